@@ -1,0 +1,48 @@
+# `make run` starts the product, `make test` runs every test; both need only Python 3.11+ with its venv module.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-quick lint format migrations-check bench lock clean
+
+run: .venv/installed
+	@exec $(BIN)/python manage.py serve $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+# Everything but the long proofs (many processes, many kills).
+test-quick: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+migrations-check: .venv/installed-dev
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: .venv/installed-dev
+	$(BIN)/python -m tests.bench $(ARGS)
+
+# Needs `uv` on the PATH; rewrites the pinned requirements from pyproject.toml.
+lock:
+	uv pip compile --generate-hashes --universal --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml -o requirements.txt
+	uv pip compile --generate-hashes --universal --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml --group dev -o requirements-dev.txt
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@ .venv/installed

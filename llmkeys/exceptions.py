@@ -1,0 +1,106 @@
+"""What can go wrong, by name; each carries its figures and tells a person what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class LLMKeysError(Exception):
+    """Base of all; `str()` is a sentence for people, free of secrets."""
+
+
+class WrongEncryptionKey(LLMKeysError):
+    """A stored secret cannot be decrypted with the keys given: the product is sealed."""
+
+
+class DataDirectoryProblem(LLMKeysError):
+    """A file of the data directory cannot be read or written."""
+
+
+class InvalidInput(LLMKeysError):
+    """What a person or program gave is refused; `errors` maps field names to sentences."""
+
+    def __init__(self, errors: dict[str, list[str]]):
+        self.errors = errors
+        super().__init__(" ".join(f"{field}: {text}" for field, texts in errors.items() for text in texts))
+
+
+class DuplicateSecret(LLMKeysError):
+    """The same secret is stored already for this provider."""
+
+    def __init__(self, name: str):
+        self.name = name
+        super().__init__(f"This API key is already stored as “{name}”. Edit that key instead of adding it again.")
+
+
+class KeyConflict(LLMKeysError):
+    """The verb does not fit the state of the key (an expired default, an environment key to delete)."""
+
+
+class SecretMissing(LLMKeysError):
+    """The key has no secret to send: its environment variable is gone, or it was deleted."""
+
+
+class RecordingUnavailable(LLMKeysError):
+    """The database cannot record a request now, so nothing is sent."""
+
+
+# --- why no key serves a request -----------------------------------------------------------------------------------
+
+
+@dataclass
+class NoKey(LLMKeysError):
+    """Base of the reasons why no key serves; `retry_at` is the earliest instant at which that may change."""
+
+    message: str
+    retry_at: datetime | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NoKeyAvailable(NoKey):
+    """No key is stored, or all are disabled, rejected or expired."""
+
+
+class ModelNotAvailable(NoKey):
+    """No stored key can serve the model."""
+
+
+class AllKeysAtLimit(NoKey):
+    """Every usable key lacks room in a budget for this request."""
+
+
+class AllKeysCooling(NoKey):
+    """Every usable key rests (some may be spent besides)."""
+
+
+class BudgetBusy(NoKey):
+    """Only open holds of other requests stand in the way."""
+
+
+class RequestExceedsBudget(NoKey):
+    """The request may cost more than any key's whole limit."""
+
+
+# --- what the provider did -----------------------------------------------------------------------------------------
+
+
+class UpstreamFailed(LLMKeysError):
+    """The provider's own failure, after all attempts; the message is scrubbed of secrets."""
+
+    attempts = 0
+    final = False  # True: nothing may be tried after it, no other key and no other model
+
+
+class UnreadableAnswer(UpstreamFailed):
+    """The provider may have billed an answer that nobody can read: it is not asked again."""
+
+    final = True
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """The provider did not answer in time, and may be at work still."""
+
+    final = True

@@ -1,0 +1,148 @@
+"""A key's status and room at an instant, derived: once in SQL (the queryset), once for a row in hand (the mixin).
+
+`tests/test_key_state.py` holds the two together with a property-based test. Admission never reads any of this: the
+conditional UPDATE in `ledger.py` decides for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Case, F, Q, Value, When
+
+from llmkeys.windows import DAY, MONTH, TOTAL, Windows, day_end, month_end, windows_at
+
+if TYPE_CHECKING:
+    from llmkeys.models import ApiKey
+
+ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED = "ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED"
+STATUSES = (ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED)
+
+
+def current_windows(at: datetime) -> Windows:
+    """Return the budget day and month of `at` in the operator's zone."""
+    return windows_at(at, settings.TIME_ZONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One budget of a key at an instant, in nano-dollars; `limit` 0 means none."""
+
+    window: str
+    limit: int
+    spent: int
+    held: int
+    resets_at: datetime | None
+
+    @property
+    def remaining(self) -> int | None:
+        """What new holds may take; None where there is no limit, never below zero."""
+        return None if self.limit == 0 else max(0, self.limit - self.spent - self.held)
+
+    @property
+    def is_reached(self) -> bool:
+        return 0 < self.limit <= self.spent
+
+
+class KeyState:
+    """What a row says of itself at an instant. Mixed into `ApiKey`."""
+
+    def budgets(self: ApiKey, at: datetime) -> tuple[Budget, Budget, Budget]:
+        """Return day, month and total. A stored window later than ours still counts: windows never roll back."""
+        now = current_windows(at)
+        zone = settings.TIME_ZONE
+        day, month = max(self.day, now.day), max(self.month, now.month)
+        spent_day = self.spent_day_nano if self.day >= now.day else 0
+        spent_month = self.spent_month_nano if self.month >= now.month else 0
+        return (
+            Budget(DAY, self.daily_limit_nano, max(0, spent_day), self.held_nano, day_end(day, zone)),
+            Budget(MONTH, self.monthly_limit_nano, max(0, spent_month), self.held_nano, month_end(month, zone)),
+            Budget(TOTAL, self.total_limit_nano, max(0, self.spent_total_nano), self.held_nano, None),
+        )
+
+    def status_at(self: ApiKey, at: datetime) -> str:
+        """Return the first of the contract's statuses that applies at the aware instant `at`."""
+        if self.is_off:
+            return DISABLED
+        if self.is_expired(at):
+            return EXPIRED
+        if self.reached_budget(at) or self.is_refused(at):
+            return LIMIT_REACHED
+        return ACTIVE
+
+    @property
+    def is_off(self: ApiKey) -> bool:
+        return not self.enabled or self.rejected_at is not None or self.secret_missing or self.deleted_at is not None
+
+    def is_expired(self: ApiKey, at: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= at
+
+    def reached_budget(self, at: datetime) -> Budget | None:
+        """Return the spent budget that takes longest to come back, None where none is spent."""
+        if not settings.COST_TRACKING:
+            return None
+        return next((budget for budget in reversed(self.budgets(at)) if budget.is_reached), None)
+
+    def is_refused(self: ApiKey, at: datetime) -> bool:
+        """True while the last request that tried the key found no room in a window that still runs."""
+        if not self.refused_window or not settings.COST_TRACKING:
+            return False
+        now = current_windows(at)
+        still_runs = {
+            TOTAL: True,
+            MONTH: self.refused_day is not None and self.refused_day >= now.month,
+            DAY: self.refused_day is not None and self.refused_day >= now.day,
+        }
+        return still_runs[self.refused_window]
+
+
+class ApiKeyQuerySet(models.QuerySet):
+    """The same notions in SQL."""
+
+    def stored(self) -> ApiKeyQuerySet:
+        """Leave out deleted keys, which stay only for their history."""
+        return self.filter(deleted_at__isnull=True)
+
+    def in_serving_order(self) -> ApiKeyQuerySet:
+        """The default key, then lower priority, then older ones; keys from the environment last."""
+        return self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0))).order_by(
+            "-is_default", "from_environment", "priority", "created_at", "id"
+        )
+
+    def with_status(self, at: datetime) -> ApiKeyQuerySet:
+        """Annotate `status`, the same as `status_at`."""
+        return self.annotate(
+            status=Case(
+                When(self.off_q(), then=Value(DISABLED)),
+                When(expires_at__lte=at, then=Value(EXPIRED)),
+                When(self.limit_reached_q(at), then=Value(LIMIT_REACHED)),
+                default=Value(ACTIVE),
+                output_field=models.CharField(),
+            )
+        )
+
+    @staticmethod
+    def off_q() -> Q:
+        return Q(enabled=False) | Q(rejected_at__isnull=False) | Q(secret_missing=True) | Q(deleted_at__isnull=False)
+
+    @staticmethod
+    def limit_reached_q(at: datetime) -> Q:
+        if not settings.COST_TRACKING:
+            return Q(pk__in=[])
+        now = current_windows(at)
+        return (
+            Q(daily_limit_nano__gt=0, day__gte=now.day, spent_day_nano__gte=F("daily_limit_nano"))
+            | Q(monthly_limit_nano__gt=0, month__gte=now.month, spent_month_nano__gte=F("monthly_limit_nano"))
+            | Q(total_limit_nano__gt=0, spent_total_nano__gte=F("total_limit_nano"))
+            | Q(refused_window=TOTAL)
+            | Q(refused_window=MONTH, refused_day__gte=now.month)
+            | Q(refused_window=DAY, refused_day__gte=now.day)
+        )
+
+    def usable(self, at: datetime) -> ApiKeyQuerySet:
+        """Keys that a person and the provider let serve; budgets and cooling are not asked."""
+        return self.exclude(self.off_q()).filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at))

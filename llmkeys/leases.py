@@ -1,0 +1,105 @@
+"""This process's open holds: renewed every 15 s while it lives, finished later where the database did not answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from dataclasses import dataclass, field
+
+from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
+
+from llmkeys import ledger, writer
+from llmkeys.exceptions import RecordingUnavailable
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS = 15.0
+RETRY_SECONDS = 1.0
+
+
+@dataclass
+class _Process:
+    """One per process, made anew after a fork."""
+
+    id: int = field(default_factory=os.getpid)
+    owner: str = field(default_factory=lambda: secrets.token_hex(12))
+    overdue: list[writer.Work] = field(default_factory=list)
+    wake: threading.Event = field(default_factory=threading.Event)
+    room: threading.Condition = field(default_factory=threading.Condition)
+
+    def start(self) -> _Process:
+        threading.Thread(target=self._beat, name="llmkeys-leases", daemon=True).start()
+        return self
+
+    def _beat(self) -> None:
+        while True:
+            self.wake.wait(RETRY_SECONDS if self.overdue else RENEW_SECONDS)
+            self.wake.clear()
+            try:
+                writer.run(lambda cursor: ledger.renew_leases(cursor, self.owner, timezone.now()))
+                self._catch_up()
+            except RecordingUnavailable:
+                logger.warning(
+                    "The database does not answer: %d finished requests wait to be recorded", len(self.overdue)
+                )
+            except Exception:
+                logger.exception("Renewing the leases failed")
+
+    def _catch_up(self) -> None:
+        while self.overdue:
+            writer.run(self.overdue[0])
+            self.overdue.pop(0)
+
+
+_lock = threading.Lock()
+_process: _Process | None = None
+
+
+def _this() -> _Process:
+    global _process
+    if _process is None or _process.id != os.getpid():
+        with _lock:
+            if _process is None or _process.id != os.getpid():
+                _process = _Process().start()
+    return _process
+
+
+def owner() -> str:
+    """Return the name under which this process holds its leases."""
+    return _this().owner
+
+
+def finish(work: writer.Work[writer.T]) -> writer.T | None:
+    """Run the end of an attempt; where the database does not answer, keep it and try again until it does.
+
+    Should the process die meanwhile, the lease ends and the attempt is charged at its hold.
+    """
+    process = _this()
+    try:
+        return writer.run(work)
+    except RecordingUnavailable:
+        process.overdue.append(work)
+        process.wake.set()
+        return None
+    finally:
+        with process.room:
+            process.room.notify_all()
+
+
+def wait_for_room(seconds: float) -> None:
+    """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
+    room = _this().room
+    with room:
+        room.wait(seconds)
+
+
+def undo_hold(cursor: CursorWrapper, placed: ledger.Placed) -> None:
+    """Release a hold whose caller had given up before it was committed."""
+    if placed.hold is not None:
+        outcome = ledger.Outcome(
+            state="RELEASED", at=timezone.now(), sent=False, error="The database was too slow; nothing was sent."
+        )
+        ledger.finish(cursor, placed.hold.usage_id, outcome)

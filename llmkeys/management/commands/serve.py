@@ -1,0 +1,107 @@
+"""`manage.py serve`: the whole product in one process tree, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import IO
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import DatabaseError, connections
+
+from llmkeys import schedules, services, vault
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.supervisor import address, prepare, processes, scheduler, web
+from llmkeys.supervisor.tree import Service, Tree
+
+EXAMPLE = "Example: python manage.py serve --bind 127.0.0.1:8080"
+
+
+class StopRequested(BaseException):
+    """A stop signal came during the start; no `except Exception` on the way may swallow it."""
+
+
+def _stop(*_: object) -> None:
+    raise StopRequested
+
+
+class Command(BaseCommand):
+    help = "Migrate, then run the web server and the scheduler until Ctrl-C or SIGTERM. " + EXAMPLE
+    requires_system_checks = []  # run below, as sentences
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port (default: %(default)s)")
+        parser.add_argument("--workers", type=int, default=2, help="web processes (default: %(default)s)")
+        parser.add_argument("--threads", type=int, default=64, help="threads of each (default: %(default)s)")
+        parser.add_argument("--no-scheduler", action="store_true", help="web server only")
+
+    def handle(self, *, bind: str, workers: int, threads: int, no_scheduler: bool, **_: object) -> None:
+        for number in processes.STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _stop)
+        os.umask(0o077)  # whatever is written from here on is for this user alone
+        try:
+            where, listener = self._prepare(bind, workers, threads)
+            lock = None if no_scheduler else self._claim_scheduler()
+            self._announce(where)
+            sys.exit(_tree(listener, lock, workers=workers, threads=threads).run())
+        except StopRequested:
+            sys.exit(0)
+        except DatabaseError as error:
+            self._refuse(prepare.explain(error))
+        except LLMKeysError as error:
+            self._refuse(str(error))
+
+    def _prepare(self, bind: str, workers: int, threads: int) -> tuple[address.Address, socket.socket]:
+        if workers < 1 or threads < 1:
+            raise prepare.CannotServe("--workers and --threads must be at least 1.")
+        where = address.parse(bind)
+        prepare.check_settings()
+        prepare.check_providers(str(where))
+        listener = address.listen(where)
+        prepare.open_database()
+        prepare.migrate()
+        vault.verify()
+        schedules.ensure_schedules()
+        services.register_environment_keys()
+        self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")
+        web.preload()
+        connections.close_all()
+        return where, listener
+
+    def _claim_scheduler(self) -> IO[str] | None:
+        lock = scheduler.claim(settings.DATA_DIR)
+        if lock is None:
+            self.stderr.write("Another server already runs the scheduler of this data directory; this one is web only.")
+        return lock
+
+    def _announce(self, where: address.Address) -> None:
+        self.stdout.write(f"Dashboard: {where.url}/llm-settings")
+        self.stdout.write(f"Programs:  {where.url}/v1 (with an access token of this product as the API key)")
+        self.stdout.write("Stop with Ctrl-C.")
+        self.stdout.flush()
+
+    def _refuse(self, sentence: str) -> None:
+        self.stderr.write(sentence)
+        sys.exit(1)
+
+
+def _tree(listener: socket.socket, lock: IO[str] | None, *, workers: int, threads: int) -> Tree:
+    def run_web() -> int:
+        if lock:
+            lock.close()  # held by the scheduler and `serve` alone
+        return web.run(listener, workers=workers, threads=threads)
+
+    def run_scheduler() -> int:
+        listener.close()
+        return scheduler.run()
+
+    processes.leave_no_orphans()
+    return Tree(
+        web=Service("web server", run_web, essential=True),
+        scheduler=Service("scheduler", run_scheduler, essential=False) if lock else None,
+        listener=listener,
+    )

@@ -1,0 +1,397 @@
+"""What is stored. Facts and deadlines only: moods such as the status are derived (`key_state.py`).
+
+Money is integer nano-dollars (10^-9 USD), `_nano` in the name; instants are aware and stored in UTC; `day` is a budget
+day and `month` the first day of a budget month in the operator's zone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from llmkeys.key_state import ApiKeyQuerySet, KeyState
+
+
+def new_key_id() -> str:
+    """Return a public id such as `key-1795478400123-4821`: milliseconds and four random digits."""
+    return f"key-{time.time_ns() // 1_000_000}-{secrets.randbelow(9000) + 1000}"
+
+
+class ProviderName(models.TextChoices):
+    OPENROUTER = "openrouter", "OpenRouter"
+    OPENAI = "openai", "OpenAI"
+    ANTHROPIC = "anthropic", "Anthropic"
+    GOOGLE = "google", "Google"
+
+
+class ApiKey(KeyState, models.Model):
+    """A provider's API key with its three budgets.
+
+    The counters (`spent_*`, `held_nano`, requests) belong to `ledger.py`: nothing else writes them.
+    """
+
+    class Source(models.TextChoices):
+        DATABASE = "database"
+        ENVIRONMENT = "environment"
+
+    class Window(models.TextChoices):
+        NONE = ""
+        DAY = "day"
+        MONTH = "month"
+        TOTAL = "total"
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_key_id, editable=False)
+    provider = models.CharField(max_length=20, choices=ProviderName)
+    name = models.CharField(max_length=100)
+    description = models.CharField(max_length=500, blank=True, default="")
+    source = models.CharField(max_length=20, choices=Source, default=Source.DATABASE, editable=False)
+    environment_variable = models.CharField(max_length=40, blank=True, default="", editable=False)
+
+    secret = models.BinaryField(default=b"", editable=False)
+    fingerprint = models.CharField(max_length=64, null=True, editable=False)
+    masked_secret = models.CharField(max_length=60, default="***", editable=False)
+    secret_missing = models.BooleanField(default=False, editable=False)
+
+    enabled = models.BooleanField(default=True)
+    rejected_at = models.DateTimeField(null=True, blank=True, editable=False)
+    is_default = models.BooleanField(default=False)
+    priority = models.IntegerField(default=100, help_text="Lower serves earlier, after the default key.")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    billing_group = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        help_text="Keys of one provider account share its limits and rest together.",
+    )
+    workspace_id = models.CharField(max_length=100, blank=True, default="", help_text="Anthropic keys that need one.")
+    last_error = models.CharField(max_length=1000, blank=True, default="", editable=False)
+
+    daily_limit_nano = models.BigIntegerField(default=0)
+    monthly_limit_nano = models.BigIntegerField(default=0)
+    total_limit_nano = models.BigIntegerField(default=0)
+    day = models.DateField(editable=False)
+    month = models.DateField(editable=False)
+    spent_day_nano = models.BigIntegerField(default=0, editable=False)
+    spent_month_nano = models.BigIntegerField(default=0, editable=False)
+    spent_total_nano = models.BigIntegerField(default=0, editable=False)
+    held_nano = models.BigIntegerField(default=0, editable=False)
+
+    refused_window = models.CharField(max_length=10, choices=Window, blank=True, default="", editable=False)
+    refused_day = models.DateField(null=True, editable=False)
+    refused_need_nano = models.BigIntegerField(default=0, editable=False)
+    refused_room_nano = models.BigIntegerField(default=0, editable=False)
+
+    total_requests = models.BigIntegerField(default=0, editable=False)
+    successful_requests = models.BigIntegerField(default=0, editable=False)
+    failed_requests = models.BigIntegerField(default=0, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    deleted_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        ordering = ["-is_default", "priority", "created_at", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["is_default"], condition=Q(is_default=True), name="apikey_one_default"),
+            models.UniqueConstraint(fields=["provider", "fingerprint"], name="apikey_secret_stored_once"),
+            models.UniqueConstraint(
+                fields=["environment_variable"], condition=~Q(environment_variable=""), name="apikey_one_per_variable"
+            ),
+            models.CheckConstraint(condition=Q(provider__in=ProviderName.values), name="apikey_known_provider"),
+            models.CheckConstraint(condition=~Q(name=""), name="apikey_has_a_name"),
+            models.CheckConstraint(condition=Q(held_nano__gte=0), name="apikey_held_not_negative"),
+            models.CheckConstraint(
+                condition=Q(daily_limit_nano__gte=0, monthly_limit_nano__gte=0, total_limit_nano__gte=0),
+                name="apikey_limits_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=True) | Q(fingerprint__isnull=True, is_default=False, enabled=False),
+                name="apikey_deleted_is_wiped",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.get_provider_display()})"
+
+
+class Cooling(models.Model):
+    """A key, or every key of a billing group, rests until an instant: for one model, or for all (`model` empty)."""
+
+    class Kind(models.TextChoices):
+        RATE_LIMITED = "rate_limited"
+        EXHAUSTED = "exhausted"
+
+    scope = models.CharField(max_length=160, help_text="`key:ID`, or `group:PROVIDER:NAME`.")
+    model = models.CharField(max_length=200, blank=True, default="")
+    kind = models.CharField(max_length=20, choices=Kind)
+    until = models.DateTimeField(db_index=True)
+    reason = models.CharField(max_length=500, blank=True, default="")
+    strikes = models.PositiveIntegerField(default=1, help_text="Coolings in a row, for the back-off without a hint.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["scope", "model"], name="cooling_one_per_scope_and_model")]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.model or 'all models'} until {self.until:%Y-%m-%d %H:%M:%S}"
+
+
+class AccessToken(models.Model):
+    """What a program of ours holds; only the digest of the token is stored."""
+
+    name = models.CharField(max_length=100)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_tokens")
+    scope_gateway = models.BooleanField(default=True)
+    scope_read = models.BooleanField(default=False)
+    scope_manage = models.BooleanField(default=False)
+    keys = models.ManyToManyField(ApiKey, blank=True, help_text="Only these keys serve it; none chosen: all.")
+    limited_to_keys = models.BooleanField(default=False, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [models.CheckConstraint(condition=~Q(name=""), name="accesstoken_has_a_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def scopes(self) -> list[str]:
+        given = {"gateway": self.scope_gateway, "read": self.scope_read, "manage": self.scope_manage}
+        return [scope for scope, has in given.items() if has or self.scope_manage]
+
+
+class UsageRecord(models.Model):
+    """One attempt of one request: which key, why, tokens, cost, and how the cost is known. Written by `ledger.py`."""
+
+    class State(models.TextChoices):
+        HELD = "HELD"
+        SETTLED = "SETTLED"
+        RELEASED = "RELEASED"
+        LOST = "LOST"
+
+    class CostSource(models.TextChoices):
+        NONE = ""
+        PROVIDER = "provider"
+        COMPUTED = "computed"
+        FALLBACK = "fallback"
+        ESTIMATED = "estimated"
+
+    request_id = models.CharField(max_length=40, db_index=True)
+    attempt = models.PositiveSmallIntegerField()
+    created_at = models.DateTimeField(db_index=True)
+    finished_at = models.DateTimeField(null=True)
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="usage", db_index=False)
+    provider = models.CharField(max_length=20)
+    dialect = models.CharField(max_length=30)
+    requested_model = models.CharField(max_length=200, blank=True)
+    model = models.CharField(max_length=200)
+    token_name = models.CharField(max_length=100, blank=True, default="")
+    state = models.CharField(max_length=10, choices=State)
+    success = models.BooleanField(null=True)
+    http_status = models.PositiveSmallIntegerField(null=True)
+    error = models.CharField(max_length=1000, blank=True, default="")
+    input_tokens = models.BigIntegerField(null=True)
+    cached_input_tokens = models.BigIntegerField(null=True)
+    cache_write_tokens = models.BigIntegerField(null=True)
+    output_tokens = models.BigIntegerField(null=True)
+    reasoning_tokens = models.BigIntegerField(null=True)
+    hold_nano = models.BigIntegerField()
+    cost_nano = models.BigIntegerField(default=0)
+    cost_source = models.CharField(max_length=10, choices=CostSource, blank=True, default="")
+    overrun = models.BooleanField(default=False)
+    streamed = models.BooleanField(default=False)
+    latency_ms = models.PositiveIntegerField(null=True)
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    skipped = models.JSONField(default=list)
+    upstream_id = models.CharField(max_length=100, blank=True, default="")
+    day = models.DateField()
+    month = models.DateField()
+    lease_owner = models.CharField(max_length=40, blank=True, default="")
+    lease_until = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = "usage row"
+        ordering = ["-id"]
+        indexes = [
+            # the key's page and `?key=`, newest first
+            models.Index(fields=["key", "-id"], name="usage_by_key"),
+            # open holds: renewed, settled when their lease ends, summed by the audit
+            models.Index(fields=["lease_until"], condition=Q(state="HELD"), name="usage_open_holds"),
+            models.Index(fields=["state", "-id"], condition=Q(state="LOST"), name="usage_lost"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),
+            models.CheckConstraint(
+                condition=Q(state__in=["HELD", "SETTLED", "RELEASED", "LOST"]), name="usage_known_state"
+            ),
+            models.CheckConstraint(condition=Q(hold_nano__gte=0, cost_nano__gte=0), name="usage_money_not_negative"),
+            models.CheckConstraint(
+                condition=~Q(state="HELD") | Q(lease_until__isnull=False, cost_nano=0), name="usage_held_has_a_lease"
+            ),
+            models.CheckConstraint(condition=~Q(state="RELEASED") | Q(cost_nano=0), name="usage_released_is_free"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request_id}/{self.attempt} {self.state}"
+
+
+class Adjustment(models.Model):
+    """A signed correction of a key's cost in its windows; history itself is never edited."""
+
+    class Kind(models.TextChoices):
+        OPENING = "opening"
+        RESET = "reset"
+        VOID = "void"
+        LATE = "late"
+        RECONCILE = "reconcile"
+        AUDIT = "audit"
+
+    kind = models.CharField(max_length=10, choices=Kind)
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="adjustments")
+    usage = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, null=True, related_name="adjustments")
+    # A reset may take a different amount out of each window; other kinds move all three alike.
+    day_nano = models.BigIntegerField(default=0)
+    month_nano = models.BigIntegerField(default=0)
+    total_nano = models.BigIntegerField(default=0)
+    day = models.DateField()
+    month = models.DateField()
+    created_at = models.DateTimeField(default=timezone.now)
+    created_by = models.CharField(max_length=150, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "usage"], condition=Q(usage__isnull=False), name="adjustment_once_per_source"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.total_nano} on {self.key_id}"
+
+
+class DailyUsage(models.Model):
+    """What was spent on a budget day by key, model and token: charts and summaries read this, never single rows."""
+
+    day = models.DateField()
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
+    model = models.CharField(max_length=200)
+    token_name = models.CharField(max_length=100, default="", blank=True)
+    requests = models.BigIntegerField(default=0)
+    successful = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost_nano = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "daily usage"
+        ordering = ["-day"]
+        constraints = [
+            models.UniqueConstraint(fields=["key", "day", "model", "token_name"], name="dailyusage_one_per_group")
+        ]
+        indexes = [models.Index(fields=["day"], name="dailyusage_by_day")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.key_id} {self.model}"
+
+
+class KeyEvent(models.Model):
+    """Something that changed by itself, or by a person's hand, in words."""
+
+    class Kind(models.TextChoices):
+        LIMIT_REACHED = "limit_reached"
+        ROTATED = "rotated"
+        COOLED = "cooled"
+        EXHAUSTED = "exhausted"
+        REJECTED = "rejected"
+        ACCEPTED = "accepted"
+        EXPIRED = "expired"
+        WINDOW_RESET = "window_reset"
+        COST_RESET = "cost_reset"
+        DEFAULT_CHANGED = "default_changed"
+        ADDED = "added"
+        CHANGED = "changed"
+        DELETED = "deleted"
+
+    kind = models.CharField(max_length=20, choices=Kind)
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="events", null=True)
+    message = models.CharField(max_length=1000)
+    actor = models.CharField(max_length=150, blank=True, default="", help_text="Who did it; empty: by itself.")
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    # Set where a kind happens once per key and window; the database then refuses the second.
+    once = models.CharField(max_length=120, null=True, unique=True, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ServingKey(models.Model):
+    """The key that served a model last, so that a rotation is told once and not per request."""
+
+    model = models.CharField(max_length=200, primary_key=True)
+    key = models.ForeignKey(ApiKey, on_delete=models.CASCADE)
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.key_id}"
+
+
+class ModelPrice(models.Model):
+    """The operator's own price of a model, in USD per million tokens; it wins over the price data."""
+
+    provider = models.CharField(max_length=20, choices=ProviderName)
+    model = models.CharField(max_length=200, help_text="The provider's own name of the model.")
+    valid_from = models.DateTimeField(default=timezone.now)
+    input_usd_per_mtok = models.DecimalField("input, USD per million tokens", max_digits=16, decimal_places=8)
+    output_usd_per_mtok = models.DecimalField("output, USD per million tokens", max_digits=16, decimal_places=8)
+    cached_input_usd_per_mtok = models.DecimalField(
+        "cached input, USD per million tokens", max_digits=16, decimal_places=8, null=True, blank=True
+    )
+    cache_write_usd_per_mtok = models.DecimalField(
+        "cache write, USD per million tokens", max_digits=16, decimal_places=8, null=True, blank=True
+    )
+
+    class Meta:
+        ordering = ["provider", "model", "-valid_from"]
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "model", "valid_from"], name="modelprice_one_at_a_time"),
+            models.CheckConstraint(
+                condition=Q(input_usd_per_mtok__gte=0, output_usd_per_mtok__gte=0), name="modelprice_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_provider_display()} {self.model} from {self.valid_from:%Y-%m-%d}"
+
+
+class ModelAlias(models.Model):
+    """Another name of a model at a provider, where the naming rules do not find it."""
+
+    provider = models.CharField(max_length=20, choices=ProviderName)
+    alias = models.CharField(max_length=200, help_text="The name that clients send.")
+    model = models.CharField(max_length=200, help_text="The provider's own name.")
+
+    class Meta:
+        verbose_name_plural = "model aliases"
+        ordering = ["alias", "provider"]
+        constraints = [models.UniqueConstraint(fields=["provider", "alias"], name="modelalias_one_per_provider")]
+
+    def __str__(self) -> str:
+        return f"{self.alias} → {self.model}"

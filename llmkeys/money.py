@@ -1,0 +1,79 @@
+"""Amounts of money: integers of 10⁻⁹ USD inside, Decimal in between, float only in the JSON that leaves."""
+
+from __future__ import annotations
+
+import re
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal, InvalidOperation
+
+NANO = 10**9
+MAX_LIMIT_USD = 1_000_000
+
+_DECIMALS = 9
+_LARGEST_EXPONENT = 30  # beyond it an amount is nonsense, and turning it into an integer would take for ever
+_LONGEST_TEXT = 100
+_EXACT = Context(prec=2000, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation])
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+
+
+def usd_to_nano(usd: Decimal | int | str, rounding: str = ROUND_CEILING) -> int:
+    """Return USD as nano-dollars, rounded up to the next one.
+
+    Raises ValueError for what is no finite amount, and for a float, whose digits are not what was meant.
+    """
+    if isinstance(usd, bool | float):
+        raise ValueError(f"an amount of money must be a Decimal, an integer or a text, not a {type(usd).__name__}")
+    try:
+        value = Decimal(usd)
+    except InvalidOperation:
+        raise ValueError("not an amount of money") from None
+    if not value.is_finite() or value.adjusted() > _LARGEST_EXPONENT:
+        raise ValueError("not a finite amount of money")
+    return int(value.scaleb(_DECIMALS, _EXACT).to_integral_value(rounding, _EXACT))
+
+
+def nano_to_usd(nano: int) -> Decimal:
+    """Return nano-dollars as USD, exactly."""
+    return Decimal(nano).scaleb(-_DECIMALS, _EXACT)
+
+
+def usd_json(nano: int) -> float:
+    """Return USD for outgoing JSON; below 10⁶ USD its digits are exactly those of the amount."""
+    return nano / NANO
+
+
+def format_usd(nano: int) -> str:
+    """Return an amount for people: two to nine decimals, as many as it has."""
+    whole, rest = divmod(abs(nano), NANO)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nano < 0 else ''}${whole:,}.{decimals}"
+
+
+def parse_limit_usd(value: object) -> int:
+    """Return a limit that a person gave in USD as nano-dollars; 0 means no limit.
+
+    Raises ValueError with words for that person.
+    """
+    amount = _number(value)
+    if not amount.is_finite():
+        raise ValueError("must be a number, not NaN or Infinity.")
+    if amount < 0:
+        raise ValueError("must not be negative; 0 means no limit.")
+    if amount > MAX_LIMIT_USD:
+        raise ValueError(f"must be at most {MAX_LIMIT_USD:,} USD.")
+    nano = amount.scaleb(_DECIMALS, _EXACT)
+    if nano != nano.to_integral_value(context=_EXACT):
+        raise ValueError(f"must have at most {_DECIMALS} decimals.")
+    return int(nano)
+
+
+def _number(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    text = value.strip() if isinstance(value, str) and len(value) <= _LONGEST_TEXT else ""
+    if text.lower().lstrip("+-") in ("nan", "snan", "inf", "infinity"):
+        return Decimal(text)
+    if not _PLAIN_NUMBER.fullmatch(text):
+        raise ValueError("must be a number in USD, such as 10 or 2.50, without currency sign or thousands separators.")
+    return Decimal(text)

@@ -1,0 +1,35 @@
+"""The providers, in the order in which they are asked; nothing outside this package knows one by name."""
+
+from __future__ import annotations
+
+from llmkeys.providers.anthropic import Anthropic
+from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider, Usage
+from llmkeys.providers.google import Google
+from llmkeys.providers.openai import OpenAI
+from llmkeys.providers.openrouter import OpenRouter
+from llmkeys.providers.scrub import scrub
+
+__all__ = [
+    "PROVIDERS",
+    "Call",
+    "Failure",
+    "FailureKind",
+    "KeyCheck",
+    "ListedModel",
+    "Provider",
+    "Usage",
+    "get",
+    "scrub",
+]
+
+PROVIDERS: dict[str, Provider] = {
+    provider.name: provider for provider in (OpenRouter(), OpenAI(), Anthropic(), Google())
+}
+
+
+def get(name: str) -> Provider:
+    """Return the provider of that name. Raises KeyError, with the names there are."""
+    try:
+        return PROVIDERS[name]
+    except KeyError:
+        raise KeyError(f"Unknown provider {name!r}: use one of {', '.join(PROVIDERS)}") from None

@@ -1,0 +1,119 @@
+"""How an attempt ends: what is written on its row, in one place for streams and complete answers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
+
+from llmkeys import costing, leases, ledger, providers
+from llmkeys.admission import Candidate
+from llmkeys.ledger import Finished, Outcome
+from llmkeys.providers.base import Failure, FailureKind, Provider, Usage
+from llmkeys.relay.requests import ChatRequest
+from llmkeys.services.failures import forgive
+
+# A client's own mistake, or a model that is gone, is no failure of the key.
+_NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
+
+
+@dataclass
+class Attempt:
+    """One hold on its way to its end. Whatever happens, exactly one of the verbs below is called once."""
+
+    request: ChatRequest
+    candidate: Candidate
+    hold: ledger.Hold
+    number: int
+    started: float = field(default_factory=time.monotonic)
+    first_byte_ms: int | None = None
+    ended: bool = False
+    upstream_id: str = ""
+
+    @property
+    def provider(self) -> Provider:
+        return providers.get(self.candidate.provider)
+
+    def first_byte(self) -> None:
+        if self.first_byte_ms is None:
+            self.first_byte_ms = self._milliseconds()
+
+    def release(
+        self, *, sent: bool, status: int | None = None, failure: Failure | None = None, error: str = ""
+    ) -> None:
+        """Give the hold back: the provider did not work, and bills nothing."""
+        blame = failure is None or failure.kind not in _NOT_THE_KEYS_FAULT
+        success = False if blame else None
+        message = failure.message if failure else error
+        self._end(state="RELEASED", success=success, sent=sent, http_status=status, error=message)
+
+    def lose(self, error: str, *, status: int | None = None) -> None:
+        """Charge the hold: the request was sent, and nobody knows whether it is billed."""
+        source = "estimated" if self.hold.amount_nano else ""
+        self._end(
+            state="LOST", success=False, http_status=status, error=error, cost_nano=self.hold.amount_nano,
+            cost_source=source,
+        )  # fmt: skip
+
+    def settle(
+        self, usage: Usage | None, *, status: int, output_tokens_seen: int, success: bool = True, error: str = ""
+    ) -> tuple[costing.Charge, Finished | None]:
+        """Charge what the usage costs; without one, a flagged estimate from what was seen."""
+        charge = self._charge(usage, output_tokens_seen)
+        finished = self._end(
+            state="SETTLED", success=success, http_status=status, error=error, cost_nano=charge.nano,
+            cost_source=charge.source, **_tokens(usage),
+        )  # fmt: skip
+        return charge, finished
+
+    def _charge(self, usage: Usage | None, output_tokens_seen: int) -> costing.Charge:
+        key, now = self.candidate, timezone.now()
+        known = costing.charge(usage, key.provider, key.model, at=now) if usage is not None else None
+        return known or costing.estimate(
+            key.provider,
+            key.model,
+            input_bytes=len(self.request.raw),
+            output_tokens=output_tokens_seen,
+            bound=self.request.bound,
+            hold_nano=self.hold.amount_nano,
+            at=now,
+        )
+
+    def _end(self, **values: Any) -> Finished | None:
+        if self.ended:
+            return None
+        self.ended = True
+        outcome = Outcome(
+            at=timezone.now(),
+            latency_ms=self._milliseconds(),
+            first_byte_ms=self.first_byte_ms,
+            upstream_id=self.upstream_id,
+            **values,
+        )
+        return leases.finish(lambda cursor: self._write(cursor, outcome))
+
+    def _write(self, cursor: CursorWrapper, outcome: Outcome) -> Finished | None:
+        finished = ledger.finish(cursor, self.hold.usage_id, outcome)
+        if outcome.success and self.candidate.strikes:
+            forgive(cursor, self.candidate)
+        if outcome.success:
+            ledger.note_serving_key(cursor, self.candidate.model, self.candidate.id, outcome.at)
+        return finished
+
+    def _milliseconds(self) -> int:
+        return int((time.monotonic() - self.started) * 1000)
+
+
+def _tokens(usage: Usage | None) -> dict[str, int | None]:
+    if usage is None:
+        return {}
+    return {
+        "input_tokens": usage.input_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "output_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }

@@ -1,0 +1,50 @@
+"""The sums over all keys, from their counters; no usage row is read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+
+from llmkeys.key_state import ACTIVE, current_windows
+from llmkeys.models import ApiKey
+from llmkeys.money import usd_json
+from llmkeys.presentation import instant_json, success_rate
+from llmkeys.windows import day_end, month_end
+
+
+def statistics(*, at: datetime) -> dict[str, Any]:
+    """Return contract 5's statistics. Deleted keys keep their place in the sums of cost and requests."""
+    every = list(ApiKey.objects.defer("secret"))
+    stored = [key for key in every if key.deleted_at is None]
+    budgets = [key.budgets(at) for key in every]
+    windows, zone = current_windows(at), settings.TIME_ZONE
+    successful = sum(key.successful_requests for key in every)
+    failed = sum(key.failed_requests for key in every)
+    return {
+        "totalKeys": len(stored),
+        "activeKeys": sum(key.status_at(at) == ACTIVE for key in stored),
+        "totalCost": usd_json(sum(total.spent for _, _, total in budgets)),
+        "totalRequests": sum(key.total_requests for key in every),
+        "successfulRequests": successful,
+        "failedRequests": failed,
+        "successRate": success_rate(successful, failed),
+        **_window("daily", [key.budgets(at)[0] for key in stored], sum(day.spent for day, _, _ in budgets)),
+        **_window("monthly", [key.budgets(at)[1] for key in stored], sum(month.spent for _, month, _ in budgets)),
+        "reservedCost": usd_json(sum(key.held_nano for key in every)),
+        "dailyResetsAt": instant_json(day_end(windows.day, zone)),
+        "monthlyResetsAt": instant_json(month_end(windows.month, zone)),
+    }
+
+
+def _window(word: str, budgets: list, spent: int) -> dict[str, Any]:
+    """Return cost, limit and per cent of one window; the per cent is over the keys that have that limit."""
+    limited = [budget for budget in budgets if budget.limit]
+    limit = sum(budget.limit for budget in limited)
+    used = sum(budget.spent for budget in limited)
+    return {
+        f"{word}Cost": usd_json(spent),
+        f"{word}Limit": usd_json(limit),
+        f"{word}BudgetUsed": round(100 * used / limit, 2) if limit else 0.0,
+    }

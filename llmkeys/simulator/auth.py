@@ -1,0 +1,71 @@
+"""Which provider a request is for, by its path and headers, and with which key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .http import Request
+
+PROVIDERS = ("openrouter", "openai", "anthropic", "google")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: `path` is without the provider's prefix; `refusal` is a kind of refusals.py or empty."""
+
+    provider: str
+    path: str
+    key: str = field(repr=False)
+    refusal: str
+
+    @property
+    def native(self) -> bool:
+        """True on Google's own paths, where errors are not wrapped in a list."""
+        return self.provider == "google" and not self.path.startswith("/v1beta/openai/")
+
+
+def identify(request: Request) -> Caller | None:
+    """Who asks whom, or None where the path belongs to no provider."""
+    found = _provider_of(request)
+    if found is None:
+        return None
+    provider, path = found
+    keys = _keys(provider, request)
+    key = keys[0] if keys else ""
+    refusal = "" if key else "missing"
+    if len(keys) > 1 and provider == "google":
+        refusal = "twice"
+    return Caller(provider, path, key, refusal)
+
+
+def _provider_of(request: Request) -> tuple[str, str] | None:
+    """A path that begins with a provider's name says it; /v1 alone is Anthropic's where its headers or key are."""
+    first, _, rest = request.path[1:].partition("/")
+    if first in PROVIDERS:
+        return first, f"/{rest}"
+    if request.path.startswith("/api/v1/"):
+        return "openrouter", request.path
+    if request.path.startswith("/v1beta/"):
+        return "google", request.path
+    if request.path.startswith("/v1/"):
+        return "anthropic" if _looks_anthropic(request) else "openai", request.path
+    return None
+
+
+def _looks_anthropic(request: Request) -> bool:
+    headers = request.headers
+    return "x-api-key" in headers or "anthropic-version" in headers or _bearer(request).startswith("sk-ant-")
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _keys(provider: str, request: Request) -> list[str]:
+    """All keys that were sent where this provider looks for one."""
+    own = {"anthropic": "x-api-key", "google": "x-goog-api-key"}.get(provider)
+    found = [request.headers.get(own, "") if own else "", _bearer(request)]
+    if provider == "google":
+        found.append(request.parameter("key") or "" if request.query else "")
+    return [key for key in found if key]

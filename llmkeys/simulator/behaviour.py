@@ -1,0 +1,144 @@
+"""How a request says what the simulated provider should do: the end of its key, and directives in its text.
+
+The end of the key, after its last "-", chooses a failure; "-429x2" fails the first two chat requests of that key and
+then works. Without a known ending the key works.
+
+    -429 -401 -402 -403 -404 -400 -500 -503   a refusal in the provider's own words (429: wait 7 s; 402: no credit left)
+    -echo       401 whose message repeats the whole key
+    -hang       takes the request and never answers          -slow      2 s before the first byte
+    -cut        half of the answer (2 chunks), then a reset  -stall     the same, then silence for ever
+    -noend      a stream that stops without finish_reason, usage and [DONE]
+    -malformed  200 with broken JSON (in a stream one broken data line)
+    -html       200 with a web page                          -empty     200 with no body
+    -nousage    no token counts                              -zerousage all counts and the cost are 0
+    -negusage   negative counts                              -strusage  counts that are words
+    -miderror   200 with an error inside (in a stream after 2 chunks)
+    -ok         works; `invalid` and an empty key are refused
+
+Directives stand in the last user message, any number of them between double brackets:
+
+    [[prompt_tokens=1000 completion_tokens=50 cached_tokens=100 cache_write_tokens=0 reasoning_tokens=5 chunks=5
+      delay_ms=200 chunk_delay_ms=50 status=500 cost=0.0123 behaviour=cut]]
+
+`completion_tokens` includes `reasoning_tokens` and is still cut by the request's own limit; `cost` is USD and replaces
+the computed one; `behaviour` is one of the endings above; `status` refuses with that HTTP status, in the provider's own
+way (402: no credit left, 503: overloaded). A token is a word of the messages; an answer has 20 unless told otherwise.
+Cached tokens exist at OpenRouter and OpenAI only: the other two layers could not report them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+REFUSALS = frozenset({"400", "401", "402", "403", "404", "429", "500", "503", "echo"})
+TROUBLES = frozenset({"hang", "slow", "cut", "stall", "noend", "malformed", "html", "empty", "miderror"})
+FALSE_USAGES = frozenset({"nousage", "zerousage", "negusage", "strusage"})
+KNOWN = REFUSALS | TROUBLES | FALSE_USAGES | {"ok", "invalid"}
+
+_ENDING = re.compile(r"([a-z]+|[0-9]{3})(?:x([0-9]{1,6}))?")
+_BRACKETS = re.compile(r"\[\[([^\[\]]*)\]\]")
+_PAIR = re.compile(r"([a-z_]+)=([a-z0-9.]+)")
+_TOKEN_COUNTS = {"prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"}
+_COUNTS = frozenset(_TOKEN_COUNTS | {"chunks", "delay_ms", "chunk_delay_ms", "status"})
+
+
+class KeyFailures:
+    """Which failure each key has left; counts chat requests of keys that fail only the first few times."""
+
+    def __init__(self) -> None:
+        self._used: Counter[str] = Counter()
+
+    def of_chat(self, key: str) -> str:
+        """The behaviour of this chat request; it counts as one of the failing ones."""
+        behaviour, times = ending(key)
+        if times is None:
+            return behaviour
+        self._used[key] += 1
+        return behaviour if self._used[key] <= times else "ok"
+
+    def of_free_call(self, key: str) -> str:
+        """The behaviour of a call that costs nothing; it uses no failure up."""
+        behaviour, times = ending(key)
+        return "ok" if times is not None and self._used[key] >= times else behaviour
+
+    def clear(self) -> None:
+        self._used.clear()
+
+
+def ending(key: str) -> tuple[str, int | None]:
+    """The behaviour that the end of a key chooses, and for how many requests (None: always)."""
+    found = _ENDING.fullmatch(key.rsplit("-", 1)[-1])
+    if found is None or found[1] not in KNOWN:
+        return "ok", None
+    return found[1], int(found[2]) if found[2] else None
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """What the last user message asks for; None: the simulator decides."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    chunks: int | None = None
+    delay_ms: int | None = None
+    chunk_delay_ms: int | None = None
+    status: int | None = None
+    cost: Decimal | None = None
+    behaviour: str | None = None
+
+
+NO_DIRECTIVES = Directives()
+
+
+def read_directives(text: str) -> Directives:
+    """Read all bracketed directives of a text; what is unknown or out of range is ignored, like any other prose."""
+    if "[[" not in text:
+        return NO_DIRECTIVES
+    wanted: dict[str, Any] = {}
+    for inside in _BRACKETS.findall(text):
+        for name, value in _PAIR.findall(inside):
+            wanted |= _directive(name, value)
+    return Directives(**wanted)
+
+
+def _directive(name: str, value: str) -> dict[str, Any]:
+    if name in _COUNTS and re.fullmatch(r"[0-9]{1,9}", value):
+        return _status(int(value)) if name == "status" else {name: int(value)}
+    if name == "cost" and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,18})?", value):
+        return {name: Decimal(value)}
+    if name == "behaviour" and value in KNOWN:
+        return {name: value}
+    return {}
+
+
+def _status(status: int) -> dict[str, Any]:
+    return {"status": status} if 400 <= status <= 599 else {}
+
+
+def texts_of(content: object) -> list[str]:
+    """The texts of one message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return [content]
+    if not isinstance(content, list):
+        return []
+    return [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+
+
+def count_words(messages: list[Any]) -> int:
+    """Whitespace-separated words in all messages, at least 1: the simulator's idea of a token."""
+    texts = (text for message in messages if isinstance(message, dict) for text in texts_of(message.get("content")))
+    return max(sum(len(text.split()) for text in texts), 1)
+
+
+def last_user_text(messages: list[Any]) -> str:
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return " ".join(texts_of(message.get("content")))
+    return ""

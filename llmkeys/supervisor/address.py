@@ -1,0 +1,71 @@
+"""Where the web server listens: the `--bind` argument, and the one socket that all its workers share."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from llmkeys.exceptions import LLMKeysError
+
+BACKLOG = 1024
+
+
+class BindProblem(LLMKeysError):
+    """The address cannot be listened on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address for a browser on this machine: a wildcard is none that it could open."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"http://{Address(host, self.port)}"
+
+
+def parse(text: str) -> Address:
+    """Read `HOST:PORT`, `[IPv6]:PORT` or a bare `PORT`. Raises BindProblem."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise BindProblem(f"--bind {text} is no address; write it as HOST:PORT, for instance 127.0.0.1:8080.")
+    return Address(host, int(port))
+
+
+def listen(address: Address) -> socket.socket:
+    """Return the listening socket. Raises BindProblem.
+
+    One socket for all workers instead of SO_REUSEPORT: a second server cannot slip in beside the first one, and
+    connections wait instead of being reset while a worker is replaced.
+    """
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise BindProblem(f"{address} cannot be listened on: {error.strerror or error}.") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise BindProblem(_refused(address, error)) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _refused(address: Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"The port {address} is in use by another program; stop it, or choose another one with --bind."
+    if error.errno == errno.EACCES:
+        return f"This user may not listen on {address}; choose a port above 1023 with --bind."
+    return f"{address} cannot be listened on: {error.strerror}."

@@ -1,0 +1,138 @@
+"""Everything `serve` does before the first request, in order; each step raises a sentence for the operator."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core import checks
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
+
+from llmkeys.checks import leads_back_here
+from llmkeys.exceptions import LLMKeysError
+from refactai_site.data_dir import create_private_file
+
+
+class CannotServe(LLMKeysError):
+    """Why the product cannot be started, and what to do."""
+
+
+def check_settings() -> None:
+    """Run the system checks. Raises CannotServe with one sentence for each error."""
+    problems = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
+    if problems:
+        raise CannotServe("\n".join(_in_one_line(problem) for problem in problems))
+
+
+def check_providers(bind: str) -> None:
+    """Refuse a provider address that is this server's own: a request would go round for ever. Raises CannotServe."""
+    for provider, url in settings.PROVIDER_BASE_URLS.items():
+        if leads_back_here(url, bind):
+            raise CannotServe(f"{provider.upper()}_BASE_URL leads back to this server; name the provider's address.")
+
+
+def _in_one_line(problem: checks.CheckMessage) -> str:
+    return " ".join(f"{problem.msg} {problem.hint or ''}".split())
+
+
+def open_database() -> None:
+    """Begin and end a transaction that could write. Raises CannotServe."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        raise CannotServe(explain(error)) from None
+    if connection.vendor == "sqlite":
+        Path(connection.settings_dict["NAME"]).chmod(0o600)  # its -wal and -shm files take the same mode
+
+
+def migrate() -> None:
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+    except DatabaseError as error:
+        raise CannotServe(explain(error)) from None
+
+
+def explain(error: DatabaseError) -> str:
+    """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
+    if connection.vendor != "sqlite":
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"The database that DATABASE_URL names cannot be used: {first_line}"
+    text = str(error).lower()
+    file = connection.settings_dict["NAME"]
+    if "not a database" in text or "malformed" in text:
+        return f"The file {file} is not a readable database. {_how_to_restore(settings.DATA_DIR / 'backups')}"
+    if "locked" in text:
+        return f"The database {file} is locked by another program; stop that program and start again."
+    if "readonly" in text or "unable to open" in text:
+        return f"The database {file} cannot be opened or written by this user; check the rights of its directory."
+    if "disk is full" in text:
+        return f"The database {file} cannot be written: the disk is full."
+    return f"The database {file} cannot be used: {error}"
+
+
+def _how_to_restore(backups: Path) -> str:
+    good = [file for file in backups.glob("*") if file.is_file() and file.stat().st_size and _restorable(file)]
+    if not good:
+        return "There is no backup of it; move the file away to start anew."
+    newest = max(good, key=lambda file: file.stat().st_mtime)
+    return f"The newest good backup comes back with: python manage.py restore {newest}"
+
+
+def _restorable(file: Path) -> bool:
+    """A plain copy of the database is proven by SQLite itself; an archive proves itself when it is restored."""
+    if file.read_bytes()[:15] != b"SQLite format 3":
+        return not file.name.startswith(".")
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as copy:
+            return copy.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    except sqlite3.Error:
+        return False
+
+
+def ensure_first_administrator(url: str) -> str:
+    """Create the first administrator where there is none; return what to tell on the terminal, or "".
+
+    The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD, else they are `admin`
+    and a random one, told once: on the terminal, or in the file `first-login` (0600) where stdout is none. File and
+    user are made together: no administrator is left whose password nobody was told.
+    """
+    given = os.environ.pop("DJANGO_SUPERUSER_PASSWORD", "")  # popped: no child needs it
+    name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "").strip() or "admin"
+    users = get_user_model()
+    with transaction.atomic():
+        if users.objects.filter(is_superuser=True).exists():
+            return ""
+        password = given or secrets.token_urlsafe(15)
+        _create_administrator(name, password)
+        return "" if given else _tell(url, name, password)
+
+
+def _create_administrator(name: str, password: str) -> None:
+    users = get_user_model()
+    try:
+        users(username=name, email="").full_clean(exclude=["password"])
+    except ValidationError as error:
+        raise CannotServe(f"DJANGO_SUPERUSER_USERNAME cannot be used: {' '.join(error.messages)}") from None
+    users.objects.create_superuser(name, "", password)
+
+
+def _tell(url: str, name: str, password: str) -> str:
+    text = f"Address: {url}\nUser: {name}\nPassword: {password}\n"
+    if sys.stdout.isatty():
+        return f"The first administrator was created. This password is shown only once.\n{text}"
+    file = settings.DATA_DIR / "first-login"
+    try:
+        file.unlink(missing_ok=True)  # of an earlier database: its password opens nothing any more
+        create_private_file(file, text)
+    except OSError as error:
+        raise CannotServe(f"The file {file} cannot be written: {error.strerror}.") from None
+    return f"The first administrator was created; its name and password are in {file}\n"

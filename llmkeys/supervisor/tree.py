@@ -1,0 +1,157 @@
+"""The loop above all children: starts them, restarts what died, asks the watchdog, and stops everything in the end.
+
+It has no threads (it forks) and holds no database connection while it waits.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from llmkeys.supervisor.processes import STOP_SIGNALS, Child
+from llmkeys.supervisor.watchdog import Watchdog
+from llmkeys.supervisor.web import GRACE_SECONDS
+
+TICK_SECONDS = 1.0
+STOP_SECONDS = GRACE_SECONDS + 4
+YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
+LONGEST_BACK_OFF_SECONDS = 60
+TRIES = 3
+
+
+def say(sentence: str) -> None:
+    """Tell the operator; a closed terminal is no reason to stop serving."""
+    with suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - stderr is where a server speaks
+
+
+class CannotStart(Exception):
+    """A child that the product cannot do without does not start."""
+
+
+@dataclass
+class Service:
+    """One child that is to be kept running."""
+
+    name: str
+    target: Callable[[], int]
+    essential: bool
+    child: Child | None = None
+    failures: int = 0
+    start_at: float = 0.0
+
+    def back_off(self) -> float:
+        """Count a death and return the seconds until the next start: 0.5, 1, 2 … 60."""
+        self.failures = self.failures + 1 if self.child and self.child.age_seconds < YOUNG_SECONDS else 1
+        delay = min(0.5 * 2 ** (self.failures - 1), LONGEST_BACK_OFF_SECONDS)
+        self.start_at = time.monotonic() + delay
+        return delay
+
+
+class Tree:
+    def __init__(self, *, web: Service, scheduler: Service | None, listener: socket.socket) -> None:
+        self.listener = listener
+        self.scheduler = scheduler
+        self.services = [service for service in (web, scheduler) if service]
+        self.watchdog = Watchdog()
+        self.stop_requests = 0
+        self._wake_reader, self._wake_writer = os.pipe()
+        for end in (self._wake_reader, self._wake_writer):
+            os.set_blocking(end, False)
+
+    def run(self) -> int:
+        """Keep the children running until a stop signal; return the exit code. Nothing is left running."""
+        self._take_signals()
+        try:
+            while not self.stop_requests:
+                for service in self.services:
+                    self._tend(service)
+                self._watch()
+                self._wait(TICK_SECONDS)
+        except CannotStart as problem:
+            say(str(problem))
+            return 1
+        finally:
+            self._stop_all()
+        return 0
+
+    def _take_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake up at once
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+                signal.signal(number, self._request_stop)
+
+    def _request_stop(self, *_: object) -> None:
+        self.stop_requests += 1
+
+    def _wait(self, seconds: float) -> None:
+        select.select([self._wake_reader], [], [], seconds)
+        with suppress(BlockingIOError):
+            os.read(self._wake_reader, 4096)
+
+    def _tend(self, service: Service) -> None:
+        if service.child and not service.child.alive():
+            self._bury(service)
+        if service.child is None and time.monotonic() >= service.start_at and not self.stop_requests:
+            if service is self.scheduler:
+                self._unlock_tasks()
+            service.child = Child(service.target)
+
+    def _bury(self, service: Service) -> None:
+        status = service.child.exit_status
+        service.child.kill_all()
+        delay = service.back_off()
+        service.child = None
+        if service.essential and service.failures >= TRIES:
+            raise CannotStart(f"The {service.name} could not be started {TRIES} times in a row; giving up.")
+        say(f"The {service.name} ended unexpectedly ({_in_words(status)}); starting it again in {delay:g} s.")
+
+    def _watch(self) -> None:
+        service = self.scheduler
+        if service is None or service.child is None:
+            return
+        fault = self.watchdog.fault(cluster_age_seconds=service.child.age_seconds)
+        if fault:
+            say(f"The scheduler does not progress ({fault}); restarting it.")
+            service.child.kill_all()
+            service.child = None
+
+    def _unlock_tasks(self) -> None:
+        given_up = self.watchdog.unlock_tasks()
+        if given_up:
+            say(f"{given_up}.")
+
+    def _stop_all(self) -> None:
+        """Ask every main process, wait until the deadline or a second request, then end what is left."""
+        asked_before = self.stop_requests
+        children = [service.child for service in self.services if service.child]
+        for child in children:
+            child.ask_to_stop()
+        self._wait(0.2)
+        self._refuse_connections()
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline and self.stop_requests <= max(asked_before, 1):
+            if not [child for child in children if child.alive()]:
+                break
+            self._wait(0.2)
+        for child in children:
+            child.kill_all()
+
+    def _refuse_connections(self) -> None:
+        """Close the door for every holder of the socket: who comes now is refused at once instead of left waiting."""
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+
+
+def _in_words(status: int | None) -> str:
+    if status is not None and status < 0:
+        return f"killed by signal {-status}"
+    return f"exit code {status}"

@@ -1,0 +1,76 @@
+"""What the web child runs: granian's main process and its workers, on the socket that `serve` opened."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from types import SimpleNamespace
+
+import granian.wsgi
+from django.conf import settings
+from django.urls import get_resolver
+from django.utils.module_loading import import_string
+from granian._granian import SocketHolder
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from granian.server.mp import MPServer
+
+from llmkeys.supervisor.address import BACKLOG
+
+# Requests in flight get this long after SIGTERM; what still streams then is cut, and its hold becomes LOST.
+GRACE_SECONDS = 8
+
+# granian writes to stdout, which is for what the operator reads at the start; faults go to stderr.
+LOGGING_TO_STDERR = {
+    "handlers": {
+        "console": {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"},
+        "access": {"formatter": "access", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"},
+    }
+}
+
+
+class Server(MPServer):
+    """granian, but on a socket that is listening already instead of one SO_REUSEPORT socket for each worker."""
+
+    listener: socket.socket
+
+    def _init_shared_socket(self) -> None:
+        self._shd = SocketHolder(self.listener.fileno(), False, BACKLOG)
+        self._sfd = self.listener.fileno()
+        self._sso = self.listener
+
+
+def preload() -> None:
+    """Load all that a worker needs into the parent, so that its children share the memory."""
+    import_string(settings.WSGI_APPLICATION)
+    _ = get_resolver().url_patterns
+    gc.collect()
+    gc.freeze()  # the collector then leaves the shared pages alone
+
+
+def run(listener: socket.socket, *, workers: int, threads: int) -> int:
+    """Serve until SIGTERM; return the exit code.
+
+    `backpressure` counts connections, idle ones included, so that it stays far above the number of threads: with 64
+    a browser's and the programs' idle keep-alive connections would shut everybody else out.
+    """
+    application = import_string(settings.WSGI_APPLICATION)
+    # granian copies the whole environment, provider keys included, into every request: it gets an empty one.
+    granian.wsgi.os = SimpleNamespace(environ={})
+    server = Server(
+        settings.WSGI_APPLICATION,
+        interface=Interfaces.WSGI,
+        workers=workers,
+        blocking_threads=threads,
+        backlog=BACKLOG,
+        backpressure=BACKLOG,
+        websockets=False,
+        log_level=LogLevels.error,
+        log_dictconfig=LOGGING_TO_STDERR,
+        log_access=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=GRACE_SECONDS,
+    )
+    server.listener = listener
+    server.serve(target_loader=lambda _target: application)
+    return 0

@@ -1,0 +1,64 @@
+"""Budget windows: which day and month an instant belongs to in the operator's zone, and when they end. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+DAY, MONTH, TOTAL = "day", "month", "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The budget day and month of an instant; `month` is its first day."""
+
+    day: date
+    month: date
+
+
+def windows_at(at: datetime, zone: str) -> Windows:
+    """Return the budget day and month that the aware instant `at` belongs to in `zone`."""
+    day = at.astimezone(_zone(zone)).date()
+    return Windows(day=day, month=day.replace(day=1))
+
+
+def day_start(day: date, zone: str) -> datetime:
+    """Return the first instant (UTC) that belongs to `day`.
+
+    Midnight may not exist (a gap at 00:00, or a whole day skipped) or come twice; then the first instant whose
+    local date is `day` or later counts, so that days follow each other without gap or overlap.
+    """
+    naive = datetime(day.year, day.month, day.day)
+    first = naive.replace(tzinfo=_zone(zone), fold=0).astimezone(UTC)
+    if first.astimezone(_zone(zone)).replace(tzinfo=None) == naive:
+        return first
+    return _first_instant_of(day, zone, first)
+
+
+def _first_instant_of(day: date, zone: str, near: datetime) -> datetime:
+    """Find by bisection the instant around `near` at which the local date becomes `day` or later."""
+    low, high = near - timedelta(days=2), near + timedelta(days=2)
+    while high - low > timedelta(microseconds=1):
+        middle = low + (high - low) / 2
+        if middle.astimezone(_zone(zone)).date() >= day:
+            high = middle
+        else:
+            low = middle
+    return high.replace(microsecond=0) if high.microsecond < 2 else high
+
+
+def day_end(day: date, zone: str) -> datetime:
+    """Return the instant (UTC) at which the next day begins."""
+    return day_start(day + timedelta(days=1), zone)
+
+
+def month_end(month: date, zone: str) -> datetime:
+    """Return the instant (UTC) at which the month after the one of `month` begins."""
+    return day_start((month.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)

@@ -1,0 +1,53 @@
+"""The data directory (0700) and Django's secret key in it (0600): made on first use, never made wider."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def ensure_data_dir(path: Path) -> str:
+    """Create the directory; return what is wrong with it in words, or an empty string.
+
+    It never raises, so that `manage.py help` and the system checks work where the directory does not.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return f"The data directory {path} cannot be created: {error.strerror}."
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return f"The data directory {path} cannot be read and written by this user."
+    return ""
+
+
+def create_private_file(path: Path, content: str) -> bool:
+    """Write a new file that only its owner can read, all at once; False where it existed already.
+
+    Written beside and then linked into place, so that another process never reads half of it.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        draft.unlink()
+
+
+def read_or_create_secret_key(data_dir: Path) -> str:
+    """Return the stored secret key, creating it on first use; a random one where the directory cannot be used."""
+    path = data_dir / "secret_key"
+    try:
+        if not path.exists():
+            create_private_file(path, secrets.token_urlsafe(64))
+        return path.read_text().strip() or secrets.token_urlsafe(64)
+    except OSError:
+        return secrets.token_urlsafe(64)  # the system check llmkeys.E001 tells of the directory

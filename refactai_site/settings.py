@@ -1,0 +1,254 @@
+"""All settings, in one file; the product runs with no environment variable set (contract: `docs/settings` in README)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import dj_database_url
+from csp.constants import NONE, SELF
+
+from refactai_site import env
+from refactai_site.data_dir import ensure_data_dir, read_or_create_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Where things are kept ---------------------------------------------------------------------------------------
+DATA_DIR = Path(env.text("REFACTAI_DATA_DIR", "~/.refactai/data")).expanduser().absolute()
+DATA_DIR_PROBLEM = ensure_data_dir(DATA_DIR)
+SECRET_KEY = env.text("REFACTAI_SECRET_KEY", "") or read_or_create_secret_key(DATA_DIR)
+REFACTAI_ENCRYPTION_KEYS = env.items("REFACTAI_ENCRYPTION_KEYS")
+
+# --- Django --------------------------------------------------------------------------------------------------------
+DEBUG = env.boolean("REFACTAI_DEBUG", False)
+ALLOWED_HOSTS = env.items("REFACTAI_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.items("REFACTAI_CSRF_TRUSTED_ORIGINS")
+ROOT_URLCONF = "refactai_site.urls"
+WSGI_APPLICATION = "refactai_site.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+APPEND_SLASH = True
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "dashboard"
+LOGOUT_REDIRECT_URL = "login"
+
+INSTALLED_APPS = [
+    "llmkeys",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_q",
+    "rest_framework",
+    "django_filters",
+    "csp",
+    "axes",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_TEMPLATE = "locked_out.html"
+AXES_VERBOSE = False
+
+# --- Database ------------------------------------------------------------------------------------------------------
+# Lock and busy timeout together stay below 8 s, so that a blocked database is a 503 within 10 s.
+DATABASE_BUSY_SECONDS = 5
+_database_url = env.text("DATABASE_URL", "")
+if _database_url and not _database_url.startswith("sqlite"):
+    try:
+        DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=None, conn_health_checks=True)}
+    except Exception:  # whatever is wrong in the address: it may hold a password, so it is not repeated
+        env.FAULTS.append(
+            env.Fault("DATABASE_URL", "it is no database address", "postgres://user:password@127.0.0.1:5432/llmkeys")
+        )
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": _database_url.removeprefix("sqlite:///") or DATA_DIR / "llmkeys.sqlite3",
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": DATABASE_BUSY_SECONDS,
+                "init_command": (
+                    "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
+                    "PRAGMA cache_size=-1024;PRAGMA temp_store=MEMORY;PRAGMA secure_delete=ON"
+                ),
+            },
+        }
+    }
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+
+# --- Time and language ---------------------------------------------------------------------------------------------
+USE_TZ = True
+# The operator's zone: budget days and months begin at its midnight, and django-q2's cron runs in it. Rows are in UTC.
+TIME_ZONE = env.time_zone("REFACTAI_TIME_ZONE", "UTC")
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+# --- Static files: straight from the finders, so that no collectstatic step is needed --------------------------------
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_MAX_AGE = 300
+
+# --- Security ------------------------------------------------------------------------------------------------------
+REFACTAI_HTTPS = env.boolean("REFACTAI_HTTPS", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = REFACTAI_HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_NAME = "refactai_session"
+CSRF_COOKIE_NAME = "refactai_csrf"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SILENCED_SYSTEM_CHECKS = []
+if REFACTAI_HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+else:
+    # On plain loopback there is no TLS to demand. Each of these comes back with REFACTAI_HTTPS=true.
+    SILENCED_SYSTEM_CHECKS += [
+        "security.W004",  # HSTS: would lock a browser out of http://127.0.0.1
+        "security.W008",  # redirect to HTTPS: nothing listens there
+        "security.W012",  # session cookie only over HTTPS: login would be impossible
+        "security.W016",  # the same for the CSRF cookie
+    ]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+
+# --- REST API --------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "llmkeys.api.auth.AccessTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["llmkeys.api.auth.ScopeOrModelPermission"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["llmkeys.api.parsers.StrictJSONParser"],
+    "EXCEPTION_HANDLER": "llmkeys.api.errors.handle",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "COERCE_DECIMAL_TO_STRING": False,
+    "STRICT_JSON": True,
+    "URL_FORMAT_OVERRIDE": None,
+}
+
+# --- django-q2 -------------------------------------------------------------------------------------------------------
+Q_CLUSTER = {
+    "name": "refactai",
+    "label": "Schedules",
+    "orm": "default",
+    "workers": 1,
+    "recycle": 500,
+    "timeout": 300,
+    "retry": 360,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "catch_up": False,
+    "poll": 1,
+    "save_limit": 250,
+    "guard_cycle": 1,
+}
+
+# --- The product (contract, section 2) -------------------------------------------------------------------------------
+PROVIDER_BASE_URLS = {
+    "openrouter": env.url("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
+    "openai": env.url("OPENAI_BASE_URL", "https://api.openai.com/v1"),
+    "anthropic": env.url("ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+    "google": env.url("GOOGLE_BASE_URL", "https://generativelanguage.googleapis.com"),
+}
+PRIMARY_MODEL = env.text("REFACTAI_PRIMARY_MODEL", "openai/gpt-6.1-terra")
+FALLBACK_MODELS = env.items("REFACTAI_FALLBACK_MODELS", "anthropic/claude-sonnet-5.5,google/gemini-3.8-flash")
+DAILY_LIMIT_USD = env.decimal("REFACTAI_DAILY_LIMIT", "10", least="0", most="1000000")
+MONTHLY_LIMIT_USD = env.decimal("REFACTAI_MONTHLY_LIMIT", "100", least="0", most="1000000")
+TOTAL_LIMIT_USD = env.decimal("REFACTAI_TOTAL_LIMIT", "1000", least="0", most="1000000")
+TIMEOUT_SECONDS = env.integer("REFACTAI_TIMEOUT_SECONDS", 30, least=1, most=600)
+ANSWER_TIMEOUT_SECONDS = env.integer("REFACTAI_ANSWER_TIMEOUT_SECONDS", 600, least=1, most=86_400)
+STREAM_IDLE_SECONDS = env.integer("REFACTAI_STREAM_IDLE_SECONDS", 120, least=1, most=86_400)
+MAX_RETRIES = env.integer("REFACTAI_MAX_RETRIES", 3, least=0, most=20)
+BUDGET_MODE = env.choice("REFACTAI_BUDGET_MODE", "strict", ("strict", "soft"))
+DEFAULT_MAX_TOKENS = env.integer("REFACTAI_DEFAULT_MAX_TOKENS", 16_384, least=1, most=10_000_000)
+COST_TRACKING = env.boolean("REFACTAI_COST_TRACKING", True)
+WARNING_THRESHOLD = env.decimal("REFACTAI_WARNING_THRESHOLD", "0.8", least="0", most="1")
+ALERT_URLS = env.items("REFACTAI_ALERT_URLS")
+USAGE_RETENTION_DAYS = env.integer("REFACTAI_USAGE_RETENTION_DAYS", 90, least=1, most=36_500)
+MAX_BODY_MB = env.integer("REFACTAI_MAX_BODY_MB", 32, least=1, most=1024)
+FALLBACK_USD_PER_TOKEN = env.decimal("REFACTAI_FALLBACK_PRICE_PER_TOKEN", "0.0001", least="0", most="1")
+
+# --- Logging: to stderr, short; a provider's answer or a header is never logged ---------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "llmkeys": {"level": "INFO"},
+        "django": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+        "django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+        "axes": {"level": "ERROR"},
+    },
+}
+DEFAULT_EXCEPTION_REPORTER_FILTER = "llmkeys.error_pages.SecretsFilter"

@@ -1,0 +1,20 @@
+"""Which room answers which address."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from llmkeys import health
+from llmkeys.gateway import views as gateway
+
+urlpatterns = [
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("v1/chat/completions", gateway.chat_completions),
+    path("v1/models", gateway.models),
+    re_path(r"^v1(beta)?/", gateway.not_found),
+    path("api/llm/", include("llmkeys.api.urls")),
+    path("admin/", admin.site.urls),
+    path("", include("llmkeys.dashboard.urls")),
+]

@@ -1,0 +1,154 @@
+"""Helpers that start `manage.py serve` for real, in a data directory of its own, and look at its process tree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_SECONDS = 40
+NOT_INHERITED = (
+    "OPENROUTER_",
+    "OPENAI_",
+    "ANTHROPIC_",
+    "GOOGLE_",
+    "GEMINI_",
+    "REFACTAI_",
+    "DATABASE_URL",
+    "DJANGO_SUPER",
+)
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = DEADLINE_SECONDS, what: str = "") -> object:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what or condition}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(data_dir: Path, **more: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+    return inherited | {"REFACTAI_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"} | more
+
+
+def manage(data_dir: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment(data_dir, **more),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+class Served:
+    """A running `serve`. `prelude` is Python that runs before the command, for shorter intervals."""
+
+    def __init__(
+        self, data_dir: Path, *arguments: str, prelude: str = "", pass_fds: tuple[int, ...] = (), **more: str
+    ) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.log = data_dir.parent / f"{data_dir.name}.stderr"
+        self.out = data_dir.parent / f"{data_dir.name}.stdout"
+        argv = ["manage.py", "serve", "--bind", f"127.0.0.1:{self.port}", *arguments]
+        code = f"import sys, django, manage\nsys.argv = {argv!r}\n{prelude}\nmanage.main()"
+        with self.log.open("w") as log, self.out.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=ROOT,
+                env=environment(data_dir, **more) | {"DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]},
+                stdout=out,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.pids():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def get(self, path: str, timeout: float = 5) -> tuple[int, str]:
+        """Return status and body; status 0 where nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+        except OSError:
+            return 0, ""
+
+    def wait_until_up(self) -> Served:
+        def up() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return self.get("/healthz")[0] == 200
+
+        wait_for(up, what=f"/healthz answers; stderr: {self.log.read_text()}")
+        return self
+
+    def wait_until_complete(self, processes: int = 9) -> Served:
+        """Up, with every process of the tree: serve, web main and 2 workers, cluster main, guard and its three."""
+        self.wait_until_up()
+        wait_for(lambda: len(self.pids()) >= processes, what=f"{processes} processes")
+        return self
+
+    def pids(self) -> list[int]:
+        """All living processes of this tree, orphans included: they carry its data directory in their environment."""
+        mark = f"REFACTAI_DATA_DIR={self.data_dir}".encode()
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                mine = mark in (directory / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if mine and state_of(int(directory.name)) not in ("Z", ""):
+                found.append(int(directory.name))
+        return sorted(found)
+
+    def children_of(self, pid: int) -> list[int]:
+        return [child for child in self.pids() if state_of(child) and parent_of(child) == pid]
+
+    def mains(self) -> tuple[int, int]:
+        """The web server's main process and the cluster's, told apart by their listening socket."""
+        web, cluster = sorted(self.children_of(self.process.pid), key=self._sockets, reverse=True)
+        return web, cluster
+
+    def _sockets(self, pid: int) -> int:
+        return sum(link.is_socket() for link in Path(f"/proc/{pid}/fd").iterdir())
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_SECONDS)
