@@ -61,14 +61,15 @@ def _output_limit(provider: str, model: str, bound: Bound) -> tuple[int, int | N
     if bound.output_tokens is None:
         limit = min(settings.DEFAULT_MAX_TOKENS, own or settings.DEFAULT_MAX_TOKENS)
         return limit, limit
-    return (min(bound.output_tokens, own) if own else bound.output_tokens), None
+    limit = bound.output_tokens - bound.prediction_tokens  # the prediction is added once, not per choice
+    return (min(limit, own) if own else limit), None
 
 
 def _highest(provider: str, model: str, bound: Bound, limit: int, at: datetime) -> int:
     window = pricing.context_window(provider, model)
     return pricing.worst_case(
         input_tokens=min(bound.input_tokens, window) if window else bound.input_tokens,
-        output_tokens=limit * bound.choices,
+        output_tokens=limit * bound.choices + bound.prediction_tokens,
         can_write_cache=bound.can_write_cache,
         service_tier=bound.service_tier,
         **price_context(provider, model, at),

@@ -110,13 +110,21 @@ class Placed:
 _USABLE = """id = %s AND enabled AND rejected_at IS NULL AND NOT secret_missing AND deleted_at IS NULL
    AND (expires_at IS NULL OR expires_at > %s) AND day <= %s AND month <= %s"""
 
-_ROLLED_DAY = "CASE WHEN day = %s THEN spent_day_nano ELSE 0 END"
-_ROLLED_MONTH = "CASE WHEN month = %s THEN spent_month_nano ELSE 0 END"
+# What is recorded for a window already: daily totals, which hold the rows and their corrections, and the adjustments
+# that belong to no row. Nearly always 0 for a window that begins; not where a clock ran far ahead and came back.
+_RECORDED = """(SELECT COALESCE(SUM(d.cost_nano), 0) FROM llmkeys_dailyusage d
+                 WHERE d.key_id = llmkeys_apikey.id AND d.day >= %s AND d.day < %s)
+             + (SELECT COALESCE(SUM(a.{window}_nano), 0) FROM llmkeys_adjustment a
+                 WHERE a.key_id = llmkeys_apikey.id AND a.{window} = %s AND a.usage_id IS NULL)"""
+_RECORDED_DAY, _RECORDED_MONTH = _RECORDED.format(window=DAY), _RECORDED.format(window=MONTH)
+
+_ROLLED_DAY = f"CASE WHEN day = %s THEN spent_day_nano ELSE {_RECORDED_DAY} END"
+_ROLLED_MONTH = f"CASE WHEN month = %s THEN spent_month_nano ELSE {_RECORDED_MONTH} END"
 
 _ROLL = f"""UPDATE llmkeys_apikey
    SET held_nano = held_nano + %s, spent_day_nano = {_ROLLED_DAY}, spent_month_nano = {_ROLLED_MONTH},
        day = %s, month = %s, refused_window = '', last_used_at = %s
- WHERE {_USABLE}"""
+ WHERE {_USABLE}"""  # noqa: S608  (constants of this module, here and below)
 
 _HOLD_STRICT = f"""{_ROLL}
    AND (daily_limit_nano = 0 OR {_ROLLED_DAY} + held_nano + %s <= daily_limit_nano)
@@ -178,14 +186,22 @@ def _take_room(cursor: CursorWrapper, bid: Bid, at: datetime) -> Windows | None:
 def _update_hold(cursor: CursorWrapper, bid: Bid, at: datetime, windows: Windows) -> bool:
     day, month, now = str(windows.day), str(windows.month), instant(at)
     hold = bid.hold_nano
-    params: list[Any] = [hold, day, month, day, month, now, bid.key_id, now, day, month]
+    in_day, in_month = _recorded_params(windows)
+    params: list[Any] = [hold, day, *in_day, month, *in_month, day, month, now, bid.key_id, now, day, month]
     if not settings.COST_TRACKING:
         cursor.execute(_ROLL, params)
     elif settings.BUDGET_MODE == "soft":
-        cursor.execute(_HOLD_SOFT, [*params, day, month])
+        cursor.execute(_HOLD_SOFT, [*params, day, *in_day, month, *in_month])
     else:
-        cursor.execute(_HOLD_STRICT, [*params, day, hold, month, hold, hold])
+        cursor.execute(_HOLD_STRICT, [*params, day, *in_day, hold, month, *in_month, hold, hold])
     return cursor.rowcount == 1
+
+
+def _recorded_params(windows: Windows) -> tuple[list[str], list[str]]:
+    """Return the parameters of `_RECORDED_DAY` and `_RECORDED_MONTH`: first day, end, window."""
+    day, month = str(windows.day), str(windows.month)
+    next_month = (windows.month + timedelta(days=32)).replace(day=1)
+    return [day, str(windows.day + timedelta(days=1)), day], [month, str(next_month), month]
 
 
 def _insert_usage(cursor: CursorWrapper, bid: Bid, attempt: Attempt, windows: Windows, refusals: list[Refusal]) -> int:
@@ -450,21 +466,26 @@ def void_lost(cursor: CursorWrapper, usage_id: int, at: datetime, *, by: str, re
 
 def rebase(cursor: CursorWrapper, key_id: str, windows: Windows) -> None:
     """Put a key whose stored windows lie in the future back to `windows`, with the costs recorded for those."""
-    day, month = str(windows.day), str(windows.month)
+    in_day, in_month = _recorded_params(windows)
     cursor.execute(
-        f"""UPDATE llmkeys_apikey SET day = %s, month = %s,
-              spent_day_nano = {_recorded("day")}, spent_month_nano = {_recorded("month")} WHERE id = %s""",
-        [day, month, day, day, month, month, key_id],
+        f"""UPDATE llmkeys_apikey SET day = %s, month = %s, spent_day_nano = {_RECORDED_DAY},
+              spent_month_nano = {_RECORDED_MONTH} WHERE id = %s""",  # noqa: S608
+        [str(windows.day), str(windows.month), *in_day, *in_month, key_id],
     )
 
 
-def _recorded(window: str) -> str:
-    """Return SQL for the cost of a window as its rows and adjustments have it; two parameters, both the window."""
-    assert window in (DAY, MONTH)
-    return f"""(SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_usagerecord u
-                 WHERE u.key_id = llmkeys_apikey.id AND u.{window} = %s)
-             + (SELECT COALESCE(SUM({window}_nano), 0) FROM llmkeys_adjustment a
-                 WHERE a.key_id = llmkeys_apikey.id AND a.{window} = %s)"""  # noqa: S608  (the name is one of two)
+def roll(cursor: CursorWrapper, key_id: str, windows: Windows) -> None:
+    """Open `windows` where the stored ones have ended, as a hold does; nothing where a request was faster."""
+    day, month = str(windows.day), str(windows.month)
+    in_day, in_month = _recorded_params(windows)
+    cursor.execute(
+        f"UPDATE llmkeys_apikey SET day = %s, spent_day_nano = {_RECORDED_DAY} WHERE id = %s AND day < %s",  # noqa: S608
+        [day, *in_day, key_id, day],
+    )
+    cursor.execute(
+        f"UPDATE llmkeys_apikey SET month = %s, spent_month_nano = {_RECORDED_MONTH} WHERE id = %s AND month < %s",  # noqa: S608
+        [month, *in_month, key_id, month],
+    )
 
 
 # --- leases ------------------------------------------------------------------------------------------------------------

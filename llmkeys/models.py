@@ -189,7 +189,7 @@ class UsageRecord(models.Model):
         FALLBACK = "fallback"
         ESTIMATED = "estimated"
 
-    request_id = models.CharField(max_length=40, db_index=True)
+    request_id = models.CharField(max_length=40)
     attempt = models.PositiveSmallIntegerField()
     created_at = models.DateTimeField(db_index=True)
     finished_at = models.DateTimeField(null=True)

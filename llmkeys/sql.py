@@ -1,11 +1,52 @@
-"""Instants and dates on their way into and out of hand-written SQL, on SQLite and PostgreSQL alike."""
+"""Hand-written SQL on SQLite and PostgreSQL alike: a lean cursor, and instants and dates on their way in and out."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class LeanCursor:
+    """SQLite's own cursor behind the `%s` of Django: Django's wrapper costs some 12 µs a statement, ten times a request.
+
+    No query log and no execute wrappers; errors are turned into Django's by `lean_cursor`.
+    """
+
+    __slots__ = ("_cursor", "fetchall", "fetchone")
+
+    def __init__(self, cursor: Any):
+        self._cursor = cursor
+        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> None:
+        self._cursor.execute(_question_marks(sql), params)
+
+    @property
+    def rowcount(self) -> int:
+        return self._cursor.rowcount
+
+
+@lru_cache(maxsize=256)
+def _question_marks(sql: str) -> str:
+    return sql.replace("%s", "?")
+
+
+@contextlib.contextmanager
+def lean_cursor(on: BaseDatabaseWrapper) -> Iterator[Any]:
+    """Give a cursor of the connection; on other databases than SQLite, or with a query log, Django's own."""
+    if on.vendor != "sqlite" or on.queries_logged or on.execute_wrappers:
+        with on.cursor() as cursor:
+            yield cursor
+        return
+    on.ensure_connection()
+    with on.wrap_database_errors:
+        yield LeanCursor(on.connection.cursor())
 
 
 def instant(at: datetime) -> Any:

@@ -32,8 +32,8 @@ def keyring() -> Keyring:
     Raises WrongEncryptionKey where secrets are stored but no key is given, DataDirectoryProblem where the file
     cannot be read or written.
     """
-    given = tuple(settings.REFACTAI_ENCRYPTION_KEYS)
-    return _keyring(given) if given else _keyring_from_file(key_file())
+    given = settings.REFACTAI_ENCRYPTION_KEYS
+    return _keyring(tuple(given)) if given else _keyring_from_file(f"{settings.DATA_DIR}/encryption.key")
 
 
 @lru_cache(maxsize=8)
@@ -41,11 +41,14 @@ def _keyring(texts: tuple[str, ...]) -> Keyring:
     return Keyring(tuple(MasterKey(text) for text in texts))
 
 
-def _keyring_from_file(path: Path) -> Keyring:
+def _keyring_from_file(path: str) -> Keyring:
     try:
-        if not path.exists():
-            _create_key_file(path)
-        texts = tuple(line.strip() for line in _read(path).replace(",", "\n").splitlines() if line.strip())
+        try:
+            stat = os.stat(path)  # noqa: PTH116  (asked for at every request: a Path costs ten times as much)
+        except FileNotFoundError:
+            _create_key_file(Path(path))
+            stat = os.stat(path)  # noqa: PTH116
+        texts = _read_version(path, stat.st_ino, stat.st_mtime_ns)
     except OSError as error:
         raise DataDirectoryProblem(f"The encryption key file {path} cannot be used: {error.strerror}.") from None
     if not texts:
@@ -54,14 +57,10 @@ def _keyring_from_file(path: Path) -> Keyring:
 
 
 @lru_cache(maxsize=8)
-def _read_version(path: Path, _inode: int, _mtime_ns: int) -> str:
-    return path.read_text()
-
-
-def _read(path: Path) -> str:
-    """Read the file again only when it changed: it is asked for at every request."""
-    stat = path.stat()
-    return _read_version(path, stat.st_ino, stat.st_mtime_ns)
+def _read_version(path: str, _inode: int, _mtime_ns: int) -> tuple[str, ...]:
+    """Read the keys of the file; again only when it changed."""
+    lines = Path(path).read_text().replace(",", "\n").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _create_key_file(path: Path) -> None:

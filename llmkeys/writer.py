@@ -1,9 +1,10 @@
-"""One writer thread per process commits short transactions in groups.
+"""Short write transactions of one process, committed in groups.
 
 With `synchronous=FULL` a commit costs a flush of the disk, and threads that queue in SQLite's busy handler sleep for
-tens of milliseconds. Here they queue in the process instead: whatever waits while one group is committed becomes the
-next group, and the processes of one machine take turns by a file lock rather than by sleeping. PostgreSQL gains too:
-one hot key row is locked once per group.
+tens of milliseconds. Here they queue in the process instead: the first to come leads, and commits its own job together
+with all that queued up meanwhile; then it hands the lead to the next in the queue. So a lone request pays for no
+thread switch, and a crowd pays for one flush per group. The processes of one machine take turns by a file lock rather
+than by sleeping. PostgreSQL gains too: one hot key row is locked once per group.
 
 A job is a function of a cursor. It may run a second time (when another job of its group failed), so it must not
 touch anything but the database.
@@ -15,17 +16,18 @@ import contextlib
 import fcntl
 import logging
 import os
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
 from django.db.backends.utils import CursorWrapper
 
 from llmkeys.exceptions import RecordingUnavailable
+from llmkeys.sql import lean_cursor
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ PATIENCE_SECONDS = 8.0  # the longest a caller waits: a blocked database is a 50
 GROUP_SIZE = 64
 UNAVAILABLE = (
     "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
-    "if it goes on, look at the disk space and at what else holds the database (`manage.py doctor`)."
+    "if it goes on, look at the disk space and at what else holds the database."
 )
 
 
@@ -44,24 +46,13 @@ UNAVAILABLE = (
 class _Job:
     work: Work
     undo: Callable[[CursorWrapper, Any], None] | None
-    deadline: float
-    done: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE_SECONDS)
+    woken: threading.Event = field(default_factory=threading.Event)
+    leads: bool = False
+    done: bool = False
     abandoned: bool = False
     result: Any = None
     error: BaseException | None = None
-
-    def finish(self) -> bool:
-        """Wake the caller; False where it has gone."""
-        with self.lock:
-            self.done.set()
-            return not self.abandoned
-
-    def abandon(self) -> bool:
-        """Give up waiting; False where the result came at the last moment."""
-        with self.lock:
-            self.abandoned = not self.done.is_set()
-            return self.abandoned
 
 
 def run(work: Work[T], *, undo: Callable[[CursorWrapper, T], None] | None = None) -> T:
@@ -73,77 +64,114 @@ def run(work: Work[T], *, undo: Callable[[CursorWrapper, T], None] | None = None
     if connection.in_atomic_block:
         with connection.cursor() as cursor:
             return work(cursor)
-    job = _Job(work, undo, time.monotonic() + PATIENCE_SECONDS)
-    _writer().submit(job)
-    if not job.done.wait(PATIENCE_SECONDS) and job.abandon():
-        raise RecordingUnavailable(UNAVAILABLE)
-    if job.error is not None:
-        raise job.error
-    return job.result
+    return _writer().run(_Job(work, undo))
 
 
 class GroupWriter:
-    """The thread and its queue. One per process, made anew after a fork."""
+    """The queue of one process and the connection that its leaders share. Made anew after a fork."""
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
-        self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._mutex = threading.Lock()
+        self._queue: deque[_Job] = deque()
+        self._led = False
+        self._connection = connections.create_connection(DEFAULT_DB_ALIAS)
+        self._connection.inc_thread_sharing()  # one leader at a time uses it, whichever thread that is
         self._turn = _FileTurn()
-        threading.Thread(target=self._serve, name="llmkeys-writer", daemon=True).start()
 
-    def submit(self, job: _Job) -> None:
-        self._queue.put(job)
+    def run(self, job: _Job) -> Any:
+        """Have the job committed, by this thread or by another that leads."""
+        with self._mutex:
+            self._queue.append(job)
+            if not self._led:
+                self._led = job.leads = True
+        if not job.leads and not job.woken.wait(PATIENCE_SECONDS):
+            self._abandon(job)
+        if job.leads:
+            self._lead()
+        if job.error is not None:
+            raise job.error
+        return job.result
 
-    def _serve(self) -> None:
-        while True:
-            group = [self._queue.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(group) < GROUP_SIZE:
-                    group.append(self._queue.get_nowait())
-            try:
-                self._commit(group)
-            except BaseException as error:  # the thread must outlive whatever a job does
-                logger.exception("The writer failed")
-                self._fail(group, error)
+    def _abandon(self, job: _Job) -> None:
+        """Give up waiting. Raises RecordingUnavailable unless the result or the lead came at the last moment."""
+        with self._mutex:
+            if job.done or job.leads:
+                return
+            job.abandoned = True
+        raise RecordingUnavailable(UNAVAILABLE)
+
+    def _lead(self) -> None:
+        """Commit one group, this thread's own job among it, and hand the lead on."""
+        with self._mutex:
+            group = [self._queue.popleft() for _ in range(min(GROUP_SIZE, len(self._queue)))]
+        try:
+            self._commit(group)
+        finally:
+            with self._mutex:
+                for job in group:
+                    job.done = True
+                late = [job for job in group if job.abandoned and job.error is None and job.undo]
+                self._queue.extend(_Job(_undoing(job), None) for job in late)
+                self._hand_on()
+            for job in group:
+                job.woken.set()
+
+    def _hand_on(self) -> None:
+        """Wake the next leader; jobs that nobody waits for any more need a leader as well."""
+        self._led = bool(self._queue)
+        if not self._queue:
+            return
+        following = next((job for job in self._queue if not job.abandoned and not job.done), None)
+        if following is None or following.undo is None and following.work.__name__ == "undo":
+            threading.Thread(target=self._lead, name="llmkeys-writer", daemon=True).start()
+            return
+        following.leads = True
+        following.woken.set()
 
     def _commit(self, group: list[_Job]) -> None:
         now = time.monotonic()
-        group = [job for job in group if not job.abandoned and job.deadline > now]
-        if not group:
-            return
-        try:
+        live = [job for job in group if not job.abandoned and job.deadline > now]
+        for job in group:
+            if job not in live:
+                job.error = RecordingUnavailable(UNAVAILABLE)
+        if live:
             with self._turn:
-                self._transact(group)
+                self._try(live)
+
+    def _try(self, group: list[_Job]) -> None:
+        try:
+            self._transact(group)
         except (OperationalError, InterfaceError) as error:
-            connection.close()
+            self._connection.close()
             logger.warning("The database could not be written: %s", type(error).__name__)
-            self._fail(group, RecordingUnavailable(UNAVAILABLE))
+            for job in group:
+                job.error = RecordingUnavailable(UNAVAILABLE)
         except Exception as error:
             if len(group) == 1:
-                self._fail(group, error)
+                group[0].error = error
                 return
             for job in group:  # one of them is at fault: each gets a transaction of its own
-                self._commit([job])
-        else:
-            self._hand_out(group)
+                self._try([job])
 
-    @staticmethod
-    def _transact(group: list[_Job]) -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            for job in group:
-                job.result = job.work(cursor)
+    def _transact(self, group: list[_Job]) -> None:
+        with lean_cursor(self._connection) as cursor:
+            cursor.execute("BEGIN IMMEDIATE" if self._connection.vendor == "sqlite" else "BEGIN")
+            try:
+                for job in group:
+                    job.result = job.work(cursor)
+                cursor.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    cursor.execute("ROLLBACK")
+                raise
 
-    def _hand_out(self, group: list[_Job]) -> None:
-        for job in group:
-            if not job.finish() and job.undo is not None:
-                undo, result = job.undo, job.result
-                self.submit(_Job(lambda cursor, u=undo, r=result: u(cursor, r), None, float("inf")))
 
-    @staticmethod
-    def _fail(group: list[_Job], error: BaseException) -> None:
-        for job in group:
-            job.error = error
-            job.finish()
+def _undoing(late: _Job) -> Work:
+    def undo(cursor: CursorWrapper) -> None:
+        late.undo(cursor, late.result)
+
+    return undo
 
 
 class _FileTurn:
@@ -165,17 +193,25 @@ class _FileTurn:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-_writer_lock = threading.Lock()
+_creation = threading.Lock()
 _current: GroupWriter | None = None
 
 
 def _writer() -> GroupWriter:
     global _current
     if _current is None or _current.process_id != os.getpid():
-        with _writer_lock:
+        with _creation:
             if _current is None or _current.process_id != os.getpid():
                 _current = GroupWriter()
     return _current
+
+
+def forget() -> None:
+    """Drop the shared connection: before a fork, and between tests that change databases."""
+    global _current
+    if _current is not None:
+        _current._connection.close()
+        _current = None
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ else:
                 "timeout": DATABASE_BUSY_SECONDS,
                 "init_command": (
                     "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
-                    "PRAGMA cache_size=-1024;PRAGMA temp_store=MEMORY;PRAGMA secure_delete=ON"
+                    "PRAGMA cache_size=-1024;PRAGMA temp_store=MEMORY;PRAGMA secure_delete=FAST"
                 ),
             },
         }

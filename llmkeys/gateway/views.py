@@ -88,6 +88,7 @@ def _response(answer: Answer) -> HttpResponse:
         response["X-Accel-Buffering"] = "no"  # a proxy in front must not collect the stream
     else:
         response = HttpResponse(answer.content, status=answer.status, content_type=answer.content_type)
+        response["Content-Length"] = str(len(answer.content))
     for name, value in answer.headers.items():
         response[name] = value
     response["X-LLM-Request-Id"] = answer.request_id

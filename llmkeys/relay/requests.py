@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,11 @@ OPENAI_CHAT = "openai-chat"
 MAX_MODEL_NAME = 200
 
 
+def new_request_id() -> str:
+    """Return an id that grows with time, so that the index of a large table is written at one end only."""
+    return f"req_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(7)}"
+
+
 @dataclass(frozen=True)
 class ChatRequest:
     """A request in the OpenAI chat dialect. `raw` is the client's own bytes, `body` the same parsed."""
@@ -29,7 +35,7 @@ class ChatRequest:
     raw: bytes
     caller: Caller
     extra_headers: Mapping[str, str] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    id: str = field(default_factory=new_request_id)
     dialect: str = OPENAI_CHAT
 
     @cached_property

@@ -138,7 +138,7 @@ class _Checker:
     def _expiry(self, value: Any) -> datetime | None:
         if value in (None, ""):
             return None
-        when = value if isinstance(value, datetime) else _instant(value)
+        when = value if isinstance(value, datetime) else parse_instant(value)
         if when <= self.at and when != self.current_expiry:
             raise ValueError("The expiry lies in the past. Disable the key instead, or give a later date.")
         return when
@@ -201,7 +201,11 @@ def _priority(value: Any) -> int:
     return value
 
 
-def _instant(value: Any) -> datetime:
+def parse_instant(value: Any) -> datetime:
+    """Read a date, or date and time, as a person gives it: midnight and the operator's zone where not told.
+
+    Raises ValueError with words for that person.
+    """
     try:
         when = parse_datetime(value) if isinstance(value, str) else None
     except ValueError:

@@ -35,7 +35,7 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
     cleaned = key_fields.clean_new(values, at=at)
     secret, wants_default = cleaned.pop("secret"), cleaned.pop("is_default", False)
     windows = current_windows(at)
-    key = ApiKey(**_default_limits(), **cleaned, day=windows.day, month=windows.month, created_at=at, updated_at=at)
+    key = ApiKey(**{**_default_limits(), **cleaned}, day=windows.day, month=windows.month, created_at=at, updated_at=at)
     with transaction.atomic():
         _put_secret(key, secret)
         key.save(force_insert=True)

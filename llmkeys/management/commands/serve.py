@@ -12,8 +12,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
-from llmkeys import schedules, services, vault
+from llmkeys import schedules, vault
 from llmkeys.exceptions import LLMKeysError
+from llmkeys.services.environment import register_environment_keys
 from llmkeys.supervisor import address, prepare, processes, scheduler, web
 from llmkeys.supervisor.tree import Service, Tree
 
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         prepare.migrate()
         vault.verify()
         schedules.ensure_schedules()
-        services.register_environment_keys()
+        register_environment_keys()
         self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")
         web.preload()
         connections.close_all()

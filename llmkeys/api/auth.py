@@ -1,0 +1,72 @@
+"""Who asks, and whether they may: an access token with a scope, or the session of a person with Django's permissions."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from llmkeys.admission import caller_of
+from llmkeys.models import AccessToken
+
+_INVALID = (
+    "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `manage.py tokens create NAME "
+    "--scope read` makes one."
+)
+
+
+class AccessTokenAuthentication(BaseAuthentication):
+    """`Authorization: Bearer rfk_…`: `request.user` is the token's user, `request.auth` the token."""
+
+    def authenticate(self, request: Request) -> tuple[Any, AccessToken] | None:
+        scheme, _, text = get_authorization_header(request).decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        caller = caller_of(text.strip(), timezone.now())
+        if caller is None:
+            self.refuse(request)
+        token = AccessToken.objects.select_related("user").filter(pk=caller.token_id).first()
+        return (token.user, token) if token is not None else self.refuse(request)
+
+    def refuse(self, request: Request) -> NoReturn:
+        """Every token that does not hold ends here: the one place that could count failures per address."""
+        raise AuthenticationFailed(_INVALID)
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class ScopeOrModelPermission(BasePermission):
+    """The user has the permission that the view's table names for the action; a token needs its scope besides.
+
+    An action that the table does not name is refused to everybody.
+    """
+
+    message = "You may not do this: it needs a permission that this account or access token lacks."
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not request.user.is_authenticated:
+            return False
+        if view.action is None:
+            return True  # the address does not know the method: the view answers 405
+        if isinstance(request.auth, AccessToken) and _scope(request.method) not in request.auth.scopes:
+            self.message = f"This token may not do this: it lacks the scope “{_scope(request.method)}”."
+            return False
+        needed = view.permissions.get(view.action)
+        return needed is not None and request.user.has_perm(needed)
+
+
+def _scope(method: str | None) -> str:
+    return "read" if method in SAFE_METHODS else "manage"
+
+
+def actor_of(request: Request) -> str:
+    """Return who did it, for events and adjustments."""
+    name = request.user.get_username()
+    if isinstance(request.auth, AccessToken):
+        name = f"{name} (token {request.auth.name})"
+    return name[:150]

@@ -1,0 +1,43 @@
+"""Every error of the API as JSON: `{"field": ["what is wrong"]}` for bad input, `{"detail": …}` for all else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.db import IntegrityError, InterfaceError, OperationalError
+from django.http import UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from rest_framework import status
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from llmkeys import exceptions
+from llmkeys.writer import UNAVAILABLE
+
+_RETRY_SECONDS = "10"
+_UNREADABLE = (BadRequest, MultiPartParserError, SuspiciousOperation, UnreadablePostError)
+
+
+class BodyTooLarge(APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = "The body is larger than 1 MB."
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Return the answer to an error that a view raised; None leaves it to Django (a bug of ours)."""
+    match error:
+        case exceptions.InvalidInput():
+            return Response(error.errors, status=400)
+        case exceptions.DuplicateSecret() | exceptions.KeyConflict():
+            return Response({"detail": str(error)}, status=409)
+        case exceptions.WrongEncryptionKey() | exceptions.DataDirectoryProblem():
+            return Response({"detail": str(error), "code": "sealed"}, status=503)
+        case exceptions.RecordingUnavailable() | OperationalError() | InterfaceError():
+            return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
+        case IntegrityError():
+            return Response({"detail": "Somebody else changed the same thing at this moment. Try again."}, status=409)
+        case _ if isinstance(error, _UNREADABLE):
+            return Response({"detail": "The request cannot be read."}, status=400)
+    return exception_handler(error, context)

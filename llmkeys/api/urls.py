@@ -1,0 +1,29 @@
+"""The addresses of the REST API, without trailing slashes; whatever else is asked here gets a 404 in JSON."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from llmkeys.api.views import EventViewSet, KeyViewSet, NothingHere, TokenViewSet, UsageViewSet
+
+app_name = "api"
+
+urlpatterns = [
+    path("keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
+    path("keys/statistics", KeyViewSet.as_view({"get": "statistics"}), name="statistics"),
+    path("keys/active", KeyViewSet.as_view({"get": "active"}), name="active"),
+    path(
+        "keys/<str:key_id>",
+        KeyViewSet.as_view({"get": "retrieve", "put": "update", "patch": "update", "delete": "destroy"}),
+        name="key",
+    ),
+    path("keys/<str:key_id>/set-default", KeyViewSet.as_view({"post": "set_default"}), name="set-default"),
+    path("keys/<str:key_id>/toggle", KeyViewSet.as_view({"post": "toggle"}), name="toggle"),
+    path("keys/<str:key_id>/test", KeyViewSet.as_view({"post": "test"}), name="test"),
+    path("usage", UsageViewSet.as_view({"get": "list"}), name="usage"),
+    path("usage/<int:usage_id>/void", UsageViewSet.as_view({"post": "void"}), name="void"),
+    path("events", EventViewSet.as_view({"get": "list"}), name="events"),
+    path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"}), name="tokens"),
+    path("tokens/<int:token_id>", TokenViewSet.as_view({"delete": "destroy"}), name="token"),
+    re_path(r"", NothingHere.as_view(), name="nothing"),
+]

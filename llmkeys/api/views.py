@@ -1,0 +1,230 @@
+"""The REST API (contract 5): HTTP in, a service, JSON out. Each viewset's table says which permission an action needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.db.models import Prefetch
+from django.http import Http404, HttpResponseBase
+from django.utils import timezone
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from llmkeys.admission import Caller
+from llmkeys.api import filters, serializers
+from llmkeys.api.auth import actor_of
+from llmkeys.api.pages import page
+from llmkeys.api.usage_csv import csv_response
+from llmkeys.exceptions import InvalidInput
+from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
+from llmkeys.money import usd_json
+from llmkeys.presentation import key_json, keys_json, token_json, usage_json
+from llmkeys.services import costs, keys, tokens
+from llmkeys.services.serving import serving_keys
+from llmkeys.services.statistics import statistics
+
+NO_KEY = {"available": False, "message": "No active API key available"}
+
+
+class AlwaysJSON(BaseContentNegotiation):
+    """Answer in JSON whatever the client accepts: a 406 helps nobody."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        wanted = (request.content_type or "").partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == wanted), None)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class ApiViewSet(ViewSet):
+    """What all addresses share. `permissions` maps each action to the Django permission it needs."""
+
+    permissions: ClassVar[Mapping[str, str]] = {}
+    content_negotiation_class = AlwaysJSON
+    metadata_class = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        # PostgreSQL stores no NUL, so nothing can have such an id or such a name.
+        if any("\0" in value for value in kwargs.values() if isinstance(value, str)):
+            raise Http404
+        bad = [name for name, value in request.query_params.items() if "\0" in value]
+        if bad:
+            raise InvalidInput({name.replace("\0", ""): ["May not hold NUL characters."] for name in bad})
+
+    def finalize_response(self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
+        response.headers["Cache-Control"] = "no-store"
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class NothingHere(APIView):
+    """Any other address: 401 without authentication, else 404, both in JSON."""
+
+    permission_classes = (IsAuthenticated,)
+    content_negotiation_class = AlwaysJSON
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        raise Http404
+
+
+class KeyViewSet(ApiViewSet):
+    permissions = {
+        "list": "llmkeys.view_apikey",
+        "create": "llmkeys.add_apikey",
+        "retrieve": "llmkeys.view_apikey",
+        "update": "llmkeys.change_apikey",
+        "destroy": "llmkeys.delete_apikey",
+        "set_default": "llmkeys.change_apikey",
+        "toggle": "llmkeys.change_apikey",
+        "test": "llmkeys.change_apikey",
+        "statistics": "llmkeys.view_apikey",
+        "active": "llmkeys.view_apikey",
+    }
+
+    def list(self, request: Request) -> Response:
+        at = timezone.now()
+        rows = ApiKey.objects.stored().with_status(at).in_serving_order().defer("secret")
+        return Response(keys_json(filters.apply(rows, filters.KEYS, request.query_params), at=at))
+
+    def create(self, request: Request) -> Response:
+        at = timezone.now()
+        key = keys.add_key(values=request.data, at=at, actor=actor_of(request))
+        return Response(key_json(key, at=at), status=201)
+
+    def retrieve(self, request: Request, key_id: str) -> Response:
+        return Response(key_json(_key(key_id), at=timezone.now()))
+
+    def update(self, request: Request, key_id: str) -> Response:
+        at = timezone.now()
+        key = keys.update_key(_key(key_id), values=request.data, at=at, actor=actor_of(request))
+        return Response(key_json(key, at=at))
+
+    def destroy(self, request: Request, key_id: str) -> Response:
+        keys.delete_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        return Response({"success": True, "message": "Key deleted"})
+
+    def set_default(self, request: Request, key_id: str) -> Response:
+        keys.set_default(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        return Response({"success": True, "message": "Key set as default"})
+
+    def toggle(self, request: Request, key_id: str) -> Response:
+        wanted = serializers.clean(request.data, serializers.TOGGLE).get("active")
+        key = keys.toggle(_key(key_id), active=wanted, at=timezone.now(), actor=actor_of(request))
+        return Response({"success": True, "active": key.enabled})
+
+    def test(self, request: Request, key_id: str) -> Response:
+        result = keys.test_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        if not result.ok:
+            return Response({"success": False, "message": result.message})
+        return Response(
+            {
+                "success": True,
+                "message": result.message,
+                "latencyMs": result.latency_ms,
+                "details": serializers.with_numbers(result.details),
+            }
+        )
+
+    def statistics(self, request: Request) -> Response:
+        return Response(statistics(at=timezone.now()))
+
+    def active(self, request: Request) -> Response:
+        at = timezone.now()
+        serving = serving_keys(at=at, model=request.query_params.get("model", ""), caller=_caller(request))
+        return Response(key_json(serving[0], at=at) if serving else NO_KEY)
+
+
+def _key(key_id: str) -> ApiKey:
+    key = ApiKey.objects.stored().filter(pk=key_id).first()
+    if key is None:
+        raise Http404
+    return key
+
+
+def _caller(request: Request) -> Caller:
+    """Return whose next request is meant: a token may be limited to some keys."""
+    if not isinstance(request.auth, AccessToken):
+        return Caller()
+    return Caller(name=request.auth.name, token_id=request.auth.pk, key_ids=_limited_to(request))
+
+
+def _limited_to(request: Request) -> frozenset[str] | None:
+    token = request.auth
+    if not isinstance(token, AccessToken) or not token.limited_to_keys:
+        return None
+    return frozenset(token.keys.values_list("pk", flat=True))
+
+
+class UsageViewSet(ApiViewSet):
+    permissions = {"list": "llmkeys.view_usagerecord", "void": "llmkeys.change_usagerecord"}
+
+    def list(self, request: Request) -> HttpResponseBase:
+        wanted = request.query_params.get("format", "json")
+        if wanted not in ("json", "csv"):
+            raise InvalidInput({"format": ["Choose from: json, csv."]})
+        rows = UsageRecord.objects.select_related("key").defer("key__secret").order_by("-id")
+        rows = filters.apply(rows, filters.USAGE, request.query_params)
+        return csv_response(rows) if wanted == "csv" else page(request, rows, usage_json)
+
+    def void(self, request: Request, usage_id: int) -> Response:
+        reason = serializers.clean(request.data, serializers.VOID).get("reason", "")
+        # Asked through the ORM, which knows that no row has a number beyond the column.
+        if not UsageRecord.objects.filter(pk=usage_id).exists():
+            raise Http404
+        amount = costs.void_usage(usage_id, at=timezone.now(), actor=actor_of(request), reason=reason)
+        return Response({"success": True, "message": "Charge taken back", "amount": usd_json(amount)})
+
+
+class EventViewSet(ApiViewSet):
+    permissions = {"list": "llmkeys.view_keyevent"}
+
+    def list(self, request: Request) -> Response:
+        rows = KeyEvent.objects.select_related("key").defer("key__secret").order_by("-id")
+        return page(request, filters.apply(rows, filters.EVENTS, request.query_params), serializers.event_json)
+
+
+class TokenViewSet(ApiViewSet):
+    permissions = {
+        "list": "llmkeys.view_accesstoken",
+        "create": "llmkeys.add_accesstoken",
+        "destroy": "llmkeys.delete_accesstoken",
+    }
+
+    def list(self, request: Request) -> Response:
+        ids = Prefetch("keys", queryset=ApiKey.objects.defer("secret"))
+        rows = AccessToken.objects.select_related("user").prefetch_related(ids).order_by("-created_at", "-id")
+        return Response([token_json(token) for token in rows])
+
+    def create(self, request: Request) -> Response:
+        values = serializers.clean(request.data, serializers.TOKEN, required=("name",))
+        _refuse_wider(_limited_to(request), values.get("keyIds"))
+        token, text = tokens.create_token(
+            name=values["name"],
+            user=request.user,
+            at=timezone.now(),
+            scopes=values.get("scopes", ("gateway",)),
+            expires_at=values.get("expiresAt"),
+            key_ids=values.get("keyIds"),
+        )
+        return Response({**token_json(token), "token": text}, status=201)
+
+    def destroy(self, request: Request, token_id: int) -> Response:
+        token = AccessToken.objects.filter(pk=token_id).first()
+        if token is None:
+            raise Http404
+        tokens.revoke_token(token, at=timezone.now())
+        return Response({"success": True, "message": "Token revoked"})
+
+
+def _refuse_wider(own: frozenset[str] | None, wanted: list[str] | None) -> None:
+    """A token that only some keys serve cannot make one that others serve."""
+    if own is not None and (wanted is None or not set(wanted) <= own):
+        raise PermissionDenied("This token is limited to some keys: the new one needs keyIds among those.")

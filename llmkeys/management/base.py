@@ -1,0 +1,128 @@
+"""The frame of every command that people type: errors in one sentence, `--json`, an example in `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import re
+import sys
+from typing import Any, NoReturn
+
+from django.core.checks.registry import registry
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.color import no_style
+from django.db import DatabaseError
+from django.db.utils import OperationalError, ProgrammingError
+
+from llmkeys.exceptions import InvalidInput, LLMKeysError
+from llmkeys.management import printing
+
+OUR_CHECKS = "llmkeys.checks"
+
+
+class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of an example as they are."""
+
+
+class Command(BaseCommand):
+    """Base of the commands: raises CommandError in Python; from a shell one sentence on stderr and exit code 1."""
+
+    requires_system_checks = []  # ours alone are run below: the others load every page of the product
+    example = ""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name, subcommand, epilog=examples(self.example), formatter_class=HelpFormatter, **kwargs
+        )
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        try:
+            _run_our_checks()
+            return super().execute(*args, **options)
+        except CommandError as error:
+            self._refuse(str(error), error.returncode)
+        except InvalidInput as error:
+            self._refuse(_input_words(error))
+        except LLMKeysError as error:
+            self._refuse(str(error))
+        except DatabaseError as error:
+            self._refuse(_database_words(error))
+        except KeyboardInterrupt:
+            self._refuse("Stopped.", 130)
+
+    def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
+        if not self._called_from_command_line:
+            raise CommandError(sentence, returncode=code) from None
+        self.stderr.write(sentence)
+        sys.exit(code)
+
+    def write_lines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.stdout.write(line)
+
+    def write_json(self, data: Any) -> None:
+        printing.write_json(self.stdout, data)
+
+    @property
+    def paint(self) -> Any:
+        """Django's styles where stdout is a terminal, else none."""
+        return self.style if self.stdout.isatty() else no_style()
+
+
+def examples(text: str) -> str:
+    return f"example:\n  python manage.py {text}" if text else ""
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def add_verb(verbs: Any, name: str, words: str, example: str, *, json: bool = True) -> argparse.ArgumentParser:
+    """Add a subcommand with its example; `verbs` is what `add_subparsers` returned."""
+    parser = verbs.add_parser(
+        name, help=words, description=words, epilog=examples(example), formatter_class=HelpFormatter
+    )
+    if json:
+        add_json_option(parser)
+    return parser
+
+
+def actor() -> str:
+    """Return who runs the command, for events."""
+    try:
+        return f"manage.py ({getpass.getuser()})"
+    except (KeyError, OSError):  # a container whose user has no name
+        return "manage.py"
+
+
+def _run_our_checks() -> None:
+    problems = [
+        message
+        for check in registry.get_checks()
+        if check.__module__ == OUR_CHECKS
+        for message in check(app_configs=None, databases=None)
+        if message.is_serious() and not message.is_silenced()
+    ]
+    if problems:
+        raise CommandError("\n".join(" ".join(f"{one.msg} {one.hint or ''}".split()) for one in problems))
+
+
+def _input_words(error: InvalidInput) -> str:
+    """Return the faults under the names of the options: `--daily-limit: must not be negative`."""
+    return "\n".join(f"{_option(field)}: {' '.join(texts)}" for field, texts in error.errors.items())
+
+
+def _option(field: str) -> str:
+    if field == "apiKey":
+        return "API key"
+    known = {"expiresAt": "--expires", "keyIds": "--key", "scopes": "--scope"}
+    return known.get(field) or "--" + re.sub(r"(?<!^)(?=[A-Z])", "-", field).lower()
+
+
+def _database_words(error: DatabaseError) -> str:
+    text = str(error).lower()
+    if isinstance(error, OperationalError | ProgrammingError) and ("no such" in text or "does not exist" in text):
+        return "The database has no tables of this version yet. Run: python manage.py migrate"
+    from llmkeys.supervisor.prepare import explain
+
+    return explain(error)

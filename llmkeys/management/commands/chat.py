@@ -1,0 +1,159 @@
+"""`manage.py chat`: one question to a model, through the same door as the gateway: budgets, rotation, exact cost."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from llmkeys.admission import Caller
+from llmkeys.management.base import Command as BaseCommand
+from llmkeys.management.base import add_json_option
+from llmkeys.models import UsageRecord
+from llmkeys.money import format_usd, usd_json
+from llmkeys.relay import Answer, ChatRequest, relay
+from llmkeys.sse import EventSplitter, data_of, load_json
+
+DRAIN = "llmkeys-drain"  # the thread that reads on for the usage after a stream was left
+DRAIN_SECONDS = 35.0
+_KNOWN_BY = {
+    "provider": "as the provider reports it",
+    "computed": "computed from the price",
+    "fallback": "at the fallback price: no price is known",
+    "estimated": "estimated",
+}
+
+
+class Command(BaseCommand):
+    help = "Ask a model one question through the stored keys; what it cost is told on stderr."
+    example = 'chat "Say hello" --model openai/gpt-6.1-terra --stream'
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("prompt", metavar="PROMPT", help="the question; - reads it from stdin")
+        parser.add_argument("--model", default="", metavar="M", help="default: the primary model, then the fallbacks")
+        parser.add_argument("--stream", action="store_true", help="print the answer as it arrives")
+        parser.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer")
+        add_json_option(parser)
+
+    def handle(self, *, prompt: str, model: str, stream: bool, max_tokens: int | None, json: bool, **_: Any) -> None:
+        request = _request(sys.stdin.read() if prompt == "-" else prompt, model, stream, max_tokens)
+        request.validate()
+        answer = relay(request)
+        text = self._collect(answer, show=not json)
+        row = _row_of(answer)
+        if json:
+            self.write_json(_as_json(answer, text, row))
+        elif row is not None:
+            self.stderr.write(_summary(answer, row), lambda line: line)
+
+    def _collect(self, answer: Answer, *, show: bool) -> str:
+        """Print the answer, piece by piece where it comes so, and return it."""
+        if not answer.is_stream:
+            text = _complete_text(answer)
+            if show:
+                self.stdout.write(text)
+            return text
+        pieces: list[str] = []
+        try:
+            for piece in _deltas(answer.content):
+                pieces.append(piece)
+                if show:
+                    self.stdout.write(piece, ending="")
+                    self.stdout.flush()
+        finally:
+            if show and pieces:
+                self.stdout.write("")
+            self._leave(answer)
+        return "".join(pieces)
+
+    def _leave(self, answer: Answer) -> None:
+        """Close the stream; where it was left early, wait until its cost is recorded."""
+        answer.content.close()
+        for thread in threading.enumerate():
+            if thread.name == DRAIN:
+                self.stderr.write("Waiting until the cost of what was left is known …", lambda line: line)
+                thread.join(DRAIN_SECONDS)
+
+
+def _request(prompt: str, model: str, stream: bool, max_tokens: int | None) -> ChatRequest:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
+    if model:
+        body["model"] = model
+    if stream:
+        body["stream"] = True
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    return ChatRequest(body=body, raw=jsonlib.dumps(body).encode(), caller=Caller())
+
+
+def _complete_text(answer: Answer) -> str:
+    body = load_json(answer.content)
+    if answer.status >= 400:
+        raise CommandError(_error_in(body) or f"The provider refused with status {answer.status}.")
+    choice = _first_choice(body)
+    message = choice.get("message")
+    return str(message.get("content") or "") if isinstance(message, dict) else ""
+
+
+def _deltas(content: Iterator[bytes]) -> Iterator[str]:
+    """Yield the pieces of text. Raises CommandError for an error in the stream."""
+    splitter = EventSplitter()
+    for piece in content:
+        for event in splitter.feed(piece):
+            body = load_json(data_of(event) or b"")
+            if error := _error_in(body):
+                raise CommandError(error)
+            delta = _first_choice(body).get("delta")
+            text = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(text, str) and text:
+                yield text
+
+
+def _first_choice(body: Any) -> dict[str, Any]:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _error_in(body: Any) -> str:
+    body = body[0] if isinstance(body, list) and body else body  # Google wraps its errors in a list
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("message") or "The provider answered with an error.")
+    return error if isinstance(error, str) else ""
+
+
+def _row_of(answer: Answer) -> UsageRecord | None:
+    rows = UsageRecord.objects.filter(request_id=answer.request_id).select_related("key").defer("key__secret")
+    return rows.order_by("-attempt").first()
+
+
+def _summary(answer: Answer, row: UsageRecord) -> str:
+    known = _KNOWN_BY.get(row.cost_source, "not tracked")
+    attempts = f"{answer.attempts} attempt" + ("s" if answer.attempts != 1 else "")
+    return (
+        f"{row.model} · key “{row.key.name}” · {_count(row.input_tokens)} input and {_count(row.output_tokens)} output "
+        f"tokens · {format_usd(row.cost_nano)} ({known}) · {attempts}"
+    )
+
+
+def _count(tokens: int | None) -> str:
+    return "unknown" if tokens is None else str(tokens)
+
+
+def _as_json(answer: Answer, text: str, row: UsageRecord | None) -> dict[str, Any]:
+    known = {} if row is None else {
+        "model": row.model,
+        "keyName": row.key.name,
+        "provider": row.provider,
+        "inputTokens": row.input_tokens,
+        "outputTokens": row.output_tokens,
+        "cost": usd_json(row.cost_nano),
+        "costSource": row.cost_source,
+    }  # fmt: skip
+    return {
+        "requestId": answer.request_id, "answer": text, "keyId": answer.key_id, "attempts": answer.attempts, **known
+    }  # fmt: skip

@@ -1,0 +1,62 @@
+"""What commands print: aligned tables for people, JSON for programs, colours only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+from django.utils.timezone import localtime
+
+from llmkeys.money import format_usd
+
+_GAP = "  "
+
+
+def write_json(stream: TextIO, data: Any) -> None:
+    """Write one JSON document, indented, with the characters as they are."""
+    stream.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:
+    """Return the lines of a table; the columns named in `right` are aligned to the right."""
+    cells = [list(headers), *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(_width(row[column]) for row in cells) for column in range(len(headers))]
+    to_the_right = [header in set(right) for header in headers]
+    return [_GAP.join(map(_pad, row, widths, to_the_right)).rstrip() for row in cells]
+
+
+def pairs(values: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the lines of a card: label and value."""
+    values = [(label, _printable(value)) for label, value in values]
+    width = max((_width(label) for label, _ in values), default=0)
+    return [f"{_pad(label, width, False)}{_GAP}{value}".rstrip() for label, value in values]
+
+
+def limit(nano: int) -> str:
+    return format_usd(nano) if nano else "no limit"
+
+
+def when(at: datetime | None) -> str:
+    """Return an instant in the operator's zone, "never" where there is none."""
+    return localtime(at).strftime("%Y-%m-%d %H:%M %Z") if at else "never"
+
+
+def _printable(text: str) -> str:
+    """Take out what would steer a terminal."""
+    return "".join(character if unicodedata.category(character) not in ("Cc", "Cf") else " " for character in text)
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes on a terminal: wide characters two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _pad(text: str, width: int, to_the_right: bool) -> str:
+    blank = " " * (width - _width(text))
+    return blank + text if to_the_right else text + blank

@@ -1,0 +1,63 @@
+"""The schedules of the product, created idempotently under their names.
+
+Only `serve` calls this, and not `post_migrate`: without `serve` there is no cluster to run them, a management command
+or a test database should not fill up with schedules, and `serve` migrates first anyway. An operator's change of
+`next_run` ("run it now") and a pause are kept; a change of the cron text by an upgrade moves `next_run` along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from django_q.models import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One schedule: cron text in the operator's zone (django-q2's own MONTHLY drifts east of UTC)."""
+
+    name: str
+    cron: str
+
+    @property
+    def func(self) -> str:
+        return f"llmkeys.tasks.{self.name}"
+
+
+PLANNED = (
+    Planned("reset_daily_costs", "0 0 * * *"),
+    Planned("reset_monthly_costs", "0 0 1 * *"),
+    Planned("check_expired_keys", "0 * * * *"),
+    Planned("settle_lost_holds", "* * * * *"),
+)
+
+
+def ensure_schedules() -> None:
+    """Create or update every schedule in one transaction; schedules of other names are left alone."""
+    with transaction.atomic():
+        _lock()
+        for planned in PLANNED:
+            _ensure(planned)
+
+
+def _lock() -> None:
+    """Let two servers that start at once take turns: the name of a schedule is not unique in the database."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE django_q_schedule IN SHARE ROW EXCLUSIVE MODE")
+
+
+def _ensure(planned: Planned) -> None:
+    schedule, *twins = Schedule.objects.filter(name=planned.name).order_by("pk") or [Schedule(name=planned.name)]
+    for twin in twins:
+        twin.delete()
+    wanted = {"func": planned.func, "schedule_type": Schedule.CRON, "cron": planned.cron}
+    changed = [name for name, value in wanted.items() if getattr(schedule, name) != value]
+    if not changed and schedule.pk:
+        return
+    for name in changed:
+        setattr(schedule, name, wanted[name])
+    if schedule.pk is None or {"cron", "schedule_type"} & set(changed) or schedule.next_run is None:
+        schedule.next_run = schedule.calculate_next_run()
+    schedule.save()

@@ -1,0 +1,119 @@
+"""How amounts, instants, icons and bars look on a page. Formatting only: what is shown is prepared in Python."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llmkeys.money import NANO, format_usd
+
+register = template.Library()
+
+_UNITS = ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+@register.filter
+def usd(nano: int | None) -> str:
+    """Return nano-dollars in cents; below one cent with two telling digits, so that little never looks like nothing."""
+    if nano is None:
+        return "–"
+    cents = round(nano / 10_000_000)
+    if nano and abs(nano) < NANO // 100:
+        decimals = 9 - len(str(abs(nano))) + 2
+        return f"{'-' if nano < 0 else ''}${abs(nano) / NANO:.{min(9, decimals)}f}"
+    return f"{'-' if cents < 0 else ''}${abs(cents) // 100:,}.{abs(cents) % 100:02d}"
+
+
+@register.filter
+def usd_short(nano: int) -> str:
+    """Return a limit: without cents from 1,000 USD on where it has none, so that columns stay narrow."""
+    return f"${nano // NANO:,}" if nano >= 1000 * NANO and nano % NANO == 0 else usd(nano)
+
+
+@register.filter
+def usd_exact(nano: int) -> str:
+    return format_usd(nano)
+
+
+@register.filter
+def whole(number: int) -> str:
+    return f"{number:,}"
+
+
+@register.filter
+def percent(value: float) -> str:
+    """Return per cent with one decimal; never rounded up to 100 or down to 0, which would tell something else."""
+    shown = round(value, 1)
+    if value < 100 <= shown:
+        shown = 99.9
+    if 0 < value and shown == 0:
+        return "< 0.1 %"
+    return f"{shown:,.1f} %".replace(".0 %", " %")
+
+
+@register.filter
+def span(delta: timedelta) -> str:
+    """Return a stretch of time in one or two units: `9 h 54 min`, `7 days`, `4 s`."""
+    seconds = max(0, int(delta.total_seconds()))
+    if seconds >= 86_400:
+        days = seconds // 86_400
+        return f"{days:,} day{'s' if days > 1 else ''}"
+    if seconds >= 3_600:
+        hours, minutes = seconds // 3_600, seconds % 3_600 // 60
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
+
+
+@register.filter
+def relative(at: datetime | None) -> SafeString | str:
+    """Return how long ago, or in how long, as a `<time>` whose title is the instant itself."""
+    if at is None:
+        return "never"
+    now = timezone.now()
+    if abs((now - at).total_seconds()) < 1:
+        return _time(at, "just now")
+    return _time(at, f"{span(now - at)} ago" if at < now else f"in {span(at - now)}")
+
+
+@register.filter
+def moment(at: datetime) -> SafeString:
+    """Return an instant in the operator's zone, as short as its distance allows: `14:06 UTC`, `1 December`."""
+    now, local = timezone.localtime(), timezone.localtime(at)
+    away = abs((local - now).total_seconds())
+    if away < 36 * 3_600:
+        return _time(at, f"{local:%H:%M} {local.tzname()}")
+    day = f"{local.day} {local:%B}" if local.year == now.year else f"{local.day} {local:%B %Y}"
+    midnight = (local.hour, local.minute) == (0, 0)
+    return _time(at, day if midnight else f"{day}, {local:%H:%M} {local.tzname()}")
+
+
+def _time(at: datetime, words: str) -> SafeString:
+    local = timezone.localtime(at)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        at.isoformat(timespec="seconds"), f"{local:%Y-%m-%d %H:%M:%S} {local.tzname()}", words,
+    )  # fmt: skip
+
+
+@register.simple_tag
+def after(delta: timedelta | None) -> datetime | None:
+    """Return the instant that lies `delta` from now."""
+    return None if delta is None else timezone.now() + delta
+
+
+@register.simple_tag
+def icon(name: str, size: int = 16, css: str = "icon") -> SafeString:
+    """Return a drawing of the sprite, hidden from screen readers: a word always stands beside it."""
+    return format_html(
+        '<svg class="{}" viewBox="0 0 {} {}" aria-hidden="true"><use href="#{}"/></svg>', css, size, size, name
+    )
+
+
+@register.inclusion_tag("dashboard/_field.html")
+def field(bound, label: str = "", optional: bool = False, css: str = "") -> dict:
+    """Render a form field with its label, hint and errors."""
+    return {"field": bound, "label": label or bound.label, "optional": optional, "css": css}

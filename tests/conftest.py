@@ -1,0 +1,117 @@
+"""Every test runs in a throw-away data directory, without the surrounding environment, and reaches loopback alone."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+_NOT_INHERITED = (
+    "OPENROUTER_",
+    "OPENAI_",
+    "ANTHROPIC_",
+    "GOOGLE_",
+    "GEMINI_",
+    "REFACTAI_",
+    "DJANGO_SUPERUSER_",
+)
+_DATA_DIR = Path(tempfile.mkdtemp(prefix="llmkeys-tests-"))
+atexit.register(shutil.rmtree, _DATA_DIR, ignore_errors=True)
+
+
+def _clean_environment() -> None:
+    for name in [name for name in os.environ if name.startswith(_NOT_INHERITED)]:
+        del os.environ[name]
+    os.environ["REFACTAI_DATA_DIR"] = str(_DATA_DIR)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "refactai_site.settings")
+
+
+def _read_settings() -> None:
+    """Read the settings in the clean environment, again where pytest-django read them before this file."""
+    from django.conf import settings
+
+    from refactai_site import env
+
+    before = sys.modules.get(os.environ["DJANGO_SETTINGS_MODULE"])
+    if before is not None:
+        env.FAULTS.clear()
+        fresh = importlib.reload(before)
+        for name in filter(str.isupper, vars(fresh)):
+            setattr(settings, name, getattr(fresh, name))
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # A file, because the writer's thread has a connection of its own: both must see one database.
+    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        settings.DATABASES["default"]["TEST"] = {"NAME": str(_DATA_DIR / "tests.sqlite3")}
+
+
+_clean_environment()
+_read_settings()
+
+
+class NetworkForbidden(RuntimeError):
+    """A test tried to reach another machine. No OSError: the product would take that for a provider that is down."""
+
+
+def _is_here(address: Any) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a Unix socket
+    host = address[0].decode() if isinstance(address[0], bytes) else address[0]
+    return host is None or host in ("", "localhost", "::1", "0.0.0.0") or host.startswith("127.")
+
+
+def _refuse(address: Any) -> NoReturn:
+    raise NetworkForbidden(f"A test may not reach {address!r}: answer the call with `responses`.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loopback_only() -> Iterator[None]:
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", lambda s, to: connect(s, to) if _is_here(to) else _refuse(to))
+        patch.setattr(socket.socket, "connect_ex", lambda s, to: connect_ex(s, to) if _is_here(to) else _refuse(to))
+        patch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: getaddrinfo(host, *a, **k) if _is_here((host,)) else _refuse(host)
+        )
+        yield
+
+
+@pytest.fixture
+def frozen() -> Iterator[Any]:
+    """Stop the clock at `helpers.NOW`; the value moves it: `frozen.move_to(later)`."""
+    import time_machine
+
+    from tests.helpers import NOW
+
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def administrator(db: None) -> Any:
+    from tests.helpers import make_user
+
+    return make_user("admin", is_superuser=True, is_staff=True)
+
+
+@pytest.fixture
+def api(administrator: Any) -> Any:
+    """A program with the administrator's access token, scope `manage`."""
+    from tests.helpers import JsonClient, make_token
+
+    return JsonClient(make_token(administrator, "manage"))
+
+
+@pytest.fixture
+def anonymous(db: None) -> Any:
+    from tests.helpers import JsonClient
+
+    return JsonClient()
