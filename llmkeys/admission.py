@@ -9,8 +9,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db import connection
-
 from llmkeys import catalogue, providers, writer
 from llmkeys.crypto import TOKEN_PREFIX, token_digest
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
@@ -60,7 +58,7 @@ def caller_of(token: str, at: datetime) -> Caller | None:
     """Return whose access token this is; None where it is unknown, revoked, expired, or its user is disabled."""
     if not token.startswith(TOKEN_PREFIX):
         return None
-    with lean_cursor(connection) as cursor:
+    with lean_cursor() as cursor:
         cursor.execute(_TOKEN, [token_digest(token)])
         row = cursor.fetchone()
         if row is None or (row[4] is not None and as_instant(row[4]) <= at):
@@ -88,7 +86,7 @@ def candidates(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
 
     Raises NoKeyAvailable where no key is stored, ModelNotAvailable where none can serve the model.
     """
-    with lean_cursor(connection) as cursor:
+    with lean_cursor() as cursor:
         cursor.execute(_KEYS)
         rows = cursor.fetchall()
         cursor.execute(_COOLINGS)

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 
@@ -38,8 +38,10 @@ def _question_marks(sql: str) -> str:
 
 
 @contextlib.contextmanager
-def lean_cursor(on: BaseDatabaseWrapper) -> Iterator[Any]:
-    """Give a cursor of the connection; on other databases than SQLite, or with a query log, Django's own."""
+def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
+    """Give a cursor of the connection (this thread's); on other databases, or with a query log, Django's own."""
+    if on is None:
+        on = connections[DEFAULT_DB_ALIAS]  # the proxy `django.db.connection` looks it up at every attribute
     if on.vendor != "sqlite" or on.queries_logged or on.execute_wrappers:
         with on.cursor() as cursor:
             yield cursor
@@ -50,8 +52,13 @@ def lean_cursor(on: BaseDatabaseWrapper) -> Iterator[Any]:
 
 
 def instant(at: datetime) -> Any:
-    """Return the parameter for an aware instant."""
-    return connection.ops.adapt_datetimefield_value(at)
+    """Return the parameter for an aware instant: SQLite stores the text of a naive one in UTC."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ") if _is_sqlite() else at
+
+
+@lru_cache(maxsize=1)
+def _is_sqlite() -> bool:
+    return connection.vendor == "sqlite"
 
 
 def as_date(value: date | str) -> date:

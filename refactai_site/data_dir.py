@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -40,6 +41,12 @@ def create_private_file(path: Path, content: str) -> bool:
         return True
     finally:
         draft.unlink()
+
+
+def make_private(database_file: str) -> None:
+    """Create an empty database file that only its owner can read; SQLite gives its WAL the same mode."""
+    with contextlib.suppress(OSError):  # an unusable place is told by the system check and by SQLite itself
+        os.close(os.open(database_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def read_or_create_secret_key(data_dir: Path) -> str:

@@ -9,7 +9,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from refactai_site import env
-from refactai_site.data_dir import ensure_data_dir, read_or_create_secret_key
+from refactai_site.data_dir import ensure_data_dir, make_private, read_or_create_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -106,10 +106,12 @@ if _database_url and not _database_url.startswith("sqlite"):
         )
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 else:
+    _database_file = _database_url.removeprefix("sqlite:///") or str(DATA_DIR / "llmkeys.sqlite3")
+    make_private(_database_file)
     DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": _database_url.removeprefix("sqlite:///") or DATA_DIR / "llmkeys.sqlite3",
+            "NAME": _database_file,
             "CONN_MAX_AGE": None,
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
@@ -133,7 +135,6 @@ USE_I18N = False
 
 # --- Static files: straight from the finders, so that no collectstatic step is needed --------------------------------
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG

@@ -18,6 +18,11 @@ class GatewayHandler(WSGIHandler):
     connections stay open from request to request; the gateway itself closes one that failed.
     """
 
+    def __call__(self, environ, start_response):
+        response = self.get_response(self.request_class(environ))
+        start_response(f"{response.status_code} {response.reason_phrase}", [*response.items()])
+        return response
+
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware = []
         self._template_response_middleware = []
