@@ -57,5 +57,5 @@ def load_json(data: bytes) -> Any:
     """Parse a provider's JSON with exact decimals; None where it is no JSON."""
     try:
         return json.loads(data, parse_float=Decimal)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's own range
         return None

@@ -7,6 +7,7 @@ provider's address comes from the settings alone.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -153,9 +154,17 @@ def _call(call: Call, secret: str) -> Answer:
     stream = _send(call.method, call.url, call.headers, b"", CHECK_SECONDS, secret)
     try:
         stream.silence_after(max(1.0, deadline - time.monotonic()))
-        return Answer(stream.status, stream.headers, stream.read())
+        return Answer(stream.status, stream.headers, _without(stream.read(), secret))
     finally:
         stream.abort()
+
+
+def _without(body: bytes, secret: str) -> bytes:
+    """Take the secret out of an answer whose words are stored and shown; providers repeat keys in their errors."""
+    in_json = json.dumps(secret)[1:-1]
+    for text in (secret, in_json, in_json.replace("/", "\\/")):
+        body = body.replace(text.encode(), b"***")
+    return body
 
 
 def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer_seconds: float, secret: str) -> Stream:

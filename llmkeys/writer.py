@@ -123,7 +123,7 @@ class GroupWriter:
         if not self._queue:
             return
         following = next((job for job in self._queue if not job.abandoned and not job.done), None)
-        if following is None or following.undo is None and following.work.__name__ == "undo":
+        if following is None or (following.undo is None and following.work.__name__ == "undo"):
             threading.Thread(target=self._lead, name="llmkeys-writer", daemon=True).start()
             return
         following.leads = True

@@ -25,6 +25,7 @@ _NOT_INHERITED = (
     "DJANGO_SUPERUSER_",
 )
 _DATA_DIR = Path(tempfile.mkdtemp(prefix="llmkeys-tests-"))
+(_DATA_DIR / "static").mkdir()
 atexit.register(shutil.rmtree, _DATA_DIR, ignore_errors=True)
 
 
@@ -47,10 +48,23 @@ def _read_settings() -> None:
         fresh = importlib.reload(before)
         for name in filter(str.isupper, vars(fresh)):
             setattr(settings, name, getattr(fresh, name))
+    _forget_connections()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    # A file, because the writer's thread has a connection of its own: both must see one database.
+    # A file, because the writer has a connection of its own: both must see one database.
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         settings.DATABASES["default"]["TEST"] = {"NAME": str(_DATA_DIR / "tests.sqlite3")}
+
+
+def _forget_connections() -> None:
+    """Let go of the database that the first reading of the settings named: it may be the user's own."""
+    from django.db import connections
+
+    if "settings" in vars(connections):
+        connections.close_all()
+        for alias in connections:
+            del connections[alias]
+        connections._settings = None  # else the next reading begins with what this one found
+        del connections.settings
 
 
 _clean_environment()
@@ -79,9 +93,19 @@ def _loopback_only() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", lambda s, to: connect(s, to) if _is_here(to) else _refuse(to))
         patch.setattr(socket.socket, "connect_ex", lambda s, to: connect_ex(s, to) if _is_here(to) else _refuse(to))
         patch.setattr(
-            socket, "getaddrinfo", lambda host, *a, **k: getaddrinfo(host, *a, **k) if _is_here((host,)) else _refuse(host)
+            socket,
+            "getaddrinfo",
+            lambda host, *a, **k: getaddrinfo(host, *a, **k) if _is_here((host,)) else _refuse(host),
         )
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """Prices, aliases and model lists are cached in the process: no test sees those of the one before."""
+    from llmkeys import catalogue
+
+    catalogue.forget()
 
 
 @pytest.fixture

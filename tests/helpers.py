@@ -26,11 +26,14 @@ _numbers = itertools.count(1)
 
 def new_secret(provider: str = "openrouter") -> str:
     """Return a secret of the provider's look that no other call returns."""
-    prefixes = get_provider(provider).secret_prefixes
-    return (prefixes[0] if prefixes else "") + secrets.token_hex(24)
+    known = get_provider(provider)
+    candidates = (prefix + secrets.token_hex(24) for prefix in (*known.secret_prefixes, ""))
+    return next(secret for secret in candidates if not known.secret_problem(secret))
 
 
-def make_key(*, provider: str = "openrouter", name: str = "", secret: str = "", at: datetime = NOW, **columns: Any) -> ApiKey:
+def make_key(
+    *, provider: str = "openrouter", name: str = "", secret: str = "", at: datetime = NOW, **columns: Any
+) -> ApiKey:
     """Store a key through the service, then set `columns` as they are (`spent_day_nano=…`, `enabled=False`, …)."""
     values = {
         "provider": provider,

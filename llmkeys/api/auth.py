@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: an access token with a scope, or the session of a person with Django's permissions."""
+"""Who asks, and whether they may: an access token with a scope, or a session with Django's permissions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rest_framework.request import Request
 from llmkeys.admission import caller_of
 from llmkeys.models import AccessToken
 
+# The actions of a method that the address does not know, and of OPTIONS: the view answers 405.
+_NOT_DECLARED = (None, "metadata")
 _INVALID = (
     "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `manage.py tokens create NAME "
     "--scope read` makes one."
@@ -51,8 +53,8 @@ class ScopeOrModelPermission(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not request.user.is_authenticated:
             return False
-        if view.action is None:
-            return True  # the address does not know the method: the view answers 405
+        if view.action in _NOT_DECLARED:
+            return True
         if isinstance(request.auth, AccessToken) and _scope(request.method) not in request.auth.scopes:
             self.message = f"This token may not do this: it lacks the scope “{_scope(request.method)}”."
             return False

@@ -1,4 +1,4 @@
-"""The REST API (contract 5): HTTP in, a service, JSON out. Each viewset's table says which permission an action needs."""
+"""The REST API (contract 5): HTTP in, a service, JSON out. Each viewset's table names the permission of each action."""
 
 from __future__ import annotations
 

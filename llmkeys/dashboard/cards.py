@@ -9,11 +9,15 @@ from llmkeys.dashboard.bars import Bar, budget_bar
 from llmkeys.dashboard.notes import Note, note_of
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget
 from llmkeys.models import ApiKey, Cooling
-from llmkeys.presentation import success_rate
 from llmkeys.templatetags.llmkeys_format import usd, usd_short
 
 # the status in the contract's words → its colour and its shape
-_BADGES = {ACTIVE: ("ok", "s-disc"), LIMIT_REACHED: ("full", "s-square"), EXPIRED: ("", "s-diamond"), DISABLED: ("", "s-cross")}
+_BADGES = {
+    ACTIVE: ("ok", "s-disc"),
+    LIMIT_REACHED: ("full", "s-square"),
+    EXPIRED: ("", "s-diamond"),
+    DISABLED: ("", "s-cross"),
+}
 _MARKS = {"openrouter": "OR", "openai": "OA", "anthropic": "An", "google": "Go"}
 _WORDS = {"day": "Day", "month": "Month", "total": "Total"}
 
@@ -65,9 +69,7 @@ class Card:
         return self.status in (DISABLED, EXPIRED)
 
 
-def card_of(
-    key: ApiKey, *, at: datetime, cooling: Cooling | None, open_requests: int, rank: int | None
-) -> Card:
+def card_of(key: ApiKey, *, at: datetime, cooling: Cooling | None, open_requests: int, rank: int | None) -> Card:
     """Return the card of a key at the instant `at`; reads nothing from the database."""
     status = key.status_at(at)
     tone, shape = _BADGES[status]
@@ -81,7 +83,7 @@ def card_of(
         cooling=cooling,
         budgets=tuple(_line(budget, idle=status in (DISABLED, EXPIRED)) for budget in key.budgets(at)),
         open_requests=open_requests,
-        success_rate=success_rate(key.successful_requests, key.failed_requests) if tried else None,
+        success_rate=100 * key.successful_requests / tried if tried else None,
         note=note_of(key, at=at, cooling=cooling, rank=rank, room=room),
         room=room,
         rank=rank,

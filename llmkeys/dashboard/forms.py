@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django import forms
@@ -9,7 +10,6 @@ from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm
 from django.utils.text import capfirst
 
-from llmkeys.models import ProviderName
 from llmkeys.services.models import provider_choices
 
 
@@ -17,9 +17,13 @@ def _input(css: str = "", **more: Any) -> dict[str, Any]:
     return {"class": f"input {css}".strip(), "autocomplete": "off", **more}
 
 
+def _text(label: str | None = None, **attributes: Any) -> forms.CharField:
+    return forms.CharField(label=label, required=False, widget=forms.TextInput(_input(**attributes)))
+
+
 class LoginForm(AuthenticationForm):
     error_messages = {
-        "invalid_login": "User name and password do not match. After five failures this name has to wait a quarter of an hour.",
+        "invalid_login": "User name and password do not match. After five failures this name waits 15 minutes.",
         "inactive": "This user is disabled.",
     }
 
@@ -37,22 +41,22 @@ class AddKeyForm(forms.Form):
 
     use_required_attribute = False
 
-    provider = forms.ChoiceField(choices=ProviderName, widget=forms.RadioSelect, required=False)
-    name = forms.CharField(required=False, widget=forms.TextInput(_input(maxlength=100)))
-    apiKey = forms.CharField(  # noqa: N815  (the contract's name)
-        label="API key", required=False, widget=forms.PasswordInput(_input("mono", spellcheck="false"), render_value=False)
+    provider = _text()
+    name = _text(maxlength=100)
+    apiKey = forms.CharField(
+        label="API key",
+        required=False,
+        widget=forms.PasswordInput(_input("mono", spellcheck="false"), render_value=False),
     )
-    dailyLimit = forms.CharField(label="Per day", required=False, widget=forms.TextInput(_input(inputmode="decimal")))  # noqa: N815
-    monthlyLimit = forms.CharField(label="Per month", required=False, widget=forms.TextInput(_input(inputmode="decimal")))  # noqa: N815
-    totalLimit = forms.CharField(label="In total", required=False, widget=forms.TextInput(_input(inputmode="decimal")))  # noqa: N815
-    expiresAt = forms.CharField(  # noqa: N815
-        label="Expires", required=False, widget=forms.TextInput(_input(type="datetime-local"))
-    )
-    priority = forms.IntegerField(required=False, widget=forms.TextInput(_input(inputmode="numeric")))
-    billingGroup = forms.CharField(label="Billing group", required=False, widget=forms.TextInput(_input()))  # noqa: N815
-    workspaceId = forms.CharField(label="Workspace id", required=False, widget=forms.TextInput(_input()))  # noqa: N815
-    description = forms.CharField(required=False, widget=forms.TextInput(_input(maxlength=500)))
-    isDefault = forms.BooleanField(label="Make it the default key", required=False)  # noqa: N815
+    dailyLimit = _text("Per day", inputmode="decimal")
+    monthlyLimit = _text("Per month", inputmode="decimal")
+    totalLimit = _text("In total", inputmode="decimal")
+    expiresAt = _text("Expires", type="datetime-local")
+    priority = _text(inputmode="numeric")
+    billingGroup = _text("Billing group")
+    workspaceId = _text("Workspace id")
+    description = _text(maxlength=500)
+    isDefault = forms.BooleanField(required=False)
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -84,8 +88,10 @@ class AddKeyForm(forms.Form):
         """Return what was given, named as in the contract; an empty limit or priority is left to its default."""
         given = dict(self.cleaned_data)
         for name in ("dailyLimit", "monthlyLimit", "totalLimit", "priority"):
-            if given[name] in ("", None):
+            if given[name] == "":
                 del given[name]
+        with suppress(KeyError, ValueError):  # what is no whole number goes on as it is, for the service to refuse
+            given["priority"] = int(given["priority"])
         return given
 
     def take_errors(self, errors: dict[str, list[str]]) -> None:

@@ -72,7 +72,9 @@ def toggle(request: HttpRequest, key: ApiKey) -> None:
     key = keys.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
     messages.success(request, f"“{key.name}” is switched {'on' if key.enabled else 'off'}.")
     if active and key.rejected_at:
-        messages.warning(request, "Its provider has rejected it: only a successful test or a new secret brings it back.")
+        messages.warning(
+            request, "Its provider has rejected it: only a successful test or a new secret brings it back."
+        )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -106,8 +108,7 @@ def add(request: HttpRequest) -> HttpResponse:
         if key is not None:
             messages.success(request, f"“{key.name}” was added. Test it to see whether its provider accepts it.")
             return _back_to(key)
-    status = 422 if form.is_bound and form.errors else 200
-    return render(request, "dashboard/key_add.html", {"form": form}, status=status)
+    return render(request, "dashboard/key_add.html", {"form": form})
 
 
 def _store(request: HttpRequest, form: AddKeyForm) -> ApiKey | None:

@@ -33,9 +33,7 @@ def room_words(room: Budget | None) -> str:
     return "no limit" if room is None else f"{usd(room.remaining)} left {_LEFT[room.window]}"
 
 
-def note_of(
-    key: ApiKey, *, at: datetime, cooling: Cooling | None, rank: int | None, room: Budget | None
-) -> Note:
+def note_of(key: ApiKey, *, at: datetime, cooling: Cooling | None, rank: int | None, room: Budget | None) -> Note:
     """Return the first of these that applies; the order is that of the status."""
     return (
         _off(key, at)
@@ -53,10 +51,10 @@ def _off(key: ApiKey, at: datetime) -> Note | None:
     if key.rejected_at is not None:
         page = providers.get(key.provider).keys_page
         text = format_html(
-            '{}: {} Create a new key <a href="{}" rel="noreferrer">at {}</a>, then replace the secret here.',
+            '{}: {} Create a new key <a href="{}" rel="noreferrer">at {}</a>.',
             moment(key.rejected_at), _sentence(key.last_error), page, label,
         )  # fmt: skip
-        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy="Replace the secret")
+        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy="Then replace the secret")
     if key.secret_missing:
         return Note("bad", "i-alert", "Its secret is missing.", error_words(key, at=at))
     if not key.enabled:
@@ -92,7 +90,10 @@ def _refused(key: ApiKey, at: datetime) -> Note | None:
     budget = next(budget for budget in key.budgets(at) if budget.window == key.refused_window)
     again = format_html(" Serves again at {}.", moment(budget.resets_at)) if budget.resets_at else ""
     text = format_html(
-        "The last request needed up to {}; {} was left.{}", usd(key.refused_need_nano), usd(key.refused_room_nano), again
+        "The last request needed up to {}; {} was left.{}",
+        usd(key.refused_need_nano),
+        usd(key.refused_room_nano),
+        again,
     )
     return Note("full", "i-gauge", f"{_SPENT[budget.window]}: no room.", text, remedy="Raise the limit")
 
@@ -100,9 +101,11 @@ def _refused(key: ApiKey, at: datetime) -> Note | None:
 def _cooling(key: ApiKey, cooling: Cooling) -> Note:
     label = key.get_provider_display()
     where = f"for {cooling.model}" if cooling.model else "for every model"
-    reason = f"“{cooling.reason.rstrip('. ')}” " if cooling.reason else ""
+    reason = f"“{cooling.reason.rstrip('. ')}.” " if cooling.reason else ""
     if cooling.kind == Cooling.Kind.EXHAUSTED:
-        text = format_html("{}Asked again at {}. Top up the account at {}, then test it.", reason, moment(cooling.until), label)
+        text = format_html(
+            "{}Asked again at {}. Top up the account at {}, then test it.", reason, moment(cooling.until), label
+        )
         return Note("cool", "i-gauge", f"Exhausted at {label}, {where}.", text)
     rest = " Other models are served." if cooling.model else ""
     text = format_html("{}Back at {} by itself.{}", reason, moment(cooling.until), rest)
@@ -113,5 +116,10 @@ def _serving(key: ApiKey, rank: int | None, room: Budget | None) -> Note:
     if rank == 0:
         return Note("", "i-route", "Serving now.", f"{room_words(room).capitalize()}.")
     if rank is not None:
-        return Note("", "i-route", "Next in line." if rank == 1 else f"Number {rank + 1} in line.", f"{room_words(room).capitalize()}.")
+        return Note(
+            "",
+            "i-route",
+            "Next in line." if rank == 1 else f"Number {rank + 1} in line.",
+            f"{room_words(room).capitalize()}.",
+        )
     return Note("", "i-route", "Ready.", f"Serves requests that name a model of {key.get_provider_display()}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -45,7 +44,7 @@ class Overview:
     cards: list[Card]
     sums: dict[str, Any]
 
-    @cached_property
+    @property
     def serving(self) -> list[Card]:
         return sorted((card for card in self.cards if card.rank is not None), key=lambda card: card.rank)
 
@@ -114,7 +113,9 @@ def _nano(usd_number: float) -> int:
 
 def _total(view: Overview) -> Figure:
     cost, (spent, held, limit) = _nano(view.sums["totalCost"]), _sums(view, 2)
-    beside = f"of {usd_short(limit)}" if limit and cost == spent else f"{usd_short(limit)} of limits" if limit else "no limit"
+    beside = (
+        f"of {usd_short(limit)}" if limit and cost == spent else f"limits {usd_short(limit)}" if limit else "no limit"
+    )
     return Figure(
         title="Total Cost",
         value=usd(cost),
@@ -142,13 +143,14 @@ def _window(view: Overview, title: str, word: str, index: int, when: str) -> Fig
 
 def _requests(sums: dict[str, Any]) -> Figure:
     tried = sums["successfulRequests"] + sums["failedRequests"]
-    beside = f"{percent(sums['successRate'])} succeeded" if tried else ""
-    failed = sums["failedRequests"]
+    # Not the rounded rate of the statistics: one failure in a million is no 100 %.
+    rate, failed = (100 * sums["successfulRequests"] / tried if tried else 0.0), sums["failedRequests"]
+    beside = f"{percent(rate)} succeeded" if tried else ""
     return Figure(
         title="Total Requests",
         value=f"{sums['totalRequests']:,}",
         beside=beside,
-        bar=Bar(f"Success rate: {beside or 'nothing sent yet'}", spent=sums["successRate"]),
+        bar=Bar(f"Success rate: {beside or 'nothing sent yet'}", spent=rate),
         lines=[f"{failed:,} failed" if failed else "None failed" if tried else "No request yet"],
     )
 
@@ -169,7 +171,11 @@ class Turn:
 
 def turns(view: Overview) -> list[Turn]:
     """Return who serves now, who is next, who is passed over for a while, and who is out of service."""
-    waiting = [card for card in view.cards if card.status == LIMIT_REACHED or (card.cooling and card.rank is None and not card.is_dim)]
+    waiting = [
+        card
+        for card in view.cards
+        if card.status == LIMIT_REACHED or (card.cooling and card.rank is None and not card.is_dim)
+    ]
     out = [card for card in view.cards if card.status in (DISABLED, EXPIRED)]
     return [
         _turn("Serving now", view.serving[:1], "No key", "nothing can be sent for the primary model", kind="now"),
@@ -213,5 +219,11 @@ def trouble(view: Overview) -> str:
         return ""
     if view.available:
         models = ", ".join((settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS))
-        return f"No stored key can serve the primary model or a fallback ({models}). Requests that name another model are served. Add a key of another provider, or set REFACTAI_PRIMARY_MODEL."
-    return f"All are out: {_counted(view.cards)}. Requests are refused until one is back. Each card below says what to do; or add another key."
+        return (
+            f"No stored key can serve the primary model or a fallback ({models}). Requests that name another model are "
+            "served. Add a key of another provider, or set REFACTAI_PRIMARY_MODEL."
+        )
+    return (
+        f"All are out: {_counted(view.cards)}. Requests are refused until one is back. "
+        "Each card below says what to do; or add another key."
+    )

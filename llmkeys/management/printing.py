@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, TextIO
 
 from django.utils.timezone import localtime
@@ -17,7 +18,14 @@ _GAP = "  "
 
 def write_json(stream: TextIO, data: Any) -> None:
     """Write one JSON document, indented, with the characters as they are."""
-    stream.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    stream.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=_as_number) + "\n")
+
+
+def _as_number(value: Any) -> float:
+    """Turn what a provider told as an exact decimal into a JSON number."""
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"no JSON has a {type(value).__name__}")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:

@@ -154,9 +154,12 @@ def _begin_stream(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
     """Wait for the first event: until it has gone to the client, another key may still serve."""
     relayed = RelayedStream(attempt, stream)
     failure = relayed.begin()
-    if failure is not None:
-        return Failed(failure)
-    return _answer(attempt, 200, stream.headers, relayed)
+    if failure is None:
+        return _answer(attempt, 200, stream.headers, relayed)
+    if failure.kind is FailureKind.CLIENT_ERROR:
+        headers = {**stream.headers, "content-type": "application/json"}
+        return _answer(attempt, failure.status or 400, headers, relayed.refusal)
+    return Failed(failure)
 
 
 def _answer(

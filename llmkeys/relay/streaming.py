@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 
 from llmkeys import bounds, upstream
+from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.providers.base import Failure, Usage
 from llmkeys.providers.scrub import scrub_body
+from llmkeys.services.failures import report_failure
 from llmkeys.sse import EventSplitter, data_of, is_done, load_json
 
 if TYPE_CHECKING:
@@ -43,7 +46,8 @@ class RelayedStream:
         self._events = 0
         self._content_bytes = 0
         self._envelope: int | None = None  # the size of the smallest event: what is not content
-        self._finished = self._done = self._over = False
+        self._finished = self._done = self._over = self._left = False
+        self.refusal = b""  # the provider's error, as JSON, where the first event is one
 
     # --- before the client sees anything -------------------------------------------------------------------------
 
@@ -85,8 +89,9 @@ class RelayedStream:
 
     def close(self) -> None:
         """Settle where the end was not reached: the client has gone, the provider may still be at work."""
-        if self._attempt.ended:
+        if self._attempt.ended or self._left:  # a server may close more than once
             return
+        self._left = True
         threading.Thread(target=self._drain, name="llmkeys-drain", daemon=True).start()
 
     def __del__(self) -> None:
@@ -109,7 +114,7 @@ class RelayedStream:
         rest = self._splitter.rest()
         if rest:
             self._ready.append(self._look(rest))
-        if not (self._done or self._finished or self._usage):
+        if not (self._done or self._finished or self._usage or self._failure):
             raise upstream.TransportError("The provider ended the stream without an end marker.", sent=True)
         self._settle()
         self._stream.done()
@@ -162,16 +167,23 @@ class RelayedStream:
         failure = provider.failure_in_body(body, at=timezone.now())
         if failure is not None:
             self._failure = failure
-            return scrub_body(event)
-        if self._usage and not body.get("choices") and provider.vendor and not self._attempt.request.wants_usage:
+            event = scrub_body(event)
+            self.refusal = data_of(event) or b""
+            return event
+        if body.get("usage") and not body.get("choices") and provider.vendor and not self._attempt.request.wants_usage:
             return b""  # the chunk that we asked for and the client did not
         return event
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _settle(self, *, success: bool = True, error: str = "") -> None:
-        if self._failure is not None:
+        if self._failure is not None and not self._attempt.ended:
             success, error = False, self._failure.message
+            with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
+                report_failure(self._attempt.candidate, self._failure, at=timezone.now())
+            if self._usage is None or not self._usage.is_known:
+                self._attempt.lose(f"{error} It may have been billed.", status=200)
+                return
         self._attempt.settle(
             self._usage, status=200, output_tokens_seen=self._tokens_seen(), success=success, error=error
         )

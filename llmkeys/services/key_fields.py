@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.utils.dateparse import parse_datetime
@@ -213,6 +213,7 @@ def parse_instant(value: Any) -> datetime:
     if when is None:
         raise ValueError("Must be a date and time, such as 2027-01-31T00:00:00Z.")
     try:
-        return make_aware(when, get_default_timezone()) if is_naive(when) else when
+        # In UTC already here: the year 9999 has instants that other zones can name and UTC cannot.
+        return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This date and time does not exist.") from None

@@ -13,8 +13,6 @@ from llmkeys.money import NANO, format_usd
 
 register = template.Library()
 
-_UNITS = ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s"))
-
 
 @register.filter
 def usd(nano: int | None) -> str:
@@ -50,7 +48,7 @@ def percent(value: float) -> str:
     shown = round(value, 1)
     if value < 100 <= shown:
         shown = 99.9
-    if 0 < value and shown == 0:
+    if value > 0 and shown == 0:
         return "< 0.1 %"
     return f"{shown:,.1f} %".replace(".0 %", " %")
 
@@ -76,7 +74,13 @@ def relative(at: datetime | None) -> SafeString | str:
     now = timezone.now()
     if abs((now - at).total_seconds()) < 1:
         return _time(at, "just now")
-    return _time(at, f"{span(now - at)} ago" if at < now else f"in {span(at - now)}")
+    return _time(at, f"{_coarse(now - at)} ago" if at < now else f"in {span(at - now)}")
+
+
+def _coarse(delta: timedelta) -> str:
+    """Return a stretch of time in its largest unit alone: what lies back is never needed to the minute."""
+    words = span(delta)
+    return words.partition(" h ")[0] + " h" if " h " in words else words
 
 
 @register.filter

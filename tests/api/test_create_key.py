@@ -136,7 +136,8 @@ def test_it_refuses_texts_that_cannot_be_stored(api, text):
 
 
 @pytest.mark.parametrize(
-    "name", ["🔑 Schlüssel", "مفتاح", "\u202eright to left", "\"double\" 'single'", "<script>alert(1)</script>", "é" * 100]
+    "name",
+    ["🔑 Schlüssel", "مفتاح", "\u202eright to left", "\"double\" 'single'", "<script>alert(1)</script>", "é" * 100],
 )
 def test_it_keeps_names_as_they_are(api, name):
     answer = api.post(PATH, BODY | {"name": name})

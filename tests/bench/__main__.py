@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.bench import load
@@ -36,11 +36,13 @@ def main() -> None:
         environment["OPENROUTER_BASE_URL"] = f"http://127.0.0.1:{simulator}/api/v1"
         environment["BENCH_UPSTREAM"], environment["BENCH_SECRET"] = environment["OPENROUTER_BASE_URL"], SECRET
         token = _prepare(environment)
-        bare = stack.enter_context(_granian("tests.bench.bare:application", environment, options))
-        product = stack.enter_context(_granian("refactai_site.wsgi:application", environment, options))
+        bare = stack.enter_context(_bare(environment, options))
+        product = stack.enter_context(_product(environment, options))
         for streamed in (False, True):
             _table(options, bare, product, token, streamed)
-        print(f"\nMemory of the product's web processes: {_pss(product.pid) / 1024:.0f} MB (proportional set size)")
+        print(
+            f"\nMemory of web processes and scheduler together: {_pss(product.pid) / 1024:.0f} MB (proportional set size)"
+        )
         _audit(environment)
 
 
@@ -87,15 +89,15 @@ class _Server:
 
 @contextmanager
 def _process(words: list[str], environment: dict[str, str], port: int):
-    log = open("/tmp/srv.log","a+b")
+    log = tempfile.TemporaryFile()
     child = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait_for(port, child, log)
         yield _Server(port, child.pid)
     finally:
-        os.killpg(child.pid, signal.SIGTERM)
+        child.terminate()
         try:
-            child.wait(10)
+            child.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
 
@@ -122,11 +124,20 @@ def _simulator(environment: dict[str, str], latency_ms: int):
 
 
 @contextmanager
-def _granian(target: str, environment: dict[str, str], options: argparse.Namespace):
+def _bare(environment: dict[str, str], options: argparse.Namespace):
     port = _free_port()
     granian = shutil.which("granian", path=str(Path(sys.executable).parent))
     words = [granian, "--interface", "wsgi", "--no-ws", "--port", str(port), "--workers", str(options.workers)]
-    words += ["--blocking-threads", str(options.threads), "--backpressure", str(options.threads * 2), target]
+    words += ["--blocking-threads", str(options.threads), "--backpressure", "1024", "tests.bench.bare:application"]
+    with _process(words, environment, port) as server:
+        yield server
+
+
+@contextmanager
+def _product(environment: dict[str, str], options: argparse.Namespace):
+    port = _free_port()
+    words = [sys.executable, str(ROOT / "manage.py"), "serve", "--bind", f"127.0.0.1:{port}"]
+    words += ["--workers", str(options.workers), "--threads", str(options.threads)]
     with _process(words, environment, port) as server:
         yield server
 
@@ -135,7 +146,12 @@ def _granian(target: str, environment: dict[str, str], options: argparse.Namespa
 
 
 def _table(options: argparse.Namespace, bare: _Server, product: _Server, token: str, streamed: bool) -> None:
-    body = {"model": MODEL, "max_tokens": 100, "stream": streamed, "messages": [{"role": "user", "content": "Hello you"}]}
+    body = {
+        "model": MODEL,
+        "max_tokens": 100,
+        "stream": streamed,
+        "messages": [{"role": "user", "content": "Hello you"}],
+    }
     message = json.dumps(body).encode()
     print(f"\n{'streamed' if streamed else 'not streamed'}, {options.workers} workers x {options.threads} threads, "
           f"provider takes {options.latency_ms} ms")  # fmt: skip
@@ -176,22 +192,23 @@ def _rows(connections: int, rounds: dict[str, list[dict[str, float]]]) -> None:
         )
 
 
-def _group(pid: int) -> list[int]:
-    """Return the processes of a session."""
-    found = []
+def _tree(pid: int) -> list[int]:
+    """Return a process and all that it started."""
+    parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[3]) == pid:
-                    found.append(int(entry.name))
-            except OSError:
-                continue
+            with suppress(OSError):
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
     return found
 
 
 def _cpu_seconds(pid: int) -> float:
     ticks = 0
-    for one in _group(pid):
+    for one in _tree(pid):
         fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -200,7 +217,7 @@ def _cpu_seconds(pid: int) -> float:
 def _pss(pid: int) -> int:
     """Return kB."""
     total = 0
-    for one in _group(pid):
+    for one in _tree(pid):
         for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
@@ -208,7 +225,9 @@ def _pss(pid: int) -> int:
 
 
 def _audit(environment: dict[str, str]) -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "manage.py"), "audit"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "audit"], env=environment, capture_output=True, text=True
+    )
     print(f"audit: exit {done.returncode}: {(done.stdout + done.stderr).strip()}")
 
 

@@ -18,6 +18,8 @@ session.mount("http://", HTTPAdapter(pool_connections=4, pool_maxsize=256))
 def application(environ, start_response):
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}
-    answer = session.post(f"{UPSTREAM}/chat/completions", data=body, headers=headers, stream=True, allow_redirects=False)
+    answer = session.post(
+        f"{UPSTREAM}/chat/completions", data=body, headers=headers, stream=True, allow_redirects=False
+    )
     start_response(f"{answer.status_code} OK", [("Content-Type", answer.headers["Content-Type"])])
     return answer.iter_content(chunk_size=None)

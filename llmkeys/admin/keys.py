@@ -1,0 +1,310 @@
+"""API keys in the admin: every change goes through the services, and no page has a secret or a fingerprint."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Exists, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Concat
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+
+from llmkeys.admin.storing import StoringForm
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED
+from llmkeys.models import ApiKey, Cooling, ProviderName
+from llmkeys.money import nano_to_usd
+from llmkeys.services import keys
+from llmkeys.templatetags.llmkeys_format import usd, usd_short
+
+_LIMIT_HELP = "0 means no limit."
+_COLUMNS = {
+    "name": "name",
+    "description": "description",
+    "dailyLimit": "daily_limit",
+    "monthlyLimit": "monthly_limit",
+    "totalLimit": "total_limit",
+    "expiresAt": "expires_at",
+    "priority": "priority_",
+    "billingGroup": "billing_group",
+    "workspaceId": "workspace_id",
+    "apiKey": "api_key",
+    "provider": "provider_",
+}
+
+
+class KeyForm(StoringForm):
+    """The fields of a key in the operator's units; `api_key` is written only, never shown."""
+
+    name = forms.CharField(max_length=100)
+    api_key = forms.CharField(
+        label="API key",
+        required=False,
+        strip=True,
+        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "off"}, render_value=False),
+        help_text="Stored encrypted; never shown again.",
+    )
+    description = forms.CharField(max_length=500, required=False, widget=admin.widgets.AdminTextInputWidget)
+    daily_limit = forms.DecimalField(label="Daily limit, USD", required=False, help_text=_LIMIT_HELP)
+    monthly_limit = forms.DecimalField(label="Monthly limit, USD", required=False, help_text=_LIMIT_HELP)
+    total_limit = forms.DecimalField(label="Total limit, USD", required=False, help_text=_LIMIT_HELP)
+    expires_at = forms.SplitDateTimeField(
+        label="Expires", required=False, widget=admin.widgets.AdminSplitDateTime, help_text="Empty: never."
+    )
+    priority_ = forms.IntegerField(
+        label="Priority", initial=100, help_text="Lower serves earlier, after the default key."
+    )
+    billing_group = forms.CharField(
+        max_length=100, required=False, help_text="Keys of one provider account share its limits and rest together."
+    )
+    workspace_id = forms.CharField(max_length=100, required=False, help_text="Anthropic keys that need one.")
+    error_fields = _COLUMNS
+
+    class Meta:
+        model = ApiKey
+        fields = ()
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given, named as in the contract; empty limits are left alone."""
+        given = {name: self.cleaned_data.get(field) for name, field in _COLUMNS.items() if field in self.fields}
+        return {name: value for name, value in given.items() if value is not None or name == "expiresAt"}
+
+    @property
+    def actor(self) -> str:
+        return self.user.get_username()
+
+
+class AddKeyForm(KeyForm):
+    provider_ = forms.ChoiceField(label="Provider", choices=ProviderName)
+    other_errors_field = "api_key"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.fields["api_key"].required = True
+        for name in ("daily_limit", "monthly_limit", "total_limit"):
+            self.fields[name].help_text = f"{_LIMIT_HELP} Empty: the limit of new keys."
+
+    def store(self) -> ApiKey:
+        return keys.add_key(values=self.values(), at=timezone.now(), actor=self.actor)
+
+
+class ChangeKeyForm(KeyForm):
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.fields["api_key"].label = "Replace the secret"
+        self.fields["api_key"].help_text = "Empty: the stored secret stays."
+        key = self.instance
+        self.initial = {
+            "name": key.name,
+            "description": key.description,
+            "daily_limit": _plain(key.daily_limit_nano),
+            "monthly_limit": _plain(key.monthly_limit_nano),
+            "total_limit": _plain(key.total_limit_nano),
+            "expires_at": key.expires_at,
+            "priority_": key.priority,
+            "billing_group": key.billing_group,
+            "workspace_id": key.workspace_id,
+        }
+
+    def store(self) -> ApiKey:
+        return keys.update_key(self.instance, values=self.values(), at=timezone.now(), actor=self.actor)
+
+
+def _plain(nano: int) -> str:
+    """Return USD without an exponent and without needless zeros."""
+    text = f"{nano_to_usd(nano):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _resting(at: datetime, **cooling: Any) -> Exists:
+    """Tell in SQL whether a key, or its billing group, rests; `model=""` asks for a rest from every model."""
+    own = Q(scope=Concat(Value("key:"), OuterRef("pk")))
+    group = Q(scope=Concat(Value("group:"), OuterRef("provider"), Value(":"), OuterRef("billing_group")))
+    in_a_group = ~Q(scope__endswith=":")  # an empty billing group is none
+    return Exists(Cooling.objects.filter(own | group & in_a_group, until__gt=at, **cooling))
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+        return (
+            ("available", "Available now"),
+            ("cooling", "Cooling"),
+            ("over", "Over budget"),
+            ("expired", "Expired"),
+            ("rejected", "Rejected by its provider"),
+            ("off", "Switched off"),
+        )
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        at, value = timezone.now(), self.value()
+        if value == "available":
+            return queryset.with_status(at).filter(~_resting(at, model=""), status=ACTIVE)
+        if value == "cooling":
+            return queryset.filter(_resting(at))
+        if value in ("over", "expired"):
+            return queryset.with_status(at).filter(status=LIMIT_REACHED if value == "over" else EXPIRED)
+        if value == "rejected":
+            return queryset.filter(rejected_at__isnull=False)
+        return queryset.filter(enabled=False) if value == "off" else queryset
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(admin.ModelAdmin):
+    list_display = (
+        "name", "status_", "default_", "provider", "today", "this_month", "in_total", "held", "total_requests",
+        "last_used_at", "priority", "masked_secret",
+    )  # fmt: skip
+    list_filter = (StateFilter, "provider", "source")
+    search_fields = ("name", "description", "billing_group")
+    actions = ("enable", "disable", "make_default", "test")
+    facts = (
+        "provider", "source", "masked_secret", "status_", "last_error", "default_", "today", "this_month", "in_total",
+        "held", "total_requests", "successful_requests", "failed_requests", "last_used_at", "created_at", "updated_at",
+    )  # fmt: skip
+    settings_ = (
+        "name",
+        "description",
+        "daily_limit",
+        "monthly_limit",
+        "total_limit",
+        "expires_at",
+        "priority_",
+        "billing_group",
+        "workspace_id",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).stored().defer("secret", "fingerprint")
+
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any):
+        form = (
+            KeyForm
+            if obj is not None and not self.has_change_permission(request, obj)
+            else ChangeKeyForm
+            if obj
+            else AddKeyForm
+        )
+        return type(form.__name__, (form,), {"user": request.user})
+
+    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None):
+        if obj is None:
+            return ((None, {"fields": ("provider_", "api_key", *self.settings_)}),)
+        facts = ("What it is", {"fields": self.facts})
+        if not self.has_change_permission(request, obj):
+            return (facts,)
+        secret = () if obj.environment_variable else ("api_key",)
+        return ((None, {"fields": (*self.settings_, *secret)}), facts)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None):
+        return self.facts if obj is not None else ()
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        """Nothing: the form has stored it through the service."""
+
+    # --- columns -------------------------------------------------------------------------------------------------
+
+    @admin.display(description="status")
+    def status_(self, key: ApiKey) -> str:
+        status = key.status_at(timezone.now())
+        word = "REJECTED" if key.rejected_at else status
+        return format_html('<span class="key-status {}" title="{}">{}</span>', word.lower(), key.last_error, status)
+
+    @admin.display(description="default", ordering="is_default")
+    def default_(self, key: ApiKey) -> str:
+        return "Default" if key.is_default else ""
+
+    @admin.display(description="today", ordering="spent_day_nano")
+    def today(self, key: ApiKey) -> str:
+        return self._budget(key, 0)
+
+    @admin.display(description="this month", ordering="spent_month_nano")
+    def this_month(self, key: ApiKey) -> str:
+        return self._budget(key, 1)
+
+    @admin.display(description="in total", ordering="spent_total_nano")
+    def in_total(self, key: ApiKey) -> str:
+        return self._budget(key, 2)
+
+    @staticmethod
+    def _budget(key: ApiKey, index: int) -> str:
+        budget = key.budgets(timezone.now())[index]
+        return f"{usd(budget.spent)} of {usd_short(budget.limit)}" if budget.limit else f"{usd(budget.spent)}, no limit"
+
+    @admin.display(description="held", ordering="held_nano")
+    def held(self, key: ApiKey) -> str:
+        return usd(key.held_nano)
+
+    # --- deleting: wipes the secret, keeps the history ------------------------------------------------------------
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and not (obj and obj.environment_variable)
+
+    def get_deleted_objects(self, objs, request: HttpRequest):
+        """Name what is lost: the secrets. Usage, totals and events stay, so no related row is collected."""
+        protected = [
+            f"“{key.name}” comes from the environment: unset {key.environment_variable}"
+            for key in objs
+            if key.environment_variable
+        ]
+        lost = [f"{key.name}: its secret. Its usage stays in the history and in the sums." for key in objs]
+        missing = set() if self.has_delete_permission(request) else {"API key"}
+        return lost, {"API keys": len(lost)}, missing, protected
+
+    def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
+        keys.delete_key(obj, at=timezone.now(), actor=request.user.get_username())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for key in queryset:
+            self.delete_model(request, key)
+
+    # --- actions ---------------------------------------------------------------------------------------------------
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet) -> None:
+        self._each(request, queryset, "Enabled", lambda key: self._toggle(request, key, True))
+
+    @admin.action(description="Disable", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet) -> None:
+        self._each(request, queryset, "Disabled", lambda key: self._toggle(request, key, False))
+
+    @staticmethod
+    def _toggle(request: HttpRequest, key: ApiKey, active: bool) -> None:
+        keys.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
+
+    @admin.action(description="Make it the default key", permissions=["change"])
+    def make_default(self, request: HttpRequest, queryset: QuerySet) -> None:
+        if queryset.count() != 1:
+            messages.error(request, "Only one key can be the default: choose one.")
+            return
+        actor = request.user.get_username()
+        self._each(
+            request, queryset, "Made default:", lambda key: keys.set_default(key, at=timezone.now(), actor=actor)
+        )
+
+    def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb) -> None:
+        """Do a verb to each key, log it, and report how many; a refusal is told in its own words."""
+        count = 0
+        for key in queryset:
+            try:
+                verb(key)
+            except LLMKeysError as error:
+                messages.error(request, str(error))
+            else:
+                self.log_change(request, key, f"{done.rstrip(':')}.")
+                count += 1
+        if count:
+            messages.success(request, f"{done} {count} key{'s' if count > 1 else ''}.")
+
+    @admin.action(description="Test at the provider (costs nothing)", permissions=["change"])
+    def test(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for key in queryset:
+            result = keys.test_key(key, at=timezone.now(), actor=request.user.get_username())
+            level = messages.SUCCESS if result.ok else messages.ERROR
+            messages.add_message(request, level, f"“{key.name}”: {result.message} ({result.latency_ms} ms)")

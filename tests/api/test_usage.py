@@ -1,0 +1,206 @@
+"""GET /api/llm/usage"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import timedelta
+
+import pytest
+
+from llmkeys.presentation import USAGE_COLUMNS
+from tests.api import checks
+from tests.api.checks import SECRET
+from tests.helpers import NOW, make_key, make_usage
+
+PATH = "/api/llm/usage"
+
+pytestmark = pytest.mark.django_db
+
+
+def models(api, **query):
+    answer = api.get(PATH, query)
+    assert answer.status_code == 200, answer.content
+    return [row["model"] for row in answer.json()["results"]]
+
+
+def rows_of(answer):
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    return list(csv.DictReader(io.StringIO(answer.getvalue().decode())))
+
+
+def test_it_works(api):
+    key = make_key(name="Production", secret=SECRET)
+    row = make_usage(key, skipped=[{"keyId": "key-1-1", "reason": "cooling"}], latency_ms=900, first_byte_ms=300)
+    answer = api.get(PATH)
+    assert answer.json() == {
+        "results": [
+            {
+                "id": row.id, "requestId": row.request_id, "attempt": 1, "createdAt": "2026-11-23T20:30:00Z",
+                "finishedAt": "2026-11-23T20:30:00Z", "keyId": key.id, "keyName": "Production",
+                "provider": "openrouter", "dialect": "openai_chat", "requestedModel": "openai/gpt-6.1-terra",
+                "model": "openai/gpt-6.1-terra", "token": "worker", "state": "SETTLED", "success": True,
+                "httpStatus": 200, "error": "", "inputTokens": 100, "cachedInputTokens": None,
+                "cacheWriteTokens": None, "outputTokens": 20, "reasoningTokens": None, "cost": 0.25,
+                "costSource": "provider", "held": 0.5, "overrun": False, "streamed": False, "latencyMs": 900,
+                "firstByteMs": 300, "skipped": [{"keyId": "key-1-1", "reason": "cooling"}],
+            }
+        ],
+        "next": None,
+        "previous": None,
+    }  # fmt: skip
+    assert tuple(answer.json()["results"][0]) == USAGE_COLUMNS
+    checks.shows_no_secret(answer)
+
+
+def test_it_goes_through_the_pages_in_both_directions(api):
+    key = make_key()
+    ids = [make_usage(key).id for _ in range(120)][::-1]
+    pages, address = [], PATH
+    while address:
+        page = api.get(address).json()
+        pages.append([row["id"] for row in page["results"]])
+        address = page["next"]
+    assert pages == [ids[:50], ids[50:100], ids[100:]]
+    assert [row["id"] for row in api.get(page["previous"]).json()["results"]] == pages[1]
+
+
+def test_rows_that_arrive_meanwhile_shift_nothing(api):
+    key = make_key()
+    ids = [make_usage(key).id for _ in range(60)][::-1]
+    following = api.get(PATH).json()["next"]
+    make_usage(key)
+    assert [row["id"] for row in api.get(following).json()["results"]] == ids[50:]
+
+
+def test_the_pages_keep_the_filters(api):
+    key = make_key()
+    for number in range(102):
+        make_usage(key, model=f"m{number % 2}")
+    page = api.get(PATH, {"model": "m1"}).json()
+    rest = api.get(page["next"]).json()
+    assert {row["model"] for row in rest["results"]} == {"m1"}
+    assert (len(rest["results"]), rest["next"]) == (1, None)
+
+
+@pytest.mark.parametrize("cursor", ["x", "%00", "cD1hYmM=", "cD0xJTAw", "🔑", "cD05OTk5OTk5OTk5OTk5OTk5OTk5OTk5"])
+def test_it_refuses_a_cursor_of_its_own_making(api, cursor):
+    answer = api.get(PATH, {"cursor": cursor})
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["cursor"]
+
+
+def test_it_filters(api):
+    one, two = make_key(), make_key(provider="anthropic")
+    make_usage(one, model="a%", token_name="shop")
+    make_usage(two, model="ab", success=False, state="LOST")
+    make_usage(two, model="c", success=None, state="RELEASED", cost_nano=0)
+    assert models(api) == ["c", "ab", "a%"]
+    assert models(api, key=one.id) == ["a%"]
+    assert models(api, provider="anthropic") == ["c", "ab"]
+    assert models(api, model="a%") == ["a%"]
+    assert models(api, model="a_") == []
+    assert models(api, success="true") == ["a%"]
+    assert models(api, success="false") == ["ab"]
+    assert models(api, state="LOST") == ["ab"]
+    assert models(api, token="shop") == ["a%"]
+    assert models(api, token="%") == models(api, key="%") == []
+    assert models(api, provider="anthropic", success="false", key=two.id) == ["ab"]
+
+
+def test_it_filters_by_time(api):
+    key = make_key()
+    for hours in (0, 24, 48):
+        make_usage(key, at=NOW - timedelta(hours=hours), model=f"-{hours}")
+    assert models(api, since="2026-11-22T20:30:00Z") == ["-24", "-0"]
+    assert models(api, since="2026-11-22T21:30:00+01:00") == ["-24", "-0"]
+    assert models(api, until="2026-11-22T20:30:00Z") == ["-48"]
+    assert models(api, since="2026-11-22", until="2026-11-22") == ["-24"]
+    assert api.get(f"{PATH}?since=2026-11-22T21:30:00+01:00").status_code == 200  # an unescaped +
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("provider", "mistral"), ("success", "maybe"), ("state", "held"), ("format", "xml"), ("model", "a\0b"),
+        ("since", "yesterday"), ("since", "2026-13-01"), ("since", "2026-11-22T25:00:00Z"), ("until", "1e9"),
+        ("until", "9999-12-31T23:59:59-14:00"), ("since", "0001-01-01T00:00:00+14:00"),
+    ],
+)  # fmt: skip
+def test_it_names_a_bad_filter(api, name, value):
+    answer = api.get(PATH, {name: value})
+    assert answer.status_code == 400
+    assert list(answer.json()) == [name]
+
+
+def test_it_gives_every_row_as_csv(api):
+    key = make_key(name="Production")
+    for number in range(501):
+        make_usage(key, model=f"m{number}", success=[True, False, None][number % 3])
+    rows = rows_of(api.get(PATH, {"format": "csv"}))
+    assert tuple(rows[0]) == USAGE_COLUMNS
+    assert [row["model"] for row in rows] == [f"m{number}" for number in range(500, -1, -1)]
+    shown = api.get(PATH).json()["results"][0]
+    for column, value in rows[0].items():
+        assert value == ("" if shown[column] is None else value)
+    assert [row["success"] for row in rows[-3:]] == ["", "false", "true"]
+    assert (rows[0]["cost"], rows[0]["skipped"], rows[0]["cachedInputTokens"]) == ("0.25", "[]", "")
+
+
+def test_the_csv_is_filtered_too(api):
+    key = make_key()
+    make_usage(key, model="a")
+    make_usage(key, model="b", cost_nano=1)
+    (row,) = rows_of(api.get(PATH, {"format": "csv", "model": "b"}))
+    assert row["cost"] == "0.000000001"
+    assert rows_of(api.get(PATH, {"format": "csv", "model": "none"})) == []
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_the_csv_holds_no_formula(api, text):
+    make_usage(make_key(), model=text, token_name=text, error=f"no {text}")
+    answer = api.get(PATH, {"format": "csv"})
+    (row,) = csv.DictReader(io.StringIO(answer.getvalue().decode(), newline=""))
+    assert (row["model"], row["token"], row["error"]) == (f"'{text}", f"'{text}", f"no {text}")
+
+
+def test_the_csv_keeps_quotes_commas_and_lines(api):
+    odd = 'a,"b"\n🔑'
+    make_usage(make_key(), error=odd, skipped=[{"keyId": "k", "reason": "ü, so"}])
+    answer = api.get(PATH, {"format": "csv"}, headers={"Accept": "text/csv"})
+    (row,) = csv.DictReader(io.StringIO(answer.getvalue().decode(), newline=""))
+    assert (row["error"], json.loads(row["skipped"])) == (odd, [{"keyId": "k", "reason": "ü, so"}])
+
+
+def test_it_asks_the_database_as_often_for_fifty_rows_as_for_one(api, django_assert_num_queries, frozen):
+    key = make_key()
+    make_usage(key)
+    api.get(PATH)
+    with django_assert_num_queries(3):  # the token, its user, the rows with their keys
+        api.get(PATH)
+    for _ in range(60):
+        make_usage(key)
+    with django_assert_num_queries(3):
+        api.get(PATH)
+
+
+def test_a_deleted_key_keeps_its_rows(api):
+    key = make_key(name="gone")
+    make_usage(key)
+    api.delete(f"/api/llm/keys/{key.id}")
+    assert api.get(PATH).json()["results"][0]["keyName"] == "gone"
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?format=csv"])
+def test_it_needs_authentication(path):
+    checks.needs_authentication("get", path)
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?format=csv"])
+def test_it_needs_the_permission_to_view(path):
+    checks.needs_permission("get", path, "view_usagerecord")
+
+
+def test_it_refuses_other_methods(api):
+    checks.refuses_other_methods(api, PATH, "get")

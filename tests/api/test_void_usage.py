@@ -1,0 +1,88 @@
+"""POST /api/llm/usage/{id}/void"""
+
+from __future__ import annotations
+
+import pytest
+
+from llmkeys.models import Adjustment
+from llmkeys.money import NANO
+from tests.api import checks
+from tests.helpers import NOW, make_key, make_usage
+
+pytestmark = pytest.mark.django_db
+
+
+def path(row):
+    return f"/api/llm/usage/{row.id}/void"
+
+
+def lost(**columns):
+    key = make_key(spent_day_nano=NANO, spent_month_nano=NANO, spent_total_nano=NANO, **columns)
+    return make_usage(key, state="LOST", success=False, cost_nano=NANO // 2, cost_source="estimated")
+
+
+def test_it_works(api, frozen):
+    row = lost()
+    answer = api.post(path(row), {"reason": "The provider's bill does not have it."})
+    assert answer.status_code == 200, answer.content
+    assert answer.json() == {"success": True, "message": "Charge taken back", "amount": 0.5}
+    key = api.get(f"/api/llm/keys/{row.key_id}").json()
+    assert (key["currentDailyCost"], key["currentMonthlyCost"], key["totalCost"]) == (0.5, 0.5, 0.5)
+    adjustment = Adjustment.objects.get()
+    assert (adjustment.kind, adjustment.usage_id, adjustment.total_nano) == ("void", row.id, -NANO // 2)
+    assert adjustment.created_by.startswith("admin (token ")
+    assert adjustment.reason == "The provider's bill does not have it."
+
+
+def test_history_stays(api):
+    row = lost()
+    api.post(path(row))
+    (shown,) = api.get("/api/llm/usage").json()["results"]
+    assert (shown["state"], shown["cost"]) == ("LOST", 0.5)
+
+
+def test_a_second_time_is_a_conflict(api):
+    row = lost()
+    assert api.post(path(row)).status_code == 200
+    answer = api.post(path(row))
+    assert answer.status_code == 409
+    assert "before" in answer.json()["detail"]
+    assert Adjustment.objects.count() == 1
+
+
+@pytest.mark.parametrize("state", ["HELD", "SETTLED", "RELEASED"])
+def test_only_a_lost_row_can_be_voided(api, state):
+    row = make_usage(make_key(), state=state, cost_nano=0, lease_until=NOW)
+    answer = api.post(path(row))
+    assert answer.status_code == 409
+    assert state in answer.json()["detail"]
+    assert not Adjustment.objects.exists()
+
+
+@pytest.mark.parametrize("body", [{"reason": 1}, {"reason": "x" * 501}, {"reason": "a\nb"}, {"why": "x"}])
+def test_it_names_a_bad_field(api, body):
+    answer = api.post(path(lost()), body)
+    assert answer.status_code == 400
+    assert list(answer.json()) == list(body)
+    assert not Adjustment.objects.exists()
+
+
+def test_it_refuses_malformed_bodies(api):
+    checks.refuses_malformed_bodies(api.post, path(lost()))
+
+
+@pytest.mark.parametrize("number", ["0", "999999", "9" * 30, "-1", "x"])
+def test_it_knows_no_other_row(api, number):
+    checks.is_unknown(api.post(f"/api/llm/usage/{number}/void"))
+
+
+def test_it_needs_authentication():
+    checks.needs_authentication("post", path(lost()))
+
+
+def test_it_needs_the_permission_to_change():
+    checks.needs_permission("post", path(lost()), "change_usagerecord")
+
+
+def test_it_refuses_other_methods(api):
+    checks.refuses_other_methods(api, path(lost()), "post")

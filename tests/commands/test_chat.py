@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmkeys.models import UsageRecord
+from llmkeys.money import NANO
+from llmkeys.simulator.thread import SimulatorThread
+from tests.helpers import make_key, new_secret
+
+pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
+
+MODEL = "openai/gpt-6.1-terra"
+
+
+@pytest.fixture
+def simulator(settings):
+    with SimulatorThread() as running:
+        settings.PROVIDER_BASE_URLS = running.urls
+        yield running
+
+
+def ask(run, *options: str, prompt: str = "Say hello [[prompt_tokens=10 completion_tokens=5 cost=0.0123]]"):
+    return run("chat", prompt, "--model", MODEL, "--max-tokens", "50", *options)
+
+
+class TestChat:
+    def test_it_prints_the_answer_and_what_it_cost(self, run, simulator):
+        make_key(name="Production")
+        ran = ask(run)
+        assert ran.code == 0
+        assert ran.out.strip()
+        assert (
+            "“Production” · 10 input and 5 output tokens · $0.0123 (as the provider reports it) · 1 attempt" in ran.err
+        )
+        assert len(ran.err.splitlines()) == 1
+        assert UsageRecord.objects.get().cost_nano == 12_300_000
+
+    def test_it_streams_the_same_answer(self, run, simulator):
+        make_key(name="Production")
+        whole, streamed = ask(run), ask(run, "--stream")
+        assert streamed.code == 0
+        assert streamed.out == whole.out
+        assert "$0.0123" in streamed.err
+        assert set(UsageRecord.objects.values_list("state", "streamed")) == {("SETTLED", False), ("SETTLED", True)}
+
+    @pytest.mark.parametrize("options", [(), ("--stream",)])
+    def test_it_prints_json(self, run, simulator, options):
+        key = make_key(name="Production")
+        ran = ask(run, "--json", *options)
+        shown = json.loads(ran.out)
+        row = UsageRecord.objects.get()
+        assert ran.err == ""
+        assert shown.pop("answer")
+        assert shown == {
+            "requestId": row.request_id,
+            "keyId": key.id,
+            "keyName": "Production",
+            "provider": "openrouter",
+            "model": MODEL,
+            "inputTokens": 10,
+            "outputTokens": 5,
+            "cost": 0.0123,
+            "costSource": "provider",
+            "attempts": 1,
+        }
+
+    def test_it_reads_the_question_from_stdin(self, run, simulator):
+        make_key()
+        ran = run("chat", "-", "--model", MODEL, stdin="hello [[prompt_tokens=17]]")
+        assert "17 input" in ran.err
+
+    def test_it_rotates_and_counts_the_attempts(self, run, simulator):
+        make_key(name="Bad", secret=new_secret() + "-402")
+        make_key(name="Good")
+        ran = ask(run)
+        assert ran.code == 0 and "“Good”" in ran.err and ran.err.endswith("2 attempts\n")
+
+    def test_it_says_that_no_key_is_stored(self, run, simulator):
+        ran = ask(run)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("No API key available")
+
+    def test_it_says_that_the_budget_is_spent(self, run, simulator):
+        make_key(daily_limit_nano=NANO, spent_day_nano=NANO)
+        ran = ask(run)
+        assert ran.code == 1 and ran.err.startswith("All keys have reached their limits")
+
+    def test_it_passes_the_providers_refusal_on(self, run, simulator):
+        make_key(secret=new_secret() + "-400")
+        ran = ask(run)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err and "{" not in ran.err
+
+    def test_it_tells_of_a_stream_that_broke(self, run, simulator):
+        secret = new_secret() + "-cut"
+        make_key(secret=secret)
+        ran = ask(run, "--stream")
+        assert ran.code == 1
+        assert ran.out.strip()  # what had come
+        assert ran.err and secret not in ran.err
+        assert UsageRecord.objects.get().state == "LOST"
+
+    def test_it_refuses_a_limit_that_no_provider_takes(self, run, simulator):
+        make_key()
+        ran = run("chat", "hello", "--max-tokens", "-5")
+        assert (ran.code, ran.out) == (1, "")
+        assert "max_tokens" in ran.err
+        assert not UsageRecord.objects.exists()

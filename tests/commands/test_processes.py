@@ -1,0 +1,81 @@
+"""Commands as a shell runs them: exit codes, one sentence on stderr, no traceback, help with an example."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.serving import ROOT, environment
+
+SECRET = "sk-or-v1-abcdefgh12345678verysecret9999"
+COMMANDS = {
+    "keys": ("list", "add", "show", "edit", "test", "enable", "disable", "set-default", "delete"),
+    "tokens": ("create", "list", "revoke"),
+    "chat": (),
+    "stats": (),
+    "audit": (),
+}
+
+
+def manage(data_dir, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment(data_dir, DJANGO_SETTINGS_MODULE=os.environ["DJANGO_SETTINGS_MODULE"], **more),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+class TestFromAShell:
+    def test_it_adds_a_key_and_shows_it_without_its_secret(self, tmp_path):
+        early = manage(tmp_path, "keys", "list")
+        assert (early.returncode, early.stdout) == (1, "")
+        assert early.stderr == "The database has no tables of this version yet. Run: python manage.py migrate\n"
+        assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0
+        added = manage(tmp_path, "keys", "add", "--provider", "openrouter", "--name", "Production", stdin=SECRET)
+        assert (added.returncode, added.stderr) == (0, "")
+        listed = manage(tmp_path, "keys", "list", "--json")
+        assert [key["name"] for key in json.loads(listed.stdout)] == ["Production"]
+        audited = manage(tmp_path, "audit")
+        assert (audited.returncode, audited.stdout) == (0, "The books are right: 1 key and 0 usage rows checked.\n")
+        refused = manage(tmp_path, "keys", "edit", "Nobody", "--priority", "1")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert len(refused.stderr.splitlines()) == 1
+        assert SECRET not in added.stdout + listed.stdout
+
+    def test_it_names_a_variable_that_cannot_be_parsed(self, tmp_path):
+        ran = manage(tmp_path, "stats", REFACTAI_DAILY_LIMIT="ten")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr.startswith("REFACTAI_DAILY_LIMIT: “ten” is no number.")
+        assert "Traceback" not in ran.stderr
+
+    def test_it_says_that_an_encryption_key_is_wrong(self, tmp_path):
+        assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0
+        add = ("keys", "add", "--provider", "openrouter", "--name")
+        assert manage(tmp_path, *add, "A", stdin=SECRET, REFACTAI_ENCRYPTION_KEYS="a" * 32).returncode == 0
+        ran = manage(tmp_path, *add, "B", stdin=SECRET[:-1] + "0", REFACTAI_ENCRYPTION_KEYS="b" * 32)
+        assert ran.returncode == 1
+        assert "cannot be decrypted" in ran.stderr and "Traceback" not in ran.stderr and SECRET[:-1] not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(name, *verb) for name, verbs in COMMANDS.items() for verb in ([(one,) for one in verbs] or [()])],
+    ids=" ".join,
+)
+def test_it_has_an_example_in_its_help(arguments, capsys):
+    from django.core.management import load_command_class
+
+    command = load_command_class("llmkeys", arguments[0])
+    parser = command.create_parser("manage.py", arguments[0])
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args([*arguments[1:], "--help"])
+    assert ended.value.code == 0
+    assert f"example:\n  python manage.py {' '.join(arguments)}" in capsys.readouterr().out

@@ -1,0 +1,245 @@
+"""A running product beside a simulated provider, programs that use it, and a look into its books from outside."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmkeys.simulator.thread import SimulatorThread
+from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage
+
+# A model whose vocabulary is not public: its hold is the bound by bytes and never a tighter one, which makes the
+# number of requests that fit into a budget a plain sum.
+MODEL = "anthropic/claude-haiku-4.5"
+PATIENCE_SECONDS = 60
+
+
+def new_secret(ending: str = "ok") -> str:
+    return f"sk-or-v1-{secrets.token_hex(24)}-{ending}"
+
+
+def chat(text: str = "Say something", *, model: str = MODEL, max_tokens: int = 200, **more: Any) -> dict[str, Any]:
+    """Return the body of a chat request; `text` may hold the simulator's directives."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": max_tokens, **more}
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The stable code of an error."""
+        return self.json["error"]["code"]
+
+
+class Program:
+    """One program of a user: one keep-alive connection, opened anew after it broke, never a retry by itself."""
+
+    def __init__(self, port: int, token: str = "", *, seconds: float = PATIENCE_SECONDS) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+        self._token = token
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
+        """Raises OSError or http.client.HTTPException where no complete answer came."""
+        given = {"Content-Type": "application/json", **headers}
+        if self._token:
+            given["Authorization"] = f"Bearer {self._token}"
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        try:
+            self._connection.request(method, path, data, given)
+            answer = self._connection.getresponse()
+            return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def chat(self, body: dict[str, Any]) -> Reply:
+        return self.call("POST", "/v1/chat/completions", body)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Product:
+    """`manage.py serve` in a data directory, sent to the simulator, with one access token of scope `manage`."""
+
+    def __init__(self, data_dir: Path, simulator: SimulatorThread, *arguments: str, **more: str) -> None:
+        urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
+        self.data_dir, self.simulator = data_dir, simulator
+        self.environment = urls | more
+        self.served = self._serve(*arguments)
+        self.token = ""
+
+    def _serve(self, *arguments: str) -> Served:
+        return Served(self.data_dir, *arguments, **self.environment)
+
+    def __enter__(self) -> Product:
+        self.served.wait_until_up()
+        self.token = self.command("tokens", "create", f"flows {secrets.token_hex(4)}", "--scope", "manage").strip()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.served.__exit__()
+
+    def command(self, *arguments: str) -> str:
+        """Run `manage.py …`, which must succeed, and return what it prints."""
+        done = manage(self.data_dir, *arguments, **self.environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def add_with_command(self, provider: str, secret: str, *options: str) -> str:
+        """`manage.py keys add`, the secret on stdin; return the id."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", "keys", "add", "--provider", provider, "--json", *options],
+            cwd=ROOT,
+            env=environment(self.data_dir, **self.environment),
+            input=secret,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)["id"]
+
+    def program(self, *, seconds: float = PATIENCE_SECONDS) -> Program:
+        return Program(self.served.port, self.token, seconds=seconds)
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        with closing(self.program()) as program:
+            reply = program.call(method, f"/api/llm{path}", body)
+        assert reply.status < 400, (reply.status, reply.body)
+        return reply.json
+
+    def add_key(self, name: str, *, ending: str = "ok", **fields: Any) -> str:
+        """Store an OpenRouter key and return its id."""
+        body = {"provider": "openrouter", "name": name, "apiKey": new_secret(ending), **fields}
+        return self.api("POST", "/keys", body)["id"]
+
+    @property
+    def books(self) -> Books:
+        return Books(self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3"))
+
+    def probe(self, body: dict[str, Any]) -> tuple[int, int]:
+        """Send the request once on a key of its own, which is then deleted; return its hold and cost (nano-dollars)."""
+        key = self.add_key("Probe", dailyLimit=0, monthlyLimit=0, totalLimit=0)
+        with closing(self.program()) as program:
+            reply = program.chat(body)
+        assert reply.status == 200, reply.body
+        self.api("DELETE", f"/keys/{key}")
+        with self.books as books:
+            ((hold, cost),) = books.rows(f"SELECT hold_nano, cost_nano FROM llmkeys_usagerecord WHERE key_id = '{key}'")
+        return hold, cost
+
+
+class Books:
+    """A connection of our own to the product's database, to read what it has written; SQLite is opened read-only."""
+
+    def __init__(self, database: str) -> None:
+        if database.startswith("postgres"):
+            import psycopg
+
+            self._connection: Any = psycopg.connect(database, autocommit=True)
+        else:
+            self._connection = sqlite3.connect(
+                f"file:{database}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+            )
+
+    def __enter__(self) -> Books:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def rows(self, query: str) -> list[tuple]:
+        return self._connection.execute(query).fetchall()
+
+
+_BUDGETS = """SELECT id, day, spent_day_nano, held_nano, daily_limit_nano FROM llmkeys_apikey
+   WHERE daily_limit_nano > 0 AND deleted_at IS NULL"""
+
+
+@dataclass
+class Sampler:
+    """Looks at every key's daily budget every few milliseconds while a test runs, and keeps what broke it.
+
+    Each look is one statement, so that what it sees is one state of the database.
+    """
+
+    product: Product
+    looks: int = 0
+    highest: dict[str, int] = field(default_factory=dict)
+    broken: list[tuple] = field(default_factory=list)
+    most_held: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Sampler:
+        self._thread = threading.Thread(target=self._watch, name="sampler")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _watch(self) -> None:
+        with self.product.books as books:
+            while not self._stop.wait(0.004):
+                for row in books.rows(_BUDGETS):
+                    self._look(row)
+                self.looks += 1
+
+    def _look(self, row: tuple) -> None:
+        key, _, spent, held, limit = row
+        self.highest[key] = max(self.highest.get(key, 0), spent + held)
+        self.most_held = max(self.most_held, held)
+        if spent + held > limit or held < 0:
+            self.broken.append(row)
+
+
+def run_together(count: int, work: Any) -> None:
+    """Call `work(number)` in this many threads at once; the first failure of any is raised here."""
+    failures: list[BaseException] = []
+    begin = threading.Barrier(count)
+
+    def call(number: int) -> None:
+        try:
+            begin.wait(30)
+            work(number)
+        except BaseException as failure:  # an assertion too: raised again below
+            failures.append(failure)
+
+    threads = [threading.Thread(target=call, args=(number,), name=f"program-{number}") for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    if failures:
+        raise failures[0]
+    assert not any(thread.is_alive() for thread in threads), "a program hangs"
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def wall_clock() -> float:
+    return time.time()

@@ -1,0 +1,77 @@
+"""A client at the front door, a stopped clock, and the proof after each test that the books balance."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import responses
+
+from llmkeys import catalogue
+from llmkeys.simulator.thread import SimulatorThread
+from tests.gateway import door
+from tests.helpers import JsonClient, make_token, make_user
+
+
+@pytest.fixture(autouse=True)
+def _stopped(frozen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock, forget what is cached, and let a pause before a retry take no time."""
+    numbers = itertools.count()
+    # An id is the millisecond and four digits: in one and the same millisecond the digits must differ.
+    monkeypatch.setattr("llmkeys.models.secrets.randbelow", lambda below: next(numbers) % below)
+    catalogue.forget()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before retries, which are noted and not made."""
+    made: list[float] = []
+
+    class Clock:
+        from time import monotonic
+
+        sleep = made.append
+
+    monkeypatch.setattr("llmkeys.relay.turns.time", Clock)
+    return made
+
+
+@pytest.fixture
+def user(db: None) -> Any:
+    return make_user("worker")
+
+
+@pytest.fixture
+def client(user: Any) -> Iterator[JsonClient]:
+    """A program with a token of scope `gateway`; afterwards the books balance."""
+    yield JsonClient(make_token(user, "gateway", name="worker"))
+    door.books_balance()
+
+
+@pytest.fixture
+def provider() -> Iterator[responses.RequestsMock]:
+    """Answers instead of the network; what is not registered is refused, and what is registered must be asked."""
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def simulator(settings: Any) -> Iterator[SimulatorThread]:
+    """Four simulated providers behind a real socket."""
+    with SimulatorThread() as running:
+        settings.PROVIDER_BASE_URLS = running.urls
+        yield running
+
+
+@pytest.fixture
+def sends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[door.Pieces]]:
+    """Let the provider answer with these streams, one for each request."""
+
+    def answer(*streams: door.Pieces) -> list[door.Pieces]:
+        waiting = list(streams)
+        monkeypatch.setattr("llmkeys.upstream.send_chat", lambda *a, **k: waiting.pop(0))
+        return waiting
+
+    return answer

@@ -1,0 +1,160 @@
+"""What the gateway's tests share: requests, a provider's answers, and a stream whose pieces a test decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from responses import matchers
+
+from llmkeys import audit, ledger
+from llmkeys.key_state import current_windows
+from llmkeys.models import Adjustment, ApiKey, UsageRecord
+from llmkeys.money import usd_to_nano
+from tests.helpers import NOW, JsonClient
+
+PATH = "/v1/chat/completions"
+OPENROUTER = "https://openrouter.ai/api/v1/chat/completions"
+OPENAI = "https://api.openai.com/v1/chat/completions"
+ANTHROPIC = "https://api.anthropic.com/v1/chat/completions"
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"
+MODEL = "openai/gpt-6.1-terra"  # 1 USD per million input tokens, 1.25 when written to the cache, 5 for output
+DONE = b"data: [DONE]\n\n"
+
+
+def chat(**changes: Any) -> dict[str, Any]:
+    """Return a request of one short message and 50 output tokens; a change to `...` leaves the field out."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 50} | changes
+    return {name: value for name, value in body.items() if value is not ...}
+
+
+def usage(prompt: int = 10, completion: int = 5, **more: Any) -> dict[str, Any]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **more}
+
+
+def completion(**changes: Any) -> dict[str, Any]:
+    """Return an answer as OpenRouter sends it, 0.0123 USD; a change to `...` leaves the field out."""
+    message = {"role": "assistant", "content": "hello"}
+    body = {
+        "id": "gen-1",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": usage(cost=0.0123),
+    } | changes
+    return {name: value for name, value in body.items() if value is not ...}
+
+
+def event(value: Any, end: bytes = b"\n\n") -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + end
+
+
+def chunk(text: str = "word", **changes: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": changes.pop("finish_reason", None)}
+    return event({"id": "gen-1", "object": "chat.completion.chunk", "choices": [choice]} | changes)
+
+
+def usage_chunk(**counts: Any) -> bytes:
+    return event({"id": "gen-1", "choices": [], "usage": usage(**counts)})
+
+
+def sent_with(secret: str) -> list[Callable]:
+    """Match a request that carries this secret."""
+    return [matchers.header_matcher({"Authorization": f"Bearer {secret}"})]
+
+
+def secret_of(call: Any) -> str:
+    return call.request.headers["Authorization"].removeprefix("Bearer ")
+
+
+def ask(client: JsonClient, **changes: Any) -> Any:
+    return client.post(PATH, json.dumps(chat(**changes)))
+
+
+def read(answer: Any) -> bytes:
+    """Return a stream to its end."""
+    return b"".join(answer.streaming_content)
+
+
+def rows() -> list[UsageRecord]:
+    return list(UsageRecord.objects.order_by("id"))
+
+
+def only_row() -> UsageRecord:
+    return UsageRecord.objects.get()
+
+
+def fresh(key: ApiKey) -> ApiKey:
+    return ApiKey.objects.get(pk=key.pk)
+
+
+def limits(*, daily: str = "0", monthly: str = "0", total: str = "0") -> dict[str, int]:
+    """Return the columns of a key with these limits in USD."""
+    return {
+        "daily_limit_nano": usd_to_nano(daily),
+        "monthly_limit_nano": usd_to_nano(monthly),
+        "total_limit_nano": usd_to_nano(total),
+    }
+
+
+def spend(key: ApiKey, usd: str, *, at: datetime = NOW) -> None:
+    """Let a key have spent so much in its windows, so that the books still balance."""
+    with connection.cursor() as cursor:
+        ledger.adjust(cursor, Adjustment.Kind.OPENING, key.id, current_windows(at), (usd_to_nano(usd),) * 3, at)
+
+
+def error_of(answer: Any) -> dict[str, Any]:
+    """Return the error, after a look at its shape, which is OpenAI's."""
+    assert answer["Content-Type"] == "application/json"
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert sorted(body["error"]) == ["code", "message", "param", "type"]
+    return body["error"]
+
+
+def is_refused(answer: Any, status: int, code: str, beginning: str) -> str:
+    """Check status, code and how the message begins; return the message."""
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (status, code), answer.content
+    assert error["message"].startswith(beginning), error["message"]
+    return error["message"]
+
+
+def books_balance() -> None:
+    """Nothing is held, no row is open, and every counter is the sum of its history."""
+    with connection.cursor() as cursor:
+        report = audit._compare(cursor)
+    assert not report.differences, "\n".join(map(str, report.differences))
+    assert not UsageRecord.objects.filter(state="HELD").exists()
+    assert not ApiKey.objects.exclude(held_nano=0).exists()
+
+
+class Pieces:
+    """A provider's open answer: bytes are sent, an exception is raised, a function is called in between."""
+
+    def __init__(self, *pieces: Any, status: int = 200, headers: Mapping[str, str] | None = None):
+        self.status, self.headers = status, {"content-type": "text/event-stream", **(headers or {})}
+        self.given, self.aborted, self.silences = pieces, False, []
+
+    def pieces(self) -> Iterator[bytes]:
+        for piece in self.given:
+            if isinstance(piece, Exception):
+                raise piece
+            if callable(piece):
+                piece()
+            else:
+                yield piece
+
+    def read(self) -> bytes:
+        return b"".join(self.pieces())
+
+    def silence_after(self, seconds: float) -> None:
+        self.silences.append(seconds)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def done(self) -> None:
+        """Keep the connection: there is none."""

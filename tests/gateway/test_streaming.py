@@ -1,0 +1,367 @@
+"""POST /v1/chat/completions with `stream`: what arrives, when, and what is charged however it ends."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from django.http import StreamingHttpResponse
+
+from llmkeys import upstream
+from llmkeys.relay import streaming
+from tests.gateway.door import (
+    DONE,
+    Pieces,
+    ask,
+    books_balance,
+    chunk,
+    error_of,
+    event,
+    fresh,
+    is_refused,
+    only_row,
+    read,
+    rows,
+    usage,
+    usage_chunk,
+)
+from tests.helpers import make_key, new_secret
+from tests.providers.helpers import recorded_bytes
+
+pytestmark = pytest.mark.django_db(transaction=True)  # a stream whose client has gone is settled by another thread
+
+OPENAI_MODEL = "gpt-6.1-terra"
+PROCESSING = b": OPENROUTER PROCESSING\n\n"
+
+
+def stream(client, **changes):
+    return ask(client, stream=True, **changes)
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 10
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, what
+        pause.wait(0.01)
+
+
+def settled(count: int = 1) -> None:
+    eventually(lambda: [row.state for row in rows()].count("HELD") == 0 and len(rows()) == count, "a row is open")
+
+
+@pytest.fixture
+def fast_drain(monkeypatch):
+    monkeypatch.setattr(streaming, "DRAIN_SECONDS", 0.2)
+
+
+def whole(*, usage_told: bytes = b"", end: bytes = DONE) -> list[bytes]:
+    return [chunk("Hel"), chunk("lo"), chunk("", finish_reason="stop"), usage_told, end]
+
+
+def openrouter_usage(cost: float = 0.0123) -> bytes:
+    return chunk("", usage=usage(cost=cost))
+
+
+class TestWhatArrives:
+    def test_it_works(self, client, sends):
+        key = make_key()
+        sends(Pieces(PROCESSING, *whole(usage_told=openrouter_usage())))
+        answer = stream(client)
+        assert isinstance(answer, StreamingHttpResponse)
+        assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")
+        assert (answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (key.id, "1")
+        assert "X-LLM-Cost-USD" not in answer.headers
+        assert read(answer) == PROCESSING + b"".join(whole(usage_told=openrouter_usage()))
+        row = only_row()
+        assert (row.state, row.success, row.streamed, row.http_status) == ("SETTLED", True, True, 200)
+        assert (row.input_tokens, row.output_tokens, row.cost_nano, row.cost_source) == (10, 5, 12_300_000, "provider")
+
+    def test_pieces_arrive_before_the_end(self, client, simulator):
+        make_key()
+        prompt = "hello [[chunks=3 completion_tokens=6 chunk_delay_ms=150]]"
+        pieces = stream(client, messages=[{"role": "user", "content": prompt}]).streaming_content
+        got = next(pieces)
+        assert b"[DONE]" not in got
+        assert simulator.journal()[0]["completed"] is False
+        assert only_row().state == "HELD"
+        rest = list(pieces)
+        assert len(rest) >= 2 and rest[-1].endswith(DONE)
+        assert only_row().state == "SETTLED"
+
+    def test_the_row_is_settled_before_the_client_sees_the_end(self, client, sends):
+        make_key()
+        gate = threading.Event()
+        sends(Pieces(*whole(usage_told=openrouter_usage()), lambda: gate.wait(10)))
+        for piece in stream(client).streaming_content:
+            if DONE in piece:
+                assert only_row().state == "SETTLED"
+                gate.set()
+        assert gate.is_set()
+
+    def test_it_keeps_openrouters_comments(self, client, simulator):
+        make_key()
+        assert read(stream(client)).startswith(PROCESSING)
+
+    def test_it_takes_out_the_usage_that_the_client_did_not_ask_for(self, client, sends):
+        make_key(provider="openai")
+        sends(Pieces(*whole(usage_told=usage_chunk())))
+        assert read(stream(client, model=OPENAI_MODEL)) == b"".join(whole())
+        assert (only_row().input_tokens, only_row().cost_nano) == (10, 35_000)  # 10 × 1 + 5 × 5
+
+    def test_it_leaves_the_usage_that_the_client_asked_for(self, client, sends):
+        make_key(provider="openai")
+        sends(Pieces(*whole(usage_told=usage_chunk())))
+        answer = stream(client, model=OPENAI_MODEL, stream_options={"include_usage": True})
+        assert read(answer) == b"".join(whole(usage_told=usage_chunk()))
+
+    def test_it_takes_out_a_usage_that_makes_no_sense_too(self, client, sends):
+        make_key(provider="openai")
+        nonsense = event({"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": "many"}})
+        sends(Pieces(*whole(usage_told=nonsense)))
+        assert read(stream(client, model=OPENAI_MODEL)) == b"".join(whole())
+        assert only_row().cost_source == "estimated"
+
+    def test_it_asks_the_provider_for_the_usage(self, client, simulator):
+        make_key(provider="openai")
+        body = read(stream(client, model=OPENAI_MODEL, stream_options={"include_obfuscation": False}))
+        assert b'"usage":{' not in body
+        row = only_row()
+        assert (row.input_tokens, row.output_tokens, row.cost_source) == (1, 20, "computed")
+
+    def test_words_that_look_like_usage_stay(self, client, sends):
+        make_key(provider="openai")
+        talk = [chunk('"usage" {"usage": 1} "error"'), *whole(usage_told=usage_chunk())]
+        sends(Pieces(*talk))
+        assert read(stream(client, model=OPENAI_MODEL)) == talk[0] + b"".join(whole())
+        assert only_row().success is True
+
+    @pytest.mark.parametrize(
+        ("name", "file", "model", "cost"),
+        [
+            ("openrouter", "openrouter-chat-stream.sse", "openai/gpt-4o-mini", 3_600),
+            ("openai", "openai-chat-stream-include-usage.sse", "gpt-4-0613", 660_000),  # 12 × 30 + 5 × 60
+        ],
+    )
+    def test_it_replays_a_recording(self, client, sends, name, file, model, cost):
+        make_key(provider=name)
+        sends(Pieces(recorded_bytes(file)))
+        answer = stream(client, model=model, stream_options={"include_usage": True})
+        assert read(answer) == recorded_bytes(file)
+        assert only_row().cost_nano == cost
+
+
+class TestHowItIsCut:
+    def test_an_event_may_come_in_any_pieces(self, client, sends):
+        make_key()
+        everything = b"".join([PROCESSING, chunk("grün 😀"), openrouter_usage(), DONE])
+        sends(Pieces(*(everything[at : at + 1] for at in range(len(everything)))))
+        assert read(stream(client)) == everything
+        assert only_row().cost_nano == 12_300_000
+
+    def test_an_event_cut_in_half_waits_for_its_other_half(self, client, sends):
+        make_key()
+        text = chunk("😀")
+        middle = text.index("😀".encode()) + 2  # inside the character
+        sends(Pieces(chunk("a"), text[:middle], text[middle:], openrouter_usage(), DONE))
+        pieces = list(stream(client).streaming_content)
+        assert pieces == [chunk("a"), text, openrouter_usage(), DONE]
+
+    def test_it_understands_crlf(self, client, sends):
+        make_key(provider="openai")
+        sent = [piece.replace(b"\n\n", b"\r\n\r\n") for piece in whole(usage_told=usage_chunk())]
+        sends(Pieces(*sent))
+        assert read(stream(client, model=OPENAI_MODEL)) == b"".join(piece for piece in sent if b"usage" not in piece)
+        assert (only_row().cost_nano, only_row().state) == (35_000, "SETTLED")
+
+    def test_it_passes_on_what_follows_the_last_whole_event(self, client, sends):
+        make_key()
+        sends(Pieces(*whole(usage_told=openrouter_usage(), end=b"data: [DONE]")))
+        assert read(stream(client)).endswith(b"data: [DONE]")
+        assert only_row().state == "SETTLED"
+
+    @pytest.mark.parametrize("number", ["1e9999999999999999999999", "NaN", "9" * 5000, "-0", "1e400"])
+    def test_a_number_that_is_none_does_not_break_it(self, client, sends, number):
+        make_key()
+        odd = b'data: {"choices":[],"usage":{"prompt_tokens":' + number.encode() + b'}}\n\n'
+        sends(Pieces(*whole(usage_told=odd)))
+        assert read(stream(client)).endswith(DONE)
+        assert only_row().state == "SETTLED"
+
+
+class TestClientGone:
+    def test_it_charges_the_usage_that_still_arrives(self, client, sends, fast_drain):
+        make_key()
+        gate = threading.Event()
+        sends(Pieces(chunk("Hel"), lambda: gate.wait(10), openrouter_usage(), DONE))
+        answer = stream(client)
+        next(answer.streaming_content)
+        answer.close()
+        gate.set()
+        settled()
+        row = only_row()
+        assert (row.state, row.cost_nano, row.cost_source) == ("SETTLED", 12_300_000, "provider")
+        assert row.error.startswith("The client went away")
+
+    def test_it_estimates_where_no_usage_arrives(self, client, sends, fast_drain):
+        key = make_key()
+        silent = upstream.TransportError("silence", sent=True, timed_out=True)
+        sends(Pieces(chunk("Hel"), chunk("lo"), silent))
+        answer = stream(client)
+        next(answer.streaming_content)
+        answer.close()
+        settled()
+        row = only_row()
+        assert (row.state, row.success, row.cost_source) == ("SETTLED", False, "estimated")
+        assert 0 < row.cost_nano <= row.hold_nano
+        assert fresh(key).spent_day_nano == row.cost_nano
+
+    def test_it_waits_no_longer_than_the_drain(self, client, sends, fast_drain):
+        make_key()
+        pieces = [chunk("word"), *([lambda: threading.Event().wait(0.05), chunk("word")] * 200)]
+        sends(Pieces(*pieces))
+        answer = stream(client)
+        next(answer.streaming_content)
+        began = time.monotonic()
+        answer.close()
+        settled()
+        assert time.monotonic() - began < 5
+        assert (only_row().state, only_row().cost_source) == ("SETTLED", "estimated")
+
+    def test_it_settles_a_stream_that_was_never_read(self, client, sends, fast_drain):
+        make_key()
+        sends(Pieces(*whole(usage_told=openrouter_usage())))
+        stream(client).close()
+        settled()
+        assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+
+    def test_it_settles_a_stream_that_was_dropped_without_a_close(self, client, sends, fast_drain):
+        from llmkeys.admission import Caller
+        from llmkeys.relay import ChatRequest, relay
+        from tests.gateway.door import chat
+
+        make_key()
+        sends(Pieces(*whole(usage_told=openrouter_usage())))
+        body = chat(stream=True)
+        answer = relay(ChatRequest(body=body, raw=json.dumps(body).encode(), caller=Caller()))
+        assert answer.is_stream
+        del answer
+        gc.collect()
+        settled()
+        assert only_row().cost_nano == 12_300_000
+
+    def test_it_closes_the_connection_of_a_real_provider(self, client, simulator, fast_drain):
+        make_key()
+        prompt = "hello [[chunks=5 completion_tokens=5 chunk_delay_ms=20000]]"
+        answer = stream(client, messages=[{"role": "user", "content": prompt}])
+        next(answer.streaming_content)
+        answer.close()
+        settled()
+        row = only_row()
+        assert row.cost_source == "estimated" and 0 < row.cost_nano <= row.hold_nano
+        eventually(lambda: simulator.summary()["inFlight"] == 0, "the provider is still at work")
+
+
+class TestFirstEvent:
+    """Until the first event has gone out, another key may still serve."""
+
+    def test_an_error_lets_the_next_key_serve(self, client, sends):
+        first, second = make_key(), make_key()
+        refusal = event({"error": {"code": 429, "message": "slow down", "metadata": {"error_type": "rate_limit_exceeded"}}})
+        sends(Pieces(PROCESSING, refusal), Pieces(*whole(usage_told=openrouter_usage())))
+        answer = stream(client)
+        assert (answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (second.id, "2")
+        assert b"error" not in read(answer)
+        assert [(row.key_id, row.state) for row in rows()] == [(first.id, "RELEASED"), (second.id, "SETTLED")]
+
+    def test_the_clients_own_mistake_goes_back_and_is_not_rotated(self, client, sends):
+        make_key(), make_key()
+        refusal = {"error": {"code": 400, "message": "temperature is too high", "metadata": {"error_type": "invalid_request"}}}
+        left = sends(Pieces(event(refusal)), Pieces(*whole()))
+        answer = stream(client)
+        assert (answer.status_code, answer["Content-Type"]) == (400, "application/json")
+        assert answer.json() == refusal
+        assert len(left) == 1 and only_row().state == "RELEASED"
+
+    def test_a_stream_without_an_event_is_lost(self, client, sends, pauses):
+        key = make_key()
+        sends(Pieces(), Pieces())
+        is_refused(stream(client), 502, "upstream_error", "OpenRouter ended the stream before its first event")
+        assert {row.state for row in rows()} == {"LOST"}
+        assert fresh(key).spent_day_nano == sum(row.hold_nano for row in rows())
+
+
+class TestTroubleInTheMiddle:
+    def lost(self, row):
+        return (row.state, row.success, row.cost_nano, row.cost_source) == ("LOST", False, row.hold_nano, "estimated")
+
+    def last_event(self, body: bytes) -> dict:
+        return json.loads(body.strip().rpartition(b"\n\n")[2].removeprefix(b"data: "))
+
+    def test_a_reset_is_told_in_the_stream(self, client, simulator):
+        make_key(secret=new_secret() + "-cut")
+        body = read(stream(client))
+        assert self.last_event(body)["error"]["code"] == "upstream_error"
+        assert self.lost(only_row()) and only_row().error.startswith("127.0.0.1 broke off")
+
+    def test_silence_ends_it(self, client, simulator, settings):
+        settings.STREAM_IDLE_SECONDS = 1
+        make_key(secret=new_secret() + "-stall")
+        began = time.monotonic()
+        body = read(stream(client))
+        assert 0.8 < time.monotonic() - began < 10
+        assert "fell silent" in self.last_event(body)["error"]["message"]
+        assert self.lost(only_row())
+
+    def test_a_missing_end_is_told(self, client, simulator):
+        make_key(secret=new_secret() + "-noend")
+        body = read(stream(client))
+        assert "end marker" in self.last_event(body)["error"]["message"]
+        assert self.lost(only_row())
+
+    @pytest.mark.parametrize("name", ["openrouter", "openai", "anthropic", "google"])
+    def test_the_providers_error_is_passed_on_once(self, client, simulator, name):
+        make_key(provider=name, secret=new_secret(name) + "-miderror")
+        model = {"anthropic": "claude-sonnet-4-5", "google": "gemini-3.8-flash"}.get(name, "openai/gpt-6.1-terra")
+        body = read(stream(client, model=model))
+        row = only_row()
+        assert len(re.findall(rb'"error": ?{', body)) == 1
+        assert self.lost(row)
+        assert "end marker" not in row.error and row.error.endswith("It may have been billed.")
+
+    def test_what_it_means_for_the_key_is_not_forgotten(self, client, sends):
+        key = make_key()
+        refusal = {"code": 429, "message": "slow down", "metadata": {"error_type": "rate_limit_exceeded"}}
+        sends(Pieces(chunk(), event({"error": refusal})))
+        read(stream(client))
+        assert fresh(key).last_error.startswith("Rate limit for")
+
+    def test_nothing_is_tried_again_once_the_client_has_seen_something(self, client, sends):
+        make_key(), make_key()
+        left = sends(Pieces(chunk(), upstream.TransportError("reset", sent=True)), Pieces(*whole()))
+        read(stream(client))
+        assert len(left) == 1 and len(rows()) == 1
+
+    def test_a_known_usage_is_charged_all_the_same(self, client, sends):
+        make_key()
+        sends(Pieces(chunk(), openrouter_usage(), upstream.TransportError("reset", sent=True)))
+        read(stream(client))
+        assert (only_row().state, only_row().success, only_row().cost_nano) == ("SETTLED", False, 12_300_000)
+
+    def test_it_has_no_usage_and_is_estimated(self, client, simulator):
+        make_key(secret=new_secret() + "-nousage")
+        assert read(stream(client)).endswith(DONE)
+        row = only_row()
+        assert (row.state, row.success, row.cost_source, row.input_tokens) == ("SETTLED", True, "estimated", None)
+        assert 0 < row.cost_nano <= row.hold_nano
+
+
+def test_it_refuses_before_it_streams(client):
+    answer = stream(client)
+    assert error_of(answer)["code"] == "no_key_available"
+    books_balance()
