@@ -43,13 +43,13 @@ class Candidate:
 
 
 _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_variable, secret, enabled,
-   rejected_at IS NOT NULL, secret_missing, expires_at
+   rejected_at IS NOT NULL, secret_missing, expires_at, EXISTS (SELECT 1 FROM llmkeys_cooling)
    FROM llmkeys_apikey WHERE deleted_at IS NULL
    ORDER BY is_default DESC, CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id"""
 
 _COOLINGS = "SELECT scope, model, until FROM llmkeys_cooling"
 
-_TOKEN = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
+_TOKEN_ROW = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
    WHERE t.digest = %s AND t.revoked_at IS NULL AND u.is_active"""
 
@@ -59,7 +59,7 @@ def caller_of(token: str, at: datetime) -> Caller | None:
     if not token.startswith(TOKEN_PREFIX):
         return None
     with lean_cursor() as cursor:
-        cursor.execute(_TOKEN, [token_digest(token)])
+        cursor.execute(_TOKEN_ROW, [token_digest(token)])
         row = cursor.fetchone()
         if row is None or (row[4] is not None and as_instant(row[4]) <= at):
             return None
@@ -89,8 +89,10 @@ def candidates(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
     with lean_cursor() as cursor:
         cursor.execute(_KEYS)
         rows = cursor.fetchall()
-        cursor.execute(_COOLINGS)
-        coolings = _by_scope(cursor.fetchall())
+        coolings = {}
+        if rows and rows[0][-1]:
+            cursor.execute(_COOLINGS)
+            coolings = _by_scope(cursor.fetchall())
     names = _names(model, {row[1] for row in rows})
     found = [_candidate(row, names[row[1]], caller, coolings, at) for row in rows if names.get(row[1])]
     if not rows:
@@ -141,7 +143,7 @@ def _candidate(row: tuple, model: str, caller: Caller, coolings: dict, at: datet
 
 
 def _obstacle(key_id: str, state: list, caller: Caller, at: datetime) -> str:
-    enabled, rejected, missing, expires_at = state
+    enabled, rejected, missing, expires_at, _ = state
     if caller.key_ids is not None and key_id not in caller.key_ids:
         return "not allowed for this token"
     if rejected:

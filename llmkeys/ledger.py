@@ -142,10 +142,11 @@ _INSERT_USAGE = """INSERT INTO llmkeys_usagerecord
   VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'HELD', '', %s, 0, '', %s, %s, %s, '', %s, %s, %s, %s) RETURNING id"""
 
 
-def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt) -> Placed:
+def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
     """Hold the first bid for which there is room, and record the attempt, in one transaction.
 
-    Dead leases are settled before a key is refused for holds that stand in its way.
+    Dead leases are settled before a key is refused for holds that stand in its way. Unless this is the `last_try`,
+    lower bids may follow where no key takes one: then no key is marked as full yet.
     """
     refusals: list[Refusal] = []
     for bid in bids:
@@ -156,10 +157,12 @@ def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt) -> Plac
                 windows = _take_room(cursor, bid, attempt.at)
             if windows is None:
                 refusals.append(refusal)
-                _remember_refusal(cursor, refusal, attempt.at)
                 continue
+        _remember_refusals(cursor, refusals, attempt.at)
         usage_id = _insert_usage(cursor, bid, attempt, windows, refusals)
         return Placed(Hold(usage_id, bid.key_id, bid.hold_nano), refusals)
+    if last_try:
+        _remember_refusals(cursor, refusals, attempt.at)
     return Placed(None, refusals)
 
 
@@ -265,6 +268,11 @@ def _lack_of_room(bid: Bid, row: tuple, windows: Windows) -> Refusal:
         only_holds=not full,
         never_fits=any(bid.hold_nano > limits[w] for w in full),
     )
+
+
+def _remember_refusals(cursor: CursorWrapper, refusals: list[Refusal], at: datetime) -> None:
+    for refusal in refusals:
+        _remember_refusal(cursor, refusal, at)
 
 
 def _remember_refusal(cursor: CursorWrapper, refusal: Refusal, at: datetime) -> None:

@@ -59,8 +59,9 @@ class Answer:
 class Stream:
     """An open answer of a provider, read piece by piece."""
 
-    def __init__(self, response: Response, host: str):
+    def __init__(self, response: Response, host: str, answer_seconds: float):
         self._response, self._host = response, host
+        self._patience = answer_seconds
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
@@ -68,8 +69,8 @@ class Stream:
         """Yield what arrives as it arrives. Raises TransportError on a reset or a silence that is too long."""
         raw = self._response.raw
         while True:
-            with _reading_errors(self._host):
-                piece = raw.read1(_CHUNK_BYTES)
+            with _reading_errors(self._host, self._patience):
+                piece = raw.read1(_CHUNK_BYTES, decode_content=True)
             if not piece:
                 return
             yield piece
@@ -90,6 +91,7 @@ class Stream:
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.settimeout(seconds)
+                self._patience = seconds
 
     def abort(self) -> None:
         """Close the connection, so that the provider can stop its work."""
@@ -180,9 +182,9 @@ def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer
     host = urllib3.util.parse_url(url).host or "the provider"
     proxies, verify = _surroundings(url.split("/", 3)[2], url)
     timeout = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
-    with _sending_errors(host, answer_seconds, secret):
+    with _sending_errors(host, timeout, secret):
         response = _adapter().send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies)
-    return Stream(response, host)
+    return Stream(response, host, answer_seconds)
 
 
 def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
@@ -192,10 +194,29 @@ def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
     return given
 
 
+class _LeanAdapter(HTTPAdapter):
+    """`requests`' adapter without what a relay has no use for (0.1 ms a call): cookies, and parsing one address again."""
+
+    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
+        address = request.url.split("/", 3)[:3]
+        known = self.__dict__.setdefault("_known", {})
+        pool = known.get((*address, verify))
+        if pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            known[(*address, verify)] = pool
+        return pool
+
+    def build_response(self, req, resp):
+        response = Response()
+        response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
+        response.request, response.url, response.connection = req, req.url, self
+        return response
+
+
 @lru_cache(maxsize=1)
 def _adapter() -> HTTPAdapter:
     """One pool of connections for all threads of the process."""
-    return HTTPAdapter(pool_connections=16, pool_maxsize=256, max_retries=0)
+    return _LeanAdapter(pool_connections=16, pool_maxsize=256, max_retries=0)
 
 
 @lru_cache(maxsize=64)
@@ -208,13 +229,15 @@ def _surroundings(_host: str, url: str) -> tuple[dict[str, str], str]:
 
 
 @contextlib.contextmanager
-def _sending_errors(host: str, seconds: float, secret: str) -> Iterator[None]:
+def _sending_errors(host: str, timeout: urllib3.Timeout, secret: str) -> Iterator[None]:
     try:
         yield
     except requests.exceptions.ConnectTimeout:
-        raise TransportError(f"{host} could not be reached in time.", sent=False, timed_out=True) from None
+        words = f"{host} could not be reached within {timeout.connect_timeout:.0f} s."
+        raise TransportError(words, sent=False, timed_out=True) from None
     except requests.exceptions.Timeout:
-        raise TransportError(f"{host} did not answer within {seconds:.0f} s.", sent=True, timed_out=True) from None
+        words = f"{host} did not answer within {timeout.read_timeout:.0f} s."
+        raise TransportError(words, sent=True, timed_out=True) from None
     except requests.exceptions.SSLError as error:
         raise TransportError(scrub(f"TLS with {host} failed: {_cause(error)}", secrets=(secret,)), sent=False) from None
     except requests.exceptions.ProxyError:
@@ -234,10 +257,11 @@ def _cause(error: Exception) -> object:
 
 
 @contextlib.contextmanager
-def _reading_errors(host: str) -> Iterator[None]:
+def _reading_errors(host: str, seconds: float) -> Iterator[None]:
     try:
         yield
     except (TimeoutError, urllib3.exceptions.ReadTimeoutError):
-        raise TransportError(f"{host} fell silent in the middle of its answer.", sent=True, timed_out=True) from None
+        words = f"{host} fell silent for {seconds:.0f} s in the middle of its answer."
+        raise TransportError(words, sent=True, timed_out=True) from None
     except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
         raise TransportError(f"{host} broke off in the middle of its answer.", sent=True) from None

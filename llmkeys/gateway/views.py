@@ -109,7 +109,7 @@ def models(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 
 @csrf_exempt
-def not_found(request: HttpRequest) -> HttpResponse:
+def not_found(request: HttpRequest, *_parts: str) -> HttpResponse:
     """Answer an address below /v1 that is none of ours in the dialect's own shape."""
     message = "The gateway has no such address; it serves POST /v1/chat/completions and GET /v1/models."
     return error_response(GatewayError(404, "not_found", message))

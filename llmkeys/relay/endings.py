@@ -28,6 +28,7 @@ class Attempt:
     candidate: Candidate
     hold: ledger.Hold
     number: int
+    model: str  # as the client named it, or the one of the fallbacks whose turn it is
     started: float = field(default_factory=time.monotonic)
     first_byte_ms: int | None = None
     ended: bool = False
@@ -100,11 +101,16 @@ class Attempt:
         if outcome.success and self.candidate.strikes:
             forgive(cursor, self.candidate)
         if outcome.success:
-            ledger.note_serving_key(cursor, self.candidate.model, self.candidate.id, outcome.at)
+            ledger.note_serving_key(cursor, _common_name(self.model), self.candidate.id, outcome.at)
         return finished
 
     def _milliseconds(self) -> int:
         return int((time.monotonic() - self.started) * 1000)
+
+
+def _common_name(model: str) -> str:
+    """Return one name for all spellings of a model, so that a rotation from provider to provider is one."""
+    return providers.get("openrouter").model_name(model) or model
 
 
 def _tokens(usage: Usage | None) -> dict[str, int | None]:

@@ -80,7 +80,7 @@ class ChatRequest:
             raise InvalidInput({"messages": ["is missing or empty: give at least one message."]})
         if not all(isinstance(message, dict) for message in messages):
             raise InvalidInput({"messages": ["must be a list of objects with role and content."]})
-        if self.body.get("stream") not in (None, True, False):
+        if not isinstance(self.body.get("stream"), bool | None):
             raise InvalidInput({"stream": ["must be true or false."]})
         if self.body.get("stream_options") is not None and not isinstance(self.body["stream_options"], dict):
             raise InvalidInput({"stream_options": ["must be an object."]})

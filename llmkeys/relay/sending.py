@@ -10,7 +10,15 @@ from django.conf import settings
 from django.utils import timezone
 
 from llmkeys import bounds, costing, upstream
-from llmkeys.exceptions import SecretMissing, UnreadableAnswer, UpstreamFailed, UpstreamTimeout, WrongEncryptionKey
+from llmkeys.exceptions import (
+    DataDirectoryProblem,
+    InvalidInput,
+    SecretMissing,
+    UnreadableAnswer,
+    UpstreamFailed,
+    UpstreamTimeout,
+    WrongEncryptionKey,
+)
 from llmkeys.ledger import Finished
 from llmkeys.providers.base import Failure, FailureKind, Usage
 from llmkeys.providers.scrub import scrub_body
@@ -35,7 +43,8 @@ class Failed:
 def send(attempt: Attempt, *, output_limit: int | None, answer_seconds: float) -> Answer | Failed:
     """Make one attempt. Its hold is ended on every way out, or handed to the stream that is returned.
 
-    Raises UpstreamTimeout and UpstreamFailed where nothing may be tried after this, and WrongEncryptionKey.
+    Raises UpstreamTimeout and UpstreamFailed where nothing may be tried after this, WrongEncryptionKey,
+    DataDirectoryProblem, and InvalidInput for a body that cannot be written.
     """
     try:
         stream = _open(attempt, output_limit, answer_seconds)
@@ -52,13 +61,13 @@ def send(attempt: Attempt, *, output_limit: int | None, answer_seconds: float) -
 
 def _open(attempt: Attempt, output_limit: int | None, answer_seconds: float) -> upstream.Stream | Failed:
     request, provider = attempt.request, attempt.provider
-    body = request.body_for(
-        provider,
-        attempt.candidate.model,
-        output_limit=output_limit,
-        own_base_url=not upstream.is_local(provider),
-    )
     try:
+        body = request.body_for(
+            provider,
+            attempt.candidate.model,
+            output_limit=output_limit,
+            own_base_url=not upstream.is_local(provider),
+        )
         return upstream.send_chat(
             attempt.candidate,
             body,
@@ -71,9 +80,12 @@ def _open(attempt: Attempt, output_limit: int | None, answer_seconds: float) -> 
     except SecretMissing as error:
         attempt.release(sent=False, error=str(error))
         return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
-    except WrongEncryptionKey as error:
+    except (WrongEncryptionKey, DataDirectoryProblem) as error:
         attempt.release(sent=False, error=str(error))
         raise
+    except RecursionError:  # it could just be read, and cannot be written again
+        attempt.release(sent=False, error="The body is nested too deeply.")
+        raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
 
 
 def _broken(attempt: Attempt, error: upstream.TransportError) -> Failed:
@@ -95,6 +107,9 @@ def _read(attempt: Attempt, stream: upstream.Stream, answer_seconds: float) -> A
         return _refused(attempt, stream)
     if stream.status != 200:
         error = f"{attempt.provider.label} answered with status {stream.status}, which no answer has."
+        if stream.status < 300:
+            attempt.lose(f"{error} It may have been billed.", status=stream.status)
+            raise UnreadableAnswer(error)
         attempt.release(sent=True, status=stream.status, error=error)
         raise UpstreamFailed(error)
     stream.silence_after(max(settings.STREAM_IDLE_SECONDS, 1 if attempt.request.streamed else answer_seconds))

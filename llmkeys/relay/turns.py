@@ -97,7 +97,7 @@ class _ModelTurn:
         while True:
             candidate, placed = self._hold()
             self.turns.attempts += 1
-            attempt = Attempt(self.request, candidate, placed.hold, self.turns.attempts)
+            attempt = Attempt(self.request, candidate, placed.hold, self.turns.attempts, self.model)
             answer = send(
                 attempt,
                 output_limit=self.worst[candidate.id].output_limit,
@@ -115,7 +115,7 @@ class _ModelTurn:
         waited_until = time.monotonic() + ROOM_SECONDS
         bids, tightened = self._bids(pool, self._bound_of), False
         while True:
-            placed = self._place(bids)
+            placed = self._place(bids, last_try=tightened)
             if placed.hold is not None:
                 chosen = next(candidate for candidate in pool if candidate.id == placed.hold.key_id)
                 return chosen, placed
@@ -163,7 +163,7 @@ class _ModelTurn:
         tokens = bounds.tighter_input_tokens(dict(self.request.body), bound, model=candidate.model)
         return replace(bound, input_tokens=tokens)
 
-    def _place(self, bids: list[Bid]) -> Placed:
+    def _place(self, bids: list[Bid], *, last_try: bool) -> Placed:
         attempt = ledger.Attempt(
             request_id=self.request.id,
             number=self.turns.attempts + 1,
@@ -174,7 +174,9 @@ class _ModelTurn:
             streamed=self.request.streamed,
             lease_owner=leases.owner(),
         )
-        return writer.run(lambda cursor: ledger.place_hold(cursor, bids, attempt), undo=leases.undo_hold)
+        return writer.run(
+            lambda cursor: ledger.place_hold(cursor, bids, attempt, last_try=last_try), undo=leases.undo_hold
+        )
 
     # --- after a failure -----------------------------------------------------------------------------------------
 
@@ -229,7 +231,8 @@ class _ModelTurn:
     def _upstream_error(self) -> UpstreamFailed:
         kind = UpstreamTimeout if self.last.timed_out else UpstreamFailed
         error = kind(f"{self.last.failure.message} (after {self.turns.attempts} attempts)")
-        error.final = False  # nothing is under way any more: another model may serve
+        # Nothing is under way any more, so another model may serve; not after two requests that may both be billed.
+        error.final = self.turns.resets > 1
         return error
 
     # --- the words when nobody is left ---------------------------------------------------------------------------
@@ -258,6 +261,8 @@ class _ModelTurn:
         cooling = [candidate.cooling_until for candidate in pool if candidate.cooling_until]
         if cooling:
             return _cooling_words(min(cooling), len(pool))
+        if self.last is not None and self.last.failure.kind is FailureKind.RETRY:
+            return self._upstream_error()  # the others are full, but this is why none serves
         lacking = [refusal for refusal in refusals if refusal.window]
         if not lacking:
             return NoKeyAvailable("No API key available: the last one was switched off a moment ago.")

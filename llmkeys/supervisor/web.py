@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import socket
+import time
 from types import SimpleNamespace
+from typing import Any
 
 import granian.wsgi
 from django.conf import settings
@@ -30,15 +32,34 @@ LOGGING_TO_STDERR = {
 }
 
 
+# A worker that dies younger than this may be one that cannot start.
+YOUNG_SECONDS = 0.5
+YOUNG_DEATHS = 10
+
+
 class Server(MPServer):
-    """granian, but on a socket that is listening already instead of one SO_REUSEPORT socket for each worker."""
+    """granian, but on a socket that is listening already instead of one SO_REUSEPORT socket for each worker.
+
+    And it goes on replacing workers that are killed: the stock server gives up when one dies twice within 5.5 s,
+    which a machine short of memory brings about within a minute, and everything in flight in the others is cut.
+    """
 
     listener: socket.socket
+    young_deaths = 0
 
     def _init_shared_socket(self) -> None:
         self._shd = SocketHolder(self.listener.fileno(), False, BACKLOG)
         self._sfd = self.listener.fileno()
         self._sso = self.listener
+
+    def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
+        """Replace these workers; slower and slower, and then no more, where none of them lives."""
+        young = all(time.monotonic() - self.wrks[index].birth < YOUNG_SECONDS for index in workers)
+        self.young_deaths = self.young_deaths + 1 if young else 0
+        time.sleep(0.1 * max(0, self.young_deaths - 1))
+        super()._respawn_workers(workers, *arguments, **options)
+        if self.young_deaths < YOUNG_DEATHS:
+            self.respawned_wrks.clear()  # by these granian tells that a worker dies again and again
 
 
 def preload() -> None:

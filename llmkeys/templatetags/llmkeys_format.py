@@ -106,7 +106,7 @@ def _time(at: datetime, words: str) -> SafeString:
 @register.simple_tag
 def after(delta: timedelta | None) -> datetime | None:
     """Return the instant that lies `delta` from now."""
-    return None if delta is None else timezone.now() + delta
+    return timezone.now() + delta if delta else None
 
 
 @register.simple_tag

@@ -14,7 +14,7 @@ from tests.serving import Served
 
 MODEL = "openai/gpt-6.1-terra"
 DIRECTIVES = "[[prompt_tokens=1000 cached_tokens=100 completion_tokens=50 reasoning_tokens=5]]"
-MESSAGES = [{"role": "user", "content": f"Say something {DIRECTIVES}"}]
+MESSAGES = [{"role": "user", "content": "word " * 1000 + DIRECTIVES}]
 # By hand, from OpenRouter's prices per million: 900 × $1 + 100 cached × $0.05 + 50 × $5 = 900 + 5 + 250 millionths.
 COST = 0.001155
 
@@ -147,8 +147,8 @@ def test_it_tells_an_unknown_model_as_the_client_knows_it(client):
 
 
 def test_it_tells_that_the_budget_is_spent_and_the_client_does_not_ask_again(product, client):
-    """2,000 tokens of output may cost $0.01: more than what is left, less than the limit."""
-    product.api("PATCH", f"/keys/{the_key(product)['id']}", {"dailyLimit": 0.0125})
+    """2,000 tokens of output and 5,000 bytes may cost some $0.017: more than what is left, less than the limit."""
+    product.api("PATCH", f"/keys/{the_key(product)['id']}", {"dailyLimit": 0.02})
     client.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "[[cost=0.004 completion_tokens=9]]"}], max_tokens=1000
     )

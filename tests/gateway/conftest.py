@@ -1,4 +1,7 @@
-"""A client at the front door, a stopped clock, and the proof after each test that the books balance."""
+"""A client at the front door, a stopped clock, and the proof after each test that the books balance.
+
+What is the product's is imported inside: pytest reads this file before Django is set up.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,13 @@ from typing import Any
 import pytest
 import responses
 
-from llmkeys import catalogue
-from llmkeys.simulator.thread import SimulatorThread
-from tests.gateway import door
-from tests.helpers import JsonClient, make_token, make_user
 
 
 @pytest.fixture(autouse=True)
 def _stopped(frozen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop the clock, forget what is cached, and let a pause before a retry take no time."""
+    from llmkeys import catalogue
+
     numbers = itertools.count()
     # An id is the millisecond and four digits: in one and the same millisecond the digits must differ.
     monkeypatch.setattr("llmkeys.models.secrets.randbelow", lambda below: next(numbers) % below)
@@ -40,12 +41,17 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def user(db: None) -> Any:
+    from tests.helpers import make_user
+
     return make_user("worker")
 
 
 @pytest.fixture
-def client(user: Any) -> Iterator[JsonClient]:
+def client(user: Any) -> Iterator[Any]:
     """A program with a token of scope `gateway`; afterwards the books balance."""
+    from tests.gateway import door
+    from tests.helpers import JsonClient, make_token
+
     yield JsonClient(make_token(user, "gateway", name="worker"))
     door.books_balance()
 
@@ -58,18 +64,20 @@ def provider() -> Iterator[responses.RequestsMock]:
 
 
 @pytest.fixture
-def simulator(settings: Any) -> Iterator[SimulatorThread]:
+def simulator(settings: Any) -> Iterator[Any]:
     """Four simulated providers behind a real socket."""
+    from llmkeys.simulator.thread import SimulatorThread
+
     with SimulatorThread() as running:
         settings.PROVIDER_BASE_URLS = running.urls
         yield running
 
 
 @pytest.fixture
-def sends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[door.Pieces]]:
-    """Let the provider answer with these streams, one for each request."""
+def sends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Let the provider answer with these streams, one for each request; return those that are left."""
 
-    def answer(*streams: door.Pieces) -> list[door.Pieces]:
+    def answer(*streams: Any) -> list[Any]:
         waiting = list(streams)
         monkeypatch.setattr("llmkeys.upstream.send_chat", lambda *a, **k: waiting.pop(0))
         return waiting

@@ -61,7 +61,7 @@ class TestByBudget:
         served = [ask(client)["X-LLM-Key-Id"] for _ in range(3)]
         assert served == [first.id, second.id, third.id]
         message = is_refused(ask(client), 429, "all_keys_at_limit", "All keys have reached their limits")
-        assert "needs $0.00065875 at most" in message  # (127 + 256 bytes) × 1.25 + 50 × 5, a hold of 0.00072…
+        assert "needs $0.00062375 at most" in message  # 299 tokens × 1.25, frame included, and 50 × 5
         assert "the most that is left is $0.0001 (daily budget of" in message
         assert [fresh(key).status_at(NOW) for key in (first, second, third)] == ["LIMIT_REACHED"] * 3
         assert len(events("limit_reached")) == 3
@@ -130,7 +130,8 @@ class TestByBudget:
 
     def test_it_counts_the_tokens_where_the_bytes_do_not_fit(self, client, free):
         """A long prompt bounds by its bytes at more than the limit, by its tokens at less."""
-        (key,) = make_keys(1, **limits(daily="0.02"))
+        (key,) = make_keys(1, **limits(daily="0.05"))
+        spend(key, "0.03")
         text = "a word or two " * 2000
         assert ask(client, messages=[{"role": "user", "content": text}]).status_code == 200
         assert only_row().hold_nano < 20_000_000 < len(text) * 1_250

@@ -1,0 +1,433 @@
+"""What a client is told when it gets no answer: one test for each row of the table, and every broken body."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmkeys import ledger, writer
+from llmkeys.models import AccessToken, ApiKey, UsageRecord
+from llmkeys.relay import turns
+from llmkeys.services.tokens import revoke_token
+from tests.gateway.door import (
+    MODEL,
+    OPENROUTER,
+    PATH,
+    Pieces,
+    ask,
+    books_balance,
+    chat,
+    completion,
+    error_of,
+    fresh,
+    is_refused,
+    limits,
+    only_row,
+    rows,
+    spend,
+    usage,
+)
+from tests.helpers import NOW, JsonClient, make_key, make_token, make_user, new_secret
+
+pytestmark = pytest.mark.django_db
+
+INVALID_TOKEN = (401, "invalid_token", "Invalid or missing access token")
+
+
+class TestToken:
+    def test_it_needs_one(self, client):
+        is_refused(ask(JsonClient()), *INVALID_TOKEN)
+        is_refused(ask(JsonClient("rfk_unknown")), *INVALID_TOKEN)
+        is_refused(ask(JsonClient("sk-or-v1-a-providers-key")), *INVALID_TOKEN)
+        is_refused(JsonClient().get("/v1/models"), *INVALID_TOKEN)
+
+    def test_a_part_of_one_is_none(self, client, user):
+        token = make_token(user)
+        for wrong in (token[:-1], token + "a", token.upper(), token[4:]):
+            is_refused(ask(JsonClient(wrong)), *INVALID_TOKEN)
+
+    def test_a_revoked_one_is_none(self, client, user):
+        door = JsonClient(make_token(user, name="gone"))
+        revoke_token(AccessToken.objects.get(name="gone"), at=NOW)
+        is_refused(ask(door), *INVALID_TOKEN)
+
+    def test_one_ends_at_its_instant(self, client, user, frozen):
+        door = JsonClient(make_token(user, expires_at=NOW + timedelta(hours=1)))
+        frozen.move_to(NOW + timedelta(hours=1, microseconds=-1))
+        assert ask(door).status_code == 503
+        frozen.move_to(NOW + timedelta(hours=1))
+        is_refused(ask(door), *INVALID_TOKEN)
+
+    def test_it_ends_with_its_user(self, client, user):
+        user.is_active = False
+        user.save()
+        is_refused(ask(client), *INVALID_TOKEN)
+
+    def test_it_needs_the_scope_gateway(self, client, user):
+        is_refused(ask(JsonClient(make_token(user, "read"))), 403, "missing_scope", "This token may not")
+        assert ask(JsonClient(make_token(user, "manage"))).status_code == 503  # manage implies it
+
+    def test_a_token_without_its_keys_finds_none(self, client, user):
+        key = make_key()
+        make_key()
+        door = JsonClient(make_token(user, key_ids=[key.id]))
+        ApiKey.objects.filter(pk=key.pk).update(enabled=False)
+        message = is_refused(ask(door), 503, "no_key_available", "No API key available")
+        assert "1 not allowed for this token" in message
+
+    @pytest.mark.parametrize("header", ["x-api-key", "x-goog-api-key", "Authorization"])
+    def test_it_comes_in_any_dialects_header(self, client, user, header):
+        token = make_token(user)
+        value = f"bearer {token}" if header == "Authorization" else token
+        answer = JsonClient().post(PATH, json.dumps(chat()), headers={header: value})
+        assert error_of(answer)["code"] == "no_key_available"
+
+    def test_its_last_use_is_noted(self, client):
+        ask(client)
+        assert AccessToken.objects.get().last_used_at == NOW
+
+
+class TestAddress:
+    @pytest.mark.parametrize("path", ["/v1/", "/v1/chat", "/v1/embeddings2", "/v1beta/models/x:generate"])
+    def test_an_unknown_one_is_told_in_the_dialect(self, client, path):
+        assert error_of(client.post(path, "{}"))["code"] == "not_found"
+
+    @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
+    def test_chat_takes_post_only(self, client, method):
+        answer = getattr(client, method)(PATH)
+        assert (answer.status_code, error_of(answer)["code"]) == (405, "method_not_allowed")
+
+
+class TestBody:
+    def refused(self, client, raw, words=""):
+        message = is_refused(client.post(PATH, raw), 400, "invalid_request", "")
+        assert words in message, message
+        assert not UsageRecord.objects.exists()
+
+    @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe{}", b"hello", b'{"model": }', b'{"a":1}{"b":2}'])
+    def test_it_is_json(self, client, raw):
+        self.refused(client, raw, "The body is no valid JSON")
+
+    @pytest.mark.parametrize("raw", ["[]", '"text"', "null", "1", "true"])
+    def test_it_is_an_object(self, client, raw):
+        self.refused(client, raw, "must be a JSON object")
+
+    def test_no_key_stands_twice_at_the_top(self, client):
+        self.refused(client, '{"model":"a","messages":[],"model":"b"}', "twice")
+        self.refused(client, '{"model":"a","messages":[],"mod\\u0065l":"b"}', "twice")
+
+    def test_a_key_may_stand_twice_further_down(self, client):
+        raw = '{"messages":[{"role":"user","content":"x","content":"y"}]}'
+        assert error_of(client.post(PATH, raw))["code"] == "no_key_available"
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 5000])
+    def test_a_number_is_a_number(self, client, number):
+        self.refused(client, f'{{"messages":[{{}}],"temperature":{number}}}', "no valid JSON")
+
+    @pytest.mark.parametrize("form", ['{"a":', "["])
+    def test_it_is_not_nested_too_deeply(self, client, form):
+        self.refused(client, '{"messages":[{}],"x":' + form * 100_000, "nested too deeply")
+
+    def test_it_can_be_written_again_where_it_could_just_be_read(self, client, sends):
+        make_key(provider="openai")  # which takes another name of the model than the client wrote
+        seen = set()
+        for depth in range(600, 1000, 5):
+            sends(Pieces(json.dumps(completion(usage=usage())).encode()))
+            nested = "[" * depth + "]" * depth
+            raw = f'{{"model":"{MODEL}","max_tokens":5,"messages":[{{"role":"user","content":"x"}}],"x":{nested}}}'
+            answer = client.post(PATH, raw)
+            seen.add(answer.status_code)
+            assert answer.status_code == 200 or "nested too deeply" in error_of(answer)["message"]
+        assert seen == {200, 400}
+        assert "LOST" not in {row.state for row in rows()}
+
+    def test_a_lone_surrogate_is_passed_on(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=completion(usage=usage(cost=0)))
+        raw = f'{{"model":"{MODEL}","max_tokens":5,"messages":[{{"role":"user","content":"\\ud83d"}}]}}'
+        assert client.post(PATH, raw).status_code == 200
+        assert provider.calls[0].request.body == raw.encode()
+        assert client.post(PATH, raw.replace('"max_tokens":5,', "")).status_code == 200
+        assert b"\\ud83d" in provider.calls[1].request.body
+
+    def test_a_surrogate_in_the_models_name_is_refused(self, client):
+        self.refused(client, '{"model":"gpt-\\ud83d","messages":[{}]}', "model")
+
+    @pytest.mark.parametrize("messages", [..., None, [], {}, "hello", ["hello"], [[]], [None], 0])
+    def test_it_has_messages(self, client, messages):
+        self.refused(client, json.dumps(chat(messages=messages)), "messages")
+
+    @pytest.mark.parametrize("n", [0, -1, 129, "x", 1.5, True, [], {}])
+    def test_it_asks_for_a_possible_number_of_answers(self, client, n):
+        self.refused(client, json.dumps(chat(n=n)), "n must be")
+
+    @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+    @pytest.mark.parametrize("limit", [0, -1, "x", 10**30, True, 1.5, [], {}])
+    def test_it_sets_a_possible_limit(self, client, field, limit):
+        self.refused(client, json.dumps(chat(**{field: limit})), field)
+
+    @pytest.mark.parametrize("model", ["m" * 300, ["a"], {"a": 1}, 7, True, "a\nb", "\0"])
+    def test_it_names_a_model_in_words(self, client, model):
+        self.refused(client, json.dumps(chat(model=model)), "model")
+
+    @pytest.mark.parametrize("stream", ["yes", "true", 1, 0, [], 1.0])
+    def test_stream_is_true_or_false(self, client, stream):
+        self.refused(client, json.dumps(chat(stream=stream)), "stream")
+
+    def test_stream_options_are_an_object(self, client):
+        self.refused(client, json.dumps(chat(stream=True, stream_options=[])), "stream_options")
+
+    def test_it_is_not_too_large(self, client, settings):
+        settings.MAX_BODY_MB = 1
+        at_most = json.dumps(chat(messages=[{"role": "user", "content": ""}]))
+        at_most = at_most.replace('""', '"' + "x" * (1024 * 1024 - len(at_most)) + '"', 1)
+        assert error_of(client.post(PATH, at_most))["code"] == "no_key_available"
+        is_refused(client.post(PATH, at_most + " "), 413, "request_too_large", "The body is larger than 1 MB")
+
+    def test_it_may_be_larger_than_djangos_own_limit(self, client):
+        content = [{"role": "user", "content": "x" * 4_000_000}]
+        assert error_of(ask(client, messages=content))["code"] == "no_key_available"
+
+
+class TestNoKey:
+    def test_none_is_stored(self, client):
+        answer = ask(client)
+        assert "manage.py keys add" in is_refused(answer, 503, "no_key_available", "No API key available")
+        assert answer["X-LLM-Request-Id"].startswith("req_")
+
+    def test_all_are_out_of_service(self, client):
+        make_key(enabled=False), make_key(rejected_at=NOW), make_key(expires_at=NOW), make_key(secret_missing=True)
+        message = is_refused(ask(client), 503, "no_key_available", "No API key available")
+        for reason in ("1 disabled", "1 rejected by its provider", "1 expired", "1 its environment variable is not set"):
+            assert reason in message
+
+    def test_none_can_serve_the_model(self, client, provider):
+        make_key(provider="openai")
+        provider.get("https://api.openai.com/v1/models", json={"object": "list", "data": [{"id": "gpt-6.1-terra"}]})
+        is_refused(ask(client, model="claude-sonnet-5-5"), 404, "model_not_available", "No stored key can serve model")
+
+    def test_a_request_may_cost_more_than_any_limit(self, client):
+        make_key(name="Small", **limits(daily="0.5")), make_key(**limits(monthly="0.2"))
+        message = is_refused(ask(client, max_tokens=1_000_000), 400, "request_exceeds_budget", "This request may cost $5.0")
+        assert "the largest is $0.50, daily budget of “Small”" in message and "Lower max_tokens" in message
+
+    def test_all_are_spent(self, client):
+        key = make_key(**limits(daily="1"))
+        spend(key, "1")
+        answer = ask(client)
+        is_refused(answer, 429, "all_keys_at_limit", "All keys have reached their limits")
+        assert error_of(answer)["type"] == "rate_limit_error"
+        assert (answer["Retry-After"], answer["x-should-retry"]) == ("12600", "false")
+
+    def test_only_open_holds_stand_in_the_way(self, client, monkeypatch):
+        monkeypatch.setattr(turns, "ROOM_SECONDS", 0.1)
+        key = make_key(**limits(daily="1"))
+        usage_id = self.hold(key, 10**9)
+        answer = ask(client)
+        is_refused(answer, 429, "budget_busy", "The room in the budgets is held by other requests")
+        assert answer["Retry-After"] == "1" and "x-should-retry" not in answer.headers
+        assert fresh(key).status_at(NOW) == "ACTIVE"
+        self.release(usage_id)
+
+    def test_it_waits_a_moment_for_open_holds(self, client, provider, monkeypatch):
+        key = make_key(**limits(daily="1"))
+        usage_id = self.hold(key, 10**9)
+        waits = []
+
+        def wait(seconds):
+            waits.append(seconds)
+            if len(waits) == 3:
+                self.release(usage_id)
+
+        monkeypatch.setattr("llmkeys.leases.wait_for_room", wait)
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+        assert len(waits) == 3
+
+    def hold(self, key, nano):
+        attempt = ledger.Attempt("req-other", 1, NOW, "openai-chat", MODEL, "", False, "another process")
+        with connection.cursor() as cursor:
+            placed = ledger.place_hold(cursor, [ledger.Bid(key.id, key.provider, MODEL, nano)], attempt)
+        return placed.hold.usage_id
+
+    def release(self, usage_id):
+        with connection.cursor() as cursor:
+            ledger.finish(cursor, usage_id, ledger.Outcome(state="RELEASED", at=NOW, sent=False))
+
+
+class TestSealed:
+    def is_sealed(self, client, key):
+        before = bytes(key.secret)
+        is_refused(ask(client), 503, "sealed", "The ")
+        assert bytes(fresh(key).secret) == before
+        assert (only_row().state, fresh(key).total_requests) == ("RELEASED", 0)
+
+    def test_another_key_opens_nothing_and_overwrites_nothing(self, client, settings):
+        key = make_key()
+        settings.REFACTAI_ENCRYPTION_KEYS = ["another key altogether, long enough"]
+        self.is_sealed(client, key)
+
+    def test_a_lost_key_is_not_made_anew(self, client, settings, tmp_path):
+        key = make_key()
+        settings.DATA_DIR = tmp_path
+        self.is_sealed(client, key)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_key_file_that_cannot_be_read(self, client, settings, tmp_path):
+        key = make_key()
+        (tmp_path / "encryption.key").mkdir()
+        settings.DATA_DIR = tmp_path
+        self.is_sealed(client, key)
+
+    def test_it_serves_again_with_the_key(self, client, provider, settings):
+        make_key()
+        settings.REFACTAI_ENCRYPTION_KEYS = ["another key altogether, long enough"]
+        ask(client)
+        settings.REFACTAI_ENCRYPTION_KEYS = []
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+class TestDatabase:
+    @pytest.fixture
+    def impatient(self, monkeypatch):
+        if connection.vendor != "sqlite":
+            pytest.skip("SQLite's own lock")
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
+        monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.5)
+        monkeypatch.setattr(writer, "_current", None)  # a new connection, which has this timeout
+
+    @pytest.fixture
+    def other(self):
+        other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, check_same_thread=False)
+        yield other
+        other.close()
+
+    def test_nothing_is_sent_while_it_cannot_be_written(self, client, provider, impatient, other):
+        make_key()
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):  # the second one: the token's last use needs no note any more
+            answer = ask(client)
+            is_refused(answer, 503, "database_unavailable", "The database cannot be written now")
+            assert answer["Retry-After"] == "10"
+            other.execute("ROLLBACK")
+            AccessToken.objects.update(last_used_at=NOW)
+            other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+        assert len(provider.calls) == 0 and not rows()
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+
+    def test_an_answer_is_given_and_recorded_as_soon_as_that_is_possible(self, client, provider, impatient, other):
+        make_key()
+
+        def lock(request):
+            other.execute("BEGIN IMMEDIATE")
+            return 200, {"Content-Type": "application/json"}, json.dumps(completion())
+
+        provider.add_callback("POST", OPENROUTER, lock)
+        answer = ask(client)
+        assert answer.status_code == 200 and answer.json() == completion()
+        assert only_row().state == "HELD"
+        other.execute("ROLLBACK")
+        deadline, pause = time.monotonic() + 10, threading.Event()
+        while only_row().state == "HELD":
+            assert time.monotonic() < deadline
+            pause.wait(0.02)
+        assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+
+
+class TestUpstream:
+    def test_the_providers_failure_is_told_without_secrets(self, client, provider, pauses):
+        secret = new_secret()
+        make_key(secret=secret)
+        provider.post(OPENROUTER, json={"error": {"message": f"cannot serve {secret} of user_2abcDEF", "code": 500}}, status=500)
+        answer = ask(client)
+        message = is_refused(answer, 502, "upstream_error", "cannot serve *** of ***")
+        assert "(after 2 attempts)" in message and answer["X-LLM-Attempts"] == "2"
+        assert error_of(answer)["type"] == "api_error"
+
+    def test_the_clients_own_mistake_is_handed_back_without_secrets(self, client, provider):
+        secret = new_secret()
+        make_key(secret=secret)
+        provider.post(OPENROUTER, json={"error": {"message": f"{secret} may not", "code": 400}}, status=400)
+        answer = ask(client)
+        assert answer.json() == {"error": {"message": "*** may not", "code": 400}}
+
+
+# --- nothing that anybody sends is a 500 ------------------------------------------------------------------------------
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_JSON = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12
+)
+_PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image_url", "input_audio", "file", "video_url"]) | _JSON},
+    optional={"text": _JSON, "image_url": _JSON, "input_audio": _JSON, "file": _JSON, "cache_control": _JSON},
+)
+_MESSAGE = st.fixed_dictionaries({}, optional={"role": _JSON, "content": st.lists(_PART, max_size=3) | _JSON})
+_BODY = st.fixed_dictionaries(
+    {"messages": st.lists(_MESSAGE, min_size=1, max_size=3) | _JSON},
+    optional={
+        "model": st.sampled_from([MODEL, "gpt-6.1-terra", "auto", "claude-sonnet-4-5"]) | _JSON,
+        "max_tokens": st.integers(1, 100) | _JSON,
+        "n": st.integers(1, 3) | _JSON,
+        "stream": st.booleans() | _JSON,
+        "stream_options": st.none() | _JSON,
+        "tools": _JSON,
+        "plugins": _JSON,
+        "models": _JSON,
+        "prediction": _JSON,
+        "service_tier": _JSON,
+        "speed": st.just("fast") | _JSON,
+        "web_search_options": _JSON,
+        "metadata": _JSON,
+    },
+)
+_QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+class TestAnyBody:
+    def never_a_500(self, client, monkeypatch, raw, reply):
+        monkeypatch.setattr("llmkeys.upstream.send_chat", lambda *a, **k: Pieces(reply))
+        monkeypatch.setattr("llmkeys.catalogue.models_of", lambda key_id: ())
+        with transaction.atomic():
+            answer = client.post(PATH, raw)
+            if answer.streaming:
+                b"".join(answer.streaming_content)
+            assert answer.status_code in (200, 400, 404, 429, 502)
+            if answer.status_code != 200:
+                error_of(answer)
+            books_balance()
+            transaction.set_rollback(True)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=_QUIET, derandomize=True)
+    @given(body=_BODY)
+    def test_it_never_gives_a_500(self, client, monkeypatch, body):
+        if not ApiKey.objects.exists():
+            make_key(), make_key(provider="openai"), make_key(provider="anthropic")
+        reply = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\ndata: [DONE]\n\n'
+        if body.get("stream") is not True:
+            reply = json.dumps(completion()).encode()
+        self.never_a_500(client, monkeypatch, json.dumps(body), reply)
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=_QUIET, derandomize=True)
+    @given(reply=_JSON, streamed=st.booleans(), usage_told=_JSON, error=_JSON)
+    def test_no_answer_of_a_provider_gives_one_either(self, client, monkeypatch, reply, streamed, usage_told, error):
+        if not ApiKey.objects.exists():
+            make_key()
+        monkeypatch.setattr("llmkeys.relay.turns.time.sleep", lambda seconds: None)
+        for body in (reply, {"usage": usage_told, "choices": reply}, {"error": error, "usage": usage_told}):
+            raw = json.dumps(body).encode()
+            if streamed:
+                raw = b"data: " + raw + b"\n\ndata: [DONE]\n\n"
+            self.never_a_500(client, monkeypatch, json.dumps(chat(stream=streamed, messages=[{"role": "user"}])), raw)

@@ -1,0 +1,204 @@
+"""/admin/llmkeys/apikey/."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import responses
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from llmkeys import vault
+from llmkeys.models import ApiKey, Cooling
+from llmkeys.money import NANO
+from tests.helpers import NOW, make_key, make_usage, new_secret
+
+pytestmark = pytest.mark.django_db
+LIST = "/admin/llmkeys/apikey/"
+NO_EXPIRY = {"expires_at_0": "", "expires_at_1": ""}
+
+
+def change_fields(key: ApiKey, **fields: str) -> dict[str, str]:
+    return {
+        "name": key.name, "description": "", "daily_limit": "10", "monthly_limit": "100", "total_limit": "1000",
+        "priority_": "100", "billing_group": "", "workspace_id": "", "api_key": "", **NO_EXPIRY, **fields,
+    }  # fmt: skip
+
+
+def act(client, action: str, *keys: ApiKey, **more: str) -> str:
+    data = {"action": action, "_selected_action": [key.pk for key in keys], **more}
+    return client.post(LIST, data, follow=True).content.decode()
+
+
+def names(page: str, *keys: ApiKey) -> list[str]:
+    return [key.name for key in keys if f"/{key.pk}/change/" in page]
+
+
+class TestAdd:
+    def test_it_stores_a_key_through_the_service(self, operator):
+        secret = new_secret("openai")
+        data = {
+            "provider_": "openai",
+            "name": "Fresh",
+            "api_key": secret,
+            "daily_limit": "2.5",
+            "priority_": "3",
+            **NO_EXPIRY,
+        }
+        answer = operator.post(f"{LIST}add/", data, follow=True)
+        assert answer.redirect_chain, answer.context["errors"]
+        key = ApiKey.objects.get()
+        assert vault.open_secret(key) == secret
+        assert (key.daily_limit_nano, key.monthly_limit_nano) == (5 * NANO // 2, 100 * NANO)
+        assert key.is_default and key.events.get(kind="added").actor == "admin"
+        assert secret not in answer.content.decode()
+
+    def test_it_shows_what_the_service_refuses_beside_the_field(self, operator):
+        secret = new_secret()
+        make_key(name="Older", secret=secret)
+        data = {
+            "provider_": "openrouter",
+            "name": "Fresh",
+            "api_key": secret,
+            "daily_limit": "-1",
+            "priority_": "3",
+            **NO_EXPIRY,
+        }
+        page = operator.post(f"{LIST}add/", data).content.decode()
+        assert "Must not be negative" in page and secret not in page
+        page = operator.post(f"{LIST}add/", {**data, "daily_limit": "1"}).content.decode()
+        assert "already stored as “Older”" in page and secret not in page
+        assert ApiKey.objects.count() == 1
+
+
+class TestChange:
+    def test_it_shows_facts_and_never_a_secret(self, operator):
+        secret = new_secret()
+        key = make_key(secret=secret, daily_limit_nano=NANO // 4)
+        page = operator.get(f"{LIST}{key.pk}/change/").content.decode()
+        assert key.masked_secret in page and 'value="0.25"' in page
+        assert secret not in page and key.fingerprint not in page and "fingerprint" not in page.lower()
+
+    def test_it_changes_what_was_edited_and_leaves_the_secret(self, operator):
+        secret = new_secret()
+        key = make_key(secret=secret)
+        operator.post(f"{LIST}{key.pk}/change/", change_fields(key, name="Renamed", daily_limit="0.000000001"))
+        key.refresh_from_db()
+        assert (key.name, key.daily_limit_nano) == ("Renamed", 1)
+        assert vault.open_secret(key) == secret and key.events.get(kind="changed").actor == "admin"
+
+    def test_it_replaces_the_secret_and_clears_the_rejection(self, operator):
+        key, secret = make_key(rejected_at=NOW, last_error="Rejected."), new_secret()
+        operator.post(f"{LIST}{key.pk}/change/", change_fields(key, api_key=secret))
+        key.refresh_from_db()
+        assert vault.open_secret(key) == secret and key.rejected_at is None
+        assert secret not in str(list(LogEntry.objects.values()))
+
+    def test_it_leaves_an_expiry_alone_that_was_not_edited(self, operator):
+        past = NOW.replace(microsecond=123456) - timedelta(days=400)
+        key = make_key(expires_at=past)
+        fields = change_fields(key, name="Renamed", expires_at_0=f"{past:%Y-%m-%d}", expires_at_1=f"{past:%H:%M:%S}")
+        operator.post(f"{LIST}{key.pk}/change/", fields)
+        key.refresh_from_db()
+        assert (key.name, key.expires_at) == ("Renamed", past)
+
+    def test_it_takes_no_secret_for_a_key_of_the_environment(self, operator):
+        key = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
+        assert 'name="api_key"' not in operator.get(f"{LIST}{key.pk}/change/").content.decode()
+
+    def test_it_shows_facts_alone_to_those_who_may_only_look(self, with_rights):
+        key = make_key(name="Production")
+        page = with_rights("view_apikey", is_staff=True).get(f"{LIST}{key.pk}/change/").content.decode()
+        assert key.masked_secret in page and 'name="name"' not in page and 'name="_save"' not in page
+
+
+class TestDelete:
+    def test_it_wipes_the_secret_and_keeps_the_history(self, operator):
+        key = make_key()
+        make_usage(key)
+        assert "its secret. Its usage stays" in operator.get(f"{LIST}{key.pk}/delete/").content.decode()
+        operator.post(f"{LIST}{key.pk}/delete/", {"post": "yes"})
+        key.refresh_from_db()
+        assert key.deleted_at and bytes(key.secret) == b"" and key.fingerprint is None and key.usage.count() == 1
+        assert f"/{key.pk}/change/" not in operator.get(LIST).content.decode()
+
+    def test_it_deletes_several_at_once(self, operator):
+        keys = [make_key(), make_key()]
+        act(operator, "delete_selected", *keys, post="yes")
+        assert not ApiKey.objects.stored().exists() and ApiKey.objects.count() == 2
+
+    def test_it_protects_keys_of_the_environment(self, operator):
+        key = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
+        assert operator.post(f"{LIST}{key.pk}/delete/", {"post": "yes"}).status_code == 403
+        act(operator, "delete_selected", key, post="yes")
+        assert ApiKey.objects.stored().count() == 1
+
+
+class TestList:
+    def test_it_filters_in_the_operators_words(self, operator):
+        good = make_key(name="good")
+        spent = make_key(name="spent", spent_day_nano=10 * NANO, day="2999-01-01")
+        expired = make_key(name="expired", expires_at=NOW - timedelta(days=900))
+        rejected, off = make_key(name="rejected", rejected_at=NOW), make_key(name="off", enabled=False)
+        rests, partly = make_key(name="rests", billing_group="team"), make_key(name="partly")
+        far = NOW + timedelta(days=9000)
+        Cooling.objects.create(scope="group:openrouter:team", kind="exhausted", until=far)
+        Cooling.objects.create(scope=f"key:{partly.pk}", model="gpt-5", kind="rate_limited", until=far)
+        Cooling.objects.create(scope="group:openrouter:", kind="exhausted", until=far)
+        every = (good, spent, expired, rejected, off, rests, partly)
+        found = {
+            state: names(operator.get(f"{LIST}?state={state}").content.decode(), *every)
+            for state in ("available", "cooling", "over", "expired", "rejected", "off")
+        }
+        assert found == {
+            "available": ["good", "partly"], "cooling": ["rests", "partly"], "over": ["spent"], "expired": ["expired"],
+            "rejected": ["rejected"], "off": ["off"],
+        }  # fmt: skip
+
+    def test_it_writes_names_and_errors_as_text(self, operator):
+        make_key(name="<img src=x>", last_error='"><script>alert(1)</script>')
+        page = operator.get(LIST).content.decode()
+        assert "<img src=x" not in page and "<script>alert" not in page
+
+    def test_it_asks_the_database_as_often_for_fifty_keys_as_for_two(self, operator):
+        make_key(), make_key()
+        with CaptureQueriesContext(connection) as few:
+            operator.get(LIST)
+        for _ in range(48):
+            make_key()
+        with CaptureQueriesContext(connection) as many:
+            operator.get(LIST)
+        assert len(many) == len(few) <= 12
+
+
+class TestActions:
+    def test_it_switches_keys_off_and_on(self, operator):
+        keys = [make_key(), make_key()]
+        assert "Disabled 2 keys." in act(operator, "disable", *keys)
+        assert not ApiKey.objects.filter(enabled=True).exists()
+        assert "Enabled 1 key." in act(operator, "enable", keys[0])
+        assert LogEntry.objects.count() == 3
+
+    def test_it_makes_one_key_the_default(self, operator):
+        first, second = make_key(), make_key()
+        assert "choose one" in act(operator, "make_default", first, second)
+        act(operator, "make_default", second)
+        assert ApiKey.objects.get(is_default=True) == second
+
+    def test_it_tells_what_a_service_refuses(self, operator):
+        make_key()
+        assert "Move its expiry date first." in act(
+            operator, "make_default", make_key(expires_at=NOW - timedelta(days=900))
+        )
+
+    def test_it_tests_keys(self, operator, provider):
+        provider.add(responses.GET, "https://openrouter.ai/api/v1/key", json={"data": {"usage": 0, "limit": None}})
+        assert "Key tested successfully" in act(operator, "test", make_key())
+
+    def test_it_offers_no_action_to_those_who_may_only_look(self, with_rights):
+        key = make_key()
+        client = with_rights("view_apikey", is_staff=True)
+        act(client, "disable", key)
+        assert ApiKey.objects.get().enabled

@@ -1,0 +1,257 @@
+"""GET /llm-settings."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+import responses
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from llmkeys.crypto import MasterKey
+from llmkeys.models import ApiKey, Cooling
+from llmkeys.money import NANO
+from tests.helpers import NOW, make_key, make_usage, new_secret
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _present(frozen):
+    """Every page of this file is asked for at `NOW`."""
+
+
+def page_of(client, query: str = "") -> str:
+    answer = client.get(f"/llm-settings{query}")
+    assert answer.status_code == 200
+    return re.sub(r"\s+", " ", answer.content.decode())
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def card_of(page: str, key: ApiKey) -> str:
+    start = page.index(f'id="{key.id}"')
+    return page[start : page.index("</article>", start)]
+
+
+class TestRights:
+    def test_it_needs_the_right_to_see_keys(self, with_rights):
+        answer = with_rights().get("/llm-settings")
+        assert answer.status_code == 403
+        assert "An administrator can grant it" in answer.content.decode()
+
+    def test_it_offers_only_what_the_user_may_do(self, with_rights):
+        key = make_key()
+        page = page_of(with_rights("view_apikey"))
+        assert "Add API Key" not in page
+        assert not re.search(r"/keys/key-[^/]+/(test|toggle|default|delete)", card_of(page, key))
+        page = page_of(with_rights("view_apikey", "change_apikey"))
+        assert f"/keys/{key.id}/test" in page and f"/keys/{key.id}/delete" not in page
+        assert "/admin/" not in page
+
+    def test_it_takes_no_post(self, operator):
+        assert operator.post("/llm-settings").status_code == 405
+
+
+class TestEmpty:
+    def test_it_leads_to_the_first_key_and_shows_how_a_program_gets_here(self, operator):
+        page = page_of(operator)
+        assert 'href="/llm-settings/keys/add"' in page and "Add API Key" in page
+        assert "http://testserver/v1" in page and "rfk_" in page
+        assert all(words in page for words in ("Total Cost", "Daily Budget", "Monthly Budget", "Total Requests"))
+        assert "No key can serve" not in page
+
+
+class TestFigures:
+    def test_it_shows_the_four_cards_with_their_figures(self, operator):
+        make_key(
+            spent_day_nano=NANO * 5 // 2, spent_month_nano=NANO * 63 // 4, spent_total_nano=NANO * 63 // 4,
+            held_nano=NANO // 2, total_requests=1142, successful_requests=1138, failed_requests=4,
+        )  # fmt: skip
+        text = text_of(page_of(operator))
+        assert "Total Cost $15.75 of $1,000" in text
+        assert "Daily Budget 25 % $2.50 of $10.00" in text
+        assert "Monthly Budget 15.8 % $15.75 of $100.00" in text
+        assert "Total Requests 1,142 99.6 % succeeded" in text
+        assert "Resets at 00:00 UTC , in 3 h 30 min" in text
+        assert "Resets at 1 December , in 7 days" in text
+        assert "$0.50 held" in text
+
+    def test_it_says_what_was_spent_outside_the_limits(self, operator):
+        make_key(spent_day_nano=NANO)
+        make_key(spent_day_nano=2 * NANO, daily_limit_nano=0)
+        assert "and $2.00 by keys outside these limits" in text_of(page_of(operator))
+
+    def test_it_shows_amounts_instead_of_shares_where_no_key_has_a_limit(self, operator):
+        make_key(spent_day_nano=NANO, daily_limit_nano=0, monthly_limit_nano=0, total_limit_nano=0)
+        assert "Daily Budget $1.00 today, no limit" in text_of(page_of(operator))
+
+
+class TestServing:
+    def test_it_tells_who_serves_and_who_is_next(self, operator):
+        first, second = make_key(name="Alpha", held_nano=NANO), make_key(name="Beta")
+        spent = make_key(name="Gamma", spent_day_nano=10 * NANO)
+        off = make_key(name="Delta", enabled=False)
+        text = text_of(page_of(operator))
+        assert "Serving now Alpha $9.00 left today" in text
+        assert "Next Beta $10.00 left today" in text
+        assert "Passed over Gamma Daily budget spent" in text
+        assert "Out of service Delta Switched off by a person" in text
+        assert {first.id, second.id, spent.id, off.id} <= set(
+            re.findall(r'article class="[^"]*" id="([^"]+)"', page_of(operator))
+        )
+
+    def test_it_warns_when_no_key_can_serve(self, operator):
+        make_key(enabled=False)
+        make_key(rejected_at=NOW)
+        page = page_of(operator)
+        assert "No key can serve right now." in page and "1 switched off, 1 rejected" in page
+        assert "favicon-alert" in page and "<title>No key can serve" in page
+
+    def test_it_tells_a_missing_model_from_a_missing_key(self, operator, settings, provider):
+        provider.add(responses.GET, re.compile("https://api.anthropic.com/v1/models.*"), json={"data": []})
+        settings.PRIMARY_MODEL, settings.FALLBACK_MODELS = "gpt-5", []
+        make_key(provider="anthropic", spent_day_nano=0)
+        page = page_of(operator)
+        assert "No stored key can serve the primary model" in page and "gpt-5" in page
+
+    def test_it_says_when_the_secrets_are_sealed(self, operator, settings):
+        settings.REFACTAI_ENCRYPTION_KEYS = [MasterKey("the first master key").text]
+        make_key()
+        settings.REFACTAI_ENCRYPTION_KEYS = [MasterKey("another master key").text]
+        assert "Sealed: nothing can be sent." in page_of(operator)
+
+
+class TestCards:
+    def test_it_shows_a_key_with_its_budgets_and_figures(self, operator):
+        key = make_key(
+            name="Production", secret="sk-or-v1-12345678" + "e" * 40 + "abcd", spent_day_nano=NANO * 382 // 100,
+            held_nano=NANO * 94 // 100, total_requests=9412, successful_requests=9308, failed_requests=104,
+            last_used_at=NOW - timedelta(minutes=35), expires_at=NOW + timedelta(days=28, hours=1),
+        )  # fmt: skip
+        make_usage(key, state="HELD", success=None, cost_nano=0, cost_source="", lease_until=NOW + timedelta(minutes=1))
+        card = card_of(page_of(operator), key)
+        text = text_of(card)
+        assert "sk-or-v1-12345678...abcd" in text
+        assert "ACTIVE" in text and "Default" in text and "OpenRouter" in text
+        assert "$3.82 of $10.00" in text and "of $100.00" in text and "of $1,000" in text
+        assert "$0.94 held by 1 open request" in text
+        assert "Requests 9,412 Succeeded 98.9 % Last used 35 min ago Expires in 28 days" in text
+        assert 'title="2026-11-23 19:55:00 UTC">35 min ago</time>' in card
+        assert 'class="spent" width="38.20%"' in card and 'x="38.20%" width="9.40%"' in card
+        assert 'aria-label="Day budget: $3.82 spent, $0.94 held, of $10.00"' in card
+
+    @pytest.mark.parametrize(
+        ("columns", "status", "words"),
+        [
+            ({"enabled": False}, "DISABLED", "Switched off by a person."),
+            ({"rejected_at": NOW, "last_error": "User not found."}, "DISABLED", "User not found. Create a new key"),
+            ({"expires_at": NOW - timedelta(days=1)}, "EXPIRED", "Expired at 20:30 UTC"),
+            (
+                {"spent_day_nano": 10 * NANO},
+                "LIMIT_REACHED",
+                "Daily budget spent. $10.00 of $10.00. Serves again at 00:00 UTC",
+            ),
+            ({"spent_month_nano": 100 * NANO}, "LIMIT_REACHED", "Serves again at 1 December"),
+            ({"spent_total_nano": 1000 * NANO}, "LIMIT_REACHED", "when its limit is raised"),
+            (
+                {
+                    "refused_window": "day",
+                    "refused_day": NOW.date(),
+                    "refused_need_nano": NANO,
+                    "refused_room_nano": NANO // 5,
+                },
+                "LIMIT_REACHED",
+                "The last request needed up to $1.00; $0.20 was left. Serves again at 00:00 UTC",
+            ),
+            ({"last_error": "No access from this address."}, "ACTIVE", "No access from this address."),
+        ],
+    )
+    def test_it_says_what_is_the_matter_and_what_to_do(self, operator, columns, status, words):
+        make_key()
+        key = make_key(**columns)
+        text = text_of(card_of(page_of(operator), key))
+        assert status in text
+        assert words in re.sub(r" ([.,])", r"\1", text)
+
+    def test_it_tells_a_key_that_rests_for_one_model_from_one_that_is_exhausted(self, operator):
+        one, group = make_key(), make_key(billing_group="team")
+        Cooling.objects.create(
+            scope=f"key:{one.id}",
+            model="gpt-5",
+            kind="rate_limited",
+            until=NOW + timedelta(hours=1),
+            reason="Slow down",
+        )
+        Cooling.objects.create(
+            scope="group:openrouter:team", kind="exhausted", until=NOW + timedelta(days=3), reason="No credit left."
+        )
+        Cooling.objects.create(
+            scope=f"key:{group.id}", model="gpt-5", kind="rate_limited", until=NOW - timedelta(hours=1)
+        )
+        page = page_of(operator)
+        assert "Cooling for gpt-5." in page and "Other models are served." in page and "“Slow down.”" in page
+        card = card_of(page, group)
+        assert "Exhausted at OpenRouter, for every model." in card and "“No credit left.”" in card
+        assert ">Cooling</span>" in card and "ACTIVE" in card
+
+    def test_it_does_not_offer_to_delete_a_key_of_the_environment(self, operator):
+        key = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
+        card = card_of(page_of(operator), key)
+        assert "from OPENROUTER_API_KEY" in card and "/delete" not in card
+
+    def test_it_never_rounds_a_small_amount_to_nothing(self, operator):
+        key = make_key(spent_day_nano=123_456)
+        assert "$0.00012" in card_of(page_of(operator), key)
+
+    def test_it_shows_the_keys_that_are_asked_for(self, operator):
+        good, bad = make_key(), make_key(rejected_at=NOW)
+        assert good.id not in re.findall(r'article class="[^"]*" id="([^"]+)"', page_of(operator, "?show=attention"))
+        assert bad.id not in re.findall(r'article class="[^"]*" id="([^"]+)"', page_of(operator, "?show=available"))
+        assert "<title>1 key needs attention" in page_of(operator)
+
+
+class TestSafety:
+    def test_it_never_shows_a_secret_or_a_fingerprint(self, operator):
+        secret = new_secret()
+        key = make_key(secret=secret)
+        page = page_of(operator)
+        assert secret not in page and key.fingerprint not in page and secret[20:40] not in page
+
+    def test_it_writes_names_as_text(self, operator):
+        payload = "<script>alert(1)</script>\"'<img src=x onerror=alert(1)>"
+        key = make_key(name=payload, description=payload, last_error=payload)
+        for address in ("/llm-settings", f"/llm-settings/keys/{key.id}/delete"):
+            page = operator.get(address).content.decode()
+            assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
+
+    def test_it_leaves_out_deleted_keys_but_not_their_cost(self, operator):
+        make_key()
+        gone = make_key(
+            name="Gone for good", spent_total_nano=7 * NANO, fingerprint=None, enabled=False, deleted_at=NOW
+        )
+        page = page_of(operator)
+        assert gone.name not in page and "$7.00" in page
+
+    def test_it_asks_the_database_as_often_for_fifty_keys_as_for_two(self, operator, frozen):
+        make_key(), make_key()
+        page_of(operator)  # from here on the aliases are remembered
+        with CaptureQueriesContext(connection) as few:
+            page_of(operator)
+        for _ in range(48):
+            frozen.shift(timedelta(milliseconds=1))  # an id is made of the millisecond and a few random digits
+            make_key()
+        with CaptureQueriesContext(connection) as many:
+            page_of(operator)
+        assert len(many) == len(few) <= 12, [query["sql"][:100] for query in many.captured_queries]
+
+    def test_it_needs_no_script_and_no_inline_style(self, operator):
+        make_key()
+        for address in ("/llm-settings", "/llm-settings/keys/add", "/login"):
+            page = operator.get(address).content.decode()
+            assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|javascript:", page)
+            assert page.count("<h1") == 1 and '<html lang="en">' in page

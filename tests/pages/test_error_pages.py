@@ -1,0 +1,52 @@
+"""The pages that only say something, and what holds for every template and style sheet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.template.loader import get_template
+from django.test import RequestFactory
+from django.views.defaults import server_error
+
+TEMPLATES = sorted((Path(settings.BASE_DIR) / "templates").rglob("*.html"))
+STYLES = sorted((Path(settings.BASE_DIR) / "static").rglob("*.css"))
+
+
+@pytest.mark.django_db
+def test_it_answers_an_unknown_address_in_our_look(client):
+    answer = client.get("/nothing/here")
+    assert answer.status_code == 404
+    assert "There is no such page" in answer.content.decode() and "components.css" in answer.content.decode()
+
+
+def test_it_renders_the_page_of_a_failure_without_context_and_database():
+    answer = server_error(RequestFactory().get("/"))
+    assert answer.status_code == 500
+    assert "Something went wrong here" in answer.content.decode() and "tokens.css" in answer.content.decode()
+
+
+@pytest.mark.parametrize("name", ["400.html", "403.html", "404.html", "500.html", "403_csrf.html", "locked_out.html"])
+def test_it_renders_without_context(name):
+    page = get_template(name).render()
+    assert page.count("<h1") == 1 and "RefactAI" in page
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["favicon.svg", "favicon-alert.svg"])
+def test_it_has_an_icon(client, name):
+    assert (Path(settings.BASE_DIR) / "static/img" / name).is_file()
+    assert client.get("/favicon.ico").headers["Location"] == "/static/img/favicon.svg"
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_it_has_nothing_that_the_policy_forbids(template):
+    text = template.read_text()
+    assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|\|safe|https?://", text)
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda path: path.name)
+def test_it_loads_nothing_from_elsewhere(style):
+    assert not re.search(r"url\(|@import|https?://", style.read_text())

@@ -1,0 +1,68 @@
+"""How amounts, shares and instants look."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from llmkeys.money import NANO
+from llmkeys.templatetags.llmkeys_format import moment, percent, relative, span, usd, usd_short
+from tests.helpers import NOW
+
+
+@pytest.mark.parametrize(
+    ("nano", "shown"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000000001"),
+        (123_456, "$0.00012"),
+        (9_994_000, "$0.0100"),
+        (10_000_000, "$0.01"),
+        (3_820_000_000, "$3.82"),
+        (1_481_130 * NANO, "$1,481,130.00"),
+        (-5 * NANO // 2, "-$2.50"),
+        (None, "–"),
+    ],
+)
+def test_it_shows_cents_and_of_less_two_digits(nano, shown):
+    assert usd(nano) == shown
+
+
+def test_it_shows_round_limits_short():
+    assert [usd_short(nano) for nano in (10 * NANO, 1000 * NANO, 1000 * NANO + NANO // 2)] == [
+        "$10.00",
+        "$1,000",
+        "$1,000.50",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0 %"), (0.01, "< 0.1 %"), (47.75, "47.8 %"), (99.99, "99.9 %"), (100, "100 %"), (123.4, "123.4 %")],
+)
+def test_it_never_rounds_a_share_to_all_or_nothing(value, shown):
+    assert percent(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("delta", "shown"),
+    [
+        (timedelta(seconds=4), "4 s"), (timedelta(minutes=35), "35 min"),
+        (timedelta(hours=9, minutes=54), "9 h 54 min"),
+        (timedelta(hours=2), "2 h"), (timedelta(days=1, hours=3), "1 day"), (timedelta(days=7), "7 days"),
+    ],
+)  # fmt: skip
+def test_it_shows_a_stretch_of_time(delta, shown):
+    assert span(delta) == shown
+
+
+def test_it_shows_instants_by_their_distance(frozen):
+    assert "2 h ago</time>" in relative(NOW - timedelta(hours=2, minutes=40))
+    assert "in 2 h 40 min</time>" in relative(NOW + timedelta(hours=2, minutes=40))
+    assert relative(None) == "never"
+    assert ">20:31 UTC<" in moment(NOW + timedelta(minutes=1))
+    assert ">30 November, 20:30 UTC<" in moment(NOW + timedelta(days=7))
+    assert ">1 December<" in moment(NOW.replace(month=12, day=1, hour=0, minute=0))
+    assert ">1 January 2027<" in moment(NOW.replace(year=2027, month=1, day=1, hour=0, minute=0))
+    assert 'title="2026-11-23 20:30:00 UTC"' in moment(NOW)

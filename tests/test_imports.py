@@ -1,0 +1,82 @@
+"""Imports point one way, and two doors stay single (design: principles 6 and 7)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "llmkeys"
+
+# Lower layers know nothing of higher ones; rooms of one layer that must not know each other have one name each.
+LAYERS = [
+    {"exceptions", "money", "windows", "crypto", "sse"},
+    {"providers", "bounds", "pricing", "sql"},
+    {"key_state", "models", "writer"},
+    {"vault", "upstream", "catalogue", "ledger", "admission", "leases", "costing", "audit"},
+    {"services"},
+    {"relay"},
+    {"schedules", "presentation", "health", "error_pages", "checks", "templatetags", "supervisor"},
+    {"gateway", "api", "dashboard", "admin", "tasks", "management"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+DOORS = LAYERS[-1]
+MODULES = [path for path in ROOT.rglob("*.py") if path.parts[len(ROOT.parts)] not in ("migrations", "simulator")]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the rooms of `llmkeys` that a module imports; what only type checkers see is no import."""
+    tree = ast.parse(path.read_text())
+    only_typed = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names = []
+    for node in ast.walk(tree):
+        if node in only_typed:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("llmkeys.")}
+
+
+def top_level_packages(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    froms = {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return froms | {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_it_imports_downwards_only(path):
+    room = room_of(path)
+    if room in ("__init__", "apps"):
+        return
+    assert room in LEVEL, f"{room} has no place among the layers"
+    upwards = {other for other in imported(path) if other != room and LEVEL[other] > LEVEL[room]}
+    assert not upwards, f"{room} must not know {upwards}"
+    if room in DOORS:
+        assert not (imported(path) & DOORS) - {room}, "the doors do not know each other"
+
+
+def test_one_room_alone_speaks_to_the_world():
+    users = {room_of(path) for path in MODULES if {"requests", "urllib3"} & top_level_packages(path)}
+    assert users == {"upstream"}
+
+
+def test_one_room_alone_opens_a_secret():
+    callers = {room_of(path) for path in MODULES if "open_secret(" in path.read_text()}
+    assert callers == {"vault", "upstream"}
+
+
+def test_the_pure_rooms_know_no_django():
+    pure = {"exceptions", "money", "windows", "crypto", "sse", "providers", "bounds", "pricing"}
+    assert not [path for path in MODULES if room_of(path) in pure and "django" in top_level_packages(path)]
