@@ -81,8 +81,10 @@ def _stamp_token(token_id: int, at: datetime) -> None:
     )
 
 
-def candidates(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
+def candidates(model: str, *, caller: Caller, at: datetime, ask: bool = True) -> list[Candidate]:
     """Return every stored key that can serve `model`, in serving order, with what stands in its way.
+
+    For a name that no rule knows, each provider is asked for its model list; not so without `ask`.
 
     Raises NoKeyAvailable where no key is stored, ModelNotAvailable where none can serve the model.
     """
@@ -101,7 +103,9 @@ def candidates(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
         )
     if not found:
         found = [
-            _candidate(row, model, caller, coolings, at) for row in rows if catalogue.lists_model(row[0], row[1], model)
+            _candidate(row, model, caller, coolings, at)
+            for row in rows
+            if catalogue.lists_model(row[0], row[1], model, ask=ask)
         ]
     if not found:
         raise ModelNotAvailable(

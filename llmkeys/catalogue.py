@@ -98,13 +98,16 @@ _lists: dict[str, _List] = {}
 _lists_lock = threading.Lock()
 
 
-def models_of(key_id: str) -> tuple[ListedModel, ...]:
+def models_of(key_id: str, *, ask: bool = True) -> tuple[ListedModel, ...]:
     """Return the model list that the key's provider gives it, at most ten minutes old.
 
-    An unreachable provider gives the list last read, or none; it is asked again after ten minutes.
+    An unreachable provider gives the list last read, or none; it is asked again after ten minutes. Without `ask` the
+    list last read must do: a page does not wait for a provider.
     """
     with _lists_lock:
         known = _lists.get(key_id)
+    if not ask:
+        return known.models if known else ()
     if known is not None and time.monotonic() - known.read_at < LISTS_SECONDS:
         return known.models
     models = _ask(key_id)
@@ -129,8 +132,8 @@ def _ask(key_id: str) -> tuple[ListedModel, ...] | None:
     return tuple(providers.get(key.provider).models_answer(answer.body))
 
 
-def lists_model(key_id: str, provider: str, model: str) -> bool:
+def lists_model(key_id: str, provider: str, model: str, *, ask: bool = True) -> bool:
     """Tell whether the key's own model list has `model`; asked only for names that no rule knows."""
     if not model or ("/" in model and provider == "openrouter"):
         return False
-    return any(listed.id == model for listed in models_of(key_id))
+    return any(listed.id == model for listed in models_of(key_id, ask=ask))

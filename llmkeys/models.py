@@ -17,9 +17,17 @@ from django.utils import timezone
 from llmkeys.key_state import ApiKeyQuerySet, KeyState
 
 
+_last_millisecond = 0
+
+
 def new_key_id() -> str:
-    """Return a public id such as `key-1795478400123-4821`: milliseconds and four random digits."""
-    return f"key-{time.time_ns() // 1_000_000}-{secrets.randbelow(9000) + 1000}"
+    """Return a public id such as `key-1795478400123-4821`: milliseconds and four random digits.
+
+    No two of one process share the milliseconds, so that an import of many keys at once meets no twin.
+    """
+    global _last_millisecond
+    _last_millisecond = max(time.time_ns() // 1_000_000, _last_millisecond + 1)
+    return f"key-{_last_millisecond}-{secrets.randbelow(9000) + 1000}"
 
 
 class ProviderName(models.TextChoices):

@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent / "llmkeys"
 
 # Lower layers know nothing of higher ones; rooms of one layer that must not know each other have one name each.
 LAYERS = [
-    {"exceptions", "money", "windows", "crypto", "sse"},
+    {"exceptions", "money", "windows", "crypto", "sse", "simulator"},
     {"providers", "bounds", "pricing", "sql"},
     {"key_state", "models", "writer"},
-    {"vault", "upstream", "catalogue", "ledger", "admission", "leases", "costing", "audit"},
+    {"presentation", "vault", "upstream", "catalogue", "ledger", "admission", "leases", "costing", "audit"},
     {"services"},
     {"relay"},
-    {"schedules", "presentation", "health", "error_pages", "checks", "templatetags", "supervisor"},
+    {"schedules", "health", "error_pages", "checks", "templatetags", "supervisor"},
     {"gateway", "api", "dashboard", "admin", "tasks", "management"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -247,3 +247,20 @@ def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, cap
 def rows_by_state(product: Product, key: str) -> Counter[str]:
     query = f"SELECT state, COUNT(*) FROM llmkeys_usagerecord WHERE key_id = '{key}' GROUP BY 1"
     return Counter(dict(rows(product, query)))
+
+
+# --- workers that cannot live -------------------------------------------------------------------------------------------
+
+NO_WORKER_LIVES = """
+django.setup()
+import os, granian.server.mp
+granian.server.mp._wsgi_call_wrap = lambda *_: os._exit(9)
+"""
+
+
+def test_it_gives_up_with_one_sentence_where_no_worker_can_start(data_dir):
+    """Replacing killed workers for ever is no reason to try for ever what never works."""
+    with Served(data_dir, "--no-scheduler", prelude=NO_WORKER_LIVES) as served:
+        assert served.process.wait(60) == 1
+        assert "The web server could not be started 3 times in a row; giving up." in served.log.read_text()
+        assert served.pids() == []
