@@ -53,10 +53,9 @@ class Server(MPServer):
         self._sso = self.listener
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
-        """Replace these workers; slower and slower, and then no more, where none of them lives."""
+        """Replace these workers; after ten deaths in a row soon after the start, tell `serve` by ending."""
         young = all(time.monotonic() - self.wrks[index].birth < YOUNG_SECONDS for index in workers)
         self.young_deaths = self.young_deaths + 1 if young else 0
-        time.sleep(0.1 * max(0, self.young_deaths - 1))
         super()._respawn_workers(workers, *arguments, **options)
         if self.young_deaths < YOUNG_DEATHS:
             self.respawned_wrks.clear()  # by these granian tells that a worker dies again and again

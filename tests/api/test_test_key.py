@@ -129,7 +129,7 @@ def test_no_connection_is_told_in_words(api, provider):
     provider.get(OPENROUTER, body=requests.exceptions.ConnectTimeout())
     answer = api.post(path(make_key()))
     assert answer.status_code == 200
-    assert answer.json() == {"success": False, "message": "openrouter.ai could not be reached in time."}
+    assert answer.json() == {"success": False, "message": "openrouter.ai could not be reached within 20 s."}
 
 
 def test_no_redirect_is_followed(api, provider):

@@ -10,7 +10,7 @@ import pytest
 from llmkeys.simulator.thread import SimulatorThread
 from tests.postgres import postgres_server, postgres_url
 
-__all__ = ["data_dir", "postgres_server", "postgres_url", "simulator"]
+__all__ = ["data_dir", "database", "postgres_server", "postgres_url", "simulator"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,3 +28,9 @@ def data_dir(tmp_path: Path) -> Path:
 def simulator() -> Iterator[SimulatorThread]:
     with SimulatorThread() as running:
         yield running
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment that chooses the database: both, one after the other."""
+    return {"DATABASE_URL": request.getfixturevalue("postgres_url")} if request.param == "postgres" else {}

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -81,15 +80,17 @@ class Program:
 class Product:
     """`manage.py serve` in a data directory, sent to the simulator, with one access token of scope `manage`."""
 
-    def __init__(self, data_dir: Path, simulator: SimulatorThread, *arguments: str, **more: str) -> None:
+    def __init__(
+        self, data_dir: Path, simulator: SimulatorThread, *arguments: str, prelude: str = "", **more: str
+    ) -> None:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
         self.data_dir, self.simulator = data_dir, simulator
         self.environment = urls | more
-        self.served = self._serve(*arguments)
+        self.served = self._serve(*arguments, prelude=prelude)
         self.token = ""
 
-    def _serve(self, *arguments: str) -> Served:
-        return Served(self.data_dir, *arguments, **self.environment)
+    def _serve(self, *arguments: str, prelude: str) -> Served:
+        return Served(self.data_dir, *arguments, prelude=prelude, **self.environment)
 
     def __enter__(self) -> Product:
         self.served.wait_until_up()
@@ -150,17 +151,24 @@ class Product:
 
 
 class Books:
-    """A connection of our own to the product's database, to read what it has written; SQLite is opened read-only."""
+    """A connection of our own to the product's database: to read what it has written, SQLite opened read-only."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, *, writable: bool = False) -> None:
+        self._database = database
         if database.startswith("postgres"):
             import psycopg
 
             self._connection: Any = psycopg.connect(database, autocommit=True)
         else:
+            file = f"file:{database}?mode={'rw' if writable else 'ro'}"
             self._connection = sqlite3.connect(
-                f"file:{database}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+                file, uri=True, isolation_level=None, check_same_thread=False, timeout=10
             )
+
+    def writing(self) -> Books:
+        """The same, for the few places where a test moves time by moving what is stored."""
+        self._connection.close()
+        return Books(self._database, writable=True)
 
     def __enter__(self) -> Books:
         return self
@@ -170,6 +178,10 @@ class Books:
 
     def rows(self, query: str) -> list[tuple]:
         return self._connection.execute(query).fetchall()
+
+    def change(self, statement: str) -> int:
+        """Run one statement and return how many rows it changed."""
+        return self._connection.execute(statement).rowcount
 
 
 _BUDGETS = """SELECT id, day, spent_day_nano, held_nano, daily_limit_nano FROM llmkeys_apikey
@@ -239,7 +251,3 @@ def run_together(count: int, work: Any) -> None:
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def wall_clock() -> float:
-    return time.time()

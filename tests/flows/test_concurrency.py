@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pytest
 
 from llmkeys.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
-from tests.flows.product import Product, Reply, Sampler, chat, percentile, run_together, wall_clock
+from tests.flows.product import Product, Reply, Sampler, chat, percentile, run_together
 
 PROGRAMS = 64
 ROOM_FOR = 100
@@ -45,9 +46,9 @@ class Tally:
 
 
 def ask(program: Any, tally: Tally) -> tuple[str, Reply]:
-    begin = wall_clock()
+    begin = time.time()
     reply = program.chat(BODY)
-    return tally.note(reply, begin, wall_clock()), reply
+    return tally.note(reply, begin, time.time()), reply
 
 
 def ask_until_told_the_limit(product: Product, tally: Tally) -> None:
@@ -74,10 +75,9 @@ def seconds_beside_the_provider(product: Product, tally: Tally) -> list[float]:
     return [end - instant(admitted[request]) - PROVIDER_MS / 1000 for request, _, end in tally.served]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def product(request: pytest.FixtureRequest, data_dir, simulator: SimulatorThread):
-    more = {"DATABASE_URL": request.getfixturevalue("postgres_url")} if request.param == "postgres" else {}
-    with Product(data_dir, simulator, "--workers", "2", **more) as running:
+@pytest.fixture
+def product(data_dir, simulator: SimulatorThread, database):
+    with Product(data_dir, simulator, "--workers", "2", **database) as running:
         yield running
 
 
@@ -122,10 +122,10 @@ def test_it_answers_64_programs_at_once_without_delay(product, capsys):
             for _turn in left:
                 assert ask(program, tally)[0] == "served"
 
-    begin = wall_clock()
+    begin = time.time()
     with Sampler(product) as sampler:
         run_together(PROGRAMS, work)
-    duration = wall_clock() - begin
+    duration = time.time() - begin
     seconds = [end - begin - PROVIDER_MS / 1000 for _, begin, end in tally.served]
     with capsys.disabled():
         report(f"\nroom for all, {ROOMY_REQUESTS / duration:.0f} requests/s", seconds)

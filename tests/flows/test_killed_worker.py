@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import random
 import signal
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -101,24 +101,17 @@ def rows(product: Product, query: str) -> list[tuple]:
 
 def end_all_leases(product: Product) -> int:
     """Move the ends of open leases into the past, so that the test need not wait a minute for them."""
-    with closing(sqlite3.connect(product.data_dir / "llmkeys.sqlite3", timeout=10)) as database, database:
-        past = "2020-01-01 00:00:00"
-        return database.execute(
-            "UPDATE llmkeys_usagerecord SET lease_until = ? WHERE state = 'HELD'", [past]
-        ).rowcount
+    with product.books.writing() as books:
+        return books.change("UPDATE llmkeys_usagerecord SET lease_until = '2020-01-01 00:00:00' WHERE state = 'HELD'")
 
 
 SETTLE = "from llmkeys import tasks; print(tasks.settle_lost_holds())"
 
 
 @pytest.fixture
-def product(data_dir, simulator: SimulatorThread):
-    with Product(data_dir, simulator, "--no-scheduler", "--workers", "2") as running:
+def product(data_dir, simulator: SimulatorThread, database):
+    with Product(data_dir, simulator, "--no-scheduler", "--workers", "2", **database) as running:
         yield running
-
-
-def longest_silence(moments: list[float]) -> float:
-    return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
 
 
 def test_it_keeps_the_books_right_through_fifty_kills(product, capsys):
@@ -137,7 +130,7 @@ def test_it_keeps_the_books_right_through_fifty_kills(product, capsys):
     restarts = product.served.log.read_text().count("starting it again")
     with capsys.disabled():
         print(f"\n{KILLS} kills in {seconds:.0f} s; what the programs saw: {dict(traffic.outcomes)}")
-        gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
         print(f"longest time without any answer {max(gaps):.2f} s, p99.9 {percentile(gaps, 0.999):.3f} s")
         print(f"{open_holds} holds left open, {settled} declared lost; the web server was restarted {restarts} times")
     assert_the_books_are_right(product, key)
@@ -161,16 +154,16 @@ def assert_the_books_are_right(product: Product, key: str) -> None:
     assert "The books are right" in product.command("audit")
 
 
-# --- one lease that really ends -----------------------------------------------------------------------------------------
+# --- one lease that really ends --------------------------------------------------------------------------------------
 
-SLOW = chat("[[prompt_tokens=100 completion_tokens=100 delay_ms=80000]]", max_tokens=200)
+SLOW = chat("[[prompt_tokens=100 completion_tokens=100 delay_ms=70000]]", max_tokens=200)
 QUICK = chat("[[prompt_tokens=100 completion_tokens=100]]", max_tokens=200)
 LEASE_SECONDS = 60
 
 
 @dataclass
 class SlowRequest:
-    """A request in flight for 80 s, which is longer than a lease."""
+    """A request in flight for 70 s, which is longer than a lease."""
 
     product: Product
     outcome: str = ""
@@ -191,7 +184,9 @@ class SlowRequest:
 
 def holders(product: Product) -> Counter[str]:
     """Open holds by the process that holds them."""
-    return Counter(dict(rows(product, "SELECT lease_owner, COUNT(*) FROM llmkeys_usagerecord WHERE state = 'HELD' GROUP BY 1")))
+    return Counter(
+        dict(rows(product, "SELECT lease_owner, COUNT(*) FROM llmkeys_usagerecord WHERE state = 'HELD' GROUP BY 1"))
+    )
 
 
 def start_in_both_workers(product: Product) -> list[SlowRequest]:
@@ -204,6 +199,7 @@ def start_in_both_workers(product: Product) -> list[SlowRequest]:
     return started
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, capsys):
     """No job runs: a request that lacks room settles them. The other process renews its own, and serves to the end."""
     hold, _ = product.probe(QUICK)
@@ -249,7 +245,7 @@ def rows_by_state(product: Product, key: str) -> Counter[str]:
     return Counter(dict(rows(product, query)))
 
 
-# --- workers that cannot live -------------------------------------------------------------------------------------------
+# --- workers that cannot live ----------------------------------------------------------------------------------------
 
 NO_WORKER_LIVES = """
 django.setup()

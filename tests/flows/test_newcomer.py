@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import openai
@@ -26,15 +25,16 @@ class EmptyHome(Product):
         home.mkdir()
         super().__init__(home / ".refactai/data", simulator, HOME=str(home), REFACTAI_DATA_DIR="", **more)
 
-    def _serve(self, *arguments: str) -> Served:
-        return _ServedFromHome(self.data_dir.parent.parent, *arguments, **self.environment)
+    def _serve(self, *arguments: str, prelude: str) -> Served:
+        return _ServedFromHome(self.data_dir.parent.parent, *arguments, prelude=prelude, **self.environment)
 
 
 class _ServedFromHome(Served):
     def pids(self) -> list[int]:
         """Its processes are known by their home: no variable names the data directory."""
         home = f"HOME={self.data_dir}".encode()
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if home in environment_of(pid)]
+        pids = (int(directory.name) for directory in Path("/proc").glob("[0-9]*"))
+        return [pid for pid in pids if home in environment_of(pid)]
 
 
 def environment_of(pid: int) -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -160,7 +159,7 @@ class Clock:
         self._shift += by.total_seconds()
         beside = self._file.with_suffix(".new")
         beside.write_text(f"{self._shift:+.3f}\n")
-        os.replace(beside, self._file)
+        beside.replace(self._file)
 
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self._shift)

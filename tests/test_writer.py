@@ -1,0 +1,251 @@
+"""Short write transactions in groups: each caller gets its own result or its own error, whatever the others do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+from llmkeys import ledger, writer
+from llmkeys.exceptions import RecordingUnavailable
+from llmkeys.models import KeyEvent
+from tests.helpers import NOW
+
+pytestmark = pytest.mark.django_db(transaction=True)  # the writer has a connection of its own
+
+
+def note(message: str) -> Callable[[Any], str]:
+    """Return a job that leaves an event and returns its message."""
+
+    def work(cursor):
+        ledger.add_event(cursor, "changed", None, message, NOW)
+        return message
+
+    return work
+
+
+def noted() -> set[str]:
+    return set(KeyEvent.objects.values_list("message", flat=True))
+
+
+class Caller(threading.Thread):
+    """One thread that has one job done and keeps what came of it."""
+
+    def __init__(self, work, **options):
+        super().__init__(daemon=True)
+        self.work, self.options = work, options
+        self.result = self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = writer.run(self.work, **self.options)
+        except Exception as error:
+            self.error = error
+
+    def finished(self) -> Caller:
+        self.join(10)
+        assert not self.is_alive()
+        return self
+
+
+class Gate:
+    """A job that waits inside its transaction until it is let go."""
+
+    def __init__(self, message: str = "gate"):
+        self.message, self.reached, self.open = message, threading.Event(), threading.Event()
+
+    def __call__(self, cursor):
+        self.reached.set()
+        assert self.open.wait(10)
+        return note(self.message)(cursor)
+
+
+def queued(count: int) -> None:
+    deadline, pause = time.monotonic() + 10, threading.Event()
+    while len(writer._writer()._queue) < count:
+        assert time.monotonic() < deadline
+        pause.wait(0.002)
+
+
+@pytest.fixture
+def own_writer(monkeypatch):
+    """A writer that no other thread of the process uses."""
+    monkeypatch.setattr(writer, "_current", None)
+
+
+@pytest.fixture
+def groups(own_writer, monkeypatch) -> list[int]:
+    """The sizes of the transactions, in order."""
+    sizes: list[int] = []
+    transact = writer.GroupWriter._transact
+
+    def counted(self, group):
+        sizes.append(len(group))
+        return transact(self, group)
+
+    monkeypatch.setattr(writer.GroupWriter, "_transact", counted)
+    return sizes
+
+
+def test_it_works():
+    assert writer.run(note("one")) == "one"
+    assert noted() == {"one"}
+
+
+def test_it_joins_an_open_transaction():
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        assert writer.run(note("one")) == "one"
+        raise ZeroDivisionError
+    assert noted() == set()
+
+
+def test_what_queues_up_is_committed_as_one_group(groups):
+    gate = Gate()
+    first = Caller(gate)
+    assert gate.reached.wait(10)
+    others = [Caller(note(f"n{number}")) for number in range(10)]
+    queued(10)
+    gate.open.set()
+    assert [caller.finished().result for caller in others] == [f"n{number}" for number in range(10)]
+    assert first.finished().result == "gate"
+    assert groups == [1, 10]
+    assert len(noted()) == 11
+
+
+def test_one_bad_job_fails_alone(groups):
+    def bad(cursor):
+        note("bad")(cursor)
+        raise ValueError("mine alone")
+
+    def refused(cursor):
+        note("refused")(cursor)
+        cursor.execute("UPDATE llmkeys_keyevent SET message = NULL")
+
+    gate = Gate()
+    first = Caller(gate)
+    assert gate.reached.wait(10)
+    jobs = [note("a"), bad, note("b"), refused, note("c")]
+    callers = []
+    for number, job in enumerate(jobs, 1):
+        callers.append(Caller(job))
+        queued(number)
+    gate.open.set()
+    first.finished()
+    outcomes = [caller.finished() for caller in callers]
+    assert [caller.result for caller in outcomes] == ["a", None, "b", None, "c"]
+    assert str(outcomes[1].error) == "mine alone" and isinstance(outcomes[3].error, IntegrityError)
+    assert noted() == {"gate", "a", "b", "c"}
+
+
+def test_who_waits_too_long_is_told_and_nothing_happens(own_writer, monkeypatch):
+    gate = Gate()
+    first = Caller(gate)
+    assert gate.reached.wait(10)
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.1)
+    late = Caller(note("late")).finished()
+    assert isinstance(late.error, RecordingUnavailable)
+    gate.open.set()
+    first.finished()
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"gate", "next"}
+
+
+def test_a_commit_that_came_too_late_is_undone(own_writer, monkeypatch):
+    """The job was in its group already when its caller gave up."""
+
+    def undo(cursor, result):
+        cursor.execute("DELETE FROM llmkeys_keyevent WHERE message = %s", [result])
+        note("undone")(cursor)
+
+    first_gate, second_gate = Gate("one"), Gate("two")
+    first = Caller(first_gate)
+    assert first_gate.reached.wait(10)
+    second = Caller(second_gate)
+    queued(1)
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.3)
+    late = Caller(note("late"), undo=undo)
+    queued(2)
+    first_gate.open.set()
+    assert second_gate.reached.wait(10)
+    assert isinstance(late.finished().error, RecordingUnavailable)
+    second_gate.open.set()
+    first.finished(), second.finished()
+    deadline, pause = time.monotonic() + 10, threading.Event()
+    while "undone" not in noted():
+        assert time.monotonic() < deadline
+        pause.wait(0.01)
+    assert noted() == {"one", "two", "undone"}
+
+
+def test_many_abandoned_jobs_do_not_stop_it(own_writer, monkeypatch):
+    """More than a group of them stand before the next one that somebody waits for."""
+    monkeypatch.setattr(writer, "GROUP_SIZE", 4)
+    gate = Gate()
+    first = Caller(gate)
+    assert gate.reached.wait(10)
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.1)
+    late = [Caller(note("late")) for _ in range(9)]
+    assert all(isinstance(caller.finished().error, RecordingUnavailable) for caller in late)
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 2.0)
+    following = Caller(note("following"))
+    queued(10)
+    gate.open.set()
+    first.finished()
+    assert following.finished().result == "following"
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"gate", "following", "next"}
+
+
+def test_it_works_again_after_the_connection_broke():
+    def broken(cursor):
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with pytest.raises(RecordingUnavailable, match="nothing is sent"):
+        writer.run(broken)
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"next"}
+
+
+def test_a_failed_job_leaves_nothing_open():
+    with pytest.raises(ZeroDivisionError):
+        writer.run(lambda cursor: (note("lost")(cursor), 1 / 0))
+    with transaction.atomic():  # nobody holds the database
+        assert noted() == set()
+        KeyEvent.objects.create(kind="changed", message="free")
+
+
+def test_many_threads_are_all_served():
+    def count(cursor):
+        cursor.execute("SELECT COUNT(*) FROM llmkeys_keyevent")
+        (before,) = cursor.fetchone()
+        note(str(before))(cursor)
+        return before
+
+    seen: list[int] = []
+    lock = threading.Lock()
+
+    def work():
+        for _ in range(10):
+            before = writer.run(count)
+            with lock:
+                seen.append(before)
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(seen) == list(range(200))
+    assert KeyEvent.objects.count() == 200
+
+
+def test_reads_that_decide_turn_into_the_same_error():
+    with pytest.raises(RecordingUnavailable), writer.recording_errors():
+        raise OperationalError("database is locked")
+    with connection.cursor() as cursor:  # closed above, opened anew
+        cursor.execute("SELECT 1")
