@@ -49,7 +49,7 @@ _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_v
 
 _COOLINGS = "SELECT scope, model, until FROM llmkeys_cooling"
 
-_TOKEN_ROW = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
+_ACCESS = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
    WHERE t.digest = %s AND t.revoked_at IS NULL AND u.is_active"""
 
@@ -59,7 +59,7 @@ def caller_of(token: str, at: datetime) -> Caller | None:
     if not token.startswith(TOKEN_PREFIX):
         return None
     with lean_cursor() as cursor:
-        cursor.execute(_TOKEN_ROW, [token_digest(token)])
+        cursor.execute(_ACCESS, [token_digest(token)])
         row = cursor.fetchone()
         if row is None or (row[4] is not None and as_instant(row[4]) <= at):
             return None
@@ -99,9 +99,10 @@ def candidates(model: str, *, caller: Caller, at: datetime, ask: bool = True) ->
     found = [_candidate(row, names[row[1]], caller, coolings, at) for row in rows if names.get(row[1])]
     if not rows:
         raise NoKeyAvailable(
-            "No API key available: none is stored. Add one on the dashboard (/llm-settings) or with `manage.py keys add`."
+            "No API key available: none is stored. Add one on the dashboard (/llm-settings) or with "
+            "`manage.py keys add`."
         )
-    if not found:
+    if not found and not any(provider.model_name(model) for provider in providers.PROVIDERS.values()):
         found = [
             _candidate(row, model, caller, coolings, at)
             for row in rows

@@ -1,4 +1,4 @@
-"""What the operator and the providers say of models: own prices, aliases, model lists. Cached for seconds or minutes."""
+"""What the operator and the providers say of models: prices, aliases, model lists. Cached for seconds or minutes."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Keyring:
             raise DecryptionFailed
         try:
             return key.cipher.decrypt(stored[9:_HEADER], stored[_HEADER:], row_id.encode()).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: cut short
             raise DecryptionFailed from None
 
     def fingerprint(self, plain: str, *, provider: str) -> str:

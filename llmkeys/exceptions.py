@@ -46,6 +46,17 @@ class RecordingUnavailable(LLMKeysError):
     """The database cannot record a request now, so nothing is sent."""
 
 
+class TooManyFailures(LLMKeysError):
+    """Too many wrong access tokens came from one address; `retry_seconds` until the next may be tried."""
+
+    def __init__(self, retry_seconds: int):
+        self.retry_seconds = retry_seconds
+        super().__init__(
+            f"Too many wrong access tokens came from this address. Try again in {retry_seconds} seconds; "
+            "a right token works at once."
+        )
+
+
 # --- why no key serves a request -----------------------------------------------------------------------------------
 
 

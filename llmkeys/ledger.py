@@ -105,7 +105,7 @@ class Placed:
     refusals: list[Refusal] = field(default_factory=list)
 
 
-# --- hold ------------------------------------------------------------------------------------------------------------
+# --- hold -----------------------------------------------------------------------------------------------------------
 
 _USABLE = """id = %s AND enabled AND rejected_at IS NULL AND NOT secret_missing AND deleted_at IS NULL
    AND (expires_at IS NULL OR expires_at > %s) AND day <= %s AND month <= %s"""
@@ -221,7 +221,7 @@ def _insert_usage(cursor: CursorWrapper, bid: Bid, attempt: Attempt, windows: Wi
     return cursor.fetchone()[0]
 
 
-# --- why there was no room ---------------------------------------------------------------------------------------------
+# --- why there was no room ------------------------------------------------------------------------------------------
 
 _FACTS = """SELECT enabled, rejected_at, secret_missing, deleted_at, expires_at, day, month, spent_day_nano,
    spent_month_nano, spent_total_nano, held_nano, daily_limit_nano, monthly_limit_nano, total_limit_nano
@@ -296,7 +296,7 @@ def _remember_refusal(cursor: CursorWrapper, refusal: Refusal, at: datetime) -> 
 _WORDS = {DAY: "daily", MONTH: "monthly", TOTAL: "total"}
 
 
-# --- the end of an attempt ---------------------------------------------------------------------------------------------
+# --- the end of an attempt ------------------------------------------------------------------------------------------
 
 _FINISH = """UPDATE llmkeys_usagerecord
    SET state = %s, finished_at = %s, success = %s, http_status = %s, error = %s, input_tokens = %s,
@@ -417,7 +417,7 @@ def _correct_daily(cursor: CursorWrapper, usage_id: int, amount: int) -> None:
     )
 
 
-# --- corrections -------------------------------------------------------------------------------------------------------
+# --- corrections ----------------------------------------------------------------------------------------------------
 
 
 def adjust(
@@ -496,7 +496,7 @@ def roll(cursor: CursorWrapper, key_id: str, windows: Windows) -> None:
     )
 
 
-# --- leases ------------------------------------------------------------------------------------------------------------
+# --- leases ---------------------------------------------------------------------------------------------------------
 
 
 def renew_leases(cursor: CursorWrapper, owner: str, at: datetime) -> int:
@@ -540,7 +540,7 @@ def settle_dead_leases(cursor: CursorWrapper, at: datetime, *, key_id: str | Non
     return len(dead)
 
 
-# --- small things ------------------------------------------------------------------------------------------------------
+# --- small things ---------------------------------------------------------------------------------------------------
 
 
 def add_event(

@@ -16,7 +16,6 @@ from django.utils import timezone
 
 from llmkeys.key_state import ApiKeyQuerySet, KeyState
 
-
 _last_millisecond = 0
 
 
@@ -179,6 +178,19 @@ class AccessToken(models.Model):
     def scopes(self) -> list[str]:
         given = {"gateway": self.scope_gateway, "read": self.scope_read, "manage": self.scope_manage}
         return [scope for scope, has in given.items() if has or self.scope_manage]
+
+
+class FailedAuthentication(models.Model):
+    """A wrong access token came from an address; kept for a minute, to slow down whoever guesses."""
+
+    address = models.CharField(max_length=45)
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["address", "at"], name="failedauthentication_recent")]
+
+    def __str__(self) -> str:
+        return f"{self.address} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
 class UsageRecord(models.Model):

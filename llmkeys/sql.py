@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 class LeanCursor:
-    """SQLite's own cursor behind the `%s` of Django: Django's wrapper costs some 12 µs a statement, ten times a request.
+    """SQLite's own cursor behind the `%s` of Django, whose wrapper costs some 12 µs a statement, ten times a request.
 
     No query log and no execute wrappers; errors are turned into Django's by `lean_cursor`.
     """

@@ -195,7 +195,7 @@ def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class _LeanAdapter(HTTPAdapter):
-    """`requests`' adapter without what a relay has no use for (0.1 ms a call): cookies, and parsing one address again."""
+    """`requests`' adapter without what a relay has no use for (0.1 ms a call): cookies, parsing an address again."""
 
     def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
         address = request.url.split("/", 3)[:3]

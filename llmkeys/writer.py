@@ -57,6 +57,7 @@ class _Job:
     gate: threading.Lock = field(default_factory=_closed_gate)
     leads: bool = False
     done: bool = False
+    waited_for: bool = True
     abandoned: bool = False
     result: Any = None
     error: BaseException | None = None
@@ -95,10 +96,16 @@ class GroupWriter:
         if not job.leads and not job.gate.acquire(timeout=PATIENCE_SECONDS):
             self._abandon(job)
         if job.leads:
-            self._lead()
+            self._lead(job)
         if job.error is not None:
             raise job.error
         return job.result
+
+    def close(self) -> None:
+        """Close the shared connection, unless a leader is using it."""
+        with self._mutex:
+            if not self._led:
+                self._connection.close()
 
     def _abandon(self, job: _Job) -> None:
         """Give up waiting. Raises RecordingUnavailable unless the result or the lead came at the last moment."""
@@ -108,42 +115,44 @@ class GroupWriter:
             job.abandoned = True
         raise RecordingUnavailable(UNAVAILABLE)
 
-    def _lead(self) -> None:
+    def _lead(self, own: _Job) -> None:
         """Commit one group, this thread's own job among it, and hand the lead on."""
         with self._mutex:
-            group = [self._queue.popleft() for _ in range(min(GROUP_SIZE, len(self._queue)))]
+            waiting = [job for job in self._queue if not job.abandoned and job is not own]
+            group = [own, *waiting[: GROUP_SIZE - 1]]
+            self._queue = deque(waiting[GROUP_SIZE - 1 :])
+        committed = False
         try:
             self._commit(group)
+            committed = True
         finally:
             with self._mutex:
                 for job in group:
                     job.done = True
+                    if not committed and job.error is None:  # this thread is being torn down
+                        job.error = RecordingUnavailable(UNAVAILABLE)
                 late = [job for job in group if job.abandoned and job.error is None and job.undo]
-                self._queue.extend(_Job(_undoing(job), None) for job in late)
+                self._queue.extend(_undoing(job) for job in late)
                 self._hand_on()
             for job in group:
                 _open(job)
 
     def _hand_on(self) -> None:
-        """Wake the next leader; jobs that nobody waits for any more need a leader as well."""
-        self._led = bool(self._queue)
-        if not self._queue:
-            return
-        following = next((job for job in self._queue if not job.abandoned and not job.done), None)
-        if following is None or (following.undo is None and following.work.__name__ == "undo"):
-            threading.Thread(target=self._lead, name="llmkeys-writer", daemon=True).start()
-            return
-        following.leads = True
-        _open(following)
+        """Wake the next leader. What nobody waits for stays for the next group: the leases' beat brings one soon."""
+        following = next((job for job in self._queue if job.waited_for and not job.abandoned), None)
+        self._led = following is not None
+        if following is not None:
+            following.leads = True
+            _open(following)
 
     def _commit(self, group: list[_Job]) -> None:
-        now = time.monotonic()
-        live = [job for job in group if not job.abandoned and job.deadline > now]
-        for job in group:
-            if job not in live:
-                job.error = RecordingUnavailable(UNAVAILABLE)
-        if live:
-            with self._turn:
+        with self._turn:
+            now = time.monotonic()  # the turn may have taken long: what is too late already is not tried any more
+            live = [job for job in group if not job.abandoned and job.deadline > now]
+            for job in group:
+                if job not in live:
+                    job.error = RecordingUnavailable(UNAVAILABLE)
+            if live:
                 self._try(live)
 
     def _try(self, group: list[_Job]) -> None:
@@ -180,11 +189,10 @@ def _open(job: _Job) -> None:
         job.gate.release()
 
 
-def _undoing(late: _Job) -> Work:
-    def undo(cursor: CursorWrapper) -> None:
-        late.undo(cursor, late.result)
-
-    return undo
+def _undoing(late: _Job) -> _Job:
+    """Return the job that takes back what was committed after its caller had given up."""
+    undo, result = late.undo, late.result
+    return _Job(lambda cursor: undo(cursor, result), None, deadline=float("inf"), waited_for=False)
 
 
 class _FileTurn:
@@ -223,7 +231,7 @@ def forget() -> None:
     """Drop the shared connection: before a fork, and between tests that change databases."""
     global _current
     if _current is not None:
-        _current._connection.close()
+        _current.close()
         _current = None
 
 

@@ -6,14 +6,19 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from llmkeys import health
+from llmkeys.api.docs import DocsView, SchemaView
+from llmkeys.api.metrics import MetricsViewSet
 from llmkeys.gateway import views as gateway
 
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", MetricsViewSet.as_view({"get": "list"}), name="metrics"),
     path("v1/chat/completions", gateway.chat_completions),
     path("v1/models", gateway.models),
     re_path(r"^v1(beta)?/", gateway.not_found),
+    path("api/schema", SchemaView.as_view(), name="schema"),
+    path("api/docs", DocsView.as_view(), name="docs"),
     path("api/llm/", include("llmkeys.api.urls")),
     path("admin/", admin.site.urls),
     path("", include("llmkeys.dashboard.urls")),

@@ -53,7 +53,14 @@ class TestStatus:
         assert status(expires_at=NOW) == EXPIRED
         assert status(expires_at=NOW, daily_limit_nano=1, spent_day_nano=1) == EXPIRED
 
-    @pytest.mark.parametrize(("limit", "spent"), [("daily_limit_nano", "spent_day_nano"), ("monthly_limit_nano", "spent_month_nano"), ("total_limit_nano", "spent_total_nano")])
+    @pytest.mark.parametrize(
+        ("limit", "spent"),
+        [
+            ("daily_limit_nano", "spent_day_nano"),
+            ("monthly_limit_nano", "spent_month_nano"),
+            ("total_limit_nano", "spent_total_nano"),
+        ],
+    )
     def test_a_limit_is_reached_to_the_last_nano(self, limit, spent):
         assert status(**{limit: NANO, spent: NANO - 1}) == ACTIVE
         assert status(**{limit: NANO, spent: NANO}) == LIMIT_REACHED
@@ -99,7 +106,12 @@ class TestStatus:
 class TestBudgets:
     def test_it_tells_room_and_end_of_each_window(self):
         key = make(
-            daily_limit_nano=10, monthly_limit_nano=100, spent_day_nano=4, spent_month_nano=7, spent_total_nano=9, held_nano=2
+            daily_limit_nano=10,
+            monthly_limit_nano=100,
+            spent_day_nano=4,
+            spent_month_nano=7,
+            spent_total_nano=9,
+            held_nano=2,
         )
         day, month, total = key.budgets(NOW)
         assert (day.spent, day.remaining, day.resets_at) == (4, 4, datetime(2026, 11, 24, tzinfo=UTC))
@@ -125,7 +137,9 @@ class TestServingOrder:
 
 _NANO = st.sampled_from([-1, 0, 1, 2, 10])
 _DAYS = st.sampled_from([TODAY + timedelta(days=days) for days in (-40, -2, -1, 0, 1, 2, 40)])
-_INSTANTS = st.sampled_from([NOW + timedelta(days=days, hours=hours) for days in (-31, -1, 0, 1, 8) for hours in (-1, 0, 5)])
+_INSTANTS = st.sampled_from(
+    [NOW + timedelta(days=days, hours=hours) for days in (-31, -1, 0, 1, 8) for hours in (-1, 0, 5)]
+)
 _ROWS = st.fixed_dictionaries(
     {
         "enabled": st.booleans(),
@@ -150,7 +164,11 @@ _ROWS = st.fixed_dictionaries(
 @hypothesis_settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
-@given(rows=st.lists(_ROWS, min_size=1, max_size=8), at=_INSTANTS, zone=st.sampled_from(["UTC", "Asia/Tokyo", "America/New_York"]))
+@given(
+    rows=st.lists(_ROWS, min_size=1, max_size=8),
+    at=_INSTANTS,
+    zone=st.sampled_from(["UTC", "Asia/Tokyo", "America/New_York"]),
+)
 def test_row_and_sql_say_the_same(settings, rows, at, zone):
     settings.TIME_ZONE = zone
     ApiKey.objects.all().delete()

@@ -48,6 +48,8 @@ class Books:
 
     def end(self, row: int, state: str, nano: int = 0, **values) -> ledger.Finished | None:
         values = {"success": state == "SETTLED", "cost_source": "provider" if nano else ""} | values
+        if values.get("sent", True):
+            values = {"http_status": 200 if state == "SETTLED" else 500} | values
         with transaction.atomic(), connection.cursor() as cursor:
             return ledger.finish(cursor, row, Outcome(state=state, at=self.at, cost_nano=nano, **values))
 
@@ -103,7 +105,10 @@ class TestHold:
         placed = books.place(full, off, good)
         assert placed.hold.key_id == good.id
         assert [entry["keyId"] for entry in UsageRecord.objects.get().skipped] == [full.id, off.id]
-        assert [refusal.reason for refusal in placed.refusals] == ["daily budget: needs $1.00, $0.000000001 left", "disabled"]
+        assert [refusal.reason for refusal in placed.refusals] == [
+            "daily budget: needs $1.00, $0.000000001 left",
+            "disabled",
+        ]
 
     @pytest.mark.parametrize(
         ("columns", "reason"),
@@ -127,7 +132,12 @@ class TestRefusal:
         key = make(daily_limit_nano=DOLLAR, monthly_limit_nano=DOLLAR, total_limit_nano=DOLLAR)
         books.end(books.hold(key), "SETTLED", DOLLAR)
         refusal = books.refused(key)
-        assert (refusal.window, refusal.need_nano, refusal.room_nano, refusal.limit_nano) == ("total", DOLLAR, 0, DOLLAR)
+        assert (refusal.window, refusal.need_nano, refusal.room_nano, refusal.limit_nano) == (
+            "total",
+            DOLLAR,
+            0,
+            DOLLAR,
+        )
         assert not refusal.never_fits and not refusal.only_holds
 
     def test_it_tells_what_can_never_fit(self, books):
@@ -178,7 +188,12 @@ class TestEnd:
         assert money(key) == (DOLLAR // 4,) * 3 + (0,)
         assert (key.total_requests, key.successful_requests, key.failed_requests) == (1, 1, 0)
         stored = UsageRecord.objects.get(pk=row)
-        assert (stored.state, stored.cost_nano, stored.overrun, stored.lease_until) == ("SETTLED", DOLLAR // 4, False, None)
+        assert (stored.state, stored.cost_nano, stored.overrun, stored.lease_until) == (
+            "SETTLED",
+            DOLLAR // 4,
+            False,
+            None,
+        )
         assert (DailyUsage.objects.get().cost_nano, DailyUsage.objects.get().input_tokens) == (DOLLAR // 4, 3)
 
     def test_releasing_charges_nothing(self, books):
@@ -309,7 +324,7 @@ class TestWindows:
         row = books.hold(key, DOLLAR // 2)
         assert UsageRecord.objects.get(pk=row).day == date(2026, 11, 24)
         assert books.refused(key, 1).only_holds
-        assert key.day == TODAY or money(key) == (DOLLAR // 2, DOLLAR // 2, DOLLAR // 2, DOLLAR // 2)
+        assert money(key) == (DOLLAR // 2,) * 4
 
     def test_a_slow_clock_over_the_end_of_a_month(self, books):
         key = make()
@@ -337,7 +352,7 @@ class TestLeases:
         key = make()
         mine, theirs = [books.hold(key), books.hold(key)], books.hold(key, owner="other")
         books.at += timedelta(seconds=30)
-        with connection.cursor() as cursor, django_assert_num_queries(1):
+        with django_assert_num_queries(1), connection.cursor() as cursor:
             assert ledger.renew_leases(cursor, "me", books.at) == 2
         until = dict(UsageRecord.objects.values_list("pk", "lease_until"))
         assert {until[row] for row in mine} == {NOW + timedelta(seconds=90)}
@@ -351,7 +366,12 @@ class TestLeases:
         books.at += timedelta(seconds=1)
         assert books.lose_dead() == 1
         stored = UsageRecord.objects.get(pk=row)
-        assert (stored.state, stored.success, stored.cost_nano, stored.cost_source) == ("LOST", False, DOLLAR, "estimated")
+        assert (stored.state, stored.success, stored.cost_nano, stored.cost_source) == (
+            "LOST",
+            False,
+            DOLLAR,
+            "estimated",
+        )
         assert "void it" in stored.error
         assert money(key) == (DOLLAR, DOLLAR, DOLLAR, 0)
 
@@ -407,7 +427,10 @@ class TestServingKey:
         with connection.cursor() as cursor:
             for key in (first, first, second, second, first):
                 ledger.note_serving_key(cursor, "m", key.id, NOW)
-        assert sorted(events("rotated")) == ["Rotated from “first” to “second” for m.", "Rotated from “second” to “first” for m."]
+        assert sorted(events("rotated")) == [
+            "Rotated from “first” to “second” for m.",
+            "Rotated from “second” to “first” for m.",
+        ]
 
 
 # --- the database refuses nonsense ------------------------------------------------------------------------------------

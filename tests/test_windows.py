@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from llmkeys.windows import Windows, day_end, day_start, month_end, windows_at
 
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati", "America/Santiago", "Africa/Cairo"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Pacific/Kiritimati",
+    "America/Santiago",
+    "Africa/Cairo",
+]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +55,12 @@ def test_a_day_that_a_zone_left_out_is_empty():
 
 
 @pytest.mark.parametrize(
-    ("month", "end"), [(date(2026, 11, 1), date(2026, 12, 1)), (date(2026, 12, 1), date(2027, 1, 1)), (date(2028, 2, 1), date(2028, 3, 1))]
+    ("month", "end"),
+    [
+        (date(2026, 11, 1), date(2026, 12, 1)),
+        (date(2026, 12, 1), date(2027, 1, 1)),
+        (date(2028, 2, 1), date(2028, 3, 1)),
+    ],
 )
 def test_a_month_ends_on_the_first(month, end):
     assert month_end(month, "UTC") == datetime(end.year, end.month, 1, tzinfo=UTC)

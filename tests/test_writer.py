@@ -59,7 +59,7 @@ class Gate:
     def __init__(self, message: str = "gate"):
         self.message, self.reached, self.open = message, threading.Event(), threading.Event()
 
-    def __call__(self, cursor):
+    def work(self, cursor):
         self.reached.set()
         assert self.open.wait(10)
         return note(self.message)(cursor)
@@ -106,7 +106,7 @@ def test_it_joins_an_open_transaction():
 
 def test_what_queues_up_is_committed_as_one_group(groups):
     gate = Gate()
-    first = Caller(gate)
+    first = Caller(gate.work)
     assert gate.reached.wait(10)
     others = [Caller(note(f"n{number}")) for number in range(10)]
     queued(10)
@@ -127,7 +127,7 @@ def test_one_bad_job_fails_alone(groups):
         cursor.execute("UPDATE llmkeys_keyevent SET message = NULL")
 
     gate = Gate()
-    first = Caller(gate)
+    first = Caller(gate.work)
     assert gate.reached.wait(10)
     jobs = [note("a"), bad, note("b"), refused, note("c")]
     callers = []
@@ -144,7 +144,7 @@ def test_one_bad_job_fails_alone(groups):
 
 def test_who_waits_too_long_is_told_and_nothing_happens(own_writer, monkeypatch):
     gate = Gate()
-    first = Caller(gate)
+    first = Caller(gate.work)
     assert gate.reached.wait(10)
     monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.1)
     late = Caller(note("late")).finished()
@@ -163,9 +163,9 @@ def test_a_commit_that_came_too_late_is_undone(own_writer, monkeypatch):
         note("undone")(cursor)
 
     first_gate, second_gate = Gate("one"), Gate("two")
-    first = Caller(first_gate)
+    first = Caller(first_gate.work)
     assert first_gate.reached.wait(10)
-    second = Caller(second_gate)
+    second = Caller(second_gate.work)
     queued(1)
     monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.3)
     late = Caller(note("late"), undo=undo)
@@ -186,7 +186,7 @@ def test_many_abandoned_jobs_do_not_stop_it(own_writer, monkeypatch):
     """More than a group of them stand before the next one that somebody waits for."""
     monkeypatch.setattr(writer, "GROUP_SIZE", 4)
     gate = Gate()
-    first = Caller(gate)
+    first = Caller(gate.work)
     assert gate.reached.wait(10)
     monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.1)
     late = [Caller(note("late")) for _ in range(9)]

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 
 from llmkeys.admission import caller_of
 from llmkeys.models import AccessToken
+from llmkeys.services.throttle import address_of, note_failure
 
 # The actions of a method that the address does not know, and of OPTIONS: the view answers 405.
 _NOT_DECLARED = (None, "metadata")
@@ -35,7 +36,8 @@ class AccessTokenAuthentication(BaseAuthentication):
         return (token.user, token) if token is not None else self.refuse(request)
 
     def refuse(self, request: Request) -> NoReturn:
-        """Every token that does not hold ends here: the one place that could count failures per address."""
+        """Every token that does not hold ends here. Raises TooManyFailures where its address had too many of them."""
+        note_failure(address_of(request.META), at=timezone.now())
         raise AuthenticationFailed(_INVALID)
 
     def authenticate_header(self, request: Request) -> str:

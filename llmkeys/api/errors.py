@@ -32,6 +32,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
             return Response(error.errors, status=400)
         case exceptions.DuplicateSecret() | exceptions.KeyConflict():
             return Response({"detail": str(error)}, status=409)
+        case exceptions.TooManyFailures():
+            return Response({"detail": str(error)}, status=429, headers={"Retry-After": str(error.retry_seconds)})
         case exceptions.WrongEncryptionKey() | exceptions.DataDirectoryProblem():
             return Response({"detail": str(error), "code": "sealed"}, status=503)
         case exceptions.RecordingUnavailable() | OperationalError() | InterfaceError():

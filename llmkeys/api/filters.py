@@ -36,6 +36,14 @@ USAGE = {
     "token": Filter("token_name"),
     **_TIMES,
 }
+SUMMARY = {
+    "key": Filter("key_id"),
+    "provider": Filter("key__provider", _PROVIDER.read),
+    "model": Filter("model"),
+    "token": Filter("token_name"),
+    "since": Filter("day__gte", reading.day),
+    "until": Filter("day__lte", reading.day),
+}
 EVENTS = {
     "key": Filter("key_id"),
     "kind": Filter("kind", lambda text: reading.one_of(text, KeyEvent.Kind.values)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from django.conf import settings
 from django.utils.dateparse import parse_date, parse_datetime
@@ -11,6 +12,7 @@ from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
 from llmkeys.windows import day_end, day_start
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WANTED = "Must be a date and time in ISO 8601, such as 2026-11-22T09:55:00Z."
 
 
@@ -40,6 +42,17 @@ def _instant(text: object, of_day) -> datetime:
         return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(_WANTED) from None
+
+
+def day(text: str) -> date:
+    """Read a whole day. Other spellings that Python knows (20261122, 2026-W47-7) are no days here."""
+    try:
+        found = date.fromisoformat(text) if _DAY.fullmatch(text) else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise ValueError("Must be a day such as 2026-11-22.")
+    return found
 
 
 def one_of(text: str, choices: Collection[str]) -> str:

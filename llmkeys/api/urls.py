@@ -21,6 +21,7 @@ urlpatterns = [
     path("keys/<str:key_id>/toggle", KeyViewSet.as_view({"post": "toggle"}), name="toggle"),
     path("keys/<str:key_id>/test", KeyViewSet.as_view({"post": "test"}), name="test"),
     path("usage", UsageViewSet.as_view({"get": "list"}), name="usage"),
+    path("usage/summary", UsageViewSet.as_view({"get": "summary"}), name="summary"),
     path("usage/<int:usage_id>/void", UsageViewSet.as_view({"post": "void"}), name="void"),
     path("events", EventViewSet.as_view({"get": "list"}), name="events"),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"}), name="tokens"),

@@ -17,17 +17,18 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
 from llmkeys.admission import Caller
-from llmkeys.api import filters, serializers
+from llmkeys.api import filters, operations, serializers
 from llmkeys.api.auth import actor_of
 from llmkeys.api.pages import page
 from llmkeys.api.usage_csv import csv_response
 from llmkeys.exceptions import InvalidInput
-from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
+from llmkeys.models import AccessToken, ApiKey, DailyUsage, KeyEvent, UsageRecord
 from llmkeys.money import usd_json
 from llmkeys.presentation import key_json, keys_json, token_json, usage_json
 from llmkeys.services import costs, keys, tokens
 from llmkeys.services.serving import serving_keys
 from llmkeys.services.statistics import statistics
+from llmkeys.services.summary import GROUPS, summary
 
 NO_KEY = {"available": False, "message": "No active API key available"}
 
@@ -49,6 +50,7 @@ class ApiViewSet(ViewSet):
     permissions: ClassVar[Mapping[str, str]] = {}
     content_negotiation_class = AlwaysJSON
     metadata_class = None
+    schema = operations.Description()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -67,6 +69,7 @@ class ApiViewSet(ViewSet):
 class NothingHere(APIView):
     """Any other address: 401 without authentication, else 404, both in JSON."""
 
+    schema = None  # no part of the documentation
     permission_classes = (IsAuthenticated,)
     content_negotiation_class = AlwaysJSON
 
@@ -75,6 +78,7 @@ class NothingHere(APIView):
         raise Http404
 
 
+@operations.keys
 class KeyViewSet(ApiViewSet):
     permissions = {
         "list": "llmkeys.view_apikey",
@@ -163,8 +167,13 @@ def _limited_to(request: Request) -> frozenset[str] | None:
     return frozenset(token.keys.values_list("pk", flat=True))
 
 
+@operations.usage
 class UsageViewSet(ApiViewSet):
-    permissions = {"list": "llmkeys.view_usagerecord", "void": "llmkeys.change_usagerecord"}
+    permissions = {
+        "list": "llmkeys.view_usagerecord",
+        "summary": "llmkeys.view_usagerecord",
+        "void": "llmkeys.change_usagerecord",
+    }
 
     def list(self, request: Request) -> HttpResponseBase:
         wanted = request.query_params.get("format", "json")
@@ -173,6 +182,13 @@ class UsageViewSet(ApiViewSet):
         rows = UsageRecord.objects.select_related("key").defer("key__secret").order_by("-id")
         rows = filters.apply(rows, filters.USAGE, request.query_params)
         return csv_response(rows) if wanted == "csv" else page(request, rows, usage_json)
+
+    def summary(self, request: Request) -> Response:
+        group_by = request.query_params.get("group_by") or GROUPS[0]
+        if group_by not in GROUPS:
+            raise InvalidInput({"group_by": [f"Choose from: {', '.join(GROUPS)}."]})
+        rows = filters.apply(DailyUsage.objects.all(), filters.SUMMARY, request.query_params)
+        return Response(summary(rows, group_by=group_by))
 
     def void(self, request: Request, usage_id: int) -> Response:
         reason = serializers.clean(request.data, serializers.VOID).get("reason", "")
@@ -183,6 +199,7 @@ class UsageViewSet(ApiViewSet):
         return Response({"success": True, "message": "Charge taken back", "amount": usd_json(amount)})
 
 
+@operations.events
 class EventViewSet(ApiViewSet):
     permissions = {"list": "llmkeys.view_keyevent"}
 
@@ -191,6 +208,7 @@ class EventViewSet(ApiViewSet):
         return page(request, filters.apply(rows, filters.EVENTS, request.query_params), serializers.event_json)
 
 
+@operations.tokens
 class TokenViewSet(ApiViewSet):
     permissions = {
         "list": "llmkeys.view_accesstoken",

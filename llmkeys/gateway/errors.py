@@ -23,6 +23,7 @@ class GatewayError(Exception):
 
 _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.InvalidInput, 400, "invalid_request"),
+    (exceptions.TooManyFailures, 429, "too_many_failures"),
     (exceptions.RequestExceedsBudget, 400, "request_exceeds_budget"),
     (exceptions.ModelNotAvailable, 404, "model_not_available"),
     (exceptions.AllKeysAtLimit, 429, "all_keys_at_limit"),
@@ -72,6 +73,8 @@ def _advise(response: JsonResponse, error: Exception, code: str) -> None:
         response["Retry-After"] = "1"
     elif code == "database_unavailable":
         response["Retry-After"] = "10"
+    elif isinstance(error, exceptions.TooManyFailures):
+        response["Retry-After"] = str(error.retry_seconds)
     elif isinstance(error, exceptions.NoKey) and error.retry_at is not None:
         response["Retry-After"] = str(seconds_until(error.retry_at))
     if code == "all_keys_at_limit":

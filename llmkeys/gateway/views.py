@@ -16,6 +16,7 @@ from llmkeys.gateway.errors import GatewayError, error_response
 from llmkeys.money import nano_to_usd
 from llmkeys.relay import Answer, ChatRequest, relay
 from llmkeys.services.models import servable_models
+from llmkeys.services.throttle import address_of, note_failure
 from llmkeys.writer import recording_errors
 
 # Headers of a client that a provider may see; everything else stays here.
@@ -42,16 +43,18 @@ def gateway_view(method: str) -> Callable:
 
 
 def _caller(request: HttpRequest) -> Caller:
-    """Return who asks. Raises GatewayError 401 or 403."""
+    """Return who asks. Raises GatewayError 401 or 403, TooManyFailures."""
     token = _token(request)
     with recording_errors():
         caller = caller_of(token, timezone.now()) if token else None
     if caller is None:
+        if token:
+            note_failure(address_of(request.META), at=timezone.now())
         raise GatewayError(
             401,
             "invalid_token",
-            "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `manage.py tokens create NAME` "
-            "makes one.",
+            "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; "
+            "`manage.py tokens create NAME` makes one.",
         )
     if not caller.may_gateway:
         raise GatewayError(403, "missing_scope", "This token may not send requests: it lacks the scope “gateway”.")

@@ -112,9 +112,11 @@ def _read(attempt: Attempt, stream: upstream.Stream, answer_seconds: float) -> A
             raise UnreadableAnswer(error)
         attempt.release(sent=True, status=stream.status, error=error)
         raise UpstreamFailed(error)
-    stream.silence_after(max(settings.STREAM_IDLE_SECONDS, 1 if attempt.request.streamed else answer_seconds))
+    # Some local servers ignore `stream` and answer at once, in plain JSON.
+    streamed = attempt.request.streamed and "json" not in headers.get("content-type", "")
+    stream.silence_after(max(settings.STREAM_IDLE_SECONDS, 1 if streamed else answer_seconds))
     try:
-        return _begin_stream(attempt, stream) if attempt.request.streamed else _complete(attempt, stream)
+        return _begin_stream(attempt, stream) if streamed else _complete(attempt, stream)
     except upstream.TransportError as error:
         return _broken(attempt, error)
 

@@ -1,4 +1,4 @@
-"""A stream on its way through: passed on piece by piece, watched for usage and errors, settled before its end is seen."""
+"""A stream on its way: passed on piece by piece, watched for usage and errors, settled before its end is seen."""
 
 from __future__ import annotations
 
@@ -195,13 +195,14 @@ class RelayedStream:
     def _drain(self) -> None:
         """Read on for the provider's own usage; after 30 s close the connection and charge an estimate."""
         deadline = time.monotonic() + DRAIN_SECONDS
-        self._stream.silence_after(DRAIN_SECONDS)
         gone = "The client went away in the middle of the stream."
         try:
-            for piece in self._pieces:
-                self._take(piece)
-                if self._done or time.monotonic() > deadline:
+            while not self._done and (left := deadline - time.monotonic()) > 0:
+                self._stream.silence_after(left)
+                piece = next(self._pieces, None)
+                if piece is None:
                     break
+                self._take(piece)
         except upstream.TransportError as error:
             gone = f"{gone} {error}"
         finally:

@@ -204,7 +204,8 @@ def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> None
     with transaction.atomic(), connection.cursor() as cursor:
         if check.ok:
             cursor.execute(
-                "UPDATE llmkeys_apikey SET rejected_at = NULL, updated_at = %s WHERE id = %s AND rejected_at IS NOT NULL",
+                "UPDATE llmkeys_apikey SET rejected_at = NULL, updated_at = %s "
+                "WHERE id = %s AND rejected_at IS NOT NULL",
                 [instant(at), key.id],
             )
             if cursor.rowcount:

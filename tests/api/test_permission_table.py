@@ -7,8 +7,12 @@ from django.contrib.auth.models import Permission
 
 from llmkeys.api import urls
 from llmkeys.api.views import ApiViewSet, NothingHere
+from refactai_site.urls import urlpatterns
 
-ROUTES = [pattern for pattern in urls.urlpatterns if pattern.callback.cls is not NothingHere]
+ROUTES = [
+    *(pattern for pattern in urls.urlpatterns if pattern.callback.cls is not NothingHere),
+    *(pattern for pattern in urlpatterns if getattr(pattern, "name", "") == "metrics"),
+]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)

@@ -40,9 +40,8 @@ def main() -> None:
         product = stack.enter_context(_product(environment, options))
         for streamed in (False, True):
             _table(options, bare, product, token, streamed)
-        print(
-            f"\nMemory of web processes and scheduler together: {_pss(product.pid) / 1024:.0f} MB (proportional set size)"
-        )
+        memory = _pss(product.pid) / 1024
+        print(f"\nMemory of web processes and scheduler together: {memory:.0f} MB (proportional set size)")
         _audit(environment)
 
 
@@ -89,17 +88,21 @@ class _Server:
 
 @contextmanager
 def _process(words: list[str], environment: dict[str, str], port: int):
-    log = tempfile.TemporaryFile()
-    child = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _wait_for(port, child, log)
-        yield _Server(port, child.pid)
-    finally:
-        child.terminate()
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+            _wait_for(port, child, log)
+            yield _Server(port, child.pid)
+        finally:
+            _stop(child)
+
+
+def _stop(child: subprocess.Popen) -> None:
+    child.terminate()
+    try:
+        child.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _wait_for(port: int, child: subprocess.Popen, log) -> None:

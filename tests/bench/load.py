@@ -1,4 +1,4 @@
-"""A load of keep-alive connections from one process: every connection sends its next request when the last is answered."""
+"""A load of keep-alive connections from one process: each sends its next request when the last one is answered."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ What is the product's is imported inside: pytest reads this file before Django i
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,15 +12,11 @@ import pytest
 import responses
 
 
-
 @pytest.fixture(autouse=True)
-def _stopped(frozen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the clock, forget what is cached, and let a pause before a retry take no time."""
+def _stopped(frozen: Any) -> None:
+    """Stop the clock and forget what is cached."""
     from llmkeys import catalogue
 
-    numbers = itertools.count()
-    # An id is the millisecond and four digits: in one and the same millisecond the digits must differ.
-    monkeypatch.setattr("llmkeys.models.secrets.randbelow", lambda below: next(numbers) % below)
     catalogue.forget()
 
 

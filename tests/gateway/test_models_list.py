@@ -54,7 +54,11 @@ def test_it_lists_what_every_provider_lists(client, simulator):
 
 def test_the_operators_price_goes_before_the_providers(client, provider):
     make_key()
-    entry = {"id": "openai/gpt-6.1-terra", "pricing": {"prompt": "0.000001", "completion": "0.000005"}, "context_length": 7}
+    entry = {
+        "id": "openai/gpt-6.1-terra",
+        "pricing": {"prompt": "0.000001", "completion": "0.000005"},
+        "context_length": 7,
+    }
     provider.get(OPENROUTER, json={"data": [entry]})
     assert models(client)[entry["id"]]["pricing"] == entry["pricing"]
     assert models(client)[entry["id"]]["context_length"] == 7
@@ -101,7 +105,9 @@ def test_a_provider_that_is_gone_spoils_nothing(client, settings):
         assert "gpt-6.1-terra" in models(client)
 
 
-@pytest.mark.parametrize("answer", [{"status": 401}, {"body": b"<html>"}, {"json": []}, {"json": {"data": [{"id": 7}]}}])
+@pytest.mark.parametrize(
+    "answer", [{"status": 401}, {"body": b"<html>"}, {"json": []}, {"json": {"data": [{"id": 7}]}}]
+)
 def test_an_unreadable_list_is_empty(client, provider, answer):
     make_key(provider="openai")
     provider.get(OPENAI, **answer)

@@ -33,7 +33,9 @@ pytestmark = pytest.mark.django_db
 
 LUNA = "openai/gpt-6-luna"
 FREE = completion(usage=usage(cost=0))
-RATE_LIMITED = {"error": {"code": 429, "message": "Rate limit exceeded", "metadata": {"error_type": "rate_limit_exceeded"}}}
+RATE_LIMITED = {
+    "error": {"code": 429, "message": "Rate limit exceeded", "metadata": {"error_type": "rate_limit_exceeded"}}
+}
 NO_CREDIT = {"error": {"code": 402, "message": "Insufficient credits."}}
 BROKEN = {"error": {"code": 500, "message": "Internal Server Error"}}
 NO_MODEL = {"error": {"code": 404, "message": f"No endpoints found for {MODEL}."}}

@@ -188,7 +188,7 @@ class TestHowItIsCut:
     @pytest.mark.parametrize("number", ["1e9999999999999999999999", "NaN", "9" * 5000, "-0", "1e400"])
     def test_a_number_that_is_none_does_not_break_it(self, client, sends, number):
         make_key()
-        odd = b'data: {"choices":[],"usage":{"prompt_tokens":' + number.encode() + b'}}\n\n'
+        odd = b'data: {"choices":[],"usage":{"prompt_tokens":' + number.encode() + b"}}\n\n"
         sends(Pieces(*whole(usage_told=odd)))
         assert read(stream(client)).endswith(DONE)
         assert only_row().state == "SETTLED"
@@ -272,7 +272,9 @@ class TestFirstEvent:
 
     def test_an_error_lets_the_next_key_serve(self, client, sends):
         first, second = make_key(), make_key()
-        refusal = event({"error": {"code": 429, "message": "slow down", "metadata": {"error_type": "rate_limit_exceeded"}}})
+        refusal = event(
+            {"error": {"code": 429, "message": "slow down", "metadata": {"error_type": "rate_limit_exceeded"}}}
+        )
         sends(Pieces(PROCESSING, refusal), Pieces(*whole(usage_told=openrouter_usage())))
         answer = stream(client)
         assert (answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (second.id, "2")
@@ -281,7 +283,9 @@ class TestFirstEvent:
 
     def test_the_clients_own_mistake_goes_back_and_is_not_rotated(self, client, sends):
         make_key(), make_key()
-        refusal = {"error": {"code": 400, "message": "temperature is too high", "metadata": {"error_type": "invalid_request"}}}
+        refusal = {
+            "error": {"code": 400, "message": "temperature is too high", "metadata": {"error_type": "invalid_request"}}
+        }
         left = sends(Pieces(event(refusal)), Pieces(*whole()))
         answer = stream(client)
         assert (answer.status_code, answer["Content-Type"]) == (400, "application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from llmkeys import sse
 from llmkeys.sse import EventSplitter, data_of, is_done, load_json
 
-_EVENTS = st.lists(st.sampled_from([b"data: {}", b": comment", b"event: a\ndata: 1\ndata: 2", "data: grün 😀".encode(), b""]))
+_EVENTS = st.lists(
+    st.sampled_from([b"data: {}", b": comment", b"event: a\ndata: 1\ndata: 2", "data: grün 😀".encode(), b""])
+)
 
 
 def split(pieces: list[bytes]) -> list[bytes]:
@@ -21,11 +24,16 @@ def split(pieces: list[bytes]) -> list[bytes]:
     return [*events, rest] if rest else events
 
 
-@given(events=_EVENTS, ends=st.sampled_from([b"\n\n", b"\r\n\r\n"]), cuts=st.lists(st.integers(0, 200)), rest=st.binary(max_size=5))
+@given(
+    events=_EVENTS,
+    ends=st.sampled_from([b"\n\n", b"\r\n\r\n"]),
+    cuts=st.lists(st.integers(0, 200)),
+    rest=st.binary(max_size=5),
+)
 def test_it_gives_the_same_events_however_they_are_cut(events, ends, cuts, rest):
     whole = b"".join(event + ends for event in events) + rest
     places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
-    pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [whole[a:b] for a, b in pairwise(places)]
     assert split(pieces) == split([whole])
     assert b"".join(split(pieces)) == whole
 

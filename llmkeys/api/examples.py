@@ -1,0 +1,63 @@
+"""One example of each body and answer, for the documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KEY: dict[str, Any] = {
+    "id": "key-1795478400123-4821", "provider": "openrouter", "name": "Production", "description": "",
+    "maskedApiKey": "sk-or-v1-12345678...abcd", "source": "database",
+    "isActive": True, "isDefault": True, "status": "ACTIVE", "priority": 100,
+    "dailyLimit": 10.0, "monthlyLimit": 100.0, "totalLimit": 1000.0,
+    "currentDailyCost": 2.5, "currentMonthlyCost": 15.75, "totalCost": 15.75, "reservedCost": 0.0,
+    "remainingDailyBudget": 7.5, "remainingMonthlyBudget": 84.25, "remainingTotalBudget": 984.25,
+    "totalRequests": 142, "successfulRequests": 138, "failedRequests": 4, "successRate": 97.18,
+    "createdAt": "2026-11-22T09:55:00Z", "updatedAt": "2026-11-22T09:57:30Z", "lastUsed": "2026-11-22T09:57:30Z",
+    "expiresAt": None, "coolingUntil": None, "billingGroup": "", "workspaceId": "", "lastError": "",
+}  # fmt: skip
+NEW_KEY = {"provider": "openrouter", "name": "Production", "apiKey": "sk-or-v1-your-own-secret", "dailyLimit": 10}
+KEY_CHANGE = {"dailyLimit": 20, "priority": 50}
+STATISTICS = {
+    "totalKeys": 2, "activeKeys": 2, "totalCost": 15.75, "totalRequests": 142, "successfulRequests": 138,
+    "failedRequests": 4, "successRate": 97.18, "dailyCost": 2.5, "dailyLimit": 20.0, "dailyBudgetUsed": 12.5,
+    "monthlyCost": 15.75, "monthlyLimit": 200.0, "monthlyBudgetUsed": 7.88, "reservedCost": 0.0,
+    "dailyResetsAt": "2026-11-23T00:00:00Z", "monthlyResetsAt": "2026-12-01T00:00:00Z",
+}  # fmt: skip
+TESTED = {
+    "success": True, "message": "Key tested successfully", "latencyMs": 41,
+    "details": {"label": "Production", "limit": 50.0, "limit_remaining": 34.25, "limit_reset": "monthly"},
+}  # fmt: skip
+TEST_FAILED = {"success": False, "message": "OpenRouter rejects this API key: User not found."}
+USAGE = {
+    "id": 4711, "requestId": "req-1f0c8f2f", "attempt": 1, "createdAt": "2026-11-22T09:57:28.117Z",
+    "finishedAt": "2026-11-22T09:57:30.020Z", "keyId": "key-1795478400123-4821", "keyName": "Production",
+    "provider": "openrouter", "dialect": "openai_chat", "requestedModel": "auto", "model": "openai/gpt-6.1-terra",
+    "token": "my-program", "state": "SETTLED", "success": True, "httpStatus": 200, "error": "", "inputTokens": 812,
+    "cachedInputTokens": None, "cacheWriteTokens": None, "outputTokens": 164, "reasoningTokens": None, "cost": 0.00213,
+    "costSource": "provider", "held": 0.1669, "overrun": False, "streamed": False, "latencyMs": 1903,
+    "firstByteMs": 1880, "skipped": [],
+}  # fmt: skip
+SUMS = {
+    "cost": 15.75, "requests": 142, "successful": 138, "failed": 4, "inputTokens": 115304, "outputTokens": 23288,
+    "successRate": 97.18,
+}  # fmt: skip
+SUMMARY = {"groupBy": "model", "results": [{"group": "openai/gpt-6.1-terra", **SUMS}], "total": SUMS}
+EVENT = {
+    "id": 12, "kind": "rotated", "keyId": "key-1795478400123-4821", "keyName": "Production",
+    "message": "“Production” serves openai/gpt-6.1-terra now, after “Reserve”.", "actor": "",
+    "createdAt": "2026-11-22T09:57:28Z",
+}  # fmt: skip
+TOKEN = {
+    "id": 3, "name": "my-program", "scopes": ["gateway"], "user": "admin", "keyIds": [],
+    "createdAt": "2026-11-22T09:55:00Z", "expiresAt": None, "revokedAt": None, "lastUsed": "2026-11-22T09:57:30Z",
+}  # fmt: skip
+NEW_TOKEN = {"name": "my-program", "scopes": ["gateway"]}
+METRICS = 'llmkeys_key_held_usd{key_id="key-1795478400123-4821",name="Production",provider="openrouter"} 0.0\n'
+
+
+def page(row: dict[str, Any]) -> dict[str, Any]:
+    return {"results": [row], "next": None, "previous": None}
+
+
+def done(message: str) -> dict[str, Any]:
+    return {"success": True, "message": message}

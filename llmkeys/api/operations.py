@@ -1,0 +1,241 @@
+"""What the documentation says of each operation: words, parameters, bodies, answers, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+
+from llmkeys.api import examples
+from llmkeys.api.schemas import PROVIDER, TEXT, Schema, array, ref, row_number
+from llmkeys.key_state import STATUSES
+from llmkeys.models import KeyEvent, UsageRecord
+from llmkeys.services.summary import GROUPS
+
+_JSON = "application/json"
+
+
+class AccessTokenScheme(OpenApiAuthenticationExtension):
+    target_class = "llmkeys.api.auth.AccessTokenAuthentication"
+    name = "accessToken"
+
+    def get_security_definition(self, auto_schema: Any) -> Schema:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An access token (rfk_…): scope read for GET, manage for everything else.",
+        }
+
+
+class Description(AutoSchema):
+    """drf-spectacular's reading of a view, but answers stay as declared: a list action may answer with a page."""
+
+    def _is_list_view(self, serializer: Any = None) -> bool:
+        return False
+
+    def get_operation_id(self) -> str:
+        action = "partial_update" if self.method == "PATCH" else self.view.action
+        return f"{self.get_tags()[0]}_{action}"
+
+
+# --- the parts of an operation ----------------------------------------------------------------------------------------
+
+_EXPIRED = {"detail": "Invalid or missing access token."}
+_PROBLEMS: dict[int, tuple[str, Schema, Any]] = {
+    400: ("Bad input", {"anyOf": [ref("FieldErrors"), ref("Error")]}, {"name": ["May not be empty."]}),
+    401: ("No valid access token or session", ref("Error"), _EXPIRED),
+    403: ("Too little right", ref("Error"), {"detail": "This token may not do this: it lacks the scope “manage”."}),
+    404: ("There is no such thing", ref("Error"), {"detail": "Not found."}),
+    409: ("It does not fit what is stored", ref("Error"), {"detail": "This API key is already stored as “Team”."}),
+    413: ("The body is larger than 1 MB", ref("Error"), {"detail": "The body is larger than 1 MB."}),
+    415: ("The body is no JSON", ref("Error"), {"detail": "Unsupported media type “text/plain” in request."}),
+    429: ("Too many wrong tokens", ref("Error"), {"detail": "Too many wrong access tokens came from this address."}),
+    503: ("The database or the encryption key is not there", ref("Error"), {"detail": "Try again in 10 seconds."}),
+}
+_ALWAYS = (400, 401, 403, 429, 503)
+_WITH_BODY = (413, 415)
+
+
+def _answer(schema: Schema, *values: Any, description: str = "", media_type: str = _JSON) -> OpenApiResponse:
+    return OpenApiResponse(
+        schema,
+        description=description,
+        examples=[
+            OpenApiExample(f"Example {number}", value, media_type=media_type) for number, value in enumerate(values, 1)
+        ],
+    )
+
+
+def _operation(
+    summary: str,
+    good: dict[Any, OpenApiResponse],
+    *problems: int,
+    body: str = "",
+    example: Any = None,
+    optional_body: bool = False,
+    parameters: tuple[OpenApiParameter, ...] = (),
+    description: str = "",
+) -> Any:
+    """Return the decorator of one operation; `problems` are its statuses beside those of every operation."""
+    statuses = sorted({*_ALWAYS, *problems, *(_WITH_BODY if body else ())})
+    responses = good | {
+        status: _answer(schema, value, description=words)
+        for status, (words, schema, value) in ((status, _PROBLEMS[status]) for status in statuses)
+    }
+    given = [OpenApiExample("Request", example, request_only=True)] if example is not None else None
+    request = {_JSON: ref(body)} if body else None
+    if optional_body:
+        description = f"{description} The body may be left out.".strip()
+    return extend_schema(
+        summary=summary,
+        description=description or summary,
+        request=request,
+        responses=responses,
+        examples=given,
+        parameters=list(parameters),
+    )
+
+
+def _query(name: str, schema: Schema, description: str = "") -> OpenApiParameter:
+    return OpenApiParameter(name, schema, OpenApiParameter.QUERY, description=description)
+
+
+def _choice(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+_KEY_ID = OpenApiParameter("key_id", {"type": "string", "minLength": 1, "maxLength": 40}, OpenApiParameter.PATH)
+_USAGE_ID = OpenApiParameter("usage_id", row_number("The id of a usage row"), OpenApiParameter.PATH)
+_TOKEN_ID = OpenApiParameter("token_id", row_number("The id of an access token"), OpenApiParameter.PATH)
+_DAY: Schema = {"type": "string", "format": "date"}
+_TIME: Schema = {"anyOf": [{"type": "string", "format": "date-time"}, _DAY]}
+_OF_USAGE = (
+    _query("key", TEXT, "id"),
+    _query("provider", PROVIDER),
+    _query("model", TEXT),
+    _query("token", TEXT, "name"),
+)
+_SPAN = (
+    _query("since", _TIME, "From this instant; a date is its first"),
+    _query("until", _TIME, "Before this instant; a date counts as a whole"),
+)
+_CURSOR = _query("cursor", TEXT, "As in “next” and “previous” of an answer")
+
+
+def _documented(**decorators: Callable[[Callable], Callable]) -> Callable[[type], type]:
+    """Return a class decorator that documents actions by name. drf-spectacular's own knows only its `@action`s."""
+
+    def decorate(view: type) -> type:
+        for name, decorator in decorators.items():
+            decorator(vars(view)[name])
+        return view
+
+    return decorate
+
+
+# --- the operations --------------------------------------------------------------------------------------------------
+
+_A_KEY = _answer(ref("Key"), examples.KEY)
+
+keys = _documented(
+    list=_operation(
+        "List the keys",
+        {200: _answer(array(ref("Key")), [examples.KEY])},
+        parameters=(_query("provider", PROVIDER), _query("status", _choice(*STATUSES))),
+    ),
+    create=_operation(
+        "Add a key", {201: _A_KEY}, 409, body="NewKey", example=examples.NEW_KEY,
+        description="The first key becomes the default. Limits that are left out come from the settings.",
+    ),
+    retrieve=_operation("Show a key", {200: _A_KEY}, 404, parameters=(_KEY_ID,)),
+    update=_operation(
+        "Change a key", {200: _A_KEY}, 404, 409, body="KeyChange", example=examples.KEY_CHANGE, parameters=(_KEY_ID,),
+        description="What is left out stays as it is, and so does the secret where `apiKey` is empty.",
+    ),
+    destroy=_operation(
+        "Delete a key", {200: _answer(ref("Done"), examples.done("Key deleted"))}, 404, 409, parameters=(_KEY_ID,),
+        description="Its secret is wiped; its usage rows and its place in the sums stay.",
+    ),
+    set_default=_operation(
+        "Make a key the default", {200: _answer(ref("Done"), examples.done("Key set as default"))}, 404, 409,
+        parameters=(_KEY_ID,),
+    ),
+    toggle=_operation(
+        "Switch a key on or off", {200: _answer(ref("Toggled"), {"success": True, "active": True})}, 404, 409,
+        body="Toggle", example={"active": True}, optional_body=True, parameters=(_KEY_ID,),
+        description="Without `active` it flips.",
+    ),
+    test=_operation(
+        "Test a key", {200: _answer(ref("Tested"), examples.TESTED, examples.TEST_FAILED)}, 404, 409,
+        parameters=(_KEY_ID,), description="Asks the provider with a call that costs nothing.",
+    ),
+    statistics=_operation("Sum up all keys", {200: _answer(ref("Statistics"), examples.STATISTICS)}),
+    active=_operation(
+        "Show the key that serves next",
+        {200: _answer({"anyOf": [ref("Key"), ref("NoKey")]}, examples.KEY)},
+        parameters=(_query("model", TEXT, "Left out: the primary model, then the fallbacks"),),
+    ),
+)  # fmt: skip
+
+usage = _documented(
+    list=_operation(
+        "List usage rows",
+        {
+            (200, _JSON): _answer(ref("UsagePage"), examples.page(examples.USAGE)),
+            (200, "text/csv"): _answer(TEXT, "id,requestId,attempt\r\n4711,req-1f0c8f2f,1\r\n", media_type="text/csv"),
+        },
+        description="One row for each attempt, newest first, in pages of 50; `format=csv` streams all of them.",
+        parameters=(
+            *_OF_USAGE, *_SPAN, _query("success", _choice("true", "false")),
+            _query("state", _choice(*UsageRecord.State.values)), _query("format", _choice("json", "csv")), _CURSOR,
+        ),
+    ),
+    summary=_operation(
+        "Sum usage up by group",
+        {200: _answer(ref("UsageSummary"), examples.SUMMARY)},
+        description="From the daily totals. Days and months come in order, other groups the dearest first.",
+        parameters=(
+            _query("group_by", _choice(*GROUPS), "Left out: day"), *_OF_USAGE,
+            _query("since", _DAY, "The first day"), _query("until", _DAY, "The last day"),
+        ),
+    ),
+    void=_operation(
+        "Take back the charge of a lost row",
+        {200: _answer(ref("Voided"), {"success": True, "message": "Charge taken back", "amount": 0.1669})}, 404, 409,
+        body="Void", example={"reason": "The provider billed nothing."}, optional_body=True, parameters=(_USAGE_ID,),
+    ),
+)  # fmt: skip
+
+events = _documented(
+    list=_operation(
+        "List events",
+        {200: _answer(ref("EventPage"), examples.page(examples.EVENT))},
+        parameters=(_query("key", TEXT, "id"), _query("kind", _choice(*KeyEvent.Kind.values)), *_SPAN, _CURSOR),
+    )
+)
+
+tokens = _documented(
+    list=_operation("List access tokens", {200: _answer(array(ref("Token")), [examples.TOKEN])}),
+    create=_operation(
+        "Make an access token",
+        {201: _answer(ref("MadeToken"), {**examples.TOKEN, "token": "rfk_shown-once"})},
+        body="NewToken",
+        example=examples.NEW_TOKEN,
+    ),
+    destroy=_operation(
+        "Revoke an access token",
+        {200: _answer(ref("Done"), examples.done("Token revoked"))},
+        404,
+        parameters=(_TOKEN_ID,),
+    ),
+)
+
+metrics = _documented(
+    list=_operation(
+        "Show the counters in Prometheus format",
+        {(200, "text/plain"): _answer(TEXT, examples.METRICS, media_type="text/plain")},
+    )
+)

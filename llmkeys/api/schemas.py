@@ -1,0 +1,272 @@
+"""The shapes of the API's bodies and answers as JSON Schema (OpenAPI 3.1), by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmkeys.key_state import STATUSES
+from llmkeys.models import KeyEvent, ProviderName, UsageRecord
+from llmkeys.services.key_fields import READ_ONLY
+from llmkeys.services.summary import GROUPS
+from llmkeys.services.tokens import SCOPES
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+TRUTH: Schema = {"type": "boolean"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+USD: Schema = {"type": "number", "description": "USD"}
+WHEN: Schema = {"type": "string", "format": "date-time"}
+PROVIDER: Schema = {"type": "string", "enum": ProviderName.values}
+_NO_CONTROLS = r"[^\u0000-\u001f\u007f-\u009f]"
+_MOST_ROWS = 2**63 - 1
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def nullable(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def words(most: int) -> Schema:
+    """Text of at most that many characters without control characters."""
+    return {"type": "string", "maxLength": most, "pattern": f"^{_NO_CONTROLS}*$"}
+
+
+def answer(**fields: Schema) -> Schema:
+    """An object that has exactly these fields, each of them always."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def body(*required: str, **fields: Schema) -> Schema:
+    """An object of these fields; any other is refused."""
+    named = {"required": list(required)} if required else {}
+    return {"type": "object", "properties": fields, **named, "additionalProperties": False}
+
+
+_NAME: Schema = {
+    "type": "string", "minLength": 1, "maxLength": 100, "pattern": rf"^[^\s\u0000-\u001f\u007f-\u009f]{_NO_CONTROLS}*$",
+}  # fmt: skip
+_SECRET: Schema = {
+    "type": "string", "minLength": 8, "maxLength": 500, "pattern": "^[!-~]*$", "writeOnly": True,
+    "description": "The provider's secret. No answer contains it.",
+}  # fmt: skip
+_LIMIT: Schema = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1_000_000},
+        {"type": "string", "pattern": r"^[0-9]{1,6}(\.[0-9]{1,9})?$"},
+    ],
+    "description": "USD with at most nine decimals; 0 means no limit.",
+}
+_EXPIRY: Schema = {
+    "anyOf": [WHEN, {"type": "string", "format": "date"}, {"type": "null"}, {"const": ""}],
+    "description": "In the future, or the date that is stored; null or an empty text: never.",
+}
+_WRITABLE: dict[str, Schema] = {
+    "name": _NAME,
+    "description": words(500),
+    "dailyLimit": _LIMIT,
+    "monthlyLimit": _LIMIT,
+    "totalLimit": _LIMIT,
+    "expiresAt": _EXPIRY,
+    "priority": {"type": "integer", "minimum": -1_000_000, "maximum": 1_000_000},
+    "billingGroup": words(100),
+    "workspaceId": {"type": "string", "maxLength": 100, "pattern": "^[!-~]*$"},
+}
+_SHOWN: Schema = {"description": "Shown by a GET, ignored here."}
+
+KEY = answer(
+    id=TEXT,
+    provider=PROVIDER,
+    name=TEXT,
+    description=TEXT,
+    maskedApiKey=TEXT,
+    source={"type": "string", "enum": ["database", "environment"]},
+    isActive=TRUTH,
+    isDefault=TRUTH,
+    status={"type": "string", "enum": list(STATUSES)},
+    priority={"type": "integer"},
+    dailyLimit=USD,
+    monthlyLimit=USD,
+    totalLimit=USD,
+    currentDailyCost=USD,
+    currentMonthlyCost=USD,
+    totalCost=USD,
+    reservedCost=USD,
+    remainingDailyBudget=nullable(USD),
+    remainingMonthlyBudget=nullable(USD),
+    remainingTotalBudget=nullable(USD),
+    totalRequests=COUNT,
+    successfulRequests=COUNT,
+    failedRequests=COUNT,
+    successRate=NUMBER,
+    createdAt=WHEN,
+    updatedAt=WHEN,
+    lastUsed=nullable(WHEN),
+    expiresAt=nullable(WHEN),
+    coolingUntil=nullable(WHEN),
+    billingGroup=TEXT,
+    workspaceId=TEXT,
+    lastError=TEXT,
+)
+
+_SUMS: dict[str, Schema] = {
+    "cost": USD,
+    "requests": COUNT,
+    "successful": COUNT,
+    "failed": COUNT,
+    "inputTokens": COUNT,
+    "outputTokens": COUNT,
+    "successRate": NUMBER,
+}
+
+_USAGE = answer(
+    id={"type": "integer"},
+    requestId=TEXT,
+    attempt=COUNT,
+    createdAt=WHEN,
+    finishedAt=nullable(WHEN),
+    keyId=TEXT,
+    keyName=TEXT,
+    provider=TEXT,
+    dialect=TEXT,
+    requestedModel=TEXT,
+    model=TEXT,
+    token=TEXT,
+    state={"type": "string", "enum": UsageRecord.State.values},
+    success=nullable(TRUTH),
+    httpStatus=nullable(COUNT),
+    error=TEXT,
+    inputTokens=nullable(COUNT),
+    cachedInputTokens=nullable(COUNT),
+    cacheWriteTokens=nullable(COUNT),
+    outputTokens=nullable(COUNT),
+    reasoningTokens=nullable(COUNT),
+    cost=USD,
+    costSource={"type": "string", "enum": UsageRecord.CostSource.values},
+    held=USD,
+    overrun=TRUTH,
+    streamed=TRUTH,
+    latencyMs=nullable(COUNT),
+    firstByteMs=nullable(COUNT),
+    skipped=array(answer(keyId=TEXT, reason=TEXT)),
+)
+
+_TOKEN: dict[str, Schema] = {
+    "id": {"type": "integer"},
+    "name": TEXT,
+    "scopes": array({"type": "string", "enum": list(SCOPES)}),
+    "user": TEXT,
+    "keyIds": array(TEXT),
+    "createdAt": WHEN,
+    "expiresAt": nullable(WHEN),
+    "revokedAt": nullable(WHEN),
+    "lastUsed": nullable(WHEN),
+}
+
+
+def page_of(row: str) -> Schema:
+    return answer(results=array(ref(row)), next=nullable(TEXT), previous=nullable(TEXT))
+
+
+SCHEMAS: dict[str, Schema] = {
+    "Key": KEY,
+    "NewKey": body("provider", "name", "apiKey", provider=PROVIDER, apiKey=_SECRET, isDefault=TRUTH, **_WRITABLE),
+    "KeyChange": body(
+        provider={**PROVIDER, "description": "Cannot be changed."},
+        apiKey={"anyOf": [_SECRET, {"const": ""}, {"type": "null"}]},
+        isDefault=_SHOWN,
+        **_WRITABLE,
+        **dict.fromkeys(sorted(READ_ONLY), _SHOWN),
+    ),
+    "NoKey": answer(available={"type": "boolean", "const": False}, message=TEXT),
+    "Statistics": answer(
+        totalKeys=COUNT,
+        activeKeys=COUNT,
+        totalCost=USD,
+        totalRequests=COUNT,
+        successfulRequests=COUNT,
+        failedRequests=COUNT,
+        successRate=NUMBER,
+        dailyCost=USD,
+        dailyLimit=USD,
+        dailyBudgetUsed=NUMBER,
+        monthlyCost=USD,
+        monthlyLimit=USD,
+        monthlyBudgetUsed=NUMBER,
+        reservedCost=USD,
+        dailyResetsAt=WHEN,
+        monthlyResetsAt=WHEN,
+    ),
+    "Toggle": body(active=TRUTH),
+    "Toggled": answer(success=TRUTH, active=TRUTH),
+    "Tested": {
+        "type": "object",
+        "properties": {"success": TRUTH, "message": TEXT, "latencyMs": COUNT, "details": {"type": "object"}},
+        "required": ["success", "message"],
+        "additionalProperties": False,
+    },
+    "Done": answer(success=TRUTH, message=TEXT),
+    "Usage": _USAGE,
+    "UsagePage": page_of("Usage"),
+    "Sums": answer(**_SUMS),
+    "SumsOfGroup": {
+        "type": "object",
+        "properties": {"group": TEXT, "keyId": TEXT, "keyName": TEXT, **_SUMS},
+        "required": ["group", *_SUMS],
+        "additionalProperties": False,
+    },
+    "UsageSummary": answer(
+        groupBy={"type": "string", "enum": list(GROUPS)}, results=array(ref("SumsOfGroup")), total=ref("Sums")
+    ),
+    "Void": body(reason=words(500)),
+    "Voided": answer(success=TRUTH, message=TEXT, amount=USD),
+    "Event": answer(
+        id={"type": "integer"},
+        kind={"type": "string", "enum": KeyEvent.Kind.values},
+        keyId=nullable(TEXT),
+        keyName=nullable(TEXT),
+        message=TEXT,
+        actor=TEXT,
+        createdAt=WHEN,
+    ),
+    "EventPage": page_of("Event"),
+    "Token": answer(**_TOKEN),
+    "NewToken": body(
+        "name",
+        name=_NAME,
+        scopes={"type": "array", "items": {"type": "string", "enum": list(SCOPES)}, "minItems": 1, "maxItems": 10},
+        expiresAt=_EXPIRY,
+        keyIds={"type": ["array", "null"], "items": TEXT, "minItems": 1, "maxItems": 1000},
+    ),
+    "MadeToken": answer(**_TOKEN, token={**TEXT, "description": "The token itself: here and nowhere else."}),
+    "FieldErrors": {
+        "type": "object",
+        "additionalProperties": array(TEXT),
+        "minProperties": 1,
+        "description": "What is wrong with each field or parameter.",
+    },
+    "Error": {
+        "type": "object",
+        "properties": {"detail": TEXT, "code": TEXT},
+        "required": ["detail"],
+        "additionalProperties": False,
+    },
+}
+
+
+def row_number(description: str) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": _MOST_ROWS, "description": description}
+
+
+def add_components(result: Schema, **_: Any) -> Schema:
+    """Put the shapes into the document; drf-spectacular calls this at the end."""
+    result["components"]["schemas"] = {**result["components"].get("schemas", {}), **SCHEMAS}
+    return result
