@@ -2,17 +2,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-quick lint format migrations-check bench lock clean
+.PHONY: run test test-quick test-postgres lint format migrations-check bench lock clean
 
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
+# Two processes for the quick tests; the proofs of the whole product want the machine for themselves.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Everything but the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+
+# The quick tests once more on a private PostgreSQL server; says so where none is installed.
+test-postgres: .venv/installed-dev
+	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow" -n 2 \
+	  --ignore=tests/providers --ignore=tests/pricing --ignore=tests/test_simulator.py $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

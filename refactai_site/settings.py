@@ -96,7 +96,7 @@ AXES_LOCKOUT_TEMPLATE = "locked_out.html"
 AXES_VERBOSE = False
 
 # --- Database ------------------------------------------------------------------------------------------------------
-# The turn among processes and the busy timeout together stay below 8 s, so that a blocked database is a 503 within 10 s.
+# The turn among processes and this together stay below 8 s, so that a blocked database is a 503 within 10 s.
 DATABASE_BUSY_SECONDS = 3
 _database_url = env.text("DATABASE_URL", "")
 if _database_url and not _database_url.startswith("sqlite"):
@@ -208,7 +208,6 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "POSTPROCESSING_HOOKS": ["llmkeys.api.schemas.add_components"],
     "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": STATIC_URL + "img/favicon.svg",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
 }
 

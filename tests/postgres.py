@@ -10,6 +10,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -154,3 +155,17 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     """The address of an empty database of one test."""
     with new_database(postgres_server) as url:
         yield url
+
+
+def main(command: list[str]) -> int:
+    """Run a command with `DATABASE_URL` set to a new database: `python -m tests.postgres COMMAND …`."""
+    try:
+        with private_server() as server_url, new_database(server_url) as url:
+            return subprocess.run(command, env=os.environ | {"DATABASE_URL": url}).returncode
+    except Unavailable as error:
+        print(f"Skipped: {error}.")
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

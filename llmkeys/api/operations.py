@@ -10,9 +10,9 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
 from llmkeys.api import examples
-from llmkeys.api.schemas import PROVIDER, TEXT, Schema, array, ref, row_number
+from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
 from llmkeys.key_state import STATUSES
-from llmkeys.models import KeyEvent, UsageRecord
+from llmkeys.models import KeyEvent, ProviderName, UsageRecord
 from llmkeys.services.summary import GROUPS
 
 _JSON = "application/json"
@@ -104,17 +104,20 @@ def _query(name: str, schema: Schema, description: str = "") -> OpenApiParameter
 
 
 def _choice(*values: str) -> Schema:
-    return {"type": "string", "enum": list(values)}
+    """Return the shape of a filter; an empty one does not filter."""
+    return {"type": "string", "enum": [*values, ""]}
 
 
 _KEY_ID = OpenApiParameter("key_id", {"type": "string", "minLength": 1, "maxLength": 40}, OpenApiParameter.PATH)
 _USAGE_ID = OpenApiParameter("usage_id", row_number("The id of a usage row"), OpenApiParameter.PATH)
 _TOKEN_ID = OpenApiParameter("token_id", row_number("The id of an access token"), OpenApiParameter.PATH)
-_DAY: Schema = {"type": "string", "format": "date"}
-_TIME: Schema = {"anyOf": [{"type": "string", "format": "date-time"}, _DAY]}
+_A_DAY: Schema = {"type": "string", "format": "date"}
+_DAY: Schema = {"anyOf": [_A_DAY, {"const": ""}]}
+_TIME: Schema = {"anyOf": [{"type": "string", "format": "date-time"}, _A_DAY, {"const": ""}]}
+_PROVIDER = _choice(*ProviderName.values)
 _OF_USAGE = (
     _query("key", TEXT, "id"),
-    _query("provider", PROVIDER),
+    _query("provider", _PROVIDER),
     _query("model", TEXT),
     _query("token", TEXT, "name"),
 )
@@ -144,7 +147,7 @@ keys = _documented(
     list=_operation(
         "List the keys",
         {200: _answer(array(ref("Key")), [examples.KEY])},
-        parameters=(_query("provider", PROVIDER), _query("status", _choice(*STATUSES))),
+        parameters=(_query("provider", _PROVIDER), _query("status", _choice(*STATUSES))),
     ),
     create=_operation(
         "Add a key", {201: _A_KEY}, 409, body="NewKey", example=examples.NEW_KEY,

@@ -4,21 +4,20 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('llmkeys', '0001_initial'),
+        ("llmkeys", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='FailedAuthentication',
+            name="FailedAuthentication",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('address', models.CharField(max_length=45)),
-                ('at', models.DateTimeField(db_index=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("address", models.CharField(max_length=45)),
+                ("at", models.DateTimeField(db_index=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['address', 'at'], name='failedauthentication_recent')],
+                "indexes": [models.Index(fields=["address", "at"], name="failedauthentication_recent")],
             },
         ),
     ]

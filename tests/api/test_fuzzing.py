@@ -1,0 +1,20 @@
+"""schemathesis against the running product: no 500, and every answer as the schema says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.fuzzing import fuzz
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(tmp_path):
+    done = fuzz(tmp_path / "sqlite", examples=3, seconds=120)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
+    assert "Tested: 19" in done.stdout, done.stdout
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing_on_postgresql(tmp_path, postgres_url):
+    done = fuzz(tmp_path / "postgresql", examples=3, seconds=120, DATABASE_URL=postgres_url)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
