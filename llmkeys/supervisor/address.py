@@ -39,12 +39,18 @@ def parse(text: str) -> Address:
     return Address(host, int(port))
 
 
-def listen(address: Address) -> socket.socket:
-    """Return the listening socket. Raises BindProblem.
+def listen(address: Address, count: int) -> list[socket.socket]:
+    """Return a listening socket for each worker, among which the kernel spreads the connections. Raises BindProblem.
 
-    One socket for all workers instead of SO_REUSEPORT: a second server cannot slip in beside the first one, and
-    connections wait instead of being reset while a worker is replaced.
+    With one socket for all, the worker that happened to be awake took up to 15 of 16 connections that came at once,
+    and the other one idled. They are opened here and stay open here: while a worker is replaced, its connections
+    wait instead of being reset.
     """
+    _listening(address, shared=False).close()  # says so where somebody else listens: SO_REUSEPORT would not
+    return [_listening(address, shared=True) for _ in range(count)]
+
+
+def _listening(address: Address, *, shared: bool) -> socket.socket:
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -54,6 +60,8 @@ def listen(address: Address) -> socket.socket:
         raise BindProblem(f"{address} cannot be listened on: {error.strerror or error}.") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted connections inherit it. Without it the body of an answer waits 40 ms for the head's delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(target)

@@ -56,8 +56,8 @@ class Service:
 
 
 class Tree:
-    def __init__(self, *, web: Service, scheduler: Service | None, listener: socket.socket) -> None:
-        self.listener = listener
+    def __init__(self, *, web: Service, scheduler: Service | None, listeners: list[socket.socket]) -> None:
+        self.listeners = listeners
         self.scheduler = scheduler
         self.services = [service for service in (web, scheduler) if service]
         self.watchdog = Watchdog()
@@ -146,9 +146,10 @@ class Tree:
             child.kill_all()
 
     def _refuse_connections(self) -> None:
-        """Close the door for every holder of the socket: who comes now is refused at once instead of left waiting."""
-        with suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
+        """Close the door for every holder of the sockets: who comes now is refused at once instead of left waiting."""
+        for listener in self.listeners:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def _in_words(status: int | None) -> str:

@@ -38,19 +38,27 @@ YOUNG_DEATHS = 10
 
 
 class Server(MPServer):
-    """granian, but on a socket that is listening already instead of one SO_REUSEPORT socket for each worker.
+    """granian, but on sockets that are listening already, one for each worker.
 
     And it goes on replacing workers that are killed: the stock server gives up when one dies twice within 5.5 s,
     which a machine short of memory brings about within a minute, and everything in flight in the others is cut.
     """
 
-    listener: socket.socket
+    listeners: list[socket.socket]
     young_deaths = 0
 
     def _init_shared_socket(self) -> None:
-        self._shd = SocketHolder(self.listener.fileno(), False, BACKLOG)
-        self._sfd = self.listener.fileno()
-        self._sso = self.listener
+        # Kept, for a holder that is thrown away closes its socket.
+        self.holders = [SocketHolder(listener.fileno(), False, BACKLOG) for listener in self.listeners]
+        self._listen_on(0)
+
+    def _spawn_worker(self, idx: int, *arguments: Any, **options: Any) -> Any:
+        self._listen_on(idx)
+        return super()._spawn_worker(idx, *arguments, **options)
+
+    def _listen_on(self, index: int) -> None:
+        self._shd, self._sso = self.holders[index], self.listeners[index]
+        self._sfd = self._sso.fileno()
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
         """Replace these workers; after ten deaths in a row soon after the start, tell `serve` by ending."""
@@ -70,7 +78,7 @@ def preload() -> None:
     gc.freeze()  # the collector then leaves the shared pages alone
 
 
-def run(listener: socket.socket, *, workers: int, threads: int) -> int:
+def run(listeners: list[socket.socket], *, threads: int) -> int:
     """Serve until SIGTERM; return the exit code.
 
     `backpressure` counts connections, idle ones included, so that it stays far above the number of threads: with 64
@@ -82,7 +90,7 @@ def run(listener: socket.socket, *, workers: int, threads: int) -> int:
     server = Server(
         settings.WSGI_APPLICATION,
         interface=Interfaces.WSGI,
-        workers=workers,
+        workers=len(listeners),
         blocking_threads=threads,
         backlog=BACKLOG,
         backpressure=BACKLOG,
@@ -93,6 +101,6 @@ def run(listener: socket.socket, *, workers: int, threads: int) -> int:
         respawn_failed_workers=True,
         workers_kill_timeout=GRACE_SECONDS,
     )
-    server.listener = listener
+    server.listeners = listeners
     server.serve(target_loader=lambda _target: application)
     return 0

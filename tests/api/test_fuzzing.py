@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.api.fuzzing import fuzz
+from tests.postgres import postgres_server, postgres_url  # noqa: F401  (fixtures)
 
 
 @pytest.mark.slow
@@ -15,6 +16,6 @@ def test_schemathesis_finds_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing_on_postgresql(tmp_path, postgres_url):
+def test_schemathesis_finds_nothing_on_postgresql(tmp_path, postgres_url):  # noqa: F811
     done = fuzz(tmp_path / "postgresql", examples=3, seconds=120, DATABASE_URL=postgres_url)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]

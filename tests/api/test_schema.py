@@ -45,7 +45,8 @@ def test_it_is_valid_and_complete_without_warnings():
 class TestSchema:
     def test_it_has_every_route_and_method(self, document):
         described = {(item["operationId"].split("_")[0], method) for (_, method), item in operations(document).items()}
-        routed = sum(len(route.callback.actions) for route in ROUTES)
+        # Django REST framework adds `head` to a route's table at its first request.
+        routed = sum(len(route.callback.actions.keys() - {"head"}) for route in ROUTES)
         assert len(operations(document)) == routed
         assert described
 

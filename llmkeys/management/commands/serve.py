@@ -45,10 +45,10 @@ class Command(BaseCommand):
                 signal.signal(number, _stop)
         os.umask(0o077)  # whatever is written from here on is for this user alone
         try:
-            where, listener = self._prepare(bind, workers, threads)
+            where, listeners = self._prepare(bind, workers, threads)
             lock = None if no_scheduler else self._claim_scheduler()
             self._announce(where)
-            sys.exit(_tree(listener, lock, workers=workers, threads=threads).run())
+            sys.exit(_tree(listeners, lock, threads=threads).run())
         except StopRequested:
             sys.exit(0)
         except DatabaseError as error:
@@ -56,13 +56,13 @@ class Command(BaseCommand):
         except LLMKeysError as error:
             self._refuse(str(error))
 
-    def _prepare(self, bind: str, workers: int, threads: int) -> tuple[address.Address, socket.socket]:
+    def _prepare(self, bind: str, workers: int, threads: int) -> tuple[address.Address, list[socket.socket]]:
         if workers < 1 or threads < 1:
             raise prepare.CannotServe("--workers and --threads must be at least 1.")
         where = address.parse(bind)
         prepare.check_settings()
         prepare.check_providers(str(where))
-        listener = address.listen(where)
+        listeners = address.listen(where, workers)
         prepare.open_database()
         prepare.migrate()
         vault.verify()
@@ -71,7 +71,7 @@ class Command(BaseCommand):
         self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")
         web.preload()
         connections.close_all()
-        return where, listener
+        return where, listeners
 
     def _claim_scheduler(self) -> IO[str] | None:
         lock = scheduler.claim(settings.DATA_DIR)
@@ -90,19 +90,20 @@ class Command(BaseCommand):
         sys.exit(1)
 
 
-def _tree(listener: socket.socket, lock: IO[str] | None, *, workers: int, threads: int) -> Tree:
+def _tree(listeners: list[socket.socket], lock: IO[str] | None, *, threads: int) -> Tree:
     def run_web() -> int:
         if lock:
             lock.close()  # held by the scheduler and `serve` alone
-        return web.run(listener, workers=workers, threads=threads)
+        return web.run(listeners, threads=threads)
 
     def run_scheduler() -> int:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         return scheduler.run()
 
     processes.leave_no_orphans()
     return Tree(
         web=Service("web server", run_web, essential=True),
         scheduler=Service("scheduler", run_scheduler, essential=False) if lock else None,
-        listener=listener,
+        listeners=listeners,
     )
