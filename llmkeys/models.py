@@ -77,6 +77,8 @@ class ApiKey(KeyState, models.Model):
     )
     workspace_id = models.CharField(max_length=100, blank=True, default="", help_text="Anthropic keys that need one.")
     last_error = models.CharField(max_length=1000, blank=True, default="", editable=False)
+    last_test_at = models.DateTimeField(null=True, editable=False)
+    last_test = models.JSONField(default=dict, blank=True, editable=False)  # what the provider said of the key
 
     daily_limit_nano = models.BigIntegerField(default=0)
     monthly_limit_nano = models.BigIntegerField(default=0)
@@ -143,6 +145,8 @@ class Cooling(models.Model):
     until = models.DateTimeField(db_index=True)
     reason = models.CharField(max_length=500, blank=True, default="")
     strikes = models.PositiveIntegerField(default=1, help_text="Coolings in a row, for the back-off without a hint.")
+    # After `until` one request asks first; the others see the key as cooling until it is answered, or until this.
+    probe_until = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["scope", "model"], name="cooling_one_per_scope_and_model")]
@@ -251,6 +255,12 @@ class UsageRecord(models.Model):
             # open holds: renewed, settled when their lease ends, summed by the audit
             models.Index(fields=["lease_until"], condition=Q(state="HELD"), name="usage_open_holds"),
             models.Index(fields=["state", "-id"], condition=Q(state="LOST"), name="usage_lost"),
+            # what the provider may still tell the true cost of
+            models.Index(
+                fields=["created_at"],
+                condition=Q(provider="openrouter", cost_source="estimated"),
+                name="usage_to_reconcile",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),
@@ -347,6 +357,12 @@ class KeyEvent(models.Model):
         ADDED = "added"
         CHANGED = "changed"
         DELETED = "deleted"
+        WARNED = "warned"
+        EXPIRING = "expiring"
+        RECOVERED = "recovered"
+        RECONCILED = "reconciled"
+        VOIDED = "voided"
+        PRUNED = "pruned"
 
     kind = models.CharField(max_length=20, choices=Kind)
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="events", null=True)
@@ -361,6 +377,59 @@ class KeyEvent(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+
+class Alert(models.Model):
+    """Something the operator must hear of, once per key, kind and window: an outbox that a failed target cannot block."""
+
+    class Kind(models.TextChoices):
+        WARNING_THRESHOLD = "warning_threshold"
+        LIMIT_REACHED = "limit_reached"
+        KEY_REJECTED = "key_rejected"
+        KEY_EXHAUSTED = "key_exhausted"
+        KEY_EXPIRES = "key_expires"
+        KEY_EXPIRED = "key_expired"
+        NO_KEY_LEFT = "no_key_left"
+        FALLBACK_PRICE = "fallback_price"
+        SCHEDULER_STALLED = "scheduler_stalled"
+        BACKUP_FAILED = "backup_failed"
+        TEST = "test"
+
+    kind = models.CharField(max_length=20, choices=Kind)
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="alerts", null=True)
+    message = models.CharField(max_length=1000)
+    created_at = models.DateTimeField(default=timezone.now)
+    once = models.CharField(max_length=160, null=True, unique=True, editable=False)
+    claimed_until = models.DateTimeField(null=True, editable=False)  # a process is sending it now
+    sent_at = models.DateTimeField(null=True, editable=False)
+    tries = models.PositiveSmallIntegerField(default=0, editable=False)
+    delivery_error = models.CharField(max_length=500, blank=True, default="", editable=False)
+    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person put it away on the dashboard.")
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["id"], condition=Q(sent_at__isnull=True), name="alert_unsent"),
+            models.Index(fields=["-id"], condition=Q(seen_at__isnull=True), name="alert_unseen"),
+        ]
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SealedDay(models.Model):
+    """A day whose single rows were pruned after its totals had been verified: the audit trusts the totals since."""
+
+    day = models.DateField(primary_key=True)
+    rows = models.BigIntegerField(default=0, help_text="Usage rows that were pruned.")
+    cost_nano = models.BigIntegerField(default=0)
+    sealed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-day"]
+
+    def __str__(self) -> str:
+        return f"{self.day}"
 
 
 class ServingKey(models.Model):

@@ -14,10 +14,11 @@ LAYERS = [
     {"exceptions", "money", "windows", "crypto", "sse", "simulator"},
     {"providers", "bounds", "pricing", "sql"},
     {"key_state", "models", "writer"},
-    {"presentation", "vault", "upstream", "catalogue", "ledger", "admission", "leases", "costing", "audit"},
+    {"presentation", "vault", "upstream", "notify", "catalogue", "ledger", "admission", "leases", "costing", "audit"},
     {"services"},
     {"relay"},
-    {"schedules", "health", "error_pages", "checks", "templatetags", "supervisor"},
+    {"schedules", "backup", "transfer"},
+    {"doctor", "health", "error_pages", "checks", "templatetags", "supervisor"},
     {"gateway", "api", "dashboard", "admin", "tasks", "management"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -31,3 +31,48 @@ def provider() -> Iterator[responses.RequestsMock]:
     """Answer what goes out to a provider; nothing else gets out."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser for the tests of one file."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.pages.browser import CHROMIUM
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Playwright runs an event loop in this thread; the ORM is used between its calls, never inside one.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            yield browser
+            browser.close()
+
+
+@pytest.fixture(params=["desk", "phone"])
+def page(request: pytest.FixtureRequest, chromium: Any, live_server: Any) -> Iterator[Any]:
+    """A tab, once in desk and once in phone size; any complaint in it fails the test.
+
+    `page.complaints` is the list of them, for a test that expects one to take it out.
+    """
+    from tests.pages.browser import SIZES, watched
+
+    width, height = SIZES[request.param]
+    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url)
+    page.complaints = watched(page)
+    yield page
+    page.close()
+    assert page.complaints == []
+
+
+@pytest.fixture
+def desk(chromium: Any, live_server: Any) -> Iterator[Any]:
+    """A tab in desk size only, where the size does not matter."""
+    from tests.pages.browser import SIZES, watched
+
+    width, height = SIZES["desk"]
+    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url)
+    page.complaints = watched(page)
+    yield page
+    page.close()
+    assert page.complaints == []

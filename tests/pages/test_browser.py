@@ -2,63 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
-import pytest
-
 from llmkeys.models import ApiKey
-from tests.helpers import make_key, make_user, new_secret
+from tests.helpers import make_key, new_secret
+from tests.pages.browser import BROWSER, fits, log_in
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH"),
-    pytest.mark.django_db(transaction=True),
-]
-SIZES = {"desk": (1440, 900), "phone": (390, 844)}
-
-
-@pytest.fixture
-def chromium(monkeypatch) -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    # Playwright runs an event loop in this thread; the ORM is used between its calls, never inside one.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=SIZES)
-def page(request, chromium, live_server) -> Iterator:
-    width, height = SIZES[request.param]
-    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url)
-    complaints: list[str] = []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "response", lambda answer: complaints.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
-    )
-    yield page
-    page.close()
-    assert complaints == []
-
-
-def log_in(page) -> None:
-    make_user("admin", is_superuser=True, is_staff=True)
-    page.goto("/llm-settings")
-    page.get_by_label("User name").fill("admin")
-    page.get_by_label("Password").fill("correct horse")
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_role("heading", name="Dashboard", level=1).wait_for()
-
-
-def fits(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+pytestmark = BROWSER
 
 
 def test_it_adds_sees_disables_and_deletes_a_key(page):

@@ -1,0 +1,47 @@
+"""What the browser tests share: `pytestmark = BROWSER` and the fixtures `chromium` and `page` of this folder."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.helpers import make_user
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH"),
+    pytest.mark.django_db(transaction=True),
+]
+SIZES = {"desk": (1440, 900), "phone": (390, 844)}
+
+
+def watched(page: Any) -> list[str]:
+    """Return a list that grows by every complaint of the page: its console, its scripts, its policy, its requests."""
+    complaints: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "response", lambda answer: complaints.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+    )
+    return complaints
+
+
+def log_in(page: Any) -> Any:
+    """Log a new administrator in through the form; return that user."""
+    user = make_user("admin", is_superuser=True, is_staff=True)
+    page.goto("/llm-settings")
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill("correct horse")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Dashboard", level=1).wait_for()
+    return user
+
+
+def fits(page: Any) -> bool:
+    """Tell whether nothing makes the page wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
