@@ -380,7 +380,7 @@ class KeyEvent(models.Model):
 
 
 class Alert(models.Model):
-    """Something the operator must hear of, once per key, kind and window: an outbox that a failed target cannot block."""
+    """What the operator must hear of, once per key, kind and window: an outbox that a dead target cannot block."""
 
     class Kind(models.TextChoices):
         WARNING_THRESHOLD = "warning_threshold"
