@@ -62,6 +62,11 @@ def audit() -> Report:
         return _compare(cursor)
 
 
+def audit_through(cursor: CursorWrapper) -> Report:
+    """Audit what another connection sees: a copy of the database, or a snapshot that is open already."""
+    return _compare(cursor)
+
+
 @contextmanager
 def _snapshot() -> Iterator[CursorWrapper]:
     """Open a transaction that reads one state of the database and holds nobody up.

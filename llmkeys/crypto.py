@@ -72,7 +72,16 @@ class Keyring:
 
     def fingerprint(self, plain: str, *, provider: str) -> str:
         """Return a keyed hash that tells duplicates apart without revealing the secret."""
-        return hmac.digest(self.keys[0].fingerprint_key, f"{provider}\0{plain}".encode(), hashlib.sha256).hex()
+        return self.fingerprints(plain, provider=provider)[0]
+
+    def fingerprints(self, plain: str, *, provider: str) -> list[str]:
+        """Return the hash under each key, the first key's first: while keys change, both kinds are stored."""
+        text = f"{provider}\0{plain}".encode()
+        return [hmac.digest(key.fingerprint_key, text, hashlib.sha256).hex() for key in self.keys]
+
+    def is_current(self, stored: bytes) -> bool:
+        """Tell whether the ciphertext was made with the first key."""
+        return bytes(stored[1:9]) == self.keys[0].id
 
 
 def new_master_key() -> str:

@@ -1,8 +1,13 @@
-"""The master keys in force and whether they open what is stored. The one door to a stored secret is `open_secret`."""
+"""The master keys in force and whether they open what is stored.
+
+The door to a stored secret is `open_secret`, for the call that sends it; `reveal` is for an export that asks for it.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,8 +64,29 @@ def _keyring_from_file(path: str) -> Keyring:
 @lru_cache(maxsize=8)
 def _read_version(path: str, _inode: int, _mtime_ns: int) -> tuple[str, ...]:
     """Read the keys of the file; again only when it changed."""
-    lines = Path(path).read_text().replace(",", "\n").splitlines()
-    return tuple(line.strip() for line in lines if line.strip())
+    return split_keys(Path(path).read_text())
+
+
+def split_keys(text: str) -> tuple[str, ...]:
+    """Return the master keys of a key file: one a line, or with commas between."""
+    return tuple(line.strip() for line in text.replace(",", "\n").splitlines() if line.strip())
+
+
+def replace_key_file(text: str) -> None:
+    """Put other master keys into `encryption.key` at once; running servers read it anew at their next request."""
+    path = key_file()
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    create_private_file(draft, text.strip() + "\n")
+    draft.replace(path)
+
+
+def ids_in_file() -> list[str]:
+    """Return the ids of the master keys in `encryption.key`, whether or not they are in force here."""
+    try:
+        texts = key_file().read_text().replace(",", "\n").split()
+    except OSError:
+        return []
+    return [MasterKey(text).id.hex() for text in texts]
 
 
 def _create_key_file(path: Path) -> None:
@@ -92,11 +118,53 @@ def verify() -> None:
 def seal_secret(plain: str, *, row_id: str) -> bytes:
     """Encrypt a secret for its row. Raises WrongEncryptionKey where other stored secrets do not open (sealed)."""
     verify()
+    return seal_one_of_many(plain, row_id=row_id)
+
+
+def seal_one_of_many(plain: str, *, row_id: str) -> bytes:
+    """Encrypt without looking at the other secrets: the caller has called `verify` once for all."""
     return keyring().encrypt(plain, row_id=row_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is stored of a secret."""
+
+    secret: bytes
+    fingerprint: str
+
+
+def reseal(stored: bytes, fingerprint: str | None, *, row_id: str, provider: str) -> Sealed | None:
+    """Return a ciphertext and fingerprint anew under the first key; None where both are its own already.
+
+    Raises DecryptionFailed where no given key opens it.
+    """
+    ring = keyring()
+    plain = ring.decrypt(stored, row_id=row_id)
+    wanted = ring.fingerprint(plain, provider=provider)
+    if ring.is_current(stored) and fingerprint == wanted:
+        return None
+    return Sealed(ring.encrypt(plain, row_id=row_id), wanted)
+
+
+def reveal(key: ApiKey) -> str:
+    """Return a stored secret in clear, for an export that asked for it by name; "" where none is stored.
+
+    Raises WrongEncryptionKey where it does not decrypt.
+    """
+    return "" if key.environment_variable or not key.secret else open_secret(key)
 
 
 def fingerprint(plain: str, *, provider: str) -> str:
     return keyring().fingerprint(plain, provider=provider)
+
+
+def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None:
+    """Return the stored key that has this secret already; found under every master key in force."""
+    from llmkeys.models import ApiKey
+
+    prints = keyring().fingerprints(plain, provider=provider)
+    return ApiKey.objects.filter(provider=provider, fingerprint__in=prints).exclude(pk=other_than).first()
 
 
 def open_secret(key: ApiKey) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
+import shlex
 import sys
-from contextlib import closing
 from pathlib import Path
 
 from django.conf import settings
@@ -15,9 +14,14 @@ from django.core import checks
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
+from llmkeys import backup
+from llmkeys.backup import running
+from llmkeys.backup.errors import BackupFailed
 from llmkeys.checks import leads_back_here
 from llmkeys.exceptions import LLMKeysError
+from llmkeys.models import ApiKey
 from refactai_site.data_dir import create_private_file
 
 
@@ -43,6 +47,16 @@ def _in_one_line(problem: checks.CheckMessage) -> str:
     return " ".join(f"{problem.msg} {problem.hint or ''}".split())
 
 
+def keep_restores_out() -> None:
+    """Tell `restore` that a server runs, as long as this process tree lives. Raises CannotServe during a restore."""
+    try:
+        if running.announce_serving(settings.DATA_DIR) is not None:
+            return
+    except OSError as error:
+        raise CannotServe(f"The data directory {settings.DATA_DIR} cannot be written: {error.strerror}.") from None
+    raise CannotServe("A backup is being restored here; start again when that has ended.")
+
+
 def open_database() -> None:
     """Begin and end a transaction that could write. Raises CannotServe."""
     try:
@@ -55,6 +69,13 @@ def open_database() -> None:
 
 
 def migrate() -> None:
+    """Bring the tables up to date, after a backup where they hold something. Raises CannotServe."""
+    try:
+        backup.backup_before_migration(at=timezone.now())
+    except BackupFailed as error:
+        raise CannotServe(
+            f"No backup could be taken before the update of the database, so nothing was changed. {error}"
+        ) from None
     try:
         call_command("migrate", interactive=False, verbosity=0)
     except DatabaseError as error:
@@ -69,7 +90,7 @@ def explain(error: DatabaseError) -> str:
     text = str(error).lower()
     file = connection.settings_dict["NAME"]
     if "not a database" in text or "malformed" in text:
-        return f"The file {file} is not a readable database. {_how_to_restore(settings.DATA_DIR / 'backups')}"
+        return f"The file {file} is not a readable database. {_how_to_restore()}"
     if "locked" in text:
         return f"The database {file} is locked by another program; stop that program and start again."
     if "readonly" in text or "unable to open" in text:
@@ -79,23 +100,20 @@ def explain(error: DatabaseError) -> str:
     return f"The database {file} cannot be used: {error}"
 
 
-def _how_to_restore(backups: Path) -> str:
-    good = [file for file in backups.glob("*") if file.is_file() and file.stat().st_size and _restorable(file)]
-    if not good:
+def _how_to_restore() -> str:
+    newest = backup.newest_good_backup()
+    if newest is None:
         return "There is no backup of it; move the file away to start anew."
-    newest = max(good, key=lambda file: file.stat().st_mtime)
     return f"The newest good backup comes back with: python manage.py restore {newest}"
 
 
-def _restorable(file: Path) -> bool:
-    """A plain copy of the database is proven by SQLite itself; an archive proves itself when it is restored."""
-    if file.read_bytes()[:15] != b"SQLite format 3":
-        return not file.name.startswith(".")
-    try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as copy:
-            return copy.execute("PRAGMA quick_check").fetchone() == ("ok",)
-    except sqlite3.Error:
-        return False
+def offer_import() -> str:
+    """Return how to take over the older product's keys where its file lies here and no key is stored; else ""."""
+    file = settings.DATA_DIR / "llm_api_keys.json"
+    if not file.is_file() or ApiKey.objects.stored().filter(source=ApiKey.Source.DATABASE).exists():
+        return ""
+    command = f"python manage.py import_keys {shlex.quote(str(file))}"
+    return f"Keys of the older product were found. Take them over, with their costs, by: {command}\n"
 
 
 def ensure_first_administrator(url: str) -> str:

@@ -15,7 +15,7 @@ from django.db import DatabaseError, connections
 from llmkeys import schedules, vault
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.services.environment import register_environment_keys
-from llmkeys.supervisor import address, prepare, processes, scheduler, web
+from llmkeys.supervisor import address, keys_in_use, prepare, processes, scheduler, web
 from llmkeys.supervisor.tree import Service, Tree
 
 EXAMPLE = "Example: python manage.py serve --bind 127.0.0.1:8080"
@@ -63,11 +63,14 @@ class Command(BaseCommand):
         prepare.check_settings()
         prepare.check_providers(str(where))
         listeners = address.listen(where, workers)
+        prepare.keep_restores_out()
         prepare.open_database()
         prepare.migrate()
         vault.verify()
+        keys_in_use.announce()
         schedules.ensure_schedules()
         register_environment_keys()
+        self.stdout.write(prepare.offer_import(), ending="")
         self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")
         web.preload()
         connections.close_all()

@@ -1,0 +1,180 @@
+"""The archive file: a compressed tar (0600) with a manifest that names every member with its length and SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from llmkeys.backup.errors import BackupFailed, CannotRestore
+
+FORMAT = 1
+MANIFEST, KEY = "manifest.json", "encryption.key"
+DATABASES = {"sqlite": "llmkeys.sqlite3", "postgresql": "llmkeys.dump"}
+_CONTENTS = {KEY, *DATABASES.values()}
+_LONGEST_MANIFEST = 1_000_000
+_CHUNK = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an archive says of itself. `differences` is None where the books were not audited (an older schema)."""
+
+    created_at: str
+    version: str
+    database: str  # sqlite or postgresql
+    migrations: list[str]
+    keys: int
+    rows: int
+    differences: int | None
+    format: int = FORMAT
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.differences
+
+    @property
+    def has_key(self) -> bool:
+        return KEY in self.members
+
+    @property
+    def created(self) -> datetime:
+        return datetime.fromisoformat(self.created_at)
+
+
+@contextmanager
+def workshop(beside: Path) -> Iterator[Path]:
+    """Give a private directory on the same disk as `beside`, and take it away again."""
+    room = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", dir=beside.parent))  # mkdtemp: 0700
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, room: Path) -> Manifest:
+    """Write the archive in `room` and move it to `target` at once; return the manifest as written.
+
+    Raises BackupFailed where the disk is full or the place cannot be written.
+    """
+    draft = room / "archive"
+    told = {name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for name, path in members.items()}
+    manifest = Manifest(**(asdict(manifest) | {"members": told}))
+    try:
+        with draft.open("xb") as file:
+            draft.chmod(0o600)
+            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
+                _add(tar, MANIFEST, _manifest_file(room, manifest))
+                for name, path in members.items():
+                    _add(tar, name, path)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        raise BackupFailed(f"The backup {target} could not be written: {error.strerror}.") from None
+    return manifest
+
+
+def _manifest_file(room: Path, manifest: Manifest) -> Path:
+    path = room / MANIFEST
+    path.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    return path
+
+
+def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = path.stat().st_size, 0o600, int(path.stat().st_mtime)
+    with path.open("rb") as file:
+        tar.addfile(info, file)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what an archive says of itself, without unpacking the rest. Raises CannotRestore where it is none."""
+    with _opened(path) as tar:
+        return _read_manifest(tar, path)
+
+
+def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
+    """Unpack every member and check lengths and digests; return the manifest and where the members lie.
+
+    Raises CannotRestore where the archive is damaged, cut short, or holds what it should not.
+    """
+    with _opened(path) as tar:
+        manifest, files = _read_manifest(tar, path), {}
+        while (info := tar.next()) is not None:
+            if info.name not in _CONTENTS or not info.isfile() or info.name in files:
+                raise CannotRestore(f"{path} holds “{info.name}”, which no backup of this product has.")
+            files[info.name] = into / info.name
+            with _private(files[info.name]) as file:
+                shutil.copyfileobj(tar.extractfile(info), file, _CHUNK)
+    _check(path, manifest, files)
+    return manifest, files
+
+
+def _check(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
+    for name, told in manifest.members.items():
+        if name not in files or files[name].stat().st_size != told["bytes"] or _digest(files[name]) != told["sha256"]:
+            raise CannotRestore(f"{path} is damaged: its part “{name}” is not what was written. Take another backup.")
+    if set(files) != set(manifest.members) or DATABASES.get(manifest.database) not in files:
+        raise CannotRestore(f"{path} is no complete backup of this product.")
+
+
+def _read_manifest(tar: tarfile.TarFile, path: Path) -> Manifest:
+    first = tar.next()
+    if first is None or first.name != MANIFEST or first.size > _LONGEST_MANIFEST or not first.isfile():
+        raise CannotRestore(f"{path} is no backup of this product.")
+    try:
+        manifest = Manifest(**json.load(tar.extractfile(first)))
+        datetime.fromisoformat(manifest.created_at)
+    except (TypeError, ValueError):
+        raise CannotRestore(f"{path} is damaged: its manifest cannot be read. Take another backup.") from None
+    if manifest.format != FORMAT:
+        raise CannotRestore(f"{path} was written by another version (format {manifest.format}); use that version.")
+    return manifest
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(path, mode="r:gz") as tar:
+            yield tar
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise CannotRestore(f"{path} is no readable backup ({type(error).__name__}). Take another one.") from None
+    except OSError as error:
+        raise CannotRestore(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[IO[bytes]]:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_directory(path: Path) -> None:
+    """Have the names of a directory on the disk, so that a power cut after a rename finds the new one."""
+    with contextlib.suppress(OSError):  # some file systems know no such thing
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,172 @@
+"""Take a backup: copy, prove, pack. And the automatic ones in `backups/` of the data directory, of which seven stay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
+
+from llmkeys import vault
+from llmkeys.audit import Report
+from llmkeys.backup import archive, postgresql, sqlite
+from llmkeys.backup.archive import Manifest
+from llmkeys.backup.errors import BackupFailed, CannotRestore
+
+logger = logging.getLogger(__name__)
+
+KEPT = 7
+_STAMP = "%Y%m%d-%H%M%S"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A backup that was written and proven."""
+
+    path: Path
+    manifest: Manifest
+    bytes: int
+
+
+def make_backup(
+    target: Path, *, at: datetime, with_key: bool = True, audit: bool = True, progress: Progress | None = None
+) -> Made:
+    """Write one archive (0600) of the database and the encryption key, while the product may go on serving.
+
+    The copy comes out of one snapshot and passes an integrity check; its books are audited, and what differs is told
+    in the manifest. Raises BackupFailed; a file that exists is never overwritten.
+    """
+    target = target.absolute()
+    if target.exists():
+        raise BackupFailed(f"{target} exists already; name another file, or move it away.")
+    if not target.parent.is_dir():
+        raise BackupFailed(f"The directory {target.parent} does not exist.")
+    with _failures_told(target), archive.workshop(target) as room:
+        database, report = _copy(room, audit=audit, progress=progress)
+        members = {archive.DATABASES[connection.vendor]: database}
+        if with_key and vault.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
+            members[archive.KEY] = vault.key_file()
+        manifest = archive.write(target, _manifest(report, at), members, room=room)
+    return Made(target, manifest, target.stat().st_size)
+
+
+@contextmanager
+def _failures_told(target: Path):
+    try:
+        yield
+    except OSError as error:
+        raise BackupFailed(f"The backup {target} could not be written: {error.strerror or error}.") from None
+    except DatabaseError as error:
+        raise BackupFailed(f"The database could not be read for a backup: {str(error).splitlines()[0]}") from None
+
+
+def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None]:
+    """Copy the database into `room` and prove the copy. Raises BackupFailed."""
+    file = room / archive.DATABASES[connection.vendor]
+    if connection.vendor == "sqlite":
+        sqlite.copy_out(file, progress=progress)
+        problem = sqlite.integrity_problem(file)
+        report = sqlite.audited(file) if audit and not problem else None
+    else:
+        with postgresql.snapshot() as (cursor, shared):
+            postgresql.dump(file, shared)
+            report = postgresql.audit_through(cursor) if audit else None
+        problem = postgresql.unreadable(file)
+    if problem:
+        raise BackupFailed(f"The copy of the database is not whole, so it is no backup: {problem}")
+    return file, report
+
+
+def _manifest(report: Report | None, at: datetime) -> Manifest:
+    applied = MigrationRecorder(connection).applied_migrations()
+    return Manifest(
+        created_at=at.isoformat(timespec="seconds"),
+        version=product_version(),
+        database=connection.vendor,
+        migrations=sorted(name for app, name in applied if app == "llmkeys"),
+        keys=report.keys if report else 0,
+        rows=report.rows if report else 0,
+        differences=len(report.differences) if report else None,
+    )
+
+
+def product_version() -> str:
+    """Return the version of the installed product, "unknown" where it runs from a bare checkout."""
+    try:
+        return version("refactai-llm-key-management")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+# --- automatic ones ---------------------------------------------------------------------------------------------------
+
+
+def backups_directory() -> Path:
+    return settings.DATA_DIR / "backups"
+
+
+def automatic_backup(*, at: datetime) -> Made:
+    """Take the backup of the day and let the oldest go; the newest seven stay, the newest good one always."""
+    made = make_backup(_automatic_target("daily", at), at=at)
+    _let_go()
+    if made.manifest.differences:
+        logger.warning("The backup %s was taken, but its books differ: run `manage.py audit`.", made.path.name)
+    return made
+
+
+def backup_before_migration(*, at: datetime) -> Made | None:
+    """Take a backup where migrations would change a database that holds something; None where there is nothing to do.
+
+    The books are not audited: the tables are those of the older version.
+    """
+    executor = MigrationExecutor(connection)
+    if not executor.loader.applied_migrations or not executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        return None
+    made = make_backup(_automatic_target("before-migration", at), at=at, audit=False)
+    _let_go()
+    return made
+
+
+def _automatic_target(kind: str, at: datetime) -> Path:
+    directory = backups_directory()
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise BackupFailed(f"The directory {directory} cannot be created: {error.strerror}.") from None
+    stem, number = f"llmkeys-{at:{_STAMP}}-{kind}", 1
+    target = directory / f"{stem}.tar.gz"
+    while target.exists():
+        number += 1
+        target = directory / f"{stem}-{number}.tar.gz"
+    return target
+
+
+def automatic_backups() -> list[Path]:
+    """Return the automatic backups, the newest first."""
+    return sorted(backups_directory().glob("llmkeys-*.tar.gz"), key=lambda file: file.name, reverse=True)
+
+
+def is_good(path: Path) -> bool:
+    """Tell whether an archive calls itself good and can be read."""
+    try:
+        return archive.read_manifest(path).is_good
+    except CannotRestore:
+        return False
+
+
+def _let_go() -> None:
+    files = automatic_backups()
+    newest_good = next((file for file in files if is_good(file)), None)
+    for file in files[KEPT:]:
+        if file != newest_good:
+            file.unlink(missing_ok=True)

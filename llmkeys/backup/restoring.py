@@ -1,0 +1,187 @@
+"""Put a backup back: unpack, prove, swap; the old data stays beside."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.loader import MigrationLoader
+
+from llmkeys import vault
+from llmkeys.audit import Report
+from llmkeys.backup import archive, postgresql, sqlite
+from llmkeys.backup.archive import Manifest
+from llmkeys.backup.errors import CannotRestore
+from llmkeys.backup.making import automatic_backups, is_good
+from llmkeys.backup.running import alone
+from llmkeys.crypto import DecryptionFailed, Keyring, MasterKey
+
+_SECRETS = "SELECT id, name, secret FROM llmkeys_apikey WHERE deleted_at IS NULL AND length(secret) > 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came back, and where the data that was there before lies now."""
+
+    manifest: Manifest
+    report: Report | None  # None: of an older version, audited after its migration
+    kept: str
+    closed: list[str]  # names of keys whose secrets the archive's own encryption key does not open
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """How to look into the restored copy before it is swapped in."""
+
+    rows: Callable[[str], list[tuple]]
+    audit: Callable[[], Report]
+
+
+def newest_good_backup() -> Path | None:
+    """Return the newest automatic backup that reads well and was audited clean."""
+    return next((file for file in automatic_backups() if is_good(file)), None)
+
+
+def restore(path: Path, *, at: datetime) -> Restored:
+    """Replace the database, and the encryption key where the archive has one, by those of an archive.
+
+    Everything is proven before anything is replaced. Raises CannotRestore: while a server runs, where the archive is
+    damaged, of another database or of a newer version, or where its secrets would not decrypt.
+    """
+    with alone(settings.DATA_DIR), archive.workshop(settings.DATA_DIR / "restore") as room:
+        manifest, files = archive.unpack(path.absolute(), room)
+        _check_kind(path, manifest)
+        database = files[archive.DATABASES[manifest.database]]
+        key = files.get(archive.KEY)
+        if connection.vendor == "sqlite":
+            return _restore_file(manifest, database, key, at)
+        return _restore_dump(manifest, database, key, at)
+
+
+def _check_kind(path: Path, manifest: Manifest) -> None:
+    if manifest.database != connection.vendor:
+        raise CannotRestore(
+            f"{path} is a backup of {manifest.database}, and the product runs on {connection.vendor}. Set or unset "
+            "DATABASE_URL, or move the keys over with `export_keys --include-secrets` and `import_keys`."
+        )
+    known = {name for app, name in MigrationLoader(None).disk_migrations if app == "llmkeys"}
+    newer = sorted(set(manifest.migrations) - known)
+    if newer:
+        raise CannotRestore(f"{path} comes from a newer version of the product ({newer[-1]}). Update first.")
+
+
+def _restore_file(manifest: Manifest, file: Path, key: Path | None, at: datetime) -> Restored:
+    problem = sqlite.integrity_problem(file)
+    if problem:
+        raise CannotRestore(f"The database in the archive is not whole: {problem}")
+    reader = _Reader(lambda query: sqlite.rows_of(file, query), lambda: sqlite.audited(file))
+    closed, report = _prove(manifest, reader, key)
+    keep = _keep_directory(at)
+    connection.close()
+    with _KeySwap(key, keep):
+        sqlite.swap_in(file, keep)
+    return Restored(manifest, report, str(keep), closed)
+
+
+def _restore_dump(manifest: Manifest, file: Path, key: Path | None, at: datetime) -> Restored:
+    name = connection.settings_dict["NAME"]
+    new, kept = f"{name}_restored_{secrets.token_hex(4)}", f"{name}_before_restore_{at:%Y%m%d_%H%M%S}"
+    connection.close()
+    try:
+        postgresql.refuse_while_used()
+        postgresql.load(file, new)
+    except DatabaseError as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise CannotRestore(f"The server does not let the backup be loaded: {first}") from None
+    reader = _Reader(lambda query: postgresql.rows_of(new, query), lambda: postgresql.audited(new))
+    try:
+        closed, report = _prove(manifest, reader, key)
+        with _KeySwap(key, _keep_directory(at)):
+            postgresql.swap_in(new, kept)
+    except BaseException:
+        postgresql.drop(new)
+        raise
+    return Restored(manifest, report, f"database {kept}", closed)
+
+
+def _prove(manifest: Manifest, reader: _Reader, key: Path | None) -> tuple[list[str], Report | None]:
+    """Check that the secrets decrypt and audit the books. Raises CannotRestore."""
+    closed = _closed(reader, _keyring_after(key))
+    if closed and key is None:
+        names = ", ".join(f"“{name}”" for name in closed[:3]) + (" and others" if len(closed) > 3 else "")
+        where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(vault.key_file())
+        raise CannotRestore(
+            f"The encryption key in force does not open the secrets of this backup ({names}). Put the key that was in "
+            f"use when it was taken into {where} first."
+        )
+    on_disk = {name for app, name in MigrationLoader(None).disk_migrations if app == "llmkeys"}
+    return closed, reader.audit() if set(manifest.migrations) == on_disk else None
+
+
+def _keyring_after(key: Path | None) -> Keyring | None:
+    """Return the keys that will be in force after the restore; None where there are none."""
+    if settings.REFACTAI_ENCRYPTION_KEYS:
+        texts = tuple(settings.REFACTAI_ENCRYPTION_KEYS)
+    else:
+        file = key or vault.key_file()
+        texts = vault.split_keys(file.read_text()) if file.exists() else ()
+    return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
+
+
+def _closed(reader: _Reader, ring: Keyring | None) -> list[str]:
+    """Return the names of the stored keys that `ring` does not open."""
+    closed = []
+    for key_id, name, secret in reader.rows(_SECRETS):
+        try:
+            if ring is None:
+                raise DecryptionFailed
+            ring.decrypt(bytes(secret), row_id=key_id)
+        except DecryptionFailed:
+            closed.append(name)
+    return closed
+
+
+def _keep_directory(at: datetime) -> Path:
+    stem, number = f"before-restore-{at:%Y%m%d-%H%M%S}", 1
+    keep = settings.DATA_DIR / stem
+    while keep.exists():
+        number += 1
+        keep = settings.DATA_DIR / f"{stem}-{number}"
+    keep.mkdir(mode=0o700)
+    return keep
+
+
+@dataclass
+class _KeySwap:
+    """Puts the archive's encryption key in place around the swap of the database.
+
+    Before it, the file holds the new key and the old one, so that a kill in between leaves secrets that decrypt on
+    either side; after it, the archive's alone.
+    """
+
+    key: Path | None
+    keep: Path
+
+    def __enter__(self) -> None:
+        if self.key is None or settings.REFACTAI_ENCRYPTION_KEYS:
+            return
+        old = vault.key_file()
+        both = self.key.read_text().strip()
+        if old.exists():
+            (self.keep / old.name).hardlink_to(old)
+            both = f"{both}\n{old.read_text()}"
+        vault.replace_key_file(both)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self.key is None or settings.REFACTAI_ENCRYPTION_KEYS:
+            return
+        kept = self.keep / vault.key_file().name
+        if kind is None:
+            vault.replace_key_file(self.key.read_text())
+        elif kept.exists():
+            vault.replace_key_file(kept.read_text())

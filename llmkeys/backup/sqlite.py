@@ -1,0 +1,110 @@
+"""SQLite: a copy out of one snapshot that no writer waits for, and the swap of a restored file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+
+from llmkeys.audit import Report, audit_through
+from llmkeys.backup.archive import sync_directory
+from llmkeys.backup.errors import BackupFailed, CannotRestore
+
+_PAGES = 4_096  # a step of the copy: 16 MB
+_WAIT_SECONDS = 8
+_BESIDE = ("", "-wal", "-shm")
+
+Progress = Callable[[int, int], None]
+
+
+def database_file() -> Path:
+    return Path(connection.settings_dict["NAME"])
+
+
+def copy_out(target: Path, *, progress: Progress | None = None) -> None:
+    """Copy the running database to `target` as it is at one instant. Raises BackupFailed."""
+    source = database_file()
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def step(_status: int, remaining: int, total: int) -> None:
+        if progress:
+            progress(total - remaining, total)
+
+    try:
+        with closing(sqlite3.connect(source, timeout=_WAIT_SECONDS)) as live, closing(sqlite3.connect(target)) as copy:
+            # One reading transaction around all steps: writers go on, and the copy never begins anew for them.
+            live.execute("BEGIN")
+            live.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            live.backup(copy, pages=_PAGES, progress=step)
+            live.rollback()
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+    except sqlite3.Error as error:
+        raise BackupFailed(f"The database {source} could not be copied: {error}.") from None
+
+
+def integrity_problem(file: Path) -> str:
+    """Return what SQLite finds wrong in the file, "" where it is whole."""
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as copy:
+            broken = [row[0] for row in copy.execute("PRAGMA integrity_check(3)")]
+            strays = copy.execute("PRAGMA foreign_key_check").fetchmany(3)
+    except sqlite3.Error as error:
+        return str(error)
+    found = [] if broken == ["ok"] else broken
+    return "; ".join([*found, *(f"a row of {table} names no row of {parent}" for table, _, parent, _ in strays)])
+
+
+def audited(file: Path) -> Report:
+    """Audit the books of a copy."""
+    own = connection.copy()
+    own.settings_dict["NAME"] = str(file)
+    own.settings_dict["OPTIONS"] = {}
+    try:
+        with own.cursor() as cursor:
+            return audit_through(cursor)
+    finally:
+        own.close()
+
+
+def rows_of(file: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as copy:
+        return copy.execute(query).fetchall()
+
+
+def swap_in(new: Path, keep: Path) -> None:
+    """Put `new` in the place of the database; the old one lies in `keep` afterwards. Raises CannotRestore.
+
+    There is a database under the name at every moment: the old one until the rename, the new one from then on.
+    """
+    file = database_file()
+    try:
+        _fold_log(file)
+        for ending in _BESIDE:
+            old = file.with_name(file.name + ending)
+            if old.exists() and old.stat().st_size:
+                os.link(old, keep / old.name)
+        for ending in _BESIDE[1:]:  # a log of the old database would be played into the new one
+            file.with_name(file.name + ending).unlink(missing_ok=True)
+        new.replace(file)
+        sync_directory(file.parent)
+    except OSError as error:
+        raise CannotRestore(f"{file} could not be replaced: {error.strerror}. The old data is in {keep}.") from None
+
+
+def _fold_log(file: Path) -> None:
+    """Write the old database's log into it where it is readable, so that one file holds all."""
+    try:
+        with closing(sqlite3.connect(file, timeout=1)) as old:
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "busy" in str(error):
+            raise CannotRestore(
+                f"Another program uses {file}. Stop it (`serve`, a shell, a backup tool) and restore again."
+            ) from None
+    except sqlite3.Error:
+        pass  # garbage is kept as it is

@@ -1,0 +1,63 @@
+"""`manage.py restore`: put a backup back; the old data stays beside it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.utils import timezone
+
+from llmkeys import backup
+from llmkeys.backup.restoring import Restored
+from llmkeys.management.base import Command as BaseCommand
+from llmkeys.management.base import add_json_option
+
+
+class Command(BaseCommand):
+    help = "Replace the database and the encryption key by those of a backup. Refuses while `serve` runs."
+    example = "restore llmkeys-backup.tar.gz"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, help="an archive that `backup` wrote")
+        add_json_option(parser)
+
+    def handle(self, *, file: Path, json: bool, **_: Any) -> None:
+        restored = backup.restore(file, at=timezone.now())
+        if json:
+            self.write_json(_as_json(restored))
+        else:
+            self._tell(restored)
+        if restored.closed:
+            names = ", ".join(f"“{name}”" for name in restored.closed)
+            self._refuse(
+                f"The database is back, but these secrets were unreadable already when the backup was taken: {names}. "
+                "Put the right encryption key back, or enter those secrets anew."
+            )
+
+    def _tell(self, restored: Restored) -> None:
+        told, report = restored.manifest, restored.report
+        self.stdout.write(
+            f"Restored the state of {told.created_at}. The data that was here before is kept: {restored.kept}"
+        )
+        if report is None:
+            self.stdout.write("It comes from an older version: `serve` brings it up to date, `audit` proves it then.")
+        elif report.differences:
+            self.stdout.write(f"Its books differ in {len(report.differences)} places: run `manage.py audit`.")
+        else:
+            self.stdout.write(
+                f"{report.keys} keys, {report.rows:,} usage rows; integrity checked, books audited and clean."
+            )
+        self.stdout.write("Start the product again with: make run (or `manage.py serve`)")
+
+
+def _as_json(restored: Restored) -> dict[str, Any]:
+    report = restored.report
+    return {
+        "createdAt": restored.manifest.created_at,
+        "kept": restored.kept,
+        "keys": report.keys if report else None,
+        "usageRows": report.rows if report else None,
+        "differences": len(report.differences) if report else None,
+        "unreadableSecrets": restored.closed,
+    }
