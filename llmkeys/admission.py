@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from llmkeys import catalogue, providers, writer
+from llmkeys import catalogue, probes, providers, writer
 from llmkeys.crypto import TOKEN_PREFIX, token_digest
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
 from llmkeys.sql import as_instant, instant, lean_cursor
@@ -39,7 +39,13 @@ class Candidate:
     secret: bytes = field(repr=False)
     obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling, not allowed
     cooling_until: datetime | None = None
-    strikes: bool = False  # it rested before for this model: a success wipes that out
+    has_rested: bool = False  # for this model: one request asks first, and its success wipes that out
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes of the coolings that concern this key."""
+        group = (f"group:{self.provider}:{self.billing_group}",) if self.billing_group else ()
+        return (f"key:{self.id}", *group)
 
 
 _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_variable, secret, enabled,
@@ -47,7 +53,7 @@ _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_v
    FROM llmkeys_apikey WHERE deleted_at IS NULL
    ORDER BY is_default DESC, CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id"""
 
-_COOLINGS = "SELECT scope, model, until FROM llmkeys_cooling"
+_COOLINGS = "SELECT scope, model, until, probe_until FROM llmkeys_cooling"
 
 _ACCESS = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
@@ -94,7 +100,7 @@ def candidates(model: str, *, caller: Caller, at: datetime, ask: bool = True) ->
         coolings = {}
         if rows and rows[0][-1]:
             cursor.execute(_COOLINGS)
-            coolings = _by_scope(cursor.fetchall())
+            coolings = _by_scope(cursor.fetchall(), at)
     names = _names(model, {row[1] for row in rows})
     found = [_candidate(row, names[row[1]], caller, coolings, at) for row in rows if names.get(row[1])]
     if not rows:
@@ -143,7 +149,7 @@ def _candidate(row: tuple, model: str, caller: Caller, coolings: dict, at: datet
         secret=bytes(secret or b""),
         obstacle=_obstacle(key_id, state, caller, at) or ("cooling" if resting else ""),
         cooling_until=until if resting else None,
-        strikes=bool(rests) and not resting,
+        has_rested=bool(rests) and not resting,
     )
 
 
@@ -162,8 +168,9 @@ def _obstacle(key_id: str, state: list, caller: Caller, at: datetime) -> str:
     return ""
 
 
-def _by_scope(rows: list[tuple]) -> dict[str, list[tuple[str, datetime]]]:
+def _by_scope(rows: list[tuple], at: datetime) -> dict[str, list[tuple[str, datetime]]]:
     found: dict[str, list[tuple[str, datetime]]] = {}
-    for scope, model, until in rows:
-        found.setdefault(scope, []).append((model, as_instant(until)))
+    for scope, model, until, written_at in rows:
+        ahead = written_at is not None and probes.ran_ahead(as_instant(written_at), at)
+        found.setdefault(scope, []).append((model, at if ahead else as_instant(until)))
     return found

@@ -1,5 +1,7 @@
 """The proof of the books: what the keys' counters say against what the rows and adjustments add up to.
 
+Days whose rows were pruned are sealed: their daily totals, verified before, stand for the rows and what corrects them.
+
 Two readings of one set of queries: `audit` reads everything from one snapshot on a connection of its own, so that
 no writer waits for it; `fix` reads one key inside the transaction that corrects it. Money is nano-dollars.
 """
@@ -7,7 +9,7 @@ no writer waits for it; `fix` reads one key inside the transaction that corrects
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -120,7 +122,13 @@ _ADJUSTMENTS = """SELECT key_id, day, month, SUM(day_nano), SUM(month_nano), SUM
    SUM(CASE WHEN kind = 'opening' THEN 1 ELSE 0 END)
    FROM llmkeys_adjustment {where} GROUP BY key_id, day, month"""
 
-_DAILY = "SELECT key_id, day, SUM(cost_nano) FROM llmkeys_dailyusage {where} GROUP BY key_id, day"
+_DAILY = """SELECT key_id, day, SUM(cost_nano), SUM(requests), SUM(successful), SUM(failed)
+   FROM llmkeys_dailyusage {where} GROUP BY key_id, day"""
+
+
+def _sealed_days(cursor: CursorWrapper) -> frozenset[date]:
+    cursor.execute("SELECT day FROM llmkeys_sealedday")
+    return frozenset(as_date(row[0]) for row in cursor.fetchall())
 
 
 def _read(cursor: CursorWrapper, query: str, column: str, key_id: str | None) -> list[tuple]:
@@ -129,20 +137,25 @@ def _read(cursor: CursorWrapper, query: str, column: str, key_id: str | None) ->
     return cursor.fetchall()
 
 
-def _histories(cursor: CursorWrapper, key_id: str | None) -> dict[str, _History]:
+def _histories(cursor: CursorWrapper, key_id: str | None, sealed: frozenset[date]) -> dict[str, _History]:
     found: dict[str, _History] = defaultdict(_History)
     for row in _read(cursor, _ROWS, "key_id", key_id):
-        _add_rows(found[row[0]], row)
+        _add_rows(found[row[0]], row, sealed)
     for row in _read(cursor, _ADJUSTMENTS, "key_id", key_id):
-        _add_adjustments(found[row[0]], row)
+        _add_adjustments(found[row[0]], row, sealed)
     return found
 
 
-def _add_rows(history: _History, row: tuple) -> None:
+def _add_rows(history: _History, row: tuple, sealed: frozenset[date]) -> None:
     _, day, month, count, cost, held, *requests = row
-    day, month, cost = as_date(day), as_date(month), int(cost)
+    day, month = as_date(day), as_date(month)
     history.rows += count
     history.held += int(held)
+    if day not in sealed:  # what is left of a sealed day is in its totals
+        _add_spending(history, day, month, int(cost), requests)
+
+
+def _add_spending(history: _History, day: date, month: date, cost: int, requests: Iterable[int]) -> None:
     history.requests = [before + int(now) for before, now in zip(history.requests, requests, strict=True)]
     history.total += cost
     history.by_day[day] += cost
@@ -150,22 +163,28 @@ def _add_rows(history: _History, row: tuple) -> None:
     history.spending[day] += cost
 
 
-def _add_adjustments(history: _History, row: tuple) -> None:
-    _, day, month, day_nano, month_nano, total_nano, of_rows, openings = row
-    day, month = as_date(day), as_date(month)
-    history.total += int(total_nano)
-    history.by_day[day] += int(day_nano)
-    history.by_month[month] += int(month_nano)
-    history.spending[day] += int(of_rows)
+def _add_adjustments(history: _History, row: tuple, sealed: frozenset[date]) -> None:
+    _, day, month, *amounts, of_rows, openings = row
+    day, month, of_rows = as_date(day), as_date(month), int(of_rows)
+    in_totals = of_rows if day in sealed else 0  # a row's correction moves all three windows, and the day's totals
+    day_nano, month_nano, total_nano = (int(amount) - in_totals for amount in amounts)
+    history.total += total_nano
+    history.by_day[day] += day_nano
+    history.by_month[month] += month_nano
+    history.spending[day] += of_rows - in_totals
     history.imported |= bool(openings)
 
 
 def _compare(cursor: CursorWrapper, key_id: str | None = None) -> Report:
     keys = _read(cursor, _KEYS, "id", key_id)
-    histories = _histories(cursor, key_id)
+    sealed = _sealed_days(cursor)
+    histories = _histories(cursor, key_id, sealed)
     stored_days: dict[str, dict[date, int]] = defaultdict(dict)
-    for owner, day, cost in _read(cursor, _DAILY, "key_id", key_id):
-        stored_days[owner][as_date(day)] = int(cost)
+    for owner, day, cost, *requests in _read(cursor, _DAILY, "key_id", key_id):
+        day = as_date(day)
+        stored_days[owner][day] = int(cost)
+        if day in sealed:
+            _add_spending(histories[owner], day, day.replace(day=1), int(cost), requests)
     differences = []
     for key in keys:
         history = histories[key[0]]
@@ -220,6 +239,8 @@ def fix(report: Report, *, at: datetime, actor: str) -> list[Difference]:
 
 
 def _fix_key(cursor: CursorWrapper, key_id: str, at: datetime, actor: str) -> list[Difference]:
+    if connection.vendor == "postgresql":  # no day may be sealed while it is added up anew
+        cursor.execute("LOCK TABLE llmkeys_sealedday IN SHARE MODE")
     # An UPDATE that changes nothing keeps every other writer of this key out until we are done.
     cursor.execute("UPDATE llmkeys_apikey SET held_nano = held_nano WHERE id = %s RETURNING name, day, month", [key_id])
     name, day, month = cursor.fetchone()
@@ -285,6 +306,8 @@ _REBUILD = f"""INSERT INTO llmkeys_dailyusage
 
 
 def _rebuild_day(cursor: CursorWrapper, key_id: str, day: date) -> None:
-    """Add a key's day up anew from its rows."""
+    """Add a key's day up anew from its rows; never one whose rows were pruned."""
+    if day in _sealed_days(cursor):
+        return
     cursor.execute("DELETE FROM llmkeys_dailyusage WHERE key_id = %s AND day = %s", [key_id, str(day)])
     cursor.execute(_REBUILD, [key_id, str(day)])

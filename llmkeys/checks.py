@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from llmkeys.crypto import TOKEN_PREFIX
+from llmkeys.services import alerts
 from refactai_site import env
 
 
@@ -47,6 +48,11 @@ def check_encryption_keys(app_configs, **kwargs) -> list[CheckMessage]:
             id="llmkeys.E003",
         )
     ]
+
+
+# It asks a process of its own (0.3 s), so that `serve` and `check` run it, and not every command: those run what is
+# defined in this module.
+register()(alerts.check_targets)
 
 
 def leads_back_here(base_url: str, bind: str) -> bool:

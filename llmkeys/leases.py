@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from llmkeys import ledger, writer
+from llmkeys import ledger, probes, writer
 from llmkeys.exceptions import RecordingUnavailable
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def wait_for_room(seconds: float) -> None:
 def undo_hold(cursor: CursorWrapper, placed: ledger.Placed) -> None:
     """Release a hold whose caller had given up before it was committed."""
     if placed.hold is not None:
+        probes.give_back(cursor, placed.hold.probe)
         outcome = ledger.Outcome(
             state="RELEASED", at=timezone.now(), sent=False, error="The database was too slow; nothing was sent."
         )

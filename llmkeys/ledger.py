@@ -11,6 +11,7 @@ adjustments, and `held_nano` is the sum of its open holds.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
+from llmkeys import probes
 from llmkeys.key_state import current_windows
 from llmkeys.money import format_usd
 from llmkeys.sql import as_date, as_instant, instant
@@ -35,6 +37,7 @@ class Bid:
     model: str
     hold_nano: int
     passed_over: tuple[dict[str, str], ...] = ()  # the keys before it that cannot serve now, and why
+    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: one request asks first (`probes.py`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Hold:
     usage_id: int
     key_id: str
     amount_nano: int
+    probe: probes.Probe | None = None  # set where this request asks a key that rested
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Refusal:
     held_nano: int = 0
     only_holds: bool = False  # it would fit if the open holds were not there
     never_fits: bool = False  # it is more than the whole limit
+    rests_until: datetime | None = None  # the key cools
+    is_asked: bool = False  # another request asks just now whether the key serves again
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +156,35 @@ def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt, *, last
     """
     refusals: list[Refusal] = []
     for bid in bids:
-        windows = _take_room(cursor, bid, attempt.at)
-        if windows is None:
-            refusal = _refusal(cursor, bid, attempt.at)
-            if refusal.only_holds and settle_dead_leases(cursor, attempt.at, key_id=bid.key_id):
-                windows = _take_room(cursor, bid, attempt.at)
-            if windows is None:
-                refusals.append(refusal)
-                continue
+        claim = probes.claim(cursor, bid.rested, bid.model, attempt.at)
+        found = _resting(bid, claim) or _room_or_refusal(cursor, bid, attempt.at)
+        if isinstance(found, Refusal):
+            probes.give_back(cursor, claim.probe)
+            refusals.append(found)
+            continue
         _remember_refusals(cursor, refusals, attempt.at)
-        usage_id = _insert_usage(cursor, bid, attempt, windows, refusals)
-        return Placed(Hold(usage_id, bid.key_id, bid.hold_nano), refusals)
+        usage_id = _insert_usage(cursor, bid, attempt, found, refusals)
+        return Placed(Hold(usage_id, bid.key_id, bid.hold_nano, claim.probe), refusals)
     if last_try:
         _remember_refusals(cursor, refusals, attempt.at)
     return Placed(None, refusals)
+
+
+def _resting(bid: Bid, claim: probes.Claim) -> Refusal | None:
+    if claim.rests_until is None:
+        return None
+    reason = "cooling: another request asks it first" if claim.is_asked else "cooling"
+    return Refusal(bid.key_id, reason, rests_until=claim.rests_until, is_asked=claim.is_asked)
+
+
+def _room_or_refusal(cursor: CursorWrapper, bid: Bid, at: datetime) -> Windows | Refusal:
+    windows = _take_room(cursor, bid, at)
+    if windows is not None:
+        return windows
+    refusal = _refusal(cursor, bid, at)
+    if refusal.only_holds and settle_dead_leases(cursor, at, key_id=bid.key_id):
+        windows = _take_room(cursor, bid, at)
+    return windows or refusal
 
 
 def _take_room(cursor: CursorWrapper, bid: Bid, at: datetime) -> Windows | None:
@@ -370,7 +391,7 @@ def _row_values(outcome: Outcome) -> list[Any]:
 
 
 def _tell_limits(cursor: CursorWrapper, key_id: str, row: tuple, cost: int, charged: Windows, at: datetime) -> None:
-    """Leave an event for each limit that this cost has just reached."""
+    """Leave an event for each limit, and each warning threshold of one, that this cost has just reached."""
     spent = {TOTAL: row[4]}
     if as_date(row[0]) == charged.day:
         spent[DAY] = row[2]
@@ -379,31 +400,50 @@ def _tell_limits(cursor: CursorWrapper, key_id: str, row: tuple, cost: int, char
     limits = {DAY: row[5], MONTH: row[6], TOTAL: row[7]}
     for window, amount in spent.items():
         limit = limits[window]
-        if limit and amount - cost < limit <= amount:
+        if not limit:
+            continue
+        before = amount - cost
+        if before < _warning_at(limit) <= amount:
+            _warning_event(cursor, key_id, window, charged, limit, amount, at)
+        if before < limit <= amount:
             message = f"The {_WORDS[window]} limit of {format_usd(limit)} is reached: {format_usd(amount)} spent."
             _limit_event(cursor, key_id, window, charged, limit, message, at)
+
+
+def _warning_at(limit: int) -> float:
+    """Return the spending in nano-dollars that is warned of: never where the threshold is 0, or 1, the limit itself."""
+    share = settings.WARNING_THRESHOLD
+    return math.ceil(share * limit) if 0 < share < 1 else math.inf
+
+
+def _warning_event(
+    cursor: CursorWrapper, key_id: str, window: str, windows: Windows, limit: int, spent: int, at: datetime
+) -> None:
+    message = (
+        f"{spent * 100 // limit} % of the {_WORDS[window]} limit of {format_usd(limit)} is spent: {format_usd(spent)}. "
+        "Raise the limit or add another key if the rest is not enough."
+    )
+    add_event(cursor, "warned", key_id, message, at, once=_once("warning", cursor, key_id, window, windows, limit))
 
 
 def _limit_event(
     cursor: CursorWrapper, key_id: str, window: str, windows: Windows, limit: int, message: str, at: datetime
 ) -> None:
+    once = _once("limit", cursor, key_id, window, windows, limit)
+    add_event(cursor, "limit_reached", key_id, message, at, once=once)
+
+
+def _once(what: str, cursor: CursorWrapper, key_id: str, window: str, windows: Windows, limit: int) -> str:
+    """Name what is told once per key and window, and once more after a person has set the costs back."""
     which = {DAY: str(windows.day), MONTH: str(windows.month), TOTAL: f"{limit}"}[window]
-    add_event(cursor, "limit_reached", key_id, message, at, once=f"limit {key_id} {window} {which}")
+    cursor.execute("SELECT MAX(id) FROM llmkeys_adjustment WHERE key_id = %s AND kind = 'reset'", [key_id])
+    reset = cursor.fetchone()[0]
+    return f"{what} {key_id} {window} {which}" + (f" after {reset}" if reset else "")
 
 
 def _settle_late(cursor: CursorWrapper, usage_id: int, outcome: Outcome) -> None:
-    cursor.execute(
-        "SELECT key_id, cost_nano, day, month FROM llmkeys_usagerecord WHERE id = %s AND state = 'LOST'", [usage_id]
-    )
-    row = cursor.fetchone()
-    if row is None:
-        return
-    key_id, lost_cost, day, month = row
-    windows = Windows(as_date(day), as_date(month))
     reason = f"The true cost arrived after the hold was declared lost: {outcome.error or outcome.cost_source}"
-    amount = outcome.cost_nano - lost_cost
-    if adjust(cursor, "late", key_id, windows, (amount,) * 3, outcome.at, usage_id=usage_id, reason=reason):
-        _correct_daily(cursor, usage_id, amount)
+    correct_cost(cursor, usage_id, outcome.cost_nano, outcome.at, reason=reason, only_lost=True)
 
 
 def _correct_daily(cursor: CursorWrapper, usage_id: int, amount: int) -> None:
@@ -418,6 +458,9 @@ def _correct_daily(cursor: CursorWrapper, usage_id: int, amount: int) -> None:
 
 
 # --- corrections ----------------------------------------------------------------------------------------------------
+
+
+_TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards; it moves all three windows alike
 
 
 def adjust(
@@ -447,26 +490,67 @@ def adjust(
               SET spent_day_nano = CASE WHEN day = %s THEN spent_day_nano + %s ELSE spent_day_nano END,
                   spent_month_nano = CASE WHEN month = %s THEN spent_month_nano + %s ELSE spent_month_nano END,
                   spent_total_nano = spent_total_nano + %s, refused_window = ''
-            WHERE id = %s""",
+            WHERE id = %s
+        RETURNING day, month, spent_day_nano, spent_month_nano, spent_total_nano,
+                  daily_limit_nano, monthly_limit_nano, total_limit_nano""",
         [day, amounts[0], month, amounts[1], amounts[2], key_id],
     )
+    if kind in _TOLD_LATER and amounts[2] > 0:
+        _tell_limits(cursor, key_id, cursor.fetchone(), amounts[2], windows, at)
     return True
 
 
-def void_lost(cursor: CursorWrapper, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
-    """Take back the charge of a lost row; return the amount, None where it is no lost row or was voided before."""
+@dataclass(frozen=True, slots=True)
+class _Charged:
+    """A finished row and what it costs with all its adjustments."""
+
+    state: str
+    key_id: str
+    windows: Windows
+    nano: int
+
+
+def _charged(cursor: CursorWrapper, usage_id: int) -> _Charged | None:
+    """Read what a settled or lost row costs by now, and keep others from correcting it until this transaction ends.
+
+    The lock is an UPDATE that changes nothing: two corrections at once must see each other.
+    """
     cursor.execute(
-        """SELECT u.key_id, u.day, u.month,
-                  u.cost_nano + COALESCE((SELECT SUM(total_nano) FROM llmkeys_adjustment a WHERE a.usage_id = u.id), 0)
-             FROM llmkeys_usagerecord u WHERE u.id = %s AND u.state = 'LOST'""",
+        """UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
+           RETURNING state, key_id, day, month, cost_nano""",
         [usage_id],
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    amount = int(row[3])
-    windows = Windows(as_date(row[1]), as_date(row[2]))
-    if not adjust(cursor, "void", row[0], windows, (-amount,) * 3, at, usage_id=usage_id, by=by, reason=reason):
+    cursor.execute("SELECT COALESCE(SUM(total_nano), 0) FROM llmkeys_adjustment WHERE usage_id = %s", [usage_id])
+    return _Charged(row[0], row[1], Windows(as_date(row[2]), as_date(row[3])), row[4] + int(cursor.fetchone()[0]))
+
+
+def correct_cost(
+    cursor: CursorWrapper, usage_id: int, true_nano: int, at: datetime, *, reason: str, only_lost: bool = False
+) -> int | None:
+    """Charge what a row truly cost, whatever was charged so far; return the difference, None where it was done before.
+
+    A lost row gets a `late` adjustment, a settled one `reconcile`; also of 0, so that nobody asks again.
+    """
+    row = _charged(cursor, usage_id)
+    if row is None or (only_lost and row.state != "LOST"):
+        return None
+    kind, amount = "late" if row.state == "LOST" else "reconcile", true_nano - row.nano
+    if not adjust(cursor, kind, row.key_id, row.windows, (amount,) * 3, at, usage_id=usage_id, reason=reason):
+        return None
+    _correct_daily(cursor, usage_id, amount)
+    return amount
+
+
+def void_lost(cursor: CursorWrapper, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
+    """Take back the charge of a lost row; return the amount, None where it is no lost row or was voided before."""
+    row = _charged(cursor, usage_id)
+    if row is None or row.state != "LOST":
+        return None
+    amount = row.nano
+    if not adjust(cursor, "void", row.key_id, row.windows, (-amount,) * 3, at, usage_id=usage_id, by=by, reason=reason):
         return None
     _correct_daily(cursor, usage_id, -amount)
     return amount
@@ -553,13 +637,60 @@ def add_event(
     actor: str = "",
     once: str | None = None,
 ) -> bool:
-    """Write an event; False where one with the same `once` exists."""
+    """Write an event, and the alert that its kind calls for; False where one with the same `once` exists."""
     cursor.execute(
         """INSERT INTO llmkeys_keyevent (kind, key_id, message, actor, created_at, once)
            VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
         [kind, key_id, message[:1000], actor, instant(at), once],
     )
+    written = cursor.rowcount == 1
+    if written and kind in _ALERTS:
+        if kind == "exhausted" and key_id:
+            once = _once_per_exhaustion(cursor, key_id, at)
+        add_alert(cursor, _ALERTS[kind], key_id, message, at, once=once)
+    return written
+
+
+# Events that the operator must hear of, and the kinds of their alerts.
+_ALERTS = {
+    "warned": "warning_threshold",
+    "limit_reached": "limit_reached",
+    "rejected": "key_rejected",
+    "exhausted": "key_exhausted",
+    "expiring": "key_expires",
+    "expired": "key_expired",
+}
+
+
+def add_alert(
+    cursor: CursorWrapper, kind: str, key_id: str | None, message: str, at: datetime, *, once: str | None = None
+) -> bool:
+    """Put an alert into the outbox, in the transaction of its cause; False where one with the same `once` exists.
+
+    Where there is no target it is for the dashboard alone, and counts as delivered.
+    """
+    delivered = None if settings.ALERT_URLS else instant(at)
+    cursor.execute(
+        """INSERT INTO llmkeys_alert (kind, key_id, message, created_at, once, sent_at, tries, delivery_error)
+           VALUES (%s, %s, %s, %s, %s, %s, 0, '') ON CONFLICT DO NOTHING""",
+        [kind, key_id, _naming_the_key(cursor, key_id, message)[:1000], instant(at), once, delivered],
+    )
     return cursor.rowcount == 1
+
+
+def _naming_the_key(cursor: CursorWrapper, key_id: str | None, message: str) -> str:
+    """An alert is read far from the key's page: it begins with the key's name unless the words have it."""
+    cursor.execute("SELECT name FROM llmkeys_apikey WHERE id = %s", [key_id])
+    row = cursor.fetchone()
+    return message if row is None or f"“{row[0]}”" in message else f"“{row[0]}”: {message}"
+
+
+def _once_per_exhaustion(cursor: CursorWrapper, key_id: str, at: datetime) -> str:
+    """Each request that meets an exhausted key leaves an event; the operator hears once a day and recovery."""
+    cursor.execute(
+        "SELECT MAX(id) FROM llmkeys_keyevent WHERE key_id = %s AND kind IN ('recovered', 'accepted')", [key_id]
+    )
+    return f"exhausted {key_id} {current_windows(at).day} {cursor.fetchone()[0] or 0}"
 
 
 def note_serving_key(cursor: CursorWrapper, model: str, key_id: str, at: datetime) -> None:

@@ -14,6 +14,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from llmkeys.day_totals import ClosedDay, DayTotal, RunningTotal  # noqa: F401  (models of this app too)
 from llmkeys.key_state import ApiKeyQuerySet, KeyState
 
 _last_millisecond = 0
@@ -261,6 +262,11 @@ class UsageRecord(models.Model):
                 condition=Q(provider="openrouter", cost_source="estimated"),
                 name="usage_to_reconcile",
             ),
+            # what a list looks for and finds seldom: without these it would read all rows to fill its page
+            models.Index(fields=["model", "-id"], name="usage_by_model"),
+            models.Index(fields=["token_name", "-id"], name="usage_by_token"),
+            models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
+            models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),

@@ -3,34 +3,15 @@
 Only `serve` calls this, and not `post_migrate`: without `serve` there is no cluster to run them, a management command
 or a test database should not fill up with schedules, and `serve` migrates first anyway. An operator's change of
 `next_run` ("run it now") and a pause are kept; a change of the cron text by an upgrade moves `next_run` along.
+Which there are stands in `services/scheduling.py`: one line there and one function in `tasks.py` make a schedule.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from django.db import connection, transaction
 from django_q.models import Schedule
 
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One schedule: cron text in the operator's zone (django-q2's own MONTHLY drifts east of UTC)."""
-
-    name: str
-    cron: str
-
-    @property
-    def func(self) -> str:
-        return f"llmkeys.tasks.{self.name}"
-
-
-PLANNED = (
-    Planned("reset_daily_costs", "0 0 * * *"),
-    Planned("reset_monthly_costs", "0 0 1 * *"),
-    Planned("check_expired_keys", "0 * * * *"),
-    Planned("settle_lost_holds", "* * * * *"),
-)
+from llmkeys.services.scheduling import PLANNED, Planned
 
 
 def ensure_schedules() -> None:

@@ -8,7 +8,12 @@ from __future__ import annotations
 from django.utils import timezone
 
 from llmkeys import ledger, writer
-from llmkeys.services import resets
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.services import alerts, key_checks, pruning, reconciling, resets
+
+
+class TaskFailed(LLMKeysError):
+    """Makes a run that could not do its work a failed one: the health page shows the words."""
 
 
 def reset_daily_costs() -> int:
@@ -22,10 +27,43 @@ def reset_monthly_costs() -> int:
 
 
 def check_expired_keys() -> int:
-    """Tell of the keys that expired and hand the default mark on; return the number of events."""
-    return resets.expire_keys(timezone.now())
+    """Tell of the keys that expired or will soon, and hand the default mark on; return the number of events."""
+    at = timezone.now()
+    return resets.expire_keys(at) + resets.warn_of_expiry(at)
 
 
 def settle_lost_holds() -> int:
     """Declare lost what no process renews any more; return how many holds that were."""
     return writer.run(lambda cursor: ledger.settle_dead_leases(cursor, timezone.now()))
+
+
+def send_alerts() -> int:
+    """Deliver the alerts that are due; return how many reached every target."""
+    return alerts.send_due_alerts(timezone.now())
+
+
+def check_keys() -> dict[str, int]:
+    """Test every key with the free call; return the counts."""
+    checked = key_checks.check_keys(timezone.now())
+    if checked.failed:
+        raise TaskFailed(
+            f"{checked.failed} of {checked.good + checked.bad + checked.failed} keys could not be tested: their "
+            "secrets do not decrypt. `manage.py doctor` says which."
+        )
+    return checked.as_json()
+
+
+def reconcile_costs() -> dict[str, object]:
+    """Fetch the true cost of estimated OpenRouter requests; return the counts."""
+    reconciled = reconciling.reconcile_costs(timezone.now())
+    if reconciled.faults:
+        raise TaskFailed(" ".join(reconciled.faults))
+    return reconciled.as_json()
+
+
+def prune_usage() -> dict[str, object]:
+    """Delete usage rows, events and the like that are older than their retention; return the counts."""
+    pruned = pruning.prune_usage(timezone.now())
+    if pruned.refused:
+        raise TaskFailed(" ".join(pruned.refused))
+    return pruned.as_json()

@@ -130,9 +130,9 @@ def send_chat(
     return _send("POST", provider.chat_url(base_url(provider)), headers, body, answer_seconds, secret)
 
 
-def check_key(key: ApiKey) -> Answer:
-    """Make the provider's free test call."""
-    return _free_call(key, "check_call")
+def check_key(key: ApiKey, *, seconds: float = CHECK_SECONDS) -> Answer:
+    """Make the provider's free test call, which may take so long."""
+    return _free_call(key, "check_call", seconds)
 
 
 def list_models(key: ApiKey) -> Answer:
@@ -140,20 +140,34 @@ def list_models(key: ApiKey) -> Answer:
     return _free_call(key, "models_call")
 
 
+def fetch_generation(key: ApiKey, generation_id: str) -> Answer:
+    """Ask OpenRouter what one request of this key truly cost."""
+    provider, secret = providers.get(key.provider), vault.open_secret(key)
+    call = provider.generation_call(base_url=base_url(provider), secret=secret, generation_id=generation_id)
+    return _call(call, secret)
+
+
 def check_secret(provider: Provider, secret: str, workspace_id: str = "") -> Answer:
     """Make the free test call with a secret that is not stored yet."""
     return _call(provider.check_call(base_url=base_url(provider), secret=secret, workspace_id=workspace_id), secret)
 
 
-def _free_call(key: ApiKey, which: str) -> Answer:
+def reach(provider: Provider, *, seconds: float) -> Answer:
+    """Knock at the provider's address without a key: whatever it answers, it is there. The body is not read."""
+    stream = _send("GET", base_url(provider), {}, b"", seconds, "")
+    stream.abort()
+    return Answer(stream.status, stream.headers, b"")
+
+
+def _free_call(key: ApiKey, which: str, seconds: float = CHECK_SECONDS) -> Answer:
     provider, secret = providers.get(key.provider), vault.open_secret(key)
     make = getattr(provider, which)
-    return _call(make(base_url=base_url(provider), secret=secret, workspace_id=key.workspace_id), secret)
+    return _call(make(base_url=base_url(provider), secret=secret, workspace_id=key.workspace_id), secret, seconds)
 
 
-def _call(call: Call, secret: str) -> Answer:
-    deadline = time.monotonic() + CHECK_SECONDS
-    stream = _send(call.method, call.url, call.headers, b"", CHECK_SECONDS, secret)
+def _call(call: Call, secret: str, seconds: float = CHECK_SECONDS) -> Answer:
+    deadline = time.monotonic() + seconds
+    stream = _send(call.method, call.url, call.headers, b"", seconds, secret)
     try:
         stream.silence_after(max(1.0, deadline - time.monotonic()))
         return Answer(stream.status, stream.headers, _without(stream.read(), secret))

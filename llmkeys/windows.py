@@ -19,11 +19,18 @@ class Windows:
 
 
 def windows_at(at: datetime, zone: str) -> Windows:
-    """Return the budget day and month that the aware instant `at` belongs to in `zone`."""
-    day = at.astimezone(_zone(zone)).date()
+    """Return the budget day and month that the aware instant `at` belongs to in `zone`.
+
+    Where clocks go back over midnight, the new day that had begun goes on: a window never opens again.
+    """
+    local = at.astimezone(_zone(zone))
+    day = local.date()
+    if local.fold and day_end(day, zone) <= at:
+        day += timedelta(days=1)
     return Windows(day=day, month=day.replace(day=1))
 
 
+@lru_cache(maxsize=1024)
 def day_start(day: date, zone: str) -> datetime:
     """Return the first instant (UTC) that belongs to `day`.
 

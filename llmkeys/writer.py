@@ -90,8 +90,9 @@ class GroupWriter:
     def run(self, job: _Job) -> Any:
         """Have the job committed, by this thread or by another that leads."""
         with self._mutex:
-            self._queue.append(job)
-            if not self._led:
+            if self._led:
+                self._queue.append(job)
+            else:
                 self._led = job.leads = True
         if not job.leads and not job.gate.acquire(timeout=PATIENCE_SECONDS):
             self._abandon(job)
@@ -116,14 +117,15 @@ class GroupWriter:
         raise RecordingUnavailable(UNAVAILABLE)
 
     def _lead(self, own: _Job) -> None:
-        """Commit one group, this thread's own job among it, and hand the lead on."""
-        with self._mutex:
-            waiting = [job for job in self._queue if not job.abandoned and job is not own]
-            group = [own, *waiting[: GROUP_SIZE - 1]]
-            self._queue = deque(waiting[GROUP_SIZE - 1 :])
-        committed = False
+        """Commit one group, this thread's own job among it, and hand the lead on.
+
+        The group is gathered when the turn has come, for while other processes write, more jobs queue up here.
+        """
+        group, committed = [own], False
         try:
-            self._commit(group)
+            with self._turn:
+                group = self._gather(own)
+                self._commit(group)
             committed = True
         finally:
             with self._mutex:
@@ -137,23 +139,29 @@ class GroupWriter:
             for job in group:
                 _open(job)
 
+    def _gather(self, own: _Job) -> list[_Job]:
+        with self._mutex:
+            waiting = [job for job in self._queue if not job.abandoned]
+            self._queue = deque(waiting[GROUP_SIZE - 1 :])
+        return [own, *waiting[: GROUP_SIZE - 1]]
+
     def _hand_on(self) -> None:
         """Wake the next leader. What nobody waits for stays for the next group: the leases' beat brings one soon."""
         following = next((job for job in self._queue if job.waited_for and not job.abandoned), None)
         self._led = following is not None
         if following is not None:
+            self._queue.remove(following)
             following.leads = True
             _open(following)
 
     def _commit(self, group: list[_Job]) -> None:
-        with self._turn:
-            now = time.monotonic()  # the turn may have taken long: what is too late already is not tried any more
-            live = [job for job in group if not job.abandoned and job.deadline > now]
-            for job in group:
-                if job not in live:
-                    job.error = RecordingUnavailable(UNAVAILABLE)
-            if live:
-                self._try(live)
+        now = time.monotonic()  # the turn may have taken long: what is too late already is not tried any more
+        live = [job for job in group if not job.abandoned and job.deadline > now]
+        for job in group:
+            if job not in live:
+                job.error = RecordingUnavailable(UNAVAILABLE)
+        if live:
+            self._try(live)
 
     def _try(self, group: list[_Job]) -> None:
         try:

@@ -7,6 +7,7 @@ variable that is wrong in one run (`llmkeys.checks`).
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from urllib.parse import urlsplit
@@ -113,3 +114,24 @@ def url(variable: str, default: str) -> str:
         _fault(variable, "it is no plain http or https address", default)
         return default
     return value
+
+
+class Concealed(str):
+    """Text that is a secret: a page or log that shows the settings shows its place alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def alert_urls(variable: str) -> list[str]:
+    """Read notification targets; a comma inside an address (two mail recipients, say) does not end it."""
+    targets = [part.strip(" ,") for part in re.split(r",(?=\s*[A-Za-z][A-Za-z0-9]*://)", _raw(variable) or "")]
+    targets = [target for target in targets if target]
+    for place, target in enumerate(targets, start=1):
+        if not re.match(r"[A-Za-z][A-Za-z0-9]*://.", target):  # not repeated: it may be half of a secret
+            example = "mailtos://user:password@example.com,slack://TokenA/TokenB/TokenC"
+            _fault(variable, f"number {place} of its {len(targets)} targets is no notification address", example)
+            return []
+    return [Concealed(target) for target in targets]

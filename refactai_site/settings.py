@@ -94,7 +94,8 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_LOCKOUT_TEMPLATE = "locked_out.html"
+AXES_LOCKOUT_CALLABLE = "llmkeys.dashboard.login.locked_out"
+AXES_CLIENT_IP_CALLABLE = "llmkeys.dashboard.login.client_address"
 AXES_VERBOSE = False
 
 # --- Database ------------------------------------------------------------------------------------------------------
@@ -136,6 +137,7 @@ USE_TZ = True
 TIME_ZONE = env.time_zone("REFACTAI_TIME_ZONE", "UTC")
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
+DATE_FORMAT, TIME_FORMAT, DATETIME_FORMAT = "Y-m-d", "H:i:s", "Y-m-d H:i:s"
 
 # --- Static files: straight from the finders, so that no collectstatic step is needed --------------------------------
 STATIC_URL = "static/"
@@ -226,7 +228,8 @@ Q_CLUSTER = {
     "ack_failures": True,
     "catch_up": False,
     "poll": 1,
-    "save_limit": 250,
+    "save_limit": 50,
+    "save_limit_per": "group",  # the group is the schedule: a daily one is not pushed out by those of every minute
     "guard_cycle": 1,
 }
 
@@ -250,7 +253,7 @@ BUDGET_MODE = env.choice("REFACTAI_BUDGET_MODE", "strict", ("strict", "soft"))
 DEFAULT_MAX_TOKENS = env.integer("REFACTAI_DEFAULT_MAX_TOKENS", 16_384, least=1, most=10_000_000)
 COST_TRACKING = env.boolean("REFACTAI_COST_TRACKING", True)
 WARNING_THRESHOLD = env.decimal("REFACTAI_WARNING_THRESHOLD", "0.8", least="0", most="1")
-ALERT_URLS = env.items("REFACTAI_ALERT_URLS")
+ALERT_URLS = env.alert_urls("REFACTAI_ALERT_URLS")
 USAGE_RETENTION_DAYS = env.integer("REFACTAI_USAGE_RETENTION_DAYS", 90, least=1, most=36_500)
 MAX_BODY_MB = env.integer("REFACTAI_MAX_BODY_MB", 32, least=1, most=1024)
 FALLBACK_USD_PER_TOKEN = env.decimal("REFACTAI_FALLBACK_PRICE_PER_TOKEN", "0.0001", least="0", most="1")

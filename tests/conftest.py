@@ -102,10 +102,13 @@ def _loopback_only() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
-    """Prices, aliases and model lists are cached in the process: no test sees those of the one before."""
+    """Prices, aliases, model lists and sums are cached in the process: no test sees those of the one before."""
+    from django.core.cache import cache
+
     from llmkeys import catalogue
 
     catalogue.forget()
+    cache.clear()
 
 
 @pytest.fixture

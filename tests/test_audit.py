@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from llmkeys import audit, ledger
 from llmkeys.key_state import current_windows
 from llmkeys.ledger import Attempt, Bid, Outcome
-from llmkeys.models import Adjustment, ApiKey, DailyUsage, KeyEvent, UsageRecord
-from llmkeys.services import resets
+from llmkeys.models import Adjustment, Alert, ApiKey, DailyUsage, KeyEvent, SealedDay, UsageRecord
+from llmkeys.services import pruning, resets
 from tests.serving import ROOT, environment
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the audit's own connection sees only what is committed
@@ -81,6 +81,10 @@ class Books:
     def roll(self) -> None:
         resets.close_windows(self.at)
 
+    def prune(self) -> None:
+        """Prune as if half a year had passed: whatever comes after it falls on days that are sealed."""
+        assert pruning.prune_usage(self.at + timedelta(days=180)).refused == []
+
 
 @pytest.fixture
 def books() -> Books:
@@ -106,12 +110,13 @@ operations = st.one_of(
     st.tuples(st.just("reset"), st.integers(0, 1), st.booleans(), st.booleans(), st.booleans()),
     st.tuples(st.just("move_clock"), st.sampled_from([1, 7, 13, 24, 24 * 9, -1, -13])),
     st.tuples(st.just("roll")),
+    st.tuples(st.just("prune")),
 )
 wild_clock = st.tuples(st.just("move_clock"), st.sampled_from([24 * 3, -24 * 3, 24 * 40, -24 * 40]))
 
 
 def wipe() -> None:
-    for model in (Adjustment, KeyEvent, DailyUsage, UsageRecord, ApiKey):
+    for model in (Adjustment, Alert, KeyEvent, DailyUsage, UsageRecord, SealedDay, ApiKey):
         model.objects.all().delete()
 
 
@@ -155,6 +160,12 @@ class TestWhateverHappens:
         assert report.differences == []
         assert (report.keys, report.rows) == (2, 4)
         assert sorted(Adjustment.objects.values_list("kind", flat=True)) == ["late", "void"]
+
+    def test_it_charges_the_true_cost_of_a_row_that_was_voided_before(self, books):
+        books.void(2)
+        books.end(2, "SETTLED", DOLLAR // 10)
+        assert ApiKey.objects.get(name="Production").spent_total_nano == DOLLAR // 4 + DOLLAR // 10
+        assert audit.audit().differences == []
 
 
 CORRUPTIONS = {
@@ -274,9 +285,9 @@ books = Books([make_key()])
 books.hold(DOLLAR)
 histories = audit._histories
 
-def write_in_between(cursor, key_id):
+def write_in_between(cursor, key_id, sealed):
     books.end(0, "SETTLED", DOLLAR // 2)  # a writer comes between two queries of the audit, and is not held up
-    return histories(cursor, key_id)
+    return histories(cursor, key_id, sealed)
 
 audit._histories = write_in_between
 print(audit.audit())

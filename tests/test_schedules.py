@@ -43,6 +43,10 @@ class TestEnsureSchedules:
             "reset_monthly_costs": "0 0 1 * *",
             "check_expired_keys": "0 * * * *",
             "settle_lost_holds": "* * * * *",
+            "send_alerts": "* * * * *",
+            "check_keys": "20 */6 * * *",
+            "reconcile_costs": "*/15 * * * *",
+            "prune_usage": "40 3 * * *",
         }
         for schedule in Schedule.objects.all():
             assert callable(import_string(schedule.func))
@@ -170,6 +174,47 @@ class TestExpireKeys:
         make_key()
         assert resets.expire_keys(NOW) == 0
         assert not KeyEvent.objects.filter(kind="expired").exists()
+
+
+def expiring() -> list[str]:
+    return [event.once.rsplit(" ", 1)[1] for event in KeyEvent.objects.filter(kind="expiring").order_by("id")]
+
+
+class TestWarnOfExpiry:
+    def test_it_warns_seven_days_and_one_day_before_once_each(self, frozen):
+        make_key(name="Production", expires_at=NOW + timedelta(days=8))
+        told = []
+        for hours in (0, 24, 25, 48, 24 * 7, 24 * 7 + 1, 24 * 8 - 1):
+            frozen.move_to(NOW + timedelta(hours=hours))
+            told.append(tasks.check_expired_keys())
+        assert told == [0, 1, 0, 0, 1, 0, 0]
+        assert expiring() == ["7", "1"]
+
+    def test_it_says_when_and_what_to_do(self):
+        make_key(name="Production", expires_at=NOW + timedelta(days=6, hours=1))
+        resets.warn_of_expiry(NOW)
+        assert KeyEvent.objects.get(kind="expiring").message == (
+            "“Production” expires on 2026-11-29 21:30 UTC, in 6 days. Replace it in time, or move its date."
+        )
+
+    def test_it_warns_once_of_a_key_with_twelve_hours_left(self, frozen):
+        make_key(expires_at=NOW + timedelta(hours=12))
+        assert (tasks.check_expired_keys(), tasks.check_expired_keys()) == (1, 0)
+        assert expiring() == ["1"]
+
+    def test_it_warns_again_of_a_new_date(self):
+        key = make_key(expires_at=NOW + timedelta(hours=12))
+        resets.warn_of_expiry(NOW)
+        ApiKey.objects.filter(pk=key.pk).update(expires_at=NOW + timedelta(hours=13))
+        assert resets.warn_of_expiry(NOW) == 1
+
+    def test_it_says_nothing_of_keys_that_do_not_serve_anyway(self):
+        soon = NOW + timedelta(hours=12)
+        make_key(expires_at=soon, enabled=False)
+        make_key(expires_at=soon, rejected_at=NOW)
+        make_key(expires_at=NOW - timedelta(hours=1))
+        make_key()
+        assert resets.warn_of_expiry(NOW) == 0
 
 
 class TestSettleLostHolds:

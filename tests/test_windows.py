@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmkeys.windows import Windows, day_end, day_start, month_end, windows_at
 
+MICROSECOND = timedelta(microseconds=1)
 ZONES = [
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kolkata",
-    "Pacific/Kiritimati",
-    "America/Santiago",
-    "Africa/Cairo",
-]
+    "UTC", "Europe/Berlin", "America/New_York", "America/Santiago", "America/Sao_Paulo", "America/Havana",
+    "America/St_Johns", "America/Nuuk", "Africa/Cairo", "Africa/Casablanca", "Asia/Beirut", "Asia/Tehran",
+    "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Chatham", "Pacific/Apia", "Pacific/Kwajalein",
+    "Pacific/Kiritimati", "Antarctica/Troll",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,72 @@ def test_a_month_ends_on_the_first(month, end):
     assert month_end(month.replace(day=20), "UTC") == month_end(month, "UTC")
 
 
-@given(at=st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)), zone=st.sampled_from(ZONES))
-def test_every_instant_lies_in_its_day_and_month(at, zone):
-    windows = windows_at(at, zone)
-    assert day_start(windows.day, zone) <= at < day_end(windows.day, zone)
-    assert at < month_end(windows.month, zone)
-    assert windows.month == windows.day.replace(day=1)
+# --- every instant in exactly one window ----------------------------------------------------------------------------
+
+EDGES_FROM, EDGES_TO = datetime(1990, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 
 
-@given(day=st.dates(date(2020, 1, 1), date(2035, 1, 1)), zone=st.sampled_from(ZONES))
-def test_days_follow_each_other_to_the_microsecond(day, zone):
-    start = day_start(day, zone)
-    assert windows_at(start, zone).day == day
-    assert windows_at(start - timedelta(microseconds=1), zone).day == day - timedelta(days=1)
-    assert day_end(day, zone) == day_start(day + timedelta(days=1), zone)
+@lru_cache(maxsize=1)
+def edges() -> list[datetime]:
+    """The instants of these fifty years at which a zone's clocks jump, and the leap days' midnights."""
+    found = [datetime(year, 2, 29, tzinfo=UTC) for year in range(1992, 2040, 4)]
+    for zone in map(ZoneInfo, ZONES):
+        at, offset = EDGES_FROM, EDGES_FROM.astimezone(zone).utcoffset()
+        while at < EDGES_TO:
+            later = at + timedelta(days=9)
+            if (offset_then := later.astimezone(zone).utcoffset()) != offset:
+                found.append(_jump(zone, at, later))
+            at, offset = later, offset_then
+    return found
+
+
+def _jump(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
+    before = low.astimezone(zone).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) / 2
+        low, high = (middle, high) if middle.astimezone(zone).utcoffset() == before else (low, middle)
+    return high.replace(microsecond=0)
+
+
+@st.composite
+def instants(draw: st.DrawFn) -> datetime:
+    """Any instant, and as often one within a day and a half of a jump of some zone's clocks."""
+    if draw(st.booleans()):
+        return draw(st.datetimes(datetime(1990, 1, 2), datetime(2090, 1, 1), timezones=st.just(UTC)))
+    near = draw(st.integers(-36 * 3600, 36 * 3600)) + draw(st.sampled_from([0, 0.000001, 0.5]))
+    return draw(st.sampled_from(edges())) + timedelta(seconds=near)
+
+
+@settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(at=instants())
+def test_every_instant_lies_in_exactly_one_day_and_one_month(at):
+    for zone in ZONES:
+        now = windows_at(at, zone)
+        start, end = day_start(now.day, zone), day_end(now.day, zone)
+        assert start <= at < end, zone
+        assert windows_at(start, zone) == windows_at(end - MICROSECOND, zone) == now, zone
+        following = windows_at(end, zone)
+        assert following.day > now.day and day_start(following.day, zone) == end, zone
+        assert following.month == (now.month if end < month_end(now.month, zone) else following.day), zone
+        assert now.month == now.day.replace(day=1), zone
+        assert day_start(now.month, zone) <= at < month_end(now.month, zone), zone
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_months_follow_each_other_to_the_microsecond(zone):
+    month = date(1990, 2, 1)
+    while month.year < 2040:
+        end = month_end(month, zone)
+        following = windows_at(end, zone)
+        assert windows_at(end - MICROSECOND, zone).month == month
+        assert following.month > month and following.day == following.month
+        month = following.month
+
+
+def test_a_day_that_began_goes_on_when_the_clocks_go_back_over_midnight():
+    """St. John's put its clocks back a minute after midnight: that Sunday had begun, and went on."""
+    zone, sunday = "America/St_Johns", date(2010, 11, 7)
+    start = day_start(sunday, zone)
+    assert day_end(sunday, zone) - start == timedelta(hours=25)
+    assert {windows_at(start + timedelta(minutes=minute), zone).day for minute in range(0, 180)} == {sunday}
+    assert windows_at(start - MICROSECOND, zone).day == date(2010, 11, 6)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 
-from llmkeys.models import Adjustment, Cooling, DailyUsage, KeyEvent, ServingKey, UsageRecord
-from llmkeys.money import format_usd
+from llmkeys.admin.lists import BoundedPaginator, CsvMixin
+from llmkeys.models import (
+    Adjustment,
+    Alert,
+    Cooling,
+    DailyUsage,
+    FailedAuthentication,
+    KeyEvent,
+    SealedDay,
+    ServingKey,
+)
+from llmkeys.money import format_usd, usd_json
+from llmkeys.presentation import instant_json
+from llmkeys.services import alerts
 
 
 def usd_column(attribute: str, title: str):
@@ -17,6 +33,7 @@ def usd_column(attribute: str, title: str):
     def column(row) -> str:
         return format_usd(getattr(row, attribute))
 
+    column.__name__ = attribute  # the cell's class in the list: amounts stand on the right
     return column
 
 
@@ -24,7 +41,11 @@ class FactAdmin(admin.ModelAdmin):
     """Rows to look at. Big tables are never counted in full."""
 
     show_full_result_count = False
+    paginator = BoundedPaginator
     list_per_page = 50
+    list_max_show_all = 0
+    show_facets = admin.ShowFacets.NEVER  # each would count the whole table
+    change_list_template = "admin/fact_list.html"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -42,53 +63,36 @@ class KeyFactAdmin(FactAdmin):
     list_select_related = ("key",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).defer("key__secret")
-
-
-@admin.register(UsageRecord)
-class UsageRecordAdmin(KeyFactAdmin):
-    cost, held = usd_column("cost_nano", "cost"), usd_column("hold_nano", "held")
-    list_display = (
-        "created_at", "key", "model", "token_name", "input_tokens", "output_tokens", cost, "cost_source", "latency_ms",
-        "http_status", "state",
-    )  # fmt: skip
-    list_filter = ("state", "success", "provider", "cost_source", "overrun")
-    search_fields = ("=request_id", "model", "token_name", "key__name")
-    fieldsets = (
-        (None, {"fields": ("request_id", "attempt", "key", "state", "success", "http_status", "error")}),
-        ("Asked for", {"fields": ("dialect", "requested_model", "model", "token_name", "streamed", "skipped")}),
-        ("Cost", {"fields": (cost, "cost_source", held, "overrun", "day", "month")}),
-        (
-            "Tokens",
-            {
-                "fields": (
-                    "input_tokens",
-                    "cached_input_tokens",
-                    "cache_write_tokens",
-                    "output_tokens",
-                    "reasoning_tokens",
-                )
-            },
-        ),
-        (
-            "Time",
-            {"fields": ("created_at", "finished_at", "latency_ms", "first_byte_ms", "lease_until", "upstream_id")},
-        ),
-    )
+        return super().get_queryset(request).select_related("key").defer("key__secret")
 
 
 @admin.register(Adjustment)
-class AdjustmentAdmin(KeyFactAdmin):
+class AdjustmentAdmin(CsvMixin, KeyFactAdmin):
     in_day, in_month = usd_column("day_nano", "in the day"), usd_column("month_nano", "in the month")
     in_total = usd_column("total_nano", "in total")
     list_display = ("created_at", "kind", "key", in_day, in_month, in_total, "created_by", "reason")
     list_filter = ("kind",)
     search_fields = ("key__name", "created_by", "reason")
     fields = ("kind", "key", "usage", in_day, in_month, in_total, "day", "month", "created_at", "created_by", "reason")
+    actions = ("as_csv",)
+
+    def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
+        for row in rows:
+            yield {
+                "createdAt": instant_json(row.created_at),
+                "kind": row.kind,
+                "keyId": row.key_id,
+                "keyName": row.key.name,
+                "dayUsd": usd_json(row.day_nano),
+                "monthUsd": usd_json(row.month_nano),
+                "totalUsd": usd_json(row.total_nano),
+                "by": row.created_by,
+                "reason": row.reason,
+            }
 
 
 @admin.register(DailyUsage)
-class DailyUsageAdmin(KeyFactAdmin):
+class DailyUsageAdmin(CsvMixin, KeyFactAdmin):
     cost = usd_column("cost_nano", "cost")
     list_display = (
         "day",
@@ -102,26 +106,92 @@ class DailyUsageAdmin(KeyFactAdmin):
         "output_tokens",
         cost,
     )
+    list_filter = ("day",)
+    sortable_by = ("day",)
     search_fields = ("key__name", "model", "token_name")
     fields = list_display
-    date_hierarchy = "day"
+    actions = ("as_csv",)
+
+    def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
+        plain = ("day", "model", "token_name", "requests", "successful", "failed", "input_tokens", "output_tokens")
+        for row in rows:
+            of_key = {"keyId": row.key_id, "keyName": row.key.name}
+            yield {**of_key, **{name: getattr(row, name) for name in plain}, "costUsd": usd_json(row.cost_nano)}
 
 
 @admin.register(KeyEvent)
-class KeyEventAdmin(KeyFactAdmin):
+class KeyEventAdmin(CsvMixin, KeyFactAdmin):
     list_display = ("created_at", "kind", "message", "key", "actor")
     list_filter = ("kind",)
     search_fields = ("message", "actor")
     fields = ("created_at", "kind", "key", "message", "actor")
+    actions = ("as_csv",)
+
+    def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
+        for row in rows:
+            at = instant_json(row.created_at)
+            yield {"createdAt": at, "kind": row.kind, "keyId": row.key_id, "message": row.message, "actor": row.actor}
+
+
+class SeenFilter(admin.SimpleListFilter):
+    title = "put away"
+    parameter_name = "seen"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+        return (("no", "Waits on the dashboard"), ("yes", "Put away"))
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        wanted = {"no": True, "yes": False}.get(self.value() or "")
+        return queryset if wanted is None else queryset.filter(seen_at__isnull=wanted)
+
+
+@admin.register(Alert)
+class AlertAdmin(KeyFactAdmin):
+    """Nobody edits an alert; putting it away is the dashboard's verb, offered here too."""
+
+    list_display = ("created_at", "kind", "message", "key", "delivery", "seen_at")
+    list_filter = (SeenFilter, "kind")
+    search_fields = ("message",)
+    fields = ("created_at", "kind", "key", "message", "delivery", "sent_at", "tries", "seen_at")
+    actions = ("put_away",)
+
+    @admin.display(description="delivery")
+    def delivery(self, alert: Alert) -> str:
+        return alerts.delivery_words(alert)
+
+    def has_put_away_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("llmkeys.change_alert") or request.user.has_perm("llmkeys.change_apikey")
+
+    @admin.action(description="Put away", permissions=["put_away"])
+    def put_away(self, request: HttpRequest, queryset: QuerySet) -> None:
+        at = timezone.now()
+        done = sum(alerts.put_away(pk, at) for pk in queryset.values_list("pk", flat=True))
+        self.message_user(request, f"{done} alert{'' if done == 1 else 's'} put away.")
+
+
+@admin.register(SealedDay)
+class SealedDayAdmin(FactAdmin):
+    cost = usd_column("cost_nano", "cost")
+    list_display = ("day", "rows", cost, "sealed_at")
+    fields = list_display
 
 
 @admin.register(Cooling)
 class CoolingAdmin(FactAdmin):
     list_display = ("scope", "model", "kind", "until", "strikes", "reason")
     list_filter = ("kind",)
+    search_fields = ("scope", "model")
     ordering = ("-until",)
 
 
 @admin.register(ServingKey)
 class ServingKeyAdmin(KeyFactAdmin):
     list_display = ("model", "key")
+    search_fields = ("model",)
+
+
+@admin.register(FailedAuthentication)
+class FailedAuthenticationAdmin(FactAdmin):
+    list_display = ("at", "address")
+    search_fields = ("address",)
+    ordering = ("-at",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -13,14 +13,18 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
+from llmkeys.admin.key_reset import ResetMixin
+from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import StoringForm
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED
 from llmkeys.models import ApiKey, Cooling, ProviderName
 from llmkeys.money import nano_to_usd
+from llmkeys.presentation import keys_json
 from llmkeys.services import keys
-from llmkeys.templatetags.llmkeys_format import usd, usd_short
+from llmkeys.templatetags.llmkeys_format import relative, usd, usd_short
 
+EXPIRING = timedelta(days=7)
 _LIMIT_HELP = "0 means no limit."
 _COLUMNS = {
     "name": "name",
@@ -139,6 +143,7 @@ class StateFilter(admin.SimpleListFilter):
             ("available", "Available now"),
             ("cooling", "Cooling"),
             ("over", "Over budget"),
+            ("expiring", "Expiring within 7 days"),
             ("expired", "Expired"),
             ("rejected", "Rejected by its provider"),
             ("off", "Switched off"),
@@ -152,20 +157,22 @@ class StateFilter(admin.SimpleListFilter):
             return queryset.filter(_resting(at))
         if value in ("over", "expired"):
             return queryset.with_status(at).filter(status=LIMIT_REACHED if value == "over" else EXPIRED)
+        if value == "expiring":
+            return queryset.filter(expires_at__gt=at, expires_at__lte=at + EXPIRING)
         if value == "rejected":
             return queryset.filter(rejected_at__isnull=False)
         return queryset.filter(enabled=False) if value == "off" else queryset
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin):
+class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
     list_display = (
-        "name", "status_", "default_", "provider", "today", "this_month", "in_total", "held", "total_requests",
-        "last_used_at", "priority", "masked_secret",
+        "name", "status_", "default_", "provider", "today", "this_month", "in_total", "requests", "last_used",
+        "masked_secret",
     )  # fmt: skip
     list_filter = (StateFilter, "provider", "source")
     search_fields = ("name", "description", "billing_group")
-    actions = ("enable", "disable", "make_default", "test")
+    actions = ("enable", "disable", "test", "make_default", "reset_costs", "as_csv")
     facts = (
         "provider", "source", "masked_secret", "status_", "last_error", "default_", "today", "this_month", "in_total",
         "held", "total_requests", "successful_requests", "failed_requests", "last_used_at", "created_at", "updated_at",
@@ -184,6 +191,9 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         return super().get_queryset(request).stored().defer("secret", "fingerprint")
+
+    def csv_rows(self, rows: QuerySet) -> list[dict[str, Any]]:
+        return keys_json(rows, at=timezone.now())
 
     def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any):
         form = (
@@ -218,7 +228,15 @@ class ApiKeyAdmin(admin.ModelAdmin):
         word = "REJECTED" if key.rejected_at else status
         return format_html('<span class="key-status {}" title="{}">{}</span>', word.lower(), key.last_error, status)
 
-    @admin.display(description="default", ordering="is_default")
+    @admin.display(description="requests", ordering="total_requests")
+    def requests(self, key: ApiKey) -> str:
+        return f"{key.total_requests:,}"
+
+    @admin.display(description="last used", ordering="last_used_at")
+    def last_used(self, key: ApiKey) -> str:
+        return relative(key.last_used_at)
+
+    @admin.display(description="default", ordering="is_default", empty_value="")
     def default_(self, key: ApiKey) -> str:
         return "Default" if key.is_default else ""
 

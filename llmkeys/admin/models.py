@@ -1,4 +1,4 @@
-"""What the operator says of models: own prices and other names. An edit counts at once in this process."""
+"""Other names of models. An edit of them, or of a price, counts at once in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from llmkeys import catalogue
-from llmkeys.models import ModelAlias, ModelPrice
+from llmkeys.models import ModelAlias
 
 
 class CataloguedAdmin(admin.ModelAdmin):
@@ -26,16 +26,6 @@ class CataloguedAdmin(admin.ModelAdmin):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
         super().delete_queryset(request, queryset)
         catalogue.forget()
-
-
-@admin.register(ModelPrice)
-class ModelPriceAdmin(CataloguedAdmin):
-    list_display = (
-        "model", "provider", "valid_from", "input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok",
-        "cache_write_usd_per_mtok",
-    )  # fmt: skip
-    list_filter = ("provider",)
-    search_fields = ("model",)
 
 
 @admin.register(ModelAlias)

@@ -37,12 +37,12 @@ USAGE = {
     **_TIMES,
 }
 SUMMARY = {
-    "key": Filter("key_id"),
-    "provider": Filter("key__provider", _PROVIDER.read),
+    "key": Filter("key"),
+    "provider": _PROVIDER,
     "model": Filter("model"),
-    "token": Filter("token_name"),
-    "since": Filter("day__gte", reading.day),
-    "until": Filter("day__lte", reading.day),
+    "token": Filter("token"),
+    "since": Filter("since", reading.day),
+    "until": Filter("until", reading.day),
 }
 EVENTS = {
     "key": Filter("key_id"),
@@ -53,6 +53,11 @@ EVENTS = {
 
 def apply(rows: QuerySet, filters: Mapping[str, Filter], query: Mapping[str, str]) -> QuerySet:
     """Return the rows that all given filters leave. Raises InvalidInput naming every bad one."""
+    return rows.filter(**read(filters, query))
+
+
+def read(filters: Mapping[str, Filter], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the given filters by lookup. Raises InvalidInput naming every bad one."""
     lookups: dict[str, Any] = {}
     errors: dict[str, list[str]] = {}
     for name, wanted in filters.items():
@@ -64,4 +69,4 @@ def apply(rows: QuerySet, filters: Mapping[str, Filter], query: Mapping[str, str
             errors[name] = [str(error)]
     if errors:
         raise InvalidInput(errors)
-    return rows.filter(**lookups)
+    return lookups

@@ -22,13 +22,14 @@ from llmkeys.api.auth import actor_of
 from llmkeys.api.pages import page
 from llmkeys.api.usage_csv import csv_response
 from llmkeys.exceptions import InvalidInput
-from llmkeys.models import AccessToken, ApiKey, DailyUsage, KeyEvent, UsageRecord
+from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
 from llmkeys.money import usd_json
 from llmkeys.presentation import key_json, keys_json, token_json, usage_json
 from llmkeys.services import costs, keys, tokens
 from llmkeys.services.serving import serving_keys
 from llmkeys.services.statistics import statistics
-from llmkeys.services.summary import GROUPS, summary
+from llmkeys.services.summary import GROUPS, Wanted, summary_of
+from llmkeys.services.usage_rows import newest_first
 
 NO_KEY = {"available": False, "message": "No active API key available"}
 
@@ -179,16 +180,15 @@ class UsageViewSet(ApiViewSet):
         wanted = request.query_params.get("format", "json")
         if wanted not in ("json", "csv"):
             raise InvalidInput({"format": ["Choose from: json, csv."]})
-        rows = UsageRecord.objects.select_related("key").defer("key__secret").order_by("-id")
-        rows = filters.apply(rows, filters.USAGE, request.query_params)
+        rows = newest_first(filters.read(filters.USAGE, request.query_params), at=timezone.now())
         return csv_response(rows) if wanted == "csv" else page(request, rows, usage_json)
 
     def summary(self, request: Request) -> Response:
         group_by = request.query_params.get("group_by") or GROUPS[0]
         if group_by not in GROUPS:
             raise InvalidInput({"group_by": [f"Choose from: {', '.join(GROUPS)}."]})
-        rows = filters.apply(DailyUsage.objects.all(), filters.SUMMARY, request.query_params)
-        return Response(summary(rows, group_by=group_by))
+        wanted = Wanted(**filters.read(filters.SUMMARY, request.query_params))
+        return Response(summary_of(wanted, group_by=group_by, at=timezone.now()))
 
     def void(self, request: Request, usage_id: int) -> Response:
         reason = serializers.clean(request.data, serializers.VOID).get("reason", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from llmkeys.dashboard.bars import Bar, budget_bar
 from llmkeys.dashboard.notes import Note, note_of
@@ -28,23 +29,53 @@ class BudgetLine:
     spent: int
     limit: int
     bar: Bar
+    left: int | None
+    resets_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Card:
-    """One key of the list. `rank` is its place in the serving order, None where it does not serve now."""
+    """One key of the list. `rank` is its place in the serving order, None where it does not serve now.
+
+    What only its drawing needs is worked out when it is drawn: of a thousand keys one page is.
+    """
 
     key: ApiKey
+    at: datetime
     status: str
-    tone: str
-    shape: str
     cooling: Cooling | None
-    budgets: tuple[BudgetLine, ...]
-    open_requests: int
-    success_rate: float | None
-    note: Note
-    room: Budget | None
-    rank: int | None
+    open_requests: int = 0
+    rank: int | None = None
+
+    @property
+    def tone(self) -> str:
+        return "bad" if self.key.rejected_at else _BADGES[self.status][0]
+
+    @property
+    def shape(self) -> str:
+        return _BADGES[self.status][1]
+
+    @cached_property
+    def facts(self) -> tuple[Budget, Budget, Budget]:
+        return self.key.budgets(self.at)
+
+    @cached_property
+    def budgets(self) -> tuple[BudgetLine, ...]:
+        return tuple(_line(budget, idle=self.is_dim) for budget in self.facts)
+
+    @property
+    def success_rate(self) -> float | None:
+        tried = self.key.successful_requests + self.key.failed_requests
+        return 100 * self.key.successful_requests / tried if tried else None
+
+    @property
+    def room(self) -> Budget | None:
+        """The budget with the least room, None where the key has no limit at all."""
+        return min((budget for budget in self.facts if budget.limit), key=lambda budget: budget.remaining, default=None)
+
+    @cached_property
+    def note(self) -> Note:
+        return note_of(self.key, at=self.at, cooling=self.cooling, rank=self.rank, room=self.room)
 
     @property
     def provider_mark(self) -> str:
@@ -69,37 +100,10 @@ class Card:
         return self.status in (DISABLED, EXPIRED)
 
 
-def card_of(key: ApiKey, *, at: datetime, cooling: Cooling | None, open_requests: int, rank: int | None) -> Card:
-    """Return the card of a key at the instant `at`; reads nothing from the database."""
-    status = key.status_at(at)
-    tone, shape = _BADGES[status]
-    tried = key.successful_requests + key.failed_requests
-    room = tightest_budget(key, at)
-    return Card(
-        key=key,
-        status=status,
-        tone="bad" if key.rejected_at else tone,
-        shape=shape,
-        cooling=cooling,
-        budgets=tuple(_line(budget, idle=status in (DISABLED, EXPIRED)) for budget in key.budgets(at)),
-        open_requests=open_requests,
-        success_rate=100 * key.successful_requests / tried if tried else None,
-        note=note_of(key, at=at, cooling=cooling, rank=rank, room=room),
-        room=room,
-        rank=rank,
-    )
-
-
-def tightest_budget(key: ApiKey, at: datetime) -> Budget | None:
-    """Return the budget with the least room, None where the key has no limit at all."""
-    limited = [budget for budget in key.budgets(at) if budget.limit]
-    return min(limited, key=lambda budget: budget.remaining, default=None)
-
-
 def _line(budget: Budget, *, idle: bool) -> BudgetLine:
     word = _WORDS[budget.window]
     held = f", {usd(budget.held)} held" if budget.held else ""
     limit = f"of {usd_short(budget.limit)}" if budget.limit else "no limit"
     words = f"{word} budget: {usd(budget.spent)} spent{held}, {limit}"
     bar = budget_bar(words, spent=budget.spent, held=budget.held, limit=budget.limit, idle=idle)
-    return BudgetLine(word, budget.spent, budget.limit, bar)
+    return BudgetLine(word, budget.spent, budget.limit, bar, budget.remaining, budget.resets_at)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
@@ -10,18 +12,21 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from llmkeys.dashboard.forms import AddKeyForm
+from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey
 from llmkeys.services import keys
 
 
-def _back_to(key: ApiKey) -> HttpResponse:
-    """Return to the key's card: with many keys a person stays where they were."""
+def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
+    """Return to the key's page where the button was there, else to its card."""
+    if request is not None and request.POST.get("from") == "key":
+        return redirect("key", key.pk)
     return redirect(f"{reverse('dashboard')}#{key.pk}")
 
 
@@ -39,7 +44,7 @@ def _action(permission: str):
                 verb(request, key)
             except LLMKeysError as error:
                 messages.error(request, str(error))
-            return _back_to(key)
+            return _back_to(key, request)
 
         return view
 
@@ -95,6 +100,9 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
     return redirect("dashboard")
 
 
+# --- the form of a key: a page, or inside a dialog -----------------------------------------------------------------
+
+
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
@@ -103,17 +111,81 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
 def add(request: HttpRequest) -> HttpResponse:
     """Show the form, or store the key; the secret is never sent back."""
     form = AddKeyForm(request.POST or None)
+    form.focus_on(request.GET.get("field", "name"))
     if request.method == "POST" and form.is_valid():
-        key = _store(request, form)
+        key = _told(form, lambda values: keys.add_key(values=values, at=timezone.now(), actor=_who(request)))
         if key is not None:
             messages.success(request, f"“{key.name}” was added. Test it to see whether its provider accepts it.")
-            return _back_to(key)
-    return render(request, "dashboard/key_add.html", {"form": form})
+            return _done(request, key)
+    return _show(request, form)
 
 
-def _store(request: HttpRequest, form: AddKeyForm) -> ApiKey | None:
+@sensitive_post_parameters()
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@login_required
+@permission_required("llmkeys.change_apikey", raise_exception=True)
+def edit(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Show what is stored, or change it; an empty secret leaves the stored one."""
+    key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
+    form = EditKeyForm(key, request.POST or None)
+    form.focus_on(request.GET.get("field", "name"))
+    if request.method == "POST" and form.is_valid():
+        changed = _told(
+            form, lambda values: keys.update_key(key, values=values, at=timezone.now(), actor=_who(request))
+        )
+        if changed is not None:
+            messages.success(request, f"“{changed.name}” was saved.")
+            return _done(request, changed)
+        key.refresh_from_db()  # a refused change may have touched the row in hand, which the page shows
+    return _show(request, form, key)
+
+
+@sensitive_post_parameters()
+@require_POST
+@never_cache
+@login_required
+@permission_required("llmkeys.add_apikey", raise_exception=True)
+def try_secret(request: HttpRequest) -> HttpResponse:
+    """Ask the provider about the secret as it is typed; nothing is stored."""
+    form = AddKeyForm(request.POST)
+    return _show_result(request, form, _tried(form, form.data.get("provider", "")))
+
+
+@sensitive_post_parameters()
+@require_POST
+@never_cache
+@login_required
+@permission_required("llmkeys.change_apikey", raise_exception=True)
+def try_again(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Ask the provider about the secret as it is typed; where none is, about the stored one."""
+    key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
+    form = EditKeyForm(key, request.POST)
+    if request.POST.get("apiKey", "").strip() and "apiKey" in form.fields:
+        return _show_result(request, form, _tried(form, key.provider), key)
     try:
-        return keys.add_key(values=form.values(), at=timezone.now(), actor=request.user.get_username())
+        result = keys.test_key(key, at=timezone.now(), actor=_who(request))
+    except LLMKeysError as error:
+        result = keys.TestResult(False, str(error), 0)
+    return _show_result(request, form, result, key)
+
+
+def _tried(form: KeyForm, provider: str) -> keys.TestResult:
+    names = ("apiKey", "workspaceId")
+    values = {"provider": provider, **{name: form.data.get(name, "") for name in names}}
+    try:
+        return keys.try_secret(values=values, at=timezone.now())
+    except InvalidInput as error:
+        words = " ".join(capfirst(sentence) for sentences in error.errors.values() for sentence in sentences)
+        return keys.TestResult(False, words, 0)
+    except LLMKeysError as error:
+        return keys.TestResult(False, str(error), 0)
+
+
+def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
+    """Do what the form is for; None where it was refused, with the reasons beside the fields."""
+    try:
+        return verb(form.values(at=timezone.now()))
     except InvalidInput as error:
         form.take_errors(error.errors)
     except DuplicateSecret as error:
@@ -121,3 +193,31 @@ def _store(request: HttpRequest, form: AddKeyForm) -> ApiKey | None:
     except LLMKeysError as error:
         form.add_error(None, str(error))
     return None
+
+
+def _who(request: HttpRequest) -> str:
+    return request.user.get_username()
+
+
+def _in_dialog(request: HttpRequest) -> bool:
+    return request.headers.get("X-Dialog") == "1"
+
+
+def _done(request: HttpRequest, key: ApiKey) -> HttpResponse:
+    """Lead to the key's card: a dialog's script is told where, since following would use the message up."""
+    if _in_dialog(request):
+        return HttpResponse(status=204, headers={"X-Go": f"{reverse('dashboard')}#{key.pk}"})
+    return _back_to(key)
+
+
+def _show(request: HttpRequest, form: KeyForm, key: ApiKey | None = None, **more: Any) -> HttpResponse:
+    template = "dashboard/_key_form.html" if _in_dialog(request) else "dashboard/key_form.html"
+    return render(request, template, {"form": form, "key": key, **more})
+
+
+def _show_result(
+    request: HttpRequest, form: KeyForm, result: keys.TestResult, key: ApiKey | None = None
+) -> HttpResponse:
+    if _in_dialog(request):
+        return render(request, "dashboard/_tried.html", {"result": result})
+    return _show(request, form, key, result=result)

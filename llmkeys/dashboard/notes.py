@@ -14,6 +14,8 @@ from llmkeys.models import ApiKey, Cooling
 from llmkeys.presentation import error_words
 from llmkeys.templatetags.llmkeys_format import moment, usd, usd_short
 
+_MOVE, _RAISE, _REPLACE = "Move the date", "Raise the limit", "Then replace the secret"
+_FIELDS = {_MOVE: "expires", _RAISE: "dailyLimit", _REPLACE: "apiKey"}
 _LEFT = {"day": "today", "month": "this month", "total": "in total"}
 _SPENT = {"day": "Daily budget", "month": "Monthly budget", "total": "Total budget"}
 
@@ -27,6 +29,11 @@ class Note:
     title: str
     text: SafeString | str = ""
     remedy: str = ""
+
+    @property
+    def field(self) -> str:
+        """The field of the key's form that the remedy is about."""
+        return _FIELDS.get(self.remedy, "")
 
 
 def room_words(room: Budget | None) -> str:
@@ -54,7 +61,7 @@ def _off(key: ApiKey, at: datetime) -> Note | None:
             '{}: {} Create a new key <a href="{}" rel="noreferrer">at {}</a>.',
             moment(key.rejected_at), _sentence(key.last_error), page, label,
         )  # fmt: skip
-        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy="Then replace the secret")
+        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy=_REPLACE)
     if key.secret_missing:
         return Note("bad", "i-alert", "Its secret is missing.", error_words(key, at=at))
     if not key.enabled:
@@ -69,7 +76,7 @@ def _sentence(text: str) -> str:
 def _expired(key: ApiKey, at: datetime) -> Note | None:
     if not key.is_expired(at):
         return None
-    return Note("", "i-clock", "Expired", format_html("at {}.", moment(key.expires_at)), remedy="Move the date")
+    return Note("", "i-clock", "Expired", format_html("at {}.", moment(key.expires_at)), remedy=_MOVE)
 
 
 def _spent(key: ApiKey, at: datetime) -> Note | None:
@@ -81,7 +88,7 @@ def _spent(key: ApiKey, at: datetime) -> Note | None:
         text = f"{figures} It serves again when its limit is raised or its cost is reset."
     else:
         text = format_html("{} Serves again at {}.", figures, moment(budget.resets_at))
-    return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy="Raise the limit")
+    return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy=_RAISE)
 
 
 def _refused(key: ApiKey, at: datetime) -> Note | None:
@@ -95,7 +102,7 @@ def _refused(key: ApiKey, at: datetime) -> Note | None:
         usd(key.refused_room_nano),
         again,
     )
-    return Note("full", "i-gauge", f"{_SPENT[budget.window]}: no room.", text, remedy="Raise the limit")
+    return Note("full", "i-gauge", f"{_SPENT[budget.window]}: no room.", text, remedy=_RAISE)
 
 
 def _cooling(key: ApiKey, cooling: Cooling) -> Note:

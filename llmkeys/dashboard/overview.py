@@ -2,157 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count
-from django.utils.dateparse import parse_datetime
 
-from llmkeys.dashboard.bars import Bar, budget_bar
-from llmkeys.dashboard.cards import Card, card_of
+from llmkeys.dashboard.cards import Card
 from llmkeys.dashboard.notes import room_words
-from llmkeys.key_state import DISABLED, EXPIRED, LIMIT_REACHED
-from llmkeys.models import ApiKey, Cooling, UsageRecord
-from llmkeys.money import NANO
-from llmkeys.services.serving import serving_keys
-from llmkeys.services.statistics import statistics
-from llmkeys.templatetags.llmkeys_format import percent, usd, usd_short
+from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, current_windows
+from llmkeys.models import ApiKey, Cooling
+from llmkeys.services.open_rows import open_requests
+from llmkeys.services.serving import serving_order
+from llmkeys.services.spend import DaySum, day_sums
+
+CHART_DAYS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One of the four cards."""
-
-    title: str
-    value: str
-    beside: str
-    bar: Bar
-    lines: list[Any] = field(default_factory=list)
-    resets_at: datetime | None = None
-    held: int = 0
-    open_requests: int = 0
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Overview:
     """The keys' cards in serving order, and what follows from all of them together."""
 
     at: datetime
-    cards: list[Card]
-    sums: dict[str, Any]
+    everyone: list[Card]  # deleted keys too: what they cost stays in the sums
+    days: dict[date, DaySum]
+    model: str = ""  # that the first of `serving` serves
+
+    @cached_property
+    def cards(self) -> list[Card]:
+        return [card for card in self.everyone if card.key.deleted_at is None]
 
     @property
+    def today(self) -> date:
+        return current_windows(self.at).day
+
+    @cached_property
     def serving(self) -> list[Card]:
         return sorted((card for card in self.cards if card.rank is not None), key=lambda card: card.rank)
 
-    @property
+    @cached_property
     def available(self) -> list[Card]:
         return [card for card in self.cards if card.is_available]
 
-    @property
+    @cached_property
     def attention(self) -> list[Card]:
         return [card for card in self.cards if card.needs_attention]
 
+    @cached_property
+    def held(self) -> int:
+        return sum(card.key.held_nano for card in self.everyone)
+
+    @cached_property
+    def trouble(self) -> str:
+        return _trouble(self)
+
 
 def overview(*, at: datetime) -> Overview:
-    """Read keys, coolings, open holds, the serving order and the sums as of `at`."""
-    keys = list(ApiKey.objects.stored().in_serving_order().defer("secret", "fingerprint"))
-    ranks = {key.id: rank for rank, key in enumerate(serving_keys(at=at))} if keys else {}
-    coolings, holds = _coolings(at), _open_holds()
+    """Read keys, coolings, open holds, the serving order, the sums and the days' totals as of `at`."""
+    keys = list(ApiKey.objects.in_serving_order().defer("secret", "fingerprint", "last_test"))
+    coolings, holds = coolings_at(at), open_requests()
     cards = [
-        card_of(
-            key, at=at, cooling=_cooling_of(key, coolings), open_requests=holds.get(key.id, 0), rank=ranks.get(key.id)
-        )
-        for key in keys
+        Card(key, at, key.status_at(at), cooling_of(key, coolings), open_requests=holds.get(key.id, 0)) for key in keys
     ]
-    return Overview(at=at, cards=cards, sums=statistics(at=at))
+    active = {card.key.id: card for card in cards if card.status == ACTIVE}
+    model, order = serving_order(active, at=at) if active else ("", [])
+    for rank, key_id in enumerate(order):
+        active[key_id].rank = rank
+    return Overview(at, cards, day_sums(_first_day(at), current_windows(at).day), model)
 
 
-def _coolings(at: datetime) -> dict[str, Cooling]:
+def _first_day(at: datetime) -> date:
+    """Return the first day that a figure or its change looks at: 60 days back, or the month before this one."""
+    windows = current_windows(at)
+    return min(windows.day - timedelta(days=2 * CHART_DAYS - 1), (windows.month - timedelta(days=1)).replace(day=1))
+
+
+def coolings_at(at: datetime) -> dict[str, Cooling]:
     """Return for each scope the cooling that says most: one for every model, then the latest."""
     rows = Cooling.objects.filter(until__gt=at)
     return {row.scope: row for row in sorted(rows, key=lambda row: (row.model == "", row.until))}
 
 
-def _cooling_of(key: ApiKey, coolings: dict[str, Cooling]) -> Cooling | None:
+def cooling_of(key: ApiKey, coolings: dict[str, Cooling]) -> Cooling | None:
+    if not coolings:
+        return None
     scopes = [f"key:{key.id}"] + ([f"group:{key.provider}:{key.billing_group}"] if key.billing_group else [])
     found = [coolings[scope] for scope in scopes if scope in coolings]
     return max(found, key=lambda row: (row.model == "", row.until), default=None)
-
-
-def _open_holds() -> dict[str, int]:
-    rows = UsageRecord.objects.filter(state=UsageRecord.State.HELD).order_by()
-    return dict(rows.values_list("key_id").annotate(number=Count("id")))
-
-
-# --- the four figures ----------------------------------------------------------------------------------------------
-
-
-def figures(view: Overview) -> list[Figure]:
-    """Return the four cards: total cost, daily and monthly budget, requests."""
-    return [
-        _total(view),
-        _window(view, "Daily Budget", "daily", 0, "today"),
-        _window(view, "Monthly Budget", "monthly", 1, "this month"),
-        _requests(view.sums),
-    ]
-
-
-def _sums(view: Overview, index: int) -> tuple[int, int, int]:
-    """Return what was spent, is held and is the limit over the keys that have this limit, in nano-dollars."""
-    lines = [(card.budgets[index], card.key.held_nano) for card in view.cards if card.budgets[index].limit]
-    return sum(line.spent for line, _ in lines), sum(held for _, held in lines), sum(line.limit for line, _ in lines)
-
-
-def _nano(usd_number: float) -> int:
-    return round(usd_number * NANO)
-
-
-def _total(view: Overview) -> Figure:
-    cost, (spent, held, limit) = _nano(view.sums["totalCost"]), _sums(view, 2)
-    beside = (
-        f"of {usd_short(limit)}" if limit and cost == spent else f"limits {usd_short(limit)}" if limit else "no limit"
-    )
-    return Figure(
-        title="Total Cost",
-        value=usd(cost),
-        beside=beside if view.cards else "",
-        bar=budget_bar(f"Total cost: {usd(cost)}, {beside}", spent=spent, held=held, limit=limit),
-        lines=[] if cost else ["Nothing spent yet"],
-        held=_nano(view.sums["reservedCost"]),
-        open_requests=sum(card.open_requests for card in view.cards),
-    )
-
-
-def _window(view: Overview, title: str, word: str, index: int, when: str) -> Figure:
-    cost, (spent, held, limit) = _nano(view.sums[f"{word}Cost"]), _sums(view, index)
-    beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
-    outside = cost - spent if limit else 0
-    return Figure(
-        title=title,
-        value=percent(view.sums[f"{word}BudgetUsed"]) if limit else usd(cost),
-        beside=beside,
-        bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
-        lines=[f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [],
-        resets_at=parse_datetime(view.sums[f"{word}ResetsAt"]),
-    )
-
-
-def _requests(sums: dict[str, Any]) -> Figure:
-    tried = sums["successfulRequests"] + sums["failedRequests"]
-    # Not the rounded rate of the statistics: one failure in a million is no 100 %.
-    rate, failed = (100 * sums["successfulRequests"] / tried if tried else 0.0), sums["failedRequests"]
-    beside = f"{percent(rate)} succeeded" if tried else ""
-    return Figure(
-        title="Total Requests",
-        value=f"{sums['totalRequests']:,}",
-        beside=beside,
-        bar=Bar(f"Success rate: {beside or 'nothing sent yet'}", spent=rate),
-        lines=[f"{failed:,} failed" if failed else "None failed" if tried else "No request yet"],
-    )
 
 
 # --- the serving strip ---------------------------------------------------------------------------------------------
@@ -167,6 +105,7 @@ class Turn:
     why: Any
     card: Card | None = None
     kind: str = ""
+    model: str = ""
 
 
 def turns(view: Overview) -> list[Turn]:
@@ -178,20 +117,22 @@ def turns(view: Overview) -> list[Turn]:
     ]
     out = [card for card in view.cards if card.status in (DISABLED, EXPIRED)]
     return [
-        _turn("Serving now", view.serving[:1], "No key", "nothing can be sent for the primary model", kind="now"),
-        _turn("Next", view.serving[1:2], "No other key", "add one, so that work goes on", kind="next"),
+        _turn(
+            "Serving now", view.serving[:1], "No key", "nothing can be sent for the primary model", "now", view.model
+        ),
+        _turn("Next", view.serving[1:2], "No other key", "add one, so that work goes on", "next"),
         _turn("Passed over", waiting, "None", "every key has room"),
         _turn("Out of service", out, "None", "no key is off or expired"),
     ]
 
 
-def _turn(heading: str, cards: list[Card], nobody: str, why: str, kind: str = "") -> Turn:
+def _turn(heading: str, cards: Sequence[Card], nobody: str, why: str, kind: str = "", model: str = "") -> Turn:
     if not cards:
         return Turn(heading, nobody, why, kind=kind and "none")
     if len(cards) > 1:
         return Turn(heading, f"{len(cards)} keys", _counted(cards), kind=kind)
     words = room_words(cards[0].room) if cards[0].rank is not None else cards[0].note.title.rstrip(".")
-    return Turn(heading, cards[0].key.name, words, card=cards[0], kind=kind)
+    return Turn(heading, cards[0].key.name, words, card=cards[0], kind=kind, model=model)
 
 
 def _counted(cards: Iterable[Card]) -> str:
@@ -213,7 +154,7 @@ def _one_word(card: Card) -> str:
     return "switched off" if card.status == DISABLED else "cooling"
 
 
-def trouble(view: Overview) -> str:
+def _trouble(view: Overview) -> str:
     """Return why no key can serve, in a sentence with the remedy; empty while one can."""
     if view.serving or not view.cards:
         return ""

@@ -5,17 +5,37 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from llmkeys.dashboard import key_views, views
+from llmkeys.dashboard import health_page, key_page, key_views, login, playground, token_views, usage_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("favicon.ico", views.favicon),
-    path("login", views.Login.as_view(), name="login"),
+    path("login", login.Login.as_view(), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
+    path("account/password", login.Password.as_view(), name="password"),
+    path("llm-settings/playground", playground.playground, name="playground"),
+    path("llm-settings/playground/run", playground.run, name="playground-run"),
+    path("llm-settings/health", health_page.health, name="health"),
+    path("llm-settings/health/alert-test", health_page.alert_test, name="alert-test"),
+    path("llm-settings/health/alert-seen", health_page.alert_seen, name="alert-seen"),
     path("llm-settings", views.dashboard, name="dashboard"),
+    path("llm-settings/live", views.live, name="live"),
+    path("llm-settings/alerts/<int:alert_id>/away", views.alert_away, name="alert-away"),
     path("llm-settings/keys/add", key_views.add, name="key-add"),
+    path("llm-settings/keys/try", key_views.try_secret, name="key-try"),
+    path("llm-settings/keys/<str:key_id>", key_page.key_page, name="key"),
+    path("llm-settings/keys/<str:key_id>/live", key_page.live, name="key-live"),
+    path("llm-settings/keys/<str:key_id>/edit", key_views.edit, name="key-edit"),
+    path("llm-settings/keys/<str:key_id>/try", key_views.try_again, name="key-try-again"),
     path("llm-settings/keys/<str:key_id>/test", key_views.test, name="key-test"),
     path("llm-settings/keys/<str:key_id>/default", key_views.set_default, name="key-default"),
     path("llm-settings/keys/<str:key_id>/toggle", key_views.toggle, name="key-toggle"),
     path("llm-settings/keys/<str:key_id>/delete", key_views.delete, name="key-delete"),
+    path("llm-settings/usage", usage_views.usage, name="usage"),
+    path("llm-settings/usage.csv", usage_views.csv, name="usage-csv"),
+    path("llm-settings/usage/<int:usage_id>/void", usage_views.void, name="usage-void"),
+    path("llm-settings/usage/<str:request_id>", usage_views.request, name="request"),
+    path("llm-settings/tokens", token_views.tokens, name="tokens"),
+    path("llm-settings/tokens/create", token_views.create, name="token-create"),
+    path("llm-settings/tokens/<int:token_id>/revoke", token_views.revoke, name="token-revoke"),
 ]

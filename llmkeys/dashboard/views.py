@@ -1,30 +1,27 @@
-"""The dashboard, log in and log out: pages for people, without any script."""
+"""The dashboard, and what it asks every few seconds to stay fresh."""
 
 from __future__ import annotations
 
-from django.contrib.auth import get_user_model
+from typing import Any
+
 from django.contrib.auth.decorators import login_required, permission_required
-from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
-from llmkeys import vault
-from llmkeys.dashboard import overview
-from llmkeys.dashboard.forms import LoginForm
-from llmkeys.exceptions import LLMKeysError
-
-
-class Login(LoginView):
-    template_name = "registration/login.html"
-    authentication_form = LoginForm
-
-    def get_context_data(self, **kwargs) -> dict:
-        nobody_yet = not get_user_model().objects.filter(last_login__isnull=False).exists()
-        return super().get_context_data(**kwargs, first_run=nobody_yet)
+from llmkeys.dashboard.banners import Banner, banners
+from llmkeys.dashboard.figures import figures
+from llmkeys.dashboard.key_list import SEARCHED_FROM, Wanted, key_list
+from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
+from llmkeys.dashboard.overview import Overview, overview, turns
+from llmkeys.dashboard.spending import spend_chart
+from llmkeys.key_state import STATUSES
+from llmkeys.models import ProviderName
+from llmkeys.services.alerts import put_away
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -41,27 +38,75 @@ def favicon(request: HttpRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.view_apikey", raise_exception=True)
 def dashboard(request: HttpRequest) -> HttpResponse:
-    """Show the sums, who serves, and every key."""
-    view = overview.overview(at=timezone.now())
-    show = request.GET.get("show", "")
-    shown = {"available": view.available, "attention": view.attention}.get(show, view.cards)
-    context = {
-        "view": view,
-        "shown": shown,
-        "show": show if show in ("available", "attention") else "",
-        "figures": overview.figures(view),
-        "turns": overview.turns(view),
-        "trouble": overview.trouble(view),
-        "sealed": _sealed(),
-        "gateway_url": request.build_absolute_uri("/v1"),
-    }
+    """Show the sums, who serves, and the keys that are asked for."""
+    context = _context(request)
+    regions = _regions(request, context)
+    context |= {"regions": {one.name: one.markup for one in regions}, "seen": digests(regions)}
     return render(request, "dashboard/dashboard.html", context)
 
 
-def _sealed() -> str:
-    """Return why the stored secrets cannot be read, an empty string where they can."""
-    try:
-        vault.verify()
-    except LLMKeysError as error:
-        return str(error)
-    return ""
+@require_safe
+@never_cache
+@for_the_page
+def live(request: HttpRequest) -> HttpResponse:
+    """Answer the dashboard's question: what changed since it last looked."""
+    context = _context(request)
+    return answer(request, _regions(request, context), context)
+
+
+@require_POST
+@login_required
+@permission_required("llmkeys.change_apikey", raise_exception=True)
+def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
+    """Take an alert off the dashboard; pressing twice is harmless."""
+    put_away(alert_id, timezone.now())
+    return redirect("dashboard")
+
+
+def _context(request: HttpRequest) -> dict[str, Any]:
+    view = overview(at=timezone.now())
+    wanted, notices = Wanted.of(request.GET), banners(view)
+    return {
+        "view": view,
+        "banners": notices,
+        "keys": key_list(view.cards, wanted),
+        "wanted": wanted,
+        "title": _title(view, notices),
+        "is_wrong": bool(view.attention or any(banner.is_urgent or banner.alert_id for banner in notices)),
+        "live_url": f"{reverse('live')}?{_asked(request)}",
+        "gateway_url": request.build_absolute_uri("/v1"),
+        "searchable": len(view.cards) >= SEARCHED_FROM or wanted.is_filtered,
+        "provider_choices": ProviderName.choices,
+        "statuses": STATUSES,
+    }
+
+
+def _asked(request: HttpRequest) -> str:
+    """Return the page's own query without what the refresh adds to it."""
+    query = request.GET.copy()
+    query.pop("seen", None)
+    return query.urlencode()
+
+
+def _title(view: Overview, notices: list[Banner]) -> str:
+    """Return what the tab says: the worst first."""
+    urgent = next((banner.title for banner in notices if banner.is_urgent), "")
+    if urgent:
+        return urgent.rstrip(".").removesuffix(" right now").partition(":")[0]
+    if view.attention:
+        number = len(view.attention)
+        return f"{number} key{'s' if number > 1 else ''} need{'' if number > 1 else 's'} attention"
+    return "Dashboard"
+
+
+def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
+    """Return the page's parts in their order; each is drawn from what was read once."""
+    view = context["view"]
+    parts = {"head": "_top.html", "said": "_said.html", "banners": "_banners.html", "figures": "_figures.html"}
+    more: dict[str, Any] = {"figures": figures(view)}
+    if view.cards:
+        parts |= {"turns": "_turns.html", "spend": "_spend.html", "keys": "_keys.html"}
+        more |= {"turns": turns(view), "chart": spend_chart(view, context["wanted"].by or "key")}
+    found = [region(request, name, f"dashboard/{file}", {**context, **more}) for name, file in parts.items()]
+    cards = ((f"card-{card.key.id}", {"card": card}) for card in context["keys"].cards)
+    return [*found, listing(request, "cards", "dashboard/_card.html", cards)]

@@ -109,13 +109,15 @@ class ErrorView:
         until: datetime | None = None,
         retry_after: float | None = None,
     ) -> Failure:
-        """Build the failure; without a hint of its own it takes `Retry-After`, and both hints agree where one is known.
+        """Build the failure; of an instant that was named and of a wait, the later end counts, and both then agree.
 
-        An instant is set for EXHAUSTED, and for RATE_LIMITED where the provider named one.
+        Without a wait of its own it takes `Retry-After`. An instant is set for EXHAUSTED, and for RATE_LIMITED where
+        the provider named one.
         """
-        seconds = self._seconds(kind, retry_after=retry_after, until=until)
         until = hints.clamp_until(until, at=self.at)
-        if kind is FailureKind.EXHAUSTED and until is None and seconds:
+        seconds = self._seconds(kind, retry_after=retry_after, until=until)
+        waits_longer = seconds and (until is None or seconds > (until - self.at).total_seconds())
+        if waits_longer and (until is not None or kind is FailureKind.EXHAUSTED):
             until = self.at + timedelta(seconds=seconds)
         return Failure(
             kind=kind,
@@ -130,8 +132,9 @@ class ErrorView:
     def _seconds(self, kind: FailureKind, *, retry_after: float | None, until: datetime | None) -> float | None:
         if kind not in _WITH_HINT:
             return None
-        told = hints.seconds_until(until, at=self.at) if retry_after is None else hints.clamp(retry_after)
-        return hints.retry_after(self.headers, at=self.at) if told is None else told
+        told = hints.retry_after(self.headers, at=self.at) if retry_after is None else hints.clamp(retry_after)
+        waits = [told, hints.seconds_until(until, at=self.at)]
+        return max((wait for wait in waits if wait is not None), default=None)
 
 
 def view_of_answer(*, label: str, status: int, headers: Mapping[str, str], body: bytes, at: datetime) -> ErrorView:

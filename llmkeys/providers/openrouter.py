@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 from llmkeys.providers import hints, names
-from llmkeys.providers.base import Failure, FailureKind, KeyCheck, ListedModel, Usage
+from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Usage
 from llmkeys.providers.checks import TESTED
 from llmkeys.providers.failures import ErrorView
 from llmkeys.providers.openai_chat import OpenAIChatProvider
-from llmkeys.providers.reading import count, finite, flag, mapping, money, price, text, word
+from llmkeys.providers.reading import count, finite, flag, load_json, mapping, money, price, text, word
 from llmkeys.providers.scrub import scrub
 from llmkeys.providers.usage import read_usage, usage_object
 
@@ -44,6 +45,19 @@ class OpenRouter(OpenAIChatProvider):
         if cost is None:
             return usage
         return replace(usage or Usage(), provider_cost_usd=cost)
+
+    def generation_call(self, *, base_url: str, secret: str, generation_id: str) -> Call:
+        """Return the free call that asks what one request truly cost; 404 while OpenRouter does not know it yet."""
+        return self._get(f"{base_url}/generation?id={quote(generation_id, safe='')}", secret=secret, workspace_id="")
+
+    def generation_cost(self, body: bytes) -> Decimal | None:
+        """Read the cost in USD from the answer to `generation_call`, None where it is not told (yet)."""
+        data = mapping(mapping(load_json(body)).get("data"))
+        charge = money(data.get("total_cost"))
+        if charge is None or data.get("is_byok") is not True:
+            return charge
+        upstream = money(data.get("upstream_inference_cost"))  # the owner's own upstream key: a bill beside the fee
+        return charge + upstream if upstream is not None else None
 
     def _known(self, view: ErrorView) -> Failure | None:
         return _availability(view) or _BY_STATUS.get(view.status or 0, _nothing)(view)

@@ -6,7 +6,23 @@
 
 from __future__ import annotations
 
+from django.utils import timezone
+
+from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, NoKeyAvailable
+from llmkeys.relay import turns
 from llmkeys.relay.requests import Answer, ChatRequest
-from llmkeys.relay.turns import relay
+from llmkeys.services import alerts
 
 __all__ = ["Answer", "ChatRequest", "relay"]
+
+
+def relay(request: ChatRequest) -> Answer:
+    """Serve a validated request with the first key and model that can; where no key is left, the operator hears too.
+
+    Raises a NoKey, UpstreamFailed, UpstreamTimeout, WrongEncryptionKey or RecordingUnavailable, each with its words.
+    """
+    try:
+        return turns.relay(request)
+    except (NoKeyAvailable, AllKeysAtLimit, AllKeysCooling) as error:
+        alerts.no_key_left(error, model=request.requested_model or "auto", at=timezone.now())
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from llmkeys import costing, leases, ledger, providers
+from llmkeys import costing, leases, ledger, probes, providers, writer
 from llmkeys.admission import Candidate
+from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.ledger import Finished, Outcome
 from llmkeys.providers.base import Failure, FailureKind, Provider, Usage
 from llmkeys.relay.requests import ChatRequest
-from llmkeys.services.failures import forgive
+from llmkeys.services import alerts
+from llmkeys.services.failures import forgive, report_failure
 
 # A client's own mistake, or a model that is gone, is no failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
+# What is reported right after: the key rests again, and nobody may ask it in between.
+_REPORTED_NEXT = {FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED, FailureKind.REJECTED}
 
 
 @dataclass
@@ -38,6 +43,17 @@ class Attempt:
     def provider(self) -> Provider:
         return providers.get(self.candidate.provider)
 
+    def serves_again(self) -> None:
+        """The key that rested is at work: the others need not wait for the end of a long stream."""
+        if self.hold.probe is not None:
+            at = timezone.now()
+            with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
+                writer.run(lambda cursor: forgive(cursor, self.candidate, at))
+
+    def report(self, failure: Failure) -> None:
+        """Store what the failure means for the key. Raises RecordingUnavailable."""
+        report_failure(self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
+
     def first_byte(self) -> None:
         if self.first_byte_ms is None:
             self.first_byte_ms = self._milliseconds()
@@ -49,7 +65,10 @@ class Attempt:
         blame = failure is None or failure.kind not in _NOT_THE_KEYS_FAULT
         success = False if blame else None
         message = failure.message if failure else error
-        self._end(state="RELEASED", success=success, sent=sent, http_status=status, error=message)
+        keeps_probe = failure is not None and failure.kind in _REPORTED_NEXT
+        self._end(
+            state="RELEASED", success=success, sent=sent, http_status=status, error=message, keeps_probe=keeps_probe
+        )
 
     def lose(self, error: str, *, status: int | None = None) -> None:
         """Charge the hold: the request was sent, and nobody knows whether it is billed."""
@@ -83,7 +102,7 @@ class Attempt:
             at=now,
         )
 
-    def _end(self, **values: Any) -> Finished | None:
+    def _end(self, *, keeps_probe: bool = False, **values: Any) -> Finished | None:
         if self.ended:
             return None
         self.ended = True
@@ -94,12 +113,17 @@ class Attempt:
             upstream_id=self.upstream_id,
             **values,
         )
-        return leases.finish(lambda cursor: self._write(cursor, outcome))
+        finished = leases.finish(lambda cursor: self._write(cursor, outcome, keeps_probe))
+        if outcome.cost_source == "fallback" and outcome.cost_nano:
+            alerts.fallback_price_used(self.candidate.provider, self.candidate.model, at=outcome.at)
+        return finished
 
-    def _write(self, cursor: CursorWrapper, outcome: Outcome) -> Finished | None:
+    def _write(self, cursor: CursorWrapper, outcome: Outcome, keeps_probe: bool) -> Finished | None:
+        if outcome.success and self.candidate.has_rested:
+            forgive(cursor, self.candidate, outcome.at)
+        elif not keeps_probe:
+            probes.give_back(cursor, self.hold.probe)
         finished = ledger.finish(cursor, self.hold.usage_id, outcome)
-        if outcome.success and self.candidate.strikes:
-            forgive(cursor, self.candidate)
         if outcome.success:
             ledger.note_serving_key(cursor, _common_name(self.model), self.candidate.id, outcome.at)
         return finished

@@ -172,6 +172,7 @@ def _begin_stream(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
     relayed = RelayedStream(attempt, stream)
     failure = relayed.begin()
     if failure is None:
+        attempt.serves_again()
         return _answer(attempt, 200, stream.headers, relayed)
     if failure.kind is FailureKind.CLIENT_ERROR:
         headers = {**stream.headers, "content-type": "application/json"}

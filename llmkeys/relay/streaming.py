@@ -15,7 +15,6 @@ from llmkeys import bounds, upstream
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.providers.base import Failure, Usage
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.services.failures import report_failure
 from llmkeys.sse import EventSplitter, data_of, is_done, load_json
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ class RelayedStream:
         if self._failure is not None and not self._attempt.ended:
             success, error = False, self._failure.message
             with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
-                report_failure(self._attempt.candidate, self._failure, at=timezone.now())
+                self._attempt.report(self._failure)
             if self._usage is None or not self._usage.is_known:
                 self._attempt.lose(f"{error} It may have been billed.", status=200)
                 return

@@ -32,10 +32,9 @@ from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.relay.endings import Attempt
 from llmkeys.relay.requests import Answer, ChatRequest
 from llmkeys.relay.sending import Failed, send
-from llmkeys.services.failures import report_failure
 from llmkeys.windows import DAY, MONTH, day_end, month_end
 
-ROOM_SECONDS = 2.0  # how long a request waits where only open holds stand in its way
+ROOM_SECONDS = 2.0  # how long a request waits where only open holds, or the probe of a key that rested, are in its way
 LOOK_AGAIN_SECONDS = 0.05  # other processes give no sign when they give room back
 LONGEST_PAUSE_SECONDS = 8.0
 TRIES_ON_ONE_KEY = 2
@@ -105,7 +104,7 @@ class _ModelTurn:
             )
             if isinstance(answer, Answer):
                 return answer
-            self._react(candidate, answer)
+            self._react(attempt, answer)
 
     # --- hold ----------------------------------------------------------------------------------------------------
 
@@ -119,15 +118,22 @@ class _ModelTurn:
             if placed.hold is not None:
                 chosen = next(candidate for candidate in pool if candidate.id == placed.hold.key_id)
                 return chosen, placed
-            if any(refusal.only_holds for refusal in placed.refusals):
+            if self._may_pass_soon(placed.refusals, tightened):
                 left = waited_until - time.monotonic()
                 if left <= 0:
-                    raise BudgetBusy(_busy_words(placed.refusals))
+                    raise self._refused(pool, placed.refusals)
                 leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
             elif not tightened:
                 bids, tightened = self._bids(pool, self._tighter_bound_of), True
             else:
                 raise self._refused(pool, placed.refusals)
+
+    def _may_pass_soon(self, refusals: list[Refusal], tightened: bool) -> bool:
+        """True where it is worth to wait: for holds, or for the verdict on a key that another request asks first."""
+        if any(refusal.only_holds for refusal in refusals):
+            return True
+        asked = [refusal for refusal in refusals if refusal.is_asked]
+        return bool(asked) and (tightened or len(asked) == len(refusals))
 
     def _pool(self) -> list[Candidate]:
         """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
@@ -151,7 +157,7 @@ class _ModelTurn:
                 candidate.provider, candidate.model, bound_of(candidate), at=at, other_models=others
             )
             self.worst[candidate.id] = worst
-            bids.append(Bid(candidate.id, candidate.provider, candidate.model, worst.nano, tuple(passed_over)))
+            bids.append(_bid(candidate, worst, passed_over))
         return bids
 
     def _bound_of(self, candidate: Candidate) -> bounds.Bound:
@@ -180,11 +186,11 @@ class _ModelTurn:
 
     # --- after a failure -----------------------------------------------------------------------------------------
 
-    def _react(self, candidate: Candidate, failed: Failed) -> None:
+    def _react(self, attempt: Attempt, failed: Failed) -> None:
         """Store what the failure means and decide who is next. Raises where nothing more may be tried."""
         self.last = failed
-        failure = failed.failure
-        report_failure(candidate, failure, at=timezone.now())
+        candidate, failure = attempt.candidate, failed.failure
+        attempt.report(failure)
         if failed.lost:
             self.turns.resets += 1
         if self.turns.attempts > settings.MAX_RETRIES or self.turns.resets > 1:
@@ -258,7 +264,10 @@ class _ModelTurn:
         return [candidate for candidate in pool if candidate.obstacle == "cooling" or candidate.id in self.passed]
 
     def _refused(self, pool: list[Candidate], refusals: list[Refusal]) -> LLMKeysError:
+        if any(refusal.only_holds for refusal in refusals):
+            return BudgetBusy(_busy_words(refusals))
         cooling = [candidate.cooling_until for candidate in pool if candidate.cooling_until]
+        cooling += [refusal.rests_until for refusal in refusals if refusal.rests_until]
         if cooling:
             return _cooling_words(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.RETRY:
@@ -270,6 +279,11 @@ class _ModelTurn:
         if all(refusal.never_fits for refusal in lacking):
             return _too_expensive_words(lacking, names)
         return _at_limit_words(lacking, names, timezone.now())
+
+
+def _bid(candidate: Candidate, worst: WorstCase, passed_over: list[dict[str, str]]) -> Bid:
+    rested = candidate.scopes if candidate.has_rested else ()
+    return Bid(candidate.id, candidate.provider, candidate.model, worst.nano, tuple(passed_over), rested)
 
 
 def _cooling_words(until: datetime, count: int) -> AllKeysCooling:

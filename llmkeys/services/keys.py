@@ -6,6 +6,7 @@ KeyConflict or WrongEncryptionKey (sealed), and never change anything then.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -165,20 +166,42 @@ class TestResult:
 
 
 def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
-    """Ask the provider with a call that costs nothing; set or clear the rejected mark. Never counts as a request."""
+    """Ask the provider with a call that costs nothing; set or clear the rejected mark. Never counts as a request.
+
+    What it said of the key stays in `last_test`, for the key's page.
+    """
     started = time.monotonic()
     try:
         answer = upstream.check_key(key)
     except (upstream.TransportError, SecretMissing) as error:
-        return TestResult(False, str(error), _milliseconds(started))
+        return _remembered(key, TestResult(False, str(error), _milliseconds(started)), at)
     check = providers.get(key.provider).check_answer(
         status=answer.status, headers=answer.headers, body=answer.body, at=at
     )
     _store_check(key, check, at, actor)
-    return TestResult(check.ok, check.message, _milliseconds(started), check.details)
+    return _remembered(key, TestResult(check.ok, check.message, _milliseconds(started), check.details), at)
+
+
+def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
+    facts = {"ok": result.ok, "message": result.message, "latencyMs": result.latency_ms, "details": result.details}
+    plain = json.loads(json.dumps(facts, default=str))
+    ApiKey.objects.filter(pk=key.pk).update(last_test=plain, last_test_at=at)
+    return result
 
 
 test_key.__test__ = False
+
+
+def try_secret(*, values: Mapping[str, Any], at: datetime) -> TestResult:
+    """Test a secret that a person has typed (`provider`, `apiKey`, `workspaceId`); nothing is stored.
+
+    Raises InvalidInput where it cannot be one of this provider.
+    """
+    given = {name: values[name] for name in ("provider", "apiKey", "workspaceId") if values.get(name)}
+    cleaned = key_fields.clean_new({"name": "not stored", **given}, at=at)
+    return test_secret(
+        provider=cleaned["provider"], secret=cleaned["secret"], workspace_id=cleaned.get("workspace_id", ""), at=at
+    )
 
 
 def test_secret(*, provider: str, secret: str, workspace_id: str = "", at: datetime) -> TestResult:
@@ -234,12 +257,11 @@ def _reject(cursor, key: ApiKey, message: str, at: datetime, actor: str) -> None
 
 def _put_secret(key: ApiKey, secret: str) -> None:
     """Encrypt and mark the secret. Raises DuplicateSecret, naming the key that has it."""
-    fingerprint = vault.fingerprint(secret, provider=key.provider)
-    twin = ApiKey.objects.filter(provider=key.provider, fingerprint=fingerprint).exclude(pk=key.pk).first()
+    twin = vault.twin_of(secret, provider=key.provider, other_than=key.pk)
     if twin is not None:
         raise DuplicateSecret(twin.name)
     key.secret = vault.seal_secret(secret, row_id=key.id)
-    key.fingerprint = fingerprint
+    key.fingerprint = vault.fingerprint(secret, provider=key.provider)
     key.masked_secret = mask(secret, providers.get(key.provider).secret_prefixes)
 
 

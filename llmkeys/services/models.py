@@ -27,6 +27,21 @@ def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def models_to_choose(*, at: datetime, ask: bool) -> list[dict[str, Any]]:
+    """Return what the first usable key of each provider can serve, in serving order, for a person to choose from.
+
+    Without `ask` the model lists last read must do: a page does not wait for a provider.
+    """
+    first: dict[str, ApiKey] = {}
+    for key in ApiKey.objects.stored().usable(at).in_serving_order():
+        first.setdefault(key.provider, key)
+    found: dict[str, dict[str, Any]] = {}
+    for key in first.values():
+        for listed in catalogue.models_of(key.id, ask=ask):
+            found.setdefault(listed.id, _entry(key, listed, at))
+    return list(found.values())
+
+
 def _entry(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, Any]:
     owner = listed.id.split("/")[0] if "/" in listed.id else key.provider
     return {

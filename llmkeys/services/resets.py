@@ -192,3 +192,33 @@ def _expire(cursor: CursorWrapper, key: ApiKey, at: datetime) -> int:
     )
     once = f"expired {key.id} {key.expires_at.isoformat()}"
     return int(ledger.add_event(cursor, "expired", key.id, message, at, once=once))
+
+
+WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
+
+
+def warn_of_expiry(at: datetime) -> int:
+    """Warn 7 days and 1 day before a key that may serve expires, once for each key, date and threshold.
+
+    Only the nearest threshold counts: a key that was added with twelve hours left is told of once. Return how many.
+    """
+    soon = ApiKey.objects.stored().usable(at).defer("secret").filter(expires_at__lte=at + max(WARN_BEFORE))
+    with transaction.atomic(), connection.cursor() as cursor:
+        return sum(_warn(cursor, key, at) for key in soon)
+
+
+def _warn(cursor: CursorWrapper, key: ApiKey, at: datetime) -> int:
+    threshold = next(before for before in WARN_BEFORE if key.expires_at <= at + before)
+    message = (
+        f"“{key.name}” expires on {key.expires_at:%Y-%m-%d %H:%M} UTC, {_in_words(key.expires_at - at)}. "
+        "Replace it in time, or move its date."
+    )
+    once = f"expiring {key.id} {key.expires_at.isoformat()} {threshold.days}"
+    return int(ledger.add_event(cursor, "expiring", key.id, message, at, once=once))
+
+
+def _in_words(left: timedelta) -> str:
+    hours = int(left.total_seconds() // 3600)
+    if hours >= 48:
+        return f"in {hours // 24} days"
+    return f"in {hours} hours" if hours > 1 else "within two hours"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from django.conf import settings
@@ -20,12 +21,29 @@ def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None)
     """
     models = (model,) if model and model != "auto" else (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
     for name in models:
-        try:
-            pool = admission.candidates(name, caller=caller or Caller(), at=at, ask=False)
-        except NoKey:
-            continue
-        keys = ApiKey.objects.in_bulk([candidate.id for candidate in pool if not candidate.obstacle])
-        serving = [keys[c.id] for c in pool if c.id in keys and keys[c.id].status_at(at) == ACTIVE]
+        free = _without_obstacle(name, caller or Caller(), at)
+        keys = ApiKey.objects.in_bulk(free)
+        serving = [keys[key_id] for key_id in free if key_id in keys and keys[key_id].status_at(at) == ACTIVE]
         if serving:
             return serving
     return []
+
+
+def serving_order(active: Collection[str], *, at: datetime) -> tuple[str, list[str]]:
+    """Return the model that is served, and which of the `active` keys serve it, in order; no key is read again.
+
+    The model is the first of primary and fallbacks that has any key; an empty text where none has.
+    """
+    for name in (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS):
+        serving = [key_id for key_id in _without_obstacle(name, Caller(), at) if key_id in active]
+        if serving:
+            return name, serving
+    return "", []
+
+
+def _without_obstacle(model: str, caller: Caller, at: datetime) -> list[str]:
+    try:
+        pool = admission.candidates(model, caller=caller, at=at, ask=False)
+    except NoKey:
+        return []
+    return [candidate.id for candidate in pool if not candidate.obstacle]

@@ -1,16 +1,23 @@
-"""What was spent, summed by day, month, model, key, provider or token, from the daily totals; no usage row is read."""
+"""What was spent, summed by day, month, model, key, provider or token, from the daily totals; no usage row is read.
+
+`summary_of` is the quick way: what lies in closed days comes from `services/totals.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from django.db.models import QuerySet, Sum
 
-from llmkeys.models import ApiKey, DailyUsage
+from llmkeys.models import ApiKey, DailyUsage, DayTotal, RunningTotal
 from llmkeys.money import usd_json
 from llmkeys.presentation import success_rate
+from llmkeys.services import totals
+from llmkeys.services.totals import ONE_DAY
 
 # The column that the database groups by. Months and providers are folded here from their days and keys, which are
 # few: so no date function and no join has to touch every daily total.
@@ -24,6 +31,7 @@ _COLUMNS = {
 }
 GROUPS = tuple(_COLUMNS)
 _IN_TIME_ORDER = ("day", "month")
+_SHORT = timedelta(days=4)  # so few days are summed as they are
 
 
 @dataclass(slots=True)
@@ -37,10 +45,6 @@ class Sums:
     output_tokens: int = 0
     cost_nano: int = 0
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + int(row[f"sum_{name}"]))
-
     def to_json(self) -> dict[str, Any]:
         return {
             "cost": usd_json(self.cost_nano),
@@ -53,19 +57,99 @@ class Sums:
         }
 
 
-_SUMS = {f"sum_{name}": Sum(name) for name in Sums.__slots__}
+_BY_NAME = {f"sum_{name}": Sum(name) for name in Sums.__slots__}
+# A group and its sums in the order of `Sums`. Plain tuples: a thousand keys are four thousand rows.
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which daily totals are summed; empty and None do not filter. Both days are included."""
+
+    key: str = ""
+    provider: str = ""
+    model: str = ""
+    token: str = ""
+    since: date | None = None
+    until: date | None = None
+
+    def rows(self) -> QuerySet[DailyUsage]:
+        span = {"day__gte": self.since, "day__lte": self.until}
+        return DailyUsage.objects.filter(
+            **self.lookups(provider="key__provider"), **{name: day for name, day in span.items() if day is not None}
+        )
+
+    def lookups(self, *, provider: str) -> dict[str, str]:
+        wanted = {"key_id": self.key, provider: self.provider, "model": self.model, "token_name": self.token}
+        return {name: value for name, value in wanted.items() if value}
 
 
 def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
     """Return the sums of the daily totals per group and over all: days and months in order, else the dearest first."""
+    return _sum_up(_grouped(rows, _COLUMNS[group_by]), group_by=group_by)
+
+
+def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
+    """Return the same as `summary`, reading the sums of closed days: a year costs as little as a week."""
+    first = totals.first_day()
+    if first is None or wanted.key:  # a key's own totals are few
+        return summary(wanted.rows(), group_by=group_by)
+    span = max(first, wanted.since or first), min(wanted.until or date.max, totals.last_closable(at))
+    if span[1] - span[0] < _SHORT:
+        return summary(wanted.rows(), group_by=group_by)
+    if group_by == "key":
+        return _sum_up(_by_key(wanted, first, at), group_by=group_by)
+    return _sum_up(_by_day(wanted, group_by, *span, at), group_by=group_by)
+
+
+def _grouped(rows: QuerySet, column: str) -> Iterable[Row]:
+    return rows.order_by().values(column).annotate(**_BY_NAME).values_list(column, *_BY_NAME)
+
+
+def _by_day(wanted: Wanted, group_by: str, first: date, last: date, at: datetime) -> Iterator[Row]:
+    """Yield the closed days, which know no keys, then the other days."""
+    still_open = totals.open_days(first, last, at=at)
     column = _COLUMNS[group_by]
-    keys = {key["id"]: key for key in ApiKey.objects.values("id", "name", "provider")} if column == "key_id" else {}
+    if len(still_open) > totals.MANY_DAYS:
+        yield from _grouped(wanted.rows(), column)
+        return
+    closed = DayTotal.objects.filter(day__range=(first, last), **wanted.lookups(provider="provider"))
+    yield from _grouped(closed.exclude(day__in=still_open), "provider" if group_by == "provider" else column)
+    if still_open:
+        yield from _grouped(wanted.rows().filter(day__in=still_open), column)
+    if wanted.until is None or wanted.until > last:
+        yield from _grouped(replace(wanted, since=last + ONE_DAY).rows(), column)
+
+
+def _by_key(wanted: Wanted, beginning: date, at: datetime) -> Iterator[Row]:
+    """Yield all until the end of the span, less all before it: each from a running total and the few days after it."""
+    since = max(beginning, wanted.since or beginning)
+    end = totals.running_until(wanted.until or date.max, first=beginning, at=at)
+    before = totals.running_until(since - ONE_DAY, first=beginning, at=at)
+    if end is None or end < since or (before is None and beginning < since):
+        yield from _grouped(wanted.rows(), "key_id")
+        return
+    lookups = wanted.lookups(provider="key__provider")
+    yield from _grouped(RunningTotal.objects.filter(day=end, **lookups), "key_id")
+    yield from _grouped(replace(wanted, since=end + ONE_DAY).rows(), "key_id")
+    if before is not None:
+        less = replace(wanted, since=before + ONE_DAY, until=since - ONE_DAY).rows()
+        for rows in (RunningTotal.objects.filter(day=before, **lookups), less):
+            yield from ((group, *(-value for value in values)) for group, *values in _grouped(rows, "key_id"))
+
+
+def _sum_up(rows: Iterable[Row], *, group_by: str) -> dict[str, Any]:
+    by_key = _COLUMNS[group_by] == "key_id"
+    keys = {key["id"]: key for key in ApiKey.objects.values("id", "name", "provider")} if by_key else {}
     group_of = _reader(group_by, keys)
-    groups: dict[str, Sums] = {}
-    total = Sums()
-    for row in rows.order_by().values(column).annotate(**_SUMS):
-        groups.setdefault(group_of(row[column]), Sums()).add(row)
-        total.add(row)
+    sums: dict[str, list[int]] = {}
+    for group, *values in rows:
+        name = group_of(group)
+        known = sums.get(name)
+        sums[name] = values if known is None else [have + more for have, more in zip(known, values, strict=True)]
+    # A group of zeros is one that was used before the span alone.
+    groups = {name: Sums(*map(int, values)) for name, values in sums.items() if any(values)}
+    total = Sums(*(sum(map(attrgetter(name), groups.values())) for name in Sums.__slots__))
     results = [
         {"group": name, **_key_words(group_by, name, keys), **groups[name].to_json()}
         for name in _in_order(groups, group_by)
@@ -74,11 +158,12 @@ def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
 
 
 def _reader(group_by: str, keys: Mapping[str, Mapping[str, str]]) -> Callable[[Any], str]:
+    """Return what turns a value of the column into the group's name."""
     match group_by:
         case "month":
             return lambda day: day.isoformat()[:7]
-        case "provider":
-            return lambda key_id: keys[key_id]["provider"]
+        case "provider":  # closed days name it, others the key
+            return lambda value: keys[value]["provider"] if value in keys else value
     return str
 
 

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
+from llmkeys.supervisor import watchdog
 from llmkeys.supervisor.processes import STOP_SIGNALS, Child
-from llmkeys.supervisor.watchdog import Watchdog
 from llmkeys.supervisor.web import GRACE_SECONDS
 
 TICK_SECONDS = 1.0
@@ -24,6 +25,7 @@ STOP_SECONDS = GRACE_SECONDS + 4
 YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
 LONGEST_BACK_OFF_SECONDS = 60
 TRIES = 3
+ALERT_SECONDS = 30.0  # while the scheduler stands still, alerts go out from here this often
 
 
 def say(sentence: str) -> None:
@@ -60,7 +62,9 @@ class Tree:
         self.listeners = listeners
         self.scheduler = scheduler
         self.services = [service for service in (web, scheduler) if service]
-        self.watchdog = Watchdog()
+        self.watchdog = watchdog.Watchdog()
+        self.messenger: Child | None = None
+        self.stalled_by = ""
         self.stop_requests = 0
         self._wake_reader, self._wake_writer = os.pipe()
         for end in (self._wake_reader, self._wake_writer):
@@ -74,6 +78,7 @@ class Tree:
                 for service in self.services:
                     self._tend(service)
                 self._watch()
+                self._tell_of_stall()
                 self._wait(TICK_SECONDS)
         except CannotStart as problem:
             say(str(problem))
@@ -112,6 +117,9 @@ class Tree:
         service.child = None
         if service.essential and service.failures >= TRIES:
             raise CannotStart(f"The {service.name} could not be started {TRIES} times in a row; giving up.")
+        if service is self.scheduler and service.failures >= TRIES:
+            self.stalled_by = f"it ended {service.failures} times as soon as it was started"
+            self.watchdog.cannot_start()
         say(f"The {service.name} ended unexpectedly ({_in_words(status)}); starting it again in {delay:g} s.")
 
     def _watch(self) -> None:
@@ -123,6 +131,15 @@ class Tree:
             say(f"The scheduler does not progress ({fault}); restarting it.")
             service.child.kill_all()
             service.child = None
+            self.stalled_by = fault
+
+    def _tell_of_stall(self) -> None:
+        """Have a process of its own write the alert and deliver it: the database or a target may be slow."""
+        if self.messenger and not self.messenger.alive() and self.messenger.age_seconds > ALERT_SECONDS:
+            self.messenger.kill_all()
+            self.messenger = None
+        if self.watchdog.stall and self.messenger is None:
+            self.messenger = Child(partial(watchdog.tell, self.stalled_by, self.watchdog.stall))
 
     def _unlock_tasks(self) -> None:
         given_up = self.watchdog.unlock_tasks()
@@ -142,8 +159,9 @@ class Tree:
             if not [child for child in children if child.alive()]:
                 break
             self._wait(0.2)
-        for child in children:
-            child.kill_all()
+        for child in [*children, self.messenger]:
+            if child:
+                child.kill_all()
 
     def _refuse_connections(self) -> None:
         """Close the door for every holder of the sockets: who comes now is refused at once instead of left waiting."""

@@ -1,4 +1,7 @@
-"""Is the scheduler wedged? Read from the database, for a wedged cluster answers nothing and looks alive."""
+"""Is the scheduler wedged? Read from the database, for a wedged cluster answers nothing and looks alive.
+
+While it is, nobody else sends alerts: `serve` does so itself, in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ from collections import Counter
 from datetime import timedelta
 
 from django.db import Error, connections
+from django.db.models import Min
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
+
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.services import alerts
 
 LOOK_SECONDS = 20
 OVERDUE_SECONDS = 90  # the tick is 30 s: three were missed
@@ -18,9 +25,14 @@ UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not keep
 
 
 class Watchdog:
-    """Looks now and then; remembers which task stands first in the queue and since when."""
+    """Looks now and then; remembers which task stands first in the queue and since when.
+
+    `stall` names the stall that lasts, empty where there is none: it begins with a fault and ends with the first look
+    that finds a grown-up cluster without one, however often the cluster is restarted in between.
+    """
 
     def __init__(self) -> None:
+        self.stall = ""
         self._looked = time.monotonic()
         self._first_task: int | None = None
         self._first_since = 0.0
@@ -34,7 +46,10 @@ class Watchdog:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return ""
         try:
-            return self._overdue(cluster_age_seconds) or self._stuck()
+            fault = self._overdue(cluster_age_seconds) or self._stuck()
+            if not fault and cluster_age_seconds >= OVERDUE_SECONDS:
+                self.stall = ""
+            return fault
         except Error:
             return ""
         finally:
@@ -46,14 +61,24 @@ class Watchdog:
             return ""  # after a long downtime everything is overdue: it gets its first ticks
         limit = timezone.now() - timedelta(seconds=OVERDUE_SECONDS)
         late = Schedule.objects.exclude(repeats=0).filter(next_run__lt=limit, cluster=None)
-        return f"no schedule was started for {OVERDUE_SECONDS} seconds" if late.exists() else ""
+        since = late.aggregate(since=Min("next_run"))["since"]
+        if since is None:
+            return ""
+        self.stall = self.stall or f"since {since:%Y-%m-%d %H:%M:%S}"
+        return f"no schedule was started for {OVERDUE_SECONDS} seconds"
 
     def _stuck(self) -> str:
         first = OrmQ.objects.order_by("pk").values_list("pk", flat=True).first()
         if first != self._first_task:
             self._first_task, self._first_since = first, time.monotonic()
-        stuck = first is not None and time.monotonic() - self._first_since > STUCK_SECONDS
-        return f"a task was not finished within {STUCK_SECONDS} seconds" if stuck else ""
+        if first is None or time.monotonic() - self._first_since <= STUCK_SECONDS:
+            return ""
+        self.stall = self.stall or f"at task {first}"
+        return f"a task was not finished within {STUCK_SECONDS} seconds"
+
+    def cannot_start(self) -> None:
+        """The cluster ends again and again as soon as it is started: a stall too, told at most once an hour."""
+        self.stall = self.stall or f"at the start {timezone.now():%Y-%m-%d %H}"
 
     def unlock_tasks(self) -> str:
         """Give the tasks that the dead cluster had claimed to the next one; say in words which were given up.
@@ -75,3 +100,15 @@ class Watchdog:
         OrmQ.objects.filter(pk__in=hopeless).delete()
         OrmQ.objects.filter(pk__in=claimed).update(lock=timezone.now())
         return f"{len(hopeless)} task(s) that ended the scheduler every time were given up" if hopeless else ""
+
+
+def tell(reason: str, stall: str) -> int:
+    """Write the alert of a stall, once, and deliver what is due in the scheduler's place; return an exit code."""
+    now = timezone.now()
+    try:
+        if reason:
+            alerts.scheduler_stalled(reason, stall=stall, at=now)
+        alerts.send_due_alerts(now)
+    except (Error, LLMKeysError):
+        return 1  # the database does not answer: told at the next look
+    return 0

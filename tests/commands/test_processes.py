@@ -18,6 +18,11 @@ COMMANDS = {
     "chat": (),
     "stats": (),
     "audit": (),
+    "import_keys": (),
+    "export_keys": (),
+    "reencrypt": (),
+    "doctor": (),
+    "demo": (),
 }
 
 

@@ -345,7 +345,9 @@ class TestRecordings:
     )
     def test_it_replays_a_rejection(self, client, provider, name, url, file, status):
         key = make_key(provider=name)
+        free_test = {"openrouter": "/key", "openai": "/models"}[name]
         provider.post(url, json=json.loads(recorded_bytes(file)), status=status)
+        provider.get(url.replace("/chat/completions", free_test), json=json.loads(recorded_bytes(file)), status=status)
         is_refused(ask(client), 503, "no_key_available", "No API key available")
         assert fresh(key).status_at(NOW) == "DISABLED"
 

@@ -252,6 +252,7 @@ class TestExhaustedAndRejected:
     def test_a_rejection_disables_the_key_and_hands_the_default_on(self, client, provider):
         first, second = make_key(secret=(one := new_secret())), make_key(secret=(two := new_secret()))
         provider.post(OPENROUTER, json=REJECTED, status=401, match=sent_with(one))
+        provider.get("https://openrouter.ai/api/v1/key", json=REJECTED, status=401)
         provider.post(OPENROUTER, json=FREE, match=sent_with(two))
         assert first.is_default
         assert ask(client)["X-LLM-Key-Id"] == second.id

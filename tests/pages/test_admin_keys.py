@@ -9,9 +9,10 @@ import responses
 from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from llmkeys import vault
-from llmkeys.models import ApiKey, Cooling
+from llmkeys.models import Adjustment, ApiKey, Cooling
 from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, make_usage, new_secret
 
@@ -141,19 +142,21 @@ class TestList:
         good = make_key(name="good")
         spent = make_key(name="spent", spent_day_nano=10 * NANO, day="2999-01-01")
         expired = make_key(name="expired", expires_at=NOW - timedelta(days=900))
+        soon = make_key(name="soon", expires_at=timezone.now() + timedelta(days=6))
         rejected, off = make_key(name="rejected", rejected_at=NOW), make_key(name="off", enabled=False)
         rests, partly = make_key(name="rests", billing_group="team"), make_key(name="partly")
         far = NOW + timedelta(days=9000)
         Cooling.objects.create(scope="group:openrouter:team", kind="exhausted", until=far)
         Cooling.objects.create(scope=f"key:{partly.pk}", model="gpt-5", kind="rate_limited", until=far)
         Cooling.objects.create(scope="group:openrouter:", kind="exhausted", until=far)
-        every = (good, spent, expired, rejected, off, rests, partly)
+        every = (good, spent, expired, soon, rejected, off, rests, partly)
         found = {
             state: names(operator.get(f"{LIST}?state={state}").content.decode(), *every)
-            for state in ("available", "cooling", "over", "expired", "rejected", "off")
+            for state in ("available", "cooling", "over", "expiring", "expired", "rejected", "off")
         }
         assert found == {
-            "available": ["good", "partly"], "cooling": ["rests", "partly"], "over": ["spent"], "expired": ["expired"],
+            "available": ["good", "soon", "partly"], "cooling": ["rests", "partly"], "over": ["spent"],
+            "expiring": ["soon"], "expired": ["expired"],
             "rejected": ["rejected"], "off": ["off"],
         }  # fmt: skip
 
@@ -196,6 +199,24 @@ class TestActions:
     def test_it_tests_keys(self, operator, provider):
         provider.add(responses.GET, "https://openrouter.ai/api/v1/key", json={"data": {"usage": 0, "limit": None}})
         assert "Key tested successfully" in act(operator, "test", make_key())
+
+    def test_it_asks_before_it_resets_costs_and_names_who_does_it(self, operator, frozen):
+        key = make_key(name="Spender", spent_day_nano=NANO, spent_month_nano=2 * NANO, spent_total_nano=3 * NANO)
+        page = act(operator, "reset_costs", key)
+        assert "Spender" in page and "$1.00 of $10.00" in page and "<strong>admin</strong>" in page
+        assert "Choose at least one" in act(operator, "reset_costs", key, post="yes")
+        assert not Adjustment.objects.exists()
+
+    @pytest.mark.parametrize(("window", "left"), [("daily", (0, 2, 3)), ("monthly", (1, 0, 3)), ("total", (1, 2, 0))])
+    def test_it_resets_the_chosen_costs_by_an_adjustment(self, operator, frozen, window, left):
+        key = make_key(spent_day_nano=NANO, spent_month_nano=2 * NANO, spent_total_nano=3 * NANO)
+        assert f"Reset the {window} costs of 1 key" in act(operator, "reset_costs", key, post="yes", **{window: "on"})
+        key.refresh_from_db()
+        assert (key.spent_day_nano, key.spent_month_nano, key.spent_total_nano) == tuple(n * NANO for n in left)
+        adjustment = Adjustment.objects.get()
+        assert (adjustment.kind, adjustment.created_by) == ("reset", "admin")
+        assert key.events.get(kind="cost_reset").actor == "admin" and LogEntry.objects.count() == 1
+        assert "nothing to reset" in act(operator, "reset_costs", key, post="yes", **{window: "on"})
 
     def test_it_offers_no_action_to_those_who_may_only_look(self, with_rights):
         key = make_key()

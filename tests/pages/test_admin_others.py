@@ -14,18 +14,23 @@ from llmkeys.crypto import token_digest
 from llmkeys.models import (
     AccessToken,
     Adjustment,
+    Alert,
     Cooling,
     DailyUsage,
+    FailedAuthentication,
     KeyEvent,
     ModelAlias,
     ModelPrice,
+    SealedDay,
     ServingKey,
     UsageRecord,
 )  # fmt: skip
 from tests.helpers import NOW, make_key, make_token, make_usage, make_user
 
 pytestmark = pytest.mark.django_db
-FACTS = (UsageRecord, Adjustment, KeyEvent, DailyUsage, Cooling, ServingKey)
+FACTS = (
+    UsageRecord, Adjustment, KeyEvent, DailyUsage, Cooling, ServingKey, Alert, SealedDay, FailedAuthentication,
+)  # fmt: skip
 TOKENS = "/admin/llmkeys/accesstoken/"
 
 
@@ -36,6 +41,9 @@ def make_facts() -> None:
     DailyUsage.objects.create(key=key, day=row.day, model="m")
     Cooling.objects.create(scope=f"key:{key.pk}", kind="rate_limited", until=NOW)
     ServingKey.objects.create(model="m", key=key)
+    Alert.objects.create(kind="key_rejected", key=key, message="Rejected.")
+    SealedDay.objects.create(day=row.day)
+    FailedAuthentication.objects.create(address="10.0.0.1", at=NOW)
 
 
 @pytest.mark.parametrize("model", FACTS, ids=lambda model: model.__name__)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import responses
+
 from llmkeys.models import ApiKey
-from tests.helpers import make_key, new_secret
+from llmkeys.money import NANO
+from tests.helpers import make_key, make_usage, new_secret
 from tests.pages.browser import BROWSER, fits, log_in
 
 pytestmark = BROWSER
@@ -12,7 +17,7 @@ pytestmark = BROWSER
 def test_it_adds_sees_disables_and_deletes_a_key(page):
     secret = new_secret()
     log_in(page)
-    page.get_by_role("link", name="Add API Key").click()
+    page.locator(".first").get_by_role("link", name="Add API Key").click()
     page.get_by_label("Name", exact=True).fill("Production")
     page.get_by_label("API key", exact=True).fill(secret)
     page.get_by_label("Per day").fill("2.50")
@@ -33,6 +38,102 @@ def test_it_adds_sees_disables_and_deletes_a_key(page):
     page.get_by_text("“Production” was deleted.").wait_for()
     page.get_by_role("heading", name="Start with one key").wait_for()
     assert fits(page) and not ApiKey.objects.stored().exists()
+
+
+def test_it_adds_tests_and_deletes_a_key_with_the_keyboard_alone(desk, provider):
+    provider.add_passthru("http://localhost")
+    provider.add(responses.GET, re.compile("https://openrouter.ai/.*"), json={"data": {"usage": 0, "limit": None}})
+    log_in(desk)
+    desk.locator(".first").get_by_role("link", name="Add API Key").focus()
+    desk.keyboard.press("Enter")
+    desk.get_by_role("dialog", name="Add API Key").wait_for()
+    desk.keyboard.type("By hand")
+    desk.keyboard.press("Tab")
+    desk.keyboard.type(new_secret())
+    desk.keyboard.press("Tab")
+    assert desk.evaluate("document.activeElement.textContent") == "Show"
+    desk.keyboard.press("Tab")
+    desk.keyboard.press("Enter")
+    desk.get_by_text("Key tested successfully").wait_for()
+    assert not ApiKey.objects.exists() and desk.evaluate("document.activeElement.textContent") == "Test"
+    desk.keyboard.press("Tab")
+    desk.keyboard.press("Enter")  # in a field: saves
+    desk.get_by_text("“By hand” was added.").wait_for()
+
+    key = ApiKey.objects.get()
+    desk.locator(f"#test-{key.pk}").press("Enter")
+    desk.get_by_text("“By hand”: Key tested successfully").wait_for()
+    desk.locator(f"#delete-{key.pk}").press("Enter")
+    desk.get_by_role("button", name="Delete key").press("Enter")
+    desk.get_by_text("“By hand” was deleted.").wait_for()
+
+
+def test_it_edits_in_a_dialog_that_escape_closes(page):
+    key = make_key(name="Production")
+    log_in(page)
+    edit = page.locator(f"#edit-{key.pk}")
+    edit.click()
+    dialog = page.get_by_role("dialog", name="Edit “Production”")
+    dialog.get_by_label("New API key").fill("sk-typed")
+    dialog.get_by_role("button", name="Show").click()
+    assert dialog.get_by_label("New API key").get_attribute("type") == "text" and fits(page)
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.id") == f"edit-{key.pk}" and "sk-typed" not in page.content()
+
+    edit.click()
+    dialog.get_by_label("Per day").fill("-1")
+    dialog.get_by_role("button", name="Save changes").click()
+    dialog.get_by_text("Must not be negative").wait_for()
+    dialog.get_by_label("Per day").fill("4.50")
+    dialog.get_by_role("radio", name="On a date").check()
+    dialog.get_by_label("Date and time").fill("2099-01-31T00:00")
+    dialog.get_by_role("button", name="Save changes").click()
+    page.get_by_text("“Production” was saved.").wait_for()
+    key.refresh_from_db()
+    assert (key.daily_limit_nano, key.expires_at.year) == (9 * NANO // 2, 2099)
+
+
+def test_it_knows_the_provider_by_the_first_letters_of_the_key(desk):
+    log_in(desk)
+    desk.locator(".first").get_by_role("link", name="Add API Key").click()
+    for secret, label in (("sk-ant-api03-x", "Anthropic"), ("sk-or-v1-x", "OpenRouter"), ("AIzaX", "Google")):
+        desk.get_by_label("API key", exact=True).fill(secret)
+        assert desk.get_by_role("radio", name=label).is_checked()
+        assert desk.get_by_text("Made at").locator("visible=true").count() == 1
+
+
+def test_it_shows_a_key_on_its_own_page(page):
+    key = make_key(name="W" * 100, description="W" * 500)
+    for _ in range(3):
+        make_usage(key, model="w" * 200, error="x" * 900, skipped=[{"keyId": key.pk, "reason": "y" * 300}])
+    log_in(page)
+    page.locator(f"#open-{key.pk}").click()
+    page.get_by_role("heading", name="Recent requests").wait_for()
+    assert fits(page)
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_role("dialog").get_by_label("Name", exact=True).fill("Short")
+    page.get_by_role("button", name="Save changes").click()
+    page.get_by_role("heading", name="Short", level=1).wait_for()
+    page.get_by_text("“Short” was saved.").wait_for()
+
+
+def test_it_works_without_any_script(chromium, live_server):
+    context = chromium.new_context(java_script_enabled=False, base_url=live_server.url)
+    tab = context.new_page()
+    log_in(tab)
+    tab.locator(".first").get_by_role("link", name="Add API Key").click()
+    tab.get_by_label("Name", exact=True).fill("Plain")
+    tab.get_by_label("API key", exact=True).fill(new_secret())
+    tab.get_by_role("radio", name="30 days").check()
+    tab.get_by_role("button", name="Save key").click()
+    tab.get_by_text("“Plain” was added.").wait_for()
+    tab.get_by_role("link", name="Edit Plain").click()
+    tab.get_by_label("Per day").fill("3")
+    tab.get_by_role("button", name="Save changes").click()
+    tab.get_by_text("“Plain” was saved.").wait_for()
+    assert "of $3.00" in tab.content() and "in 29 days" in tab.content()
+    context.close()
 
 
 def test_it_shows_the_faults_of_a_form_and_keeps_long_names_inside(page):

@@ -67,7 +67,64 @@ def test_it_locks_out_after_five_failures_and_says_until_when(client):
     assert locked.status_code == 429
     page = locked.content.decode()
     assert "Try again at" in page and "in 15 min" in page and "<time " in page
+    assert locked.headers["Retry-After"] == "900"
     assert "_auth_user_id" not in client.session
+
+
+def test_it_counts_the_tries_down_alike_for_names_that_do_not_exist(client):
+    make_user("anna")
+    known = [log_in(client, "wrong").content.decode() for _ in range(4)]
+    assert "4 tries are left, then this name waits 15 min." in known[0] and "One try is left" in known[3]
+    unknown = client.post("/login", {"username": "nobody", "password": "x"}).content.decode()
+    assert "4 tries are left" in unknown
+
+
+def test_it_counts_the_failures_of_each_address_behind_a_proxy(client, settings):
+    settings.REFACTAI_HTTPS = True
+    make_user("anna")
+    for _ in range(5):
+        client.post("/login", {"username": "anna", "password": "x"}, headers={"X-Forwarded-For": "10.9.9.9"})
+    there = {"username": "anna", "password": "correct horse"}
+    assert client.post("/login", there, headers={"X-Forwarded-For": "10.9.9.9"}).status_code == 429
+    assert client.post("/login", there, headers={"X-Forwarded-For": "10.1.1.1"}).status_code == 302
+
+
+def test_it_is_the_login_of_the_admin_too(client, with_rights):
+    assert client.get("/admin/login/?next=/admin/auth/user/").headers["Location"] == "/login?next=/admin/auth/user/"
+    assert client.get("/admin/login/").headers["Location"] == "/login?next=/admin/"
+    assert client.post("/admin/login/", {"username": "anna"}).headers["Location"] == "/login?next=/admin/"
+    page = with_rights("view_apikey").get("/login?next=/admin/").content.decode()
+    assert "You are logged in as" in page and "may not open the page" in page
+
+
+def test_it_leads_to_the_login_when_the_session_has_ended(operator):
+    from django.contrib.sessions.models import Session
+
+    Session.objects.all().delete()
+    assert operator.get("/llm-settings/health").headers["Location"] == "/login?next=/llm-settings/health"
+
+
+class TestPassword:
+    NEW = {"old_password": "correct horse", "new_password1": "battery staple 7", "new_password2": "battery staple 7"}
+
+    def test_it_changes_the_password_and_ends_the_other_sessions(self, client):
+        make_user("anna", "view_apikey")
+        other = Client()
+        log_in(client), log_in(other)
+        page = client.post("/account/password", self.NEW, follow=True).content.decode()
+        assert "Your password is changed." in page
+        assert client.get("/llm-settings").status_code == 200
+        assert other.get("/llm-settings").status_code == 302
+        assert log_in(Client(), "battery staple 7").status_code == 302
+
+    def test_it_refuses_a_wrong_old_and_a_weak_new_one(self, operator):
+        wrong = operator.post("/account/password", {**self.NEW, "old_password": "x"}).content.decode()
+        assert "incorrect" in wrong and "battery staple" not in wrong
+        weak = operator.post("/account/password", {**self.NEW, "new_password1": "1", "new_password2": "1"})
+        assert "too short" in weak.content.decode()
+
+    def test_it_needs_a_login(self, client):
+        assert client.get("/account/password").headers["Location"] == "/login?next=/account/password"
 
 
 def test_it_logs_out_by_post_alone(operator):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from llmkeys.admission import Caller
 from llmkeys.management.base import Command as BaseCommand
@@ -16,7 +15,7 @@ from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
 from llmkeys.money import format_usd, usd_json
 from llmkeys.relay import Answer, ChatRequest, relay
-from llmkeys.sse import EventSplitter, data_of, load_json
+from llmkeys.relay.texts import complete_text, deltas
 
 DRAIN = "llmkeys-drain"  # the thread that reads on for the usage after a stream was left
 DRAIN_SECONDS = 35.0
@@ -53,13 +52,13 @@ class Command(BaseCommand):
     def _collect(self, answer: Answer, *, show: bool) -> str:
         """Print the answer, piece by piece where it comes so, and return it."""
         if not answer.is_stream:
-            text = _complete_text(answer)
+            text = complete_text(answer)
             if show:
                 self.stdout.write(text)
             return text
         pieces: list[str] = []
         try:
-            for piece in _deltas(answer.content):
+            for piece in deltas(answer.content):
                 pieces.append(piece)
                 if show:
                     self.stdout.write(piece, ending="")
@@ -88,42 +87,6 @@ def _request(prompt: str, model: str, stream: bool, max_tokens: int | None) -> C
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     return ChatRequest(body=body, raw=jsonlib.dumps(body).encode(), caller=Caller())
-
-
-def _complete_text(answer: Answer) -> str:
-    body = load_json(answer.content)
-    if answer.status >= 400:
-        raise CommandError(_error_in(body) or f"The provider refused with status {answer.status}.")
-    choice = _first_choice(body)
-    message = choice.get("message")
-    return str(message.get("content") or "") if isinstance(message, dict) else ""
-
-
-def _deltas(content: Iterator[bytes]) -> Iterator[str]:
-    """Yield the pieces of text. Raises CommandError for an error in the stream."""
-    splitter = EventSplitter()
-    for piece in content:
-        for event in splitter.feed(piece):
-            body = load_json(data_of(event) or b"")
-            if error := _error_in(body):
-                raise CommandError(error)
-            delta = _first_choice(body).get("delta")
-            text = delta.get("content") if isinstance(delta, dict) else None
-            if isinstance(text, str) and text:
-                yield text
-
-
-def _first_choice(body: Any) -> dict[str, Any]:
-    choices = body.get("choices") if isinstance(body, dict) else None
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-
-
-def _error_in(body: Any) -> str:
-    body = body[0] if isinstance(body, list) and body else body  # Google wraps its errors in a list
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        return str(error.get("message") or "The provider answered with an error.")
-    return error if isinstance(error, str) else ""
 
 
 def _row_of(answer: Answer) -> UsageRecord | None:

@@ -1,0 +1,147 @@
+"""The operator's own prices, with what they come to: a price a million times too low is seen before it is saved."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from llmkeys import pricing
+from llmkeys.admin.models import CataloguedAdmin
+from llmkeys.models import ModelPrice
+
+TYPICAL_INPUT, TYPICAL_OUTPUT = 2_000, 500  # tokens of a request, for the preview
+_MILLION = Decimal(1_000_000)
+_FAR_OFF = 20  # times the known price: more likely a slip than a discount
+_AMOUNTS = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok", "cache_write_usd_per_mtok")
+
+
+def plain_usd(amount: Decimal | None) -> str:
+    """Return a price with at least two decimals and as many as it has."""
+    if amount is None:
+        return "–"
+    amount = amount.normalize()
+    return f"${amount:,.2f}" if amount.as_tuple().exponent >= -2 else f"${amount:,f}"
+
+
+def price_column(name: str, title: str):
+    @admin.display(description=title, ordering=name)
+    def column(row: ModelPrice) -> str:
+        return plain_usd(getattr(row, name))
+
+    column.__name__ = f"{name}_nano"  # the cell's class in the list: amounts stand on the right
+    return column
+
+
+def typical_usd(price: ModelPrice) -> Decimal:
+    return (price.input_usd_per_mtok * TYPICAL_INPUT + price.output_usd_per_mtok * TYPICAL_OUTPUT) / _MILLION
+
+
+class PriceForm(forms.ModelForm):
+    """Amounts without the zeros that a column of eight decimals adds."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for name in _AMOUNTS:
+            amount = self.initial.get(name)
+            if isinstance(amount, Decimal):
+                self.initial[name] = f"{amount.normalize():f}"
+
+
+@admin.register(ModelPrice)
+class ModelPriceAdmin(CataloguedAdmin):
+    form = PriceForm
+    list_display = (
+        "model",
+        "provider",
+        "valid_from",
+        price_column("input_usd_per_mtok", "a million in"),
+        price_column("output_usd_per_mtok", "a million out"),
+        price_column("cached_input_usd_per_mtok", "cached in"),
+        price_column("cache_write_usd_per_mtok", "cache write"),
+        "typical_nano",
+        "in_force",
+    )
+    list_filter = ("provider",)
+    search_fields = ("model",)
+    fieldsets = (
+        (None, {"fields": ("provider", "model", "valid_from")}),
+        (
+            "USD per million tokens",
+            {
+                "description": "As the providers’ price lists have it: 1.25 means 1.25 USD for a million tokens. It "
+                "goes before the price data, for requests admitted from its date on; what was charged before stays. A "
+                "price of 0 is a price. A cache price left empty costs what plain input costs.",
+                "fields": (*_AMOUNTS, "preview"),
+            },
+        ),
+    )
+    readonly_fields = ("preview",)
+
+    class Media:
+        js = ("js/price-preview.js",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        same = ModelPrice.objects.filter(provider=OuterRef("provider"), model=OuterRef("model"))
+        present = same.filter(valid_from__lte=timezone.now()).order_by("-valid_from").values("pk")[:1]
+        return super().get_queryset(request).annotate(present=Subquery(present))
+
+    @admin.display(description="typical request")
+    def typical_nano(self, price: ModelPrice) -> str:
+        return plain_usd(typical_usd(price))
+
+    @admin.display(description="in force")
+    def in_force(self, price: ModelPrice) -> str:
+        if price.valid_from > timezone.now():
+            return "Not yet"
+        return "Yes" if price.present == price.pk else "Replaced"
+
+    @admin.display(description="What it comes to")
+    def preview(self, price: ModelPrice) -> SafeString:
+        """Return the sums of this price, which the page's script keeps in step, and the known price beside them."""
+        known = price.pk is not None
+        lines = format_html_join(
+            "",
+            '<div><dt>{}</dt><dd data-tokens="{}">{}</dd></div>',
+            (
+                ("A million input tokens", f"{10**6} 0", plain_usd(price.input_usd_per_mtok) if known else "–"),
+                ("A million output tokens", f"0 {10**6}", plain_usd(price.output_usd_per_mtok) if known else "–"),
+                (
+                    f"A typical request: {TYPICAL_INPUT:,} tokens in, {TYPICAL_OUTPUT:,} out",
+                    f"{TYPICAL_INPUT} {TYPICAL_OUTPUT}",
+                    plain_usd(typical_usd(price)) if known else "–",
+                ),
+            ),
+        )
+        return format_html('<dl class="price-preview">{}</dl>{}', lines, known_words(price) if known else "")
+
+
+def known_words(price: ModelPrice) -> SafeString:
+    """Return what the price data says of the model, with a warning where the operator's price is far from it."""
+    data = pricing.price_per_million(provider=price.provider, model=price.model, at=timezone.now(), operator_price=None)
+    if data is None:
+        return format_html('<p class="price-known">{}</p>', "The price data does not know this model.")
+    words = format_html(
+        '<p class="price-known">The price data says {} in and {} out.</p>',
+        plain_usd(data.input),
+        plain_usd(data.output),
+    )
+    pairs = ((price.input_usd_per_mtok, data.input), (price.output_usd_per_mtok, data.output))
+    if any(_far_off(own, known) for own, known in pairs):
+        words += format_html(
+            '<p class="price-known price-slip">This is more than {} times off the price data. Prices are per million '
+            "tokens, not per token or per thousand.</p>",
+            _FAR_OFF,
+        )
+    return words
+
+
+def _far_off(own: Decimal, known: Decimal) -> bool:
+    return bool(own and known) and not known / _FAR_OFF <= own <= known * _FAR_OFF

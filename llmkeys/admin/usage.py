@@ -1,0 +1,174 @@
+"""Usage rows: ten million of them, so every list, filter and search is bounded. A lost charge can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.db.models.expressions import RawSQL
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+
+from llmkeys.admin.facts import KeyFactAdmin, usd_column
+from llmkeys.admin.lists import LISTED, CsvMixin
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.models import ApiKey, ProviderName, UsageRecord
+from llmkeys.money import format_usd
+from llmkeys.presentation import usage_json
+from llmkeys.services import costs
+
+SEARCHED = 100_000  # the newest rows, among which filters and searches look
+_KEYS_SEARCHED = 200
+
+
+def _in_state(state: str) -> RawSQL:
+    """Return a state as a literal: with a parameter SQLite would not use the index of these few rows."""
+    return RawSQL(f"'{state}'", ())  # noqa: S611  (constants alone)
+
+
+class WhatFilter(admin.SimpleListFilter):
+    title = "what happened"
+    parameter_name = "what"
+    _chosen = {
+        "lost": {"state": _in_state("LOST")},
+        "held": {},
+        "failed": {"success": False},
+        "fallback": {"cost_source": "fallback"},
+        "estimated": {"cost_source": "estimated"},
+        "overrun": {"overrun": True},
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+        return (
+            ("failed", "Failed"),
+            ("lost", "Lost: charged at the hold"),
+            ("held", "Still open"),
+            ("fallback", "No price known"),
+            ("estimated", "Cost estimated"),
+            ("overrun", "Cost above the hold"),
+        )
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        chosen = self._chosen.get(self.value() or "")
+        if chosen is None:
+            return queryset
+        if self.value() == "held":
+            return queryset.filter(pk__in=_open_ids())
+        return queryset.filter(**chosen) if self.value() == "lost" else newest(queryset).filter(**chosen)
+
+
+def _open_ids() -> list[int]:
+    """Return the open holds in the order of their index: in that of their ids the whole table would be read."""
+    held = UsageRecord.objects.filter(state=_in_state("HELD"))
+    return list(held.order_by("lease_until").values_list("pk", flat=True)[:LISTED])
+
+
+class ProviderFilter(admin.SimpleListFilter):
+    """By the known names: the stock filter would look through the whole table for them."""
+
+    title = "provider"
+    parameter_name = "provider"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+        return ProviderName.choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        return newest(queryset).filter(provider=self.value()) if self.value() else queryset
+
+
+def newest(rows: QuerySet) -> QuerySet:
+    """Return the newest rows alone: ids grow with time, so this needs no scan."""
+    last = UsageRecord.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    return rows.filter(pk__gt=last - SEARCHED)
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
+    cost, held = usd_column("cost_nano", "cost"), usd_column("hold_nano", "held")
+    list_display = (
+        "created_at", "state", "key", "model", "token_name", cost, "cost_source", "input_tokens", "output_tokens",
+        "latency_ms", "http_status",
+    )  # fmt: skip
+    list_filter = (WhatFilter, ProviderFilter)
+    search_fields = ("request_id",)  # see get_search_results
+    search_help_text = f"A request id, or a part of a key’s name. Filters look at the newest {SEARCHED:,} rows."
+    sortable_by = ()
+    actions = ("void", "as_csv")
+    fieldsets = (
+        (None, {"fields": ("request_id", "attempt", "key", "state", "success", "http_status", "error")}),
+        ("Asked for", {"fields": ("dialect", "requested_model", "model", "token_name", "streamed", "skipped")}),
+        ("Cost", {"fields": (cost, "cost_source", held, "overrun", "day", "month")}),
+        (
+            "Tokens",
+            {
+                "fields": (
+                    "input_tokens",
+                    "cached_input_tokens",
+                    "cache_write_tokens",
+                    "output_tokens",
+                    "reasoning_tokens",
+                )
+            },
+        ),
+        (
+            "Time",
+            {"fields": ("created_at", "finished_at", "latency_ms", "first_byte_ms", "lease_until", "upstream_id")},
+        ),
+    )
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str):
+        """Find a request by its whole id, which has an index, or the rows of the keys of that name."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        found = queryset.filter(request_id=term)
+        if found.exists():
+            return found, False
+        keys = ApiKey.objects.filter(name__icontains=term).values_list("pk", flat=True)[:_KEYS_SEARCHED]
+        return newest(queryset).filter(key_id__in=list(keys)), False
+
+    def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
+        return map(usage_json, rows)
+
+    # --- taking a lost charge back -----------------------------------------------------------------------------------
+
+    def has_void_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("llmkeys.change_usagerecord")
+
+    @admin.action(description="Take back the charge of lost rows …", permissions=["void"])
+    def void(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        """Ask first, with the sum and a reason; then void each row that is lost."""
+        rows = list(queryset[:LISTED])
+        lost = [row for row in rows if row.state == UsageRecord.State.LOST]
+        if not lost:
+            messages.error(request, "None of the selected rows is LOST: only a lost charge can be taken back.")
+            return None
+        if request.POST.get("post") != "yes":
+            context = {
+                **self.admin_site.each_context(request),
+                "title": "Take back the charge of lost rows",
+                "opts": self.opts,
+                "rows": lost,
+                "others": len(rows) - len(lost),
+                "sum": format_usd(sum(row.cost_nano for row in lost)),
+            }
+            return render(request, "admin/void_rows.html", context)
+        self._void(request, lost, request.POST.get("reason", "").strip()[:500])
+        return None
+
+    def _void(self, request: HttpRequest, lost: list[UsageRecord], reason: str) -> None:
+        at, actor, count, taken = timezone.now(), request.user.get_username(), 0, 0
+        for row in lost:
+            try:
+                taken += costs.void_usage(row.pk, at=at, actor=actor, reason=reason)
+            except LLMKeysError as error:
+                messages.error(request, f"{row.request_id}: {error}")
+            else:
+                self.log_change(request, row, "Its charge was taken back.")
+                count += 1
+        if count:
+            words = f"{count} charge{'s' if count > 1 else ''} taken back, {format_usd(taken)} in all."
+            messages.success(request, words)

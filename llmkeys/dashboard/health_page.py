@@ -1,0 +1,176 @@
+"""Schedules and health: what runs by itself, what the operator should hear of, what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required, permission_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_safe
+from django_q.models import Failure
+
+from llmkeys import doctor
+from llmkeys.dashboard import health_facts
+from llmkeys.doctor import Finding
+from llmkeys.models import Alert
+from llmkeys.services import alerts, scheduling
+from llmkeys.services.scheduling import ScheduleState
+
+ALERTS_SHOWN = 50
+FAILURES_SHOWN = 10
+GRAVE = {"limit_reached", "key_rejected", "key_exhausted", "no_key_left", "scheduler_stalled", "backup_failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A state as a word with a shape and a tone."""
+
+    word: str
+    tone: str
+    shape: str
+
+
+OK, LATE = Mark("On time", "ok", "s-disc"), Mark("Late", "full", "s-square")
+FAILED, PAUSED = Mark("Failed", "bad", "s-cross"), Mark("Paused", "", "s-diamond")
+WAITING = Mark("Not yet run", "", "s-half")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleLine:
+    state: ScheduleState
+
+    @property
+    def mark(self) -> Mark:
+        if self.state.is_paused:
+            return PAUSED
+        if self.state.has_failed:
+            return FAILED
+        if self.state.is_late:
+            return LATE
+        return OK if self.state.last_run else WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class AlertLine:
+    alert: Alert
+
+    @property
+    def tone(self) -> str:
+        return "bad" if self.alert.kind in GRAVE else "full"
+
+    @property
+    def delivery(self) -> str:
+        return alerts.delivery_words(self.alert)
+
+    @property
+    def was_refused(self) -> bool:
+        return bool(self.alert.delivery_error)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the doctor found; `asked` tells whether the providers were asked as well."""
+
+    every: list[Finding]
+    asked: bool
+
+    @property
+    def faults(self) -> list[Finding]:
+        """What is to be done, the worst first."""
+        return sorted((one for one in self.every if one.level != doctor.PASS), key=lambda one: one.level != doctor.FAIL)
+
+    @property
+    def good(self) -> list[Finding]:
+        return [one for one in self.every if one.level == doctor.PASS]
+
+    @property
+    def is_grave(self) -> bool:
+        return any(one.level == doctor.FAIL for one in self.every)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLine:
+    name: str
+    at: datetime
+    reason: str
+
+
+@require_safe
+@never_cache
+@login_required
+@permission_required("llmkeys.view_apikey", raise_exception=True)
+def health(request: HttpRequest) -> HttpResponse:
+    """Show everything at once. `?providers=ask` lets the doctor ask the providers too, which takes a moment."""
+    at, asked = timezone.now(), request.GET.get("providers") == "ask"
+    schedules = [ScheduleLine(state) for state in scheduling.schedule_states(at)]
+    unseen = [AlertLine(alert) for alert in alerts.open_alerts(ALERTS_SHOWN)]
+    ran = scheduling.scheduler_last_ran(at)
+    context = {
+        "at": at,
+        "schedules": schedules,
+        "ran": ran,
+        "alerts": unseen,
+        "newest_alert": unseen[0].alert.pk if unseen else 0,
+        "undelivered": [AlertLine(alert) for alert in alerts.undelivered_alerts() if alert.seen_at],
+        "targets": alerts.target_names(),
+        "findings": Findings(doctor.examine(at, offline=not asked), asked),
+        "failures": failures(),
+        "facts": health_facts.facts(),
+    }
+    return render(request, "dashboard/health.html", context)
+
+
+def failures() -> list[FailureLine]:
+    """Return the latest tasks that failed, each with its reason in one line."""
+    found = Failure.objects.order_by("-stopped").values_list("group", "name", "stopped", "result")[:FAILURES_SHOWN]
+    return [
+        FailureLine(group or name, stopped, scheduling.failure_words(result)) for group, name, stopped, result in found
+    ]
+
+
+def _change(view):
+    """Make a view of a verb: by POST; a GET, as after a login in between, just leads to the page."""
+
+    @require_http_methods(["GET", "HEAD", "POST"])
+    @login_required
+    @permission_required("llmkeys.change_apikey", raise_exception=True)
+    def guarded(request: HttpRequest) -> HttpResponse:
+        if request.method == "POST":
+            view(request)
+        return redirect("health")
+
+    return guarded
+
+
+@_change
+def alert_test(request: HttpRequest) -> None:
+    """Send a test alert to every target, and say what came of each."""
+    deliveries = alerts.send_test_alert(timezone.now(), by=request.user.get_username())
+    if not deliveries:
+        messages.warning(
+            request, "No target is configured, so nothing was sent: set REFACTAI_ALERT_URLS and start again."
+        )
+    for delivery in deliveries:
+        if delivery.delivered:
+            messages.success(request, f"{delivery.target}: the test alert was delivered.")
+        else:
+            messages.error(request, f"{delivery.target}: not delivered. {delivery.words}")
+
+
+@_change
+def alert_seen(request: HttpRequest) -> None:
+    """Put one alert away, or all up to the newest that the page showed."""
+    at, one, up_to = timezone.now(), _id(request, "alert"), _id(request, "up_to")
+    done = alerts.put_all_away(at, up_to=up_to) if up_to else int(alerts.put_away(one, at))
+    if done != 1:
+        messages.info(request, f"{done} alerts were put away." if done else "It was put away before.")
+
+
+def _id(request: HttpRequest, name: str) -> int:
+    given = request.POST.get(name, "")
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0

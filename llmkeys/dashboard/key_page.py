@@ -1,0 +1,218 @@
+"""One key: its budgets, what it cost by day and by model, its last requests and why they came to it, its events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django.contrib.auth.decorators import login_required, permission_required
+from django.db.models import Sum
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from llmkeys.dashboard.cards import Card
+from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
+from llmkeys.dashboard.overview import cooling_of, coolings_at
+from llmkeys.dashboard.spending import first_day, key_chart
+from llmkeys.dashboard.usage_rows import lines_of
+from llmkeys.dashboard.usage_words import skipped_ids
+from llmkeys.key_state import ACTIVE, current_windows
+from llmkeys.models import ApiKey, DailyUsage, KeyEvent, UsageRecord
+from llmkeys.money import usd_to_nano
+from llmkeys.services.open_rows import charged_lost_ids, open_requests
+from llmkeys.services.serving import serving_order
+from llmkeys.templatetags.llmkeys_format import percent, usd
+
+_REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
+_PARTS = {
+    "top": "_key_top.html",
+    "lost": "_key_lost.html",
+    "budgets": "_key_budgets.html",
+    "spend": "_key_spend.html",
+    "models": "_key_models.html",
+    "requests": "_key_requests.html",
+    "about": "_key_about.html",
+    "own": "_key_own.html",
+    "events": "_key_events.html",
+}
+
+
+@require_safe
+@never_cache
+@login_required
+@permission_required("llmkeys.view_apikey", raise_exception=True)
+def key_page(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Show everything of one key; a number of queries that does not grow with its requests."""
+    context = _context(request, key_id)
+    regions = _regions(request, context)
+    context |= {"regions": {one.name: one.markup for one in regions}, "seen": digests(regions)}
+    return render(request, "dashboard/key_page.html", context)
+
+
+@require_safe
+@never_cache
+@for_the_page
+def live(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Answer the page's question: what changed since it last looked."""
+    context = _context(request, key_id)
+    return answer(request, _regions(request, context), context)
+
+
+def _regions(request: HttpRequest, context: Mapping[str, Any]) -> list[Region]:
+    return [region(request, name, f"dashboard/{file}", context) for name, file in _PARTS.items()]
+
+
+def _context(request: HttpRequest, key_id: str) -> dict[str, Any]:
+    at = timezone.now()
+    key = get_object_or_404(ApiKey.objects.stored().defer("secret", "fingerprint"), pk=key_id)
+    card, today = _card(key, at), current_windows(at).day
+    rows = list(UsageRecord.objects.filter(key=key).order_by("-id")[:_REQUESTS])
+    for row in rows:
+        row.key = key  # the one in hand: no query a row
+    names = dict(ApiKey.objects.filter(pk__in=skipped_ids(rows)).values_list("pk", "name"))
+    return {
+        "key": key,
+        "card": card,
+        "at": at,
+        "title": key.name,
+        "is_wrong": card.needs_attention,
+        "chart": key_chart(key, today),
+        "models": _models(key, today),
+        "lines": lines_of(rows, names),
+        "lost": _lost(key),
+        "events": [EventLine(event) for event in key.events.order_by("-id")[:_EVENTS]],
+        "own": own_figures(key),
+        "live_url": reverse("key-live", args=[key.pk]),
+    }
+
+
+def _card(key: ApiKey, at: datetime) -> Card:
+    status, opened = key.status_at(at), open_requests() if key.held_nano else {}
+    rank = _rank(key, at) if status == ACTIVE else None
+    return Card(key, at, status, cooling_of(key, coolings_at(at)), opened.get(key.pk, 0), rank)
+
+
+def _rank(key: ApiKey, at: datetime) -> int | None:
+    """Return the key's place among those that serve: the others' statuses come from the database in one go."""
+    active = set(ApiKey.objects.stored().with_status(at).filter(status=ACTIVE).values_list("pk", flat=True))
+    _, order = serving_order(active, at=at)
+    return order.index(key.pk) if key.pk in order else None
+
+
+# --- by model ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """What a model cost through this key; `width` is its share of the dearest one, for the bar behind its name."""
+
+    name: str
+    requests: int
+    cost_nano: int
+    share: str
+    width: str
+    is_one: bool = True
+
+
+def _models(key: ApiKey, today: date) -> list[ModelLine]:
+    days = DailyUsage.objects.filter(key=key, day__gte=first_day(today), day__lte=today).order_by()
+    rows = list(days.values_list("model").annotate(Sum("requests"), Sum("cost_nano")))
+    rows.sort(key=lambda row: (-row[2], row[0]))
+    if len(rows) > _MODELS + 1:
+        rest = rows[_MODELS:]
+        others = (f"{len(rest)} other models", sum(row[1] for row in rest), sum(row[2] for row in rest))
+        rows = [*rows[:_MODELS], others]
+    total = sum(row[2] for row in rows)
+    most = max((row[2] for row in rows), default=0)
+    return [_model(row, at, total, most) for at, row in enumerate(rows)]
+
+
+def _model(row: tuple[str, int, int], at: int, total: int, most: int) -> ModelLine:
+    name, requests, cost = row[0], int(row[1]), int(row[2])
+    share = percent(max(0, 100 * cost / total)) if total > 0 else "–"
+    width = f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
+    return ModelLine(name, requests, cost, share, width, is_one=at < _MODELS)
+
+
+def _lost(key: ApiKey) -> list[UsageRecord]:
+    """Return the newest lost requests whose charge nobody has taken back or corrected."""
+    ids = charged_lost_ids(key.pk, most=_LOST)
+    return list(UsageRecord.objects.filter(pk__in=ids).order_by("-id")) if ids else []
+
+
+# --- what the provider says, and what happened ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    word: str
+    value: str
+
+
+# The providers' figures as people say them; amounts are USD.
+_AMOUNTS = {
+    "limitRemaining": "Credit left",
+    "limit": "Limit there",
+    "usage": "Used, all time",
+    "usageDaily": "Used today",
+    "usageMonthly": "Used this month",
+}
+_OTHERS = {"limitReset": "Limit resets", "expiresAt": "Expires there", "modelsListed": "Models listed"}
+
+
+def own_figures(key: ApiKey) -> list[Fact]:
+    """Return what the provider said of the key in its last test; nothing it did not say."""
+    details = key.last_test.get("details") if isinstance(key.last_test, dict) else None
+    if not isinstance(details, dict):
+        return []
+    facts = [Fact(word, usd(nano)) for name, word in _AMOUNTS.items() if (nano := _nano(details.get(name))) is not None]
+    facts += [Fact(word, str(details[name])[:60]) for name, word in _OTHERS.items() if details.get(name)]
+    used = _nano(details.get("usage"))
+    if used is not None:
+        facts.append(Fact("Difference to ours", usd(used - key.spent_total_nano)))
+    return facts
+
+
+def _nano(value: Any) -> int | None:
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        return usd_to_nano(Decimal(str(value)))
+    except (ValueError, InvalidOperation):
+        return None
+
+
+_EVENT_LOOKS = {
+    "limit_reached": ("full", "s-square"),
+    "warned": ("full", "s-square"),
+    "rejected": ("bad", "s-cross"),
+    "exhausted": ("cool", "s-half"),
+    "cooled": ("cool", "s-half"),
+    "accepted": ("ok", "s-disc"),
+    "recovered": ("ok", "s-disc"),
+    "rotated": ("ok", "s-disc"),
+    "expired": ("", "s-diamond"),
+    "expiring": ("full", "s-diamond"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """An event with the colour and the shape of what it means."""
+
+    event: KeyEvent
+
+    @property
+    def tone(self) -> str:
+        return _EVENT_LOOKS.get(self.event.kind, ("", ""))[0]
+
+    @property
+    def shape(self) -> str:
+        return _EVENT_LOOKS.get(self.event.kind, ("", "s-ring"))[1]

@@ -1,0 +1,98 @@
+"""Log in, with its brute-force limit, and a new password for whoever is logged in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_cool_off, get_failure_limit
+from django import forms
+from django.contrib import messages
+from django.contrib.auth import get_user_model
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.contrib.auth.views import LoginView, PasswordChangeView
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse_lazy
+from django.utils import timezone
+
+from llmkeys.services.throttle import address_of
+from llmkeys.templatetags.llmkeys_format import span
+
+
+def _house_style(form: forms.Form) -> None:
+    """Give each field its look."""
+    for field in form.fields.values():
+        field.widget.attrs["class"] = "input"
+
+
+class LoginForm(AuthenticationForm):
+    error_messages = {**AuthenticationForm.error_messages, "inactive": "This user is disabled."}
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        _house_style(self)
+        self.fields["username"].label = "User name"
+
+    def get_invalid_login_error(self) -> ValidationError:
+        """Say how many tries are left, and what comes then; who does not exist is told the same."""
+        for field in self.fields.values():
+            field.widget.attrs |= {"aria-describedby": "login-error", "aria-invalid": "true"}
+        return ValidationError(f"User name and password do not match. {self._what_is_left()}", code="invalid_login")
+
+    def _what_is_left(self) -> str:
+        credentials = {"username": self.cleaned_data.get("username")}
+        limit, wait = get_failure_limit(self.request, credentials), span(get_cool_off(self.request))
+        left = limit - AxesProxyHandler.get_failures(self.request, credentials)
+        tries = "One try is left" if left == 1 else f"{left} tries are left"
+        return f"{tries}, then this name waits {wait}."
+
+
+class Login(LoginView):
+    """`next` leads on only within this site; one who is logged in already may log in as somebody else."""
+
+    template_name = "registration/login.html"
+    authentication_form = LoginForm
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        nobody_yet = not get_user_model().objects.filter(last_login__isnull=False).exists()
+        return super().get_context_data(**kwargs, first_run=nobody_yet)
+
+
+def locked_out(request: HttpRequest, _response: HttpResponse | None, credentials: dict | None) -> HttpResponse:
+    """Answer 429 with the wait in words and in `Retry-After`. django-axes starts the wait anew with every try."""
+    wait = get_cool_off(request)
+    context = {"wait": wait, "again": timezone.now() + wait, "limit": get_failure_limit(request, credentials)}
+    response = render(request, "locked_out.html", context, status=429)
+    response["Retry-After"] = str(int(wait.total_seconds()))
+    return response
+
+
+def client_address(request: HttpRequest) -> str:
+    """Return whose failures are counted together: behind HTTPS the address that our own proxy saw."""
+    return address_of(request.META)
+
+
+class NewPasswordForm(PasswordChangeForm):
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        _house_style(self)
+        self.fields["old_password"].label = "Present password"
+        self.fields["new_password1"].label = "New password"
+        self.fields["new_password1"].help_text = "At least 8 characters; no common word, not only digits."
+        self.fields["new_password2"].label = "New password once more"
+        self.fields["new_password2"].help_text = ""
+
+
+class Password(PasswordChangeView):
+    """Every other session of this user ends, for the session key follows from the password."""
+
+    template_name = "registration/account_password.html"
+    form_class = NewPasswordForm
+    success_url = reverse_lazy("dashboard")
+
+    def form_valid(self, form: NewPasswordForm) -> HttpResponse:
+        response = super().form_valid(form)
+        messages.success(self.request, "Your password is changed. You are logged out everywhere else.")
+        return response

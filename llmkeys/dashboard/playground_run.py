@@ -1,0 +1,159 @@
+"""One question of the playground on its way through the relay, and what there is to tell about it afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.template.loader import render_to_string
+
+from llmkeys.admission import Caller
+from llmkeys.exceptions import InvalidInput, LLMKeysError
+from llmkeys.models import ApiKey, UsageRecord
+from llmkeys.relay import Answer, ChatRequest, relay
+from llmkeys.relay.texts import complete_text, deltas
+from llmkeys.writer import recording_errors
+
+_LONGEST_NAME = 100  # of a caller, in a usage row
+_KNOWN_BY = {
+    "provider": "as the provider reports it",
+    "computed": "computed from the price",
+    "fallback": "at the fallback price: no price is known",
+    "estimated": "estimated",
+}
+
+
+def chat_request(given: dict[str, Any], *, user_name: str, stream: bool) -> ChatRequest:
+    """Return the request of a filled form, under the name of the user who asks."""
+    system = [{"role": "system", "content": given["system"]}] if given["system"] else []
+    body: dict[str, Any] = {"messages": [*system, {"role": "user", "content": given["prompt"]}]}
+    if given["model"]:
+        body["model"] = given["model"]
+    if given["max_tokens"]:
+        body["max_completion_tokens"] = given["max_tokens"]  # the one name that all four providers take
+    if stream:
+        body["stream"] = True
+    return ChatRequest(body=body, raw=json.dumps(body).encode(), caller=Caller(name=user_name[:_LONGEST_NAME]))
+
+
+def send(request: ChatRequest) -> Answer:
+    """Hand the request to the relay. Raises LLMKeysError with words for people."""
+    request.validate()
+    with recording_errors():
+        return relay(request)
+
+
+def error_words(error: LLMKeysError) -> str:
+    if isinstance(error, InvalidInput):
+        return " ".join(f"“{field}” {text}" for field, texts in error.errors.items() for text in texts)
+    return str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer that came in one piece: its text, or why there is none."""
+
+    request_id: str
+    text: str = ""
+    error: str = ""
+
+
+def ask(request: ChatRequest) -> Whole:
+    try:
+        return Whole(request.id, text=complete_text(send(request)))
+    except LLMKeysError as error:
+        return Whole(request.id, error=error_words(error))
+
+
+class Told:
+    """An answer as lines of JSON: the request's id, pieces of text, at last the facts or an error.
+
+    No generator: one that was never started runs no `finally`. The relay is asked when the first line has gone out,
+    so that a reader who stops knows which request goes on without them. `close` leaves the provider's stream to the
+    relay, which reads on for its cost.
+    """
+
+    def __init__(self, request: ChatRequest):
+        self._request = request
+        self._answer: Answer | None = None
+        self._lines = self._tell()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return json.dumps(next(self._lines)).encode() + b"\n"
+
+    def close(self) -> None:
+        if self._answer is not None and self._answer.is_stream:
+            self._answer.content.close()
+
+    def _tell(self) -> Iterator[dict[str, str]]:
+        yield {"request": self._request.id}
+        try:
+            self._answer = send(self._request)
+            for text in self._texts(self._answer):
+                yield {"text": text}
+        except LLMKeysError as error:
+            yield {"error": error_words(error)}
+        finally:
+            self.close()
+        yield {"facts": facts_html(self._request.id)}
+
+    @staticmethod
+    def _texts(answer: Answer) -> Iterator[str]:
+        return deltas(answer.content) if answer.is_stream else iter((complete_text(answer),))
+
+
+# --- afterwards ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a request did: its attempts in order, the last of which is the one that answered."""
+
+    request_id: str
+    rows: list[UsageRecord]
+    names: dict[str, str]
+
+    @property
+    def last(self) -> UsageRecord:
+        return self.rows[-1]
+
+    @property
+    def is_open(self) -> bool:
+        return self.last.state == UsageRecord.State.HELD
+
+    @property
+    def cost_nano(self) -> int:
+        return sum(row.cost_nano for row in self.rows)
+
+    @property
+    def known_by(self) -> str:
+        return _KNOWN_BY.get(self.last.cost_source, "not tracked" if self.last.state == "SETTLED" else "nothing billed")
+
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """The keys that were passed over before the one that answered, by name, with the reason."""
+        return [
+            {"name": self.names.get(skip["keyId"], skip["keyId"]), "reason": skip["reason"]}
+            for skip in self.last.skipped
+        ]
+
+
+def facts_of(request_id: str) -> Facts | None:
+    """Return what is recorded of a request, None where no attempt was made."""
+    found = UsageRecord.objects.filter(request_id=request_id).select_related("key").defer("key__secret")
+    rows = list(found.order_by("attempt"))
+    if not rows:
+        return None
+    ids = {skip["keyId"] for skip in rows[-1].skipped}
+    return Facts(request_id, rows, dict(ApiKey.objects.filter(pk__in=ids).values_list("pk", "name")) if ids else {})
+
+
+def facts_html(request_id: str) -> str:
+    """Return the facts as the page shows them; empty where there are none."""
+    facts = facts_of(request_id)
+    return render_to_string("dashboard/_playground_facts.html", {"facts": facts}) if facts else ""

@@ -1,0 +1,227 @@
+"""Everything that is known of one request, attempt by attempt: why this key, what was held, what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from llmkeys.dashboard.bars import Bar
+from llmkeys.dashboard.usage_words import (
+    SOURCES,
+    Badge,
+    Skip,
+    badge_of,
+    seconds_words,
+    skipped_ids,
+    skips_of,
+    whole_words,
+)
+from llmkeys.models import Adjustment, ApiKey, UsageRecord
+from llmkeys.money import nano_to_usd
+from llmkeys.templatetags.llmkeys_format import usd
+
+_KINDS = {
+    "void": "Taken back",
+    "late": "True cost arrived late",
+    "reconcile": "Corrected by its provider’s figure",
+    "audit": "Corrected by the audit",
+    "reset": "Reset",
+    "opening": "Opening",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An adjustment of an attempt, in words."""
+
+    word: str
+    row: Adjustment
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTold:
+    """One attempt. `facts` are pairs of a name and words."""
+
+    row: UsageRecord
+    badge: Badge
+    bar: Bar
+    bar_words: str
+    why: str
+    skips: list[Skip]
+    facts: list[tuple[str, str]]
+    corrections: list[Correction]
+    can_be_voided: bool
+
+    @property
+    def cost_nano(self) -> int:
+        return self.row.cost_nano + sum(each.row.total_nano for each in self.corrections)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTold:
+    """A request: its attempts in order, and the answer's headers as far as they are recorded."""
+
+    id: str
+    attempts: list[AttemptTold]
+    headers: list[tuple[str, str]]
+
+    @property
+    def first(self) -> UsageRecord:
+        return self.attempts[0].row
+
+    @property
+    def last(self) -> UsageRecord:
+        return self.attempts[-1].row
+
+    @property
+    def cost_nano(self) -> int:
+        return sum(attempt.cost_nano for attempt in self.attempts)
+
+    @property
+    def held_nano(self) -> int:
+        return sum(attempt.row.hold_nano for attempt in self.attempts if attempt.row.state == "HELD")
+
+    @property
+    def numbers(self) -> list[tuple[str, str, str]]:
+        """Return the strip: a name, a value, and what stands beneath."""
+        last, number = self.last, len(self.attempts)
+        held = f"{usd(self.held_nano)} held" if self.held_nano else ""
+        return [
+            ("Cost", usd(self.cost_nano), held or "all attempts and corrections"),
+            ("Attempts", f"{number}", "no retry" if number == 1 else "over keys and models"),
+            ("Tokens in", whole_words(last.input_tokens), _cached(last)),
+            ("Tokens out", whole_words(last.output_tokens), _reasoning(last)),
+            ("Time", self._time(), _first_byte(last)),
+            ("Answer", _answer(last), _shape(last)),
+        ]
+
+    def _time(self) -> str:
+        if self.last.finished_at is None:
+            return "under way"
+        return seconds_words(round((self.last.finished_at - self.first.created_at) / timedelta(milliseconds=1)))
+
+
+def told(request_id: str) -> RequestTold | None:
+    """Return the request with that id, None where there is none; three queries, however many attempts."""
+    if "\0" in request_id:  # no id has one, and PostgreSQL would not even compare it
+        return None
+    rows = list(
+        UsageRecord.objects.filter(request_id=request_id)
+        .select_related("key")
+        .defer("key__secret", "key__fingerprint", "key__last_test")
+        .prefetch_related("adjustments")
+        .order_by("attempt")
+    )
+    if not rows:
+        return None
+    names = dict(ApiKey.objects.filter(pk__in=skipped_ids(rows)).values_list("id", "name"))
+    attempts = [_attempt(row, names) for row in rows]
+    return RequestTold(request_id, attempts, _headers(rows))
+
+
+def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptTold:
+    skips = skips_of(row, names)
+    corrections = [Correction(_KINDS.get(each.kind, each.kind), each) for each in row.adjustments.all()]
+    words = _bar_words(row)
+    return AttemptTold(
+        row=row,
+        badge=badge_of(row),
+        bar=_bar(row, words),
+        bar_words=words,
+        why=_why(row, skips),
+        skips=skips,
+        facts=_facts(row),
+        corrections=corrections,
+        can_be_voided=row.state == "LOST" and not any(each.row.kind == "void" for each in corrections),
+    )
+
+
+def _why(row: UsageRecord, skips: list[Skip]) -> str:
+    if skips:
+        return f"“{row.key.name}” was the first in the serving order that could take it. Passed over before it:"
+    if row.attempt == 1:
+        return f"“{row.key.name}” stood first in the serving order and had room."
+    return f"“{row.key.name}” was tried again: what failed before was not the key’s fault."
+
+
+def _bar(row: UsageRecord, words: str) -> Bar:
+    """Return what was spent (solid) and is still held (hatched) of what was set aside."""
+    whole = max(row.hold_nano, row.cost_nano)
+    if not whole:
+        return Bar(words, tone="idle")
+    spent = 100 * row.cost_nano / whole
+    return Bar(words, spent=spent, held=100.0 if row.state == "HELD" else 0.0, tone="full" if row.overrun else "")
+
+
+def _bar_words(row: UsageRecord) -> str:
+    if row.state == "HELD":
+        return f"{usd(row.hold_nano)} held until the answer is there"
+    if row.state == "RELEASED":
+        return f"{usd(row.hold_nano)} was held and given back: nothing was charged"
+    if row.state == "LOST":
+        return f"{usd(row.cost_nano)} charged at the hold: the provider may have billed it"
+    over = ", more than the worst case that could be known" if row.overrun else ""
+    return f"{usd(row.cost_nano)} of {usd(row.hold_nano)} held{over}"
+
+
+def _facts(row: UsageRecord) -> list[tuple[str, str]]:
+    status = f"{row.http_status}" if row.http_status else "–"
+    source = SOURCES.get(row.cost_source, row.cost_source or "–")
+    facts = [
+        ("Model", row.model),
+        ("Known from", source),
+        ("Tokens in", _joined(whole_words(row.input_tokens), _cached(row), _written(row))),
+        ("Tokens out", _joined(whole_words(row.output_tokens), _reasoning(row))),
+        ("Latency", _joined(seconds_words(row.latency_ms), _first_byte(row))),
+        ("Status from the provider", status),
+        ("Charged to", f"{row.day:%Y-%m-%d}"),
+    ]
+    return [*facts, ("The provider’s own id", row.upstream_id)] if row.upstream_id else facts
+
+
+def _joined(*words: str) -> str:
+    return ", ".join(word for word in words if word)
+
+
+def _cached(row: UsageRecord) -> str:
+    return f"{row.cached_input_tokens:,} cached" if row.cached_input_tokens else ""
+
+
+def _written(row: UsageRecord) -> str:
+    return f"{row.cache_write_tokens:,} written to the cache" if row.cache_write_tokens else ""
+
+
+def _reasoning(row: UsageRecord) -> str:
+    return f"{row.reasoning_tokens:,} reasoning" if row.reasoning_tokens else ""
+
+
+def _first_byte(row: UsageRecord) -> str:
+    return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""
+
+
+def _shape(row: UsageRecord) -> str:
+    return "streamed" if row.streamed else "in one piece"
+
+
+def _answer(row: UsageRecord) -> str:
+    if row.state == "HELD":
+        return "under way"
+    if row.success:
+        return "succeeded"
+    return "refused" if row.success is None and row.http_status else "failed"
+
+
+def _headers(rows: list[UsageRecord]) -> list[tuple[str, str]]:
+    """Return the product's own response headers, as far as the rows tell them.
+
+    A request that failed at every key names no key; streams cannot tell their cost before they begin.
+    """
+    last = rows[-1]
+    headers = [("X-LLM-Request-Id", last.request_id)]
+    reached = last.success is not False
+    if reached and last.state != "LOST":
+        headers.append(("X-LLM-Key-Id", last.key_id))
+    headers.append(("X-LLM-Attempts", f"{last.attempt}"))
+    if reached and last.state == "SETTLED" and not last.streamed:
+        headers.append(("X-LLM-Cost-USD", f"{nano_to_usd(last.cost_nano):f}"))
+    return headers

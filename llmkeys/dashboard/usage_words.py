@@ -1,0 +1,112 @@
+"""Usage rows in words and shapes: state, how a cost is known, times, and why this key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from llmkeys.models import UsageRecord
+from llmkeys.money import NANO
+from llmkeys.templatetags.llmkeys_format import usd
+
+SOURCES = {
+    "provider": "reported by the provider",
+    "computed": "computed from tokens and prices",
+    "estimated": "estimated: the answer was cut, or told no tokens",
+    "fallback": "fallback price: no price of this model is known",
+}
+# What stands in a row's `skipped`, as a person says it; other reasons are sentences already.
+_SKIPPED = {
+    "cooling": "was cooling down",
+    "disabled": "was switched off",
+    "expired": "had expired",
+    "busy": "had no room while other requests were open",
+    "rate limited": "hit its rate limit in this request",
+    "exhausted": "is exhausted at its provider",
+    "rejected": "was rejected by its provider in this request",
+    "rejected by its provider": "is rejected by its provider",
+    "not allowed for this token": "may not serve this token",
+    "too expensive": "has too little money left at its provider",
+    "forbidden here": "may not be used from here, says its provider",
+    "its environment variable is not set": "has no secret: its environment variable is not set",
+    "its provider failed": "failed at its provider in this request",
+    "its provider does not have the model": "does not have the model at its provider",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """A word with its colour and its shape."""
+
+    word: str
+    tone: str
+    shape: str
+
+
+def badge_of(row: UsageRecord) -> Badge:
+    match row.state:
+        case UsageRecord.State.HELD:
+            return Badge("Held", "cool", "s-half")
+        case UsageRecord.State.LOST:
+            return Badge("Lost", "full", "s-square")
+        case UsageRecord.State.RELEASED:
+            return Badge("Released", "", "s-diamond")
+    if row.success is False:
+        return Badge("Settled, failed", "bad", "s-cross")
+    return Badge("Settled", "ok settled", "s-disc")
+
+
+def cost_words(nano: int) -> str:
+    """Return a row's cost: four decimals, so that a column lines up; what is less keeps two telling digits."""
+    if nano and abs(nano) < NANO // 1000:
+        return usd(nano).replace("$", "")
+    tenths_of_mills = round(abs(nano) / 100_000)
+    return f"{'-' if nano < 0 else ''}{tenths_of_mills // 10_000:,}.{tenths_of_mills % 10_000:04d}"
+
+
+def seconds_words(milliseconds: int | None) -> str:
+    """Return a time in seconds with three telling digits: `0.38 s`, `11.8 s`, `120 s`."""
+    if milliseconds is None:
+        return "–"
+    seconds = milliseconds / 1000
+    decimals = 2 if seconds < 9.995 else 1 if seconds < 99.95 else 0
+    return f"{seconds:,.{decimals}f} s"
+
+
+def whole_words(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def short_number(number: int) -> str:
+    """Return a large number of tokens as a person says it: `9.41 M`."""
+    for size, word in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if abs(number) >= size:
+            return f"{number / size:,.2f} {word}"
+    return f"{number:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A key that was passed over: its name, and why."""
+
+    name: str
+    reason: str
+    words: str
+
+
+def skips_of(row: UsageRecord, names: Mapping[str, str]) -> list[Skip]:
+    """Return the keys that stood before this one; a row whose list cannot be read says nothing rather than fail."""
+    entries: Iterable = row.skipped if isinstance(row.skipped, list) else ()
+    return [_skip(entry, names) for entry in entries if isinstance(entry, dict)]
+
+
+def _skip(entry: dict, names: Mapping[str, str]) -> Skip:
+    key_id, reason = str(entry.get("keyId", "")), str(entry.get("reason", ""))
+    words = _SKIPPED.get(reason, f"– {reason}" if reason else "was passed over")
+    return Skip(names.get(key_id, key_id), reason, words)
+
+
+def skipped_ids(rows: Iterable[UsageRecord]) -> set[str]:
+    """Return the ids of every key that was passed over, to look their names up at once."""
+    lists = (row.skipped for row in rows if isinstance(row.skipped, list))
+    return {str(entry.get("keyId")) for entries in lists for entry in entries if isinstance(entry, dict)}

@@ -1,0 +1,111 @@
+"""The database: is it there, whole, of this version, and set up so that nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
+from llmkeys.supervisor.prepare import explain
+
+OLDEST_SQLITE = (3, 35)  # RETURNING
+BIG_LOG_BYTES = 256 * 1024 * 1024
+_WANTED = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}  # 2 is FULL
+
+
+def database(about: About) -> Iterable[Finding]:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        yield Finding(FAIL, "Database", explain(error), "Nothing is served until it answers.")
+        return
+    yield good("Database", _which())
+
+
+def _which() -> str:
+    if connection.vendor == "sqlite":
+        file = Path(connection.settings_dict["NAME"])
+        size = file.stat().st_size / 1_000_000 if file.exists() else 0
+        return f"SQLite {sqlite3.sqlite_version}, {file}, {size:,.1f} MB."
+    name = connection.settings_dict["NAME"]
+    return f"{connection.display_name} {'.'.join(str(part) for part in connection.get_database_version())}, “{name}”."
+
+
+def migrations(about: About) -> Iterable[Finding]:
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if plan:
+        names = [f"{migration.app_label} {migration.name}" for migration, _ in plan]
+        words = f"{count(len(plan), 'migration')} not applied yet: {listed(names)}."
+        yield Finding(FAIL, "Migrations", words, "Run: python manage.py migrate (`serve` does so at its start)")
+    else:
+        yield good("Migrations", "The tables are those of this version.")
+
+
+def integrity(about: About) -> Iterable[Finding]:
+    if not about.thorough or connection.vendor != "sqlite":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA quick_check(1)")
+        answer = cursor.fetchone()[0]
+        cursor.execute("PRAGMA foreign_key_check")
+        orphan = cursor.fetchone()
+    if answer != "ok" or orphan:
+        words = f"SQLite finds the file damaged: {answer if answer != 'ok' else f'an orphaned row in {orphan[0]}'}"
+        yield Finding(FAIL, "Integrity", words, "Stop the server and restore the newest backup: manage.py restore FILE")
+    else:
+        yield good("Integrity", "Every page of the file is sound.")
+
+
+def sqlite(about: About) -> Iterable[Finding]:
+    if connection.vendor != "sqlite":
+        return
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        yield Finding(
+            FAIL, "SQLite", f"Version {sqlite3.sqlite_version} is too old.", "Use a Python with SQLite 3.35 or newer."
+        )
+    wrong = _wrong_pragmas()
+    if wrong:
+        words = f"These settings endanger what is recorded: {', '.join(wrong)}."
+        yield Finding(FAIL, "SQLite", words, "Take away what overrides them; the file must lie on a local disk.")
+    else:
+        yield good("SQLite", "Write-ahead log, every commit flushed to the disk, foreign keys checked.")
+
+
+def _wrong_pragmas() -> list[str]:
+    wrong = []
+    with connection.cursor() as cursor:
+        for name, wanted in _WANTED.items():
+            cursor.execute(f"PRAGMA {name}")
+            found = cursor.fetchone()[0]
+            if found != wanted:
+                wrong.append(f"{name} is {found} instead of {wanted}")
+    return wrong
+
+
+def write_ahead_log(about: About) -> Iterable[Finding]:
+    log = Path(f"{connection.settings_dict['NAME']}-wal")
+    if connection.vendor != "sqlite" or not log.exists() or log.stat().st_size < BIG_LOG_BYTES:
+        return
+    words = f"It has grown to {log.stat().st_size / 1_000_000:,.0f} MB: somebody reads the database without an end."
+    yield Finding(WARN, "Write-ahead log", words, "Close programs that hold the file open; then it shrinks by itself.")
+
+
+def cost_tracking(about: About) -> Iterable[Finding]:
+    if not settings.COST_TRACKING:
+        words = "Requests are counted, but cost and budgets are not: no limit is kept."
+        yield Finding(WARN, "Cost tracking", words, "Unless that is meant, take REFACTAI_COST_TRACKING=false away.")
+    elif settings.BUDGET_MODE == "soft":
+        words = "A budget is checked before a request and charged after it, so it can be exceeded."
+        yield Finding(WARN, "Budgets", words, "Unless that is meant, set REFACTAI_BUDGET_MODE=strict.")
+    else:
+        yield good("Budgets", "Strict: cost and open holds never exceed a limit.")
+
+
+CHECKS = (database, migrations, integrity, sqlite, write_ahead_log, cost_tracking)

@@ -1,0 +1,107 @@
+"""The data directory: room on its disk, who can read it, and what a restore would find."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection
+
+from llmkeys.backup.making import automatic_backups, backups_directory
+from llmkeys.doctor.finding import FAIL, WARN, About, Finding, good, listed
+from llmkeys.models import ApiKey
+
+SHORT_BYTES, FULL_BYTES = 1_000_000_000, 100_000_000
+OLD_BACKUP = timedelta(hours=50)
+
+
+def data_directory(about: About) -> Iterable[Finding]:
+    if settings.DATA_DIR_PROBLEM:
+        words = "Set REFACTAI_DATA_DIR to a directory of your own."
+        yield Finding(FAIL, "Data directory", settings.DATA_DIR_PROBLEM, words)
+    else:
+        yield good("Data directory", f"{settings.DATA_DIR} can be read and written.")
+
+
+def disk_space(about: About) -> Iterable[Finding]:
+    free = shutil.disk_usage(settings.DATA_DIR).free
+    words = f"{free / 1_000_000_000:,.1f} GB free where {settings.DATA_DIR} lies."
+    remedy = "Make room: when the disk is full nothing can be recorded, and nothing is served."
+    if free < SHORT_BYTES:
+        yield Finding(FAIL if free < FULL_BYTES else WARN, "Disk space", words, remedy)
+    else:
+        yield good("Disk space", words)
+
+
+def file_modes(about: About) -> Iterable[Finding]:
+    """Whoever reads the encryption key and the database has every stored secret."""
+    wide = [path for path in _private_files() if _mode(path) & 0o077]
+    if wide:
+        names = [f"{path.name} ({_mode(path):04o})" for path in wide]
+        remedy = f"Run: chmod go= {' '.join(str(path) for path in wide[:10])}"
+        words = f"Other users of this machine may read or list: {listed(names)}."
+        yield Finding(FAIL if any(path.is_file() for path in wide) else WARN, "File modes", words, remedy)
+    else:
+        yield good("File modes", "The database, the keys and the backups are readable by their owner alone.")
+
+
+_SECRETS = ("encryption.key", "secret_key", "first-login", "llm_api_keys.json")
+
+
+def _private_files() -> Iterator[Path]:
+    yield settings.DATA_DIR
+    if connection.vendor == "sqlite":
+        database = Path(connection.settings_dict["NAME"])
+        yield from (path for path in (database, *_beside(database)) if path.exists())
+    yield from (settings.DATA_DIR / name for name in _SECRETS if (settings.DATA_DIR / name).exists())
+    if backups_directory().is_dir():
+        yield backups_directory()
+        yield from backups_directory().iterdir()
+
+
+def _beside(database: Path) -> Iterator[Path]:
+    return (database.with_name(f"{database.name}-{ending}") for ending in ("wal", "shm"))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:  # gone meanwhile
+        return 0
+
+
+def owner(about: About) -> Iterable[Finding]:
+    stranger = [path.name for path in _private_files() if path.exists() and path.stat().st_uid != os.geteuid()]
+    if stranger and os.geteuid() != 0:
+        words = f"These files belong to another user: {listed(stranger)}."
+        yield Finding(WARN, "Owner", words, "Run the server and its commands as one user, and give it the directory.")
+
+
+def first_password(about: About) -> Iterable[Finding]:
+    file = settings.DATA_DIR / "first-login"
+    if file.exists():
+        words = f"The file {file} still holds the first administrator's password."
+        yield Finding(WARN, "First login", words, "Log in, change the password, then delete the file.")
+
+
+def backups(about: About) -> Iterable[Finding]:
+    files = automatic_backups()
+    if not files:
+        if ApiKey.objects.stored().exists():
+            words = "There is no automatic backup yet."
+            yield Finding(WARN, "Backups", words, "`serve` makes one a day; now: python manage.py backup FILE")
+        return
+    made = datetime.fromtimestamp(files[0].stat().st_mtime, UTC)
+    words = f"{len(files)} kept, the newest of {made:%Y-%m-%d %H:%M} UTC."
+    if about.at - made > OLD_BACKUP:
+        yield Finding(WARN, "Backups", words, "The daily backup does not run: look at the schedules below.")
+    else:
+        yield good("Backups", words)
+
+
+CHECKS = (data_directory, disk_space, file_modes, owner, first_password, backups)

@@ -1,0 +1,104 @@
+"""What runs by itself, and what it left undone: schedules, holds, prices, alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from llmkeys import costing, pricing
+from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
+from llmkeys.key_state import current_windows
+from llmkeys.models import Adjustment, DailyUsage, UsageRecord
+from llmkeys.services import alerts, scheduling
+
+LOOK_BACK = timedelta(days=30)
+FORGOTTEN = timedelta(minutes=3)
+_MOST = 1000
+
+START = "Start it: python manage.py serve (without --no-scheduler)"
+
+
+def schedules(about: About) -> Iterable[Finding]:
+    states = scheduling.schedule_states(about.at)
+    missing = sorted({planned.name for planned in scheduling.PLANNED} - {state.name for state in states})
+    if missing:
+        words = f"Not created yet: {listed(missing, 10)}. Budgets are right without them."
+        yield Finding(WARN, "Schedules", words, START)
+    if scheduling.scheduler_last_ran(about.at).is_stalled:
+        late = [state.name for state in states if state.is_late]
+        words = f"The scheduler does not run: {listed(late)} should have started. Budgets are right all the same."
+        yield Finding(FAIL, "Schedules", words, START)
+    for state in states:
+        if state.has_failed:
+            words = f"Its last run failed: {state.failure}"
+            yield Finding(
+                WARN, f"Schedule {state.name}", words, "It runs again at its time; the log has the traceback."
+            )
+        if state.is_paused:
+            yield Finding(WARN, f"Schedule {state.name}", "It is paused.", "Set its repeats to -1 in the admin.")
+    if states and not missing and not any(state.is_late or state.has_failed or state.is_paused for state in states):
+        yield good("Schedules", f"All {len(states)} are on time.")
+
+
+def lost_requests(about: About) -> Iterable[Finding]:
+    """Charged at their hold, because nobody knows what the provider billed."""
+    voided = Adjustment.objects.filter(usage__isnull=False, kind__in=["void", "late"]).values("usage")
+    lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
+    number = lost.order_by()[:_MOST].count()
+    if number:
+        words = f"{count(number, 'request')} of the last 30 days ended unknown and is charged at its hold."
+        yield Finding(
+            WARN, "Lost requests", words, "Compare with the provider's bill; then: python manage.py void --lost"
+        )
+    else:
+        yield good("Lost requests", "None in the last 30 days.")
+
+
+def forgotten_holds(about: About) -> Iterable[Finding]:
+    dead = UsageRecord.objects.filter(state="HELD", lease_until__lt=about.at - FORGOTTEN)
+    number = dead.order_by()[:_MOST].count()
+    if number:
+        words = f"{count(number, 'hold')} of dead processes still blocks a budget."
+        yield Finding(WARN, "Open holds", words, f"The schedule settle_lost_holds frees them. {START}")
+    else:
+        yield good("Open holds", "No hold is left behind by a dead process.")
+
+
+def unpriced_models(about: About) -> Iterable[Finding]:
+    since = current_windows(about.at - LOOK_BACK).day
+    used = DailyUsage.objects.filter(day__gte=since).order_by("key__provider", "model")
+    models = used.values_list("key__provider", "model").distinct()[:_MOST]
+    unknown = [f"{model} ({provider})" for provider, model in models if not _is_priced(provider, model, about)]
+    if unknown:
+        words = f"No price is known for {listed(unknown)}: charged at the fallback price, or at 0 on a local server."
+        yield Finding(WARN, "Prices", words, "Add a price in the admin under “Model prices”.")
+    else:
+        yield good("Prices", "Every model used in the last 30 days has a known price.")
+
+
+def _is_priced(provider: str, model: str, about: About) -> bool:
+    return pricing.known_price(**costing.price_context(provider, model, about.at))
+
+
+def alert_targets(about: About) -> Iterable[Finding]:
+    names = alerts.target_names()
+    if not names:
+        words = "Nobody is told when a key is spent or rejected; alerts stay on the dashboard."
+        yield Finding(WARN, "Alerts", words, f"For example {alerts.EXAMPLE}")
+        return
+    failing = alerts.undelivered_alerts()
+    if failing:
+        words = f"{count(len(failing), 'alert')} was not delivered: {alerts.delivery_words(failing[0])}"
+        yield Finding(WARN, "Alerts", words, "Mend the target, then: python manage.py alert --test")
+    else:
+        yield good("Alerts", f"Sent to {listed(names)}.")
+
+
+def unseen_alerts(about: About) -> Iterable[Finding]:
+    unseen = alerts.open_alerts()
+    if unseen:
+        words = f"{len(unseen)} nobody has put away; the newest: {unseen[0].message}"
+        yield Finding(WARN, "Unseen alerts", words, "See the page “Schedules and health” of the dashboard.")
+
+
+CHECKS = (schedules, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)

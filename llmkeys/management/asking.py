@@ -1,0 +1,15 @@
+"""A question on the terminal before something that cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+
+from django.core.management.base import CommandError
+
+
+def confirm(question: str, refused: str) -> None:
+    """Return where a person says yes. Raises CommandError with `refused`, or where nobody can be asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CommandError(f"{refused} Nobody can be asked here: repeat with --yes.")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise CommandError(refused)

@@ -1,0 +1,33 @@
+"""`manage.py export_keys`: all keys with their costs into a file that `import_keys` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+
+from llmkeys.management.base import Command as BaseCommand
+from llmkeys.transfer.exporting import export_file
+
+
+class Command(BaseCommand):
+    help = (
+        "Write all stored keys with their costs and counters into a file that import_keys reads. Without "
+        "--include-secrets it shows the keys masked, and cannot be imported again. The file is readable by you alone."
+    )
+    example = "export_keys keys.json --include-secrets"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE")
+        parser.add_argument(
+            "--include-secrets", action="store_true", help="write the API keys themselves; keep the file safe"
+        )
+        parser.add_argument("--force", action="store_true", help="replace a file that exists")
+
+    def handle(self, *, file: Path, include_secrets: bool, force: bool, **_: Any) -> None:
+        path = file.expanduser()
+        count = export_file(path, at=timezone.now(), include_secrets=include_secrets, overwrite=force)
+        what = "with their secrets: whoever reads it can spend your money" if include_secrets else "without secrets"
+        self.stdout.write(self.paint.SUCCESS(f"{count} key{'' if count == 1 else 's'} written to {path}, {what}."))

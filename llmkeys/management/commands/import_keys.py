@@ -1,0 +1,72 @@
+"""`manage.py import_keys`: keys with their costs from the older product's file, or from an export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+
+from llmkeys.management import printing
+from llmkeys.management.base import Command as BaseCommand
+from llmkeys.management.base import actor, add_json_option
+from llmkeys.models import ApiKey
+from llmkeys.money import format_usd
+from llmkeys.presentation import keys_json
+from llmkeys.transfer.importing import Report, import_file
+
+
+class Command(BaseCommand):
+    help = (
+        "Take over the keys of the older product's llm_api_keys.json, or of an export: all fields, costs and counters. "
+        "All keys or none: a fault is told with its line, and nothing is changed. A key that is stored already is "
+        "skipped, so that a second run changes nothing. A daily or monthly cost counts in the running day or month "
+        "only where the file says that the key was used or changed in it; the total cost always counts."
+    )
+    example = "import_keys ~/.refactai/data/llm_api_keys.json"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+        add_json_option(parser)
+
+    def handle(self, *, file: Path, dry_run: bool, json: bool, **_: Any) -> None:
+        at = timezone.now()
+        report = import_file(file.expanduser(), at=at, actor=actor(), dry_run=dry_run)
+        if json:
+            self.write_json(_as_json(report, keys_json(report.imported, at=at), dry_run))
+        else:
+            self._tell(report, at, dry_run)
+
+    def _tell(self, report: Report, at: Any, dry_run: bool) -> None:
+        if report.imported:
+            headers = ["ID", "NAME", "PROVIDER", "STATUS", "DEFAULT", "TODAY", "MONTH", "TOTAL", "REQUESTS"]
+            self.write_lines(printing.table(headers, [_row(key, at) for key in report.imported], right=headers[-4:]))
+        for one in report.skipped:
+            self.stdout.write(f"Skipped key {one.number} (“{one.name}”): {one.reason}.")
+        for words in report.warnings:
+            self.stdout.write(self.paint.WARNING(f"Note: {words}"))
+        did = "would be imported; nothing was changed" if dry_run else "imported"
+        self.stdout.write(self.paint.SUCCESS(f"{_count(report.imported)} {did}, {len(report.skipped)} skipped."))
+
+
+def _row(key: ApiKey, at: Any) -> list[str]:
+    day, month, total = key.budgets(at)
+    return [
+        key.id, key.name, key.provider, key.status_at(at), "default" if key.is_default else "",
+        format_usd(day.spent), format_usd(month.spent), format_usd(total.spent), str(key.total_requests),
+    ]  # fmt: skip
+
+
+def _count(keys: list[ApiKey]) -> str:
+    return f"{len(keys)} key" + ("" if len(keys) == 1 else "s")
+
+
+def _as_json(report: Report, imported: list[dict[str, Any]], dry_run: bool) -> dict[str, Any]:
+    return {
+        "dryRun": dry_run,
+        "imported": imported,
+        "skipped": [{"number": one.number, "name": one.name, "reason": one.reason} for one in report.skipped],
+        "warnings": report.warnings,
+    }

@@ -1,0 +1,73 @@
+"""`manage.py reencrypt`: every stored secret under the first encryption key."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from tqdm import tqdm
+
+from llmkeys import vault
+from llmkeys.management import printing
+from llmkeys.management.base import Command as BaseCommand
+from llmkeys.management.base import add_json_option
+from llmkeys.services import reencryption
+from llmkeys.supervisor import keys_in_use
+
+
+class Command(BaseCommand):
+    help = (
+        "Encrypt every stored secret, and its fingerprint, with the first of the encryption keys, while the product "
+        "serves. First put the new key before the old one (REFACTAI_ENCRYPTION_KEYS=NEW,OLD on every server, and "
+        "restart them; or as the first line of the file encryption.key, which running servers see by themselves). "
+        "Then run this with the same keys. Then take the old key away. Killed at any point, it goes on where it "
+        "stopped; secrets that no given key opens are listed and left alone (exit code 1)."
+    )
+    example = "reencrypt"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_json_option(parser)
+
+    def handle(self, *, json: bool, **_: Any) -> None:
+        keys_in_use.require_first_key_known()
+        with tqdm(
+            total=reencryption.stored_secrets(),
+            unit="key",
+            file=sys.stderr,
+            disable=json or not sys.stderr.isatty(),
+            leave=False,
+        ) as bar:
+            report = reencryption.reencrypt(on_each=bar.update)
+        self.write_json(_as_json(report)) if json else self._tell(report)
+        if report.left_alone:
+            raise CommandError(_verdict(report))
+
+    def _tell(self, report: reencryption.Report) -> None:
+        if report.left_alone:
+            rows = [[one.key_id, one.name, one.problem] for one in report.left_alone]
+            self.write_lines(printing.table(["ID", "NAME", "LEFT ALONE, BECAUSE"], rows))
+        done = f"{_count(report.changed)} encrypted anew, {report.current} under the first key already."
+        self.stdout.write(self.paint.SUCCESS(done) if not report.left_alone else done)
+        if not report.left_alone and len(vault.keyring().keys) > 1:
+            self.stdout.write(
+                "The older encryption keys are not needed any more by what is stored now; "
+                "backups made before still need them."
+            )
+
+
+def _count(number: int) -> str:
+    return f"{number} secret" + ("" if number == 1 else "s")
+
+
+def _verdict(report: reencryption.Report) -> str:
+    return f"{_count(len(report.left_alone))} could not be encrypted anew; keep the older encryption keys until then."
+
+
+def _as_json(report: reencryption.Report) -> dict[str, Any]:
+    return {
+        "ok": not report.left_alone,
+        "changed": report.changed,
+        "current": report.current,
+        "leftAlone": [{"keyId": one.key_id, "keyName": one.name, "problem": one.problem} for one in report.left_alone],
+    }

@@ -1,0 +1,46 @@
+"""What an answer in the OpenAI chat dialect says: its text, for people (the `chat` command, the playground)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llmkeys.exceptions import UpstreamFailed
+from llmkeys.relay.requests import Answer
+from llmkeys.sse import EventSplitter, data_of, load_json
+
+
+def complete_text(answer: Answer) -> str:
+    """Return the text of an answer that is no stream. Raises UpstreamFailed with the provider's own words."""
+    body = load_json(answer.content)
+    if answer.status >= 400:
+        raise UpstreamFailed(_error_in(body) or f"The provider refused with status {answer.status}.")
+    message = _first_choice(body).get("message")
+    return str(message.get("content") or "") if isinstance(message, dict) else ""
+
+
+def deltas(content: Iterator[bytes]) -> Iterator[str]:
+    """Yield the pieces of text of a stream. Raises UpstreamFailed for an error inside it."""
+    splitter = EventSplitter()
+    for piece in content:
+        for event in splitter.feed(piece):
+            body = load_json(data_of(event) or b"")
+            if error := _error_in(body):
+                raise UpstreamFailed(error)
+            delta = _first_choice(body).get("delta")
+            text = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(text, str) and text:
+                yield text
+
+
+def _first_choice(body: Any) -> dict[str, Any]:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _error_in(body: Any) -> str:
+    body = body[0] if isinstance(body, list) and body else body  # Google wraps its errors in a list
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return str(error.get("message") or "The provider answered with an error.")
+    return error if isinstance(error, str) else ""

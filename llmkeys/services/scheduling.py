@@ -1,0 +1,153 @@
+"""Which schedules there are, what each does in words, and how they fare: read from the scheduler's own tables.
+
+`llmkeys/schedules.py` creates them; the dashboard's health page, the admin and the doctor show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Exists, Max, Q, QuerySet, Subquery
+from django_q.conf import Conf
+from django_q.models import OrmQ, Schedule, Task
+
+LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` mends a stall within two minutes
+STUCK = timedelta(minutes=5)  # longer than any task of ours takes, and the one before it
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One schedule: cron text in the operator's zone (django-q2's own MONTHLY drifts east of UTC)."""
+
+    name: str
+    cron: str
+    words: str
+
+    @property
+    def func(self) -> str:
+        return f"llmkeys.tasks.{self.name}"
+
+
+PLANNED = (
+    Planned("reset_daily_costs", "0 0 * * *", "Closes the day: stored daily costs to zero, an event for each key."),
+    Planned("reset_monthly_costs", "0 0 1 * *", "Closes the month: stored monthly costs to zero."),
+    Planned("check_expired_keys", "0 * * * *", "Tells of keys that expired or will soon, and hands the default on."),
+    Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died, so that no budget stays blocked."),
+    Planned("send_alerts", "* * * * *", "Sends what the operator must hear of to the notification targets."),
+    Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),
+    Planned("reconcile_costs", "*/15 * * * *", "Asks OpenRouter for the true cost of requests that were estimated."),
+    Planned("prune_usage", "40 3 * * *", "Deletes old single usage rows after their day's totals were verified."),
+)
+_WORDS = {planned.name: planned.words for planned in PLANNED}
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleState:
+    """How one schedule fares. Instants are aware, None where it has never been; `failure` is one line, no traceback."""
+
+    name: str
+    words: str
+    cron: str
+    next_run: datetime | None
+    is_paused: bool
+    is_late: bool
+    last_run: datetime | None
+    last_success: datetime | None
+    last_failure: datetime | None
+    failure: str  # why the latest failed run failed, also where a later one was good
+
+    @property
+    def has_failed(self) -> bool:
+        """True where the latest run that ended was no good."""
+        if self.last_failure is None:
+            return False
+        return self.last_success is None or self.last_success < self.last_failure
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerRan:
+    """When any schedule last ran to its end, and whether the scheduler stands still although schedules exist."""
+
+    at: datetime | None
+    is_stalled: bool
+
+
+def schedule_states(now: datetime) -> list[ScheduleState]:
+    """Return the product's schedules in their fixed order, then those that a person made; three queries."""
+    schedules = {schedule.name: schedule for schedule in Schedule.objects.order_by("name", "pk")}
+    runs = {run["group"]: run for run in _runs(schedules)}
+    reasons = _failure_reasons(runs.values())
+    order = [name for name in _WORDS if name in schedules] + [name for name in schedules if name not in _WORDS]
+    return [_state(schedules[name], runs.get(name, {}), reasons.get(name, ""), now) for name in order]
+
+
+def scheduler_last_ran(now: datetime) -> SchedulerRan:
+    """Tell from one query whether schedules progress.
+
+    Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes.
+    """
+    newest = Task.objects.order_by("-stopped").values("stopped")[:1]
+    active = Schedule.objects.exclude(repeats=0).filter(next_run__isnull=False).order_by("next_run")
+    first = active.values_list("next_run", Subquery(newest), Exists(_waiting(now - STUCK, now))).first()
+    if first is None:
+        return SchedulerRan(at=None, is_stalled=False)
+    due, ran, is_stuck = first
+    return SchedulerRan(at=ran, is_stalled=is_stuck or due < now - LATE)
+
+
+def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
+    """Return the queued tasks that wait since then.
+
+    `lock` is when one was queued or, once a worker has claimed it, when the claim ends.
+    """
+    claim = timedelta(seconds=Conf.RETRY)
+    return OrmQ.objects.filter(Q(lock__lte=since) | Q(lock__gt=now, lock__lte=since + claim))
+
+
+def _state(schedule: Schedule, run: dict, reason: str, now: datetime) -> ScheduleState:
+    is_paused = schedule.repeats == 0
+    return ScheduleState(
+        name=schedule.name or schedule.func,
+        words=_WORDS.get(schedule.name, ""),
+        cron=schedule.cron or schedule.get_schedule_type_display(),
+        next_run=None if is_paused else schedule.next_run,
+        is_paused=is_paused,
+        is_late=not is_paused and schedule.next_run is not None and schedule.next_run < now - LATE,
+        last_run=run.get("latest"),
+        last_success=run.get("good"),
+        last_failure=run.get("bad"),
+        failure=reason,
+    )
+
+
+def _runs(names: Iterable[str]) -> list[dict]:
+    """Return for each schedule when it started last, and when it last ended well and badly."""
+    of_schedules = Task.objects.filter(group__in=list(names)).order_by().values("group")
+    return list(
+        of_schedules.annotate(
+            latest=Max("started"),
+            good=Max("stopped", filter=Q(success=True)),
+            bad=Max("stopped", filter=Q(success=False)),
+        )
+    )
+
+
+def _failure_reasons(runs: Iterable[dict]) -> dict[str, str]:
+    latest = Q(pk__in=[])
+    for run in runs:
+        if run["bad"] is not None:
+            latest |= Q(group=run["group"], stopped=run["bad"], success=False)
+    return {
+        group: failure_words(result) for group, result in Task.objects.filter(latest).values_list("group", "result")
+    }
+
+
+def failure_words(result: object) -> str:
+    """Return why a task failed in one line; django-q2 keeps `words : traceback`."""
+    text = str(result or "")
+    words, _, trace = text.partition(" : Traceback (most recent call last):")
+    lines = [line.strip() for line in (words, *reversed(trace.splitlines())) if line.strip()]
+    return lines[0].splitlines()[0][:_LONGEST_REASON] if lines else "It failed and left no reason."

@@ -1,0 +1,127 @@
+"""Closes days that are over: writes the sums of `day_totals.py`, a little at each summary's need, never in a job.
+
+A day is closed two days later at the earliest; what still changes it reopens it (a trigger), and the next summary
+closes it again. Nothing depends on any of it: what is not closed is read from the daily totals themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+
+from django.db import DatabaseError, connection, transaction
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Max, Min
+
+from llmkeys.key_state import current_windows
+from llmkeys.models import ClosedDay, DailyUsage
+
+ONE_DAY = timedelta(days=1)
+MANY_DAYS = 500  # more than one statement should name
+STEP_DAYS = 4  # from one running total to the next
+_AT_ONCE_DAYS = 16  # that one transaction adds to a running total: writers wait for it
+_PATIENCE_SECONDS = 0.2  # that one summary spends on closing days
+_REST_SECONDS = 60.0  # after the database could not be written
+
+_rest_until = 0.0
+
+_SUMS = "requests, successful, failed, input_tokens, output_tokens, cost_nano"
+_SUMMED = ", ".join(f"SUM({name})" for name in _SUMS.split(", "))
+
+_CLOSE = f"""INSERT INTO llmkeys_daytotal (day, provider, model, token_name, {_SUMS})
+  SELECT d.day, k.provider, d.model, d.token_name, {_SUMMED.replace("SUM(", "SUM(d.")}
+    FROM llmkeys_dailyusage d JOIN llmkeys_apikey k ON k.id = d.key_id WHERE d.day = %s
+   GROUP BY d.day, k.provider, d.model, d.token_name"""  # noqa: S608  (constants of this module, here and below)
+
+_RUN_ON = f"""INSERT INTO llmkeys_runningtotal (day, key_id, model, token_name, {_SUMS})
+  SELECT {{day}}, key_id, model, token_name, {_SUMMED}
+    FROM (SELECT key_id, model, token_name, {_SUMS} FROM llmkeys_runningtotal WHERE day = %s
+          UNION ALL
+          SELECT key_id, model, token_name, {_SUMS} FROM llmkeys_dailyusage WHERE day > %s AND day <= %s) t
+   GROUP BY key_id, model, token_name"""  # noqa: S608
+
+
+def first_day() -> date | None:
+    """Return the first day that has totals."""
+    return DailyUsage.objects.aggregate(first=Min("day"))["first"]
+
+
+def last_closable(at: datetime) -> date:
+    return current_windows(at).day - 2 * ONE_DAY
+
+
+def days_between(first: date, last: date) -> Iterator[date]:
+    while first <= last:
+        yield first
+        first += ONE_DAY
+
+
+def open_days(first: date, last: date, *, at: datetime) -> list[date]:
+    """Return the days of a span whose `DayTotal` rows do not hold, after closing what can be closed meanwhile."""
+    closed = set(ClosedDay.objects.filter(day__range=(first, last)).values_list("day", flat=True))
+    left = [day for day in days_between(first, last) if day not in closed]
+    until, closable = time.monotonic() + _PATIENCE_SECONDS, last_closable(at)
+    for day in [day for day in reversed(left) if day <= closable]:
+        if time.monotonic() > until or not _written(_close, day):
+            break
+        left.remove(day)
+    return left
+
+
+def running_until(day: date, *, first: date, at: datetime) -> date | None:
+    """Return the last day not after `day` whose `RunningTotal` rows hold, after making what can be made meanwhile."""
+    day = min(day, last_closable(at))
+    wanted = day - (day.toordinal() % STEP_DAYS) * ONE_DAY
+    until = time.monotonic() + _PATIENCE_SECONDS
+    found = _last_running(wanted)
+    while wanted >= first and found != wanted and time.monotonic() < until:
+        following = min(wanted, (found or first - ONE_DAY) + _AT_ONCE_DAYS * ONE_DAY)
+        following -= (following.toordinal() % STEP_DAYS) * ONE_DAY
+        if not _written(_run_on, following, first):
+            break
+        found = following
+    return found
+
+
+def _last_running(day: date) -> date | None:
+    return ClosedDay.objects.filter(running=True, day__lte=day).aggregate(last=Max("day"))["last"]
+
+
+def _written(work: Callable[..., None], *arguments: date) -> bool:
+    """Write in a transaction of its own; False where the database cannot be written now: a summary needs no writing."""
+    global _rest_until
+    if time.monotonic() < _rest_until:
+        return False
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            _keep_writers_out(cursor)
+            work(cursor, *arguments)
+    except DatabaseError:
+        _rest_until = time.monotonic() + _REST_SECONDS
+        return False
+    return True
+
+
+def _keep_writers_out(cursor: CursorWrapper) -> None:
+    """No daily total may change unseen between our reading and our commit. On SQLite the transaction sees to it."""
+    if connection.vendor == "postgresql":
+        cursor.execute("SET LOCAL lock_timeout = '500ms'")
+        cursor.execute("LOCK TABLE llmkeys_dailyusage IN SHARE ROW EXCLUSIVE MODE")
+
+
+def _close(cursor: CursorWrapper, day: date) -> None:
+    cursor.execute("DELETE FROM llmkeys_daytotal WHERE day = %s", [str(day)])
+    cursor.execute(_CLOSE, [str(day)])
+    cursor.execute("INSERT INTO llmkeys_closedday (day, running) VALUES (%s, %s) ON CONFLICT DO NOTHING", [day, False])
+
+
+def _run_on(cursor: CursorWrapper, day: date, first: date) -> None:
+    """Write the running totals of `day`: those of the last day that has some, and what came since."""
+    before = _last_running(day - ONE_DAY)
+    since = before or first - ONE_DAY
+    cursor.execute("DELETE FROM llmkeys_runningtotal WHERE day = %s", [str(day)])
+    literal = f"CAST('{day}' AS DATE)" if connection.vendor == "postgresql" else f"'{day}'"
+    cursor.execute(_RUN_ON.format(day=literal), [str(before or date.min), str(since), str(day)])
+    _close(cursor, day)
+    cursor.execute("UPDATE llmkeys_closedday SET running = %s WHERE day = %s", [True, str(day)])

@@ -1,0 +1,81 @@
+"""Which master keys the running servers of this data directory hold, so that `reencrypt` locks none of them out.
+
+Each `serve` leaves a file with the ids of its keys (no secrets: every ciphertext shows them) and keeps it locked while
+any of its processes lives. A server whose keys come from the file `encryption.key` follows that file by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from django.conf import settings
+
+from llmkeys import vault
+from llmkeys.exceptions import DataDirectoryProblem, LLMKeysError
+from refactai_site.data_dir import create_private_file
+
+_open_file: IO[str] | None = None  # kept open, and locked, as long as this process or a child of it lives
+
+
+class ServerWouldBeLockedOut(LLMKeysError):
+    """A running server does not know the key that is about to be used."""
+
+
+def announce() -> None:
+    """Leave word of this server's keys. Raises DataDirectoryProblem where the directory cannot be written."""
+    global _open_file
+    path = settings.DATA_DIR / f"server-{os.getpid()}.keys"
+    told = {"pid": os.getpid(), "keys": None if _from_file() else _ids()}
+    try:
+        path.unlink(missing_ok=True)  # of a process that had our number before
+        create_private_file(path, json.dumps(told))
+        _open_file = path.open()
+        fcntl.flock(_open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise DataDirectoryProblem(f"The file {path} cannot be written: {error.strerror}.") from None
+
+
+def require_first_key_known() -> None:
+    """Raise ServerWouldBeLockedOut where a running server could not read what the first key encrypts."""
+    first = vault.keyring().keys[0].id.hex()
+    for server in _running():
+        known = server["keys"]
+        if known is None:
+            known = _ids() if _from_file() else vault.ids_in_file()
+        if first not in known:
+            raise ServerWouldBeLockedOut(
+                f"The running server (process {server['pid']}) does not know the first encryption key and could not "
+                "read the secrets any more. Restart it with the new key before the old one, in "
+                "REFACTAI_ENCRYPTION_KEYS=NEW,OLD, then run this again. Nothing was changed."
+            )
+
+
+def _from_file() -> bool:
+    return not settings.REFACTAI_ENCRYPTION_KEYS
+
+
+def _ids() -> list[str]:
+    return [key.id.hex() for key in vault.keyring().keys]
+
+
+def _running() -> Iterator[dict]:
+    """Yield what the servers that still run have told; what the others left is cleared away."""
+    for path in sorted(settings.DATA_DIR.glob("server-*.keys")):
+        with path.open() as file:
+            if _is_locked(file):
+                yield json.load(file)
+            else:
+                Path(path).unlink(missing_ok=True)
+
+
+def _is_locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

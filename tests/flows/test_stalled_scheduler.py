@@ -1,0 +1,47 @@
+"""A scheduler that stands still sends no alerts: `serve` tells of it, and delivers what is due in its place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Served, wait_for
+from tests.targets import SECRET, Target
+
+pytestmark = pytest.mark.slow
+
+FAST_WATCHDOG = (
+    "django.setup()\nimport llmkeys.supervisor.watchdog as dog\ndog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2\n"
+)
+
+
+def write(data_dir: Path, sql: str) -> None:
+    with closing(sqlite3.connect(data_dir / "llmkeys.sqlite3", timeout=10)) as database, database:
+        database.execute(sql)
+
+
+def test_a_stall_reaches_the_operator_once_without_the_scheduler(tmp_path):
+    data_dir, target = tmp_path / "data", Target()
+    with Served(data_dir, prelude=FAST_WATCHDOG, REFACTAI_ALERT_URLS=target.url) as served:
+        served.wait_until_complete()
+        _, cluster = served.mains()
+        (guard,) = served.children_of(cluster)
+        os.kill(guard, signal.SIGSTOP)
+        write(
+            data_dir,
+            "INSERT INTO llmkeys_alert (kind, message, created_at, tries, delivery_error) "
+            "VALUES ('limit_reached', 'Waiting.', '2026-11-23 20:30:00', 0, '')",
+        )
+        write(data_dir, "UPDATE django_q_schedule SET next_run = '2020-01-01 00:00:00'")
+        wait_for(lambda: len(target.lines) == 2, seconds=25, what="both alerts arrive")
+        assert sorted(line[:26] for line in target.lines) == ["The scheduler does not pro", "Waiting."]
+        wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
+        assert served.stop() == 0
+        assert SECRET not in served.log.read_text() + served.out.read_text()
+    assert len(target.lines) == 2
+    target.close()

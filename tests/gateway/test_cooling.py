@@ -1,0 +1,393 @@
+"""A key that rested: one request asks first, the others wait or go elsewhere, and its answer decides for all."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+import requests
+from django.db import connection, transaction
+
+from llmkeys import leases, ledger, upstream
+from llmkeys.models import ApiKey, Cooling
+from tests.gateway.door import (
+    DONE,
+    MODEL,
+    OPENROUTER,
+    Pieces,
+    ask,
+    chunk,
+    completion,
+    fresh,
+    is_refused,
+    limits,
+    only_row,
+    read,
+    rows,
+    sent_with,
+    spend,
+    usage_chunk,
+)
+from tests.helpers import NOW, make_key, new_secret
+
+pytestmark = pytest.mark.django_db
+
+LIMITED = {"error": {"code": 429, "message": "Rate limit exceeded", "metadata": {}}}
+LUNA = "openai/gpt-6-luna"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """Nobody waits for the verdict of another request, unless the test says so."""
+    monkeypatch.setattr("llmkeys.relay.turns.ROOM_SECONDS", 0)
+
+
+def rested(key: ApiKey, *, scope: str = "", model: str = MODEL, **columns) -> Cooling:
+    """Let the key have rested until a second ago."""
+    defaults = {"kind": "rate_limited", "until": NOW - timedelta(seconds=1), "strikes": 1}
+    return Cooling.objects.create(scope=scope or f"key:{key.id}", model=model, **defaults | columns)
+
+
+def asked(**columns) -> Cooling:
+    """Return the one cooling, which another request asks about for half a minute still."""
+    Cooling.objects.update(probe_until=NOW + timedelta(seconds=30), **columns)
+    return Cooling.objects.get()
+
+
+class TestOneAsksFirst:
+    def test_it_lets_no_second_request_through(self, client, sends):
+        key = make_key()
+        rested(key)
+        meanwhile = []
+        sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()))
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+        (second,) = meanwhile
+        is_refused(second, 503, "all_keys_cooling", "All keys are cooling down")
+        assert second["Retry-After"] == "1"
+        assert len(rows()) == 1 and not Cooling.objects.exists()
+
+    def test_it_sends_the_others_to_the_next_key_meanwhile(self, client, sends):
+        key, other = make_key(), make_key()
+        rested(key)
+        meanwhile = []
+        sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()), Pieces(*answer()))
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+        assert meanwhile[0]["X-LLM-Key-Id"] == other.id
+        assert rows()[1].skipped == [{"keyId": key.id, "reason": "cooling: another request asks it first"}]
+
+    def test_it_waits_a_moment_for_the_verdict(self, client, provider, monkeypatch):
+        monkeypatch.setattr("llmkeys.relay.turns.ROOM_SECONDS", 30)
+        key = make_key()
+        rested(key)
+        asked()
+        looks = []
+
+        def look(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 3:
+                Cooling.objects.all().delete()
+
+        monkeypatch.setattr("llmkeys.leases.wait_for_room", look)
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+        assert len(looks) == 3
+
+    def test_it_counts_the_billing_group_as_one(self, client, sends):
+        key = make_key(billing_group="team")
+        make_key(billing_group="team")
+        rested(key, scope="group:openrouter:team")
+        meanwhile = []
+        sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()))
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+        is_refused(meanwhile[0], 503, "all_keys_cooling", "All keys are cooling down")
+        assert not Cooling.objects.exists()
+
+    def test_it_leaves_other_models_alone(self, client, provider):
+        key = make_key()
+        rested(key)
+        asked()
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client, model=LUNA)["X-LLM-Key-Id"] == key.id
+        is_refused(ask(client), 503, "all_keys_cooling", "All keys are cooling down")
+
+    def test_it_claims_all_that_concerns_the_key_or_nothing(self, client):
+        key = make_key()
+        rested(key)
+        rested(key, model="", probe_until=NOW + timedelta(seconds=30))
+        is_refused(ask(client), 503, "all_keys_cooling", "All keys are cooling down")
+        assert Cooling.objects.get(model=MODEL).probe_until is None
+
+    def test_it_takes_the_claim_of_a_process_that_died_after_a_minute(self, client, frozen, provider):
+        key = make_key()
+        rested(key, probe_until=NOW + timedelta(seconds=60))
+        assert ask(client).status_code == 503
+        frozen.move_to(NOW + timedelta(seconds=60))
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+
+    def test_it_costs_nothing_where_no_key_rested(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=completion())
+        with connection.execute_wrapper(_refuse_coolings):
+            assert ask(client).status_code == 200
+
+
+def _refuse_coolings(execute, sql, params, many, context):
+    assert "llmkeys_cooling" not in sql or "EXISTS (SELECT 1 FROM llmkeys_cooling)" in sql, sql
+    return execute(sql, params, many, context)
+
+
+def answer() -> list[bytes]:
+    return [json.dumps(completion()).encode()]
+
+
+class TestTheVerdict:
+    def test_a_success_lets_all_traffic_through(self, client, provider):
+        key = make_key(last_error="Rate limit …")
+        rested(key, strikes=4)
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+        assert not Cooling.objects.exists() and fresh(key).last_error == ""
+
+    def test_another_429_makes_it_rest_longer(self, client, provider):
+        rested(make_key(), strikes=2)
+        provider.post(OPENROUTER, json=LIMITED, status=429)
+        assert ask(client)["Retry-After"] == "60"
+        cooling = Cooling.objects.get()
+        assert (cooling.strikes, cooling.until) == (3, NOW + timedelta(seconds=60))
+
+    def test_requests_that_fail_together_count_as_one(self, client, sends):
+        """Each was under way before the first 429 came: the key did not fail again after a rest."""
+        make_key()
+        nested = []
+
+        def ask_again() -> None:
+            if len(nested) < 4:
+                nested.append(None)
+                ask(client)
+
+        streams = [Pieces(ask_again, b"{}", status=429, headers={"content-type": "application/json"}) for _ in range(5)]
+        sends(*streams)
+        assert ask(client).status_code == 503
+        assert len(rows()) == 5
+        cooling = Cooling.objects.get()
+        assert (cooling.strikes, cooling.until) == (1, NOW + timedelta(seconds=10))
+
+    def test_a_success_leaves_what_began_to_rest_meanwhile(self, client, sends):
+        key = make_key()
+        rested(key)
+        until = NOW + timedelta(seconds=40)
+        sends(Pieces(lambda: Cooling.objects.update(until=until, probe_until=NOW), *answer()))
+        assert ask(client).status_code == 200
+        assert Cooling.objects.get().until == until
+
+    def test_a_stream_gives_it_with_its_first_event(self, client, sends):
+        key = make_key()
+        rested(key)
+        begun = chunk("a"), lambda: seen.append(Cooling.objects.count()), usage_chunk(cost=0.01), DONE
+        seen: list[int] = []
+        sends(Pieces(*begun))
+        assert read(ask(client, stream=True)).endswith(DONE)
+        assert seen == [0]
+
+
+class TestEveryWayOut:
+    """What says nothing of the key gives the claim back at once: the next request may ask."""
+
+    def may_be_asked_now(self, client, sends) -> bool:
+        assert Cooling.objects.get().probe_until is None
+        sends(Pieces(*answer()))
+        return ask(client).status_code == 200 and not Cooling.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("status", "error", "told"),
+        [
+            (400, {"message": "messages.0.role: not allowed", "code": 400}, 400),
+            (404, {"message": f"No endpoints found for {MODEL}.", "code": 404}, 404),
+            (500, {"message": "Internal Server Error", "code": 500}, 502),
+            (402, {"message": "You requested up to 50 tokens, but can only afford 20.", "code": 402}, 502),
+        ],
+    )
+    def test_a_refusal_that_is_not_the_keys(self, client, sends, settings, status, error, told):
+        settings.MAX_RETRIES = 0
+        rested(make_key())
+        sends(Pieces(json.dumps({"error": error}).encode(), status=status))
+        assert ask(client).status_code == told
+        assert self.may_be_asked_now(client, sends)
+
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (upstream.TransportError("refused", sent=False), 502),
+            (upstream.TransportError("reset", sent=True), 502),
+            (upstream.TransportError("silent", sent=True, timed_out=True), 504),
+        ],
+    )
+    def test_a_broken_answer(self, client, sends, settings, error, told):
+        settings.MAX_RETRIES = 0
+        rested(make_key())
+        sends(Pieces(error))
+        assert ask(client).status_code == told
+        assert self.may_be_asked_now(client, sends)
+
+    def test_an_answer_that_nobody_can_read(self, client, sends):
+        rested(make_key())
+        sends(Pieces(b"<html>"))
+        assert ask(client).status_code == 502
+        assert self.may_be_asked_now(client, sends)
+
+    def test_a_stream_that_breaks_before_its_first_event(self, client, sends, settings):
+        settings.MAX_RETRIES = 0
+        rested(make_key())
+        sends(Pieces(b": waiting\n\n"))
+        assert ask(client, stream=True).status_code == 502
+        assert self.may_be_asked_now(client, sends)
+
+    def test_a_bug_of_our_own(self, client, sends):
+        rested(make_key())
+        sends(Pieces(RuntimeError("a bug")))
+        with pytest.raises(RuntimeError):
+            ask(client)
+        assert only_row().state == "LOST"
+        assert self.may_be_asked_now(client, sends)
+
+    def test_a_key_without_room(self, client, sends):
+        key = make_key(**limits(daily="1"))
+        spend(key, "1")
+        rested(key)
+        is_refused(ask(client), 429, "all_keys_at_limit", "All keys have reached their limits")
+        ApiKey.objects.update(daily_limit_nano=0)
+        assert self.may_be_asked_now(client, sends)
+
+    def test_a_client_that_goes_away(self, client, sends):
+        rested(make_key())
+        sends(Pieces(chunk("a"), usage_chunk(cost=0.01), DONE))
+        reply = ask(client, stream=True)
+        assert next(iter(reply.streaming_content))
+        assert not Cooling.objects.exists()
+        read(reply)
+
+    def test_a_hold_that_came_too_late(self, client):
+        key = make_key()
+        rested(key)
+        attempt = ledger.Attempt("req-1", 1, NOW, "openai-chat", MODEL, "worker", False, "me")
+        bid = ledger.Bid(key.id, "openrouter", MODEL, 1, rested=(f"key:{key.id}",))
+        with transaction.atomic(), connection.cursor() as cursor:
+            placed = ledger.place_hold(cursor, [bid], attempt)
+            assert Cooling.objects.get().probe_until == NOW + timedelta(seconds=60)
+            leases.undo_hold(cursor, placed)
+        assert Cooling.objects.get().probe_until is None
+
+
+class TestClocks:
+    """A clock that ran ahead leaves no key resting in the future."""
+
+    @pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=1), timedelta(days=30)])
+    def test_a_cooling_of_the_future_does_not_count(self, client, frozen, provider, ahead):
+        key = make_key()
+        provider.post(OPENROUTER, json=LIMITED, status=429, headers={"Retry-After": "7"})
+        frozen.move_to(NOW + ahead)
+        assert ask(client)["Retry-After"] == "7"
+        frozen.move_to(NOW)
+        provider.reset()
+        provider.post(OPENROUTER, json=LIMITED, status=429, headers={"Retry-After": "9"})
+        assert ask(client)["Retry-After"] == "9"
+        assert ask(client)["Retry-After"] == "9"
+        frozen.move_to(NOW + timedelta(seconds=9))
+        provider.reset()
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+
+    def test_a_claim_of_the_future_does_not_count(self, client, provider):
+        rested(make_key(), probe_until=NOW + timedelta(hours=1))
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+
+    def test_a_long_rest_of_today_counts(self, client, frozen, provider):
+        make_key()
+        provider.post(OPENROUTER, json=LIMITED, status=429, headers={"Retry-After": str(30 * 86_400)})
+        assert ask(client)["Retry-After"] == str(30 * 86_400)
+        frozen.move_to(NOW + timedelta(days=29))
+        assert ask(client)["Retry-After"] == str(86_400)
+
+
+class TestRejection:
+    """A 401 is confirmed by the free test before the key is disabled."""
+
+    KEY = "https://openrouter.ai/api/v1/key"
+    REJECTED = {"error": {"code": 401, "message": "User not found."}}
+    GOOD = {"data": {"label": "sk-or-v1-…", "limit": None, "usage": 1}}
+
+    @pytest.fixture
+    def key(self, provider):
+        key = make_key(secret=(secret := new_secret()))
+        provider.post(OPENROUTER, json=self.REJECTED, status=401, match=sent_with(secret))
+        return key
+
+    def test_it_disables_a_key_that_the_free_test_rejects_too(self, client, provider, key):
+        provider.get(self.KEY, json=self.REJECTED, status=401)
+        is_refused(ask(client), 503, "no_key_available", "No API key available")
+        key = fresh(key)
+        assert (key.rejected_at, key.status_at(NOW)) == (NOW, "DISABLED")
+        assert not Cooling.objects.exists()
+        assert list(key.events.filter(kind="rejected").values_list("key", flat=True)) == [key.id]
+        assert ask(client).status_code == 503
+        assert len(provider.calls) == 2  # it is not asked again
+
+    @pytest.mark.parametrize(
+        ("check", "words"),
+        [
+            ({"json": GOOD}, "The free test accepts the key."),
+            ({"body": b"busy", "status": 503}, "The free test gave no verdict: OpenRouter is busy"),
+            ({"body": requests.exceptions.ReadTimeout()}, "did not answer within 5 s"),
+            ({"body": requests.exceptions.ConnectionError()}, "The free test gave no verdict"),
+            ({"body": b"<html>"}, "The free test gave no verdict"),
+        ],
+    )
+    def test_it_lets_a_key_rest_that_may_be_good(self, client, frozen, provider, key, check, words):
+        provider.get(self.KEY, **check)
+        answer = ask(client)
+        is_refused(answer, 503, "all_keys_cooling", "All keys are cooling down")
+        assert answer["Retry-After"] == "10"
+        key = fresh(key)
+        assert (key.rejected_at, key.is_default) == (None, True)
+        assert key.last_error.startswith("Refused by its provider, and resting until 2026-11-23 20:30:10 UTC: User not")
+        assert words in key.last_error
+        assert words in key.events.get(kind="cooled").message
+        frozen.move_to(NOW + timedelta(seconds=10))
+        assert ask(client)["Retry-After"] == "30"
+
+    def test_it_serves_again_after_a_false_rejection(self, client, frozen, provider, key):
+        provider.get(self.KEY, json=self.GOOD)
+        assert ask(client).status_code == 503
+        frozen.move_to(NOW + timedelta(seconds=10))
+        provider.reset()
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+        assert not Cooling.objects.exists() and fresh(key).last_error == ""
+
+    def test_it_delays_no_other_request(self, client, provider, key, monkeypatch):
+        """While one request makes the free test, the others take the next key and make none."""
+        other = make_key(secret=(secret := new_secret()))
+        provider.post(OPENROUTER, json=completion(), match=sent_with(secret))
+        meanwhile, test = [], upstream.check_key
+
+        def check(candidate, **options):
+            meanwhile.append(ask(client))
+            return test(candidate, **options)
+
+        monkeypatch.setattr("llmkeys.upstream.check_key", check)
+        provider.get(self.KEY, json=self.REJECTED, status=401)
+        assert ask(client)["X-LLM-Key-Id"] == other.id
+        assert [reply["X-LLM-Key-Id"] for reply in meanwhile] == [other.id]
+
+    def test_a_test_brings_it_back(self, client, provider, key, api):
+        provider.get(self.KEY, json=self.REJECTED, status=401)
+        assert ask(client).status_code == 503
+        provider.reset()
+        provider.get(self.KEY, json=self.GOOD)
+        assert api.post(f"/api/llm/keys/{key.id}/test").json()["success"] is True
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Key-Id"] == key.id
+        assert key.events.filter(kind="accepted").count() == 1

@@ -1,0 +1,127 @@
+"""axe-core over every page, light and dark: nothing serious, nothing critical. The page's policy stays on.
+
+axe's script is evaluated by the browser's debugger, which needs no permission of the policy.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from axes.models import AccessAttempt
+from django.urls import reverse
+from django.utils import timezone
+
+from llmkeys.models import Alert
+from llmkeys.money import NANO
+from llmkeys.schedules import ensure_schedules
+from llmkeys.simulator.thread import SimulatorThread
+from tests.helpers import make_key, make_token, make_usage
+from tests.pages.browser import BROWSER, SIZES, log_in
+
+pytestmark = BROWSER
+GRAVE = {"serious", "critical"}
+THEMES = ("light", "dark")
+
+
+@pytest.fixture(autouse=True)
+def simulator(settings):
+    with SimulatorThread() as running:
+        settings.PROVIDER_BASE_URLS = running.urls
+        yield running
+
+
+@pytest.fixture(params=THEMES)
+def page(request, chromium, live_server):
+    width, height = SIZES["desk"]
+    page = chromium.new_page(
+        viewport={"width": width, "height": height}, base_url=live_server.url, color_scheme=request.param
+    )
+    yield page
+    page.close()
+
+
+def faults(page: Any) -> list[str]:
+    """Return each grave finding with the elements it is about."""
+    page.evaluate(AXE_SCRIPT)
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    return [
+        f"{one['id']} ({one['impact']}): {one['help']}: {[node['html'][:160] for node in one['nodes'][:4]]}"
+        for one in found
+        if one["impact"] in GRAVE
+    ]
+
+
+def fill() -> dict[str, str]:
+    """Store keys in every state, a request and an alert; return what the addresses need."""
+    now = timezone.now()
+    key = make_key(name="Production", at=now)
+    make_key(name="Spent", at=now, provider="openai", spent_day_nano=10 * NANO)
+    make_key(name="Rejected", at=now, provider="google", rejected_at=now, last_error="Incorrect API key provided.")
+    make_key(name="Off", at=now, enabled=False)
+    make_key(name="Gone", at=now, provider="anthropic", expires_at=now - timedelta(days=1))
+    row = make_usage(key, at=now)
+    make_usage(key, at=now, state="LOST", success=False, error="The connection broke.")
+    Alert.objects.create(kind="key_rejected", message="“Rejected” was rejected.", created_at=now)
+    ensure_schedules()
+    return {"key": key.pk, "request": row.request_id}
+
+
+PAGES = {
+    "dashboard": (), "key-add": (), "key": ("key",), "key-edit": ("key",), "key-delete": ("key",), "usage": (),
+    "request": ("request",), "tokens": (), "playground": (), "health": (), "password": (),
+}  # fmt: skip
+
+
+def test_it_finds_nothing_grave_on_the_pages_of_the_product(page):
+    user = log_in(page)
+    found = {"dashboard, empty": faults(page)}
+    ids = fill()
+    make_token(user, name="worker")
+    for name, needs in PAGES.items():
+        page.goto(reverse(name, args=[ids[need] for need in needs]))
+        page.get_by_role("heading", level=1).first.wait_for()
+        found[name] = faults(page)
+    assert {name: grave for name, grave in found.items() if grave} == {}
+
+
+def test_it_finds_nothing_grave_where_something_went_wrong(page):
+    log_in(page)
+    found = {}
+    page.goto("/llm-settings/playground")
+    page.get_by_label("Prompt", exact=True).fill("hello")
+    page.get_by_role("button", name="Send").click()
+    page.locator("#failure", has_text="No API key available").wait_for()
+    found["playground, refused"] = faults(page)
+    page.goto("/llm-settings/keys/add")
+    page.get_by_role("button", name="Save key").click()
+    page.locator(".error").first.wait_for()
+    found["key-add, refused"] = faults(page)
+    page.goto("/llm-settings/no-such-page")
+    found["404"] = faults(page)
+    assert {name: grave for name, grave in found.items() if grave} == {}
+
+
+def test_it_finds_nothing_grave_on_the_login_and_when_locked_out(page):
+    found = {}
+    page.goto("/login")
+    found["login"] = faults(page)
+    for _ in range(5):
+        found["login, refused"] = faults(page)
+        page.goto("/login")
+        page.get_by_label("User name").fill("anna")
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", level=1).wait_for()
+    page.get_by_role("heading", name="Too many wrong passwords").wait_for()
+    assert AccessAttempt.objects.get().failures_since_start == 5
+    found["locked out"] = faults(page)
+    assert {name: grave for name, grave in found.items() if grave} == {}
+
+
+def test_it_would_find_what_is_grave(page):
+    page.goto("/login")
+    page.evaluate("document.querySelector('label').remove()")
+    assert any(fault.startswith("label (critical)") for fault in faults(page))

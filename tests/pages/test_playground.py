@@ -1,0 +1,212 @@
+"""/llm-settings/playground: a question through the relay, with and without a script."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from django.db import connection
+
+from llmkeys import upstream
+from llmkeys.models import ModelPrice, UsageRecord
+from llmkeys.money import NANO
+from llmkeys.simulator.thread import SimulatorThread
+from tests.helpers import make_key, make_user, new_secret
+from tests.pages.helpers import logged_in
+
+pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
+
+PAGE, RUN = "/llm-settings/playground", "/llm-settings/playground/run"
+LINES = {"Accept": "application/x-ndjson"}
+MODEL = "openai/gpt-6.1-terra"
+PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=5 cost=0.0123]]"
+
+
+@pytest.fixture
+def simulator(settings):
+    with SimulatorThread() as running:
+        settings.PROVIDER_BASE_URLS = running.urls
+        yield running
+
+
+@pytest.fixture
+def lists_asked(monkeypatch):
+    """The keys whose providers were asked for their model lists."""
+    asked, list_models = [], upstream.list_models
+    monkeypatch.setattr(upstream, "list_models", lambda key: asked.append(key.pk) or list_models(key))
+    return asked
+
+
+def given(**fields: str) -> dict[str, str]:
+    return {"model": MODEL, "prompt": PROMPT, "max_tokens": "50", **fields}
+
+
+def told(client, **fields: str) -> dict:
+    """Return what the script would get, with the pieces of text joined."""
+    answer = client.post(RUN, given(**fields), headers=LINES)
+    assert answer.status_code == 200 and answer.headers["Content-Type"] == LINES["Accept"]
+    lines = [json.loads(line) for line in b"".join(answer).splitlines()]
+    pieces = [line.pop("text") for line in lines if "text" in line]
+    return {"text": "".join(pieces), "pieces": len(pieces), **{name: it for line in lines for name, it in line.items()}}
+
+
+class TestPage:
+    def test_it_offers_the_primary_model_with_its_price_and_asks_no_provider(self, operator, simulator, lists_asked):
+        make_key()
+        ModelPrice.objects.create(
+            provider="openrouter", model=MODEL, valid_from="2020-01-01T00:00Z", input_usd_per_mtok="1.25",
+            output_usd_per_mtok="10",
+        )  # fmt: skip
+        page = operator.get(PAGE).content.decode()
+        assert f'value="{MODEL}"' in page and "$1.25 in, $10.00 out per million tokens" in page
+        assert not lists_asked
+
+    def test_it_asks_the_providers_for_their_lists_when_told_to(self, operator, simulator, lists_asked):
+        make_key(), make_key()
+        page = operator.get(PAGE, {"models": "ask"}).content.decode()
+        assert page.count('value="google/gemini-3.8-flash"') == 1
+        assert len(lists_asked) == 1, "one key of a provider is enough"
+        alone = operator.get(PAGE, headers={"Accept": "text/fragment"}).content.decode()
+        assert "<datalist" in alone and "<html" not in alone
+
+    def test_it_takes_a_model_from_the_address(self, operator, simulator):
+        make_key()
+        page = operator.get(PAGE, {"model": MODEL}).content.decode()
+        assert f'name="model" value="{MODEL}"' in page and "OpenRouter ·" in page
+
+    def test_it_says_that_no_key_can_serve(self, operator):
+        assert "no stored key can serve the primary model" in operator.get(PAGE).content.decode()
+
+    def test_it_needs_a_login_and_the_right_to_look_and_to_spend(self, client, with_rights):
+        assert client.get(PAGE).headers["Location"] == f"/login?next={PAGE}"
+        assert with_rights().get(PAGE).status_code == 403
+        looker = with_rights("view_apikey")
+        assert "You may look, but not spend" in looker.get(PAGE).content.decode()
+        assert looker.post(RUN, given()).status_code == 403
+        assert not UsageRecord.objects.exists()
+
+    def test_it_asks_the_database_as_often_for_many_keys_as_for_few(self, operator, simulator):
+        from django.test.utils import CaptureQueriesContext
+
+        make_key(), make_key()
+        operator.get(PAGE)  # prices and aliases are read once for some seconds
+        with CaptureQueriesContext(connection) as few:
+            operator.get(PAGE)
+        for _ in range(10):
+            make_key()
+        with CaptureQueriesContext(connection) as many:
+            operator.get(PAGE)
+        assert len(many) == len(few) <= 24
+
+
+class TestRun:
+    def test_it_streams_the_answer_and_tells_cost_tokens_and_key(self, operator, simulator):
+        make_key(name="Production")
+        answer = told(operator)
+        row = UsageRecord.objects.get()
+        assert answer["pieces"] > 1 and answer["text"].startswith("simulated")
+        assert answer["request"] == row.request_id and row.request_id in answer["facts"]
+        for words in ("$0.01", "$0.0123", "10 in, 5 out", "Production", "as the provider reports it", "had been held"):
+            assert words in answer["facts"], words
+        assert (row.state, row.cost_nano, row.token_name, row.streamed) == ("SETTLED", 12_300_000, "admin", True)
+
+    def test_it_sends_the_system_prompt_and_the_limit(self, operator, simulator):
+        make_key()
+        told(operator, system="Be brief.", prompt="one two three", max_tokens="7")
+        (sent,) = simulator.journal()  # it counts words as tokens, and speaks twenty where nothing limits it
+        assert (sent["promptTokens"], sent["completionTokens"]) == (5, 7)
+
+    def test_it_answers_a_plain_form_in_one_piece(self, operator, simulator):
+        make_key(name="Production")
+        answer = operator.post(RUN, given(prompt=PROMPT + "<b>"))
+        page = answer.content.decode()
+        assert "simulated" in page and "10 in, 5 out" in page and "Production" in page
+        assert "&lt;b&gt;" in page and "<b>]" not in page, "the prompt stays in its field, as text"
+        assert "no-store" in answer.headers["Cache-Control"]
+        assert not UsageRecord.objects.get().streamed
+
+    def test_it_shows_the_attempts_and_who_was_passed_over(self, operator, simulator):
+        make_key(name="Spent", secret=new_secret() + "-402")
+        make_key(name="Good")
+        facts = told(operator)["facts"]
+        assert "Spent" in facts and "Good" in facts and "402" in facts and "Attempts" in facts
+
+    @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
+    def test_it_says_in_words_why_nobody_serves(self, operator, simulator, headers):
+        assert "No API key available" in self.failure(operator, headers)
+        make_key(daily_limit_nano=NANO // 1000, total_limit_nano=NANO // 1000)
+        words = self.failure(operator, headers, max_tokens="100000")
+        assert "$0.001" in words and "may cost" in words
+
+    @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
+    def test_it_passes_on_what_the_provider_says(self, operator, simulator, headers):
+        make_key(secret=new_secret() + "-400")
+        words = self.failure(operator, headers)
+        assert words and "{" not in words
+        assert UsageRecord.objects.get().cost_nano == 0
+
+    @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
+    @pytest.mark.parametrize("fields", [{"prompt": ""}, {"prompt": "a\0b"}, {"max_tokens": "0"}, {"max_tokens": "x"}])
+    def test_it_refuses_what_makes_no_sense_and_spends_nothing(self, operator, simulator, headers, fields):
+        make_key()
+        answer = operator.post(RUN, given(**fields), headers=headers)
+        body = b"".join(answer).decode()
+        assert answer.status_code == 200 and ('"error"' in body if headers else 'class="error"' in body)
+        assert not UsageRecord.objects.exists()
+
+    @staticmethod
+    def failure(client, headers, **fields) -> str:
+        import html
+
+        if headers:
+            return told(client, **fields)["error"]
+        page = client.post(RUN, given(**fields)).content.decode()
+        return html.unescape(page.partition('id="failure"')[2].partition("<p>")[2].partition("</p>")[0])
+
+    def test_it_charges_what_a_reader_left(self, operator, simulator):
+        make_key()
+        answer = operator.post(RUN, given(prompt=PROMPT + "[[chunk_delay_ms=50]]"), headers=LINES)
+        lines = iter(answer.streaming_content)
+        request_id = json.loads(next(lines))["request"]
+        assert "text" in json.loads(next(lines))
+        answer.close()
+        assert wait_for(lambda: operator.get(RUN, {"request": request_id}).content)
+        row = UsageRecord.objects.get()
+        assert row.state == "SETTLED" and row.cost_nano == 12_300_000 and row.request_id == request_id
+
+    def test_it_holds_nothing_for_a_reader_who_never_began(self, operator, simulator):
+        make_key()
+        operator.post(RUN, given(), headers=LINES).close()
+        assert not UsageRecord.objects.exists()
+
+    def test_it_tells_what_became_of_a_request(self, operator, simulator):
+        make_key()
+        request_id = told(operator)["request"]
+        assert "10 in, 5 out" in operator.get(RUN, {"request": request_id}).content.decode()
+        assert operator.get(RUN, {"request": "req_unknown"}).status_code == 204
+        assert operator.get(RUN).headers["Location"] == PAGE
+
+    def test_it_serves_a_user_with_a_very_long_name(self, simulator):
+        make_key()
+        client = logged_in(make_user("n" * 150, "view_apikey", "change_apikey"))
+        assert told(client)["text"]
+        assert UsageRecord.objects.get().token_name == "n" * 100
+
+    def test_it_logs_no_prompt(self, operator, simulator, caplog):
+        caplog.set_level(logging.DEBUG)
+        make_key(secret=new_secret() + "-400")
+        told(operator, prompt="a very private matter")
+        assert "private matter" not in caplog.text
+        assert "private matter" not in str(list(UsageRecord.objects.values()))
+
+
+def wait_for(condition, *, seconds: float = 20):
+    import time
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("not in time")

@@ -1,0 +1,104 @@
+"""The playground in a real browser: the answer as it arrives, Stop, the models, and no script at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmkeys.models import UsageRecord
+from llmkeys.simulator.thread import SimulatorThread
+from tests.helpers import make_key
+from tests.pages.browser import BROWSER, SIZES, fits, log_in, watched
+
+pytestmark = BROWSER
+PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123]]"
+SLOW = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123 chunks=40 chunk_delay_ms=100]]"
+
+
+@pytest.fixture(autouse=True)
+def simulator(settings):
+    with SimulatorThread() as running:
+        settings.PROVIDER_BASE_URLS = running.urls
+        yield running
+
+
+def test_it_streams_an_answer_and_tells_its_cost(page):
+    make_key(name="Production")
+    log_in(page)
+    page.goto("/llm-settings/playground")
+    assert fits(page) and not page.get_by_role("button", name="Stop").is_visible()
+    page.get_by_label("Prompt", exact=True).fill(SLOW)
+    page.get_by_role("button", name="Send").click()
+    page.locator("#answer", has_text="simulated").wait_for()
+    assert page.locator("#progress").inner_text() == "Answering …", "words come before the answer is complete"
+    assert (
+        page.get_by_role("button", name="Stop").is_visible() and page.get_by_role("button", name="Send").is_disabled()
+    )
+    page.get_by_text("Complete").wait_for()
+    facts = page.locator("#facts").inner_text()
+    assert "$0.0123" in facts and "10 in, 80 out" in facts and "Production" in facts
+    assert not page.get_by_role("button", name="Stop").is_visible() and fits(page)
+    assert UsageRecord.objects.get().state == "SETTLED"
+
+
+def test_it_stops_an_answer_and_tells_what_it_cost_all_the_same(page):
+    make_key(name="Production")
+    log_in(page)
+    page.goto("/llm-settings/playground")
+    page.get_by_label("Prompt", exact=True).fill(SLOW)
+    page.get_by_role("button", name="Send").click()
+    page.locator("#answer", has_text="simulated").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("is charged all the same").wait_for()
+    page.locator("#facts", has_text="$0.0123").wait_for(timeout=40_000)
+    assert page.locator("#progress").inner_text() == "Stopped"
+    assert UsageRecord.objects.get().cost_nano == 12_300_000
+
+
+def test_it_says_in_words_why_nobody_serves(page):
+    log_in(page)
+    page.goto("/llm-settings/playground")
+    page.get_by_label("Prompt", exact=True).fill("hello")
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    page.locator("#failure", has_text="No API key available").wait_for()
+    assert page.locator("#progress").inner_text() == "Not answered" and fits(page)
+    assert page.get_by_role("button", name="Send").is_enabled()
+
+
+def test_it_writes_an_answer_as_text(desk):
+    make_key(name="<img src=x onerror=alert(1)>")
+    log_in(desk)
+    desk.goto("/llm-settings/playground")
+    desk.get_by_label("Prompt", exact=True).fill(PROMPT)
+    desk.get_by_role("button", name="Send").click()
+    desk.get_by_text("Complete").wait_for()
+    assert "<img src=x onerror=alert(1)>" in desk.locator("#facts").inner_text()
+
+
+def test_it_lets_a_person_choose_a_model_with_its_price(page):
+    make_key()
+    log_in(page)
+    page.goto("/llm-settings/playground")
+    page.locator("summary", has_text="models").click()
+    page.get_by_text("Ask the providers what else").wait_for(state="detached")
+    page.get_by_role("link", name="anthropic/claude-sonnet-5.5", exact=True).first.click()
+    assert page.locator("#id_model").input_value() == "anthropic/claude-sonnet-5.5"
+    assert "out per million tokens" in page.locator("#model-words").inner_text() and fits(page)
+    page.locator("#id_model").fill("my-own-model")
+    assert "No model of the list" in page.locator("#model-words").inner_text()
+
+
+def test_it_works_without_a_script(chromium, live_server):
+    make_key(name="Production")
+    width, height = SIZES["phone"]
+    page = chromium.new_page(
+        viewport={"width": width, "height": height}, base_url=live_server.url, java_script_enabled=False
+    )
+    complaints = watched(page)
+    log_in(page)
+    page.goto("/llm-settings/playground")
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("10 in, 80 out").wait_for()
+    assert "simulated" in page.locator("#answer").inner_text()
+    page.close()
+    assert complaints == []

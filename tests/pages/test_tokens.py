@@ -1,0 +1,236 @@
+"""GET /llm-settings/tokens, making a token and revoking it."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.test import Client
+
+from llmkeys.crypto import token_digest
+from llmkeys.dashboard import snippets
+from llmkeys.models import AccessToken
+from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
+from tests.pages.helpers import logged_in, messages_of
+
+pytestmark = pytest.mark.django_db
+PATH = "/llm-settings/tokens"
+RIGHTS = ("view_accesstoken", "add_accesstoken", "delete_accesstoken")
+
+
+@pytest.fixture(autouse=True)
+def _present(frozen):
+    """Every page of this file is asked for at `NOW`."""
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def create(client, **fields):
+    return client.post(f"{PATH}/create", {"name": "shop", "scopes": ["gateway"], "expiry": "90", **fields})
+
+
+def shown_in(answer) -> str:
+    return re.search(r'id="token" type="text" value="(rfk_[^"]+)"', answer.content.decode())[1]
+
+
+class TestList:
+    def test_it_tells_what_each_token_may(self, operator, administrator):
+        key = make_key(name="Production")
+        make_token(administrator, "gateway", name="shop", key_ids=[key.id], expires_at=NOW + timedelta(days=20))
+        make_token(administrator, "manage", name="root")
+        AccessToken.objects.filter(name="shop").update(last_used_at=NOW - timedelta(hours=3))
+        text = text_of(operator.get(PATH).content.decode())
+        assert "shop admin Valid gateway Production in 20 days 3 h ago just now" in text
+        assert "root admin Valid manage every key never never" in text and "2 of 2 valid" in text
+
+    def test_it_tells_which_have_ended(self, operator, administrator):
+        make_token(administrator, name="one", expires_at=NOW + timedelta(seconds=1))
+        AccessToken.objects.update(expires_at=NOW)
+        make_token(make_user("gone"), name="two")
+        AccessToken.objects.filter(name="two").update(user=make_user("off", is_active=False))
+        make_token(administrator, name="three")
+        AccessToken.objects.filter(name="three").update(revoked_at=NOW)
+        make_token(administrator, name="holds", at=NOW - timedelta(days=5))
+        text = text_of(operator.get(PATH).content.decode())
+        assert "one admin Expired" in text and "two off Ended with its user" in text and "three admin Revoked" in text
+        assert "1 of 4 valid" in text and text.index("holds admin") < text.index("one admin")
+
+    def test_it_names_a_token_whose_keys_are_gone(self, operator, administrator):
+        key = make_key()
+        make_token(administrator, key_ids=[key.id])
+        operator.post(f"/llm-settings/keys/{key.id}/delete")
+        assert "none: its keys are deleted" in text_of(operator.get(PATH).content.decode())
+
+    def test_it_shows_others_their_own_alone(self, administrator, with_rights):
+        make_token(administrator, name="of the administrator")
+        user = make_user("anna", *RIGHTS)
+        make_token(user, name="of anna")
+        text = text_of(logged_in(user).get(PATH).content.decode())
+        assert "of anna" in text and "of the administrator" not in text and "Your own tokens" in text
+
+    def test_it_leads_to_the_first_token(self, operator, with_rights):
+        assert "No token yet" in operator.get(PATH).content.decode()
+        reader = with_rights("view_accesstoken").get(PATH).content.decode()
+        assert "may look, but not make tokens" in reader and "/tokens/create" not in reader
+
+    def test_its_queries_do_not_grow(self, operator, administrator, django_assert_max_num_queries):
+        keys = [make_key().id for _ in range(3)]
+        for _ in range(20):
+            make_token(administrator, "read", key_ids=keys)
+        with django_assert_max_num_queries(4):  # session, user, tokens with their users, keys
+            operator.get(PATH)
+
+    def test_it_needs_the_right(self, with_rights):
+        assert with_rights("view_apikey").get(PATH).status_code == 403
+        assert Client().get(PATH).headers["Location"].startswith("/login")
+
+
+class TestCreate:
+    def test_it_shows_the_token_once_and_it_works(self, operator):
+        make_key()
+        answer = create(operator, scopes=["gateway", "read"])
+        assert answer.status_code == 200
+        text = shown_in(answer)
+        token = AccessToken.objects.get(digest=token_digest(text))
+        assert (token.name, token.scopes, token.user.username) == ("shop", ["gateway", "read"], "admin")
+        assert token.expires_at == NOW + timedelta(days=90)
+        assert JsonClient(text).get("/api/llm/keys").status_code == 200
+        assert text not in operator.get(PATH).content.decode()
+
+    def test_the_token_stands_in_that_answer_alone(self, operator, caplog):
+        with caplog.at_level(logging.DEBUG):
+            answer = create(operator)
+        text = shown_in(answer)
+        assert "no-store" in answer.headers["Cache-Control"]
+        stored = "".join(str(session.get_decoded()) for session in Session.objects.all())
+        elsewhere = [str(answer.headers), str(answer.cookies), str(operator.cookies), stored, caplog.text]
+        assert not [place for place in elsewhere if text in place or "rfk_" in place]
+
+    @pytest.mark.parametrize(
+        ("fields", "ends"),
+        [
+            ({"expiry": "7"}, NOW + timedelta(days=7)), ({"expiry": "365"}, NOW + timedelta(days=365)),
+            ({"expiry": "never"}, None), ({"expiry": ""}, None),
+            ({"expiry": "7", "expiresAt": "2027-01-01"}, NOW + timedelta(days=7)),
+            ({"expiry": "date", "expiresAt": "2026-12-31"}, NOW.replace(year=2027, month=1, day=1, hour=0, minute=0)),
+        ],
+    )  # fmt: skip
+    def test_it_ends_when_it_was_chosen(self, operator, fields, ends):
+        create(operator, **fields)
+        assert AccessToken.objects.get().expires_at == ends
+
+    def test_it_is_served_by_the_chosen_keys_alone(self, operator):
+        key, _ = make_key(name="Production"), make_key()
+        create(operator, keyIds=[key.id])
+        token = AccessToken.objects.get()
+        assert token.limited_to_keys and [each.id for each in token.keys.all()] == [key.id]
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"name": ""}, "Must be 1 to 100 printable characters."), ({"name": "a\tb"}, "Must be 1 to 100"),
+            ({"name": "x" * 101}, "at most 100 characters"), ({"scopes": []}, "Choose from: gateway, read, manage."),
+            ({"scopes": ["root"]}, "root is not one of the available choices"),
+            ({"expiry": "soon"}, "soon is not one of the available choices"),
+            ({"expiry": "date"}, "Give the last day, or choose another expiry."),
+            ({"expiry": "date", "expiresAt": "soon"}, "Must be a day such as"),
+            ({"expiry": "date", "expiresAt": "2020-01-01"}, "The expiry lies in the past."),
+            ({"expiry": "date", "expiresAt": "9999-12-31"}, "The last day must lie before"),
+            ({"keyIds": ["key-0-0"]}, "key-0-0 is not one of the available choices"),
+            ({"name": "a\0b"}, "Null characters are not allowed."),
+        ],
+    )  # fmt: skip
+    def test_it_says_what_is_wrong_beside_the_field(self, operator, fields, words):
+        make_key()
+        answer = create(operator, **fields)
+        assert answer.status_code == 200 and words in text_of(answer.content.decode())
+        assert not AccessToken.objects.exists()
+
+    def test_a_mistake_costs_nothing_that_was_typed(self, operator):
+        key = make_key()
+        page = create(operator, name="shop " * 30, scopes=["read"], expiry="30", keyIds=[key.id]).content.decode()
+        assert 'value="read" checked' in page and 'value="30" checked' in page and f'value="{key.id}" checked' in page
+
+    def test_it_needs_its_right(self, with_rights):
+        client = with_rights("view_accesstoken")
+        assert create(client).status_code == client.get(f"{PATH}/create").status_code == 403
+        assert create(with_rights("add_accesstoken")).status_code == 200
+        assert AccessToken.objects.count() == 1
+
+    def test_it_demands_the_csrf_token(self, administrator):
+        assert create(logged_in(administrator, enforce_csrf_checks=True)).status_code == 403
+
+
+class TestSnippets:
+    def test_it_promises_what_the_gateway_serves(self, operator):
+        page = create(operator).content.decode()
+        token = shown_in(create(operator))
+        titles = re.findall(r"<summary>(.*?)</summary>", page)
+        assert titles == [
+            each.title for each in snippets._ALL if each.scope == "gateway" and snippets.is_served(each.needs)
+        ]
+        assert {"curl", "openai (Python)", "LangChain", "Environment variables"} <= set(titles)
+        assert "http://testserver/v1" in page and token
+
+    def test_it_leaves_out_what_the_gateway_does_not_know(self, operator, monkeypatch):
+        served = {"/v1/messages": True, "/v1/chat/completions": False}
+        monkeypatch.setattr(snippets, "is_served", lambda path: served.get(path, False))
+        titles = re.findall(r"<summary>(.*?)</summary>", create(operator).content.decode())
+        assert titles == ["anthropic (Python)", "Environment variables, Anthropic clients"]
+
+    def test_an_unknown_address_is_not_served(self):
+        assert snippets.is_served("/v1/chat/completions") and not snippets.is_served("/v1/moderations")
+
+    def test_a_token_that_only_reads_gets_the_rest_api(self, operator):
+        page = create(operator, scopes=["read"]).content.decode()
+        assert "/api/llm/keys/statistics" in page and "/v1/chat/completions" not in page
+
+    def test_each_snippet_of_python_is_python(self):
+        for each in snippets.snippets_for("rfk_x", base="http://h:1/", scopes=["gateway"]):
+            if "Python" in each.title or each.title == "LangChain":
+                compile(each.text, each.id, "exec")
+            assert "{" not in each.text or each.id in ("curl", "openai", "anthropic", "google-genai")
+
+
+class TestRevoke:
+    def test_it_asks_first_and_then_ends_it(self, operator, administrator):
+        make_key()
+        text = make_token(administrator, "read", name="shop")
+        path = f"{PATH}/{AccessToken.objects.get().pk}/revoke"
+        page = operator.get(path).content.decode()
+        assert "Revoke “shop”?" in page and "There is no way back" in page
+        assert JsonClient(text).get("/api/llm/keys").status_code == 200
+        answer = operator.post(path, follow=True)
+        assert messages_of(answer) == ["“shop” is revoked: requests with it are refused from now on."]
+        assert JsonClient(text).get("/api/llm/keys").status_code == 401
+        assert "It was revoked already" in operator.get(path).content.decode()
+
+    def test_others_revoke_their_own_alone(self, administrator):
+        make_token(administrator, name="of the administrator")
+        user = make_user("anna", *RIGHTS)
+        make_token(user, name="of anna")
+        client = logged_in(user)
+        for name, status in (("of the administrator", 404), ("of anna", 302)):
+            token = AccessToken.objects.get(name=name)
+            assert client.post(f"{PATH}/{token.pk}/revoke").status_code == status
+            token.refresh_from_db()
+            assert bool(token.revoked_at) == (status == 302)
+
+    def test_it_needs_its_right(self, administrator, with_rights):
+        make_token(administrator)
+        client, pk = (
+            with_rights("view_accesstoken", "add_accesstoken", is_superuser=False),
+            AccessToken.objects.get().pk,
+        )
+        assert client.get(f"{PATH}/{pk}/revoke").status_code == client.post(f"{PATH}/{pk}/revoke").status_code == 403
+        assert "Revoke" not in client.get(PATH).content.decode()
+
+    @pytest.mark.parametrize("number", [0, 2**62, 2**64])
+    def test_it_knows_no_other_token(self, operator, number):
+        assert operator.get(f"{PATH}/{number}/revoke").status_code == 404

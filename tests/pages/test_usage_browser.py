@@ -1,0 +1,100 @@
+"""The usage page in a real browser: filters, pages, CSV, a request; any complaint in its console is a failure."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from llmkeys.money import NANO
+from tests.helpers import make_key
+from tests.pages.browser import BROWSER, fits, log_in
+from tests.pages.usage import make_counted
+
+pytestmark = BROWSER
+
+
+def settled_fits(page) -> bool:
+    """Tell whether the page fits once its styles are there: a heading can be seen before them."""
+    page.wait_for_load_state()
+    return fits(page)
+
+
+@pytest.fixture(autouse=True)
+def _rows(db):
+    at = timezone.now()
+    production, research = make_key(name="Production", at=at), make_key(name="Research " + "and more " * 9, at=at)
+    for number in range(60):
+        make_counted(
+            production, at=at, request_id=f"req_{number}", token_name="support-bot", latency_ms=2410, first_byte_ms=380
+        )
+    make_counted(
+        research, at=at, request_id="req_lost", state="LOST", success=False, model="model-" * 30, cost_nano=NANO,
+        hold_nano=NANO, error="The provider was silent. " * 30, token_name="t" * 100,
+        skipped=[{"keyId": production.id, "reason": "cooling"}],
+    )  # fmt: skip
+
+
+def models(page) -> int:
+    return page.locator("a.model").count()
+
+
+def test_it_filters_pages_and_opens_a_request(page):
+    log_in(page)
+    page.get_by_role("link", name="Usage", exact=True).click()
+    page.get_by_role("heading", name="Usage", level=1).wait_for()
+    assert models(page) == 50 and settled_fits(page)
+    page.get_by_role("link", name="Older").click()
+    page.get_by_role("link", name="Newer").wait_for()
+    assert models(page) == 11
+
+    page.get_by_text("Filter", exact=True).click()
+    page.get_by_label("Status").select_option("LOST")
+    page.get_by_label("Provider").select_option("openrouter")
+    assert settled_fits(page)
+    page.get_by_role("button", name="Apply").click()
+    page.get_by_role("link", name="Take off the filter Provider OpenRouter").wait_for()
+    assert models(page) == 1 and "state=LOST" in page.url and settled_fits(page)
+
+    page.get_by_role("link", name="Take off the filter Status Lost").click()
+    page.get_by_role("link", name="Provider OpenRouter").wait_for()
+    assert models(page) == 50 and "state=" not in page.url
+    page.get_by_role("link", name="Clear all").click()
+    page.get_by_role("link", name="Today").click()
+    page.get_by_role("navigation", name="Time").get_by_text("Today").and_(page.locator("[aria-current]")).wait_for()
+
+    page.goto("/llm-settings/usage?state=LOST")
+    page.locator("a.model").click()
+    page.get_by_role("heading", name="req_lost").wait_for()
+    assert "was cooling down" in page.content() and settled_fits(page)
+    page.get_by_label("Why it is taken back").fill("Not on the bill")
+    page.get_by_role("button", name="Take $1.00 back").click()
+    page.get_by_text("$1.00 were taken back").wait_for()
+    page.get_by_text("Not on the bill").wait_for()
+    assert page.get_by_role("button", name="Take").count() == 0
+
+
+def test_it_downloads_what_is_filtered(desk, tmp_path: Path):
+    log_in(desk)
+    desk.goto("/llm-settings/usage?state=LOST")
+    with desk.expect_download() as download:
+        desk.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "usage.csv"
+    download.value.save_as(tmp_path / "usage.csv")
+    (row,) = csv.DictReader((tmp_path / "usage.csv").read_text().splitlines())
+    assert row["requestId"] == "req_lost" and row["state"] == "LOST"
+
+
+def test_its_filters_need_no_script(chromium, live_server):
+    context = chromium.new_context(java_script_enabled=False, base_url=live_server.url)
+    page = context.new_page()
+    log_in(page)
+    page.goto("/llm-settings/usage")
+    page.get_by_text("Filter", exact=True).click()
+    page.get_by_label("Token").fill("support-bot")
+    page.get_by_role("button", name="Apply").click()
+    page.get_by_role("link", name="Take off the filter Token support-bot").wait_for()
+    assert models(page) == 50
+    context.close()

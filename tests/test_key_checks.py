@@ -1,0 +1,84 @@
+"""The free test of every key, every six hours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import responses
+
+from llmkeys import tasks
+from llmkeys.models import ApiKey, KeyEvent, UsageRecord
+from llmkeys.services import key_checks
+from tests.helpers import NOW, make_key
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
+
+OPENROUTER, OPENAI = "https://openrouter.ai/api/v1/key", "https://api.openai.com/v1/models"
+
+
+@pytest.fixture
+def provider():
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+def check(pauses: list | None = None) -> key_checks.Checked:
+    return key_checks.check_keys(NOW, pause=(pauses if pauses is not None else []).append)
+
+
+class TestCheckKeys:
+    def test_it_sets_and_clears_the_rejected_mark_and_counts_no_request(self, provider):
+        make_key(name="Good", rejected_at=NOW - timedelta(days=1))
+        make_key(name="Bad", provider="openai")
+        provider.get(OPENROUTER, json={"data": {"label": "x", "limit": None, "usage": 0}})
+        provider.get(OPENAI, status=401, json={"error": {"code": "invalid_api_key", "message": "Incorrect API key"}})
+        done = check()
+        assert (done.good, done.bad, done.failed, done.left) == (1, 1, 0, 0)
+        assert [key.name for key in ApiKey.objects.filter(rejected_at__isnull=False)] == ["Bad"]
+        assert set(KeyEvent.objects.filter(kind__in=["accepted", "rejected"]).values_list("kind", flat=True)) == {
+            "accepted", "rejected",
+        }  # fmt: skip
+        assert not UsageRecord.objects.exists()
+        assert set(ApiKey.objects.values_list("total_requests", flat=True)) == {0}
+
+    def test_it_survives_a_provider_that_is_down_and_disables_nobody(self, provider):
+        make_key()
+        make_key(provider="openai")
+        provider.get(OPENROUTER, body=responses.ConnectionError("gone"))
+        provider.get(OPENAI, json={"object": "list", "data": []})
+        done = check()
+        assert (done.good, done.bad) == (1, 1)
+        assert not ApiKey.objects.filter(rejected_at__isnull=False).exists()
+
+    def test_it_survives_a_secret_that_does_not_decrypt_and_fails_visibly(self, provider, monkeypatch):
+        monkeypatch.setattr(key_checks, "PAUSE_SECONDS", 0)
+        key = make_key()
+        make_key(provider="openai")
+        ApiKey.objects.filter(pk=key.pk).update(secret=b"no ciphertext at all, but long enough to be tried")
+        provider.get(OPENAI, json={"object": "list", "data": []})
+        with pytest.raises(tasks.TaskFailed, match="1 of 2 keys could not be tested"):
+            tasks.check_keys()
+        assert len(provider.calls) == 1
+
+    def test_it_leaves_out_keys_that_cannot_serve(self):
+        make_key(enabled=False)
+        make_key(secret_missing=True)
+        make_key(expires_at=NOW - timedelta(hours=1))
+        make_key(deleted_at=NOW, enabled=False, is_default=False, fingerprint=None)
+        assert check() == key_checks.Checked()
+
+    def test_it_spreads_the_calls_out(self, provider):
+        for _ in range(3):
+            make_key()
+        provider.get(OPENROUTER, json={"data": {"label": "x", "limit": None, "usage": 0}})
+        pauses: list[float] = []
+        check(pauses)
+        assert pauses == [1.0, 1.0]
+
+    def test_it_begins_with_the_longest_untested_and_stops_when_its_time_is_over(self, provider, monkeypatch):
+        for name, hours in (("Yesterday", 24), ("Today", 1), ("Never", None)):
+            make_key(name=name, last_test_at=None if hours is None else NOW - timedelta(hours=hours))
+        assert [key.name for key in key_checks._to_test(NOW)] == ["Never", "Yesterday", "Today"]
+        monkeypatch.setattr(key_checks, "AT_MOST_SECONDS", -1)
+        assert check().left == 3

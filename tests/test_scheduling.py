@@ -1,0 +1,134 @@
+"""How the schedules fare, as the health page, the admin and the doctor see it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+
+import pytest
+from django_q.conf import Conf
+from django_q.models import OrmQ, Schedule, Task
+
+from llmkeys.schedules import ensure_schedules
+from llmkeys.services.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
+from tests.helpers import NOW
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
+
+FAILED = """The provider is down: “Production”. : Traceback (most recent call last):
+  File "worker.py", line 103, in worker
+    res = f(*task["args"])
+llmkeys.tasks.TaskFailed: The provider is down: “Production”.
+"""
+
+
+def ran(name: str, *, ended: datetime, success: bool = True, result: object = 0) -> None:
+    """Leave what the cluster leaves of a task."""
+    Task.objects.create(
+        id=uuid.uuid4().hex, name=f"{name}-{ended}", func=f"llmkeys.tasks.{name}", group=name,
+        started=ended - timedelta(seconds=1), stopped=ended, success=success, result=result,
+    )  # fmt: skip
+
+
+def state(name: str):
+    return next(one for one in schedule_states(NOW) if one.name == name)
+
+
+class TestScheduleStates:
+    def test_it_names_every_schedule_with_words_and_its_next_run(self):
+        ensure_schedules()
+        states = schedule_states(NOW)
+        assert [one.name for one in states] == [planned.name for planned in PLANNED]
+        assert all(one.words and one.cron and one.next_run > NOW for one in states)
+        assert not any(one.is_late or one.has_failed or one.last_run for one in states)
+
+    def test_it_shows_the_last_run_and_the_last_success(self):
+        ensure_schedules()
+        ran("prune_usage", ended=NOW - timedelta(days=2))
+        ran("prune_usage", ended=NOW - timedelta(days=1))
+        found = state("prune_usage")
+        assert found.last_run == NOW - timedelta(days=1, seconds=1)
+        assert (found.last_success, found.last_failure) == (NOW - timedelta(days=1), None)
+
+    def test_it_shows_why_the_last_run_failed_without_a_traceback(self):
+        ensure_schedules()
+        ran("check_keys", ended=NOW - timedelta(hours=6))
+        ran("check_keys", ended=NOW, success=False, result=FAILED)
+        found = state("check_keys")
+        assert found.has_failed
+        assert found.failure == "The provider is down: “Production”."
+        assert found.last_success == NOW - timedelta(hours=6)
+
+    def test_it_has_recovered_after_a_good_run(self):
+        ensure_schedules()
+        ran("check_keys", ended=NOW - timedelta(hours=6), success=False, result=FAILED)
+        ran("check_keys", ended=NOW)
+        assert not state("check_keys").has_failed
+
+    def test_it_tells_which_are_late_and_which_paused(self):
+        ensure_schedules()
+        late = Schedule.objects.filter(name__in=["check_keys", "prune_usage"])
+        late.update(next_run=NOW - timedelta(minutes=4))
+        Schedule.objects.filter(name="prune_usage").update(repeats=0)
+        assert [one.name for one in schedule_states(NOW) if one.is_late] == ["check_keys"]
+        assert [one.name for one in schedule_states(NOW) if one.is_paused] == ["prune_usage"]
+        assert state("prune_usage").next_run is None
+
+    def test_it_shows_schedules_of_a_persons_own_last(self):
+        ensure_schedules()
+        Schedule.objects.create(name="a report", func="mine", schedule_type=Schedule.DAILY)
+        assert schedule_states(NOW)[-1].name == "a report"
+
+    def test_it_asks_three_questions_however_many_runs_there_were(self, django_assert_num_queries):
+        ensure_schedules()
+        for planned in PLANNED:
+            ran(planned.name, ended=NOW, success=False, result=FAILED)
+        with django_assert_num_queries(3):
+            schedule_states(NOW)
+
+
+class TestFailureWords:
+    @pytest.mark.parametrize(
+        ("result", "words"),
+        [
+            (FAILED, "The provider is down: “Production”."),
+            (" : Traceback (most recent call last):\n  File\nKeyError\n", "KeyError"),
+            ("two\nlines : Traceback (most recent call last):\n", "two"),
+            (None, "It failed and left no reason."),
+        ],
+    )
+    def test_it_is_one_line(self, result, words):
+        assert failure_words(result) == words
+
+
+class TestSchedulerLastRan:
+    def test_it_is_not_stalled_before_there_is_a_schedule(self):
+        assert scheduler_last_ran(NOW).is_stalled is False
+        assert scheduler_last_ran(NOW).at is None
+
+    def test_it_is_not_stalled_while_schedules_start_in_time(self, django_assert_num_queries):
+        ensure_schedules()
+        ran("settle_lost_holds", ended=NOW - timedelta(seconds=40))
+        with django_assert_num_queries(1):
+            found = scheduler_last_ran(NOW)
+        assert (found.at, found.is_stalled) == (NOW - timedelta(seconds=40), False)
+
+    def test_it_is_stalled_after_three_minutes_without_progress(self):
+        ensure_schedules()
+        Schedule.objects.filter(name="settle_lost_holds").update(next_run=NOW)
+        assert not scheduler_last_ran(NOW + timedelta(minutes=2, seconds=59)).is_stalled
+        assert scheduler_last_ran(NOW + timedelta(minutes=3, seconds=1)).is_stalled
+
+    def test_it_is_not_stalled_where_a_person_paused_all(self):
+        ensure_schedules()
+        Schedule.objects.update(next_run=NOW - timedelta(days=1), repeats=0)
+        assert not scheduler_last_ran(NOW).is_stalled
+
+    @pytest.mark.parametrize(("minutes", "is_stalled"), [(4, False), (5, True)])
+    @pytest.mark.parametrize("is_claimed", [False, True])
+    def test_it_is_stalled_when_a_started_task_is_not_done(self, minutes, is_stalled, is_claimed):
+        ensure_schedules()
+        since = NOW - timedelta(minutes=minutes)
+        lock = since + timedelta(seconds=Conf.RETRY) if is_claimed else since
+        OrmQ.objects.create(key="refactai", payload="…", lock=lock)
+        assert scheduler_last_ran(NOW).is_stalled is is_stalled
