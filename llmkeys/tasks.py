@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from llmkeys import ledger, writer
+from llmkeys import backup, ledger, writer
+from llmkeys.backup.errors import BackupFailed
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.services import alerts, key_checks, pruning, reconciling, resets
 
@@ -67,3 +68,18 @@ def prune_usage() -> dict[str, object]:
     if pruned.refused:
         raise TaskFailed(" ".join(pruned.refused))
     return pruned.as_json()
+
+
+def backup_database() -> int:
+    """Take the backup of the day; return its size in bytes. A failure is an alert, and its words are the task's."""
+    at = timezone.now()
+    try:
+        made = backup.automatic_backup(at=at)
+    except BackupFailed as error:
+        alerts.backup_failed(str(error), at=at)
+        raise
+    if made.manifest.differences:
+        words = f"its books differ in {made.manifest.differences} places; run `manage.py audit`."
+        alerts.backup_failed(words, at=at)
+        raise TaskFailed(f"The backup {made.path.name} was taken, but {words}")
+    return made.bytes

@@ -47,6 +47,7 @@ class TestEnsureSchedules:
             "check_keys": "20 */6 * * *",
             "reconcile_costs": "*/15 * * * *",
             "prune_usage": "40 3 * * *",
+            "backup_database": "10 2 * * *",
         }
         for schedule in Schedule.objects.all():
             assert callable(import_string(schedule.func))

@@ -8,8 +8,8 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.html import format_html
 
 from llmkeys.admin.storing import StoringForm
 from llmkeys.models import AccessToken, ApiKey
@@ -100,9 +100,15 @@ class AccessTokenAdmin(admin.ModelAdmin):
         return request.user.has_perm("llmkeys.delete_accesstoken")
 
     def save_model(self, request: HttpRequest, obj: AccessToken, form: AddTokenForm, change: bool) -> None:
-        """Show the text once; the form has stored the token."""
-        words = "The token, shown only now: {} Copy it to the program that uses it."
-        messages.warning(request, format_html(words, format_html("<code>{}</code>", form.text)))
+        """Nothing more to store: the form has stored the token. Its text goes to `response_add` by the form alone."""
+        obj.text = form.text
+
+    def response_add(self, request: HttpRequest, obj: AccessToken, post_url_continue: str | None = None):
+        """Show the text once, in this answer: a message would carry it through a cookie or the session."""
+        context = {**self.admin_site.each_context(request), "title": "The new token", "token": obj, "text": obj.text}
+        answer = TemplateResponse(request, "admin/llmkeys/accesstoken/created.html", context)
+        answer["Cache-Control"] = "no-store"
+        return answer
 
     @admin.display(description="scopes")
     def scopes_(self, token: AccessToken) -> str:

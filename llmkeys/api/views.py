@@ -29,7 +29,7 @@ from llmkeys.services import costs, keys, tokens
 from llmkeys.services.serving import serving_keys
 from llmkeys.services.statistics import statistics
 from llmkeys.services.summary import GROUPS, Wanted, summary_of
-from llmkeys.services.usage_rows import newest_first
+from llmkeys.services.usage_search import newest_first
 
 NO_KEY = {"available": False, "message": "No active API key available"}
 

@@ -37,7 +37,10 @@ class Plain(Func):
 
 
 def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
-    """Return the rows that fit `lookups`: key_id, provider, model, token_name, success, state, created_at__gte, …__lt."""
+    """Return the rows that fit, their keys along.
+
+    `lookups`: key_id, provider, model, token_name, success, state, created_at__gte, created_at__lt; all optional.
+    """
     rows = UsageRecord.objects.select_related("key").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
     numbers = _numbers(lookups, at)
@@ -60,7 +63,7 @@ def _held() -> QuerySet[UsageRecord]:
     return UsageRecord.objects.order_by().filter(state=RawSQL("'HELD'", ()), lease_until__isnull=False).values("pk")
 
 
-# --- between which numbers ---------------------------------------------------------------------------------------------
+# --- between which numbers --------------------------------------------------------------------------------------------
 
 
 def _numbers(lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
