@@ -74,6 +74,12 @@ def _text(value: Decimal | None) -> str | None:
 def provider_choices() -> list[dict[str, str]]:
     """Return what a person needs to know of each provider before adding a key."""
     return [
-        {"name": provider.name, "label": provider.label, "hint": provider.secret_hint, "keys_page": provider.keys_page}
+        {
+            "name": provider.name,
+            "label": provider.label,
+            "hint": provider.secret_hint,
+            "keys_page": provider.keys_page,
+            "keys_page_name": provider.keys_page.removeprefix("https://"),
+        }
         for provider in providers.PROVIDERS.values()
     ]

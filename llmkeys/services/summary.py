@@ -11,13 +11,13 @@ from datetime import date, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from django.db.models import QuerySet, Sum
+from django.db.models import F, QuerySet, Sum
 
 from llmkeys.models import ApiKey, DailyUsage, DayTotal, RunningTotal
 from llmkeys.money import usd_json
 from llmkeys.presentation import success_rate
 from llmkeys.services import totals
-from llmkeys.services.totals import ONE_DAY
+from llmkeys.services.totals import ONE_DAY, Plain
 
 # The column that the database groups by. Months and providers are folded here from their days and keys, which are
 # few: so no date function and no join has to touch every daily total.
@@ -91,19 +91,20 @@ def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
 
 def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
     """Return the same as `summary`, reading the sums of closed days: a year costs as little as a week."""
-    first = totals.first_day()
-    if first is None or wanted.key:  # a key's own totals are few
+    known = totals.known_days()
+    if known is None or wanted.key:  # a key's own totals are few
         return summary(wanted.rows(), group_by=group_by)
-    span = max(first, wanted.since or first), min(wanted.until or date.max, totals.last_closable(at))
-    if span[1] - span[0] < _SHORT:
+    first, last = max(known[0], wanted.since or known[0]), min(known[1], wanted.until or known[1])
+    if last - first < _SHORT:
         return summary(wanted.rows(), group_by=group_by)
     if group_by == "key":
-        return _sum_up(_by_key(wanted, first, at), group_by=group_by)
-    return _sum_up(_by_day(wanted, group_by, *span, at), group_by=group_by)
+        return _sum_up(_by_key(wanted, known[0], at), group_by=group_by)
+    return _sum_up(_by_day(wanted, group_by, first, last, at), group_by=group_by)
 
 
 def _grouped(rows: QuerySet, column: str) -> Iterable[Row]:
-    return rows.order_by().values(column).annotate(**_BY_NAME).values_list(column, *_BY_NAME)
+    # Grouped in the order of an index, all days would be read instead of those wanted.
+    return rows.order_by().values(group=Plain(F(column))).annotate(**_BY_NAME).values_list("group", *_BY_NAME)
 
 
 def _by_day(wanted: Wanted, group_by: str, first: date, last: date, at: datetime) -> Iterator[Row]:
@@ -115,10 +116,7 @@ def _by_day(wanted: Wanted, group_by: str, first: date, last: date, at: datetime
         return
     closed = DayTotal.objects.filter(day__range=(first, last), **wanted.lookups(provider="provider"))
     yield from _grouped(closed.exclude(day__in=still_open), "provider" if group_by == "provider" else column)
-    if still_open:
-        yield from _grouped(wanted.rows().filter(day__in=still_open), column)
-    if wanted.until is None or wanted.until > last:
-        yield from _grouped(replace(wanted, since=last + ONE_DAY).rows(), column)
+    yield from _grouped(replace(wanted, since=None, until=None).rows().filter(day__in=still_open), column)
 
 
 def _by_key(wanted: Wanted, beginning: date, at: datetime) -> Iterator[Row]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Max, Min
+from django.db.models import Func, Max, Min
 
 from llmkeys.key_state import current_windows
 from llmkeys.models import ClosedDay, DailyUsage
@@ -42,9 +43,26 @@ _RUN_ON = f"""INSERT INTO llmkeys_runningtotal (day, key_id, model, token_name, 
    GROUP BY key_id, model, token_name"""  # noqa: S608
 
 
+class Plain(Func):
+    """The same value, of which SQLite uses no index: it keeps no statistics here and would choose the wrong one."""
+
+    template = "%(expressions)s"
+    arity = 1
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="+%(expressions)s", **context)
+
+
 def first_day() -> date | None:
     """Return the first day that has totals."""
     return DailyUsage.objects.aggregate(first=Min("day"))["first"]
+
+
+def known_days() -> tuple[date, date] | None:
+    """Return the first and the last day that have totals."""
+    # Two questions are two steps in the index; asked as one they would read all of it.
+    first = first_day()
+    return first and (first, DailyUsage.objects.aggregate(last=Max("day"))["last"])
 
 
 def last_closable(at: datetime) -> date:

@@ -12,11 +12,13 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.expressions import RawSQL
+from django.utils import timezone
 from django.utils.dateparse import parse_date
 
 from llmkeys.models import Adjustment, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS, usage_json
 from llmkeys.services.key_fields import parse_instant
+from llmkeys.services.usage_search import newest_first
 from llmkeys.windows import day_end, day_start
 
 _CHUNK_ROWS = 500
@@ -38,7 +40,7 @@ LOOKUPS = {
 def usage_rows(given: Mapping[str, Any]) -> QuerySet[UsageRecord]:
     """Return the rows that all filters leave, newest first, their keys along; None does not filter."""
     wanted = {lookup: given[name] for name, lookup in LOOKUPS.items() if given.get(name) is not None}
-    return UsageRecord.objects.select_related("key").defer("key__secret").filter(**wanted).order_by("-id")
+    return newest_first(wanted, at=timezone.now())
 
 
 def read_instant(text: str) -> datetime:

@@ -11,29 +11,22 @@ from datetime import date, datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import F, Func, Max, Min, Q, QuerySet
+from django.db.models import F, Max, Min, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from llmkeys.models import DailyUsage, DayTotal, UsageRecord
 from llmkeys.services import totals
-from llmkeys.services.totals import ONE_DAY
+from llmkeys.services.totals import ONE_DAY, Plain
 from llmkeys.windows import day_end, day_start
 
 State = UsageRecord.State
 Span = tuple[date, date]
 _OF_WHAT = ("key_id", "provider", "model", "token_name")
 _RARE_STATES = (State.HELD, State.RELEASED, State.LOST)
+_PAGE = 51  # what a page reads
+_FEW = 20_000  # rows that are read sooner than looked up
+_HIGHEST = 2**63 - 1
 _CLOCKS = ONE_DAY  # so far the clocks of several machines, or one that was put back, may differ from the order of rows
-
-
-class Plain(Func):
-    """The same value, but SQLite uses no index of that column: it has no statistics and would choose the wrong one."""
-
-    template = "%(expressions)s"
-    arity = 1
-
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        return self.as_sql(compiler, connection, template="+%(expressions)s", **context)
 
 
 def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
@@ -43,19 +36,19 @@ def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageR
     """
     rows = UsageRecord.objects.select_related("key").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
-    numbers = _numbers(lookups, at)
+    numbers = _numbers(rows, lookups, at)
     return rows.none() if numbers is None else rows.filter(**numbers)
 
 
 def _filtered(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any]) -> QuerySet[UsageRecord]:
-    """Apply the filters; rows of a rare state are found by that state."""
-    if lookups.get("state") not in _RARE_STATES:
-        return rows.filter(**lookups)
-    of_what = {name: value for name, value in lookups.items() if name in ("provider", "model", "token_name")}
-    rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in of_what})
-    rows = rows.filter(**{f"plain_{name}": value for name, value in of_what.items()})
-    rows = rows.filter(**{name: value for name, value in lookups.items() if name not in of_what})
-    return rows.filter(pk__in=_held()) if lookups["state"] == State.HELD else rows
+    """Apply the filters. Times are found by numbers, and rows of a rare state by that state, not by another index."""
+    rare = lookups.get("state") in _RARE_STATES
+    plain = {"created_at", *(_OF_WHAT[1:] if rare else ())}
+    rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in plain})
+    rows = rows.filter(
+        **{f"plain_{name}" if name.partition("__")[0] in plain else name: value for name, value in lookups.items()}
+    )
+    return rows.filter(pk__in=_held()) if lookups.get("state") == State.HELD else rows
 
 
 def _held() -> QuerySet[UsageRecord]:
@@ -66,27 +59,44 @@ def _held() -> QuerySet[UsageRecord]:
 # --- between which numbers --------------------------------------------------------------------------------------------
 
 
-def _numbers(lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
+def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
     """Return bounds of `id` that leave out no row that fits; None where there is none at all."""
     since, until = lookups.get("created_at__gte"), lookups.get("created_at__lt")
-    uncounted: list[int] = []
-    if "state" not in lookups and any(name in lookups for name in (*_OF_WHAT, "success")):
-        days = _days(lookups, since, until, at)
-        uncounted = _uncounted(lookups)
-        if days is None:
-            return _between(uncounted)
-        first, end = (day_start(days[0], settings.TIME_ZONE), day_end(days[1], settings.TIME_ZONE))
-        since = max(since or first, first - _CLOCKS)
-        until = min(until or end, end + _CLOCKS)
-    found = _first_and_last(since, until, at)
-    if found is None:
+    numbers = _at_that_time(since, until, at)
+    if numbers is None or not _is_counted(lookups) or _ends_soon(rows, numbers):
+        return numbers
+    low, high = numbers.get("pk__gte", 0), numbers.get("pk__lte", _HIGHEST)
+    uncounted = [number for number in _uncounted(lookups) if low <= number <= high]
+    days = _days(lookups, since, until, at)
+    if days is None:
         return _between(uncounted)
-    numbers = {}
-    if found[0] is not None:
-        numbers["pk__gte"] = min([found[0], *uncounted])
-    if found[1] is not None:
-        numbers["pk__lte"] = max([found[1], *uncounted])
-    return numbers
+    first, end = day_start(days[0], settings.TIME_ZONE) - _CLOCKS, day_end(days[1], settings.TIME_ZONE) + _CLOCKS
+    # What is told by the clock already is not looked up again.
+    closer = _at_that_time(
+        first if since is None or first > since else None, end if until is None or end < until else None, at
+    )
+    return _between(uncounted) if closer is None else numbers | _widened(closer, uncounted)
+
+
+def _is_counted(lookups: Mapping[str, Any]) -> bool:
+    """True where the totals can tell whether there are such rows: those of a rare state are few anyway."""
+    return lookups.get("state") not in _RARE_STATES and any(name in lookups for name in (*_OF_WHAT, "success"))
+
+
+def _ends_soon(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
+    """True where there are few rows between the bounds, or the newest of them fill a page."""
+    every = UsageRecord.objects.order_by()
+    newest = numbers.get("pk__lte") or every.aggregate(last=Max("pk"))["last"] or 0
+    oldest = numbers.get("pk__gte") or every.aggregate(first=Min("pk"))["first"] or 0
+    if newest - oldest < _FEW:
+        return True
+    fitting = rows.filter(pk__gt=newest - _FEW // 10, pk__lte=newest).values_list("pk", flat=True)
+    return len(fitting[:_PAGE]) == _PAGE
+
+
+def _widened(numbers: dict[str, int], uncounted: list[int]) -> dict[str, int]:
+    wider = {"pk__gte": min, "pk__lte": max}
+    return {bound: wider[bound]([number, *uncounted]) for bound, number in numbers.items()}
 
 
 def _between(numbers: list[int]) -> dict[str, int] | None:
@@ -95,12 +105,14 @@ def _between(numbers: list[int]) -> dict[str, int] | None:
 
 def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | None, at: datetime) -> Span | None:
     """Return the first and the last day of which the totals know such rows; None where there is no such day."""
-    first = totals.first_day()
-    if first is None:
+    known = totals.known_days()
+    if known is None:
         return None
+    first, last = known
     if since is not None:
         first = max(first, since.date() - 2 * ONE_DAY)
-    last = until.date() + 2 * ONE_DAY if until is not None else None
+    if until is not None:
+        last = min(last, until.date() + 2 * ONE_DAY)
     counted = {"successful__gt": 0} if lookups.get("success") else {"failed__gt": 0} if "success" in lookups else {}
     of_what = {name: lookups[name] for name in _OF_WHAT if name in lookups}
     spans = [_span(rows, of_what | counted) for rows in _totals(first, last, by_key="key_id" in of_what, at=at)]
@@ -108,17 +120,14 @@ def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | 
     return (min(days), max(days)) if days else None
 
 
-def _totals(first: date, last: date | None, *, by_key: bool, at: datetime) -> Iterator[QuerySet]:
+def _totals(first: date, last: date, *, by_key: bool, at: datetime) -> Iterator[QuerySet]:
     """Yield the totals of these days: a key's own, or those of closed days and then the others."""
-    every = DailyUsage.objects.filter(day__gte=first, **({"day__lte": last} if last else {}))
-    closable = min(last or date.max, totals.last_closable(at))
-    still_open = totals.open_days(first, closable, at=at) if not by_key else []
+    still_open = [] if by_key else totals.open_days(first, last, at=at)
     if by_key or len(still_open) > totals.MANY_DAYS:
-        yield every
+        yield DailyUsage.objects.filter(day__range=(first, last))
         return
-    yield DayTotal.objects.filter(day__range=(first, closable)).exclude(day__in=still_open)
-    yield every.filter(day__in=still_open)
-    yield every.filter(day__gt=closable)
+    yield DayTotal.objects.filter(day__range=(first, last)).exclude(day__in=still_open)
+    yield DailyUsage.objects.filter(day__in=still_open)
 
 
 def _span(rows: QuerySet, lookups: dict[str, Any]) -> tuple[date | None, date | None]:
@@ -139,25 +148,22 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
     return sorted({number for number in numbers if number is not None})
 
 
-def _first_and_last(
-    since: datetime | None, until: datetime | None, at: datetime
-) -> tuple[int | None, int | None] | None:
-    """Return the lowest number since, and the highest until an instant; None where no row is so late, or so early.
+def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) -> dict[str, int] | None:
+    """Return bounds of `id` of the rows since and until an instant; None where no row is so late, or so early.
 
     Numbers follow the clock but for what several machines, or a clock that was put back, differ by (`_CLOCKS`).
     """
-    rows = UsageRecord.objects.order_by()
-    lowest = highest = None
+    rows, numbers = UsageRecord.objects.order_by(), {}
     if since is not None:
         earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
         if earliest is None:
             return None
         near = Q(created_at__range=(earliest, earliest + _CLOCKS)) | Q(created_at__gt=at + _CLOCKS)
-        lowest = rows.filter(near).aggregate(found=Min(Plain(F("pk"))))["found"]
+        numbers["pk__gte"] = rows.filter(near).aggregate(found=Min(Plain(F("pk"))))["found"]
     if until is not None and until <= at:
         latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
         if latest is None:
             return None
         near = Q(created_at__range=(latest - _CLOCKS, latest))
-        highest = rows.filter(near).aggregate(found=Max(Plain(F("pk"))))["found"]
-    return lowest, highest
+        numbers["pk__lte"] = rows.filter(near).aggregate(found=Max(Plain(F("pk"))))["found"]
+    return numbers

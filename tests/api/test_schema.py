@@ -12,7 +12,8 @@ from llmkeys.api import schemas
 from tests.api import checks
 from tests.api.test_permission_table import ROUTES
 from tests.helpers import JsonClient, make_key, make_token, make_user
-from tests.pages.test_browser import CHROMIUM, chromium, log_in  # noqa: F401  (a fixture)
+from tests.pages.browser import CHROMIUM, log_in
+from tests.pages.conftest import chromium  # noqa: F401  (a fixture)
 
 SCHEMA, DOCS = "/api/schema", "/api/docs"
 

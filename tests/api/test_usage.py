@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from datetime import timedelta
 
 import pytest
 
+from llmkeys.api import reading
+from llmkeys.models import DailyUsage, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS
+from llmkeys.services import usage_search
 from tests.api import checks
 from tests.api.checks import SECRET
 from tests.helpers import NOW, make_key, make_usage
@@ -118,6 +122,55 @@ def test_it_filters_by_time(api):
     assert models(api, until="2026-11-22T20:30:00Z") == ["-48"]
     assert models(api, since="2026-11-22", until="2026-11-22") == ["-24"]
     assert api.get(f"{PATH}?since=2026-11-22T21:30:00+01:00").status_code == 200  # an unescaped +
+
+
+@pytest.fixture
+def many_rows(frozen, monkeypatch):
+    """Rows of all kinds over three weeks, with their daily totals, found as if there were too many to read them all."""
+    monkeypatch.setattr(usage_search, "_FEW", 0)
+    one, two, three = keys = [make_key(), make_key(), make_key(provider="openai")]
+    rows = [
+        (key, days, {"model": model, "token_name": f"t{days % 2}"})
+        for days, key, model in itertools.product(range(21), keys, ("m1", "m2"))
+        if (days + keys.index(key)) % 3
+    ]
+    rows += [
+        (one, 9, {"model": "m2", "success": False, "state": "LOST"}),
+        (one, 8, {"model": "m3", "success": None, "state": "RELEASED", "cost_nano": 0}),
+        # What no total has: an open hold, and an attempt that was never sent.
+        (two, 3, {"model": "held", "success": None, "state": "HELD", "cost_nano": 0, "lease_until": NOW}),
+        (three, 12, {"model": "unsent", "success": False, "state": "RELEASED", "cost_nano": 0, "http_status": None}),
+    ]
+    for key, days, columns in sorted(rows, key=lambda row: -row[1]):
+        make_usage(key, at=NOW - timedelta(days=days), **columns)
+    make_usage(one, at=NOW - timedelta(hours=23), model="late")  # of a machine whose clock is behind
+    for row in UsageRecord.objects.exclude(model__in=["held", "unsent"]):
+        group = {"day": row.day, "key": row.key, "model": row.model, "token_name": row.token_name}
+        day, _ = DailyUsage.objects.get_or_create(**group)
+        day.successful += row.success is True
+        day.failed += row.success is False
+        day.save()
+    return keys
+
+
+def test_it_finds_what_fits_among_many(api, many_rows):
+    """Every pair of filters finds the same as a look at every row."""
+    day = [(NOW - timedelta(days=days)).date().isoformat() for days in (0, 3, 8, 20, 30)]
+    choices = {
+        "key_id": [None, *(key.id for key in many_rows), "none"],
+        "provider": [None, "openai", "google"],
+        "model": [None, "m1", "m3", "held", "unsent", "late", "unknown"],
+        "success": [None, True, False],
+        "state": [None, *UsageRecord.State.values],
+        "token_name": [None, "t0", "worker", "%"],
+        "created_at__gte": [None, *map(reading.instant, day)],
+        "created_at__lt": [None, *map(reading.end, day)],
+    }
+    for one, other in itertools.combinations(choices, 2):
+        for values in itertools.product(choices[one], choices[other]):
+            lookups = {name: value for name, value in zip((one, other), values, strict=True) if value is not None}
+            found = list(usage_search.newest_first(lookups, at=NOW).values_list("pk", flat=True))
+            assert found == list(UsageRecord.objects.filter(**lookups).values_list("pk", flat=True)), lookups
 
 
 @pytest.mark.parametrize(

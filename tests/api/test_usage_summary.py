@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import date
+import itertools
+import random
+from datetime import date, timedelta
 
 import pytest
+from django.db import OperationalError
+from django.db.models import F
 
-from llmkeys.models import DailyUsage
+from llmkeys.models import ClosedDay, DailyUsage
 from llmkeys.money import NANO
+from llmkeys.services import totals
+from llmkeys.services.summary import GROUPS, Wanted, summary
 from tests.api import checks
-from tests.helpers import make_key
+from tests.helpers import NOW, make_key, make_usage
 
 PATH = "/api/llm/usage/summary"
 
@@ -138,11 +144,117 @@ def test_it_is_empty_without_usage(api):
     assert answer["results"] == [] and answer["total"]["successRate"] == 0.0
 
 
-@pytest.mark.parametrize("group_by", ["day", "month", "model", "key", "provider", "token"])
-def test_it_asks_the_database_little_and_no_usage_row(api, keys, group_by, django_assert_max_num_queries):
-    api.get(PATH)
-    with django_assert_max_num_queries(5) as queries:
-        api.get(PATH, {"group_by": group_by})
+# --- long spans: closed days ------------------------------------------------------------------------------------------
+
+TODAY = NOW.date()
+FILTERS = [{}, {"provider": "openai"}, {"model": "m1"}, {"token": "shop"}, {"model": "m2", "token": "none"}]
+
+
+def spans():
+    days = (0, 1, 2, 3, 7, 8, 9, 10, 29, 44, 59, 75)
+    ends = [None, *(TODAY - timedelta(days=days) for days in days)]
+    return [(since, until) for since in ends for until in ends if since is None or until is None or since <= until]
+
+
+@pytest.fixture
+def history(frozen):
+    """Sixty days of three keys, two models and two tokens, with gaps."""
+    chance = random.Random(7)
+    stored = [
+        make_key(name=f"K{n}", provider=provider) for n, provider in enumerate(("openrouter", "openai", "openai"))
+    ]
+    for days in range(60):
+        day = (TODAY - timedelta(days=days)).isoformat()
+        for key, model, token in itertools.product(stored, ("m1", "m2"), ("shop", "web")):
+            if chance.random() < 0.7:
+                make_day(key, day, model=model, token_name=token, cost_nano=chance.randrange(NANO))
+    return stored
+
+
+def agrees(api, **query):
+    """What the API tells is what the daily totals of that span add up to."""
+    given = {name: value for name, value in query.items() if value is not None}
+    group_by = given.pop("group_by")
+    answer = api.get(PATH, {"group_by": group_by} | given)
+    assert answer.status_code == 200, answer.content
+    expected = summary(Wanted(**given).rows(), group_by=group_by)
+    assert answer.json() == expected, query
+
+
+@pytest.mark.parametrize("group_by", GROUPS)
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+def test_every_span_adds_up(api, history, group_by, filters):
+    for since, until in spans():
+        agrees(api, group_by=group_by, since=since, until=until, **filters)
+
+
+def summed(api):
+    for group_by in GROUPS:
+        agrees(api, group_by=group_by)
+        agrees(api, group_by=group_by, since=TODAY - timedelta(days=50), until=TODAY - timedelta(days=5))
+
+
+@pytest.mark.parametrize("days", [0, 1, 2, 3, 20, 50, 59])
+def test_a_corrected_day_shows_at_once(api, history, days):
+    summed(api)
+    day = TODAY - timedelta(days=days)
+    DailyUsage.objects.filter(day=day, model="m1").update(cost_nano=F("cost_nano") + 7, failed=F("failed") + 1)
+    summed(api)
+    make_day(history[0], day.isoformat(), model="new")
+    summed(api)
+    DailyUsage.objects.filter(day=day, model="m2").delete()
+    summed(api)
+
+
+def test_days_before_the_first_may_come_later(api, history):
+    summed(api)
+    make_day(history[1], (TODAY - timedelta(days=100)).isoformat())
+    summed(api)
+
+
+def test_days_go_on(api, history, frozen):
+    for days in (1, 2, 9):
+        frozen.move_to(NOW + timedelta(days=days))
+        make_day(history[0], (TODAY + timedelta(days=days)).isoformat(), model="later")
+        summed(api)
+
+
+def test_a_voided_charge_of_a_closed_day_is_taken_off(api, history, frozen):
+    at = NOW - timedelta(days=20)
+    row = make_usage(history[0], at=at, model="lost", state="LOST", success=False, cost_source="estimated")
+    make_day(history[0], at.date().isoformat(), model="lost", token_name=row.token_name, cost_nano=row.cost_nano)
+    before = api.get(PATH, {"group_by": "key"}).json()["total"]["cost"]
+    assert api.post(f"/api/llm/usage/{row.id}/void").status_code == 200
+    assert api.get(PATH, {"group_by": "key"}).json()["total"]["cost"] == pytest.approx(before - 0.25)
+    summed(api)
+
+
+def test_it_needs_no_writing(api, history, monkeypatch):
+    monkeypatch.setattr(totals, "_written", lambda *_: False)
+    summed(api)
+    assert not ClosedDay.objects.exists()
+
+
+def test_a_database_that_cannot_be_written_is_left_alone_for_a_while(api, history, monkeypatch):
+    def fails(*_):
+        tried.append(1)
+        raise OperationalError("database is locked")
+
+    tried = []
+    monkeypatch.setattr(totals, "_rest_until", 0.0)
+    monkeypatch.setattr(totals, "_close", fails)
+    summed(api)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("group_by", GROUPS)
+def test_it_asks_as_little_for_many_keys_and_days(api, history, group_by, django_assert_max_num_queries):
+    query = {"group_by": group_by, "since": (TODAY - timedelta(days=40)).isoformat()}
+    for _ in range(20):
+        make_day(make_key(), (TODAY - timedelta(days=30)).isoformat())
+    api.get(PATH, query)
+    with django_assert_max_num_queries(11) as queries:
+        assert api.get(PATH, query).json()["results"]
     assert not [query for query in queries.captured_queries if "llmkeys_usagerecord" in query["sql"]]
 
 

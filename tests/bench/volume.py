@@ -115,7 +115,6 @@ def generate(rows: int) -> None:
         cursor.execute(_OLDER_TOTALS.format(**words))
         cursor.execute(_COUNTERS.format(**words))
         cursor.execute(_OPEN_HOLDS.format(**words))
-        cursor.execute("PRAGMA optimize")
     connection.close()
     print(file=sys.stderr)
 

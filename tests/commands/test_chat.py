@@ -82,6 +82,7 @@ class TestChat:
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.startswith("No API key available")
 
+    @pytest.mark.usefixtures("frozen")
     def test_it_says_that_the_budget_is_spent(self, run, simulator):
         make_key(daily_limit_nano=NANO, spent_day_nano=NANO)
         ran = ask(run)

@@ -44,4 +44,5 @@ def log_in(page: Any) -> Any:
 
 def fits(page: Any) -> bool:
     """Tell whether nothing makes the page wider than the window."""
+    page.wait_for_load_state()  # the styles may come after the words
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
