@@ -16,9 +16,9 @@ test: .venv/installed-dev
 test-quick: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
 
-# The quick tests once more on a private PostgreSQL server; says so where none is installed.
+# The quick tests once more on a private PostgreSQL server, but for the browser; says so where none is installed.
 test-postgres: .venv/installed-dev
-	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow" -n 2 \
+	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 2 \
 	  --ignore=tests/providers --ignore=tests/pricing --ignore=tests/test_simulator.py $(ARGS)
 
 lint: .venv/installed-dev

@@ -227,7 +227,7 @@ class TestKeys:
 
 class TestWork:
     def test_it_names_schedules_that_are_missing_late_or_paused(self):
-        assert "Not created yet: check_expired_keys" in found("Schedules")[0].detail
+        assert "Not created yet: backup_database, check_expired_keys" in found("Schedules")[0].detail
         ensure_schedules()
         assert levels("Schedules") == ["PASS"]
         scheduling.Schedule.objects.filter(name="check_expired_keys").update(next_run=NOW - timedelta(minutes=4))
