@@ -381,13 +381,17 @@ def test_it_refuses_a_file_that_is_no_database(data_dir):
 def test_it_names_the_newest_good_backup(data_dir):
     backups = data_dir / "backups"
     backups.mkdir(parents=True, mode=0o700)
+    assert manage(data_dir, "migrate", "-v", "0").returncode == 0
+    good = backups / "llmkeys-20261121-000000-daily.tar.gz"
+    for name in ("llmkeys-20261120-000000-daily.tar.gz", good.name):
+        made = manage(data_dir, "backup", str(backups / name))
+        assert made.returncode == 0, made.stderr
+    (backups / "llmkeys-20261122-000000-daily.tar.gz").write_bytes(good.read_bytes()[:100])
     (data_dir / "llmkeys.sqlite3").write_bytes(b"garbage " * 1000)
-    for number, name in enumerate(("old", "good")):
-        with closing(sqlite3.connect(backups / name)) as copy, copy:
-            copy.execute("CREATE TABLE t (n)")
-        os.utime(backups / name, (number, number))
-    (backups / "torn").write_bytes((backups / "good").read_bytes()[:3000])
-    assert refused(data_dir).strip().endswith(f"manage.py restore {backups / 'good'}")
+    assert refused(data_dir).strip().endswith(f"manage.py restore {good}")
+    restored = manage(data_dir, "restore", str(good))
+    assert restored.returncode == 0, restored.stderr
+    assert manage(data_dir, "audit").returncode == 0
 
 
 def test_it_refuses_a_data_directory_that_is_a_file(tmp_path):
