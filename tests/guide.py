@@ -33,7 +33,6 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmkeys.simulator.thread import SimulatorThread
 from tests.serving import ROOT, Served, environment
@@ -41,7 +40,8 @@ from tests.serving import ROOT, Served, environment
 ADDRESS = "127.0.0.1:8080"  # of the product, as the guides write it
 PYTHON = ".venv/bin/python"
 SECONDS = 60  # for one block
-WIDTH = 110
+MORE = "…"
+_WRAP = textwrap.TextWrapper(110, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False)
 
 _BLOCK = re.compile(
     r"^<!-- (?P<mark>run|answer|answer: some) -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -49,14 +49,14 @@ _BLOCK = re.compile(
 _VARYING = (
     (re.compile(r"key-[0-9]{13}-[0-9]{4}"), "KEY"),
     (re.compile(r"rfk_[A-Za-z0-9_…-]+"), "TOKEN"),
-    (re.compile(r"req-[0-9a-f-]{8,}"), "REQUEST"),
+    (re.compile(r"req[-_][0-9a-f-]{8,}"), "REQUEST"),
     (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|\+[0-9:]{5})"), "INSTANT"),
     (re.compile(r"\b[0-9]{4}-[0-9]{2}(-[0-9]{2})?\b"), "DAY"),
     (re.compile(r"cursor=[A-Za-z0-9%=_-]+"), "cursor=CURSOR"),
     (re.compile(r"\b[0-9]+ ms\b"), "MS"),
+    (re.compile(r'"(latencyMs|firstByteMs|created)": ?[0-9]+'), r'"\1": 0'),
     (re.compile(r"\bchatcmpl-[A-Za-z0-9]+|\bgen-[A-Za-z0-9-]+"), "ANSWER"),
 )
-_MEASURED = {"latencyMs", "firstByteMs", "created"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,37 +160,27 @@ def _run(block: Block, shell: Shell, address: str) -> str:
 def difference(block: Block, printed: str) -> str:
     """Return how the shown answer differs from the real one; empty where they say the same."""
     shown, real = _plain(block, block.text), _plain(block, printed)
-    if block.mark == "answer: some":
-        shown = shown[: shown.index("…")] if "…" in shown else shown
+    if block.mark == "answer: some" and MORE in shown:
+        shown = shown[: shown.index(MORE)].rstrip()
         real = real[: len(shown)]
-    return "\n".join(difflib.unified_diff(shown, real, "the guide", "the product", lineterm=""))
+    lines = [re.sub(r", (?=[\"{])", ",\n", text).splitlines() for text in (shown, real)]
+    return "\n".join(difflib.unified_diff(*lines, "the guide", "the product", lineterm=""))
 
 
-def _plain(block: Block, text: str) -> list[str]:
-    """Return the lines of an answer without what changes from one time to the next."""
+def _plain(block: Block, text: str) -> str:
+    """Return an answer without what changes from one time to the next; JSON in one line."""
     if block.language == "json":
+        text = _joined(text)
         with contextlib.suppress(json.JSONDecodeError):  # the difference will show it as it is
-            text = json.dumps(_without_measures(json.loads(_joined(text))), indent=1, ensure_ascii=False)
+            text = json.dumps(json.loads(text), ensure_ascii=False)
     for pattern, word in _VARYING:
         text = pattern.sub(word, text)
-    return [re.sub(r" {2,}", "  ", line.rstrip()) for line in text.strip().splitlines()]
+    return "\n".join(re.sub(r" {2,}", "  ", line.rstrip()) for line in text.strip().splitlines())
 
 
 def _joined(text: str) -> str:
     """Undo the breaking of lines, which stands only where a blank was."""
     return re.sub(r"\n *", " ", text.strip())
-
-
-def _without_measures(value: Any) -> Any:
-    match value:
-        case dict():
-            return {
-                name: 0 if name in _MEASURED and isinstance(item, int) else _without_measures(item)
-                for name, item in value.items()
-            }
-        case list():
-            return [_without_measures(item) for item in value]
-    return value
 
 
 def presentable(block: Block, printed: str) -> str:
@@ -199,12 +189,14 @@ def presentable(block: Block, printed: str) -> str:
     if block.language == "json":
         text = _wrapped(json.dumps(json.loads(text), ensure_ascii=False))
     if block.mark == "answer: some":
-        text = "\n".join([*text.splitlines()[: max(1, len(block.text.splitlines()) - 1)], "…"])
+        text = "\n".join([*text.splitlines()[: max(1, len(block.text.splitlines()) - 1)], MORE])
     return text + "\n"
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False)
+    """Break lines at blanks, but not between a name and its value."""
+    kept = text.replace('": ', '":\N{NO-BREAK SPACE}')
+    return "\n".join(_WRAP.wrap(kept)).replace('":\N{NO-BREAK SPACE}', '": ')
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------

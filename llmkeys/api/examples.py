@@ -25,13 +25,14 @@ STATISTICS = {
 }  # fmt: skip
 TESTED = {
     "success": True, "message": "Key tested successfully", "latencyMs": 41,
-    "details": {"label": "Production", "limit": 50.0, "limit_remaining": 34.25, "limit_reset": "monthly"},
+    "details": {"limit": 50.0, "limitRemaining": 34.25, "limitReset": "monthly", "usage": 15.75, "usageDaily": 2.5,
+                "usageMonthly": 15.75, "isFreeTier": False, "expiresAt": None, "effectiveBudget": None},
 }  # fmt: skip
 TEST_FAILED = {"success": False, "message": "OpenRouter rejects this API key: User not found."}
 USAGE = {
-    "id": 4711, "requestId": "req-1f0c8f2f", "attempt": 1, "createdAt": "2026-11-22T09:57:28.117Z",
+    "id": 4711, "requestId": "req_1f0c8f2f4a5b6c7d8e9fa0b1c", "attempt": 1, "createdAt": "2026-11-22T09:57:28.117Z",
     "finishedAt": "2026-11-22T09:57:30.020Z", "keyId": "key-1795478400123-4821", "keyName": "Production",
-    "provider": "openrouter", "dialect": "openai_chat", "requestedModel": "auto", "model": "openai/gpt-6.1-terra",
+    "provider": "openrouter", "dialect": "openai-chat", "requestedModel": "auto", "model": "openai/gpt-6.1-terra",
     "token": "my-program", "state": "SETTLED", "success": True, "httpStatus": 200, "error": "", "inputTokens": 812,
     "cachedInputTokens": None, "cacheWriteTokens": None, "outputTokens": 164, "reasoningTokens": None, "cost": 0.00213,
     "costSource": "provider", "held": 0.1669, "overrun": False, "streamed": False, "latencyMs": 1903,

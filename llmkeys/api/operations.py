@@ -188,7 +188,7 @@ usage = _documented(
         "List usage rows",
         {
             (200, _JSON): _answer(ref("UsagePage"), examples.page(examples.USAGE)),
-            (200, "text/csv"): _answer(TEXT, "id,requestId,attempt\r\n4711,req-1f0c8f2f,1\r\n", media_type="text/csv"),
+            (200, "text/csv"): _answer(TEXT, "id,requestId,attempt\r\n4711,req_1f0c8f2f,1\r\n", media_type="text/csv"),
         },
         description="One row for each attempt, newest first, in pages of 50; `format=csv` streams all of them.",
         parameters=(

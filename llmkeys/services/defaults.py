@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
+from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from llmkeys.ledger import add_event
@@ -13,6 +16,21 @@ _NEXT = """SELECT id, name FROM llmkeys_apikey
  WHERE deleted_at IS NULL AND enabled AND rejected_at IS NULL AND NOT secret_missing
    AND (expires_at IS NULL OR expires_at > %s)
  ORDER BY CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id LIMIT 1"""
+
+_TURN = 0x6B657973  # a number of our own among the database's advisory locks
+
+
+@contextmanager
+def changing_keys() -> Iterator[CursorWrapper]:
+    """Open a transaction in which a person changes keys; those of others wait, so that no two move the mark at once.
+
+    SQLite's writers take turns anyway. On PostgreSQL, two that each take the mark from the same key and give it to
+    another would block each other, or break the constraint.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TURN])
+        yield cursor
 
 
 def give_default(cursor: CursorWrapper, key_id: str, at: datetime, *, actor: str = "") -> None:

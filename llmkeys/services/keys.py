@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 
 from llmkeys import ledger, providers, upstream, vault
 from llmkeys.crypto import mask
@@ -24,7 +24,7 @@ from llmkeys.models import ApiKey
 from llmkeys.money import usd_to_nano
 from llmkeys.providers.base import FailureKind, KeyCheck
 from llmkeys.services import key_fields
-from llmkeys.services.defaults import ensure_default, give_default, hand_default_on
+from llmkeys.services.defaults import changing_keys, ensure_default, give_default, hand_default_on
 from llmkeys.sql import instant
 
 
@@ -37,7 +37,7 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
     secret, wants_default = cleaned.pop("secret"), cleaned.pop("is_default", False)
     windows = current_windows(at)
     key = ApiKey(**{**_default_limits(), **cleaned}, day=windows.day, month=windows.month, created_at=at, updated_at=at)
-    with transaction.atomic():
+    with changing_keys():
         _put_secret(key, secret)
         key.save(force_insert=True)
         with connection.cursor() as cursor:
@@ -65,7 +65,7 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
     cleaned = key_fields.clean_change(values, key=key, at=at)
     secret = cleaned.pop("secret", "")
     changed = [name for name, value in cleaned.items() if getattr(key, name) != value]
-    with transaction.atomic():
+    with changing_keys():
         for name in changed:
             setattr(key, name, cleaned[name])
         if secret:
@@ -99,7 +99,7 @@ def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
     """Make this the one default key; a disabled one is switched on. Raises KeyConflict for an expired one."""
     if key.is_expired(at):
         raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Move its expiry date first.")
-    with transaction.atomic(), connection.cursor() as cursor:
+    with changing_keys() as cursor:
         cursor.execute(
             "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND NOT enabled",
             [True, instant(at), key.id],
@@ -111,7 +111,7 @@ def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
 
 def toggle(key: ApiKey, *, active: bool | None, at: datetime, actor: str = "") -> ApiKey:
     """Switch the key on or off; None flips. It never clears a rejection: only a test or a new secret does."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with changing_keys() as cursor:
         wanted = (not key.enabled) if active is None else active
         cursor.execute(
             "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND enabled <> %s",
@@ -138,7 +138,7 @@ def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
             f"“{key.name}” comes from the environment and cannot be deleted. Disable it, or unset the variable "
             f"{key.environment_variable} and start again."
         )
-    with transaction.atomic(), connection.cursor() as cursor:
+    with changing_keys() as cursor:
         cursor.execute(
             """UPDATE llmkeys_apikey SET secret = %s, fingerprint = NULL, enabled = %s, is_default = %s,
                  deleted_at = %s, updated_at = %s WHERE id = %s AND deleted_at IS NULL""",
@@ -224,7 +224,7 @@ def _milliseconds(started: float) -> int:
 
 def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> None:
     rejected = check.failure is not None and check.failure.kind is FailureKind.REJECTED
-    with transaction.atomic(), connection.cursor() as cursor:
+    with changing_keys() as cursor:
         if check.ok:
             cursor.execute(
                 "UPDATE llmkeys_apikey SET rejected_at = NULL, updated_at = %s "
