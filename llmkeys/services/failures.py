@@ -45,12 +45,17 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
 
 
 def forgive(cursor: CursorWrapper, candidate: Candidate, at: datetime) -> None:
-    """Forget that a key rested: it has just served. What began to rest again meanwhile goes on."""
+    """Forget that a key rested: it has just served. What began to rest again meanwhile goes on.
+
+    A key that was exhausted leaves an event, so that the operator hears anew when it runs dry again.
+    """
     scopes = candidate.scopes
     cursor.execute(
-        "DELETE FROM llmkeys_cooling WHERE scope IN (%s, %s) AND model IN ('', %s) AND until <= %s",
+        "DELETE FROM llmkeys_cooling WHERE scope IN (%s, %s) AND model IN ('', %s) AND until <= %s RETURNING kind",
         [scopes[0], scopes[-1], candidate.model, instant(at)],
     )
+    if ("exhausted",) in cursor.fetchall():
+        add_event(cursor, "recovered", candidate.id, f"“{candidate.name}” has credit again and serves.", at)
     cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s AND rejected_at IS NULL", [candidate.id])
 
 

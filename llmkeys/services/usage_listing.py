@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -15,6 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.utils import timezone
 from django.utils.dateparse import parse_date
 
+from llmkeys import spreadsheet
 from llmkeys.models import Adjustment, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS, usage_json
 from llmkeys.services.key_fields import parse_instant
@@ -22,7 +20,6 @@ from llmkeys.services.usage_search import newest_first
 from llmkeys.windows import day_end, day_start
 
 _CHUNK_ROWS = 500
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 # What a list may be asked for, and the look-up behind it. Values are compared whole.
 LOOKUPS = {
@@ -84,30 +81,4 @@ def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
 
 def csv_lines(rows: Iterable[UsageRecord]) -> Iterator[str]:
     """Yield the lines of a CSV file: the same columns as the JSON."""
-    writer = csv.writer(_Echo())
-    yield writer.writerow(USAGE_COLUMNS)
-    for row in rows:
-        values = usage_json(row)
-        yield writer.writerow([csv_cell(values[column]) for column in USAGE_COLUMNS])
-
-
-class _Echo:
-    """A file for the csv module that hands back each line instead of keeping it."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
-def csv_cell(value: Any) -> str:
-    """Return one value as text; what a spreadsheet would take for a formula gets a leading apostrophe."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{Decimal(repr(value)):f}"
-        case list():
-            return json.dumps(value, ensure_ascii=False)
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
+    return spreadsheet.csv_lines(map(usage_json, rows), columns=USAGE_COLUMNS)

@@ -1,8 +1,13 @@
-"""schemathesis against a running product: `python -m tests.api.fuzzing 300` for a long run by hand."""
+"""schemathesis against a running product.
+
+By hand: `python -m tests.api.fuzzing 300 --max-time 240` (cases for each operation; then options of schemathesis: with
+a time, fuzzing and stateful testing go on until it is over); on PostgreSQL, `python -m tests.postgres` before it all.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,7 +36,9 @@ CHECKS = (
 Completed = subprocess.CompletedProcess[str]
 
 
-def fuzz(directory: Path, *, examples: int, seconds: int, seed: int = 1, **more: str) -> Completed:
+def fuzz(
+    directory: Path, *, examples: int, seconds: int, seed: int = 1, options: tuple[str, ...] = (), **more: str
+) -> Completed:
     """Run every phase, stateful ones included, with a token of scope `manage`; exit code 0 where nothing was found."""
     directory.mkdir(exist_ok=True)
     with SimulatorThread() as simulator:
@@ -42,14 +49,15 @@ def fuzz(directory: Path, *, examples: int, seconds: int, seed: int = 1, **more:
             token = made.stdout.strip()
             listed = manage(directory / "data", "tokens", "list", "--json", **urls).stdout
             own = next(row["id"] for row in json.loads(listed) if row["name"] == "fuzzing")
-            return _run(served.port, token, own, examples=examples, seconds=seconds, seed=seed, directory=directory)
+            options = ("--max-examples", str(examples), "--seed", str(seed), *options)
+            return _run(served.port, token, own, options, seconds=seconds, directory=directory)
 
 
-def _run(port: int, token: str, own: int, *, examples: int, seconds: int, seed: int, directory: Path) -> Completed:
+def _run(port: int, token: str, own: int, options: tuple[str, ...], *, seconds: int, directory: Path) -> Completed:
     command = [
         Path(sys.executable).parent / "schemathesis", "run", f"http://127.0.0.1:{port}/api/schema",
         "--url", f"http://127.0.0.1:{port}", "-H", f"Authorization: Bearer {token}", "--checks", ",".join(CHECKS),
-        "--max-examples", str(examples), "--seed", str(seed), "--continue-on-failure", "--suppress-health-check", "all",
+        *options, "--continue-on-failure", "--suppress-health-check", "all",
         "--request-timeout", "20", "--generation-database", "none", "--warnings", "off", "--no-color",
     ]  # fmt: skip
     return subprocess.run(
@@ -63,8 +71,14 @@ def _run(port: int, token: str, own: int, *, examples: int, seconds: int, seed: 
     )
 
 
-if __name__ == "__main__":
+def main() -> int:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "refactai_site.settings")
+    database = {"DATABASE_URL": url} if (url := os.environ.get("DATABASE_URL")) else {}
     with tempfile.TemporaryDirectory(prefix="llmkeys-fuzzing-") as name:
-        done = fuzz(Path(name), examples=int(sys.argv[1]), seconds=3600, seed=int(sys.argv[2]) if sys.argv[2:] else 1)
+        done = fuzz(Path(name), examples=int(sys.argv[1]), seconds=3600, options=tuple(sys.argv[2:]), **database)
     print(done.stdout, done.stderr)
-    sys.exit(done.returncode)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

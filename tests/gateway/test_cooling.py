@@ -10,7 +10,7 @@ import requests
 from django.db import connection, transaction
 
 from llmkeys import leases, ledger, upstream
-from llmkeys.models import ApiKey, Cooling
+from llmkeys.models import ApiKey, Cooling, KeyEvent
 from tests.gateway.door import (
     DONE,
     MODEL,
@@ -149,6 +149,19 @@ class TestTheVerdict:
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
         assert not Cooling.objects.exists() and fresh(key).last_error == ""
+
+    def test_a_success_after_an_exhaustion_leaves_an_event(self, client, provider):
+        key = make_key()
+        rested(key, model="", kind="exhausted")
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+        assert [event.key_id for event in KeyEvent.objects.filter(kind="recovered")] == [key.id]
+
+    def test_a_success_after_a_rate_limit_leaves_none(self, client, provider):
+        rested(make_key())
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+        assert not KeyEvent.objects.filter(kind="recovered").exists()
 
     def test_another_429_makes_it_rest_longer(self, client, provider):
         rested(make_key(), strikes=2)

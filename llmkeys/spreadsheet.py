@@ -1,0 +1,46 @@
+"""Rows as lines of a CSV file that is safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_lines(rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield the heading and a line for each row; without `columns` the first row's names are the heading."""
+    writer = csv.writer(_Echo())
+    columns = tuple(columns) if columns is not None else None
+    if columns is not None:
+        yield writer.writerow(columns)
+    for row in rows:
+        if columns is None:
+            columns = tuple(row)
+            yield writer.writerow(columns)
+        yield writer.writerow([_cell(row[column]) for column in columns])
+
+
+class _Echo:
+    """A file for the csv module that hands back each line instead of keeping it."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+def _cell(value: Any) -> str:
+    """Return one value as text; what a spreadsheet would take for a formula gets a leading apostrophe."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{Decimal(repr(value)):f}"
+        case list() | dict():
+            return json.dumps(value, ensure_ascii=False)
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
