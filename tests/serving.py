@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -98,7 +99,8 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended since it was listed
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
 
     def get(self, path: str, timeout: float = 5) -> tuple[int, str]:
