@@ -7,10 +7,10 @@ BIN := .venv/bin
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
-# Two processes for the quick tests; the proofs of the whole product want the machine for themselves.
+# Two processes at a time; of the proofs with whole products each file stays in one, for what its tests share.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 # Everything but the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -41,7 +42,7 @@ class Demo:
 
     def __exit__(self, *_: object) -> None:
         for pid in [self.process.pid, *self.pids()]:
-            if state_of(pid):
+            with contextlib.suppress(ProcessLookupError):  # it ended since it was listed
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
 
