@@ -1,6 +1,6 @@
 """Which keys may serve a request, in order, and why the others may not: the reads before a hold is placed.
 
-Plain SQL for the reason given in `ledger.py`. What is read here may be stale a moment later; the hold decides.
+Plain SQL for the reason given in `ledger/`. What is read here may be stale a moment later; the hold decides.
 """
 
 from __future__ import annotations

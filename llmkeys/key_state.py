@@ -1,7 +1,7 @@
 """A key's status and room at an instant, derived: once in SQL (the queryset), once for a row in hand (the mixin).
 
 `tests/test_key_state.py` holds the two together with a property-based test. Admission never reads any of this: the
-conditional UPDATE in `ledger.py` decides for itself.
+conditional UPDATE in `ledger/` decides for itself.
 """
 
 from __future__ import annotations

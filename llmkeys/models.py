@@ -40,7 +40,7 @@ class ProviderName(models.TextChoices):
 class ApiKey(KeyState, models.Model):
     """A provider's API key with its three budgets.
 
-    The counters (`spent_*`, `held_nano`, requests) belong to `ledger.py`: nothing else writes them.
+    The counters (`spent_*`, `held_nano`, requests) belong to `ledger/`: nothing else writes them.
     """
 
     class Source(models.TextChoices):
@@ -199,7 +199,7 @@ class FailedAuthentication(models.Model):
 
 
 class UsageRecord(models.Model):
-    """One attempt of one request: which key, why, tokens, cost, and how the cost is known. Written by `ledger.py`."""
+    """One attempt of one request: which key, why, tokens, cost, and how the cost is known. Written by `ledger/`."""
 
     class State(models.TextChoices):
         HELD = "HELD"

@@ -1,0 +1,42 @@
+"""Hold → settle, release or lost: the only writer of a key's counters and of usage rows.
+
+Hand-written SQL, because every relayed request passes here twice: through the ORM it cost about four times the CPU.
+Each function takes a cursor and runs inside somebody's transaction (`writer.run`). The row count is the lock: a
+conditional UPDATE that changes no row means that somebody was faster, or that there is no room.
+
+Invariants, proved by `audit.py`: per key, the cost of a window is the sum of its settled and lost rows plus its
+adjustments, and `held_nano` is the sum of its open holds.
+
+One way through the rooms: records ← rolling, notices ← corrections ← settling ← refusals ← holds.
+"""
+
+from __future__ import annotations
+
+from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
+from llmkeys.ledger.holds import place_hold
+from llmkeys.ledger.notices import add_alert, add_event, note_serving_key
+from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
+from llmkeys.ledger.rolling import roll
+from llmkeys.ledger.settling import LEASE, finish, renew_leases, settle_dead_leases
+
+__all__ = [
+    "LEASE",
+    "Attempt",
+    "Bid",
+    "Finished",
+    "Hold",
+    "Outcome",
+    "Placed",
+    "Refusal",
+    "add_alert",
+    "add_event",
+    "adjust",
+    "correct_cost",
+    "finish",
+    "note_serving_key",
+    "place_hold",
+    "renew_leases",
+    "roll",
+    "settle_dead_leases",
+    "void_lost",
+]

@@ -1,0 +1,98 @@
+"""What goes into the ledger and what comes out: bids, attempts, holds, refusals, outcomes. Amounts in nano-dollars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from llmkeys import probes
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A key that may serve, and what the request may cost there at most."""
+
+    key_id: str
+    provider: str
+    model: str
+    hold_nano: int
+    passed_over: tuple[dict[str, str], ...] = ()  # the keys before it that cannot serve now, and why
+    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: one request asks first (`probes.py`)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of an attempt before it is sent."""
+
+    request_id: str
+    number: int
+    at: datetime
+    dialect: str
+    requested_model: str
+    token_name: str
+    streamed: bool
+    lease_owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Money set aside on a key for one attempt."""
+
+    usage_id: int
+    key_id: str
+    amount_nano: int
+    probe: probes.Probe | None = None  # set where this request asks a key that rested
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a key did not take a bid. `window` is set where room was lacking, with the figures in nano-dollars."""
+
+    key_id: str
+    reason: str
+    need_nano: int = 0
+    room_nano: int = 0
+    limit_nano: int = 0
+    window: str = ""
+    held_nano: int = 0
+    only_holds: bool = False  # it would fit if the open holds were not there
+    never_fits: bool = False  # it is more than the whole limit
+    rests_until: datetime | None = None  # the key cools
+    is_asked: bool = False  # another request asks just now whether the key serves again
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: what is written on its usage row."""
+
+    state: str  # SETTLED, RELEASED or LOST
+    at: datetime
+    success: bool | None = None  # None: no failure of the key, no success either (a client's own mistake)
+    sent: bool = True
+    cost_nano: int = 0
+    cost_source: str = ""
+    http_status: int | None = None
+    error: str = ""
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    latency_ms: int | None = None
+    first_byte_ms: int | None = None
+    upstream_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What came of a try to place a hold: a hold, or the refusals of every key asked."""
+
+    hold: Hold | None
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a key has left after an attempt ended; None where it has no daily limit."""
+
+    remaining_day_nano: int | None
