@@ -19,7 +19,7 @@ test-quick: .venv/installed-dev
 # The quick tests once more on a private PostgreSQL server, but for the browser; says so where none is installed.
 test-postgres: .venv/installed-dev
 	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 2 \
-	  --ignore=tests/providers --ignore=tests/pricing --ignore=tests/test_simulator.py $(ARGS)
+	  --ignore=tests/providers --ignore=tests/pricing --ignore=tests/simulator $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
