@@ -81,7 +81,7 @@ _ESTIMATED = """FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key
 
 def _rows_to_ask(at: datetime) -> list[_Row]:
     columns = "u.id, u.key_id, u.request_id, u.upstream_id, u.state = 'LOST'"
-    newest = f"SELECT {columns} {_ESTIMATED} AND k.rejected_at IS NULL ORDER BY u.created_at DESC LIMIT {AT_MOST_ROWS}"
+    newest = f"SELECT {columns} {_ESTIMATED} AND k.rejected_at IS NULL ORDER BY u.created_at DESC, u.id DESC LIMIT {AT_MOST_ROWS}"
     with connection.cursor() as cursor:
         cursor.execute(newest, [instant(at - ASK_FOR), instant(at)])
         return [_Row(*row[:4], lost=bool(row[4])) for row in cursor.fetchall()]
