@@ -81,9 +81,10 @@ _ESTIMATED = """FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key
 
 def _rows_to_ask(at: datetime) -> list[_Row]:
     columns = "u.id, u.key_id, u.request_id, u.upstream_id, u.state = 'LOST'"
-    newest = f"SELECT {columns} {_ESTIMATED} AND k.rejected_at IS NULL ORDER BY u.created_at DESC, u.id DESC LIMIT {AT_MOST_ROWS}"
+    newest = "ORDER BY u.created_at DESC, u.id DESC"  # one order for rows of one instant, on every database
+    query = f"SELECT {columns} {_ESTIMATED} AND k.rejected_at IS NULL {newest} LIMIT {AT_MOST_ROWS}"
     with connection.cursor() as cursor:
-        cursor.execute(newest, [instant(at - ASK_FOR), instant(at)])
+        cursor.execute(query, [instant(at - ASK_FOR), instant(at)])
         return [_Row(*row[:4], lost=bool(row[4])) for row in cursor.fetchall()]
 
 
