@@ -1,0 +1,78 @@
+"""`manage.py backup`: one private archive that was proven before it is called good."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import pytest
+
+from tests.commands.backups import Place, archive, made, manifest_of, place
+
+__all__ = ["archive", "made", "place"]
+pytestmark = pytest.mark.slow
+MASTER_KEY = "a" * 40
+
+
+def members(path):
+    with tarfile.open(path) as tar:
+        return sorted(tar.getnames())
+
+
+def test_it_writes_one_private_archive_of_database_and_key(place, tmp_path):
+    target = tmp_path / "new.tar.gz"
+    said = place.done("backup", str(target))
+    assert "1 keys" in said and "books audited and clean" in said and "It holds the encryption key" in said
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert members(target) == ["encryption.key", "llmkeys.sqlite3", "manifest.json"]
+    assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")], "nothing is left beside it"
+
+
+def test_it_tells_programs_its_figures(place, tmp_path):
+    told = json.loads(place.done("backup", str(tmp_path / "new.tar.gz"), "--json"))
+    assert told["keys"] == 1 and told["differences"] == 0 and told["hasEncryptionKey"] is True
+    assert told["bytes"] == (tmp_path / "new.tar.gz").stat().st_size and told["database"] == "sqlite"
+
+
+def test_it_leaves_the_key_out_where_told(place, tmp_path):
+    target = tmp_path / "new.tar.gz"
+    assert "cannot be read" in place.done("backup", str(target), "--without-key")
+    assert members(target) == ["llmkeys.sqlite3", "manifest.json"]
+
+
+def test_it_says_that_a_key_of_the_environment_is_not_in_it(tmp_path):
+    given = {"REFACTAI_ENCRYPTION_KEYS": MASTER_KEY}
+    own = Place(tmp_path / "data")
+    own.done("migrate", "-v", "0", **given)
+    own.add_key("Production", **given)
+    target = tmp_path / "new.tar.gz"
+    assert "REFACTAI_ENCRYPTION_KEYS and is not in it" in own.done("backup", str(target), **given)
+    assert members(target) == ["llmkeys.sqlite3", "manifest.json"]
+
+
+def test_it_never_overwrites(place, archive):
+    before = archive.read_bytes()
+    refused = place.run("backup", str(archive))
+    assert refused.returncode == 1 and "exists already" in refused.stderr
+    assert archive.read_bytes() == before
+
+
+def test_it_names_a_directory_that_does_not_exist(place, tmp_path):
+    refused = place.run("backup", str(tmp_path / "no" / "new.tar.gz"))
+    assert refused.returncode == 1 and "does not exist" in refused.stderr
+
+
+def test_it_tells_that_the_books_differ(place, tmp_path):
+    place.change("UPDATE llmkeys_apikey SET spent_total_nano = spent_total_nano + 5")
+    told = place.run("backup", str(tmp_path / "new.tar.gz"))
+    assert told.returncode == 1 and "manage.py audit" in told.stderr
+    assert manifest_of(tmp_path / "new.tar.gz")["differences"] > 0
+
+
+def test_it_takes_no_backup_of_garbage(place, tmp_path):
+    data = bytearray(place.database.read_bytes())
+    data[8192:] = b"garbage!" * ((len(data) - 8192) // 8)
+    place.database.write_bytes(data)
+    refused = place.run("backup", str(tmp_path / "new.tar.gz"))
+    assert refused.returncode == 1 and refused.stderr.strip() and "Traceback" not in refused.stderr
+    assert not (tmp_path / "new.tar.gz").exists()

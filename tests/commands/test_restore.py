@@ -1,0 +1,116 @@
+"""`manage.py restore`: everything is proven before anything is replaced, and the old data stays beside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+
+import pytest
+
+from llmkeys.backup.running import announce_serving
+from tests.commands.backups import Place, archive, forge, made, manifest_of, place
+
+__all__ = ["archive", "made", "place"]
+pytestmark = pytest.mark.slow
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def refused(place: Place, archive) -> str:
+    """Restore, which must fail in words and change nothing; return the words."""
+    before = digest(place.database), digest(place.data / "encryption.key")
+    ran = place.run("restore", str(archive))
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
+    assert (digest(place.database), digest(place.data / "encryption.key")) == before
+    assert not list(place.data.glob("before-restore-*")) and not list(place.data.glob(".restore.*"))
+    return ran.stderr
+
+
+def test_it_brings_the_state_back_and_keeps_the_newer_one_beside(place, archive):
+    place.add_key("Later")
+    said = place.done("restore", str(archive))
+    assert "books audited and clean" in said
+    assert place.names() == ["Production"]
+    place.done("audit")
+    (kept,) = place.data.glob("before-restore-*")
+    assert str(kept) in said
+    (kept / "encryption.key").rename(kept / "was.key")
+    assert sorted(Place(kept).names()) == ["Later", "Production"]
+
+
+def test_it_fills_an_empty_directory(archive, tmp_path):
+    fresh = Place(tmp_path / "fresh")
+    told = json.loads(fresh.done("restore", str(archive), "--json"))
+    assert told["keys"] == 1 and told["differences"] == 0 and told["unreadableSecrets"] == []
+    assert fresh.names() == ["Production"]
+    assert (fresh.data / "encryption.key").stat().st_mode & 0o777 == 0o600
+    fresh.done("audit")
+
+
+def test_it_refuses_while_a_server_runs(place, archive):
+    descriptor = announce_serving(place.data)
+    try:
+        assert "A server runs on" in refused(place, archive)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_it_refuses_an_archive_that_was_cut_short(place, archive, share):
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(len(whole) * share)])
+    assert "Take another" in refused(place, archive)
+
+
+def test_it_refuses_what_is_no_archive(place, archive, tmp_path):
+    archive.write_bytes(b"no archive at all " * 100)
+    assert str(archive) in refused(place, archive)
+    assert "cannot be read" in refused(place, tmp_path / "missing.tar.gz")
+
+
+def strange(name, kind=tarfile.REGTYPE, link="", size=0):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        strange("../outside", size=3),
+        strange("/tmp/llmkeys-outside", size=3),
+        strange("encryption.key", tarfile.SYMTYPE, "../../outside"),
+        strange("llmkeys.dump", tarfile.LNKTYPE, "manifest.json"),
+        strange("llmkeys.dump", tarfile.FIFOTYPE),
+        strange("notes.txt", size=3),
+    ],
+    ids=["above", "absolute", "link", "hard link", "pipe", "foreign file"],
+)
+def test_it_refuses_members_that_no_backup_has(place, archive, member):
+    assert "which no backup of this product has" in refused(place, forge(archive, more=member))
+
+
+def test_it_refuses_a_part_that_is_not_what_was_written(place, archive):
+    parts = manifest_of(archive)["members"]
+    parts["llmkeys.sqlite3"]["sha256"] = "0" * 64
+    assert "is damaged" in refused(place, forge(archive, manifest={"members": parts}))
+
+
+def test_it_refuses_a_newer_version_and_another_database(place, archive):
+    newer = [*manifest_of(archive)["migrations"], "9999_from_the_future"]
+    assert "newer version" in refused(place, forge(archive, manifest={"migrations": newer}))
+    refused(place, forge(archive, manifest={"database": "postgresql"}))
+
+
+def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
+    without = tmp_path / "without.tar.gz"
+    place.done("backup", str(without), "--without-key")
+    other = Place(tmp_path / "other")
+    other.done("migrate", "-v", "0")
+    other.add_key("Other")
+    assert "does not open the secrets" in refused(other, without)
+    assert other.names() == ["Other"]
