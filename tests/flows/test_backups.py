@@ -1,0 +1,72 @@
+"""Backups taken while programs are served: each is whole, and what was answered before it began is in it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing
+
+from tests.flows.product import Product, chat
+from tests.serving import manage
+
+BACKUPS, CLIENTS = 20, 32
+EVERY = 5  # each one is restored and audited, every fifth one serves as well
+
+
+def test_twenty_backups_under_32_programs_restore_and_serve(data_dir, simulator, tmp_path):
+    archives, answered_before = [], []
+    with Product(data_dir, simulator) as product:
+        product.add_key("Production", dailyLimit=0, monthlyLimit=0, totalLimit=0)
+        answered, failed, stop, lock = [0], [], threading.Event(), threading.Lock()
+
+        def ask() -> None:
+            with closing(product.program()) as program:
+                while not stop.is_set():
+                    reply = program.chat(chat(max_tokens=20))
+                    with lock:
+                        answered[0] += reply.status == 200
+                        if reply.status != 200:
+                            failed.append(reply.body)
+
+        programs = [threading.Thread(target=ask, name=f"program-{number}") for number in range(CLIENTS)]
+        for program in programs:
+            program.start()
+        try:
+            for number in range(BACKUPS):
+                answered_before.append(answered[0])
+                archives.append(tmp_path / f"{number}.tar.gz")
+                told = json.loads(product.command("backup", str(archives[-1]), "--json"))
+                assert told["differences"] == 0 and told["usageRows"] >= answered_before[-1]
+        finally:
+            stop.set()
+            for program in programs:
+                program.join(60)
+        assert not failed, failed[0]
+        assert answered_before[-1] > answered_before[0], "the programs were served all the while"
+        environment = product.environment
+    for number, archive in enumerate(archives):
+        fresh = tmp_path / f"restored-{number}"
+        restored = manage(fresh, "restore", str(archive), "--json")
+        assert restored.returncode == 0, restored.stderr
+        told = json.loads(restored.stdout)
+        assert told["differences"] == 0 and told["usageRows"] >= answered_before[number]
+        if number % EVERY == 0:
+            with (
+                Product(fresh, simulator, "--workers", "1", **environment) as again,
+                closing(again.program()) as program,
+            ):
+                assert program.chat(chat()).status == 200
+
+
+def test_a_key_that_was_added_after_it_is_gone_after_a_restore(data_dir, simulator, tmp_path):
+    archive = tmp_path / "backup.tar.gz"
+    with Product(data_dir, simulator) as product:
+        product.add_key("Production")
+        product.command("backup", str(archive))
+        product.add_key("Later")
+        running = manage(data_dir, "restore", str(archive))
+        assert running.returncode == 1 and "A server runs on" in running.stderr
+        assert product.served.stop() == 0
+    assert manage(data_dir, "restore", str(archive)).returncode == 0
+    with Product(data_dir, simulator) as product:
+        assert [key["name"] for key in product.api("GET", "/keys")] == ["Production"]
