@@ -88,15 +88,21 @@ def manifest_of(archive: Path) -> dict[str, Any]:
         return json.load(tar.extractfile("manifest.json"))
 
 
-def forge(archive: Path, *, manifest: dict[str, Any] | None = None, more: tarfile.TarInfo | None = None) -> Path:
-    """Write the archive anew with other words in its manifest, or with one member more."""
+def forge(
+    archive: Path,
+    *,
+    manifest: dict[str, Any] | None = None,
+    more: tarfile.TarInfo | None = None,
+    names: dict[str, str] | None = None,
+) -> Path:
+    """Write the archive anew with other words in its manifest, one member more, or members under other names."""
     forged = archive.with_name("forged.tar.gz")
     with tarfile.open(archive) as old, tarfile.open(forged, "w:gz") as new:
         for info in old.getmembers():
             data = old.extractfile(info).read()
             if info.name == "manifest.json":
                 data = json.dumps(json.loads(data) | (manifest or {})).encode()
-            info.size = len(data)
+            info.name, info.size = (names or {}).get(info.name, info.name), len(data)
             new.addfile(info, io.BytesIO(data))
         if more is not None:
             new.addfile(more, io.BytesIO(b"x" * more.size))

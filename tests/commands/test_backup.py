@@ -45,6 +45,7 @@ def test_it_says_that_a_key_of_the_environment_is_not_in_it(tmp_path):
     own = Place(tmp_path / "data")
     own.done("migrate", "-v", "0", **given)
     own.add_key("Production", **given)
+    (own.data / "encryption.key").write_text("b" * 40)  # of an earlier time; not in force
     target = tmp_path / "new.tar.gz"
     assert "REFACTAI_ENCRYPTION_KEYS and is not in it" in own.done("backup", str(target), **given)
     assert members(target) == ["llmkeys.sqlite3", "manifest.json"]
