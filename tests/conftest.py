@@ -100,6 +100,17 @@ def _loopback_only() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_beat_between_tests() -> Iterator[None]:
+    """The thread that renews leases outlives the test that began it: left alone it would write in another test, or
+    fail where that one may not use the database, and its traceback disturbs whoever parses Python at that moment."""
+    from llmkeys import leases
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leases, "RENEW_SECONDS", 86_400.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """Prices, aliases, model lists and sums are cached in the process: no test sees those of the one before."""
