@@ -60,15 +60,21 @@ def manage(data_dir: Path, *arguments: str, **more: str) -> subprocess.Completed
     )
 
 
+def _stat(pid: int) -> list[str]:
+    """State, parent and what else the kernel says of a process; nothing where it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """0 where the process has ended."""
+    return int((_stat(pid) or ["", "0"])[1])
 
 
 def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+    return (_stat(pid) or [""])[0]
 
 
 class Served:
@@ -141,7 +147,7 @@ class Served:
         return sorted(found)
 
     def children_of(self, pid: int) -> list[int]:
-        return [child for child in self.pids() if state_of(child) and parent_of(child) == pid]
+        return [child for child in self.pids() if parent_of(child) == pid]
 
     def mains(self) -> tuple[int, int]:
         """The web server's main process and the cluster's, told apart by their listening socket."""
