@@ -218,7 +218,7 @@ class TokenViewSet(ApiViewSet):
 
     def list(self, request: Request) -> Response:
         ids = Prefetch("keys", queryset=ApiKey.objects.defer("secret"))
-        rows = AccessToken.objects.select_related("user").prefetch_related(ids).order_by("-created_at", "-id")
+        rows = tokens.visible_tokens(request.user).prefetch_related(ids).order_by("-created_at", "-id")
         return Response([token_json(token) for token in rows])
 
     def create(self, request: Request) -> Response:
@@ -235,7 +235,7 @@ class TokenViewSet(ApiViewSet):
         return Response({**token_json(token), "token": text}, status=201)
 
     def destroy(self, request: Request, token_id: int) -> Response:
-        token = AccessToken.objects.filter(pk=token_id).first()
+        token = tokens.visible_tokens(request.user).filter(pk=token_id).first()
         if token is None:
             raise Http404
         tokens.revoke_token(token, at=timezone.now())

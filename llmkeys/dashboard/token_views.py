@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -20,7 +20,7 @@ from llmkeys.dashboard.token_forms import SCOPE_WORDS, TokenForm
 from llmkeys.dashboard.usage_words import Badge
 from llmkeys.exceptions import InvalidInput
 from llmkeys.models import AccessToken, ApiKey
-from llmkeys.services.tokens import create_token, revoke_token
+from llmkeys.services.tokens import create_token, revoke_token, visible_tokens
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
 _MOST = 500
@@ -46,12 +46,6 @@ class TokenLine:
         return ", ".join(key.name for key in self.keys) or "none: its keys are deleted"
 
 
-def _visible(request: HttpRequest) -> QuerySet[AccessToken]:
-    """Return the tokens that this user may see: their own, an administrator every one."""
-    rows = AccessToken.objects.all()
-    return rows if request.user.is_superuser else rows.filter(user=request.user)
-
-
 @require_safe
 @never_cache
 @login_required
@@ -60,7 +54,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
     """Show the tokens that hold first, then those that ended, newest first."""
     at = timezone.now()
     keys = Prefetch("keys", queryset=ApiKey.objects.stored().only("id", "name").order_by("name"))
-    rows = _visible(request).select_related("user").prefetch_related(keys).order_by("-created_at", "-id")
+    rows = visible_tokens(request.user).prefetch_related(keys).order_by("-created_at", "-id")
     lines = [_line(token, at) for token in rows[: _MOST + 1]]
     context = {
         "lines": sorted(lines[:_MOST], key=lambda line: not line.is_open),
@@ -129,7 +123,7 @@ def revoke(request: HttpRequest, token_id: int) -> HttpResponse:
     """Ask first, saying what it means; then end the token."""
     if token_id >= 2**63:
         raise Http404
-    token = get_object_or_404(_visible(request).select_related("user"), pk=token_id)
+    token = get_object_or_404(visible_tokens(request.user), pk=token_id)
     if request.method != "POST":
         return render(request, "dashboard/token_revoke.html", {"token": token})
     revoke_token(token, at=timezone.now())

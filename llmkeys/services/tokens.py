@@ -1,4 +1,4 @@
-"""Access tokens: make, revoke. The token in clear exists only in the answer to its making."""
+"""Access tokens: make, see, revoke. The token in clear exists only in the answer to its making."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
+from django.db.models import QuerySet
 
 from llmkeys.crypto import new_access_token, token_digest
 from llmkeys.exceptions import InvalidInput
@@ -54,6 +55,12 @@ def create_token(
         )
         token.keys.set(keys)
     return token, text
+
+
+def visible_tokens(user: AbstractBaseUser) -> QuerySet[AccessToken]:
+    """Return the tokens that a user may see and revoke: their own, an administrator every one."""
+    rows = AccessToken.objects.select_related("user")
+    return rows if user.is_superuser else rows.filter(user=user)
 
 
 def revoke_token(token: AccessToken, *, at: datetime) -> None:

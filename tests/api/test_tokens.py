@@ -9,7 +9,7 @@ import pytest
 from llmkeys.crypto import token_digest
 from llmkeys.models import AccessToken
 from tests.api import checks
-from tests.helpers import NOW, JsonClient, make_key, make_token
+from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
 
 PATH = "/api/llm/tokens"
 
@@ -103,6 +103,24 @@ def test_it_lists_with_a_constant_number_of_queries(api, administrator, django_a
     api.get(PATH)
     with django_assert_num_queries(4):  # the token, its user, the tokens, their keys
         assert len(api.get(PATH).json()) == 21
+
+
+def test_one_sees_and_revokes_ones_own_and_an_administrator_every_one(api, administrator, frozen):
+    """The page shows the same: `tests/pages/test_tokens.py`."""
+    rights = ("view_accesstoken", "delete_accesstoken")
+    person, colleague = make_user("person", *rights), make_user("colleague", *rights)
+    client = JsonClient(make_token(person, "manage"))
+    make_token(colleague, "gateway")
+    mine, theirs = AccessToken.objects.get(user=person), AccessToken.objects.get(user=colleague)
+
+    assert [token["user"] for token in client.get(PATH).json()] == ["person"]
+    checks.is_unknown(client.delete(path(theirs.pk)))
+    theirs.refresh_from_db()
+    assert theirs.revoked_at is None
+
+    assert {token["user"] for token in api.get(PATH).json()} == {"admin", "person", "colleague"}
+    assert api.delete(path(theirs.pk)).status_code == 200
+    assert client.delete(path(mine.pk)).status_code == 200
 
 
 def test_it_refuses_malformed_bodies(api):
