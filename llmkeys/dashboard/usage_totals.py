@@ -14,7 +14,7 @@ from llmkeys.dashboard.usage_daily import SUMS, added, daily_sums
 from llmkeys.dashboard.usage_filters import STACKS, UsageFilters
 from llmkeys.dashboard.usage_words import short_number
 from llmkeys.models import ProviderName
-from llmkeys.services.summary import Wanted, summary_of
+from llmkeys.services.summary import Wanted, dearest_keys
 from llmkeys.services.totals import first_day
 from llmkeys.templatetags.llmkeys_format import percent, usd
 
@@ -98,7 +98,7 @@ def _by_key(
     """
     wanted = filters.wanted(days[0], days[-1])
     by_day = daily_sums(wanted, "day", at=at)
-    ranked = [row["keyId"] for row in summary_of(wanted, group_by="key", at=at)["results"] if row["cost"] > 0]
+    ranked = dearest_keys(wanted, at=at)
     kept = _keys_by_day(wanted, ranked[:MOST_SERIES])
     series = [_series(filters, key_id, amounts, names) for key_id, amounts in kept.items()]
     others = len(ranked) - len(kept)

@@ -43,7 +43,9 @@ def usable_keys(about: About) -> Iterable[Finding]:
     if not keys:
         yield Finding(WARN, "API keys", "No key is stored, so nothing can be served.", ADD)
         return
-    by_status = {status: [key for key in keys if key.status_at(about.at) == status] for status in _REMEDIES}
+    by_status: dict[str, list[ApiKey]] = {status: [] for status in _REMEDIES}
+    for key in keys:
+        by_status[key.status_at(about.at)].append(key)
     coolings = Coolings(about.at)
     ready = [key for key in by_status[ACTIVE] if coolings.until(key) is None]
     if ready:

@@ -91,15 +91,28 @@ def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
 
 def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
     """Return the same as `summary`, reading the sums of closed days: a year costs as little as a week."""
+    return _sum_up(_quickly(wanted, group_by, at), group_by=group_by)
+
+
+def dearest_keys(wanted: Wanted, *, at: datetime) -> list[str]:
+    """Return the ids of all keys that cost something, the dearest first; keys of equal cost in the order of ids."""
+    costs: dict[str, int] = {}
+    place = 1 + Sums.__slots__.index("cost_nano")
+    for row in _quickly(wanted, "key", at):
+        costs[row[0]] = costs.get(row[0], 0) + int(row[place])
+    return sorted((key_id for key_id, cost in costs.items() if cost > 0), key=lambda key_id: (-costs[key_id], key_id))
+
+
+def _quickly(wanted: Wanted, group_by: str, at: datetime) -> Iterable[Row]:
     known = totals.known_days()
     if known is None or wanted.key:  # a key's own totals are few
-        return summary(wanted.rows(), group_by=group_by)
+        return _grouped(wanted.rows(), _COLUMNS[group_by])
     first, last = max(known[0], wanted.since or known[0]), min(known[1], wanted.until or known[1])
     if last - first < _SHORT:
-        return summary(wanted.rows(), group_by=group_by)
+        return _grouped(wanted.rows(), _COLUMNS[group_by])
     if group_by == "key":
-        return _sum_up(_by_key(wanted, known[0], at), group_by=group_by)
-    return _sum_up(_by_day(wanted, group_by, first, last, at), group_by=group_by)
+        return _by_key(wanted, known[0], at)
+    return _by_day(wanted, group_by, first, last, at)
 
 
 def _grouped(rows: QuerySet, column: str) -> Iterable[Row]:

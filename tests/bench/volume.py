@@ -1,4 +1,4 @@
-"""Ten million usage rows and a thousand keys: how long the API takes, by which plans (`python -m tests.bench.volume`).
+"""Ten million usage rows and a thousand keys: how long pages and API take (`python -m tests.bench.volume`).
 
 The rows are made by SQL in a throw-away SQLite database: 90 days, every key on every day, with three models; each key
 serves one of twenty programs. The daily totals are their sums, and go back a year, for they outlive the rows.
@@ -121,12 +121,21 @@ def generate(rows: int) -> None:
 
 def addresses() -> Iterator[tuple[str, int]]:
     """Yield what is asked, and within how many milliseconds it must be answered."""
-    yield "keys/statistics", 50
-    yield from ((f"usage/summary?{query}", 50) for query in _summaries())
-    yield "keys", 250  # 1,000 keys of 1 kB
-    yield "keys?provider=openai&status=LIMIT_REACHED", 100
-    yield from ((f"usage?{query}", 100) for query in _lists())
-    yield "events", 100
+    yield from ((f"/llm-settings{page}", 100) for page in _pages())
+    yield "/api/llm/keys/statistics", 50
+    yield from ((f"/api/llm/usage/summary?{query}", 50) for query in _summaries())
+    yield "/api/llm/keys", 250  # 1,000 keys of 1 kB
+    yield "/api/llm/keys?provider=openai&status=LIMIT_REACHED", 100
+    yield from ((f"/api/llm/usage?{query}", 100) for query in _lists())
+    yield "/api/llm/events", 100
+
+
+def _pages() -> Iterator[str]:
+    yield from ("", "?by=model", "/live", f"/keys/{_KEY}", "/tokens", "/health", "/playground")
+    filters = ("", f"&key={_KEY}", "&provider=openai", f"&model={MODELS[0]}", "&token=worker-7", "&success=false")
+    for days in (7, 30, 90):
+        for stack in ("model", "key", "provider", "token"):
+            yield from (f"/usage?range={days}&by={stack}{wanted}" for wanted in filters)
 
 
 def _days_ago(days: int) -> date:
@@ -173,7 +182,7 @@ def measure(client: Any, *, verbose: bool) -> bool:
     for address, allowed in addresses():
         median = _median(client, address)
         with _plans(plans := []):
-            client.get(f"/api/llm/{address}")
+            client.get(address)
         scan = any(plan.startswith("SCAN llmkeys_usagerecord") and "USING" not in plan for plan in plans)
         # Newest first by number is a scan that ends with the page: slow only where few rows fit, and then it shows.
         good &= median < allowed
@@ -187,9 +196,10 @@ def measure(client: Any, *, verbose: bool) -> bool:
 
 def _median(client: Any, address: str) -> float:
     times = []
+    client.get(address)  # templates are read once in a process
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        answer = client.get(f"/api/llm/{address}")
+        answer = client.get(address)
         times.append((time.perf_counter() - begun) * 1000)
         assert answer.status_code == 200, (address, answer.content)
     return statistics.median(times)
@@ -242,7 +252,9 @@ def _run(directory: Path, rows: int, *, verbose: bool) -> int:
         print(f"{rows:,} rows, {KEYS:,} keys made in {time.monotonic() - begun:.0f} s")
     name = f"bench{time.time_ns()}"
     user = make_user(name, is_superuser=True)
-    return 0 if measure(JsonClient(make_token(user, "read")), verbose=verbose) else 1
+    client = JsonClient(make_token(user, "read"))
+    client.force_login(user)
+    return 0 if measure(client, verbose=verbose) else 1
 
 
 if __name__ == "__main__":
