@@ -122,6 +122,7 @@ def generate(rows: int) -> None:
 def addresses() -> Iterator[tuple[str, int]]:
     """Yield what is asked, and within how many milliseconds it must be answered."""
     yield from ((f"/llm-settings{page}", 100) for page in _pages())
+    yield "/llm-settings/health", 250  # the doctor looks at everything, every key included
     yield "/api/llm/keys/statistics", 50
     yield from ((f"/api/llm/usage/summary?{query}", 50) for query in _summaries())
     yield "/api/llm/keys", 250  # 1,000 keys of 1 kB
@@ -131,7 +132,7 @@ def addresses() -> Iterator[tuple[str, int]]:
 
 
 def _pages() -> Iterator[str]:
-    yield from ("", "?by=model", "/live", f"/keys/{_KEY}", "/tokens", "/health", "/playground")
+    yield from ("", "?by=model", "/live", f"/keys/{_KEY}", "/tokens", "/playground")
     filters = ("", f"&key={_KEY}", "&provider=openai", f"&model={MODELS[0]}", "&token=worker-7", "&success=false")
     for days in (7, 30, 90):
         for stack in ("model", "key", "provider", "token"):
