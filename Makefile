@@ -7,14 +7,14 @@ BIN := .venv/bin
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
-# Two processes at a time; of the proofs with whole products each file stays in one, for what its tests share.
+# Two processes at a time; with browsers and whole products each file stays in one, for what its tests share.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "slow or browser" -n 2 --dist loadfile $(ARGS)
 
-# Everything but the long proofs (many processes, many kills).
+# Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
 
 # The quick tests once more on a private PostgreSQL server, but for the browser; says so where none is installed.
 test-postgres: .venv/installed-dev
