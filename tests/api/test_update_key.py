@@ -46,9 +46,25 @@ def test_what_a_get_shows_can_be_edited_and_put_back(api, change, frozen):
     assert answer.json() == shown | {"name": "edited"}
 
 
-def test_an_expired_key_can_be_put_back_as_it_is(api, change, frozen):
-    key = make_key(expires_at=NOW - timedelta(days=1))
-    assert change(key, api.get(path(key)).json()).status_code == 200
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"expires_at": NOW - timedelta(days=1)},
+        {"enabled": False},
+        {"rejected_at": NOW, "last_error": "Incorrect API key provided"},
+        {"spent_total_nano": 5_000_000_000, "total_limit_nano": 5_000_000_000},
+        {"daily_limit_nano": 0, "monthly_limit_nano": 0, "total_limit_nano": 0},
+        {"daily_limit_nano": 1},  # a billionth of a dollar
+        {"billing_group": "team", "workspace_id": "wrkspc_1", "provider": "anthropic"},
+    ],
+    ids=lambda state: next(iter(state)),
+)
+def test_a_key_in_any_state_can_be_put_back_as_it_is(api, change, frozen, state):
+    key = make_key(**state)
+    shown = api.get(path(key)).json()
+    answer = change(key, shown)
+    assert answer.status_code == 200, answer.content
+    assert answer.json() == shown
 
 
 def test_nothing_changed_is_no_event(api, change, frozen):
