@@ -54,6 +54,11 @@ class Attempt:
         """Store what the failure means for the key. Raises RecordingUnavailable."""
         report_failure(self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
 
+    def note_id(self, found: Any) -> None:
+        """Keep the provider's own id of the answer, the first that is told: by it OpenRouter tells the cost later."""
+        if not self.upstream_id and isinstance(found, str) and found.isascii() and found.isprintable():
+            self.upstream_id = found
+
     def first_byte(self) -> None:
         if self.first_byte_ms is None:
             self.first_byte_ms = self._milliseconds()

@@ -102,7 +102,8 @@ def _broken(attempt: Attempt, error: upstream.TransportError) -> Failed:
 
 def _read(attempt: Attempt, stream: upstream.Stream, answer_seconds: float) -> Answer | Failed:
     headers = stream.headers
-    attempt.upstream_id = next((headers[name] for name in _PASSED_ON[::-1] if headers.get(name)), "")
+    for name in reversed(_PASSED_ON):
+        attempt.note_id(headers.get(name))
     if stream.status >= 400:
         return _refused(attempt, stream)
     if stream.status != 200:
@@ -146,6 +147,7 @@ def _complete(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
         what = "an empty answer" if not raw.strip() else "an answer that is no JSON"
         attempt.lose(f"{attempt.provider.label} sent {what}. It may have been billed.", status=stream.status)
         raise UnreadableAnswer(f"{attempt.provider.label} sent {what}.")
+    attempt.note_id(body.get("id"))
     usage = attempt.provider.chat_usage(body)
     failure = attempt.provider.failure_in_body(body, at=timezone.now())
     if failure is not None:

@@ -150,6 +150,9 @@ class RelayedStream:
         return self._look_inside(event)
 
     def _count(self, event: bytes) -> None:
+        if not self._events and not self._attempt.upstream_id:  # no header told it
+            first = load_json(data_of(event) or b"")
+            self._attempt.note_id(first.get("id") if isinstance(first, dict) else None)
         size = len(event)
         self._envelope = size if self._envelope is None else min(self._envelope, size)
         self._events += 1

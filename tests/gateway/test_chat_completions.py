@@ -202,6 +202,12 @@ class TestUsageRow:
         assert row.lease_until is None
         assert row.latency_ms >= row.first_byte_ms >= 0
 
+    def test_it_keeps_the_id_of_the_body_where_no_header_tells_one(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=completion(id="gen-8"))
+        ask(client)
+        assert only_row().upstream_id == "gen-8"
+
     def test_it_leaves_what_the_provider_did_not_tell_empty(self, client, provider):
         make_key(provider="openai")
         provider.post(OPENAI, json=completion(usage={"prompt_tokens": 10, "completion_tokens": 5}))

@@ -156,6 +156,35 @@ class TestWhatArrives:
         assert only_row().cost_nano == cost
 
 
+class TestItsId:
+    """By its own id OpenRouter tells later what an estimated answer cost: header and first event name it."""
+
+    @pytest.mark.parametrize(
+        ("header", "told", "kept"),
+        [
+            ("gen-7", "gen-1", "gen-7"),
+            (None, "gen-1", "gen-1"),
+            (None, 5, ""),
+            (None, "gen-\0", ""),
+            (None, "gen-\ud800", ""),
+            (None, "gen-" + "1" * 200, "gen-" + "1" * 96),
+        ],
+    )
+    def test_it_is_kept(self, client, sends, header, told, kept):
+        make_key()
+        headers = {"x-generation-id": header} if header else {}
+        first = b"data: " + json.dumps({"id": told, "choices": [{"delta": {"content": "Hel"}}]}).encode() + b"\n\n"
+        sends(Pieces(first, chunk("", finish_reason="stop"), DONE, headers=headers))
+        read(stream(client))
+        assert (only_row().upstream_id, only_row().cost_source) == (kept, "estimated")
+
+    def test_the_one_of_a_stream_that_broke_is_kept(self, client, sends):
+        make_key()
+        sends(Pieces(chunk("Hel"), upstream.TransportError("The connection broke.", sent=True)))
+        read(stream(client))
+        assert (only_row().upstream_id, only_row().state) == ("gen-1", "LOST")
+
+
 class TestHowItIsCut:
     def test_an_event_may_come_in_any_pieces(self, client, sends):
         make_key()
