@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-quick test-postgres lint format migrations-check bench lock clean
+.PHONY: run test test-quick test-postgres lint format migrations-check screenshots bench lock clean
 
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
@@ -31,6 +31,10 @@ format: .venv/installed-dev
 
 migrations-check: .venv/installed-dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+# Every page, light and dark, wide and narrow, into test-results/screenshots; those of the README into docs/images.
+screenshots: .venv/installed-dev
+	$(BIN)/python -m tests.screenshots $(ARGS)
 
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.bench $(ARGS)

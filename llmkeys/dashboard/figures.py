@@ -13,7 +13,7 @@ from llmkeys.dashboard.bars import Bar, budget_bar
 from llmkeys.dashboard.overview import CHART_DAYS, Overview
 from llmkeys.key_state import current_windows
 from llmkeys.services.spend import DaySum
-from llmkeys.templatetags.llmkeys_format import percent, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import growth, percent, usd, usd_short
 from llmkeys.windows import day_end, month_end
 
 
@@ -128,14 +128,14 @@ def _against_last_days(view: Overview, take: Callable[[DaySum], int]) -> Change 
     middle = view.today - timedelta(days=CHART_DAYS)
     now = _between(view, middle + timedelta(days=1), view.today, take)
     before = _between(view, middle - timedelta(days=CHART_DAYS - 1), middle, take)
-    return _change(now, before, f"last {CHART_DAYS} days against the {CHART_DAYS} before")
+    return _change(now, before, f"last {CHART_DAYS} days vs the {CHART_DAYS} before")
 
 
 def _against_yesterday(view: Overview) -> Change | None:
     yesterday = view.today - timedelta(days=1)
     before = _between(view, yesterday, yesterday, lambda day: day.cost_nano)
     now = _between(view, view.today, view.today, lambda day: day.cost_nano)
-    return _change(now, before, f"against all of yesterday, {usd(before)}")
+    return _change(now, before, f"vs all of yesterday, {usd(before)}")
 
 
 def _against_last_month(view: Overview) -> Change | None:
@@ -145,7 +145,7 @@ def _against_last_month(view: Overview) -> Change | None:
     last = end.replace(day=min(view.today.day, end.day))
     now = _between(view, first, view.today, lambda day: day.cost_nano)
     before = _between(view, end.replace(day=1), last, lambda day: day.cost_nano)
-    return _change(now, before, f"against {end:%B} by day {last.day}")
+    return _change(now, before, f"vs {end:%B} by day {last.day}")
 
 
 def _change(now: int, before: int, words: str) -> Change | None:
@@ -156,4 +156,4 @@ def _change(now: int, before: int, words: str) -> Change | None:
     if now == before:
         return Change("", "Same", words)
     direction = "up" if now > before else "down"
-    return Change(direction, f"{share:,.0f} %" if share >= 10 else percent(share), words)
+    return Change(direction, growth(share), words)

@@ -11,11 +11,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_safe
 from django_q.models import Failure
 
 from llmkeys import doctor
 from llmkeys.dashboard import health_facts
+from llmkeys.dashboard.buttons import button_on
 from llmkeys.doctor import Finding
 from llmkeys.models import Alert
 from llmkeys.services import alerts, scheduling
@@ -134,14 +135,13 @@ def failures() -> list[FailureLine]:
 
 
 def _change(view):
-    """Make a view of a verb: by POST; a GET, as after a login in between, just leads to the page."""
+    """Make a view of a verb that leads back to the page."""
 
-    @require_http_methods(["GET", "HEAD", "POST"])
+    @button_on("health")
     @login_required
     @permission_required("llmkeys.change_apikey", raise_exception=True)
     def guarded(request: HttpRequest) -> HttpResponse:
-        if request.method == "POST":
-            view(request)
+        view(request)
         return redirect("health")
 
     return guarded

@@ -15,8 +15,9 @@ from django.utils import timezone
 from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods
 
+from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey
@@ -34,7 +35,7 @@ def _action(permission: str):
     """Make a view of a verb: POST only, with the right it needs, the key looked up, a refusal told as a message."""
 
     def decorate(verb):
-        @require_POST
+        @button_on("key", "key_id")
         @login_required
         @permission_required(permission, raise_exception=True)
         @wraps(verb)
@@ -142,7 +143,7 @@ def edit(request: HttpRequest, key_id: str) -> HttpResponse:
 
 
 @sensitive_post_parameters()
-@require_POST
+@button_on("key-add")
 @never_cache
 @login_required
 @permission_required("llmkeys.add_apikey", raise_exception=True)
@@ -153,7 +154,7 @@ def try_secret(request: HttpRequest) -> HttpResponse:
 
 
 @sensitive_post_parameters()
-@require_POST
+@button_on("key-edit", "key_id")
 @never_cache
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)

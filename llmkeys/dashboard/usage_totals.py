@@ -16,7 +16,7 @@ from llmkeys.dashboard.usage_words import short_number
 from llmkeys.models import ProviderName
 from llmkeys.services.summary import Wanted, dearest_keys
 from llmkeys.services.totals import first_day
-from llmkeys.templatetags.llmkeys_format import percent, usd
+from llmkeys.templatetags.llmkeys_format import growth, percent, usd
 
 _COLUMNS = {"model": "model", "key": "key_id", "provider": "provider", "token": "token_name"}
 
@@ -165,11 +165,7 @@ def _change(now: Mapping[str, int], before: Mapping[str, int], name: str, when: 
     share = 100 * (now[name] - before[name]) / before[name]
     if abs(share) < 0.05:
         return {"beside": f"as {when}"}
-    return {"arrow": "up" if share > 0 else "down", "change": _share_words(abs(share)), "beside": f"vs {when}"}
-
-
-def _share_words(share: float) -> str:
-    return f"{share / 100 + 1:,.0f}-fold" if share >= 1000 else f"{share:.0f} %" if share >= 1 else percent(share)
+    return {"arrow": "up" if share > 0 else "down", "change": growth(abs(share)), "beside": f"vs {when}"}
 
 
 def _points(rate: float | None, before: float | None) -> dict[str, Any]:

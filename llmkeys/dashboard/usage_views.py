@@ -12,9 +12,10 @@ from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpRespons
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
 from llmkeys.dashboard import request_page
+from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.usage_filters import RANGES, RESULTS, STACKS, STATES, UsageFilters, read_filters
 from llmkeys.dashboard.usage_rows import Page, matching_rows, page_of
 from llmkeys.dashboard.usage_totals import totals_of
@@ -81,7 +82,7 @@ def request(http: HttpRequest, request_id: str) -> HttpResponse:
     return render(http, "dashboard/request.html", {"told": found, "section": "usage"})
 
 
-@require_POST
+@button_on("usage")
 @login_required
 @permission_required("llmkeys.change_usagerecord", raise_exception=True)
 def void(request: HttpRequest, usage_id: int) -> HttpResponse:

@@ -65,9 +65,11 @@ def cost_words(nano: int) -> str:
 
 
 def seconds_words(milliseconds: int | None) -> str:
-    """Return a time in seconds with three telling digits: `0.38 s`, `11.8 s`, `120 s`."""
+    """Return a time with three telling digits at most: `4 ms`, `0.38 s`, `11.8 s`, `120 s`."""
     if milliseconds is None:
         return "–"
+    if milliseconds < 10:
+        return f"{milliseconds} ms"
     seconds = milliseconds / 1000
     decimals = 2 if seconds < 9.995 else 1 if seconds < 99.95 else 0
     return f"{seconds:,.{decimals}f} s"

@@ -11,9 +11,10 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
 from llmkeys.dashboard.banners import Banner, banners
+from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.figures import figures
 from llmkeys.dashboard.key_list import SEARCHED_FROM, Wanted, key_list
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
@@ -54,13 +55,13 @@ def live(request: HttpRequest) -> HttpResponse:
     return answer(request, _regions(request, context), context)
 
 
-@require_POST
+@button_on("dashboard")
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
 def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
-    """Take an alert off the dashboard; pressing twice is harmless."""
+    """Take an alert off the dashboard, which stays as it was; pressing twice is harmless."""
     put_away(alert_id, timezone.now())
-    return redirect("dashboard")
+    return redirect(f"{reverse('dashboard')}?{asked}" if (asked := _asked(request)) else "dashboard")
 
 
 def _context(request: HttpRequest) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "wanted": wanted,
         "title": _title(view, notices),
         "is_wrong": bool(view.attention or any(banner.is_urgent or banner.alert_id for banner in notices)),
+        "asked": _asked(request),
         "live_url": f"{reverse('live')}?{_asked(request)}",
         "gateway_url": request.build_absolute_uri("/v1"),
         "searchable": len(view.cards) >= SEARCHED_FROM or wanted.is_filtered,

@@ -46,7 +46,7 @@ def lost_requests(about: About) -> Iterable[Finding]:
     lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
     number = lost.order_by()[:_MOST].count()
     if number:
-        words = f"{count(number, 'request')} of the last 30 days ended unknown and is charged at its hold."
+        words = f"Of the last 30 days {count(number, 'request')} ended unknown, charged at what was held."
         yield Finding(
             WARN, "Lost requests", words, "Compare with the provider's bill; then: python manage.py void --lost"
         )

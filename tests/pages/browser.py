@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import make_user
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BROWSER = [
     pytest.mark.browser,
@@ -33,6 +31,8 @@ def watched(page: Any) -> list[str]:
 
 def log_in(page: Any) -> Any:
     """Log a new administrator in through the form; return that user."""
+    from tests.helpers import make_user  # not above: `tests/screenshots.py` uses the rest without Django
+
     user = make_user("admin", is_superuser=True, is_staff=True)
     page.goto("/llm-settings")
     page.get_by_label("User name").fill("admin")

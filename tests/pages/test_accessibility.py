@@ -1,4 +1,4 @@
-"""axe-core over every page, light and dark: nothing serious, nothing critical. The page's policy stays on.
+"""axe-core over every page, light and dark, wide and narrow: nothing serious or critical. The policy stays on.
 
 axe's script is evaluated by the browser's debugger, which needs no permission of the policy.
 """
@@ -23,7 +23,7 @@ from tests.pages.browser import BROWSER, SIZES, log_in
 
 pytestmark = BROWSER
 GRAVE = {"serious", "critical"}
-THEMES = ("light", "dark")
+LOOKS = (("light", "desk"), ("dark", "desk"), ("light", "phone"))
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +33,11 @@ def simulator(settings):
         yield running
 
 
-@pytest.fixture(params=THEMES)
+@pytest.fixture(params=LOOKS, ids="-".join)
 def page(request, chromium, live_server):
-    width, height = SIZES["desk"]
-    page = chromium.new_page(
-        viewport={"width": width, "height": height}, base_url=live_server.url, color_scheme=request.param
-    )
+    theme, size = request.param
+    width, height = SIZES[size]
+    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url, color_scheme=theme)
     yield page
     page.close()
 

@@ -118,24 +118,6 @@ def test_it_shows_a_key_on_its_own_page(page):
     page.get_by_text("“Short” was saved.").wait_for()
 
 
-def test_it_works_without_any_script(chromium, live_server):
-    context = chromium.new_context(java_script_enabled=False, base_url=live_server.url)
-    tab = context.new_page()
-    log_in(tab)
-    tab.locator(".first").get_by_role("link", name="Add API Key").click()
-    tab.get_by_label("Name", exact=True).fill("Plain")
-    tab.get_by_label("API key", exact=True).fill(new_secret())
-    tab.get_by_role("radio", name="30 days").check()
-    tab.get_by_role("button", name="Save key").click()
-    tab.get_by_text("“Plain” was added.").wait_for()
-    tab.get_by_role("link", name="Edit Plain").click()
-    tab.get_by_label("Per day").fill("3")
-    tab.get_by_role("button", name="Save changes").click()
-    tab.get_by_text("“Plain” was saved.").wait_for()
-    assert "of $3.00" in tab.content() and "in 29 days" in tab.content()
-    context.close()
-
-
 def test_it_shows_the_faults_of_a_form_and_keeps_long_names_inside(page):
     make_key(name="W" * 100, description="W" * 500, last_error="x" * 900)
     log_in(page)

@@ -104,14 +104,14 @@ class TestChanges:
         self.spend(key, 0, 3 * NANO, 30), self.spend(key, 1, 2 * NANO, 10)  # today, yesterday
         self.spend(key, 31, 8 * NANO, 20)  # 23 October: in the month before, by the same day
         text = text_of(page_of(operator))
-        assert "Down 38 % last 30 days against the 30 before" in text
-        assert "Up 50 % against all of yesterday, $2.00" in text
-        assert "Down 38 % against October by day 23" in text
-        assert "Up 100 % last 30 days against the 30 before" in text
+        assert "Down 38 % last 30 days vs the 30 before" in text
+        assert "Up 50 % vs all of yesterday, $2.00" in text
+        assert "Down 38 % vs October by day 23" in text
+        assert "Up 100 % last 30 days vs the 30 before" in text
 
     def test_it_says_nothing_where_there_was_nothing_before(self, operator):
         self.spend(make_key(), 0, NANO)
-        assert "against" not in text_of(page_of(operator))
+        assert " vs " not in text_of(page_of(operator))
 
     def test_its_sums_are_those_of_the_statistics(self, operator):
         make_key(spent_day_nano=NANO, spent_total_nano=5 * NANO, held_nano=NANO, total_requests=3)
@@ -159,7 +159,10 @@ class TestBanners:
         assert "<strong>No price is known for “x”.</strong> Enter it." in page and "favicon-alert" in page
         viewer = with_rights("view_apikey")
         assert viewer.post(f"/llm-settings/alerts/{alert.pk}/away").status_code == 403
-        operator.post(f"/llm-settings/alerts/{alert.pk}/away")
+        assert operator.get(f"/llm-settings/alerts/{alert.pk}/away").headers["Location"] == "/llm-settings"
+        assert f"/alerts/{alert.pk}/away?q=a%26b" in operator.get("/llm-settings?q=a%26b").content.decode()
+        answer = operator.post(f"/llm-settings/alerts/{alert.pk}/away?q=a%26b")
+        assert answer.headers["Location"] == "/llm-settings?q=a%26b"
         assert "No price is known" not in page_of(operator)
 
     def test_it_says_when_the_scheduler_stands_still(self, operator):

@@ -180,7 +180,8 @@ class TestTry:
         viewer = with_rights("view_apikey")
         for path in ("try", f"{key.pk}/try"):
             assert viewer.post(f"/llm-settings/keys/{path}", {}).status_code == 403
-            assert viewer.get(f"/llm-settings/keys/{path}").status_code == 405
+            form = f"/llm-settings/keys/{path}".replace(f"{key.pk}/try", f"{key.pk}/edit").replace("/try", "/add")
+            assert viewer.get(f"/llm-settings/keys/{path}").headers["Location"] == form
 
     def test_it_works_as_a_page_without_a_script(self, operator, provider):
         self.answer(provider, json={"data": {"usage": 0}})

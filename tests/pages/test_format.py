@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from llmkeys.dashboard.usage_words import seconds_words
 from llmkeys.money import NANO
-from llmkeys.templatetags.llmkeys_format import moment, percent, relative, span, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import growth, moment, percent, relative, span, usd, usd_short
 from tests.helpers import NOW
 
 
@@ -27,6 +28,22 @@ from tests.helpers import NOW
 )
 def test_it_shows_cents_and_of_less_two_digits(nano, shown):
     assert usd(nano) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(0.04, "< 0.1 %"), (0.44, "0.4 %"), (12.4, "12 %"), (999.4, "999 %"), (1000, "11-fold"), (11_810, "119-fold")],
+)
+def test_it_shows_what_grew_tenfold_in_folds(share, shown):
+    assert growth(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"),
+    [(None, "–"), (0, "0 ms"), (9, "9 ms"), (10, "0.01 s"), (384, "0.38 s"), (11_820, "11.8 s"), (120_400, "120 s")],
+)
+def test_it_shows_times_with_three_telling_digits_at_most(milliseconds, shown):
+    assert seconds_words(milliseconds) == shown
 
 
 def test_it_shows_round_limits_short():

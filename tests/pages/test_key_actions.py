@@ -34,8 +34,12 @@ class TestEveryVerb:
 
     def test_it_changes_nothing_by_get(self, operator, verb):
         key = make_key()
-        answer = operator.get(f"/llm-settings/keys/{key.id}/{verb}")
-        assert answer.status_code == (200 if verb == "delete" else 405)
+        address = f"/llm-settings/keys/{key.id}"
+        answer = operator.get(f"{address}/{verb}")
+        assert (answer.status_code, answer.headers.get("Location")) == (
+            (200, None) if verb == "delete" else (302, address)
+        )
+        assert operator.put(f"{address}/{verb}").status_code == 405
         key.refresh_from_db()
         assert key.enabled and key.deleted_at is None
 

@@ -7,7 +7,7 @@ import pytest
 from llmkeys.models import UsageRecord
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_key
-from tests.pages.browser import BROWSER, SIZES, fits, log_in, watched
+from tests.pages.browser import BROWSER, fits, log_in
 
 pytestmark = BROWSER
 PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123]]"
@@ -85,20 +85,3 @@ def test_it_lets_a_person_choose_a_model_with_its_price(page):
     assert "out per million tokens" in page.locator("#model-words").inner_text() and fits(page)
     page.locator("#id_model").fill("my-own-model")
     assert "No model of the list" in page.locator("#model-words").inner_text()
-
-
-def test_it_works_without_a_script(chromium, live_server):
-    make_key(name="Production")
-    width, height = SIZES["phone"]
-    page = chromium.new_page(
-        viewport={"width": width, "height": height}, base_url=live_server.url, java_script_enabled=False
-    )
-    complaints = watched(page)
-    log_in(page)
-    page.goto("/llm-settings/playground")
-    page.get_by_label("Prompt", exact=True).fill(PROMPT)
-    page.get_by_role("button", name="Send").click()
-    page.get_by_text("10 in, 80 out").wait_for()
-    assert "simulated" in page.locator("#answer").inner_text()
-    page.close()
-    assert complaints == []

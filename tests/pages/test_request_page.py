@@ -179,7 +179,8 @@ class TestVoid:
 
     def test_it_demands_post_and_the_csrf_token(self, administrator):
         row, client = make_lost(request_id="req_1"), logged_in(administrator, enforce_csrf_checks=True)
-        assert client.get(f"{PATH}/{row.pk}/void").status_code == 405
+        assert client.get(f"{PATH}/{row.pk}/void").headers["Location"] == PATH
+        assert not Adjustment.objects.exists()
         assert client.post(f"{PATH}/{row.pk}/void").status_code == 403
 
     @pytest.mark.parametrize("number", [0, 2**62, 2**64, 10**30])

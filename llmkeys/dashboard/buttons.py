@@ -1,0 +1,30 @@
+"""What a button does is done by POST alone; whoever comes by GET is led to the page that has the button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods
+
+
+def button_on(page: str, *names: str) -> Callable:
+    """Make a view take POST; a GET, which a login in between makes of it, goes to `page`.
+
+    `names` are those arguments of the view that the page's address needs too. Other methods are 405.
+    """
+
+    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        @require_http_methods(["POST", "GET", "HEAD"])
+        @wraps(view)
+        def pressed(request: HttpRequest, **given: Any) -> HttpResponse:
+            if request.method == "POST":
+                return view(request, **given)
+            return redirect(page, *(given[name] for name in names))
+
+        return pressed
+
+    return decorate
