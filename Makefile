@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-quick test-postgres lint format migrations-check screenshots bench lock clean
+.PHONY: run test test-quick test-postgres lint format migrations-check postgres screenshots bench lock clean
 
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
@@ -32,6 +32,10 @@ format: .venv/installed-dev
 migrations-check: .venv/installed-dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
+# The driver of PostgreSQL, for a DATABASE_URL that names one.
+postgres: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-postgres.txt
+
 # Every page, light and dark, wide and narrow, into test-results/screenshots; those of the README into docs/images.
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.screenshots $(ARGS)
@@ -41,6 +45,7 @@ bench: .venv/installed-dev
 
 # Needs `uv` on the PATH; rewrites the pinned requirements from pyproject.toml.
 lock:
+	uv pip compile --generate-hashes --universal --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml --extra postgres -o requirements-postgres.txt
 	uv pip compile --generate-hashes --universal --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml -o requirements.txt
 	uv pip compile --generate-hashes --universal --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml --group dev -o requirements-dev.txt
 

@@ -1,0 +1,194 @@
+"""What the documents say is there: commands, options, settings, codes, schedules, files, links.
+
+Shell lines are run by `tests/flows/test_guide.py` where they are marked for it; the others stand in `NOT_RUN`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from llmkeys.services.scheduling import PLANNED
+from tests.guide import blocks
+from tests.serving import ROOT
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEPLOY = ROOT / "deploy"
+PYTHON = ".venv/bin/python"
+
+# Every shell line that no guide runs, and why; a test of the same is named where there is one.
+NOT_RUN = {
+    "make run": "every gate starts from it: tests/flows/test_newcomer.py",
+    "make test": "what runs this",
+    "make postgres": "installs into the environment of whoever runs this; test_it_locks_the_driver_of_postgresql",
+    "git pull": "needs a remote",
+    f"{PYTHON} manage.py keys add --provider openrouter --name Production --daily-limit 10": (
+        "asks for the secret on a terminal: tests/commands/test_processes.py"
+    ),
+    "OPENROUTER_API_KEY=sk-or-v1-… make run": "a real key: tests/test_serve.py",
+    "TOKEN=$(.venv/bin/python manage.py tokens create my-program)": "docs/api.md runs it",
+    "curl http://127.0.0.1:8080/v1/chat/completions": "docs/api.md runs it",
+    "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": "tests/flows/test_three_keys.py",
+    f"{PYTHON} manage.py simulator": "does not end: tests/simulator/test_command.py",
+    f"{PYTHON} manage.py demo": "does not end: tests/flows/test_demo.py",
+    "OPENROUTER_API_KEY=sk-or-v1-simulated-key-ok OPENROUTER_BASE_URL=http://127.0.0.1:9900/api/v1 make run": (
+        "does not end: tests/test_serve.py"
+    ),
+    f"{PYTHON} manage.py restore monday.tar": "needs a stopped server: tests/commands/test_restore.py",
+    "sudo ": "changes the machine",
+    "cd /opt/refactai && sudo make .venv/installed": "changes the machine",
+}
+
+
+def shell_lines(text: str) -> list[str]:
+    """Return the lines of the shell blocks that no guide runs, those that go on in the next joined."""
+    run = {block.start for block in blocks(text) if block.mark == "run"}
+    found = []
+    for block in re.finditer(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        if block.start(1) not in run:
+            lines = block[1].replace("\\\n", " ").splitlines()
+            found += [re.sub(r"\s+#.*", "", line).strip() for line in lines]
+    return [line for line in found if line]
+
+
+def prose_and_code() -> str:
+    return "\n".join(path.read_text() for path in DOCUMENTS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_it_runs_every_shell_line_or_says_why_not(path: Path):
+    unknown = [line for line in shell_lines(path.read_text()) if not line.startswith(tuple(NOT_RUN))]
+    assert unknown == []
+
+
+def test_every_reason_is_needed():
+    lines = [line for path in DOCUMENTS for line in shell_lines(path.read_text())]
+    assert [known for known in NOT_RUN if not any(line.startswith(known) for line in lines)] == []
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    return load_command_class(get_commands()[command], command).create_parser("manage.py", command)
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the options of a command and of its verbs."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= set(action.choices)
+            for verb in action.choices.values():
+                found |= options_of(verb)
+    return found
+
+
+def test_it_names_commands_and_options_that_exist():
+    wrong, own = [], "|".join(name for name, app in get_commands().items() if app == "llmkeys")
+    named = re.findall(rf"manage\.py ([a-z_]+)([^`\n|]*)|`({own})( [^`\n]*)`", prose_and_code())
+    for command, rest in ((one or other, words or others) for one, words, other, others in named):
+        if command not in get_commands():
+            wrong.append(command)
+            continue
+        known = options_of(parser_of(command))
+        wrong += [f"{command} {option}" for option in re.findall(r"(?<=\s)--[a-z-]+", rest) if option not in known]
+    assert wrong == []
+
+
+def test_it_names_every_command_of_the_product():
+    own = {name for name, app in get_commands().items() if app == "llmkeys"}
+    text = (ROOT / "README.md").read_text()
+    assert sorted(name for name in own if not re.search(rf"`(manage\.py )?{name}\b", text)) == []
+
+
+def test_its_table_of_settings_is_the_settings():
+    """What the settings read is in the README's table, with its default, and nothing else is."""
+    source = (ROOT / "refactai_site" / "settings.py").read_text() + (ROOT / "refactai_site" / "data_dir.py").read_text()
+    read = set(re.findall(r'"((?:REFACTAI|OPENROUTER|OPENAI|ANTHROPIC|GOOGLE|GEMINI)_[A-Z_]+|DATABASE_URL)"', source))
+    table = re.search(r"^## Settings$(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    told = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", table.replace("`SECRET_KEY`", "")))
+    assert read - told == set()
+    assert {name for name in told - read if not name.endswith(("_API_KEY", "_BASE_URL"))} == set()
+    anywhere = set(re.findall(r"\bREFACTAI_[A-Z_]+\b", prose_and_code()))
+    assert anywhere - told == set()
+
+
+def test_it_names_the_codes_of_the_gateway():
+    source = "\n".join(path.read_text() for path in (ROOT / "llmkeys" / "gateway").glob("*.py"))
+    table = re.search(
+        r"^## When something is refused$(.*?)^And what", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
+    codes = re.findall(r"`([a-z_]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
+    assert codes and [code for code in codes if f'"{code}"' not in source] == []
+
+
+def test_it_tells_of_every_schedule():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert [planned.name for planned in PLANNED if f"`{planned.name}`" not in text] == []
+
+
+def anchors(path: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_its_links_lead_somewhere(path: Path):
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            dead.append(target)
+    assert dead == []
+
+
+def test_every_document_is_reached_from_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert [path.name for path in DOCUMENTS[1:] if path.name not in text] == []
+
+
+# --- files to install -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", sorted(DEPLOY.glob("*.service")), ids=lambda path: path.name)
+def test_the_units_start_what_is_there(unit: Path, tmp_path: Path):
+    text = unit.read_text()
+    command = re.search(r"^ExecStart=/opt/refactai/.venv/bin/python manage.py serve (.*)$", text, re.MULTILINE)[1]
+    known = options_of(parser_of("serve"))
+    assert [option for option in re.findall(r"--[a-z-]+", command) if option not in known] == []
+    assert ("--no-scheduler" in command) == (unit.name == "refactai-web.service")
+    if shutil.which("systemd-analyze"):  # elsewhere the lines above are all that can be told
+        here = tmp_path / unit.name
+        here.write_text(re.sub(r"^(ExecStart=)\S+", r"\1/bin/true", text, flags=re.MULTILINE))
+        told = subprocess.run(["systemd-analyze", "verify", here], capture_output=True, text=True, check=False)
+        assert unit.name not in told.stderr
+
+
+def test_the_proxies_let_streams_through_and_send_nothing_twice():
+    nginx, caddy = (DEPLOY / "nginx.conf").read_text(), (DEPLOY / "Caddyfile").read_text()
+    for line in (
+        "proxy_buffering off;",
+        "proxy_next_upstream off;",
+        "X-Forwarded-Proto $scheme;",
+        "X-Forwarded-For $remote_addr;",
+    ):
+        assert line in nginx
+    assert nginx.count("{") == nginx.count("}") and "flush_interval -1" in caddy
+    assert int(re.search(r"proxy_read_timeout (\d+)s", nginx)[1]) > 600
+
+
+def test_it_locks_the_driver_of_postgresql():
+    """`make postgres` installs what `make run` does and the driver, in the same versions."""
+    plain, with_driver = (
+        set(re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-postgres.txt")
+    )
+    assert plain < with_driver
+    assert {line.partition("==")[0] for line in with_driver - plain} >= {"psycopg", "psycopg-binary", "psycopg-pool"}
