@@ -26,6 +26,8 @@ SEALED = (
     "REFACTAI_ENCRYPTION_KEYS) that was in use when the keys were stored; nothing stored was changed."
 )
 
+DRAFT = "replaced-key."  # how a draft of another key file is called
+
 
 def key_file() -> Path:
     return settings.DATA_DIR / "encryption.key"
@@ -56,6 +58,10 @@ def _keyring_from_file(path: str) -> Keyring:
         texts = _read_version(path, stat.st_ino, stat.st_mtime_ns)
     except OSError as error:
         raise DataDirectoryProblem(f"The encryption key file {path} cannot be used: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise WrongEncryptionKey(
+            f"The encryption key file {path} holds no text. Put back the one that was there."
+        ) from None
     if not texts:
         raise WrongEncryptionKey(f"The encryption key file {path} is empty. Put back the key that was in it.")
     return _keyring(texts)
@@ -75,7 +81,7 @@ def split_keys(text: str) -> tuple[str, ...]:
 def replace_key_file(text: str) -> None:
     """Put other master keys into `encryption.key` at once; running servers read it anew at their next request."""
     path = key_file()
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    draft = path.with_name(f".{DRAFT}{secrets.token_hex(8)}")
     create_private_file(draft, text.strip() + "\n")
     draft.replace(path)
 
@@ -84,7 +90,7 @@ def ids_in_file() -> list[str]:
     """Return the ids of the master keys in `encryption.key`, whether or not they are in force here."""
     try:
         texts = key_file().read_text().replace(",", "\n").split()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return []
     return [MasterKey(text).id.hex() for text in texts]
 

@@ -52,6 +52,7 @@ PAGES = {
     "not-found": "/llm-settings/no-such-page",
 }
 SCHEMES = ("light", "dark")
+TALLER = 320  # pixels by which a document's picture is higher than a window: the chart belongs to it
 _NOT_THERE = "not-found"  # the one page whose status 404 is right
 
 
@@ -100,10 +101,10 @@ class Camera:
             self.places = _places(page)
 
     @contextlib.contextmanager
-    def page(self, scheme: str, size: str) -> Iterator[Page]:
+    def page(self, scheme: str, size: str, *, taller: int = 0) -> Iterator[Page]:
         width, height = SIZES[size]
         context = self._browser.new_context(
-            base_url=self._address, color_scheme=scheme, viewport={"width": width, "height": height},
+            base_url=self._address, color_scheme=scheme, viewport={"width": width, "height": height + taller},
             storage_state=getattr(self, "_state", None), reduced_motion="reduce",
         )  # fmt: skip
         page = context.new_page()
@@ -126,7 +127,7 @@ class Camera:
         directory.mkdir(parents=True, exist_ok=True)
         for scheme, size in (("light", "desk"), ("dark", "desk"), ("light", "phone")):
             suffix = {"dark": "-dark", "phone": "-phone"}.get(scheme if size == "desk" else size, "")
-            with self.page(scheme, size) as page:
+            with self.page(scheme, size, taller=TALLER if size == "desk" else 0) as page:
                 for name in ("dashboard", "key", "usage", "health") if not suffix else ("dashboard",):
                     self._open(page, name, PAGES[name])
                     page.screenshot(path=directory / f"{name}{suffix}.png")

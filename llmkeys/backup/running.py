@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmkeys import vault
 from llmkeys.backup.errors import CannotRestore
 
 NAME = "serving.lock"
+# Of a restore that was killed: its unpacked archive and drafts of the key file. Secrets are among it.
+_LEFT_BEHIND = (".restore.*", f".{vault.DRAFT}*", f"..{vault.DRAFT}*")
 
 
 def announce_serving(data_dir: Path) -> int | None:
     """Hold the shared lock for the life of this process and its children; None while a restore is under way."""
-    return _lock(data_dir, fcntl.LOCK_SH)
+    descriptor = _lock(data_dir, fcntl.LOCK_SH)
+    if descriptor is not None:
+        _tidy(data_dir)
+    return descriptor
 
 
 @contextmanager
@@ -27,9 +34,20 @@ def alone(data_dir: Path) -> Iterator[None]:
             f"A server runs on {data_dir}. Stop it first (Ctrl-C, or `systemctl stop`), restore, then start it again."
         )
     try:
+        _tidy(data_dir)
         yield
     finally:
         os.close(descriptor)
+
+
+def _tidy(data_dir: Path) -> None:
+    """Remove what a killed restore left. Whoever holds the lock knows that none is under way."""
+    for pattern in _LEFT_BEHIND:
+        for left in data_dir.glob(pattern):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _lock(data_dir: Path, kind: int) -> int | None:

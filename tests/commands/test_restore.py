@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, forge, made, manifest_of, place
+from tests.serving import ROOT, environment
 
 __all__ = ["archive", "made", "place"]
 pytestmark = pytest.mark.slow
@@ -124,3 +130,52 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     other.add_key("Other")
     assert "does not open the secrets" in refused(other, without)
     assert other.names() == ["Other"]
+
+
+KILLED_AT_STEP = """
+import os, signal, sys
+steps = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"}
+_, directory, left, *command = sys.argv
+left = int(left)
+def count(event, arguments):
+    global left
+    if event in steps and any(str(one).startswith(directory) for one in arguments):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", *command])
+"""
+
+
+def restored_but_killed_before(place: Place, archive, step: int) -> int:
+    """Restore, killed right before the n-th change among the files; return how it ended: 0 where there are fewer."""
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_STEP, str(place.data), str(step), "restore", str(archive)],
+        cwd=ROOT, env=environment(place.data), capture_output=True, timeout=60,
+    )  # fmt: skip
+    return ran.returncode
+
+
+def test_a_kill_between_any_two_steps_leaves_one_state_or_the_other(archive, tmp_path):
+    """The place has an encryption key of its own, so that the files have to change together."""
+    own = Place(tmp_path / "own")
+    own.done("migrate", "-v", "0")
+    own.add_key("Mine")
+    states, step, ended = [], 0, -signal.SIGKILL
+    while ended:
+        step += 1
+        here = Place(Path(shutil.copytree(own.data, tmp_path / f"killed-{step}")))
+        ended = restored_but_killed_before(here, archive, step)
+        assert ended in (0, -signal.SIGKILL)
+        told = json.loads(here.run("doctor", "--offline", "--quick", "--json").stdout)
+        (opened,) = (finding for finding in told["findings"] if finding["title"] == "Encryption key")
+        assert opened["level"] != "FAIL", (step, opened)
+        states.append(here.names())
+        here.done("restore", str(archive))
+        assert here.names() == ["Production"]
+        assert not list(here.data.glob(".*")), "what a killed restore left lies about"
+    changed = states.index(["Production"])
+    assert 1 < changed < len(states)
+    assert states == [["Mine"]] * changed + [["Production"]] * (len(states) - changed)

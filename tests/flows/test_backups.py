@@ -58,15 +58,25 @@ def test_twenty_backups_under_32_programs_restore_and_serve(data_dir, simulator,
                 assert program.chat(chat()).status == 200
 
 
-def test_a_key_that_was_added_after_it_is_gone_after_a_restore(data_dir, simulator, tmp_path):
+def test_what_came_after_a_backup_is_gone_after_its_restore(data_dir, simulator, tmp_path, database):
     archive = tmp_path / "backup.tar.gz"
-    with Product(data_dir, simulator) as product:
-        product.add_key("Production")
-        product.command("backup", str(archive))
+    with Product(data_dir, simulator, **database) as product:
+        product.add_key("Production", dailyLimit=0, monthlyLimit=0, totalLimit=0)
+        with closing(product.program()) as program:
+            assert program.chat(chat()).status == 200
+            product.command("backup", str(archive))
+            assert program.chat(chat()).status == 200
         product.add_key("Later")
-        running = manage(data_dir, "restore", str(archive))
+        running = manage(data_dir, "restore", str(archive), **database)
         assert running.returncode == 1 and "A server runs on" in running.stderr
         assert product.served.stop() == 0
-    assert manage(data_dir, "restore", str(archive)).returncode == 0
-    with Product(data_dir, simulator) as product:
-        assert [key["name"] for key in product.api("GET", "/keys")] == ["Production"]
+    restored = manage(data_dir, "restore", str(archive), "--json", **database)
+    assert restored.returncode == 0, restored.stderr
+    told = json.loads(restored.stdout)
+    assert (told["usageRows"], told["differences"], told["unreadableSecrets"]) == (1, 0, [])
+    with Product(data_dir, simulator, **database) as product:
+        (key,) = product.api("GET", "/keys")
+        assert (key["name"], key["totalRequests"]) == ("Production", 1)
+        with closing(product.program()) as program:
+            assert program.chat(chat()).status == 200
+        product.command("audit")
