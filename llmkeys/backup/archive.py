@@ -101,34 +101,47 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
         tar.addfile(info, file)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read what an archive says of itself, without unpacking the rest. Raises CannotRestore where it is none."""
-    with _opened(path) as tar:
-        return _read_manifest(tar, path)
-
-
 def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
     """Unpack every member and check lengths and digests; return the manifest and where the members lie.
 
     Raises CannotRestore where the archive is damaged, cut short, or holds what it should not.
     """
+    files: dict[str, Path] = {}
     with _opened(path) as tar:
-        manifest, files = _read_manifest(tar, path), {}
-        while (info := tar.next()) is not None:
-            if info.name not in _CONTENTS or not info.isfile() or info.name in files:
-                raise CannotRestore(f"{path} holds “{info.name}”, which no backup of this product has.")
+        manifest = _read_manifest(tar, path)
+        for info in _members(tar, path):
             files[info.name] = into / info.name
             with _private(files[info.name]) as file:
                 shutil.copyfileobj(tar.extractfile(info), file, _CHUNK)
-    _check(path, manifest, files)
+    _check(path, manifest, {name: (file.stat().st_size, _digest(file)) for name, file in files.items()})
     return manifest, files
 
 
-def _check(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
+def verify(path: Path) -> Manifest:
+    """Read an archive to its end and check lengths and digests, storing nothing. Raises CannotRestore, as `unpack`."""
+    with _opened(path) as tar:
+        manifest = _read_manifest(tar, path)
+        parts = {info.name: (info.size, _digest_of(tar.extractfile(info))) for info in _members(tar, path)}
+    _check(path, manifest, parts)
+    return manifest
+
+
+def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield what follows the manifest. Raises CannotRestore for what no backup has."""
+    seen: set[str] = set()
+    while (info := tar.next()) is not None:
+        if info.name not in _CONTENTS or not info.isfile() or info.name in seen:
+            raise CannotRestore(f"{path} holds “{info.name}”, which no backup of this product has.")
+        seen.add(info.name)
+        yield info
+
+
+def _check(path: Path, manifest: Manifest, parts: Mapping[str, tuple[int, str]]) -> None:
+    """Compare length and digest of each part with what the manifest says."""
     for name, told in manifest.members.items():
-        if name not in files or files[name].stat().st_size != told["bytes"] or _digest(files[name]) != told["sha256"]:
+        if parts.get(name) != (told["bytes"], told["sha256"]):
             raise CannotRestore(f"{path} is damaged: its part “{name}” is not what was written. Take another backup.")
-    if set(files) != set(manifest.members) or DATABASES.get(manifest.database) not in files:
+    if set(parts) != set(manifest.members) or DATABASES.get(manifest.database) not in parts:
         raise CannotRestore(f"{path} is no complete backup of this product.")
 
 
@@ -167,7 +180,11 @@ def _private(path: Path) -> Iterator[IO[bytes]]:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest_of(file)
+
+
+def _digest_of(file: IO[bytes]) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_directory(path: Path) -> None:

@@ -157,9 +157,9 @@ def automatic_backups() -> list[Path]:
 
 
 def is_good(path: Path) -> bool:
-    """Tell whether an archive calls itself good and can be read."""
+    """Tell whether an archive calls itself good and is whole to its end."""
     try:
-        return archive.read_manifest(path).is_good
+        return archive.verify(path).is_good
     except CannotRestore:
         return False
 

@@ -1,0 +1,103 @@
+"""The backups that nobody asks for: one a day and one before a migration, of which seven stay and a good one always."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.commands.backups import Place, archive, made, manifest_of, place
+
+__all__ = ["archive", "made", "place"]
+pytestmark = pytest.mark.slow
+
+TAKE = """
+from datetime import UTC, datetime, timedelta
+from llmkeys import backup
+for day in range({first}, {end}):
+    backup.automatic_backup(at=datetime(2026, 11, 1, 2, 10, tzinfo=UTC) + timedelta(days=day))
+"""
+RUN_TASK = """
+from llmkeys.models import Alert
+from llmkeys.tasks import backup_database
+said = []
+for _ in range(2):
+    try:
+        said.append(backup_database())
+    except Exception as error:
+        said.append(str(error))
+import json
+print(json.dumps([said, list(Alert.objects.values_list("kind", "message"))]))
+"""
+BEFORE_MIGRATION = """
+from datetime import UTC, datetime
+from llmkeys import backup
+for _ in range(2):
+    taken = backup.backup_before_migration(at=datetime(2026, 11, 24, tzinfo=UTC))
+    print(taken and taken.path.name)
+"""
+
+
+def take(place: Place, first: int, end: int) -> None:
+    place.done("shell", "-c", TAKE.format(first=first, end=end))
+
+
+def names(place: Place) -> list[str]:
+    return sorted(file.name for file in (place.data / "backups").iterdir())
+
+
+def daily(*days: int) -> list[str]:
+    return [f"llmkeys-202611{1 + day:02d}-021000-daily.tar.gz" for day in days]
+
+
+def test_the_newest_seven_stay(place):
+    take(place, 0, 9)
+    assert names(place) == daily(*range(2, 9))
+    assert (place.data / "backups").stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in (place.data / "backups").iterdir()} == {0o600}
+    newest = place.data / "backups" / names(place)[-1]
+    place.add_key("Later")
+    place.done("restore", str(newest))
+    assert place.names() == ["Production"]
+
+
+def test_the_newest_good_one_stays_however_old(place):
+    take(place, 0, 2)
+    place.change("UPDATE llmkeys_apikey SET spent_total_nano = 5, total_requests = 1")
+    take(place, 2, 11)
+    assert names(place) == daily(1, *range(4, 11))
+    assert manifest_of(place.data / "backups" / daily(1)[0])["differences"] == 0
+    assert manifest_of(place.data / "backups" / daily(10)[0])["differences"] > 0
+
+
+def test_a_cut_one_is_no_good_one(place):
+    take(place, 0, 2)
+    newest = place.data / "backups" / daily(1)[0]
+    newest.write_bytes(newest.read_bytes()[:-200])
+    place.change("UPDATE llmkeys_apikey SET spent_total_nano = 5, total_requests = 1")
+    take(place, 2, 9)
+    assert names(place) == daily(0, *range(2, 9))
+
+
+def test_the_task_tells_of_a_failure_once_a_day(place):
+    (place.data / "backups").write_text("in the way")
+    said, alerts = json.loads(place.done("shell", "-c", RUN_TASK).splitlines()[-1])
+    assert len(said) == 2 and all("backups" in words for words in said)
+    assert [kind for kind, _ in alerts] == ["backup_failed"]
+
+
+def test_the_task_tells_of_books_that_differ(place):
+    place.change("UPDATE llmkeys_apikey SET spent_total_nano = 5, total_requests = 1")
+    said, alerts = json.loads(place.done("shell", "-c", RUN_TASK).splitlines()[-1])
+    assert "was taken, but" in said[0] and len(names(place)) == 2
+    assert [kind for kind, _ in alerts] == ["backup_failed"]
+
+
+def test_one_is_taken_before_a_migration_and_only_then(place, tmp_path):
+    assert place.done("shell", "-c", BEFORE_MIGRATION).splitlines()[-2:] == ["None", "None"]
+    older, empty = Place(tmp_path / "older"), Place(tmp_path / "empty")
+    older.done("migrate", "llmkeys", "0001", "-v", "0")
+    taken = older.done("shell", "-c", BEFORE_MIGRATION).splitlines()[-2:]
+    assert taken == [f"llmkeys-20261124-000000-before-migration{number}.tar.gz" for number in ("", "-2")]
+    assert manifest_of(older.data / "backups" / taken[0])["differences"] is None
+    assert empty.done("shell", "-c", BEFORE_MIGRATION).splitlines()[-2:] == ["None", "None"]
