@@ -174,7 +174,7 @@ def stacked(
         rows=tuple(
             (bucket.long, tuple(row), sum(row)) for bucket, row in zip(buckets, amounts, strict=True) if any(row)
         ),
-        has_legend=bool(what),
+        has_legend=bool(what) and bool(total or held),
         **_limit(limit, scale),
     )
 
