@@ -1,6 +1,8 @@
 # `make run` starts the product, `make test` runs every test; both need only Python 3.11+ with its venv module.
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests choose their settings themselves.
+unexport DJANGO_SETTINGS_MODULE
 
 .PHONY: run test test-quick test-postgres lint format migrations-check postgres screenshots bench lock clean
 
