@@ -1,11 +1,31 @@
-"""What an error report may show: nothing that could be a secret, with DEBUG on and off."""
+"""What an error report may show: nothing that could be a secret, with DEBUG on and off. And the page of an outage."""
 
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.views.debug import SafeExceptionReporterFilter
+from django.views.defaults import server_error
+
+from llmkeys import outages
+
+RETRY_SECONDS = "10"
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """Answer a page that failed: 503 where the database does not answer, else 500."""
+    error = sys.exc_info()[1]
+    if error is None or not outages.is_outage(error):
+        return server_error(request)
+    outages.note(error)
+    response = render(request, "503.html", status=503)
+    response["Retry-After"] = RETRY_SECONDS
+    response._has_been_logged = True  # by the line above, which says what to do
+    return response
 
 
 class SecretsFilter(SafeExceptionReporterFilter):

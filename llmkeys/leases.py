@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from llmkeys import ledger, probes, writer
+from llmkeys import ledger, probes, sql, writer
 from llmkeys.exceptions import RecordingUnavailable
 
 logger = logging.getLogger(__name__)
@@ -91,16 +91,25 @@ def finish(work: writer.Work[writer.T]) -> writer.T | None:
 
 def wait_for_room(seconds: float) -> None:
     """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
+    sql.release()  # many may wait, and those they wait for need a connection to end
     room = _this().room
     with room:
         room.wait(seconds)
 
 
 def undo_hold(cursor: CursorWrapper, placed: ledger.Placed) -> None:
-    """Release a hold whose caller had given up before it was committed."""
-    if placed.hold is not None:
+    """Release a hold of which its caller does not know: committed after it had given up, or perhaps not at all."""
+    if placed.hold is not None and _is_there(cursor, placed.hold):
         probes.give_back(cursor, placed.hold.probe)
         outcome = ledger.Outcome(
             state="RELEASED", at=timezone.now(), sent=False, error="The database was too slow; nothing was sent."
         )
         ledger.finish(cursor, placed.hold.usage_id, outcome)
+
+
+def _is_there(cursor: CursorWrapper, hold: ledger.Hold) -> bool:
+    """Look by the request too: the id of a row that was never committed is given to another one."""
+    cursor.execute(
+        "SELECT 1 FROM llmkeys_usagerecord WHERE id = %s AND request_id = %s", [hold.usage_id, hold.request_id]
+    )
+    return cursor.fetchone() is not None

@@ -37,6 +37,24 @@ def _question_marks(sql: str) -> str:
     return sql.replace("%s", "?")
 
 
+def connection_of_our_own() -> BaseDatabaseWrapper:
+    """Return a further connection to the database: none of the thread's, and none of a pool's."""
+    ours = connections.create_connection(DEFAULT_DB_ALIAS)
+    options = {name: value for name, value in ours.settings_dict["OPTIONS"].items() if name != "pool"}
+    ours.settings_dict = {**ours.settings_dict, "OPTIONS": options}
+    return ours
+
+
+def release() -> None:
+    """Give this thread's connection back to the pool, where there is one, before a long wait for somebody else.
+
+    Nothing inside a transaction. What is asked for next takes one again.
+    """
+    ours = connections[DEFAULT_DB_ALIAS]
+    if "pool" in ours.settings_dict["OPTIONS"] and not ours.in_atomic_block:
+        ours.close()
+
+
 @contextlib.contextmanager
 def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
     """Give a cursor of the connection (this thread's); on other databases, or with a query log, Django's own."""

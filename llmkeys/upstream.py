@@ -23,7 +23,7 @@ from requests.models import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
 
-from llmkeys import providers, vault
+from llmkeys import providers, sql, vault
 from llmkeys.providers.base import Call, Provider
 from llmkeys.providers.scrub import scrub
 
@@ -184,6 +184,7 @@ def _without(body: bytes, secret: str) -> bytes:
 
 
 def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer_seconds: float, secret: str) -> Stream:
+    sql.release()  # the provider may take minutes
     request = PreparedRequest()
     request.method, request.url, request.hooks = method, url, default_hooks()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import dj_database_url
@@ -101,15 +102,36 @@ AXES_VERBOSE = False
 # --- Database ------------------------------------------------------------------------------------------------------
 # The turn among processes and this together stay below 8 s, so that a blocked database is a 503 within 10 s.
 DATABASE_BUSY_SECONDS = 3
+# How many connections to PostgreSQL a machine needs at most (its default is 100 for all): each web worker's threads
+# share a pool, beside the one connection of its writer; the scheduler has up to 5, `serve` and each command 1.
+# So 2 workers: 2 × (10 + 1) + 5 + 1 = 28, and 22 without the scheduler. A thread has one while it reads, never while
+# it waits for a provider. The pool's patience is part of the 10 s in which a request is told that nothing works; it
+# gives up reconnecting soon, for the next request tries anew.
+POSTGRES_POOL = {"min_size": 0, "max_size": 10, "timeout": 3.0, "max_idle": 60.0, "reconnect_timeout": 1.0}
+_EXAMPLE_URL = "postgres://user:password@127.0.0.1:5432/llmkeys"
 _database_url = env.text("DATABASE_URL", "")
 if _database_url and not _database_url.startswith("sqlite"):
     try:
         DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=None, conn_health_checks=True)}
     except Exception:  # whatever is wrong in the address: it may hold a password, so it is not repeated
+        env.FAULTS.append(env.Fault("DATABASE_URL", "it is no database address", _EXAMPLE_URL))
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+    if DATABASES["default"]["ENGINE"].endswith("postgresql") and not (
+        find_spec("psycopg") and find_spec("psycopg_pool")
+    ):
+        install = f"{sys.executable} -m pip install 'psycopg[binary,pool]>=3.3,<4'"
         env.FAULTS.append(
-            env.Fault("DATABASE_URL", "it is no database address", "postgres://user:password@127.0.0.1:5432/llmkeys")
+            env.Fault("DATABASE_URL", f"PostgreSQL needs a driver that is not installed; run: {install}", _EXAMPLE_URL)
         )
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+    if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+        # What the address itself says about these (`?connect_timeout=…`) comes first. A server that is gone, or a row
+        # that somebody holds, must not keep a request waiting beyond the 10 s.
+        DATABASES["default"]["OPTIONS"] = {
+            "connect_timeout": DATABASE_BUSY_SECONDS,
+            "tcp_user_timeout": 8000,
+            "options": f"-c lock_timeout={DATABASE_BUSY_SECONDS}s",
+        } | DATABASES["default"].get("OPTIONS", {})
 else:
     _database_file = _database_url.removeprefix("sqlite:///") or str(DATA_DIR / "llmkeys.sqlite3")
     make_private(_database_file)
@@ -270,6 +292,7 @@ LOGGING = {
         "django": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
         "django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
         "axes": {"level": "ERROR"},
+        "psycopg.pool": {"level": "ERROR"},  # what a request could not get is told by `outages`, and once
     },
 }
 DEFAULT_EXCEPTION_REPORTER_FILTER = "llmkeys.error_pages.SecretsFilter"

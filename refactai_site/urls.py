@@ -10,6 +10,8 @@ from llmkeys.api.docs import DocsView, SchemaView
 from llmkeys.api.metrics import MetricsViewSet
 from llmkeys.gateway import views as gateway
 
+handler500 = "llmkeys.error_pages.failed"
+
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),

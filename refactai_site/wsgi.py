@@ -23,6 +23,15 @@ class GatewayHandler(WSGIHandler):
         start_response(f"{response.status_code} {response.reason_phrase}", [*response.items()])
         return response
 
+    def get_response(self, request):
+        """Answer without Django's own line in the log for every refusal, which drowns what an operator must read.
+
+        What nobody foresaw is logged all the same, with its traceback.
+        """
+        response = self._middleware_chain(request)
+        response._resource_closers.append(request.close)
+        return response
+
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware = []
         self._template_response_middleware = []

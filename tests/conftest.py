@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib
 import os
 import shutil
 import socket
@@ -37,34 +36,21 @@ def _clean_environment() -> None:
 
 
 def _read_settings() -> None:
-    """Read the settings in the clean environment, again where pytest-django read them before this file."""
+    """Read the settings, for the first time, in the clean environment."""
+    if os.environ["DJANGO_SETTINGS_MODULE"] in sys.modules:
+        pytest.exit("DJANGO_SETTINGS_MODULE is set, so that your own settings were read: unset it for the tests.", 4)
     from django.conf import settings
 
-    from refactai_site import env
-
-    before = sys.modules.get(os.environ["DJANGO_SETTINGS_MODULE"])
-    if before is not None:
-        env.FAULTS.clear()
-        fresh = importlib.reload(before)
-        for name in filter(str.isupper, vars(fresh)):
-            setattr(settings, name, getattr(fresh, name))
-    _forget_connections()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # A file, because the writer has a connection of its own: both must see one database.
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         settings.DATABASES["default"]["TEST"] = {"NAME": str(_DATA_DIR / "tests.sqlite3")}
 
 
-def _forget_connections() -> None:
-    """Let go of the database that the first reading of the settings named: it may be the user's own."""
-    from django.db import connections
-
-    if "settings" in vars(connections):
-        connections.close_all()
-        for alias in connections:
-            del connections[alias]
-        connections._settings = None  # else the next reading begins with what this one found
-        del connections.settings
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let each process of pytest-xdist read the settings for itself, in an environment that it has cleaned."""
+    os.environ.pop("DJANGO_SETTINGS_MODULE")
 
 
 _clean_environment()
@@ -109,6 +95,15 @@ def _no_beat_between_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leases, "RENEW_SECONDS", 86_400.0)
         yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Close the writer's connection before the databases go: PostgreSQL drops none that is in use."""
+    from llmkeys import writer
+
+    yield
+    writer.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import pytest
 from tests.serving import free_port
 
 START_SECONDS = 30
+CONNECTIONS = 300
 USER = "postgres"
 
 
@@ -48,16 +50,20 @@ def binaries() -> Path:
 
 
 @contextmanager
-def private_server() -> Iterator[str]:
-    """Run a server of our own on a free loopback port; yield its address. Raises Unavailable."""
+def private_server() -> Iterator[Server]:
+    """Run a server of our own on a free loopback port. Raises Unavailable."""
     programs, account = binaries(), _account()
     home = Path(tempfile.mkdtemp(prefix="llmkeys-postgres-"))
     try:
         if account:
             os.chown(home, account.pw_uid, account.pw_gid)
         _run(programs / "initdb", "-D", home / "data", "-A", "trust", "-U", USER, "--no-sync", account=account)
-        with _running(programs / "postgres", home, account) as url:
-            yield url
+        server = Server(programs / "postgres", home, account)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -82,26 +88,27 @@ def _run(*command: object, account: pwd.struct_passwd | None) -> None:
         raise Unavailable(f"{command[0]} failed: {done.stderr.strip()}")
 
 
-@contextmanager
-def _running(program: Path, home: Path, account: pwd.struct_passwd | None) -> Iterator[str]:
-    """Start the server; end it with everything that is still connected. Durable commits stay on, as in production."""
-    port = free_port()
-    command = [program, "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1", "-N", 300]
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(word) for word in command], cwd="/", stdout=log, stderr=log, start_new_session=True, **_as(account)
-        )
-    try:
-        url = f"postgres://{USER}@127.0.0.1:{port}"
-        _wait_until_up(server, f"{url}/postgres", home / "log")
-        yield url
-    finally:
-        server.terminate()
-        try:
-            server.wait(5)
-        except subprocess.TimeoutExpired:  # somebody is still connected
-            server.send_signal(2)
-            server.wait(15)
+class Server:
+    """A server in its directory, on a port of its own; durable commits stay on, as in production."""
+
+    def __init__(self, program: Path, home: Path, account: pwd.struct_passwd | None) -> None:
+        self._home, self._account, port = home, account, free_port()
+        command = [program, "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1", "-N", CONNECTIONS]
+        self._command = [str(word) for word in command]
+        self.url = f"postgres://{USER}@127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises Unavailable."""
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd="/", stdout=log, stderr=log, start_new_session=True, **_as(self._account)
+            )
+        _wait_until_up(self._process, f"{self.url}/postgres", self._home / "log")
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """End it with everything that is still connected: SIGINT in order, SIGQUIT as a crash would."""
+        self._process.send_signal(how)
+        self._process.wait(30)
 
 
 def _wait_until_up(server: subprocess.Popen, url: str, log: Path) -> None:
@@ -144,8 +151,8 @@ def postgres_server() -> Iterator[str]:
         yield given.rpartition("/")[0]
         return
     try:
-        with private_server() as url:
-            yield url
+        with private_server() as server:
+            yield server.url
     except Unavailable as reason:
         pytest.skip(f"no PostgreSQL: {reason}")
 
@@ -160,7 +167,7 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 def main(command: list[str]) -> int:
     """Run a command with `DATABASE_URL` set to a new database: `python -m tests.postgres COMMAND …`."""
     try:
-        with private_server() as server_url, new_database(server_url) as url:
+        with private_server() as server, new_database(server.url) as url:
             return subprocess.run(command, env=os.environ | {"DATABASE_URL": url}).returncode
     except Unavailable as error:
         print(f"Skipped: {error}.")

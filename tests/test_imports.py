@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent / "llmkeys"
 # Lower layers know nothing of higher ones; rooms of one layer that must not know each other have one name each.
 LAYERS = [
     {"exceptions", "money", "windows", "crypto", "sse", "spreadsheet", "simulator"},
-    {"providers", "bounds", "pricing", "sql"},
+    {"providers", "bounds", "pricing", "sql", "outages"},
     {"key_state", "models", "day_totals", "writer"},
     {
         "presentation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from llmkeys import ledger, writer
+from llmkeys import ledger, outages, writer
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.models import KeyEvent
+from llmkeys.sql import lean_cursor
 from tests.helpers import NOW
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the writer has a connection of its own
@@ -74,8 +76,11 @@ def queued(count: int) -> None:
 
 @pytest.fixture
 def own_writer(monkeypatch):
-    """A writer that no other thread of the process uses."""
+    """A writer that no other thread of the process uses, and that has told of no outage yet."""
+    monkeypatch.setattr(outages, "_current", outages._Outage())
     monkeypatch.setattr(writer, "_current", None)
+    yield
+    writer.forget()
 
 
 @pytest.fixture
@@ -206,6 +211,107 @@ def test_it_works_again_after_the_connection_broke():
         writer.run(broken)
     assert writer.run(note("next")) == "next"
     assert noted() == {"next"}
+
+
+class Breaking:
+    """A cursor on which every statement of one kind breaks, before the database has seen it or after."""
+
+    def __init__(self, cursor, kind: str, *, after: bool):
+        self._cursor, self._kind, self._after = cursor, kind, after
+
+    def __getattr__(self, name):
+        return getattr(self._cursor, name)
+
+    def execute(self, sql, params=()):
+        if not sql.startswith(self._kind):
+            return self._cursor.execute(sql, params)
+        if self._after:
+            self._cursor.execute(sql, params)
+        raise OperationalError("server closed the connection unexpectedly")
+
+
+@pytest.fixture
+def break_once(own_writer, monkeypatch):
+    """Return what makes the next transaction break at its COMMIT."""
+
+    def arm(kind: str, *, after: bool, times: int = 1) -> None:
+        left = iter(range(times))
+
+        @contextlib.contextmanager
+        def breaking(on=None):
+            with lean_cursor(on) as cursor:
+                yield cursor if next(left, None) is None else Breaking(cursor, kind, after=after)
+
+        monkeypatch.setattr(writer, "lean_cursor", breaking)
+
+    return arm
+
+
+def take_back(cursor, message):
+    cursor.execute("DELETE FROM llmkeys_keyevent WHERE message = %s", [message])
+    note(f"{message} taken back")(cursor)
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["committed", "not committed"])
+def test_a_commit_whose_end_nobody_saw_is_undone(break_once, after):
+    """The caller is told that nothing was done, so that nothing may be left."""
+    break_once("COMMIT", after=after)
+    with pytest.raises(RecordingUnavailable):
+        writer.run(note("maybe"), undo=take_back)
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"next", "maybe taken back"}
+
+
+def test_what_must_be_undone_is_tried_until_it_is(break_once):
+    break_once("COMMIT", after=False, times=3)
+    for _ in range(3):
+        with pytest.raises(RecordingUnavailable):
+            writer.run(note("maybe"), undo=take_back)
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"next", "maybe taken back"}
+    assert KeyEvent.objects.filter(message="maybe taken back").count() == 3
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'")
+def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error(own_writer):
+    assert writer.run(note("one")) == "one"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s",
+            [connection.settings_dict["NAME"]],
+        )
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"one", "next"}
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'")
+def test_it_writes_nothing_while_another_file_lies_in_the_place_of_the_database(own_writer, monkeypatch, caplog):
+    assert writer.run(note("one")) == "one"
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_known_file", (0, 0))
+        with pytest.raises(RecordingUnavailable):
+            writer.run(note("lost"))
+        with pytest.raises(RecordingUnavailable), writer.recording_errors():
+            pytest.fail("it is not asked either")
+    assert writer.run(note("next")) == "next"
+    assert noted() == {"one", "next"}
+    assert "was replaced or taken away while the server runs; put that file back" in caplog.text
+
+
+def test_the_operator_hears_of_an_outage_once_and_of_its_end(own_writer, caplog):
+    def broken(cursor):
+        raise OperationalError("database or disk is full")
+
+    for _ in range(3):
+        with pytest.raises(RecordingUnavailable):
+            writer.run(broken)
+    writer.run(note("next"))
+    writer.run(note("after"))
+    told = [record.getMessage() for record in caplog.records if record.name == "llmkeys.outages"]
+    assert [words.split(",")[0] for words in told] == [
+        "No request can be recorded",
+        "The database can be written again",
+    ]
 
 
 def test_a_failed_job_leaves_nothing_open():

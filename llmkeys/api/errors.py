@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import Error, IntegrityError
 from django.http import UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import status
@@ -13,7 +13,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from llmkeys import exceptions
+from llmkeys import exceptions, outages
 from llmkeys.writer import UNAVAILABLE
 
 _RETRY_SECONDS = "10"
@@ -36,7 +36,10 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
             return Response({"detail": str(error)}, status=429, headers={"Retry-After": str(error.retry_seconds)})
         case exceptions.WrongEncryptionKey() | exceptions.DataDirectoryProblem():
             return Response({"detail": str(error), "code": "sealed"}, status=503)
-        case exceptions.RecordingUnavailable() | OperationalError() | InterfaceError():
+        case exceptions.RecordingUnavailable():
+            return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
+        case Error() if outages.is_outage(error):
+            outages.note(error)
             return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
         case IntegrityError():
             return Response({"detail": "Somebody else changed the same thing at this moment. Try again."}, status=409)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from typing import Any, NoReturn
@@ -12,6 +13,8 @@ from django.http.request import RawPostDataException, UnreadablePostError
 
 from llmkeys.exceptions import InvalidInput
 from llmkeys.gateway.errors import GatewayError
+
+REFUSED_BYTES = 1024 * 1024  # so much is read of a body that nobody looks at
 
 
 def read_body(request: HttpRequest) -> bytes:
@@ -27,6 +30,17 @@ def read_body(request: HttpRequest) -> bytes:
     if len(body) > limit:
         raise _too_large()
     return body
+
+
+def read_to_the_end(request: HttpRequest) -> None:
+    """Take what was sent of a request that is refused before its body is asked for, unless that is much.
+
+    The web server closes a connection on which a body was left, and the program's next request meets a closed door.
+    """
+    declared = request.META.get("CONTENT_LENGTH") or "0"
+    if declared.isdigit() and int(declared) <= REFUSED_BYTES:
+        with contextlib.suppress(UnreadablePostError, RawPostDataException, OSError):
+            request.read(REFUSED_BYTES)
 
 
 def _too_large() -> GatewayError:

@@ -71,7 +71,7 @@ def _advise(response: JsonResponse, error: Exception, code: str) -> None:
     """Tell a client when, or whether, to try again."""
     if code == "budget_busy":
         response["Retry-After"] = "1"
-    elif code == "database_unavailable":
+    elif code in ("database_unavailable", "sealed"):
         response["Retry-After"] = "10"
     elif isinstance(error, exceptions.TooManyFailures):
         response["Retry-After"] = str(error.retry_seconds)

@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from llmkeys import exceptions
 from llmkeys.admission import Caller, caller_of
-from llmkeys.gateway.bodies import parse_body, read_body
+from llmkeys.gateway.bodies import parse_body, read_body, read_to_the_end
 from llmkeys.gateway.errors import GatewayError, error_response
 from llmkeys.money import nano_to_usd
 from llmkeys.relay import Answer, ChatRequest, relay
@@ -35,6 +35,7 @@ def gateway_view(method: str) -> Callable:
                     raise GatewayError(405, "method_not_allowed", f"This address takes {method} only.")
                 return view(request, _caller(request))
             except (exceptions.LLMKeysError, GatewayError) as error:
+                read_to_the_end(request)
                 return error_response(error)
 
         return guarded

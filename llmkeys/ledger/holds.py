@@ -62,7 +62,8 @@ def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt, *, last
             continue
         remember_refusals(cursor, refusals, attempt.at)
         usage_id = _insert_usage(cursor, bid, attempt, found, refusals)
-        return Placed(Hold(usage_id, bid.key_id, bid.hold_nano, claim.probe), refusals)
+        hold = Hold(usage_id, bid.key_id, bid.hold_nano, claim.probe, attempt.request_id)
+        return Placed(hold, refusals)
     if last_try:
         remember_refusals(cursor, refusals, attempt.at)
     return Placed(None, refusals)

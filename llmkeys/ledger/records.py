@@ -42,6 +42,7 @@ class Hold:
     key_id: str
     amount_nano: int
     probe: probes.Probe | None = None  # set where this request asks a key that rested
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from llmkeys import bounds, upstream
+from llmkeys import bounds, sql, upstream
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.providers.base import Failure, Usage
 from llmkeys.providers.scrub import scrub_body
@@ -210,6 +210,7 @@ class RelayedStream:
         finally:
             self._settle(success=self._usage is not None, error=gone)
             self._stream.abort()
+            sql.release()  # a thread that ends would take its connection with it
 
 
 def _error_event(message: str) -> bytes:

@@ -10,7 +10,7 @@ from datetime import datetime
 from django.conf import settings
 from django.utils import timezone
 
-from llmkeys import admission, bounds, costing, leases, ledger, writer
+from llmkeys import admission, bounds, costing, leases, ledger, sql, writer
 from llmkeys.admission import Candidate
 from llmkeys.costing import WorstCase
 from llmkeys.exceptions import (
@@ -216,6 +216,7 @@ class _ModelTurn:
             pause = 0.5 * 2 ** (tries - 1) * random.uniform(0.75, 1.25)  # noqa: S311  (spreads retries, guards nothing)
         in_time = pause <= LONGEST_PAUSE_SECONDS and time.monotonic() + pause < self.turns.deadline
         if tries < TRIES_ON_ONE_KEY and in_time:
+            sql.release()
             time.sleep(pause)
             return
         self.passed[candidate.id] = "its provider failed"

@@ -12,7 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.utils import timezone
 from django.utils.dateparse import parse_date
 
-from llmkeys import spreadsheet
+from llmkeys import spreadsheet, sql
 from llmkeys.models import Adjustment, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS, usage_json
 from llmkeys.services.key_fields import parse_instant
@@ -72,9 +72,13 @@ def lost_rows() -> QuerySet[UsageRecord]:
 
 
 def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
-    """Read page by page, newest first: one long read would keep SQLite's log from being tidied meanwhile."""
+    """Read page by page, newest first: one long read would keep SQLite's log from being tidied meanwhile.
+
+    Between two pages it has no connection, for whoever takes them may be slow.
+    """
     chunk = list(rows[:_CHUNK_ROWS])
     while chunk:
+        sql.release()
         yield from chunk
         chunk = list(rows.filter(pk__lt=chunk[-1].pk)[:_CHUNK_ROWS])
 

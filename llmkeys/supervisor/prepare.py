@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from llmkeys import backup
+from llmkeys import backup, outages, writer
 from llmkeys.backup import running
 from llmkeys.backup.errors import BackupFailed
 from llmkeys.checks import leads_back_here
@@ -64,6 +64,7 @@ def open_database() -> None:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
         raise CannotServe(explain(error)) from None
+    writer.know_the_file()
     if connection.vendor == "sqlite":
         Path(connection.settings_dict["NAME"]).chmod(0o600)  # its -wal and -shm files take the same mode
 
@@ -84,20 +85,8 @@ def migrate() -> None:
 
 def explain(error: DatabaseError) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
-    if connection.vendor != "sqlite":
-        first_line = (str(error).splitlines() or [""])[0]
-        return f"The database that DATABASE_URL names cannot be used: {first_line}"
-    text = str(error).lower()
-    file = connection.settings_dict["NAME"]
-    if "not a database" in text or "malformed" in text:
-        return f"The file {file} is not a readable database. {_how_to_restore()}"
-    if "locked" in text:
-        return f"The database {file} is locked by another program; stop that program and start again."
-    if "readonly" in text or "unable to open" in text:
-        return f"The database {file} cannot be opened or written by this user; check the rights of its directory."
-    if "disk is full" in text:
-        return f"The database {file} cannot be written: the disk is full."
-    return f"The database {file} cannot be used: {error}"
+    words = outages.explain(error)
+    return f"{words} {_how_to_restore()}" if connection.vendor == "sqlite" and outages.is_damaged(error) else words
 
 
 def _how_to_restore() -> str:

@@ -16,6 +16,8 @@ from contextlib import suppress
 
 from django.db import connections
 
+from llmkeys import writer
+
 PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -79,6 +81,7 @@ class Child:
 
 def _fork(target: Callable[[], int]) -> int:
     connections.close_all()  # a database connection must not be shared by two processes
+    writer.forget()
     sys.stdout.flush()
     sys.stderr.flush()
     held_back = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 from typing import IO
 
+from django.db import Error, connection
 from django_q import cluster
+
+from llmkeys import outages
 
 SUDDEN_DEATH = 70
 
@@ -33,6 +36,8 @@ class Sentinel(cluster.Sentinel):
 
 def run() -> int:
     """Run the cluster until SIGTERM; return 0 after a stop that was asked for, else the guard's exit code."""
+    if not _database_answers():
+        return 1
     cluster.Sentinel = Sentinel
     main = cluster.Cluster()
     try:
@@ -42,6 +47,18 @@ def run() -> int:
     while main.sentinel.is_alive():
         main.sentinel.join(1)
     return abs(main.sentinel.exitcode or 0)
+
+
+def _database_answers() -> bool:
+    """Ask before the cluster does, which would tell a page of tracebacks; `serve` tries again later."""
+    try:
+        connection.ensure_connection()
+        return True
+    except Error as error:
+        outages.note(error)
+        return False
+    finally:
+        connection.close()
 
 
 def claim(data_dir: Path) -> IO[str] | None:

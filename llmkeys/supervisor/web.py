@@ -10,6 +10,7 @@ from typing import Any
 
 import granian.wsgi
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 from granian._granian import SocketHolder
@@ -78,6 +79,18 @@ def preload() -> None:
     gc.freeze()  # the collector then leaves the shared pages alone
 
 
+def _pool_connections() -> None:
+    """Let the threads of a worker share a few connections to PostgreSQL instead of keeping one each.
+
+    Done here, in the process of which only the workers are forked: a pool has threads, which no fork survives, and
+    whoever has one thread needs none.
+    """
+    database = connections[DEFAULT_DB_ALIAS]
+    if database.vendor == "postgresql":
+        database.settings_dict["CONN_MAX_AGE"] = 0  # back to the pool at the end of a request
+        database.settings_dict["OPTIONS"]["pool"] = settings.POSTGRES_POOL
+
+
 def run(listeners: list[socket.socket], *, threads: int) -> int:
     """Serve until SIGTERM; return the exit code.
 
@@ -85,6 +98,7 @@ def run(listeners: list[socket.socket], *, threads: int) -> int:
     a browser's and the programs' idle keep-alive connections would shut everybody else out.
     """
     application = import_string(settings.WSGI_APPLICATION)
+    _pool_connections()
     # granian copies the whole environment, provider keys included, into every request: it gets an empty one.
     granian.wsgi.os = SimpleNamespace(environ={})
     server = Server(

@@ -28,7 +28,9 @@ def test_it_renders_the_page_of_a_failure_without_context_and_database():
     assert "Something went wrong here" in answer.content.decode() and "tokens.css" in answer.content.decode()
 
 
-@pytest.mark.parametrize("name", ["400.html", "403.html", "404.html", "500.html", "403_csrf.html", "locked_out.html"])
+@pytest.mark.parametrize(
+    "name", ["400.html", "403.html", "404.html", "500.html", "503.html", "403_csrf.html", "locked_out.html"]
+)
 def test_it_renders_without_context(name):
     page = get_template(name).render()
     assert page.count("<h1") == 1 and "RefactAI" in page

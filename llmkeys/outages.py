@@ -1,0 +1,93 @@
+"""A database that does not do its work: which errors say so, and what the operator is told.
+
+Told on stderr at the first failure, then once in half a minute while it lasts, and when it is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
+
+logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 30.0
+REPLACED = "was replaced or taken away"
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether the database is at fault, rather than what it was asked.
+
+    SQLite says of a file that is none of its own `DatabaseError` and nothing more precise; PostgreSQL calls a server
+    that only reads `InternalError`.
+    """
+    return isinstance(error, OperationalError | InterfaceError | InternalError) or type(error) is DatabaseError
+
+
+def is_locked(error: BaseException) -> bool:
+    """Tell whether somebody else was waited for in vain."""
+    return any(words in str(error).lower() for words in ("locked", "lock timeout"))
+
+
+def is_damaged(error: BaseException) -> bool:
+    text = str(error).lower()
+    return "not a database" in text or "malformed" in text
+
+
+def explain(error: BaseException) -> str:
+    """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
+    if connection.vendor != "sqlite":
+        first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
+        return f"The database that DATABASE_URL names cannot be used: {first_line}. See that it runs and accepts us."
+    text, file = str(error).lower(), connection.settings_dict["NAME"]
+    if is_damaged(error):
+        return f"The file {file} is not a readable database."
+    if REPLACED in text:
+        return f"The database {file} {REPLACED} while the server runs; put that file back, or start the server again."
+    if "locked" in text:
+        return f"The database {file} is locked by another program; stop that program."
+    if "readonly" in text or "unable to open" in text:
+        return f"The database {file} cannot be opened or written by this user; check the rights of its directory."
+    if "disk is full" in text:
+        return f"The database {file} cannot be written: the disk is full. Make room on it."
+    if "disk i/o" in text:
+        return f"The database {file} cannot be read or written: its disk fails, or is full."
+    return f"The database {file} cannot be used: {error}"
+
+
+@dataclass
+class _Outage:
+    """What this process has told of an outage."""
+
+    began: float | None = None
+    told: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_current = _Outage()
+
+
+def note(error: BaseException) -> None:
+    """Tell the operator, unless that was done a moment ago."""
+    now = time.monotonic()
+    with _current.lock:
+        is_new = _current.began is None
+        if not is_new and now - _current.told < TELL_SECONDS:
+            return
+        _current.began = now if is_new else _current.began
+        _current.told = now
+    remedy = " Stop the server, then restore a backup: `serve` names the newest good one." if is_damaged(error) else ""
+    logger.error("No request can be recorded, so none is sent. %s%s", explain(error), remedy)
+
+
+def is_over() -> None:
+    """Tell that the database takes what it is given again, where the opposite was told."""
+    if _current.began is None:
+        return
+    with _current.lock:
+        began, _current.began = _current.began, None
+    if began is not None:
+        logger.warning("The database can be written again, after %.0f seconds.", time.monotonic() - began)
