@@ -27,6 +27,7 @@ class _Process:
     id: int = field(default_factory=os.getpid)
     owner: str = field(default_factory=lambda: secrets.token_hex(12))
     overdue: list[writer.Work] = field(default_factory=list)
+    told: int = 0
     wake: threading.Event = field(default_factory=threading.Event)
     room: threading.Condition = field(default_factory=threading.Condition)
 
@@ -42,16 +43,21 @@ class _Process:
                 writer.run(lambda cursor: ledger.renew_leases(cursor, self.owner, timezone.now()))
                 self._catch_up()
             except RecordingUnavailable:
-                logger.warning(
-                    "The database does not answer: %d finished requests wait to be recorded", len(self.overdue)
-                )
+                self._tell_of_waiting()
             except Exception:
                 logger.exception("Renewing the leases failed")
+
+    def _tell_of_waiting(self) -> None:
+        """Say how many wait, when it has changed: why they do, and what is to be done, the writer tells."""
+        if len(self.overdue) != self.told:
+            self.told = len(self.overdue)
+            logger.warning("%d finished requests wait until they can be recorded", self.told)
 
     def _catch_up(self) -> None:
         while self.overdue:
             writer.run(self.overdue[0])
             self.overdue.pop(0)
+        self.told = 0
 
 
 _lock = threading.Lock()
