@@ -36,7 +36,7 @@ migrations-check: .venv/installed-dev
 
 # The driver of PostgreSQL, for a DATABASE_URL that names one.
 postgres: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-postgres.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-postgres.txt
 
 # Every page, light and dark, wide and narrow, into test-results/screenshots; those of the README into docs/images.
 screenshots: .venv/installed-dev
@@ -57,10 +57,11 @@ clean:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
+# The lists are whole, so that pip need not look for more (`--no-deps`), and takes no newer one of an extra.
 .venv/installed: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt
 	@touch $@ .venv/installed

@@ -253,6 +253,19 @@ class TestDelivery:
         assert alerts.send_due_alerts(NOW) == 0
         assert alerts.send_due_alerts(NOW + alerts.CLAIM) == 1
 
+    def test_a_sender_that_comes_back_after_its_claim_ran_out_changes_nothing(self, target, monkeypatch):
+        waiting, deliver = alert(), alerts._deliver
+
+        def asleep(claimed):
+            monkeypatch.setattr(alerts, "_deliver", deliver)
+            assert alerts.send_due_alerts(NOW + alerts.CLAIM) == 1
+            return {waiting.pk: ["the first sender: its target did not answer"]}
+
+        monkeypatch.setattr(alerts, "_deliver", asleep)
+        alerts.send_due_alerts(NOW)
+        waiting.refresh_from_db()
+        assert waiting.sent_at and not waiting.delivery_error
+
     def test_a_claim_of_a_clock_far_ahead_does_not_last(self, target):
         waiting = alert()
         Alert.objects.filter(pk=waiting.pk).update(claimed_until=NOW + timedelta(days=30), tries=1)

@@ -205,13 +205,18 @@ def _message(url: str, alerts: Sequence[_Claimed]) -> Message:
 
 
 def _record(cursor: CursorWrapper, claimed: Sequence[_Claimed], faults: dict[int, list[str]], at: datetime) -> None:
+    """Write what came of each, unless its claim ran out meanwhile and another process has it."""
     for alert in claimed:
         lines = faults.get(alert.id)
         again = at + BACK_OFF[min(alert.tries, len(BACK_OFF)) - 1]
         cursor.execute(
-            "UPDATE llmkeys_alert SET sent_at = %s, claimed_until = %s, delivery_error = %s WHERE id = %s",
-            [None if lines else instant(at), instant(again) if lines else None, _error_text(lines or []), alert.id],
-        )
+            "UPDATE llmkeys_alert SET sent_at = %s, claimed_until = %s, delivery_error = %s "
+            "WHERE id = %s AND sent_at IS NULL AND tries = %s",
+            [
+                None if lines else instant(at), instant(again) if lines else None, _error_text(lines or []), alert.id,
+                alert.tries,
+            ],
+        )  # fmt: skip
 
 
 def _error_text(lines: list[str]) -> str:

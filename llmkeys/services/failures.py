@@ -17,6 +17,7 @@ from llmkeys.services.defaults import hand_default_on
 from llmkeys.sql import as_instant, instant
 
 LONGEST = timedelta(days=31)
+SHORTEST = timedelta(seconds=1)  # also where a provider says 0, so that its refusals leave no event each
 BACK_OFF_SECONDS = (10, 30, 60, 120, 300, 600)  # without a hint of the provider, by coolings in a row
 ASK_AGAIN = timedelta(minutes=30)  # an exhausted key of which nobody says until when
 
@@ -176,7 +177,7 @@ def _rest(
     cursor: CursorWrapper, scope: str, model: str, kind: str, until: datetime, reason: str, at: datetime
 ) -> datetime:
     """Store the cooling; the longer deadline wins, unless a clock wrote it that ran ahead. Return the one in force."""
-    until = min(until, at + LONGEST)
+    until = min(max(until, at + SHORTEST), at + LONGEST)
     cursor.execute(
         """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
            VALUES (%s, %s, %s, %s, %s, 1, %s)

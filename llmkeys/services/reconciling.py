@@ -20,6 +20,7 @@ from llmkeys.money import format_usd, usd_to_nano
 from llmkeys.sql import as_date, instant
 
 ASK_FOR = timedelta(hours=24)
+LOOK_BACK = timedelta(days=31)  # so long may nothing have run, and it is told all the same
 AT_MOST_SECONDS = 60
 AT_MOST_ROWS = 500
 
@@ -149,7 +150,7 @@ def _give_up(at: datetime) -> int:
 def _never_told(at: datetime) -> list[tuple]:
     """Return key, name, day, number and cost of the rows too old to be asked for, of days that are complete."""
     query = f"SELECT u.key_id, k.name, u.day, COUNT(*), SUM(u.cost_nano) {_ESTIMATED} GROUP BY u.key_id, k.name, u.day"
-    span = [instant(at - 3 * ASK_FOR), instant(at - ASK_FOR)]
+    span = [instant(at - LOOK_BACK), instant(at - ASK_FOR)]
     with connection.cursor() as cursor:
         cursor.execute(query, span)
         rows = cursor.fetchall()

@@ -133,6 +133,7 @@ HINTS = {
         "anthropic", 400, anthropic("Your credit balance is too low to access the Anthropic API."), {}, seconds(1800),
         "",
     ),
+    "no rest at all": ("openrouter", 429, OPENROUTER_429, {"Retry-After": "0"}, seconds(1), "this"),
     "nothing, for a rate limit": ("openrouter", 429, OPENROUTER_429, {}, seconds(10), "this"),
     "a slip of a hundred years": (
         "openrouter", 403,
