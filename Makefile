@@ -9,10 +9,11 @@ unexport DJANGO_SETTINGS_MODULE
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
-# Two processes at a time; with browsers and whole products each file stays in one, for what its tests share.
+# Two processes at a time. With browsers and whole products each takes one half in order, for what tests of a file
+# share, and helps the other when it has ended.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
-	$(BIN)/python -m pytest -m "slow or browser" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "slow or browser" -n 2 --dist worksteal $(ARGS)
 
 # Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev

@@ -132,6 +132,7 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     assert other.names() == ["Other"]
 
 
+AGAIN = 4  # after so many kills a restore is tried again
 KILLED_AT_STEP = """
 import os, signal, sys
 steps = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"}
@@ -173,6 +174,8 @@ def test_a_kill_between_any_two_steps_leaves_one_state_or_the_other(archive, tmp
         (opened,) = (finding for finding in told["findings"] if finding["title"] == "Encryption key")
         assert opened["level"] != "FAIL", (step, opened)
         states.append(here.names())
+        if step % AGAIN and ended:
+            continue
         here.done("restore", str(archive))
         assert here.names() == ["Production"]
         assert not list(here.data.glob(".*")), "what a killed restore left lies about"

@@ -39,6 +39,7 @@ def log_in(page: Any) -> Any:
     page.get_by_label("Password").fill("correct horse")
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("heading", name="Dashboard", level=1).wait_for()
+    page.wait_for_load_state()  # the scripts come after the words
     return user
 
 
