@@ -93,8 +93,8 @@ def test_one_settles_what_the_other_left_when_it_died(machines):
     first, second = machines
     hold, _ = first.probe(BODY)
     key = first.add_key("One", dailyLimit=1000, monthlyLimit=0, totalLimit=0)
+    broken = leave_in_flight(second, key)  # before others ask, whose requests would be counted as these
     with Crowd([first], count=4) as crowd:
-        broken = leave_in_flight(second, key)
         second.served.process.kill()  # and with it all its processes
         wait_for(lambda: not second.served.pids(), what="the machine is gone")
         for thread in broken:
