@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
-from llmkeys.crypto import TOKEN_PREFIX
-from llmkeys.services import alerts
+from llmkeys.alerts import outbox
+from llmkeys.vault.crypto import TOKEN_PREFIX
 from refactai_site import env
 
 
@@ -52,7 +52,7 @@ def check_encryption_keys(app_configs, **kwargs) -> list[CheckMessage]:
 
 # It asks a process of its own (0.3 s), so that `serve` and `check` run it, and not every command: those run what is
 # defined in this module.
-register()(alerts.check_targets)
+register()(outbox.check_targets)
 
 
 def leads_back_here(base_url: str, bind: str) -> bool:

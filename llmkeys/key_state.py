@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 
-from llmkeys.windows import DAY, MONTH, TOTAL, Windows, day_end, month_end, windows_at
+from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows, day_end, month_end, windows_at
 
 if TYPE_CHECKING:
     from llmkeys.models import ApiKey

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmkeys.key_state import ACTIVE, Budget
+from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, Cooling, UsageRecord
-from llmkeys.money import usd_json
 
 
 def instant_json(at: datetime | None) -> str | None:

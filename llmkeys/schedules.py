@@ -11,7 +11,7 @@ from __future__ import annotations
 from django.db import connection, transaction
 from django_q.models import Schedule
 
-from llmkeys.services.scheduling import PLANNED, Planned
+from llmkeys.scheduling import PLANNED, Planned
 
 
 def ensure_schedules() -> None:

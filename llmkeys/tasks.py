@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from llmkeys import backup, ledger, writer
+from llmkeys import backup, ledger
+from llmkeys.alerts import outbox
 from llmkeys.backup.errors import BackupFailed
+from llmkeys.database import writer
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.services import alerts, key_checks, pruning, reconciling, resets
+from llmkeys.keys import checking, resets
+from llmkeys.usage import pruning, reconciling
 
 
 class TaskFailed(LLMKeysError):
@@ -40,12 +43,12 @@ def settle_lost_holds() -> int:
 
 def send_alerts() -> int:
     """Deliver the alerts that are due; return how many reached every target."""
-    return alerts.send_due_alerts(timezone.now())
+    return outbox.send_due_alerts(timezone.now())
 
 
 def check_keys() -> dict[str, int]:
     """Test every key with the free call; return the counts."""
-    checked = key_checks.check_keys(timezone.now())
+    checked = checking.check_keys(timezone.now())
     if checked.failed:
         raise TaskFailed(
             f"{checked.failed} of {checked.good + checked.bad + checked.failed} keys could not be tested: their "
@@ -76,10 +79,10 @@ def backup_database() -> int:
     try:
         made = backup.automatic_backup(at=at)
     except BackupFailed as error:
-        alerts.backup_failed(str(error), at=at)
+        outbox.backup_failed(str(error), at=at)
         raise
     if made.manifest.differences:
         words = f"its books differ in {made.manifest.differences} places; run `manage.py audit`."
-        alerts.backup_failed(words, at=at)
+        outbox.backup_failed(words, at=at)
         raise TaskFailed(f"The backup {made.path.name} was taken, but {words}")
     return made.bytes

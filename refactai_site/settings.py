@@ -295,4 +295,4 @@ LOGGING = {
         "psycopg.pool": {"level": "ERROR"},  # what a request could not get is told by `outages`, and once
     },
 }
-DEFAULT_EXCEPTION_REPORTER_FILTER = "llmkeys.error_pages.SecretsFilter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "llmkeys.dashboard.error_pages.SecretsFilter"

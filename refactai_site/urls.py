@@ -5,12 +5,12 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path, re_path
 
-from llmkeys import health
 from llmkeys.api.docs import DocsView, SchemaView
 from llmkeys.api.metrics import MetricsViewSet
+from llmkeys.gateway import health
 from llmkeys.gateway import views as gateway
 
-handler500 = "llmkeys.error_pages.failed"
+handler500 = "llmkeys.dashboard.error_pages.failed"
 
 urlpatterns = [
     path("healthz", health.healthz),

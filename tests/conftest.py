@@ -90,7 +90,7 @@ def _loopback_only() -> Iterator[None]:
 def _no_beat_between_tests() -> Iterator[None]:
     """The thread that renews leases outlives the test that began it: left alone it would write in another test, or
     fail where that one may not use the database, and its traceback disturbs whoever parses Python at that moment."""
-    from llmkeys import leases
+    from llmkeys.ledger import leases
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leases, "RENEW_SECONDS", 86_400.0)
@@ -100,7 +100,7 @@ def _no_beat_between_tests() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
     """Close the writer's connection before the databases go: PostgreSQL drops none that is in use."""
-    from llmkeys import writer
+    from llmkeys.database import writer
 
     yield
     writer.forget()
@@ -111,9 +111,11 @@ def _nothing_remembered() -> None:
     """Prices, aliases, model lists and sums are cached in the process: no test sees those of the one before."""
     from django.core.cache import cache
 
-    from llmkeys import catalogue
+    from llmkeys.prices import catalogue
+    from llmkeys.relay import model_lists
 
     catalogue.forget()
+    model_lists.forget()
     cache.clear()
 
 

@@ -12,11 +12,11 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from llmkeys.key_state import current_windows
+from llmkeys.keys.adding import add_key
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey, UsageRecord
-from llmkeys.money import NANO
 from llmkeys.providers import get as get_provider
-from llmkeys.services.keys import add_key
-from llmkeys.services.tokens import create_token
+from llmkeys.tokens.making import create_token
 
 NOW = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)  # a Monday
 JSON = "application/json"

@@ -15,10 +15,12 @@ from urllib.parse import quote
 import pytest
 from django.db import connection
 
-from llmkeys import ledger, notify, tasks, writer
+from llmkeys import ledger, tasks
+from llmkeys.alerts import delivery, outbox
+from llmkeys.database import writer
+from llmkeys.keys import resets
 from llmkeys.ledger import Attempt, Bid, Outcome
 from llmkeys.models import Alert, ApiKey, KeyEvent, UsageRecord
-from llmkeys.services import alerts, resets
 from llmkeys.supervisor import watchdog
 from tests.gateway.door import limits
 from tests.helpers import NOW, make_key
@@ -189,25 +191,25 @@ class TestDelivery:
         assert message["message"].splitlines()[1] == (
             "2026-11-23 20:30 UTC  “Production”: The daily limit of $1.00 is reached: $1.50 spent."
         )
-        assert alerts.send_due_alerts(NOW + timedelta(days=1)) == 0
+        assert outbox.send_due_alerts(NOW + timedelta(days=1)) == 0
         assert len(target.heard) == 1
 
     def test_a_flood_is_summed_up(self, target):
         for number in range(60):
             alert(f"Alert {number}")
-        assert alerts.send_due_alerts(NOW) == 60
+        assert outbox.send_due_alerts(NOW) == 60
         assert len(target.lines) == 21
         assert target.heard[0]["message"].endswith("… and 40 more: see the dashboard.")
 
     def test_without_a_target_it_is_for_the_dashboard(self, target, settings):
         settings.ALERT_URLS = []
         charge(make_key(**limits(daily="1")), 90)
-        (found,) = alerts.open_alerts(10)
-        assert alerts.delivery_words(found) == "dashboard only"
+        (found,) = outbox.open_alerts(10)
+        assert outbox.delivery_words(found) == "dashboard only"
         alert("left from a time with a target")
-        assert alerts.send_due_alerts(NOW) == 0
+        assert outbox.send_due_alerts(NOW) == 0
         settings.ALERT_URLS = [target.url]
-        assert alerts.send_due_alerts(NOW) == 0
+        assert outbox.send_due_alerts(NOW) == 0
         assert target.heard == []
 
     def test_a_target_that_refuses_is_tried_again_alone(self, target, settings):
@@ -215,16 +217,16 @@ class TestDelivery:
         other.status = 500
         settings.ALERT_URLS = [target.url, other.url]
         alert("Look.")
-        assert alerts.send_due_alerts(NOW) == 0
-        (failed,) = alerts.undelivered_alerts()
+        assert outbox.send_due_alerts(NOW) == 0
+        (failed,) = outbox.undelivered_alerts()
         assert failed.delivery_error.startswith(f"{other.name}: ")
         assert "500" in failed.delivery_error
-        assert alerts.send_due_alerts(NOW + timedelta(seconds=59)) == 0
+        assert outbox.send_due_alerts(NOW + timedelta(seconds=59)) == 0
         assert other.refused == 1
         other.status = 200
-        assert alerts.send_due_alerts(NOW + timedelta(seconds=61)) == 1
+        assert outbox.send_due_alerts(NOW + timedelta(seconds=61)) == 1
         assert (target.lines, other.lines) == (["Look."], ["Look."])
-        assert alerts.undelivered_alerts() == []
+        assert outbox.undelivered_alerts() == []
         other.close()
 
     def test_it_gives_up_after_six_tries_and_says_so(self, target):
@@ -233,43 +235,43 @@ class TestDelivery:
         at = NOW
         for minutes in (0, 1, 5, 15, 60, 240, 6000, 6000):
             at += timedelta(minutes=minutes)
-            alerts.send_due_alerts(at)
+            outbox.send_due_alerts(at)
         sent.refresh_from_db()
-        assert (target.refused, alerts.given_up(sent)) == (6, True)
-        assert alerts.delivery_words(sent).startswith("given up after 6 tries: json://127.0.0.1:")
-        assert alerts.undelivered_alerts() == [sent]
+        assert (target.refused, outbox.given_up(sent)) == (6, True)
+        assert outbox.delivery_words(sent).startswith("given up after 6 tries: json://127.0.0.1:")
+        assert outbox.undelivered_alerts() == [sent]
 
     def test_a_dead_target_delays_no_other(self, target, settings, silent, monkeypatch):
-        monkeypatch.setattr(notify.send, "__kwdefaults__", {"seconds": 2.0})
+        monkeypatch.setattr(delivery.send, "__kwdefaults__", {"seconds": 2.0})
         settings.ALERT_URLS = [silent, target.url]
         alert("Look.")
-        assert alerts.send_due_alerts(NOW) == 0
+        assert outbox.send_due_alerts(NOW) == 0
         assert target.lines == ["Look."]
         assert "did not answer within 2 seconds" in Alert.objects.get().delivery_error
 
     def test_a_claim_of_a_sender_that_died_ends(self, target):
         waiting = alert()
-        Alert.objects.filter(pk=waiting.pk).update(claimed_until=NOW + alerts.CLAIM, tries=1)
-        assert alerts.send_due_alerts(NOW) == 0
-        assert alerts.send_due_alerts(NOW + alerts.CLAIM) == 1
+        Alert.objects.filter(pk=waiting.pk).update(claimed_until=NOW + outbox.CLAIM, tries=1)
+        assert outbox.send_due_alerts(NOW) == 0
+        assert outbox.send_due_alerts(NOW + outbox.CLAIM) == 1
 
     def test_a_sender_that_comes_back_after_its_claim_ran_out_changes_nothing(self, target, monkeypatch):
-        waiting, deliver = alert(), alerts._deliver
+        waiting, deliver = alert(), outbox._deliver
 
         def asleep(claimed):
-            monkeypatch.setattr(alerts, "_deliver", deliver)
-            assert alerts.send_due_alerts(NOW + alerts.CLAIM) == 1
+            monkeypatch.setattr(outbox, "_deliver", deliver)
+            assert outbox.send_due_alerts(NOW + outbox.CLAIM) == 1
             return {waiting.pk: ["the first sender: its target did not answer"]}
 
-        monkeypatch.setattr(alerts, "_deliver", asleep)
-        alerts.send_due_alerts(NOW)
+        monkeypatch.setattr(outbox, "_deliver", asleep)
+        outbox.send_due_alerts(NOW)
         waiting.refresh_from_db()
         assert waiting.sent_at and not waiting.delivery_error
 
     def test_a_claim_of_a_clock_far_ahead_does_not_last(self, target):
         waiting = alert()
         Alert.objects.filter(pk=waiting.pk).update(claimed_until=NOW + timedelta(days=30), tries=1)
-        assert alerts.send_due_alerts(NOW) == 1
+        assert outbox.send_due_alerts(NOW) == 1
 
     @pytest.mark.django_db(transaction=True)
     def test_processes_that_send_at_once_send_once(self, target):
@@ -277,8 +279,8 @@ class TestDelivery:
             alert(f"Alert {number}")
         code = (
             "import django; django.setup()\n"
-            "from django.utils import timezone\nfrom llmkeys.services import alerts\n"
-            "alerts.AT_ONCE = 7\nwhile alerts.send_due_alerts(timezone.now()): pass"
+            "from django.utils import timezone\nfrom llmkeys.alerts import outbox\n"
+            "outbox.AT_ONCE = 7\nwhile outbox.send_due_alerts(timezone.now()): pass"
         )
         senders = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=self._here(target)) for _ in range(2)]
         assert [sender.wait(60) for sender in senders] == [0, 0]
@@ -304,9 +306,9 @@ class TestSecrets:
     def test_an_address_is_in_no_row_and_no_log(self, target, status, caplog, capfd):
         target.status = status
         sent = alert()
-        alerts.send_due_alerts(NOW)
+        outbox.send_due_alerts(NOW)
         sent.refresh_from_db()
-        results = alerts.send_test_alert(NOW, by="anna")
+        results = outbox.send_test_alert(NOW, by="anna")
         told = [sent.delivery_error, *map(repr, results), caplog.text, *capfd.readouterr()]
         told += [str(row) for row in Alert.objects.values()]
         assert not [text for text in told if SECRET in text]
@@ -322,11 +324,11 @@ class TestSecrets:
         ],
     )
     def test_a_target_is_named_without_its_secret(self, url, name):
-        assert notify.label(url) == name
+        assert delivery.label(url) == name
 
     def test_what_the_library_says_of_an_address_it_cannot_use_is_told_without_it(self, settings):
         settings.ALERT_URLS = [f"nonsense://{SECRET}"]
-        (result,) = alerts.send_test_alert(NOW)
+        (result,) = outbox.send_test_alert(NOW)
         assert (result.target, result.delivered) == ("nonsense", False)
         assert result.words.startswith("Unparseable URL")
         assert SECRET not in result.words
@@ -334,11 +336,11 @@ class TestSecrets:
     @pytest.mark.parametrize("piece", [SECRET, SECRET.upper(), "pass word", "anna"])
     def test_whatever_is_repeated_of_an_address_is_taken_out(self, piece):
         url = f"jsons://anna:pass%20word@hooks.example.com/{SECRET}?key=value"
-        words = notify._without_secrets(f"Failed to reach hooks.example.com\r\nas {piece}: error=404.", url)
+        words = delivery._without_secrets(f"Failed to reach hooks.example.com\r\nas {piece}: error=404.", url)
         assert words == "Failed to reach hooks.example.com as ***: error=404."
 
     def test_a_message_shows_no_address_when_it_is_printed(self):
-        assert SECRET not in repr(notify.Message(f"json://127.0.0.1/{SECRET}", "t", "b"))
+        assert SECRET not in repr(delivery.Message(f"json://127.0.0.1/{SECRET}", "t", "b"))
 
 
 class TestScheduler:
@@ -354,7 +356,7 @@ class TestScheduler:
         assert len(target.lines) == 2
 
     def test_a_backup_that_fails_is_told_once_a_day(self):
-        assert [alerts.backup_failed("the disk is full.", at=at) for at in (NOW, NOW, TOMORROW)] == [True, False, True]
+        assert [outbox.backup_failed("the disk is full.", at=at) for at in (NOW, NOW, TOMORROW)] == [True, False, True]
         assert told("backup_failed")[0] == "The backup of the database failed: the disk is full."
 
 
@@ -364,15 +366,15 @@ class TestDashboard:
         older, newer = alert("older"), alert("newer")
         Alert.objects.filter(pk=newer.pk).update(key=key)
         with django_assert_num_queries(1):
-            assert [(one.message, one.key and one.key.name) for one in alerts.open_alerts(10)] == [
+            assert [(one.message, one.key and one.key.name) for one in outbox.open_alerts(10)] == [
                 ("newer", "Production"), ("older", None),
             ]  # fmt: skip
-        assert [alerts.put_away(older.pk, NOW), alerts.put_away(older.pk, NOW)] == [True, False]
-        assert alerts.open_alerts(10) == [newer]
+        assert [outbox.put_away(older.pk, NOW), outbox.put_away(older.pk, NOW)] == [True, False]
+        assert outbox.open_alerts(10) == [newer]
 
     def test_all_are_put_away_up_to_the_newest_seen(self):
         alert("first")
         seen = alert("seen")
         unseen = alert("came meanwhile")
-        assert alerts.put_all_away(NOW, up_to=seen.pk) == 2
-        assert alerts.open_alerts(10) == [unseen]
+        assert outbox.put_all_away(NOW, up_to=seen.pk) == 2
+        assert outbox.open_alerts(10) == [unseen]

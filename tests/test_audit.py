@@ -16,11 +16,12 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmkeys import audit, ledger
+from llmkeys import ledger
 from llmkeys.key_state import current_windows
-from llmkeys.ledger import Attempt, Bid, Outcome
+from llmkeys.keys import resets
+from llmkeys.ledger import Attempt, Bid, Outcome, audit
 from llmkeys.models import Adjustment, Alert, ApiKey, DailyUsage, KeyEvent, SealedDay, UsageRecord
-from llmkeys.services import pruning, resets
+from llmkeys.usage import pruning
 from tests.serving import ROOT, environment
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the audit's own connection sees only what is committed

@@ -10,8 +10,8 @@ from django.db.models import Case, F, Sum, When
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmkeys import audit, ledger
-from llmkeys.ledger import Attempt, Bid, Outcome
+from llmkeys import ledger
+from llmkeys.ledger import Attempt, Bid, Outcome, audit
 from llmkeys.models import ApiKey, UsageRecord
 
 pytestmark = pytest.mark.django_db

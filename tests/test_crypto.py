@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkeys.crypto import DecryptionFailed, Keyring, MasterKey, mask, new_access_token, new_master_key, token_digest
+from llmkeys.vault.crypto import (
+    DecryptionFailed,
+    Keyring,
+    MasterKey,
+    mask,
+    new_access_token,
+    new_master_key,
+    token_digest,
+)
 
 ONE, TWO = MasterKey("the first master key of all"), MasterKey("the second master key of all")
 RING = Keyring((ONE,))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from llmkeys.services.scheduling import PLANNED
+from llmkeys.scheduling import PLANNED
 from tests.guide import blocks
 from tests.serving import ROOT
 

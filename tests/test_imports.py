@@ -11,26 +11,15 @@ ROOT = Path(__file__).resolve().parent.parent / "llmkeys"
 
 # Lower layers know nothing of higher ones; rooms of one layer that must not know each other have one name each.
 LAYERS = [
-    {"exceptions", "money", "windows", "crypto", "sse", "spreadsheet", "simulator"},
-    {"providers", "bounds", "pricing", "sql", "outages"},
-    {"key_state", "models", "day_totals", "writer"},
-    {
-        "presentation",
-        "vault",
-        "upstream",
-        "notify",
-        "probes",
-        "catalogue",
-        "ledger",
-        "admission",
-        "leases",
-        "costing",
-        "audit",
-    },
-    {"services"},
+    {"lib", "exceptions", "simulator"},
+    {"database", "providers", "dialects"},
+    {"models", "day_totals", "key_state", "presentation"},
+    {"vault", "prices"},
+    {"ledger"},
+    {"alerts", "upstream"},
+    {"keys", "tokens", "usage"},
     {"relay"},
-    {"schedules", "backup", "transfer"},
-    {"doctor", "health", "error_pages", "checks", "templatetags", "supervisor"},
+    {"backup", "doctor", "supervisor", "checks", "scheduling", "schedules", "templatetags"},
     {"gateway", "api", "dashboard", "admin", "tasks", "management"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -8,8 +8,8 @@ import pytest
 import responses
 
 from llmkeys import tasks
+from llmkeys.keys import checking
 from llmkeys.models import ApiKey, KeyEvent, UsageRecord
-from llmkeys.services import key_checks
 from tests.helpers import NOW, make_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -23,8 +23,8 @@ def provider():
         yield mock
 
 
-def check(pauses: list | None = None) -> key_checks.Checked:
-    return key_checks.check_keys(NOW, pause=(pauses if pauses is not None else []).append)
+def check(pauses: list | None = None) -> checking.Checked:
+    return checking.check_keys(NOW, pause=(pauses if pauses is not None else []).append)
 
 
 class TestCheckKeys:
@@ -52,7 +52,7 @@ class TestCheckKeys:
         assert not ApiKey.objects.filter(rejected_at__isnull=False).exists()
 
     def test_it_survives_a_secret_that_does_not_decrypt_and_fails_visibly(self, provider, monkeypatch):
-        monkeypatch.setattr(key_checks, "PAUSE_SECONDS", 0)
+        monkeypatch.setattr(checking, "PAUSE_SECONDS", 0)
         key = make_key()
         make_key(provider="openai")
         ApiKey.objects.filter(pk=key.pk).update(secret=b"no ciphertext at all, but long enough to be tried")
@@ -66,7 +66,7 @@ class TestCheckKeys:
         make_key(secret_missing=True)
         make_key(expires_at=NOW - timedelta(hours=1))
         make_key(deleted_at=NOW, enabled=False, is_default=False, fingerprint=None)
-        assert check() == key_checks.Checked()
+        assert check() == checking.Checked()
 
     def test_it_spreads_the_calls_out(self, provider):
         for _ in range(3):
@@ -79,6 +79,6 @@ class TestCheckKeys:
     def test_it_begins_with_the_longest_untested_and_stops_when_its_time_is_over(self, provider, monkeypatch):
         for name, hours in (("Yesterday", 24), ("Today", 1), ("Never", None)):
             make_key(name=name, last_test_at=None if hours is None else NOW - timedelta(hours=hours))
-        assert [key.name for key in key_checks._to_test(NOW)] == ["Never", "Yesterday", "Today"]
-        monkeypatch.setattr(key_checks, "AT_MOST_SECONDS", -1)
+        assert [key.name for key in checking._to_test(NOW)] == ["Never", "Yesterday", "Today"]
+        monkeypatch.setattr(checking, "AT_MOST_SECONDS", -1)
         assert check().left == 3

@@ -10,8 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
-from llmkeys.money import NANO
 from tests.helpers import NOW
 
 pytestmark = pytest.mark.django_db

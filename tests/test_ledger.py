@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from llmkeys import audit, ledger
-from llmkeys.ledger import Attempt, Bid, Outcome
+from llmkeys import ledger
+from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.lib.windows import Windows
 from llmkeys.models import Adjustment, ApiKey, Cooling, DailyUsage, KeyEvent, UsageRecord
-from llmkeys.windows import Windows
 from tests.helpers import NOW
 
 pytestmark = pytest.mark.django_db

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkeys.money import NANO, format_usd, nano_to_usd, parse_limit_usd, usd_json, usd_to_nano
+from llmkeys.lib.money import NANO, format_usd, nano_to_usd, parse_limit_usd, usd_json, usd_to_nano
 
 
 @pytest.mark.parametrize(

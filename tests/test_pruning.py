@@ -9,9 +9,11 @@ import pytest
 from django.db import connection, transaction
 from django_q.models import Failure, Task
 
-from llmkeys import audit, ledger, tasks
+from llmkeys import ledger, tasks
 from llmkeys.key_state import current_windows
-from llmkeys.ledger import Attempt, Bid, Outcome
+from llmkeys.keys import resets
+from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.lib.money import NANO
 from llmkeys.models import (
     Adjustment,
     Alert,
@@ -22,11 +24,10 @@ from llmkeys.models import (
     SealedDay,
     UsageRecord,
 )
-from llmkeys.money import NANO
-from llmkeys.services import pruning, resets
-from llmkeys.services.costs import void_usage
-from llmkeys.services.statistics import statistics
-from llmkeys.services.summary import GROUPS, summary
+from llmkeys.usage import pruning
+from llmkeys.usage.statistics import statistics
+from llmkeys.usage.sums import GROUPS, summary
+from llmkeys.usage.voiding import void_usage
 from tests.helpers import NOW, make_key
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the audit and the writer have connections of their own

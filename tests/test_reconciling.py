@@ -11,11 +11,11 @@ import responses
 from django.db import connection, transaction
 
 from llmkeys import ledger, tasks
+from llmkeys.lib.money import NANO, usd_to_nano
 from llmkeys.models import Adjustment, ApiKey, DailyUsage, KeyEvent, UsageRecord
-from llmkeys.money import NANO, usd_to_nano
-from llmkeys.services import reconciling
-from llmkeys.services.costs import void_usage
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.usage import reconciling
+from llmkeys.usage.voiding import void_usage
 from tests.gateway import door
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_usage, make_user
 

@@ -11,13 +11,13 @@ from django.utils.module_loading import import_string
 from django_q.conf import Conf
 from django_q.models import Schedule
 
-from llmkeys import audit, ledger, schedules, tasks
+from llmkeys import ledger, schedules, tasks
 from llmkeys.key_state import current_windows
-from llmkeys.ledger import Attempt, Bid, Outcome
+from llmkeys.keys import resets
+from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent, UsageRecord
-from llmkeys.money import NANO
 from llmkeys.schedules import ensure_schedules
-from llmkeys.services import resets
 from tests.helpers import NOW, make_key
 
 pytestmark = pytest.mark.django_db

@@ -10,7 +10,7 @@ from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule, Task
 
 from llmkeys.schedules import ensure_schedules
-from llmkeys.services.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
+from llmkeys.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
 from tests.helpers import NOW
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

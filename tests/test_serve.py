@@ -409,8 +409,8 @@ def test_it_refuses_a_locked_database(data_dir):
 
 ADD_KEY = """
 from django.utils import timezone
-from llmkeys.services import keys
-keys.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" + "x" * 60}, at=timezone.now())
+from llmkeys.keys import adding
+adding.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" + "x" * 60}, at=timezone.now())
 """
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmkeys.transfer.exporting import CannotExport, export_file
-from llmkeys.transfer.fields import read_key
-from llmkeys.transfer.reading import BrokenFile, Entry, read_entries
+from llmkeys.keys.transfer.exporting import CannotExport, export_file
+from llmkeys.keys.transfer.fields import read_key
+from llmkeys.keys.transfer.reading import BrokenFile, Entry, read_entries
 from tests.helpers import NOW
 from tests.test_imports import MODULES, room_of
 

@@ -7,10 +7,10 @@ import stat
 
 import pytest
 
-from llmkeys import vault
 from llmkeys.exceptions import DataDirectoryProblem, SecretMissing, WrongEncryptionKey
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import ApiKey
-from llmkeys.services.environment import register_environment_keys
+from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +28,7 @@ def test_it_opens_what_it_stored():
     secret = new_secret()
     key = make_key(secret=secret)
     assert secret.encode() not in bytes(key.secret)
-    assert vault.open_secret(key) == secret
+    assert keyring.open_secret(key) == secret
 
 
 def test_it_makes_a_private_key_file(directory):
@@ -43,7 +43,7 @@ def test_it_makes_a_private_key_file(directory):
 def test_it_makes_no_new_file_where_secrets_are_stored(directory):
     key = make_key()
     (directory / "encryption.key").unlink()
-    for refused in (lambda: vault.open_secret(key), lambda: make_key(), vault.verify):
+    for refused in (lambda: keyring.open_secret(key), lambda: make_key(), keyring.verify):
         with pytest.raises(WrongEncryptionKey, match="Put back the file"):
             refused()
     assert list(directory.iterdir()) == []
@@ -56,22 +56,22 @@ def test_it_sees_a_file_that_was_put_back(directory):
     file.write_text(OTHER)
     os.utime(file, (1, 1))
     with pytest.raises(WrongEncryptionKey):
-        vault.open_secret(key)
+        keyring.open_secret(key)
     file.write_text(text)
-    assert vault.open_secret(key) == secret
+    assert keyring.open_secret(key) == secret
 
 
 def test_an_empty_file_is_told(directory):
     make_key()
     (directory / "encryption.key").write_text("")
     with pytest.raises(WrongEncryptionKey, match="is empty"):
-        vault.keyring()
+        keyring.keyring()
 
 
 def test_a_file_that_cannot_be_read_is_told(directory):
     (directory / "encryption.key").mkdir()
     with pytest.raises(DataDirectoryProblem, match="cannot be used"):
-        vault.keyring()
+        keyring.keyring()
 
 
 def test_keys_of_the_environment_go_before_the_file(directory, settings):
@@ -92,31 +92,31 @@ def test_the_first_key_encrypts_and_all_open(settings, directory):
     secret = new_secret()
     key = make_key(secret=secret)
     settings.REFACTAI_ENCRYPTION_KEYS = [OTHER, (directory / "encryption.key").read_text().strip()]
-    assert vault.open_secret(key) == secret
+    assert keyring.open_secret(key) == secret
     newer = make_key()
     settings.REFACTAI_ENCRYPTION_KEYS = [OTHER]
-    assert vault.open_secret(newer)
+    assert keyring.open_secret(newer)
 
 
 def test_a_secret_copied_to_another_row_does_not_open():
     one, two = make_key(), make_key()
     two.secret = one.secret
     with pytest.raises(WrongEncryptionKey):
-        vault.open_secret(two)
+        keyring.open_secret(two)
 
 
 def test_a_key_without_a_secret_is_told():
     key = make_key(secret=new_secret())
     key.secret = b""
     with pytest.raises(SecretMissing, match="has no secret"):
-        vault.open_secret(key)
+        keyring.open_secret(key)
 
 
 def test_an_environment_keys_secret_is_never_stored(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
     (key,) = register_environment_keys(at=NOW)
     assert (bytes(key.secret), key.fingerprint) == (b"", None)
-    assert vault.open_secret(key) == "sk-proj-" + "e" * 40
+    assert keyring.open_secret(key) == "sk-proj-" + "e" * 40
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(SecretMissing, match="OPENAI_API_KEY is not set any more"):
-        vault.open_secret(key)
+        keyring.open_secret(key)

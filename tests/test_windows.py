@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmkeys.windows import Windows, day_end, day_start, month_end, windows_at
+from llmkeys.lib.windows import Windows, day_end, day_start, month_end, windows_at
 
 MICROSECOND = timedelta(microseconds=1)
 ZONES = [

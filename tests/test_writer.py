@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from llmkeys import ledger, outages, writer
+from llmkeys import ledger
+from llmkeys.database import outages, writer
+from llmkeys.database.sql import lean_cursor
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.models import KeyEvent
-from llmkeys.sql import lean_cursor
 from tests.helpers import NOW
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the writer has a connection of its own
@@ -307,7 +308,7 @@ def test_the_operator_hears_of_an_outage_once_and_of_its_end(own_writer, caplog)
             writer.run(broken)
     writer.run(note("next"))
     writer.run(note("after"))
-    told = [record.getMessage() for record in caplog.records if record.name == "llmkeys.outages"]
+    told = [record.getMessage() for record in caplog.records if record.name == "llmkeys.database.outages"]
     assert [words.split(",")[0] for words in told] == [
         "No request can be recorded",
         "The database can be written again",

@@ -11,6 +11,8 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from llmkeys.admin.lists import BoundedPaginator, CsvMixin
+from llmkeys.alerts import outbox
+from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.models import (
     Adjustment,
     Alert,
@@ -21,9 +23,7 @@ from llmkeys.models import (
     SealedDay,
     ServingKey,
 )
-from llmkeys.money import format_usd, usd_json
 from llmkeys.presentation import instant_json
-from llmkeys.services import alerts
 
 
 def usd_column(attribute: str, title: str):
@@ -157,7 +157,7 @@ class AlertAdmin(KeyFactAdmin):
 
     @admin.display(description="delivery")
     def delivery(self, alert: Alert) -> str:
-        return alerts.delivery_words(alert)
+        return outbox.delivery_words(alert)
 
     def has_put_away_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("llmkeys.change_alert") or request.user.has_perm("llmkeys.change_apikey")
@@ -165,7 +165,7 @@ class AlertAdmin(KeyFactAdmin):
     @admin.action(description="Put away", permissions=["put_away"])
     def put_away(self, request: HttpRequest, queryset: QuerySet) -> None:
         at = timezone.now()
-        done = sum(alerts.put_away(pk, at) for pk in queryset.values_list("pk", flat=True))
+        done = sum(outbox.put_away(pk, at) for pk in queryset.values_list("pk", flat=True))
         self.message_user(request, f"{done} alert{'' if done == 1 else 's'} put away.")
 
 

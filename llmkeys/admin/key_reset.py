@@ -11,9 +11,9 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from llmkeys.key_state import Budget
+from llmkeys.keys import resets
+from llmkeys.lib.money import format_usd
 from llmkeys.models import ApiKey
-from llmkeys.money import format_usd
-from llmkeys.services import resets
 
 WINDOWS = ("daily", "monthly", "total")
 

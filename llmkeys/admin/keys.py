@@ -18,10 +18,10 @@ from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import StoringForm
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED
+from llmkeys.keys import adding
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import ApiKey, Cooling, ProviderName
-from llmkeys.money import nano_to_usd
 from llmkeys.presentation import keys_json
-from llmkeys.services import keys
 from llmkeys.templatetags.llmkeys_format import relative, usd, usd_short
 
 EXPIRING = timedelta(days=7)
@@ -93,7 +93,7 @@ class AddKeyForm(KeyForm):
             self.fields[name].help_text = f"{_LIMIT_HELP} Empty: the limit of new keys."
 
     def store(self) -> ApiKey:
-        return keys.add_key(values=self.values(), at=timezone.now(), actor=self.actor)
+        return adding.add_key(values=self.values(), at=timezone.now(), actor=self.actor)
 
 
 class ChangeKeyForm(KeyForm):
@@ -117,7 +117,7 @@ class ChangeKeyForm(KeyForm):
     def store(self) -> ApiKey:
         """Hand on what was edited and nothing else: the form drops the fractions of a second of a stored expiry."""
         edited = {name: value for name, value in self.values().items() if _COLUMNS[name] in self.changed_data}
-        return keys.update_key(self.instance, values=edited, at=timezone.now(), actor=self.actor)
+        return adding.update_key(self.instance, values=edited, at=timezone.now(), actor=self.actor)
 
 
 def _plain(nano: int) -> str:
@@ -278,7 +278,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
         return lost, {"API keys": len(lost)}, missing, protected
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
-        keys.delete_key(obj, at=timezone.now(), actor=request.user.get_username())
+        adding.delete_key(obj, at=timezone.now(), actor=request.user.get_username())
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
         for key in queryset:
@@ -296,7 +296,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
 
     @staticmethod
     def _toggle(request: HttpRequest, key: ApiKey, active: bool) -> None:
-        keys.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
+        adding.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
 
     @admin.action(description="Make it the default key", permissions=["change"])
     def make_default(self, request: HttpRequest, queryset: QuerySet) -> None:
@@ -305,7 +305,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
             return
         actor = request.user.get_username()
         self._each(
-            request, queryset, "Made default:", lambda key: keys.set_default(key, at=timezone.now(), actor=actor)
+            request, queryset, "Made default:", lambda key: adding.set_default(key, at=timezone.now(), actor=actor)
         )
 
     def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb) -> None:
@@ -325,6 +325,6 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
     @admin.action(description="Test at the provider (costs nothing)", permissions=["change"])
     def test(self, request: HttpRequest, queryset: QuerySet) -> None:
         for key in queryset:
-            result = keys.test_key(key, at=timezone.now(), actor=request.user.get_username())
+            result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
             level = messages.SUCCESS if result.ok else messages.ERROR
             messages.add_message(request, level, f"“{key.name}”: {result.message} ({result.latency_ms} ms)")

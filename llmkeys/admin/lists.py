@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils.functional import cached_property
 
-from llmkeys.spreadsheet import csv_lines
+from llmkeys.lib.spreadsheet import csv_lines
 
 LISTED = 2_000  # rows that a list leads to; what lies behind them is found by a filter or a search
 

@@ -8,8 +8,8 @@ from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from llmkeys import catalogue
 from llmkeys.models import ModelAlias
+from llmkeys.prices import catalogue
 
 
 class CataloguedAdmin(admin.ModelAdmin):

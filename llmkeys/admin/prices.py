@@ -13,9 +13,9 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from llmkeys import pricing
 from llmkeys.admin.models import CataloguedAdmin
 from llmkeys.models import ModelPrice
+from llmkeys.prices import pricing
 
 TYPICAL_INPUT, TYPICAL_OUTPUT = 2_000, 500  # tokens of a request, for the preview
 _MILLION = Decimal(1_000_000)

@@ -12,8 +12,8 @@ from django.utils.html import format_html
 from django_q import admin as stock  # registers its own pages, which are replaced here
 from django_q.models import Failure, OrmQ, Schedule, Success, Task
 
+from llmkeys import scheduling
 from llmkeys.admin.facts import FactAdmin
-from llmkeys.services import scheduling
 from llmkeys.templatetags.llmkeys_format import relative, span
 
 for _model in (Schedule, Success, Failure, OrmQ):

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from llmkeys.admin.storing import StoringForm
 from llmkeys.models import AccessToken, ApiKey
-from llmkeys.services import tokens
+from llmkeys.tokens import making
 
 
 class AddTokenForm(StoringForm):
@@ -47,7 +47,7 @@ class AddTokenForm(StoringForm):
 
     def store(self) -> AccessToken:
         given = self.cleaned_data
-        token, self.text = tokens.create_token(
+        token, self.text = making.create_token(
             name=given["name"],
             user=self.user,
             at=timezone.now(),
@@ -130,6 +130,6 @@ class AccessTokenAdmin(admin.ModelAdmin):
     def revoke(self, request: HttpRequest, queryset: QuerySet) -> None:
         open_tokens = list(queryset.filter(revoked_at__isnull=True))
         for token in open_tokens:
-            tokens.revoke_token(token, at=timezone.now())
+            making.revoke_token(token, at=timezone.now())
             self.log_change(request, token, "Revoked.")
         messages.success(request, f"Revoked {len(open_tokens)} token(s).")

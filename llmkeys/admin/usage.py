@@ -15,10 +15,10 @@ from django.utils import timezone
 from llmkeys.admin.facts import KeyFactAdmin, usd_column
 from llmkeys.admin.lists import LISTED, CsvMixin
 from llmkeys.exceptions import LLMKeysError
+from llmkeys.lib.money import format_usd
 from llmkeys.models import ApiKey, ProviderName, UsageRecord
-from llmkeys.money import format_usd
 from llmkeys.presentation import usage_json
-from llmkeys.services import costs
+from llmkeys.usage import voiding
 
 SEARCHED = 100_000  # the newest rows, among which filters and searches look
 _KEYS_SEARCHED = 200
@@ -163,7 +163,7 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
         at, actor, count, taken = timezone.now(), request.user.get_username(), 0, 0
         for row in lost:
             try:
-                taken += costs.void_usage(row.pk, at=at, actor=actor, reason=reason)
+                taken += voiding.void_usage(row.pk, at=at, actor=actor, reason=reason)
             except LLMKeysError as error:
                 messages.error(request, f"{row.request_id}: {error}")
             else:

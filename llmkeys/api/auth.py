@@ -10,9 +10,9 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from llmkeys.admission import caller_of
 from llmkeys.models import AccessToken
-from llmkeys.services.throttle import address_of, note_failure
+from llmkeys.relay.candidates import caller_of
+from llmkeys.tokens.throttle import address_of, note_failure
 
 # The actions of a method that the address does not know, and of OPTIONS: the view answers 405.
 _NOT_DECLARED = (None, "metadata")

@@ -13,8 +13,9 @@ from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from llmkeys import exceptions, outages
-from llmkeys.writer import UNAVAILABLE
+from llmkeys import exceptions
+from llmkeys.database import outages
+from llmkeys.database.writer import UNAVAILABLE
 
 _RETRY_SECONDS = "10"
 _UNREADABLE = (BadRequest, MultiPartParserError, SuspiciousOperation, UnreadablePostError)

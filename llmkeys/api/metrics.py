@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from llmkeys.api import operations
 from llmkeys.api.views import ApiViewSet
 from llmkeys.key_state import STATUSES
+from llmkeys.lib.money import usd_json
 from llmkeys.models import ApiKey
-from llmkeys.money import usd_json
 
 _KEY = ("key_id", "name", "provider")
 

@@ -13,7 +13,7 @@ from llmkeys.api import examples
 from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
 from llmkeys.key_state import STATUSES
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
-from llmkeys.services.summary import GROUPS
+from llmkeys.usage.sums import GROUPS
 
 _JSON = "application/json"
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
-from llmkeys.windows import day_end, day_start
+from llmkeys.lib.windows import day_end, day_start
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WANTED = "Must be a date and time in ISO 8601, such as 2026-11-22T09:55:00Z."

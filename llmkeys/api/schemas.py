@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from llmkeys.key_state import STATUSES
+from llmkeys.keys.fields import READ_ONLY
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
-from llmkeys.services.key_fields import READ_ONLY
-from llmkeys.services.summary import GROUPS
-from llmkeys.services.tokens import SCOPES
+from llmkeys.tokens.making import SCOPES
+from llmkeys.usage.sums import GROUPS
 
 Schema = dict[str, Any]
 

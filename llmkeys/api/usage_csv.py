@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 
 from llmkeys.models import UsageRecord
-from llmkeys.services.usage_listing import csv_lines, in_chunks
+from llmkeys.usage.rows import csv_lines, in_chunks
 
 
 def csv_response(rows: QuerySet[UsageRecord]) -> StreamingHttpResponse:

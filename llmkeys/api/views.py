@@ -16,20 +16,22 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from llmkeys.admission import Caller
 from llmkeys.api import filters, operations, serializers
 from llmkeys.api.auth import actor_of
 from llmkeys.api.pages import page
 from llmkeys.api.usage_csv import csv_response
 from llmkeys.exceptions import InvalidInput
+from llmkeys.keys import adding
+from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
-from llmkeys.money import usd_json
 from llmkeys.presentation import key_json, keys_json, token_json, usage_json
-from llmkeys.services import costs, keys, tokens
-from llmkeys.services.serving import serving_keys
-from llmkeys.services.statistics import statistics
-from llmkeys.services.summary import GROUPS, Wanted, summary_of
-from llmkeys.services.usage_search import newest_first
+from llmkeys.relay.candidates import Caller
+from llmkeys.relay.serving import serving_keys
+from llmkeys.tokens import making
+from llmkeys.usage import voiding
+from llmkeys.usage.search import newest_first
+from llmkeys.usage.statistics import statistics
+from llmkeys.usage.sums import GROUPS, Wanted, summary_of
 
 NO_KEY = {"available": False, "message": "No active API key available"}
 
@@ -101,7 +103,7 @@ class KeyViewSet(ApiViewSet):
 
     def create(self, request: Request) -> Response:
         at = timezone.now()
-        key = keys.add_key(values=request.data, at=at, actor=actor_of(request))
+        key = adding.add_key(values=request.data, at=at, actor=actor_of(request))
         return Response(key_json(key, at=at), status=201)
 
     def retrieve(self, request: Request, key_id: str) -> Response:
@@ -109,24 +111,24 @@ class KeyViewSet(ApiViewSet):
 
     def update(self, request: Request, key_id: str) -> Response:
         at = timezone.now()
-        key = keys.update_key(_key(key_id), values=request.data, at=at, actor=actor_of(request))
+        key = adding.update_key(_key(key_id), values=request.data, at=at, actor=actor_of(request))
         return Response(key_json(key, at=at))
 
     def destroy(self, request: Request, key_id: str) -> Response:
-        keys.delete_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        adding.delete_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
         return Response({"success": True, "message": "Key deleted"})
 
     def set_default(self, request: Request, key_id: str) -> Response:
-        keys.set_default(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        adding.set_default(_key(key_id), at=timezone.now(), actor=actor_of(request))
         return Response({"success": True, "message": "Key set as default"})
 
     def toggle(self, request: Request, key_id: str) -> Response:
         wanted = serializers.clean(request.data, serializers.TOGGLE).get("active")
-        key = keys.toggle(_key(key_id), active=wanted, at=timezone.now(), actor=actor_of(request))
+        key = adding.toggle(_key(key_id), active=wanted, at=timezone.now(), actor=actor_of(request))
         return Response({"success": True, "active": key.enabled})
 
     def test(self, request: Request, key_id: str) -> Response:
-        result = keys.test_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        result = adding.test_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
         if not result.ok:
             return Response({"success": False, "message": result.message})
         return Response(
@@ -195,7 +197,7 @@ class UsageViewSet(ApiViewSet):
         # Asked through the ORM, which knows that no row has a number beyond the column.
         if not UsageRecord.objects.filter(pk=usage_id).exists():
             raise Http404
-        amount = costs.void_usage(usage_id, at=timezone.now(), actor=actor_of(request), reason=reason)
+        amount = voiding.void_usage(usage_id, at=timezone.now(), actor=actor_of(request), reason=reason)
         return Response({"success": True, "message": "Charge taken back", "amount": usd_json(amount)})
 
 
@@ -218,13 +220,13 @@ class TokenViewSet(ApiViewSet):
 
     def list(self, request: Request) -> Response:
         ids = Prefetch("keys", queryset=ApiKey.objects.defer("secret"))
-        rows = tokens.visible_tokens(request.user).prefetch_related(ids).order_by("-created_at", "-id")
+        rows = making.visible_tokens(request.user).prefetch_related(ids).order_by("-created_at", "-id")
         return Response([token_json(token) for token in rows])
 
     def create(self, request: Request) -> Response:
         values = serializers.clean(request.data, serializers.TOKEN, required=("name",))
         _refuse_wider(_limited_to(request), values.get("keyIds"))
-        token, text = tokens.create_token(
+        token, text = making.create_token(
             name=values["name"],
             user=request.user,
             at=timezone.now(),
@@ -235,10 +237,10 @@ class TokenViewSet(ApiViewSet):
         return Response({**token_json(token), "token": text}, status=201)
 
     def destroy(self, request: Request, token_id: int) -> Response:
-        token = tokens.visible_tokens(request.user).filter(pk=token_id).first()
+        token = making.visible_tokens(request.user).filter(pk=token_id).first()
         if token is None:
             raise Http404
-        tokens.revoke_token(token, at=timezone.now())
+        making.revoke_token(token, at=timezone.now())
         return Response({"success": True, "message": "Token revoked"})
 
 

@@ -15,11 +15,11 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 
-from llmkeys import vault
-from llmkeys.audit import Report
 from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from llmkeys.ledger.audit import Report
+from llmkeys.vault import keyring
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ def make_backup(
     with _failures_told(target), archive.workshop(target) as room:
         database, report = _copy(room, audit=audit, progress=progress)
         members = {archive.DATABASES[connection.vendor]: database}
-        if with_key and vault.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
-            members[archive.KEY] = vault.key_file()
+        if with_key and keyring.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
+            members[archive.KEY] = keyring.key_file()
         manifest = archive.write(target, _manifest(report, at), members, room=room)
     return Made(target, manifest, target.stat().st_size)
 

@@ -15,8 +15,8 @@ from typing import Any
 from django.db import DatabaseError, connection
 from django.db.backends.utils import CursorWrapper
 
-from llmkeys.audit import Report, audit_through
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from llmkeys.ledger.audit import Report, audit_through
 
 _VARIABLES = {"HOST": "PGHOST", "PORT": "PGPORT", "USER": "PGUSER", "PASSWORD": "PGPASSWORD"}
 _OPTIONS = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY"}

@@ -12,14 +12,14 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 
-from llmkeys import vault
-from llmkeys.audit import Report
 from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
 from llmkeys.backup.making import automatic_backups, is_good
 from llmkeys.backup.running import alone
-from llmkeys.crypto import DecryptionFailed, Keyring, MasterKey
+from llmkeys.ledger.audit import Report
+from llmkeys.vault import keyring
+from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey
 
 _SECRETS = "SELECT id, name, secret FROM llmkeys_apikey WHERE deleted_at IS NULL AND length(secret) > 0"
 
@@ -114,7 +114,7 @@ def _prove(manifest: Manifest, reader: _Reader, key: Path | None) -> tuple[list[
     closed = _closed(reader, _keyring_after(key))
     if closed and key is None:
         names = ", ".join(f"“{name}”" for name in closed[:3]) + (" and others" if len(closed) > 3 else "")
-        where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(vault.key_file())
+        where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(keyring.key_file())
         raise CannotRestore(
             f"The encryption key in force does not open the secrets of this backup ({names}). Put the key that was in "
             f"use when it was taken into {where} first."
@@ -128,8 +128,8 @@ def _keyring_after(key: Path | None) -> Keyring | None:
     if settings.REFACTAI_ENCRYPTION_KEYS:
         texts = tuple(settings.REFACTAI_ENCRYPTION_KEYS)
     else:
-        file = key or vault.key_file()
-        texts = vault.split_keys(file.read_text()) if file.exists() else ()
+        file = key or keyring.key_file()
+        texts = keyring.split_keys(file.read_text()) if file.exists() else ()
     return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
 
 
@@ -170,18 +170,18 @@ class _KeySwap:
     def __enter__(self) -> None:
         if self.key is None or settings.REFACTAI_ENCRYPTION_KEYS:
             return
-        old = vault.key_file()
+        old = keyring.key_file()
         both = self.key.read_text().strip()
         if old.exists():
             (self.keep / old.name).hardlink_to(old)
             both = f"{both}\n{old.read_text()}"
-        vault.replace_key_file(both)
+        keyring.replace_key_file(both)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if self.key is None or settings.REFACTAI_ENCRYPTION_KEYS:
             return
-        kept = self.keep / vault.key_file().name
+        kept = self.keep / keyring.key_file().name
         if kind is None:
-            vault.replace_key_file(self.key.read_text())
+            keyring.replace_key_file(self.key.read_text())
         elif kept.exists():
-            vault.replace_key_file(kept.read_text())
+            keyring.replace_key_file(kept.read_text())

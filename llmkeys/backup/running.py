@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmkeys import vault
 from llmkeys.backup.errors import CannotRestore
+from llmkeys.vault import keyring
 
 NAME = "serving.lock"
 # Of a restore that was killed: its unpacked archive and drafts of the key file. Secrets are among it.
-_LEFT_BEHIND = (".restore.*", f".{vault.DRAFT}*", f"..{vault.DRAFT}*")
+_LEFT_BEHIND = (".restore.*", f".{keyring.DRAFT}*", f"..{keyring.DRAFT}*")
 
 
 def announce_serving(data_dir: Path) -> int | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from django.db import connection
 
-from llmkeys.audit import Report, audit_through
 from llmkeys.backup.archive import sync_directory
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from llmkeys.ledger.audit import Report, audit_through
 
 _PAGES = 4_096  # a step of the copy: 16 MB
 _WAIT_SECONDS = 8

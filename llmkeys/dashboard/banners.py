@@ -11,13 +11,13 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
-from llmkeys import vault
+from llmkeys.alerts.outbox import open_alerts
 from llmkeys.dashboard.overview import Overview
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import Alert
-from llmkeys.services.alerts import open_alerts
-from llmkeys.services.scheduling import scheduler_last_ran
+from llmkeys.scheduling import scheduler_last_ran
 from llmkeys.templatetags.llmkeys_format import moment, relative
+from llmkeys.vault import keyring
 
 _ALERTS_SHOWN = 3
 _TONES = {
@@ -52,7 +52,7 @@ def banners(view: Overview) -> list[Banner]:
 
 def _sealed() -> Iterator[Banner]:
     try:
-        vault.verify()
+        keyring.verify()
     except LLMKeysError as error:
         yield Banner("bad", "Sealed: nothing can be sent.", str(error))
 

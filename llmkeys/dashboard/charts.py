@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import groupby
 
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 from llmkeys.templatetags.llmkeys_format import usd
 
 MOST_SERIES = 6

@@ -12,9 +12,9 @@ from django.conf import settings
 from llmkeys.dashboard.bars import Bar, budget_bar
 from llmkeys.dashboard.overview import CHART_DAYS, Overview
 from llmkeys.key_state import current_windows
-from llmkeys.services.spend import DaySum
+from llmkeys.lib.windows import day_end, month_end
 from llmkeys.templatetags.llmkeys_format import growth, percent, usd, usd_short
-from llmkeys.windows import day_end, month_end
+from llmkeys.usage.spend import DaySum
 
 
 @dataclass(frozen=True, slots=True)

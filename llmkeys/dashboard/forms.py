@@ -13,9 +13,9 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from llmkeys import providers
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import ApiKey
-from llmkeys.money import nano_to_usd
-from llmkeys.services.models import provider_choices
+from llmkeys.relay.models import provider_choices
 
 _LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
 _EXPIRES = (("never", "Never"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("date", "On a date"))

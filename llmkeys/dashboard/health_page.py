@@ -14,13 +14,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django_q.models import Failure
 
-from llmkeys import doctor
+from llmkeys import doctor, scheduling
+from llmkeys.alerts import outbox
 from llmkeys.dashboard import health_facts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.doctor import Finding
 from llmkeys.models import Alert
-from llmkeys.services import alerts, scheduling
-from llmkeys.services.scheduling import ScheduleState
+from llmkeys.scheduling import ScheduleState
 
 ALERTS_SHOWN = 50
 FAILURES_SHOWN = 10
@@ -66,7 +66,7 @@ class AlertLine:
 
     @property
     def delivery(self) -> str:
-        return alerts.delivery_words(self.alert)
+        return outbox.delivery_words(self.alert)
 
     @property
     def was_refused(self) -> bool:
@@ -109,7 +109,7 @@ def health(request: HttpRequest) -> HttpResponse:
     """Show everything at once. `?providers=ask` lets the doctor ask the providers too, which takes a moment."""
     at, asked = timezone.now(), request.GET.get("providers") == "ask"
     schedules = [ScheduleLine(state) for state in scheduling.schedule_states(at)]
-    unseen = [AlertLine(alert) for alert in alerts.open_alerts(ALERTS_SHOWN)]
+    unseen = [AlertLine(alert) for alert in outbox.open_alerts(ALERTS_SHOWN)]
     ran = scheduling.scheduler_last_ran(at)
     context = {
         "at": at,
@@ -117,8 +117,8 @@ def health(request: HttpRequest) -> HttpResponse:
         "ran": ran,
         "alerts": unseen,
         "newest_alert": unseen[0].alert.pk if unseen else 0,
-        "undelivered": [AlertLine(alert) for alert in alerts.undelivered_alerts() if alert.seen_at],
-        "targets": alerts.target_names(),
+        "undelivered": [AlertLine(alert) for alert in outbox.undelivered_alerts() if alert.seen_at],
+        "targets": outbox.target_names(),
         "findings": Findings(doctor.examine(at, offline=not asked), asked),
         "failures": failures(),
         "facts": health_facts.facts(),
@@ -150,7 +150,7 @@ def _change(view):
 @_change
 def alert_test(request: HttpRequest) -> None:
     """Send a test alert to every target, and say what came of each."""
-    deliveries = alerts.send_test_alert(timezone.now(), by=request.user.get_username())
+    deliveries = outbox.send_test_alert(timezone.now(), by=request.user.get_username())
     if not deliveries:
         messages.warning(
             request, "No target is configured, so nothing was sent: set REFACTAI_ALERT_URLS and start again."
@@ -166,7 +166,7 @@ def alert_test(request: HttpRequest) -> None:
 def alert_seen(request: HttpRequest) -> None:
     """Put one alert away, or all up to the newest that the page showed."""
     at, one, up_to = timezone.now(), _id(request, "alert"), _id(request, "up_to")
-    done = alerts.put_all_away(at, up_to=up_to) if up_to else int(alerts.put_away(one, at))
+    done = outbox.put_all_away(at, up_to=up_to) if up_to else int(outbox.put_away(one, at))
     if done != 1:
         messages.info(request, f"{done} alerts were put away." if done else "It was put away before.")
 

@@ -24,11 +24,11 @@ from llmkeys.dashboard.spending import first_day, key_chart
 from llmkeys.dashboard.usage_rows import lines_of
 from llmkeys.dashboard.usage_words import skipped_ids
 from llmkeys.key_state import ACTIVE, current_windows
+from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey, DailyUsage, KeyEvent, UsageRecord
-from llmkeys.money import usd_to_nano
-from llmkeys.services.open_rows import charged_lost_ids, open_requests
-from llmkeys.services.serving import serving_order
+from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import percent, usd
+from llmkeys.usage.open_rows import charged_lost_ids, open_requests
 
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
 _PARTS = {

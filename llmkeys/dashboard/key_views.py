@@ -20,8 +20,8 @@ from django.views.decorators.http import require_http_methods
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
+from llmkeys.keys import adding
 from llmkeys.models import ApiKey
-from llmkeys.services import keys
 
 
 def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
@@ -55,7 +55,7 @@ def _action(permission: str):
 @_action("llmkeys.change_apikey")
 def test(request: HttpRequest, key: ApiKey) -> None:
     """Ask the provider with a call that costs nothing, and say what it answered."""
-    result = keys.test_key(key, at=timezone.now(), actor=request.user.get_username())
+    result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
     if result.ok:
         messages.success(request, f"“{key.name}”: {result.message} ({result.latency_ms} ms).")
     else:
@@ -67,7 +67,7 @@ test.__test__ = False  # no test function, whatever pytest thinks of the name
 
 @_action("llmkeys.change_apikey")
 def set_default(request: HttpRequest, key: ApiKey) -> None:
-    keys.set_default(key, at=timezone.now(), actor=request.user.get_username())
+    adding.set_default(key, at=timezone.now(), actor=request.user.get_username())
     messages.success(request, f"“{key.name}” is the default key now.")
 
 
@@ -75,7 +75,7 @@ def set_default(request: HttpRequest, key: ApiKey) -> None:
 def toggle(request: HttpRequest, key: ApiKey) -> None:
     """Switch on or off as the button said, so that pressing it twice is harmless."""
     active = request.POST.get("active") == "true"
-    key = keys.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
+    key = adding.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
     messages.success(request, f"“{key.name}” is switched {'on' if key.enabled else 'off'}.")
     if active and key.rejected_at:
         messages.warning(
@@ -93,7 +93,7 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
     if request.method != "POST":
         return render(request, "dashboard/key_delete.html", {"key": key})
     try:
-        keys.delete_key(key, at=timezone.now(), actor=request.user.get_username())
+        adding.delete_key(key, at=timezone.now(), actor=request.user.get_username())
     except LLMKeysError as error:
         messages.error(request, str(error))
         return _back_to(key)
@@ -114,7 +114,7 @@ def add(request: HttpRequest) -> HttpResponse:
     form = AddKeyForm(request.POST or None)
     form.focus_on(request.GET.get("field", "name"))
     if request.method == "POST" and form.is_valid():
-        key = _told(form, lambda values: keys.add_key(values=values, at=timezone.now(), actor=_who(request)))
+        key = _told(form, lambda values: adding.add_key(values=values, at=timezone.now(), actor=_who(request)))
         if key is not None:
             messages.success(request, f"“{key.name}” was added. Test it to see whether its provider accepts it.")
             return _done(request, key)
@@ -133,7 +133,7 @@ def edit(request: HttpRequest, key_id: str) -> HttpResponse:
     form.focus_on(request.GET.get("field", "name"))
     if request.method == "POST" and form.is_valid():
         changed = _told(
-            form, lambda values: keys.update_key(key, values=values, at=timezone.now(), actor=_who(request))
+            form, lambda values: adding.update_key(key, values=values, at=timezone.now(), actor=_who(request))
         )
         if changed is not None:
             messages.success(request, f"“{changed.name}” was saved.")
@@ -165,22 +165,22 @@ def try_again(request: HttpRequest, key_id: str) -> HttpResponse:
     if request.POST.get("apiKey", "").strip() and "apiKey" in form.fields:
         return _show_result(request, form, _tried(form, key.provider), key)
     try:
-        result = keys.test_key(key, at=timezone.now(), actor=_who(request))
+        result = adding.test_key(key, at=timezone.now(), actor=_who(request))
     except LLMKeysError as error:
-        result = keys.TestResult(False, str(error), 0)
+        result = adding.TestResult(False, str(error), 0)
     return _show_result(request, form, result, key)
 
 
-def _tried(form: KeyForm, provider: str) -> keys.TestResult:
+def _tried(form: KeyForm, provider: str) -> adding.TestResult:
     names = ("apiKey", "workspaceId")
     values = {"provider": provider, **{name: form.data.get(name, "") for name in names}}
     try:
-        return keys.try_secret(values=values, at=timezone.now())
+        return adding.try_secret(values=values, at=timezone.now())
     except InvalidInput as error:
         words = " ".join(capfirst(sentence) for sentences in error.errors.values() for sentence in sentences)
-        return keys.TestResult(False, words, 0)
+        return adding.TestResult(False, words, 0)
     except LLMKeysError as error:
-        return keys.TestResult(False, str(error), 0)
+        return adding.TestResult(False, str(error), 0)
 
 
 def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
@@ -217,7 +217,7 @@ def _show(request: HttpRequest, form: KeyForm, key: ApiKey | None = None, **more
 
 
 def _show_result(
-    request: HttpRequest, form: KeyForm, result: keys.TestResult, key: ApiKey | None = None
+    request: HttpRequest, form: KeyForm, result: adding.TestResult, key: ApiKey | None = None
 ) -> HttpResponse:
     if _in_dialog(request):
         return render(request, "dashboard/_tried.html", {"result": result})

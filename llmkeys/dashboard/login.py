@@ -17,8 +17,8 @@ from django.shortcuts import render
 from django.urls import reverse_lazy
 from django.utils import timezone
 
-from llmkeys.services.throttle import address_of
 from llmkeys.templatetags.llmkeys_format import span
+from llmkeys.tokens.throttle import address_of
 
 
 def _house_style(form: forms.Form) -> None:

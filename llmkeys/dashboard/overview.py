@@ -14,9 +14,9 @@ from llmkeys.dashboard.cards import Card
 from llmkeys.dashboard.notes import room_words
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, current_windows
 from llmkeys.models import ApiKey, Cooling
-from llmkeys.services.open_rows import open_requests
-from llmkeys.services.serving import serving_order
-from llmkeys.services.spend import DaySum, day_sums
+from llmkeys.relay.serving import serving_order
+from llmkeys.usage.open_rows import open_requests
+from llmkeys.usage.spend import DaySum, day_sums
 
 CHART_DAYS = 30
 

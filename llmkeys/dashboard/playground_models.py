@@ -9,10 +9,12 @@ from typing import Any
 
 from django.conf import settings
 
-from llmkeys import admission, costing, pricing, providers
-from llmkeys.admission import Caller, Candidate
+from llmkeys import providers
 from llmkeys.exceptions import NoKey
-from llmkeys.services.models import models_to_choose
+from llmkeys.prices import costing, pricing
+from llmkeys.relay import candidates
+from llmkeys.relay.candidates import Caller, Candidate
+from llmkeys.relay.models import models_to_choose
 
 AUTO = "auto"
 _MILLION = Decimal(1_000_000)
@@ -98,7 +100,7 @@ def _configured(name: str, at: datetime) -> Choice | None:
 def first_candidate(name: str, at: datetime) -> Candidate | None:
     """Return the key that would be tried first for a model; no provider is asked."""
     try:
-        pool = admission.candidates(name, caller=Caller(), at=at, ask=False)
+        pool = candidates.candidates(name, caller=Caller(), at=at, ask=False)
     except NoKey:
         return None
     return next((candidate for candidate in pool if not candidate.obstacle), None)

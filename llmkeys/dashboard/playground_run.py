@@ -9,12 +9,12 @@ from typing import Any
 
 from django.template.loader import render_to_string
 
-from llmkeys.admission import Caller
+from llmkeys.database.writer import recording_errors
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey, UsageRecord
 from llmkeys.relay import Answer, ChatRequest, relay
+from llmkeys.relay.candidates import Caller
 from llmkeys.relay.texts import complete_text, deltas
-from llmkeys.writer import recording_errors
 
 _LONGEST_NAME = 100  # of a caller, in a usage row
 _KNOWN_BY = {

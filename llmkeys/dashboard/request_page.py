@@ -16,8 +16,8 @@ from llmkeys.dashboard.usage_words import (
     skips_of,
     whole_words,
 )
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
-from llmkeys.money import nano_to_usd
 from llmkeys.templatetags.llmkeys_format import usd
 
 _KINDS = {

@@ -11,7 +11,7 @@ from django.urls import reverse
 from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
 from llmkeys.dashboard.overview import CHART_DAYS, Overview
 from llmkeys.models import ApiKey, DailyUsage
-from llmkeys.services.spend import Spending, spend_by_key, spend_by_model
+from llmkeys.usage.spend import Spending, spend_by_key, spend_by_model
 
 
 def spend_chart(view: Overview, by: str) -> Chart:

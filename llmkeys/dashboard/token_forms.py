@@ -9,9 +9,9 @@ from django import forms
 from django.conf import settings
 from django.utils.text import capfirst
 
+from llmkeys.lib.windows import day_end
 from llmkeys.models import ApiKey
-from llmkeys.services.tokens import SCOPES
-from llmkeys.windows import day_end
+from llmkeys.tokens.making import SCOPES
 
 SCOPE_WORDS = {
     "gateway": ("Send requests", "Spends money: requests to the models at /v1."),

@@ -20,7 +20,7 @@ from llmkeys.dashboard.token_forms import SCOPE_WORDS, TokenForm
 from llmkeys.dashboard.usage_words import Badge
 from llmkeys.exceptions import InvalidInput
 from llmkeys.models import AccessToken, ApiKey
-from llmkeys.services.tokens import create_token, revoke_token, visible_tokens
+from llmkeys.tokens.making import create_token, revoke_token, visible_tokens
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
 _MOST = 500

@@ -9,8 +9,8 @@ from datetime import datetime
 from django.db.models import QuerySet, Sum
 
 from llmkeys.models import DailyUsage, DayTotal
-from llmkeys.services import totals
-from llmkeys.services.summary import Wanted
+from llmkeys.usage import closed_days
+from llmkeys.usage.sums import Wanted
 
 SUMS = ("requests", "successful", "failed", "input_tokens", "output_tokens", "cost_nano")
 _ANNOTATIONS = {f"sum_{name}": Sum(name) for name in SUMS}
@@ -39,23 +39,23 @@ def added(groups: Grouped) -> dict[str, int]:
 
 def _sources(wanted: Wanted, columns: Iterable[str], at: datetime) -> Iterator[QuerySet]:
     """Yield the rows that make up the wanted days, none of them twice."""
-    first = totals.first_day()
+    first = closed_days.first_day()
     if first is None:
         return
     wanted = replace(wanted, since=max(first, wanted.since or first))
-    last = min(wanted.until, totals.last_closable(at))
+    last = min(wanted.until, closed_days.last_closable(at))
     if wanted.key or "key_id" in columns or last < wanted.since:
         yield wanted.rows()
         return
-    still_open = totals.open_days(wanted.since, last, at=at)
-    if len(still_open) > totals.MANY_DAYS:
+    still_open = closed_days.open_days(wanted.since, last, at=at)
+    if len(still_open) > closed_days.MANY_DAYS:
         yield wanted.rows()
         return
     closed = DayTotal.objects.filter(day__range=(wanted.since, last), **wanted.lookups(provider="provider"))
     yield closed.exclude(day__in=still_open)
     if still_open:
         yield wanted.rows().filter(day__in=still_open)
-    yield replace(wanted, since=last + totals.ONE_DAY).rows()
+    yield replace(wanted, since=last + closed_days.ONE_DAY).rows()
 
 
 def _read(rows: QuerySet, columns: tuple[str, ...]) -> Grouped:

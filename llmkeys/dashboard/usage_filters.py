@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 from django.conf import settings
 
 from llmkeys.key_state import current_windows
+from llmkeys.lib.windows import day_end, day_start
 from llmkeys.models import ProviderName, UsageRecord
-from llmkeys.services.summary import Wanted
-from llmkeys.windows import day_end, day_start
+from llmkeys.usage.sums import Wanted
 
 RANGES = {"today": "Today", "7": "7 days", "30": "30 days", "90": "90 days", "month": "This month"}
 DEFAULT_RANGE = "30"

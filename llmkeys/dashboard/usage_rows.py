@@ -19,7 +19,7 @@ from llmkeys.dashboard.usage_words import (
     whole_words,
 )
 from llmkeys.models import Adjustment, UsageRecord
-from llmkeys.services.usage_listing import usage_rows
+from llmkeys.usage.rows import usage_rows
 
 PAGE = 50
 _ID_DIGITS = 18

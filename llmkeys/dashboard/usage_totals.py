@@ -14,9 +14,9 @@ from llmkeys.dashboard.usage_daily import SUMS, added, daily_sums
 from llmkeys.dashboard.usage_filters import STACKS, UsageFilters
 from llmkeys.dashboard.usage_words import short_number
 from llmkeys.models import ProviderName
-from llmkeys.services.summary import Wanted, dearest_keys
-from llmkeys.services.totals import first_day
 from llmkeys.templatetags.llmkeys_format import growth, percent, usd
+from llmkeys.usage.closed_days import first_day
+from llmkeys.usage.sums import Wanted, dearest_keys
 
 _COLUMNS = {"model": "model", "key": "key_id", "provider": "provider", "token": "token_name"}
 

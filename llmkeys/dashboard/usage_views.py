@@ -21,9 +21,9 @@ from llmkeys.dashboard.usage_rows import Page, matching_rows, page_of
 from llmkeys.dashboard.usage_totals import totals_of
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import AccessToken, ApiKey, ProviderName, UsageRecord
-from llmkeys.services.costs import void_usage
-from llmkeys.services.usage_listing import csv_lines, in_chunks
 from llmkeys.templatetags.llmkeys_format import usd
+from llmkeys.usage.rows import csv_lines, in_chunks
+from llmkeys.usage.voiding import void_usage
 
 _LONGEST_REASON = 400
 

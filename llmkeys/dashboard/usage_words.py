@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import UsageRecord
-from llmkeys.money import NANO
 from llmkeys.templatetags.llmkeys_format import usd
 
 SOURCES = {

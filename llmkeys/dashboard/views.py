@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from llmkeys.alerts.outbox import put_away
 from llmkeys.dashboard.banners import Banner, banners
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.figures import figures
@@ -22,7 +23,6 @@ from llmkeys.dashboard.overview import Overview, overview, turns
 from llmkeys.dashboard.spending import spend_chart
 from llmkeys.key_state import STATUSES
 from llmkeys.models import ProviderName
-from llmkeys.services.alerts import put_away
 
 
 def home(request: HttpRequest) -> HttpResponse:

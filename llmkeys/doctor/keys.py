@@ -7,12 +7,12 @@ from datetime import timedelta
 
 from django.conf import settings
 
-from llmkeys import vault
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED
 from llmkeys.models import ApiKey
 from llmkeys.presentation import Coolings, error_words
+from llmkeys.vault import keyring
 
 SOON = timedelta(days=7)
 ADD = "Add one on the dashboard, or: python manage.py keys add --provider openrouter --name Production"
@@ -24,8 +24,8 @@ def encryption(about: About) -> Iterable[Finding]:
         yield good("Encryption key", "No secret is stored yet.")
         return
     try:
-        vault.verify()
-        ring = vault.keyring()
+        keyring.verify()
+        ring = keyring.keyring()
     except LLMKeysError as error:
         yield Finding(FAIL, "Encryption key", str(error), "Until then every request is answered with 503 `sealed`.")
         return
@@ -34,7 +34,7 @@ def encryption(about: About) -> Iterable[Finding]:
         words = f"{older} of {count(len(stored), 'stored secret')} still needs an older encryption key."
         yield Finding(WARN, "Encryption key", words, "Run: python manage.py reencrypt")
         return
-    where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(vault.key_file())
+    where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(keyring.key_file())
     yield good("Encryption key", f"{count(len(stored), 'stored secret')} can be opened with the key in {where}.")
 
 

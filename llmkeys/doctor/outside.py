@@ -11,9 +11,10 @@ from email.utils import parsedate_to_datetime
 from django.conf import settings
 from django.utils import timezone
 
-from llmkeys import providers, upstream
+from llmkeys import providers
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, good
 from llmkeys.models import ApiKey
+from llmkeys.upstream import asked
 
 PATIENCE_SECONDS = 5.0
 SOME, MUCH = timedelta(seconds=30), timedelta(minutes=10)
@@ -43,11 +44,11 @@ def providers_reachable(about: About) -> Iterable[Finding]:
 
 def _knock(name: str) -> _Knock:
     provider = providers.get(name)
-    host = upstream.base_url(provider)
+    host = asked.base_url(provider)
     begin = timezone.now()
     try:
-        answer = upstream.reach(provider, seconds=min(PATIENCE_SECONDS, settings.TIMEOUT_SECONDS))
-    except upstream.TransportError as error:
+        answer = asked.reach(provider, seconds=min(PATIENCE_SECONDS, settings.TIMEOUT_SECONDS))
+    except asked.TransportError as error:
         return _Knock(provider.label, host, problem=str(error))
     end = timezone.now()
     return _Knock(

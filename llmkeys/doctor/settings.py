@@ -10,7 +10,7 @@ from django.core import checks
 
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, good
 from llmkeys.key_state import current_windows
-from llmkeys.windows import day_end
+from llmkeys.lib.windows import day_end
 
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
 

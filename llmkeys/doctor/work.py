@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from llmkeys import costing, pricing
+from llmkeys import scheduling
+from llmkeys.alerts import outbox
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.key_state import current_windows
 from llmkeys.models import Adjustment, DailyUsage, UsageRecord
-from llmkeys.services import alerts, scheduling
+from llmkeys.prices import costing, pricing
 
 LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
@@ -81,21 +82,21 @@ def _is_priced(provider: str, model: str, about: About) -> bool:
 
 
 def alert_targets(about: About) -> Iterable[Finding]:
-    names = alerts.target_names()
+    names = outbox.target_names()
     if not names:
         words = "Nobody is told when a key is spent or rejected; alerts stay on the dashboard."
-        yield Finding(WARN, "Alerts", words, f"For example {alerts.EXAMPLE}")
+        yield Finding(WARN, "Alerts", words, f"For example {outbox.EXAMPLE}")
         return
-    failing = alerts.undelivered_alerts()
+    failing = outbox.undelivered_alerts()
     if failing:
-        words = f"{count(len(failing), 'alert')} was not delivered: {alerts.delivery_words(failing[0])}"
+        words = f"{count(len(failing), 'alert')} was not delivered: {outbox.delivery_words(failing[0])}"
         yield Finding(WARN, "Alerts", words, "Mend the target, then: python manage.py alert --test")
     else:
         yield good("Alerts", f"Sent to {listed(names)}.")
 
 
 def unseen_alerts(about: About) -> Iterable[Finding]:
-    unseen = alerts.open_alerts()
+    unseen = outbox.open_alerts()
     if unseen:
         words = f"{len(unseen)} nobody has put away; the newest: {unseen[0].message}"
         yield Finding(WARN, "Unseen alerts", words, "See the page “Schedules and health” of the dashboard.")

@@ -10,14 +10,14 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
 from llmkeys import exceptions
-from llmkeys.admission import Caller, caller_of
+from llmkeys.database.writer import recording_errors
 from llmkeys.gateway.bodies import parse_body, read_body, read_to_the_end
 from llmkeys.gateway.errors import GatewayError, error_response
-from llmkeys.money import nano_to_usd
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import Answer, ChatRequest, relay
-from llmkeys.services.models import servable_models
-from llmkeys.services.throttle import address_of, note_failure
-from llmkeys.writer import recording_errors
+from llmkeys.relay.candidates import Caller, caller_of
+from llmkeys.relay.models import servable_models
+from llmkeys.tokens.throttle import address_of, note_failure
 
 # Headers of a client that a provider may see; everything else stays here.
 _FORWARDED = ("HTTP-Referer", "X-Title", "X-OpenRouter-Title", "X-OpenRouter-Categories")

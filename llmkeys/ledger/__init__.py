@@ -13,11 +13,11 @@ One way through the rooms: records ← rolling, notices ← corrections ← sett
 from __future__ import annotations
 
 from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
+from llmkeys.ledger.events import add_alert, add_event, note_serving_key
 from llmkeys.ledger.holds import place_hold
-from llmkeys.ledger.notices import add_alert, add_event, note_serving_key
 from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
-from llmkeys.ledger.rolling import roll
 from llmkeys.ledger.settling import LEASE, finish, renew_leases, settle_dead_leases
+from llmkeys.ledger.windows_in_sql import roll
 
 __all__ = [
     "LEASE",

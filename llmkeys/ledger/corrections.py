@@ -7,9 +7,9 @@ from datetime import datetime
 
 from django.db.backends.utils import CursorWrapper
 
-from llmkeys.ledger.notices import tell_limits
-from llmkeys.sql import as_date, instant
-from llmkeys.windows import Windows
+from llmkeys.database.sql import as_date, instant
+from llmkeys.ledger.events import tell_limits
+from llmkeys.lib.windows import Windows
 
 _TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards; it moves all three windows alike
 

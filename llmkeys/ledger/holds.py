@@ -9,14 +9,14 @@ from typing import Any
 from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
-from llmkeys import probes
+from llmkeys.database.sql import as_date, instant
 from llmkeys.key_state import current_windows
+from llmkeys.ledger import probes
 from llmkeys.ledger.records import Attempt, Bid, Hold, Placed, Refusal
 from llmkeys.ledger.refusals import refusal_of, remember_refusals
-from llmkeys.ledger.rolling import RECORDED_DAY, RECORDED_MONTH, rebase, recorded_params
 from llmkeys.ledger.settling import LEASE, settle_dead_leases
-from llmkeys.sql import as_date, instant
-from llmkeys.windows import Windows
+from llmkeys.ledger.windows_in_sql import RECORDED_DAY, RECORDED_MONTH, rebase, recorded_params
+from llmkeys.lib.windows import Windows
 
 _USABLE = """id = %s AND enabled AND rejected_at IS NULL AND NOT secret_missing AND deleted_at IS NULL
    AND (expires_at IS NULL OR expires_at > %s) AND day <= %s AND month <= %s"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from llmkeys import probes
+from llmkeys.ledger import probes
 
 
 @dataclass(frozen=True, slots=True)

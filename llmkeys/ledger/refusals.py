@@ -6,12 +6,12 @@ from datetime import datetime
 
 from django.db.backends.utils import CursorWrapper
 
+from llmkeys.database.sql import as_date, as_instant
 from llmkeys.key_state import current_windows
-from llmkeys.ledger.notices import WORDS, limit_event
+from llmkeys.ledger.events import WORDS, limit_event
 from llmkeys.ledger.records import Bid, Refusal
-from llmkeys.money import format_usd
-from llmkeys.sql import as_date, as_instant
-from llmkeys.windows import DAY, MONTH, TOTAL, Windows
+from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
 
 _FACTS = """SELECT enabled, rejected_at, secret_missing, deleted_at, expires_at, day, month, spent_day_nano,
    spent_month_nano, spent_total_nano, held_nano, daily_limit_nano, monthly_limit_nano, total_limit_nano

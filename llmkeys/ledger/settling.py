@@ -7,11 +7,11 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
+from llmkeys.database.sql import as_date, instant
 from llmkeys.ledger.corrections import correct_cost
-from llmkeys.ledger.notices import tell_limits
+from llmkeys.ledger.events import tell_limits
 from llmkeys.ledger.records import Finished, Outcome
-from llmkeys.sql import as_date, instant
-from llmkeys.windows import Windows
+from llmkeys.lib.windows import Windows
 
 LEASE = timedelta(seconds=60)
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from django.utils.timezone import localtime
 
-from llmkeys.money import format_usd
+from llmkeys.lib.money import format_usd
 
 _GAP = "  "
 

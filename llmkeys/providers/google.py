@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from llmkeys.dialects.usage import read_usage, usage_object
 from llmkeys.providers import hints
 from llmkeys.providers.base import Failure, FailureKind, ListedModel, Usage
 from llmkeys.providers.failures import ErrorView
 from llmkeys.providers.openai_chat import OpenAIChatProvider
 from llmkeys.providers.reading import count, items, text, word
-from llmkeys.providers.usage import read_usage, usage_object
 
 _BAD_KEY = (
     "api key not valid",

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from llmkeys.dialects.usage import read_usage
 from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider, Usage
 from llmkeys.providers.checks import TESTED, in_words
 from llmkeys.providers.failures import ErrorView, by_status, view_in_body, view_of_answer
 from llmkeys.providers.names import at_vendor, is_valid
 from llmkeys.providers.reading import items, load_json, mapping, text
-from llmkeys.providers.usage import read_usage
 
 
 class OpenAIChatProvider(Provider):

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+from llmkeys.dialects.usage import read_usage, usage_object
 from llmkeys.providers import hints, names
 from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Usage
 from llmkeys.providers.checks import TESTED
@@ -17,7 +18,6 @@ from llmkeys.providers.failures import ErrorView
 from llmkeys.providers.openai_chat import OpenAIChatProvider
 from llmkeys.providers.reading import count, finite, flag, load_json, mapping, money, price, text, word
 from llmkeys.providers.scrub import scrub
-from llmkeys.providers.usage import read_usage, usage_object
 
 _AFFORD = re.compile(r"can only afford (\d[\d,]*)")
 _KEY_LIMIT = re.compile(r"key limit exceeded(?: \((\w+) limit\))?")

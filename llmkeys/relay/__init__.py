@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from django.utils import timezone
 
+from llmkeys.alerts import outbox
 from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, NoKeyAvailable
 from llmkeys.relay import turns
 from llmkeys.relay.requests import Answer, ChatRequest
-from llmkeys.services import alerts
 
 __all__ = ["Answer", "ChatRequest", "relay"]
 
@@ -24,5 +24,5 @@ def relay(request: ChatRequest) -> Answer:
     try:
         return turns.relay(request)
     except (NoKeyAvailable, AllKeysAtLimit, AllKeysCooling) as error:
-        alerts.no_key_left(error, model=request.requested_model or "auto", at=timezone.now())
+        outbox.no_key_left(error, model=request.requested_model or "auto", at=timezone.now())
         raise

@@ -10,14 +10,16 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from llmkeys import costing, leases, ledger, probes, providers, writer
-from llmkeys.admission import Candidate
+from llmkeys import ledger, providers
+from llmkeys.alerts import outbox
+from llmkeys.database import writer
 from llmkeys.exceptions import RecordingUnavailable
-from llmkeys.ledger import Finished, Outcome
+from llmkeys.keys.failures import forgive, report_failure
+from llmkeys.ledger import Finished, Outcome, leases, probes
+from llmkeys.prices import costing
 from llmkeys.providers.base import Failure, FailureKind, Provider, Usage
+from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import ChatRequest
-from llmkeys.services import alerts
-from llmkeys.services.failures import forgive, report_failure
 
 # A client's own mistake, or a model that is gone, is no failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
@@ -120,7 +122,7 @@ class Attempt:
         )
         finished = leases.finish(lambda cursor: self._write(cursor, outcome, keeps_probe))
         if outcome.cost_source == "fallback" and outcome.cost_nano:
-            alerts.fallback_price_used(self.candidate.provider, self.candidate.model, at=outcome.at)
+            outbox.fallback_price_used(self.candidate.provider, self.candidate.model, at=outcome.at)
         return finished
 
     def _write(self, cursor: CursorWrapper, outcome: Outcome, keeps_probe: bool) -> Finished | None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from django.conf import settings
 
-from llmkeys import bounds
-from llmkeys.admission import Caller
-from llmkeys.bounds import Bound
+from llmkeys.dialects import bounds
+from llmkeys.dialects.bounds import Bound
 from llmkeys.exceptions import InvalidInput
 from llmkeys.providers.base import Provider
+from llmkeys.relay.candidates import Caller
 
 OPENAI_CHAT = "openai-chat"
 MAX_MODEL_NAME = 200

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from llmkeys import bounds, costing, upstream
+from llmkeys.dialects import bounds
 from llmkeys.exceptions import (
     DataDirectoryProblem,
     InvalidInput,
@@ -20,12 +20,14 @@ from llmkeys.exceptions import (
     WrongEncryptionKey,
 )
 from llmkeys.ledger import Finished
+from llmkeys.lib.sse import load_json
+from llmkeys.prices import costing
 from llmkeys.providers.base import Failure, FailureKind, Usage
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay.endings import Attempt
 from llmkeys.relay.requests import Answer
 from llmkeys.relay.streaming import RelayedStream
-from llmkeys.sse import load_json
+from llmkeys.upstream import asked
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 _BUG = "The relay failed while this request was under way; the provider may have billed it."
@@ -59,23 +61,23 @@ def send(attempt: Attempt, *, output_limit: int | None, answer_seconds: float) -
         raise
 
 
-def _open(attempt: Attempt, output_limit: int | None, answer_seconds: float) -> upstream.Stream | Failed:
+def _open(attempt: Attempt, output_limit: int | None, answer_seconds: float) -> asked.Stream | Failed:
     request, provider = attempt.request, attempt.provider
     try:
         body = request.body_for(
             provider,
             attempt.candidate.model,
             output_limit=output_limit,
-            own_base_url=not upstream.is_local(provider),
+            own_base_url=not costing.is_local(provider),
         )
-        return upstream.send_chat(
+        return asked.send_chat(
             attempt.candidate,
             body,
             extra_headers=request.extra_headers,
             answer_seconds=answer_seconds,
             request_id=request.id,
         )
-    except upstream.TransportError as error:
+    except asked.TransportError as error:
         return _broken(attempt, error)
     except SecretMissing as error:
         attempt.release(sent=False, error=str(error))
@@ -88,7 +90,7 @@ def _open(attempt: Attempt, output_limit: int | None, answer_seconds: float) -> 
         raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
 
 
-def _broken(attempt: Attempt, error: upstream.TransportError) -> Failed:
+def _broken(attempt: Attempt, error: asked.TransportError) -> Failed:
     """Tell apart what never reached the provider from what it may have billed."""
     failure = Failure(FailureKind.RETRY, str(error))
     if not error.sent:
@@ -100,7 +102,7 @@ def _broken(attempt: Attempt, error: upstream.TransportError) -> Failed:
     return Failed(failure, lost=True)
 
 
-def _read(attempt: Attempt, stream: upstream.Stream, answer_seconds: float) -> Answer | Failed:
+def _read(attempt: Attempt, stream: asked.Stream, answer_seconds: float) -> Answer | Failed:
     headers = stream.headers
     for name in reversed(_PASSED_ON):
         attempt.note_id(headers.get(name))
@@ -118,15 +120,15 @@ def _read(attempt: Attempt, stream: upstream.Stream, answer_seconds: float) -> A
     stream.silence_after(max(settings.STREAM_IDLE_SECONDS, 1 if streamed else answer_seconds))
     try:
         return _begin_stream(attempt, stream) if streamed else _complete(attempt, stream)
-    except upstream.TransportError as error:
+    except asked.TransportError as error:
         return _broken(attempt, error)
 
 
-def _refused(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
+def _refused(attempt: Attempt, stream: asked.Stream) -> Answer | Failed:
     """Classify an error status; the client's own mistake goes back to it unchanged."""
     try:
         body = stream.read()
-    except upstream.TransportError:
+    except asked.TransportError:
         body = b""
     failure = attempt.provider.classify(status=stream.status, headers=stream.headers, body=body, at=timezone.now())
     attempt.release(sent=True, status=stream.status, failure=failure)
@@ -139,7 +141,7 @@ def _clients_own(attempt: Attempt, status: int, headers: Mapping[str, str], body
     return _answer(attempt, status, headers, scrub_body(body))
 
 
-def _complete(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
+def _complete(attempt: Attempt, stream: asked.Stream) -> Answer | Failed:
     raw = stream.read()
     attempt.first_byte()
     body = load_json(raw)
@@ -157,7 +159,7 @@ def _complete(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
 
 
 def _failed_inside(
-    attempt: Attempt, stream: upstream.Stream, raw: bytes, usage: Usage | None, failure: Failure
+    attempt: Attempt, stream: asked.Stream, raw: bytes, usage: Usage | None, failure: Failure
 ) -> Answer | Failed:
     """A failure under status 200: billed only where the provider says so."""
     if usage is not None and usage.provider_cost_usd:
@@ -169,7 +171,7 @@ def _failed_inside(
     return Failed(failure)
 
 
-def _begin_stream(attempt: Attempt, stream: upstream.Stream) -> Answer | Failed:
+def _begin_stream(attempt: Attempt, stream: asked.Stream) -> Answer | Failed:
     """Wait for the first event: until it has gone to the client, another key may still serve."""
     relayed = RelayedStream(attempt, stream)
     failure = relayed.begin()

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from llmkeys import bounds, sql, upstream
+from llmkeys.database import sql
+from llmkeys.dialects import bounds
 from llmkeys.exceptions import RecordingUnavailable
+from llmkeys.lib.sse import EventSplitter, data_of, is_done, load_json
 from llmkeys.providers.base import Failure, Usage
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.sse import EventSplitter, data_of, is_done, load_json
+from llmkeys.upstream import asked
 
 if TYPE_CHECKING:
     from llmkeys.relay.endings import Attempt
@@ -34,7 +36,7 @@ class RelayedStream:
     No generator: one that was never started runs no `finally`, and its hold would stay open.
     """
 
-    def __init__(self, attempt: Attempt, stream: upstream.Stream):
+    def __init__(self, attempt: Attempt, stream: asked.Stream):
         self._attempt, self._stream = attempt, stream
         self._pieces = stream.pieces()
         self._splitter = EventSplitter()
@@ -65,7 +67,7 @@ class RelayedStream:
             if self._events or time.monotonic() - self._started > FIRST_EVENT_SECONDS:
                 break
         else:
-            raise upstream.TransportError(
+            raise asked.TransportError(
                 f"{self._attempt.provider.label} ended the stream before its first event.", sent=True
             )
         return None
@@ -83,7 +85,7 @@ class RelayedStream:
                 raise StopIteration
             try:
                 self._read_on()
-            except upstream.TransportError as error:
+            except asked.TransportError as error:
                 self._break_off(str(error))
 
     def close(self) -> None:
@@ -104,7 +106,7 @@ class RelayedStream:
 
     def _read_on(self) -> None:
         if time.monotonic() - self._started > LONGEST_STREAM_SECONDS:
-            raise upstream.TransportError("The stream had no end; it was cut after an hour.", sent=True)
+            raise asked.TransportError("The stream had no end; it was cut after an hour.", sent=True)
         piece = next(self._pieces, None)
         if piece is not None:
             self._take(piece)
@@ -114,7 +116,7 @@ class RelayedStream:
         if rest:
             self._ready.append(self._look(rest))
         if not (self._done or self._finished or self._usage or self._failure):
-            raise upstream.TransportError("The provider ended the stream without an end marker.", sent=True)
+            raise asked.TransportError("The provider ended the stream without an end marker.", sent=True)
         self._settle()
         self._stream.done()
 
@@ -205,7 +207,7 @@ class RelayedStream:
                 if piece is None:
                     break
                 self._take(piece)
-        except upstream.TransportError as error:
+        except asked.TransportError as error:
             gone = f"{gone} {error}"
         finally:
             self._settle(success=self._usage is not None, error=gone)

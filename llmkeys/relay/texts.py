@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmkeys.exceptions import UpstreamFailed
+from llmkeys.lib.sse import EventSplitter, data_of, load_json
 from llmkeys.relay.requests import Answer
-from llmkeys.sse import EventSplitter, data_of, load_json
 
 
 def complete_text(answer: Answer) -> str:

@@ -10,9 +10,9 @@ from datetime import datetime
 from django.conf import settings
 from django.utils import timezone
 
-from llmkeys import admission, bounds, costing, leases, ledger, sql, writer
-from llmkeys.admission import Candidate
-from llmkeys.costing import WorstCase
+from llmkeys import ledger
+from llmkeys.database import sql, writer
+from llmkeys.dialects import bounds
 from llmkeys.exceptions import (
     AllKeysAtLimit,
     AllKeysCooling,
@@ -26,13 +26,17 @@ from llmkeys.exceptions import (
     UpstreamTimeout,
 )
 from llmkeys.key_state import current_windows
-from llmkeys.ledger import Bid, Placed, Refusal
-from llmkeys.money import format_usd
+from llmkeys.ledger import Bid, Placed, Refusal, leases
+from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import DAY, MONTH, day_end, month_end
+from llmkeys.prices import costing
+from llmkeys.prices.costing import WorstCase
 from llmkeys.providers.base import Failure, FailureKind
+from llmkeys.relay import candidates
+from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.endings import Attempt
 from llmkeys.relay.requests import Answer, ChatRequest
 from llmkeys.relay.sending import Failed, send
-from llmkeys.windows import DAY, MONTH, day_end, month_end
 
 ROOM_SECONDS = 2.0  # how long a request waits where only open holds, or the probe of a key that rested, are in its way
 LOOK_AGAIN_SECONDS = 0.05  # other processes give no sign when they give room back
@@ -140,7 +144,7 @@ class _ModelTurn:
         at = timezone.now()
         pool = [
             replace(candidate, obstacle=self.passed[candidate.id]) if candidate.id in self.passed else candidate
-            for candidate in admission.candidates(self.model, caller=self.request.caller, at=at)
+            for candidate in candidates.candidates(self.model, caller=self.request.caller, at=at)
         ]
         if all(candidate.obstacle for candidate in pool):
             raise self._nobody(pool)
@@ -204,7 +208,7 @@ class _ModelTurn:
 
     def _pass_provider(self, candidate: Candidate, failure: Failure) -> None:
         at = timezone.now()
-        for other in admission.candidates(self.model, caller=self.request.caller, at=at):
+        for other in candidates.candidates(self.model, caller=self.request.caller, at=at):
             if other.provider == candidate.provider:
                 self.passed[other.id] = "its provider does not have the model"
 

@@ -15,8 +15,8 @@ from typing import IO
 
 from django.conf import settings
 
-from llmkeys import vault
 from llmkeys.exceptions import DataDirectoryProblem, LLMKeysError
+from llmkeys.vault import keyring
 from refactai_site.data_dir import create_private_file
 
 _open_file: IO[str] | None = None  # kept open, and locked, as long as this process or a child of it lives
@@ -42,11 +42,11 @@ def announce() -> None:
 
 def require_first_key_known() -> None:
     """Raise ServerWouldBeLockedOut where a running server could not read what the first key encrypts."""
-    first = vault.keyring().keys[0].id.hex()
+    first = keyring.keyring().keys[0].id.hex()
     for server in _running():
         known = server["keys"]
         if known is None:
-            known = _ids() if _from_file() else vault.ids_in_file()
+            known = _ids() if _from_file() else keyring.ids_in_file()
         if first not in known:
             raise ServerWouldBeLockedOut(
                 f"The running server (process {server['pid']}) does not know the first encryption key and could not "
@@ -60,7 +60,7 @@ def _from_file() -> bool:
 
 
 def _ids() -> list[str]:
-    return [key.id.hex() for key in vault.keyring().keys]
+    return [key.id.hex() for key in keyring.keyring().keys]
 
 
 def _running() -> Iterator[dict]:

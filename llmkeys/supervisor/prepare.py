@@ -16,10 +16,11 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from llmkeys import backup, outages, writer
+from llmkeys import backup
 from llmkeys.backup import running
 from llmkeys.backup.errors import BackupFailed
 from llmkeys.checks import leads_back_here
+from llmkeys.database import outages, writer
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
 from refactai_site.data_dir import create_private_file

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from django.db import connections
 
-from llmkeys import writer
+from llmkeys.database import writer
 
 PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}

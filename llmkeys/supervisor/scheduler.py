@@ -10,7 +10,7 @@ from typing import IO
 from django.db import Error, connection
 from django_q import cluster
 
-from llmkeys import outages
+from llmkeys.database import outages
 
 SUDDEN_DEATH = 70
 

@@ -15,8 +15,8 @@ from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
 
+from llmkeys.alerts import outbox
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.services import alerts
 
 LOOK_SECONDS = 20
 OVERDUE_SECONDS = 90  # the tick is 30 s: three were missed
@@ -107,8 +107,8 @@ def tell(reason: str, stall: str) -> int:
     now = timezone.now()
     try:
         if reason:
-            alerts.scheduler_stalled(reason, stall=stall, at=now)
-        alerts.send_due_alerts(now)
+            outbox.scheduler_stalled(reason, stall=stall, at=now)
+        outbox.send_due_alerts(now)
     except (Error, LLMKeysError):
         return 1  # the database does not answer: told at the next look
     return 0

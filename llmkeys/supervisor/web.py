@@ -18,7 +18,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
-from llmkeys import pricing
+from llmkeys.prices import pricing
 from llmkeys.supervisor.address import BACKLOG
 
 # Requests in flight get this long after SIGTERM; what still streams then is cut, and its hold becomes LOST.

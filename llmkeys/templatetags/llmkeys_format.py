@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from llmkeys.money import NANO, format_usd
+from llmkeys.lib.money import NANO, format_usd
 
 register = template.Library()
 

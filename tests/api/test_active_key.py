@@ -7,7 +7,7 @@ import re
 import pytest
 import responses
 
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 from tests.api import checks
 from tests.api.checks import SECRET
 from tests.helpers import NOW, JsonClient, make_key, make_token

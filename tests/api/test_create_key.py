@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from llmkeys import vault
 from llmkeys.models import ApiKey, KeyEvent
+from llmkeys.vault import keyring
 from tests.api import checks
 from tests.api.checks import MASKED, SECRET
 from tests.helpers import make_key, new_secret
@@ -33,7 +33,7 @@ def test_it_works(api, frozen):
     assert (key["dailyLimit"], key["monthlyLimit"], key["totalLimit"]) == (10.0, 100.0, 1000.0)
     stored = ApiKey.objects.get(pk=key["id"])
     assert SECRET.encode() not in bytes(stored.secret)
-    assert vault.open_secret(stored) == SECRET
+    assert keyring.open_secret(stored) == SECRET
     checks.shows_no_secret(answer, api.get(PATH))
 
 

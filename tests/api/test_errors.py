@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, OperationalError
 
 from llmkeys.exceptions import DataDirectoryProblem, RecordingUnavailable
-from llmkeys.services import keys
+from llmkeys.keys import adding
 from tests.api.checks import HIDDEN, SECRET
 from tests.helpers import make_key
 
@@ -63,7 +63,7 @@ def test_a_database_that_does_not_answer_is_503(api, monkeypatch, verb, error):
         raise error
 
     key = make_key()
-    monkeypatch.setattr(keys, verb, fail)
+    monkeypatch.setattr(adding, verb, fail)
     path = PATH if verb == "add_key" else f"{PATH}/{key.id}/test"
     answer = api.post(path, {"apiKey": SECRET})
     assert answer.status_code == 503
@@ -85,7 +85,7 @@ def test_a_data_directory_that_cannot_be_read_is_sealed(api, monkeypatch):
     def fail(**kwargs):
         raise DataDirectoryProblem("The encryption key file cannot be used.")
 
-    monkeypatch.setattr(keys, "add_key", fail)
+    monkeypatch.setattr(adding, "add_key", fail)
     answer = api.post(PATH, {})
     assert answer.status_code == 503
     assert answer.json() == {"detail": "The encryption key file cannot be used.", "code": "sealed"}
@@ -95,7 +95,7 @@ def test_a_lost_race_is_a_conflict(api, monkeypatch):
     def fail(**kwargs):
         raise IntegrityError("apikey_secret_stored_once")
 
-    monkeypatch.setattr(keys, "add_key", fail)
+    monkeypatch.setattr(adding, "add_key", fail)
     answer = api.post(PATH, {})
     assert answer.status_code == 409
     assert "apikey" not in answer.content.decode()

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import Cooling
-from llmkeys.money import NANO
 from tests.api import checks
 from tests.api.checks import MASKED, SECRET
 from tests.helpers import NOW, make_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 from tests.api import checks
 from tests.helpers import JsonClient, make_key, make_token, make_user
 

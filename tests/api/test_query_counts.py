@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, KeyEvent
-from llmkeys.services.tokens import create_token
+from llmkeys.tokens.making import create_token
 from tests.api.test_permission_table import ROUTES
 from tests.helpers import NOW, make_key, make_usage, new_secret
 

@@ -9,8 +9,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from llmkeys import ledger, writer
-from llmkeys.audit import audit
+from llmkeys import ledger
+from llmkeys.database import writer
+from llmkeys.ledger.audit import audit
 from llmkeys.models import ApiKey
 from tests.helpers import JsonClient, make_key, make_token, new_secret
 

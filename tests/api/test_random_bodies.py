@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmkeys.services.key_fields import READ_ONLY, WRITABLE
+from llmkeys.keys.fields import READ_ONLY, WRITABLE
 from tests.helpers import make_key, new_secret
 
 PATH = "/api/llm/keys"

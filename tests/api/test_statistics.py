@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 from tests.api import checks
 from tests.helpers import NOW, make_key
 

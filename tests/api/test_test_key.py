@@ -6,8 +6,8 @@ import pytest
 import responses
 from responses import matchers
 
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import ApiKey, KeyEvent, UsageRecord
-from llmkeys.services.environment import register_environment_keys
 from tests.api import checks
 from tests.api.checks import SECRET
 from tests.helpers import NOW, make_key

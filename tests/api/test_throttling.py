@@ -10,7 +10,7 @@ from django.db import connection
 
 from llmkeys.exceptions import TooManyFailures
 from llmkeys.models import FailedAuthentication
-from llmkeys.services import throttle
+from llmkeys.tokens import throttle
 from tests.helpers import NOW, JsonClient, make_token
 
 KEYS, CHAT, MODELS = "/api/llm/keys", "/v1/chat/completions", "/v1/models"

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from llmkeys.crypto import token_digest
 from llmkeys.models import AccessToken
+from llmkeys.vault.crypto import token_digest
 from tests.api import checks
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
 

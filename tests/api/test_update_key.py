@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from llmkeys import vault
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import ApiKey, Cooling, KeyEvent
-from llmkeys.services.environment import register_environment_keys
+from llmkeys.vault import keyring
 from tests.api import checks
 from tests.api.checks import MASKED, SECRET
 from tests.helpers import NOW, make_key
@@ -88,7 +88,7 @@ def test_it_replaces_the_secret(change):
     assert (answer.json()["maskedApiKey"], answer.json()["status"]) == (MASKED, "ACTIVE")
     assert (answer.json()["lastError"], answer.json()["coolingUntil"]) == ("", None)
     key.refresh_from_db()
-    assert vault.open_secret(key) == SECRET
+    assert keyring.open_secret(key) == SECRET
     checks.shows_no_secret(answer)
 
 
@@ -97,7 +97,7 @@ def test_an_empty_secret_leaves_the_old_one(change, empty):
     key = make_key(secret=SECRET)
     assert change(key, {"apiKey": empty, "name": "other"}).status_code == 200
     key.refresh_from_db()
-    assert vault.open_secret(key) == SECRET
+    assert keyring.open_secret(key) == SECRET
 
 
 def test_it_refuses_the_secret_of_another_key(change):

@@ -13,7 +13,7 @@ import pytest
 from llmkeys.api import reading
 from llmkeys.models import DailyUsage, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS
-from llmkeys.services import usage_search
+from llmkeys.usage import search
 from tests.api import checks
 from tests.api.checks import SECRET
 from tests.helpers import NOW, make_key, make_usage
@@ -127,7 +127,7 @@ def test_it_filters_by_time(api):
 @pytest.fixture
 def many_rows(frozen, monkeypatch):
     """Rows of all kinds over three weeks, with their daily totals, found as if there were too many to read them all."""
-    monkeypatch.setattr(usage_search, "_FEW", 0)
+    monkeypatch.setattr(search, "_FEW", 0)
     one, two, three = keys = [make_key(), make_key(), make_key(provider="openai")]
     rows = [
         (key, days, {"model": model, "token_name": f"t{days % 2}"})
@@ -169,7 +169,7 @@ def test_it_finds_what_fits_among_many(api, many_rows):
     for one, other in itertools.combinations(choices, 2):
         for values in itertools.product(choices[one], choices[other]):
             lookups = {name: value for name, value in zip((one, other), values, strict=True) if value is not None}
-            found = list(usage_search.newest_first(lookups, at=NOW).values_list("pk", flat=True))
+            found = list(search.newest_first(lookups, at=NOW).values_list("pk", flat=True))
             assert found == list(UsageRecord.objects.filter(**lookups).values_list("pk", flat=True)), lookups
 
 

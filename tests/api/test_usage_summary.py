@@ -10,10 +10,10 @@ import pytest
 from django.db import OperationalError
 from django.db.models import F
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import ClosedDay, DailyUsage
-from llmkeys.money import NANO
-from llmkeys.services import totals
-from llmkeys.services.summary import GROUPS, Wanted, summary
+from llmkeys.usage import closed_days
+from llmkeys.usage.sums import GROUPS, Wanted, summary
 from tests.api import checks
 from tests.helpers import NOW, make_key, make_usage
 
@@ -230,7 +230,7 @@ def test_a_voided_charge_of_a_closed_day_is_taken_off(api, history, frozen):
 
 
 def test_it_needs_no_writing(api, history, monkeypatch):
-    monkeypatch.setattr(totals, "_written", lambda *_: False)
+    monkeypatch.setattr(closed_days, "_written", lambda *_: False)
     summed(api)
     assert not ClosedDay.objects.exists()
 
@@ -241,8 +241,8 @@ def test_a_database_that_cannot_be_written_is_left_alone_for_a_while(api, histor
         raise OperationalError("database is locked")
 
     tried = []
-    monkeypatch.setattr(totals, "_rest_until", 0.0)
-    monkeypatch.setattr(totals, "_close", fails)
+    monkeypatch.setattr(closed_days, "_rest_until", 0.0)
+    monkeypatch.setattr(closed_days, "_close", fails)
     summed(api)
     assert len(tried) == 1
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment
-from llmkeys.money import NANO
 from tests.api import checks
 from tests.helpers import NOW, make_key, make_usage
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import UsageRecord
-from llmkeys.money import NANO
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_key, new_secret
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from llmkeys import audit
 from llmkeys.key_state import current_windows
+from llmkeys.ledger import audit
 from llmkeys.management.demo import history
 from llmkeys.models import Alert, ApiKey, DailyUsage, KeyEvent, UsageRecord
 from tests.helpers import NOW

@@ -12,14 +12,14 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from llmkeys import doctor, upstream
+from llmkeys import doctor, scheduling
 from llmkeys.doctor import Finding
+from llmkeys.keys.environment import register_environment_keys
+from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, DailyUsage
-from llmkeys.money import NANO
 from llmkeys.schedules import ensure_schedules
-from llmkeys.services import scheduling
-from llmkeys.services.environment import register_environment_keys
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.upstream import asked
 from tests.helpers import NOW, make_key, make_usage
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -298,7 +298,7 @@ class TestOutside:
 
     def test_it_asks_nobody_when_offline(self, monkeypatch):
         make_key()
-        monkeypatch.setattr(upstream, "reach", lambda *_, **__: pytest.fail("it was asked"))
+        monkeypatch.setattr(asked, "reach", lambda *_, **__: pytest.fail("it was asked"))
         assert levels("OpenRouter") == []
 
     def test_it_tells_that_a_provider_cannot_be_reached(self, simulator):
@@ -319,11 +319,11 @@ class TestOutside:
     )
     def test_it_compares_the_clock_with_theirs(self, monkeypatch, theirs, level, words):
         make_key()
-        monkeypatch.setattr(upstream, "reach", lambda *_, **__: upstream.Answer(404, {"Date": theirs}, b""))
+        monkeypatch.setattr(asked, "reach", lambda *_, **__: asked.Answer(404, {"Date": theirs}, b""))
         (finding,) = found("Clock", offline=False)
         assert finding.level == level and words in finding.detail
 
     def test_an_answer_without_a_date_tells_nothing_of_the_clock(self, monkeypatch):
         make_key()
-        monkeypatch.setattr(upstream, "reach", lambda *_, **__: upstream.Answer(404, {"Date": "today"}, b""))
+        monkeypatch.setattr(asked, "reach", lambda *_, **__: asked.Answer(404, {"Date": "today"}, b""))
         assert levels("Clock", offline=False) == []

@@ -8,13 +8,15 @@ from datetime import timedelta
 
 import pytest
 
-from llmkeys import audit, ledger, vault
+from llmkeys import ledger
 from llmkeys.key_state import current_windows
+from llmkeys.keys.adding import delete_key
+from llmkeys.keys.environment import register_environment_keys
+from llmkeys.ledger import audit
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
-from llmkeys.money import NANO
 from llmkeys.presentation import key_json
-from llmkeys.services.environment import register_environment_keys
-from llmkeys.services.keys import delete_key
+from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -98,7 +100,7 @@ def every_kind_of_key() -> list[ApiKey]:
 def everything() -> dict[str, dict]:
     return {
         key.id: key_json(key, at=NOW)
-        | {"secret": vault.open_secret(key), "rejected": key.rejected_at, "enabled": key.enabled}
+        | {"secret": keyring.open_secret(key), "rejected": key.rejected_at, "enabled": key.enabled}
         for key in ApiKey.objects.stored()
     }
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from llmkeys import audit, vault
+from llmkeys.ledger import audit
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
-from llmkeys.money import NANO
 from llmkeys.presentation import key_json
+from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -83,7 +84,7 @@ class TestWholeKey:
         assert (key.id, key.name, key.description, key.provider) == (
             "key-1763805300123-77", "Production", "The shop", "openrouter",
         )  # fmt: skip
-        assert vault.open_secret(key) == secret and secret not in ran.out
+        assert keyring.open_secret(key) == secret and secret not in ran.out
         assert (key.daily_limit_nano, key.monthly_limit_nano, key.total_limit_nano) == (10 * NANO, 100 * NANO, 0)
         assert costs(key) == (2_500_000_000, 15_750_000_000, 30_100_000_000)
         assert (key.total_requests, key.successful_requests, key.failed_requests) == (142, 138, 4)
@@ -218,7 +219,7 @@ class TestDefault:
         assert self.marks() == ["Ours"] and "“Ours” stays the default key" in ran.out
 
     def test_it_goes_before_a_key_of_the_environment(self, load, monkeypatch):
-        from llmkeys.services.environment import register_environment_keys
+        from llmkeys.keys.environment import register_environment_keys
 
         monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
         register_environment_keys(at=NOW)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmkeys import vault
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey, KeyEvent
-from llmkeys.money import NANO
 from llmkeys.presentation import key_json
+from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -24,18 +24,18 @@ class TestKeysAdd:
         key = ApiKey.objects.get()
         assert ran.code == 0
         assert ran.out == f"“Production” was added as {key.id} (sk-or-v1-abcdefgh...9999).\n"
-        assert vault.open_secret(key) == SECRET
+        assert keyring.open_secret(key) == SECRET
         assert key.is_default
 
     def test_it_reads_the_secret_from_a_variable(self, run, monkeypatch):
         monkeypatch.setenv("MY_KEY", SECRET)
         assert run(*ADD, "--from-env", "MY_KEY").code == 0
-        assert vault.open_secret(ApiKey.objects.get()) == SECRET
+        assert keyring.open_secret(ApiKey.objects.get()) == SECRET
 
     def test_it_asks_on_a_terminal_without_showing(self, run, monkeypatch):
         monkeypatch.setattr(getpass, "getpass", lambda prompt: SECRET)
         assert run(*ADD, stdin=None).code == 0
-        assert vault.open_secret(ApiKey.objects.get()) == SECRET
+        assert keyring.open_secret(ApiKey.objects.get()) == SECRET
 
     def test_it_stores_every_field(self, run):
         options = {

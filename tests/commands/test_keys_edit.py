@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llmkeys import vault
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
+from llmkeys.vault import keyring
 from tests.helpers import make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -14,12 +14,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 class TestKeysEdit:
     def test_it_changes_what_is_named_and_nothing_else(self, run):
         key = make_key(name="Production", daily_limit_nano=NANO, billing_group="team")
-        secret = vault.open_secret(key)
+        secret = keyring.open_secret(key)
         ran = run("keys", "edit", "Production", "--name", "Main", "--daily-limit", "20")
         key.refresh_from_db()
         assert (ran.code, ran.out) == (0, "“Main” was changed.\n")
         assert (key.name, key.daily_limit_nano, key.billing_group) == ("Main", 20 * NANO, "team")
-        assert vault.open_secret(key) == secret
+        assert keyring.open_secret(key) == secret
 
     def test_it_sets_and_clears_the_expiry(self, run):
         key = make_key()
@@ -31,7 +31,7 @@ class TestKeysEdit:
         key, secret = make_key(last_error="Rejected"), new_secret()
         ran = run("keys", "edit", key.id, "--new-secret", stdin=secret)
         key.refresh_from_db()
-        assert vault.open_secret(key) == secret and key.last_error == ""
+        assert keyring.open_secret(key) == secret and key.last_error == ""
         assert secret not in ran.out + ran.err
 
     def test_it_wants_something_to_change(self, run):

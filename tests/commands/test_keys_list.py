@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
-from llmkeys.money import NANO
 from llmkeys.presentation import keys_json
 from tests.helpers import NOW, make_key
 

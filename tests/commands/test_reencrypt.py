@@ -6,12 +6,11 @@ import json
 
 import pytest
 
-from llmkeys import vault
 from llmkeys.exceptions import DuplicateSecret, WrongEncryptionKey
+from llmkeys.keys.adding import delete_key, update_key
 from llmkeys.models import ApiKey
-from llmkeys.services import reencryption
-from llmkeys.services.keys import delete_key, update_key
 from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keyring, reencryption
 from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -42,10 +41,10 @@ def test_it_puts_every_secret_under_the_first_key(run, rotate):
     ran = run("reencrypt")
     assert ran.code == 0 and "3 secrets encrypted anew, 0 under the first key already." in ran.out
     rotate(NEW)
-    assert {key.pk: vault.open_secret(key) for key in ApiKey.objects.all()} == secrets
+    assert {key.pk: keyring.open_secret(key) for key in ApiKey.objects.all()} == secrets
     rotate(OLD)
     with pytest.raises(WrongEncryptionKey):
-        vault.verify()
+        keyring.verify()
 
 
 def some_secrets() -> list[tuple[str, str]]:
@@ -59,7 +58,7 @@ def test_it_recomputes_fingerprints(run, rotate):
     run("reencrypt")
     rotate(NEW)
     key.refresh_from_db()
-    assert key.fingerprint == vault.fingerprint(secret, provider=key.provider)
+    assert key.fingerprint == keyring.fingerprint(secret, provider=key.provider)
     with pytest.raises(DuplicateSecret):
         make_key(secret=secret)
 
@@ -97,7 +96,7 @@ def test_it_lists_what_does_not_open_and_leaves_it_alone(run, rotate):
     rotate(OLD)
     ApiKey.objects.filter(pk=lost.pk).update(enabled=False)
     good = ApiKey(pk="key-1-1", provider="openai", name="Good", day=NOW.date(), month=NOW.date().replace(day=1))
-    good.secret = vault.seal_one_of_many("sk-proj-good", row_id=good.pk)
+    good.secret = keyring.seal_one_of_many("sk-proj-good", row_id=good.pk)
     good.save()
     rotate()
     ran = run("reencrypt")
@@ -106,7 +105,7 @@ def test_it_lists_what_does_not_open_and_leaves_it_alone(run, rotate):
     lost.refresh_from_db()
     assert (bytes(lost.secret), lost.fingerprint) == before
     rotate(NEW)
-    assert vault.open_secret(ApiKey.objects.get(pk=good.pk)) == "sk-proj-good"
+    assert keyring.open_secret(ApiKey.objects.get(pk=good.pk)) == "sk-proj-good"
     shown = json.loads(run("reencrypt", "--json").out)
     assert (shown["ok"], [one["keyName"] for one in shown["leftAlone"]]) == (False, ["Lost"])
 
@@ -114,7 +113,7 @@ def test_it_lists_what_does_not_open_and_leaves_it_alone(run, rotate):
 def test_it_does_not_overwrite_what_somebody_changed_meanwhile(rotate, monkeypatch):
     key, newer = make_key(secret=new_secret()), new_secret()
     rotate()
-    reseal, calls = vault.reseal, []
+    reseal, calls = keyring.reseal, []
 
     def slowly(stored, *arguments, **options):
         sealed = reseal(stored, *arguments, **options)
@@ -123,23 +122,23 @@ def test_it_does_not_overwrite_what_somebody_changed_meanwhile(rotate, monkeypat
         calls.append(stored)
         return sealed
 
-    monkeypatch.setattr(vault, "reseal", slowly)
+    monkeypatch.setattr(keyring, "reseal", slowly)
     reencryption.reencrypt()
     key.refresh_from_db()
-    assert vault.open_secret(key) == newer and len(calls) == 2
+    assert keyring.open_secret(key) == newer and len(calls) == 2
 
 
 def test_a_key_that_is_deleted_meanwhile_stays_wiped(rotate, monkeypatch):
     key = make_key()
     rotate()
-    reseal = vault.reseal
+    reseal = keyring.reseal
 
     def slowly(*arguments, **options):
         sealed = reseal(*arguments, **options)
         delete_key(key, at=NOW)
         return sealed
 
-    monkeypatch.setattr(vault, "reseal", slowly)
+    monkeypatch.setattr(keyring, "reseal", slowly)
     assert reencryption.reencrypt().changed == 0
     key.refresh_from_db()
     assert (bytes(key.secret), key.fingerprint) == (b"", None)

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
-from llmkeys.money import NANO
 from tests.helpers import make_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llmkeys.money import NANO
-from llmkeys.services.statistics import statistics
+from llmkeys.lib.money import NANO
+from llmkeys.usage.statistics import statistics
 from tests.helpers import NOW, make_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

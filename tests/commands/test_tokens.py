@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmkeys.admission import caller_of
 from llmkeys.models import AccessToken
+from llmkeys.relay.candidates import caller_of
 from tests.helpers import NOW, make_key, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

@@ -76,7 +76,7 @@ class TestUsage:
         assert len(run("usage", "--csv").out.splitlines()) == 52
 
     def test_it_reads_page_by_page(self, run, monkeypatch):
-        monkeypatch.setattr("llmkeys.services.usage_listing._CHUNK_ROWS", 2)
+        monkeypatch.setattr("llmkeys.usage.rows._CHUNK_ROWS", 2)
         key = make_key()
         expected = sorted((make_usage(key).id for _ in range(5)), reverse=True)
         assert ids(run) == expected

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llmkeys.money import nano_to_usd
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, chat, percentile
 from tests.serving import Served, wait_for

@@ -11,8 +11,8 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from llmkeys.crypto import MasterKey
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.vault.crypto import MasterKey
 from tests.flows.product import Product, chat, new_secret
 from tests.serving import ROOT, environment, wait_for
 
@@ -78,7 +78,7 @@ def under_new_key(product: Product) -> int:
 SECRETS = "SELECT secret FROM llmkeys_apikey WHERE deleted_at IS NULL"
 ADD = """
 from django.utils import timezone
-from llmkeys.services.keys import add_key
+from llmkeys.keys.adding import add_key
 for number in range({count}):
     add_key(values={{"provider": "openrouter", "name": f"Key {{number}}", "dailyLimit": 0, "monthlyLimit": 0,
                     "totalLimit": 0, "apiKey": "sk-or-v1-%048d-ok" % number}}, at=timezone.now())

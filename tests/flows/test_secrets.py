@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery staple"
 FRAGILE = """
 django.setup()
 import os, pathlib
-import llmkeys.upstream, llmkeys.services.keys
+import llmkeys.upstream.asked, llmkeys.keys.adding
 marker = pathlib.Path(os.environ["REFACTAI_DATA_DIR"]).with_name("fail")
 def fragile(function):
     def call(*arguments, **named):
@@ -35,8 +35,8 @@ def fragile(function):
             raise RuntimeError("It failed on purpose.")
         return function(*arguments, **named)
     return call
-llmkeys.upstream._send = fragile(llmkeys.upstream._send)
-llmkeys.services.keys._put_secret = fragile(llmkeys.services.keys._put_secret)
+llmkeys.upstream.asked._send = fragile(llmkeys.upstream.asked._send)
+llmkeys.keys.adding._put_secret = fragile(llmkeys.keys.adding._put_secret)
 """
 
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from llmkeys.money import nano_to_usd
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, Program, Reply, Sampler, chat, run_together
 from tests.serving import wait_for

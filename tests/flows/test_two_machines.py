@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from llmkeys.crypto import new_master_key
-from llmkeys.money import nano_to_usd
+from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.vault.crypto import new_master_key
 from tests.flows.crowd import Crowd, Said, ask
 from tests.flows.product import Product, Sampler, chat, run_together
 from tests.serving import wait_for

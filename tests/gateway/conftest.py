@@ -15,9 +15,11 @@ import responses
 @pytest.fixture(autouse=True)
 def _stopped(frozen: Any) -> None:
     """Stop the clock and forget what is cached."""
-    from llmkeys import catalogue
+    from llmkeys.prices import catalogue
+    from llmkeys.relay import model_lists
 
     catalogue.forget()
+    model_lists.forget()
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
     def answer(*streams: Any) -> list[Any]:
         waiting = list(streams)
-        monkeypatch.setattr("llmkeys.upstream.send_chat", lambda *a, **k: waiting.pop(0))
+        monkeypatch.setattr("llmkeys.upstream.asked.send_chat", lambda *a, **k: waiting.pop(0))
         return waiting
 
     return answer

@@ -10,10 +10,11 @@ from typing import Any
 from django.db import connection
 from responses import matchers
 
-from llmkeys import audit, ledger
+from llmkeys import ledger
 from llmkeys.key_state import current_windows
+from llmkeys.ledger import audit
+from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
-from llmkeys.money import usd_to_nano
 from tests.helpers import NOW, JsonClient
 
 PATH = "/v1/chat/completions"

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import DailyUsage, KeyEvent, ModelAlias, ModelPrice
-from llmkeys.services.environment import register_environment_keys
 from tests.gateway.door import (
     ANTHROPIC,
     GOOGLE,

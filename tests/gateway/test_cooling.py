@@ -9,8 +9,10 @@ import pytest
 import requests
 from django.db import connection, transaction
 
-from llmkeys import leases, ledger, upstream
+from llmkeys import ledger
+from llmkeys.ledger import leases
 from llmkeys.models import ApiKey, Cooling, KeyEvent
+from llmkeys.upstream import asked
 from tests.gateway.door import (
     DONE,
     MODEL,
@@ -49,7 +51,7 @@ def rested(key: ApiKey, *, scope: str = "", model: str = MODEL, **columns) -> Co
     return Cooling.objects.create(scope=scope or f"key:{key.id}", model=model, **defaults | columns)
 
 
-def asked(**columns) -> Cooling:
+def being_asked(**columns) -> Cooling:
     """Return the one cooling, which another request asks about for half a minute still."""
     Cooling.objects.update(probe_until=NOW + timedelta(seconds=30), **columns)
     return Cooling.objects.get()
@@ -80,7 +82,7 @@ class TestOneAsksFirst:
         monkeypatch.setattr("llmkeys.relay.turns.ROOM_SECONDS", 30)
         key = make_key()
         rested(key)
-        asked()
+        being_asked()
         looks = []
 
         def look(seconds: float) -> None:
@@ -88,7 +90,7 @@ class TestOneAsksFirst:
             if len(looks) == 3:
                 Cooling.objects.all().delete()
 
-        monkeypatch.setattr("llmkeys.leases.wait_for_room", look)
+        monkeypatch.setattr("llmkeys.ledger.leases.wait_for_room", look)
         provider.post(OPENROUTER, json=completion())
         assert ask(client)["X-LLM-Key-Id"] == key.id
         assert len(looks) == 3
@@ -106,7 +108,7 @@ class TestOneAsksFirst:
     def test_it_leaves_other_models_alone(self, client, provider):
         key = make_key()
         rested(key)
-        asked()
+        being_asked()
         provider.post(OPENROUTER, json=completion())
         assert ask(client, model=LUNA)["X-LLM-Key-Id"] == key.id
         is_refused(ask(client), 503, "all_keys_cooling", "All keys are cooling down")
@@ -232,9 +234,9 @@ class TestEveryWayOut:
     @pytest.mark.parametrize(
         ("error", "told"),
         [
-            (upstream.TransportError("refused", sent=False), 502),
-            (upstream.TransportError("reset", sent=True), 502),
-            (upstream.TransportError("silent", sent=True, timed_out=True), 504),
+            (asked.TransportError("refused", sent=False), 502),
+            (asked.TransportError("reset", sent=True), 502),
+            (asked.TransportError("silent", sent=True, timed_out=True), 504),
         ],
     )
     def test_a_broken_answer(self, client, sends, settings, error, told):
@@ -384,13 +386,13 @@ class TestRejection:
         """While one request makes the free test, the others take the next key and make none."""
         other = make_key(secret=(secret := new_secret()))
         provider.post(OPENROUTER, json=completion(), match=sent_with(secret))
-        meanwhile, test = [], upstream.check_key
+        meanwhile, test = [], asked.check_key
 
         def check(candidate, **options):
             meanwhile.append(ask(client))
             return test(candidate, **options)
 
-        monkeypatch.setattr("llmkeys.upstream.check_key", check)
+        monkeypatch.setattr("llmkeys.upstream.asked.check_key", check)
         provider.get(self.KEY, json=self.REJECTED, status=401)
         assert ask(client)["X-LLM-Key-Id"] == other.id
         assert [reply["X-LLM-Key-Id"] for reply in meanwhile] == [other.id]

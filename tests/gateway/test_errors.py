@@ -13,10 +13,11 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmkeys import ledger, writer
+from llmkeys import ledger
+from llmkeys.database import writer
 from llmkeys.models import AccessToken, ApiKey, UsageRecord
 from llmkeys.relay import turns
-from llmkeys.services.tokens import revoke_token
+from llmkeys.tokens.making import revoke_token
 from tests.gateway.door import (
     MODEL,
     OPENROUTER,
@@ -253,7 +254,7 @@ class TestNoKey:
             if len(waits) == 3:
                 self.release(usage_id)
 
-        monkeypatch.setattr("llmkeys.leases.wait_for_room", wait)
+        monkeypatch.setattr("llmkeys.ledger.leases.wait_for_room", wait)
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
         assert len(waits) == 3
@@ -408,8 +409,8 @@ _QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 class TestAnyBody:
     def never_a_500(self, client, monkeypatch, raw, reply):
-        monkeypatch.setattr("llmkeys.upstream.send_chat", lambda *a, **k: Pieces(reply))
-        monkeypatch.setattr("llmkeys.catalogue.models_of", lambda key_id: ())
+        monkeypatch.setattr("llmkeys.upstream.asked.send_chat", lambda *a, **k: Pieces(reply))
+        monkeypatch.setattr("llmkeys.relay.model_lists.models_of", lambda key_id: ())
         with transaction.atomic():
             answer = client.post(PATH, raw)
             if answer.streaming:

@@ -69,7 +69,7 @@ def test_the_operators_price_goes_before_the_providers(client, provider):
         input_usd_per_mtok=Decimal(7),
         output_usd_per_mtok=Decimal(11),
     )
-    from llmkeys import catalogue
+    from llmkeys.prices import catalogue
 
     catalogue._prices.forget()
     assert models(client)[entry["id"]]["pricing"] == {"prompt": "0.000007", "completion": "0.000011"}

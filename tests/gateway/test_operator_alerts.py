@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
+from llmkeys.alerts import outbox
 from llmkeys.models import Alert
-from llmkeys.services import alerts
 from tests.gateway.door import MODEL, OPENROUTER, ask, completion, limits, spend, usage
 from tests.helpers import NOW, make_key
 from tests.serving import ROOT, environment
@@ -21,7 +21,7 @@ UNKNOWN = "acme/never-heard-of-it"
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
-    monkeypatch.setattr(alerts, "_told", {})
+    monkeypatch.setattr(outbox, "_told", {})
 
 
 def told(kind: str) -> list[str]:
@@ -36,7 +36,7 @@ class TestNoKeyLeft:
             assert ask(client).status_code == 429
         (message,) = told("no_key_left")
         assert message.startswith(f"A request for “{MODEL}” found no key: All keys have reached their limits")
-        alerts._told.clear()  # another process
+        outbox._told.clear()  # another process
         ask(client)
         assert len(told("no_key_left")) == 1
         frozen.move_to(NOW + timedelta(hours=1))
@@ -61,7 +61,7 @@ class TestFallbackPrice:
         provider.post(OPENROUTER, json=completion(usage=usage()))
         for _ in range(2):
             ask(client, model=UNKNOWN)
-        alerts._told.clear()
+        outbox._told.clear()
         ask(client, model=UNKNOWN)
         (message,) = told("fallback_price")
         assert message.startswith(f"No price is known for “{UNKNOWN}” at openrouter")
@@ -94,10 +94,10 @@ def test_a_gateway_request_does_not_load_the_library_that_sends(tmp_path):
     code = (
         "import sys, django; django.setup()\n"
         "from django.core.management import call_command; call_command('migrate', verbosity=0)\n"
-        "from django.test import Client\nfrom django.utils import timezone\nfrom llmkeys.services import alerts\n"
+        "from django.test import Client\nfrom django.utils import timezone\nfrom llmkeys.alerts import outbox\n"
         "answer = Client(SERVER_NAME='localhost').post('/v1/chat/completions')\nassert answer.status_code == 401\n"
-        "assert alerts.backup_failed('Look.', at=timezone.now()) and alerts.send_due_alerts(timezone.now()) == 0\n"
-        "assert alerts.undelivered_alerts()\n"
+        "assert outbox.backup_failed('Look.', at=timezone.now()) and outbox.send_due_alerts(timezone.now()) == 0\n"
+        "assert outbox.undelivered_alerts()\n"
         "sys.exit('apprise' in sys.modules)"
     )
     here = environment(

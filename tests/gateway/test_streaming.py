@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 from django.http import StreamingHttpResponse
 
-from llmkeys import upstream
 from llmkeys.relay import streaming
+from llmkeys.upstream import asked
 from tests.gateway.door import (
     DONE,
     Pieces,
@@ -180,7 +180,7 @@ class TestItsId:
 
     def test_the_one_of_a_stream_that_broke_is_kept(self, client, sends):
         make_key()
-        sends(Pieces(chunk("Hel"), upstream.TransportError("The connection broke.", sent=True)))
+        sends(Pieces(chunk("Hel"), asked.TransportError("The connection broke.", sent=True)))
         read(stream(client))
         assert (only_row().upstream_id, only_row().state) == ("gen-1", "LOST")
 
@@ -239,7 +239,7 @@ class TestClientGone:
 
     def test_it_estimates_where_no_usage_arrives(self, client, sends, fast_drain):
         key = make_key()
-        silent = upstream.TransportError("silence", sent=True, timed_out=True)
+        silent = asked.TransportError("silence", sent=True, timed_out=True)
         sends(Pieces(chunk("Hel"), chunk("lo"), silent))
         answer = stream(client)
         next(answer.streaming_content)
@@ -270,8 +270,8 @@ class TestClientGone:
         assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
 
     def test_it_settles_a_stream_that_was_dropped_without_a_close(self, client, sends, fast_drain):
-        from llmkeys.admission import Caller
         from llmkeys.relay import ChatRequest, relay
+        from llmkeys.relay.candidates import Caller
         from tests.gateway.door import chat
 
         make_key()
@@ -376,13 +376,13 @@ class TestTroubleInTheMiddle:
 
     def test_nothing_is_tried_again_once_the_client_has_seen_something(self, client, sends):
         make_key(), make_key()
-        left = sends(Pieces(chunk(), upstream.TransportError("reset", sent=True)), Pieces(*whole()))
+        left = sends(Pieces(chunk(), asked.TransportError("reset", sent=True)), Pieces(*whole()))
         read(stream(client))
         assert len(left) == 1 and len(rows()) == 1
 
     def test_a_known_usage_is_charged_all_the_same(self, client, sends):
         make_key()
-        sends(Pieces(chunk(), openrouter_usage(), upstream.TransportError("reset", sent=True)))
+        sends(Pieces(chunk(), openrouter_usage(), asked.TransportError("reset", sent=True)))
         read(stream(client))
         assert (only_row().state, only_row().success, only_row().cost_nano) == ("SETTLED", False, 12_300_000)
 

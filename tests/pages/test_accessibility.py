@@ -14,8 +14,8 @@ from axes.models import AccessAttempt
 from django.urls import reverse
 from django.utils import timezone
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import Alert
-from llmkeys.money import NANO
 from llmkeys.schedules import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_key, make_token, make_usage

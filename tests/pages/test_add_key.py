@@ -6,9 +6,9 @@ import html
 
 import pytest
 
-from llmkeys import vault
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
-from llmkeys.money import NANO
+from llmkeys.vault import keyring
 from tests.helpers import make_key, new_secret
 from tests.pages.helpers import messages_of
 
@@ -54,7 +54,7 @@ def test_it_stores_the_key_and_returns_to_its_card(operator):
     key = ApiKey.objects.get()
     assert answer.redirect_chain == [(f"/llm-settings#{key.id}", 302)]
     assert messages_of(answer) == ["“Production” was added. Test it to see whether its provider accepts it."]
-    assert vault.open_secret(key) == secret
+    assert keyring.open_secret(key) == secret
     assert (key.daily_limit_nano, key.monthly_limit_nano, key.total_limit_nano) == (5 * NANO // 2, 0, 1000 * NANO)
     assert (key.priority, key.billing_group, key.workspace_id) == (7, "team", "wrkspc_1")
     assert key.expires_at.isoformat() == "2099-01-31T00:00:00+00:00"

@@ -11,9 +11,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from llmkeys import vault
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, Cooling
-from llmkeys.money import NANO
+from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, make_usage, new_secret
 
 pytestmark = pytest.mark.django_db
@@ -51,7 +51,7 @@ class TestAdd:
         answer = operator.post(f"{LIST}add/", data, follow=True)
         assert answer.redirect_chain, answer.context["errors"]
         key = ApiKey.objects.get()
-        assert vault.open_secret(key) == secret
+        assert keyring.open_secret(key) == secret
         assert (key.daily_limit_nano, key.monthly_limit_nano) == (5 * NANO // 2, 100 * NANO)
         assert key.is_default and key.events.get(kind="added").actor == "admin"
         assert secret not in answer.content.decode()
@@ -88,13 +88,13 @@ class TestChange:
         operator.post(f"{LIST}{key.pk}/change/", change_fields(key, name="Renamed", daily_limit="0.000000001"))
         key.refresh_from_db()
         assert (key.name, key.daily_limit_nano) == ("Renamed", 1)
-        assert vault.open_secret(key) == secret and key.events.get(kind="changed").actor == "admin"
+        assert keyring.open_secret(key) == secret and key.events.get(kind="changed").actor == "admin"
 
     def test_it_replaces_the_secret_and_clears_the_rejection(self, operator):
         key, secret = make_key(rejected_at=NOW, last_error="Rejected."), new_secret()
         operator.post(f"{LIST}{key.pk}/change/", change_fields(key, api_key=secret))
         key.refresh_from_db()
-        assert vault.open_secret(key) == secret and key.rejected_at is None
+        assert keyring.open_secret(key) == secret and key.rejected_at is None
         assert secret not in str(list(LogEntry.objects.values()))
 
     def test_it_leaves_an_expiry_alone_that_was_not_edited(self, operator):

@@ -12,8 +12,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from llmkeys.admin import lists, usage
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, Alert, KeyEvent, UsageRecord
-from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, make_usage
 
 pytestmark = pytest.mark.django_db

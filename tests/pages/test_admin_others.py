@@ -9,8 +9,6 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
-from llmkeys import admission, catalogue
-from llmkeys.crypto import token_digest
 from llmkeys.models import (
     AccessToken,
     Adjustment,
@@ -25,6 +23,9 @@ from llmkeys.models import (
     ServingKey,
     UsageRecord,
 )  # fmt: skip
+from llmkeys.prices import catalogue
+from llmkeys.relay import candidates
+from llmkeys.vault.crypto import token_digest
 from tests.helpers import NOW, make_key, make_token, make_usage, make_user
 
 pytestmark = pytest.mark.django_db
@@ -75,7 +76,7 @@ class TestTokens:
         text = page.partition("<code>")[2].partition("</code>")[0]
         token = AccessToken.objects.get()
         assert text.startswith("rfk_") and token.digest == token_digest(text) and token.user == administrator
-        assert admission.caller_of(text, timezone.now()).may_gateway
+        assert candidates.caller_of(text, timezone.now()).may_gateway
         for address in (TOKENS, f"{TOKENS}{token.pk}/change/", "/admin/"):
             later = operator.get(address).content.decode()
             assert text not in later and token.digest not in later
@@ -102,7 +103,7 @@ class TestTokens:
         token = AccessToken.objects.get()
         assert operator.post(f"{TOKENS}{token.pk}/change/", {"name": "other"}).status_code == 403
         operator.post(TOKENS, {"action": "revoke", "_selected_action": [token.pk]})
-        assert admission.caller_of(text, timezone.now()) is None
+        assert candidates.caller_of(text, timezone.now()) is None
         assert "Revoked" in operator.get(TOKENS).content.decode()
 
     def test_it_tells_in_which_state_a_token_is(self, operator):

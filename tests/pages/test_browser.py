@@ -6,8 +6,8 @@ import re
 
 import responses
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
-from llmkeys.money import NANO
 from tests.helpers import make_key, make_usage, new_secret
 from tests.pages.browser import BROWSER, fits, log_in
 

@@ -9,7 +9,7 @@ import pytest
 from django.template.loader import render_to_string
 
 from llmkeys.dashboard.charts import Chart, Series, days_until, stacked
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 
 TODAY = date(2026, 11, 23)
 DAYS = days_until(TODAY, 30)

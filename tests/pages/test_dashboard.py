@@ -11,10 +11,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Schedule
 
-from llmkeys.crypto import MasterKey
+from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
-from llmkeys.money import NANO
-from llmkeys.services.statistics import statistics
+from llmkeys.usage.statistics import statistics
+from llmkeys.vault.crypto import MasterKey
 from tests.helpers import NOW, make_key, make_usage, new_secret
 
 pytestmark = pytest.mark.django_db

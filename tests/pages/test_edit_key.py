@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import responses
 
-from llmkeys import vault
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
-from llmkeys.money import NANO
+from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 from tests.pages.helpers import messages_of
 
@@ -45,13 +45,13 @@ def test_it_knows_no_deleted_key(operator):
 
 def test_it_saves_what_was_changed_and_nothing_else(operator):
     key = make_key(name="Old", daily_limit_nano=1_234_567_891, expires_at=NOW + timedelta(days=9, seconds=7))
-    secret = vault.open_secret(key)
+    secret = keyring.open_secret(key)
     answer = operator.post(address(key), shown(operator, key) | {"name": "New", "totalLimit": "7.5"}, follow=True)
     assert messages_of(answer) == ["“New” was saved."]
     changed = ApiKey.objects.get()
     assert (changed.name, changed.total_limit_nano) == ("New", 15 * NANO // 2)
     assert (changed.daily_limit_nano, changed.expires_at) == (key.daily_limit_nano, key.expires_at)
-    assert vault.open_secret(changed) == secret
+    assert keyring.open_secret(changed) == secret
 
 
 def test_it_replaces_the_secret_and_brings_a_rejected_key_back(operator):
@@ -59,7 +59,7 @@ def test_it_replaces_the_secret_and_brings_a_rejected_key_back(operator):
     secret = new_secret()
     operator.post(address(key), shown(operator, key) | {"apiKey": secret})
     key.refresh_from_db()
-    assert vault.open_secret(key) == secret and key.rejected_at is None
+    assert keyring.open_secret(key) == secret and key.rejected_at is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from llmkeys.dashboard.usage_words import seconds_words
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 from llmkeys.templatetags.llmkeys_format import growth, moment, percent, relative, span, usd, usd_short
 from tests.helpers import NOW
 

@@ -8,8 +8,8 @@ import pytest
 import responses
 from django.test import Client
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
-from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, new_secret
 from tests.pages.helpers import EVERY_RIGHT, logged_in, messages_of
 

@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, DailyUsage, KeyEvent
-from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, make_usage
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey, DailyUsage
-from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, new_secret
 from tests.pages.browser import BROWSER, log_in
 

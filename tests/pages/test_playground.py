@@ -8,10 +8,10 @@ import logging
 import pytest
 from django.db import connection
 
-from llmkeys import upstream
+from llmkeys.lib.money import NANO
 from llmkeys.models import ModelPrice, UsageRecord
-from llmkeys.money import NANO
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.upstream import asked
 from tests.helpers import make_key, make_user, new_secret
 from tests.pages.helpers import logged_in
 
@@ -33,9 +33,9 @@ def simulator(settings):
 @pytest.fixture
 def lists_asked(monkeypatch):
     """The keys whose providers were asked for their model lists."""
-    asked, list_models = [], upstream.list_models
-    monkeypatch.setattr(upstream, "list_models", lambda key: asked.append(key.pk) or list_models(key))
-    return asked
+    seen, list_models = [], asked.list_models
+    monkeypatch.setattr(asked, "list_models", lambda key: seen.append(key.pk) or list_models(key))
+    return seen
 
 
 def given(**fields: str) -> dict[str, str]:

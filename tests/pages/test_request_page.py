@@ -8,8 +8,8 @@ import re
 import pytest
 from django.test import Client
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey
-from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, make_usage
 from tests.pages.helpers import logged_in, messages_of
 

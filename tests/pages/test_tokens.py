@@ -11,9 +11,9 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.test import Client
 
-from llmkeys.crypto import token_digest
 from llmkeys.dashboard import snippets
 from llmkeys.models import AccessToken
+from llmkeys.vault.crypto import token_digest
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
 from tests.pages.helpers import logged_in, messages_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmkeys.crypto import token_digest
 from llmkeys.models import AccessToken
+from llmkeys.vault.crypto import token_digest
 from tests.helpers import JsonClient, make_key
 from tests.pages.browser import BROWSER, fits, log_in
 

@@ -13,8 +13,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from llmkeys.key_state import current_windows
+from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, DailyUsage
-from llmkeys.money import NANO
 from tests.helpers import NOW, make_key, make_usage
 from tests.pages.usage import make_counted
 

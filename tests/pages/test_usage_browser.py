@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from llmkeys.money import NANO
+from llmkeys.lib.money import NANO
 from tests.helpers import make_key
 from tests.pages.browser import BROWSER, fits, log_in
 from tests.pages.usage import make_counted

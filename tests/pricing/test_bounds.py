@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmkeys.bounds import Bound, chat_bound, choice_count, estimate_tokens, output_limit
+from llmkeys.dialects.bounds import Bound, chat_bound, choice_count, estimate_tokens, output_limit
 
 OVERHEAD = 256
 PNG = "data:image/png;base64," + "A" * 9_978  # 10,000 characters

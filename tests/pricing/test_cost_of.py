@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from llmkeys.pricing import Cost, Price, cost_of
+from llmkeys.prices.pricing import Cost, Price, cost_of
 from llmkeys.providers import get
 from llmkeys.providers.base import Usage
 from tests.pricing.helpers import context

@@ -13,7 +13,7 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmkeys.pricing import Price, context_window, cost_of, known_price, price_per_million, worst_case
+from llmkeys.prices.pricing import Price, context_window, cost_of, known_price, price_per_million, worst_case
 from llmkeys.providers.base import Usage
 from tests.pricing.helpers import context, listed_models
 

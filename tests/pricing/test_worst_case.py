@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from llmkeys.pricing import Price, worst_case
+from llmkeys.prices.pricing import Price, worst_case
 from tests.pricing.helpers import context
 
 

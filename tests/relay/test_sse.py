@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkeys import sse
-from llmkeys.sse import EventSplitter, data_of, is_done, load_json
+from llmkeys.lib import sse
+from llmkeys.lib.sse import EventSplitter, data_of, is_done, load_json
 
 _EVENTS = st.lists(
     st.sampled_from([b"data: {}", b": comment", b"event: a\ndata: 1\ndata: 2", "data: grün 😀".encode(), b""])

@@ -7,15 +7,15 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from llmkeys.alerts import outbox
+from llmkeys.alerts.outbox import Delivery
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option
 from llmkeys.management.printing import table, when
 from llmkeys.models import Alert
 from llmkeys.presentation import instant_json
-from llmkeys.services import alerts
-from llmkeys.services.alerts import Delivery
 
-NO_TARGET = f"No notification target is set, so alerts are on the dashboard alone. For example {alerts.EXAMPLE}"
+NO_TARGET = f"No notification target is set, so alerts are on the dashboard alone. For example {outbox.EXAMPLE}"
 
 
 class Command(BaseCommand):
@@ -36,12 +36,12 @@ class Command(BaseCommand):
         if test:
             self._test(json)
         elif json:
-            self.write_json([_alert_json(alert) for alert in alerts.recent_alerts(limit)])
+            self.write_json([_alert_json(alert) for alert in outbox.recent_alerts(limit)])
         else:
-            self._list(alerts.recent_alerts(limit))
+            self._list(outbox.recent_alerts(limit))
 
     def _test(self, json: bool) -> None:
-        deliveries = alerts.send_test_alert(timezone.now(), by=actor())
+        deliveries = outbox.send_test_alert(timezone.now(), by=actor())
         failed = [delivery for delivery in deliveries if not delivery.delivered]
         if json:
             self.write_json({"ok": bool(deliveries) and not failed, "targets": [_delivery_json(d) for d in deliveries]})
@@ -60,7 +60,7 @@ class Command(BaseCommand):
             self.stdout.write("No alerts yet.")
             return
         rows = [
-            [when(alert.created_at), alert.get_kind_display(), alerts.delivery_words(alert), alert.message]
+            [when(alert.created_at), alert.get_kind_display(), outbox.delivery_words(alert), alert.message]
             for alert in listed
         ]
         self.write_lines(table(["When", "Kind", "Delivery", "Message"], rows))
@@ -83,6 +83,6 @@ def _alert_json(alert: Alert) -> dict[str, Any]:
         "message": alert.message,
         "createdAt": instant_json(alert.created_at),
         "deliveredAt": instant_json(alert.sent_at) if alert.tries else None,
-        "delivery": alerts.delivery_words(alert),
+        "delivery": outbox.delivery_words(alert),
         "seen": alert.seen_at is not None,
     }

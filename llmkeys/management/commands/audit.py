@@ -7,10 +7,10 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from llmkeys import audit
+from llmkeys.ledger import audit
+from llmkeys.lib.money import usd_json
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option
-from llmkeys.money import usd_json
 
 _MOST_NAMES = 5
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from llmkeys.admission import Caller
+from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
-from llmkeys.money import format_usd, usd_json
 from llmkeys.relay import Answer, ChatRequest, relay
+from llmkeys.relay.candidates import Caller
 from llmkeys.relay.texts import complete_text, deltas
 
 DRAIN = "llmkeys-drain"  # the thread that reads on for the usage after a stream was left

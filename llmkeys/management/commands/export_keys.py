@@ -8,8 +8,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
+from llmkeys.keys.transfer.exporting import export_file
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.transfer.exporting import export_file
 
 
 class Command(BaseCommand):

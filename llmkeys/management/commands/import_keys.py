@@ -8,13 +8,13 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
+from llmkeys.keys.transfer.importing import Report, import_file
+from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option
 from llmkeys.models import ApiKey
-from llmkeys.money import format_usd
 from llmkeys.presentation import keys_json
-from llmkeys.transfer.importing import Report, import_file
 
 
 class Command(BaseCommand):

@@ -13,14 +13,14 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from llmkeys.key_state import ACTIVE, STATUSES, Budget
+from llmkeys.keys import adding as service
+from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_verb
 from llmkeys.management.picking import pick_key
 from llmkeys.models import ApiKey, ProviderName
-from llmkeys.money import format_usd
 from llmkeys.presentation import Coolings, error_words, key_json, keys_json
-from llmkeys.services import keys as service
 
 # option → field of the contract
 _FIELDS = {

@@ -8,12 +8,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
-from llmkeys import vault
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
-from llmkeys.services import reencryption
 from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keyring, reencryption
 
 
 class Command(BaseCommand):
@@ -49,7 +48,7 @@ class Command(BaseCommand):
             self.write_lines(printing.table(["ID", "NAME", "LEFT ALONE, BECAUSE"], rows))
         done = f"{_count(report.changed)} encrypted anew, {report.current} under the first key already."
         self.stdout.write(self.paint.SUCCESS(done) if not report.left_alone else done)
-        if not report.left_alone and len(vault.keyring().keys) > 1:
+        if not report.left_alone and len(keyring.keyring().keys) > 1:
             self.stdout.write(
                 "The older encryption keys are not needed any more by what is stored now; "
                 "backups made before still need them."

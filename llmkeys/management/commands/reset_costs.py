@@ -8,13 +8,13 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from llmkeys.keys.resets import Reset, reset_costs
+from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management import asking, printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option
 from llmkeys.management.picking import pick_key
 from llmkeys.models import ApiKey
-from llmkeys.money import format_usd, usd_json
-from llmkeys.services.resets import Reset, reset_costs
 
 _WORDS = ("daily", "monthly", "total")
 

@@ -12,11 +12,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
-from llmkeys import schedules, vault
+from llmkeys import schedules
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.services.environment import register_environment_keys
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.supervisor import address, keys_in_use, prepare, processes, scheduler, web
 from llmkeys.supervisor.tree import Service, Tree
+from llmkeys.vault import keyring
 
 EXAMPLE = "Example: python manage.py serve --bind 127.0.0.1:8080"
 
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         prepare.keep_restores_out()
         prepare.open_database()
         prepare.migrate()
-        vault.verify()
+        keyring.verify()
         keys_in_use.announce()
         schedules.ensure_schedules()
         register_environment_keys()

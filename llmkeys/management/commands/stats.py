@@ -11,13 +11,13 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from llmkeys.key_state import ACTIVE, Budget
+from llmkeys.lib.money import format_usd, usd_to_nano
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import ApiKey
-from llmkeys.money import format_usd, usd_to_nano
 from llmkeys.presentation import keys_json, success_rate
-from llmkeys.services.statistics import statistics
+from llmkeys.usage.statistics import statistics
 
 
 class Command(BaseCommand):

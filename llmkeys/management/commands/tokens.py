@@ -13,14 +13,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from llmkeys.exceptions import InvalidInput
+from llmkeys.keys.fields import parse_instant
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_verb
 from llmkeys.management.picking import pick_key
 from llmkeys.models import AccessToken
 from llmkeys.presentation import token_json
-from llmkeys.services import tokens as service
-from llmkeys.services.key_fields import parse_instant
+from llmkeys.tokens import making as service
 
 
 class Command(BaseCommand):

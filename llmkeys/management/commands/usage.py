@@ -10,14 +10,14 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.management.picking import pick_key
 from llmkeys.models import ProviderName, UsageRecord
-from llmkeys.money import format_usd
 from llmkeys.presentation import usage_json
-from llmkeys.services import usage_listing as service
+from llmkeys.usage import rows as service
 
 _LIMIT = 50
 _HEADERS = ["ID", "TIME", "KEY", "MODEL", "TOKEN", "STATE", "STATUS", "IN", "OUT", "COST", "KNOWN BY", "MS"]

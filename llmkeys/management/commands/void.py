@@ -8,13 +8,13 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from llmkeys.exceptions import KeyConflict
+from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management import asking, printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option
 from llmkeys.models import UsageRecord
-from llmkeys.money import format_usd, usd_json
-from llmkeys.services.costs import void_usage
-from llmkeys.services.usage_listing import lost_rows
+from llmkeys.usage.rows import lost_rows
+from llmkeys.usage.voiding import void_usage
 
 _MOST_SHOWN = 20
 _LARGEST_ID = 2**63 - 1

@@ -16,12 +16,13 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from llmkeys import ledger
+from llmkeys.alerts import outbox
 from llmkeys.key_state import current_windows
+from llmkeys.keys import resets
+from llmkeys.keys.adding import add_key
+from llmkeys.lib.money import usd_to_nano
+from llmkeys.lib.windows import day_start
 from llmkeys.models import Alert, ApiKey
-from llmkeys.money import usd_to_nano
-from llmkeys.services import alerts, resets
-from llmkeys.services.keys import add_key
-from llmkeys.windows import day_start
 
 PROGRAMS = ("web app", "nightly batch", "notebook")
 REQUESTS_A_DAY = 150
@@ -96,7 +97,7 @@ def _nothing_new() -> None:
     """What was told in the past has been read by now."""
     newest = Alert.objects.order_by("-id").values_list("id", flat=True).first()
     if newest:
-        alerts.put_all_away(Alert.objects.get(pk=newest).created_at, up_to=newest)
+        outbox.put_all_away(Alert.objects.get(pk=newest).created_at, up_to=newest)
 
 
 def _one_day(day: date, keys: list[ApiKey], chance: random.Random) -> None:

@@ -1,0 +1,314 @@
+"""Alerts: what the operator must hear of, written with its cause and delivered apart from it.
+
+`ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is told exactly once per
+key, kind and window however many processes see it. Delivery claims what is due by a conditional UPDATE and sends it
+outside any transaction: nothing waits for a dead target but the process that sends. The sender marks each row
+
+    delivered      sent_at set; with tries 0 there was no target, and the dashboard alone shows it
+    due again      sent_at empty, `claimed_until` says when; delivery_error has a line for each target that failed
+    given up       sent_at empty and tries used up: the health page shows it
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.db.backends.utils import CursorWrapper
+from django.db.models import QuerySet
+
+from llmkeys import ledger
+from llmkeys.alerts import delivery
+from llmkeys.alerts.delivery import Message
+from llmkeys.database import writer
+from llmkeys.database.sql import as_instant, instant
+from llmkeys.exceptions import NoKey, RecordingUnavailable
+from llmkeys.models import Alert
+
+# A claim outlives the longest delivery, so that a sender that died is replaced and a slow one is not.
+CLAIM = timedelta(seconds=delivery.DEADLINE_SECONDS + delivery.START_SECONDS + 30)
+BACK_OFF = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 240))
+TRIES = len(BACK_OFF) + 1
+AT_ONCE = 100  # alerts of one delivery
+LINES = 20  # of one message; a flood is summed up
+_LINE_LENGTH = 300
+
+EXAMPLE = "REFACTAI_ALERT_URLS=mailtos://user:password@example.com,slack://TokenA/TokenB/TokenC"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came of sending to one target; its name has no secret, `words` is empty where it went well."""
+
+    target: str
+    delivered: bool
+    words: str = ""
+
+
+# --- causes that no event has -----------------------------------------------------------------------------------------
+
+_told: dict[str, str] = {}  # what this process has written, so that the hot path asks the database once
+_MOST_TOLD = 1000
+
+
+def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
+    """Tell, once an hour and reason, that a request found no key. Never raises: the request has its own answer."""
+    kind = type(error).__name__
+    hour = f"{at:%Y-%m-%dT%H}"
+    if _told.get(kind) == hour:
+        return
+    message = f"A request for “{model}” found no key: {error}"
+    try:
+        writer.run(
+            lambda cursor: ledger.add_alert(cursor, "no_key_left", None, message, at, once=f"no key {kind} {hour}")
+        )
+    except RecordingUnavailable:
+        return
+    _remember(kind, hour)
+
+
+def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
+    """Tell once that a model has no known price and is charged at the fallback price. Never raises."""
+    name = f"fallback price {provider} {model}"
+    if name in _told:
+        return
+    message = (
+        f"No price is known for “{model}” at {provider}: it is charged at the fallback price of "
+        f"{settings.FALLBACK_USD_PER_TOKEN.normalize():f} USD per token. Enter its price in the admin (model prices)."
+    )
+    try:
+        writer.run(lambda cursor: ledger.add_alert(cursor, "fallback_price", None, message, at, once=name[:160]))
+    except RecordingUnavailable:
+        return
+    _remember(name, "")
+
+
+def scheduler_stalled(reason: str, *, stall: str, at: datetime) -> bool:
+    """Tell once of a stall, which `stall` names alike in every process that sees it; False where it was told before."""
+    message = f"The scheduler does not progress ({reason}); it is being restarted. Budgets are right without it."
+    return _write("scheduler_stalled", message, at, once=f"scheduler {stall}")
+
+
+def backup_failed(reason: str, *, at: datetime) -> bool:
+    """Tell once a day that the database could not be backed up; False where it was told before."""
+    message = f"The backup of the database failed: {reason}"
+    return _write("backup_failed", message, at, once=f"backup {at:%Y-%m-%d}")
+
+
+def _write(kind: str, message: str, at: datetime, *, once: str) -> bool:
+    return writer.run(lambda cursor: ledger.add_alert(cursor, kind, None, message, at, once=once[:160]))
+
+
+def _remember(name: str, when: str) -> None:
+    if len(_told) >= _MOST_TOLD:
+        _told.clear()
+    _told[name] = when
+
+
+# --- delivery ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """An alert that this process alone delivers now; `failed` names the targets that an earlier try did not reach."""
+
+    id: int
+    kind: str
+    message: str
+    created_at: datetime
+    tries: int
+    failed: frozenset[str]
+
+
+def send_due_alerts(at: datetime) -> int:
+    """Deliver what is due to every target, each target's alerts in one message; return how many reached them all.
+
+    Any number of processes may call it: each alert is claimed by one. A target that fails is tried again alone, after
+    1, 5, 15, 60 and 240 minutes; then the alert is left with its reason.
+    """
+    if not settings.ALERT_URLS:
+        writer.run(lambda cursor: _keep_for_the_dashboard(cursor, at))
+        return 0
+    claimed = writer.run(lambda cursor: _claim(cursor, at))
+    if not claimed:
+        return 0
+    faults = _deliver(claimed)
+    writer.run(lambda cursor: _record(cursor, claimed, faults, at))
+    return sum(not faults[alert.id] for alert in claimed)
+
+
+def _keep_for_the_dashboard(cursor: CursorWrapper, at: datetime) -> None:
+    """Nobody is to be sent what is left from a time when there was a target."""
+    cursor.execute("UPDATE llmkeys_alert SET sent_at = %s, tries = 0 WHERE sent_at IS NULL", [instant(at)])
+
+
+def _claim(cursor: CursorWrapper, at: datetime) -> list[_Claimed]:
+    """Take the oldest alerts that are due. A claim too far in the future is one of a clock that was wrong."""
+    now, sane = instant(at), instant(at + BACK_OFF[-1] + CLAIM)
+    due = "sent_at IS NULL AND tries < %s AND (claimed_until IS NULL OR claimed_until <= %s OR claimed_until > %s)"
+    cursor.execute(
+        f"""UPDATE llmkeys_alert SET claimed_until = %s, tries = tries + 1
+             WHERE id IN (SELECT id FROM llmkeys_alert WHERE {due} ORDER BY id LIMIT {AT_ONCE}) AND {due}
+         RETURNING id, kind, message, created_at, tries, delivery_error""",  # noqa: S608  (constants alone)
+        [instant(at + CLAIM), TRIES, now, sane, TRIES, now, sane],
+    )
+    rows = sorted(cursor.fetchall())
+    return [_Claimed(*row[:3], as_instant(row[3]), row[4], _failed_targets(row[5])) for row in rows]
+
+
+def _failed_targets(delivery_error: str) -> frozenset[str]:
+    return frozenset(line.partition(": ")[0] for line in delivery_error.splitlines() if ": " in line)
+
+
+def _deliver(claimed: Sequence[_Claimed]) -> dict[int, list[str]]:
+    """Send each target what it lacks; return, for each alert, a line for each target that it did not reach."""
+    targets = _targets()
+    waiting = {name: [alert for alert in claimed if _lacks(alert, name, targets)] for name in targets}
+    waiting = {name: alerts for name, alerts in waiting.items() if alerts}
+    results = delivery.send([_message(targets[name], alerts) for name, alerts in waiting.items()])
+    faults: dict[int, list[str]] = defaultdict(list)
+    for (name, alerts), result in zip(waiting.items(), results, strict=True):
+        for alert in alerts:
+            if not result.delivered:
+                faults[alert.id].append(f"{name}: {result.words}")
+    return faults
+
+
+def _targets() -> dict[str, str]:
+    """Return the address of each target under a name without secrets; twins are numbered."""
+    targets: dict[str, str] = {}
+    for url in settings.ALERT_URLS:
+        name = delivery.label(url)
+        twins = sum(1 for other in targets if other == name or other.startswith(f"{name} ("))
+        targets[f"{name} ({twins + 1})" if twins else name] = url
+    return targets
+
+
+def _lacks(alert: _Claimed, name: str, targets: dict[str, str]) -> bool:
+    """Tell whether the target did not get the alert yet: a first try, or one that failed there.
+
+    Where none of the failed ones is among the targets any more, they were changed, and all are told.
+    """
+    return name in alert.failed or not alert.failed & targets.keys()
+
+
+def _message(url: str, alerts: Sequence[_Claimed]) -> Message:
+    lines = [f"{alert.created_at:%Y-%m-%d %H:%M} UTC  {alert.message[:_LINE_LENGTH]}" for alert in alerts[:LINES]]
+    if len(alerts) > LINES:
+        lines.append(f"… and {len(alerts) - LINES} more: see the dashboard.")
+    kind = Alert.Kind(alerts[0].kind).label.lower()
+    title = f"RefactAI: {kind}" if len(alerts) == 1 else f"RefactAI: {len(alerts)} alerts"
+    return Message(url, title, "\n".join(lines))
+
+
+def _record(cursor: CursorWrapper, claimed: Sequence[_Claimed], faults: dict[int, list[str]], at: datetime) -> None:
+    """Write what came of each, unless its claim ran out meanwhile and another process has it."""
+    for alert in claimed:
+        lines = faults.get(alert.id)
+        again = at + BACK_OFF[min(alert.tries, len(BACK_OFF)) - 1]
+        cursor.execute(
+            "UPDATE llmkeys_alert SET sent_at = %s, claimed_until = %s, delivery_error = %s "
+            "WHERE id = %s AND sent_at IS NULL AND tries = %s",
+            [
+                None if lines else instant(at), instant(again) if lines else None, _error_text(lines or []), alert.id,
+                alert.tries,
+            ],
+        )  # fmt: skip
+
+
+def _error_text(lines: list[str]) -> str:
+    """Return a line for each target; where they do not fit, the next try goes to all of them."""
+    text = "\n".join(lines)
+    return text if len(text) <= 500 else f"{len(lines)} targets failed"
+
+
+# --- what people ask for ----------------------------------------------------------------------------------------------
+
+
+def send_test_alert(at: datetime, *, by: str = "") -> list[Delivery]:
+    """Send a test alert to every target at once; return what came of each, an empty list where there is none."""
+    targets = _targets()
+    message = f"This is a test{f' by {by}' if by else ''}: alerts of RefactAI LLM key management arrive here."
+    results = delivery.send([Message(url, "RefactAI: test alert", message) for url in targets.values()])
+    deliveries = [Delivery(name, result.delivered, result.words) for name, result in zip(targets, results, strict=True)]
+    faults = [f"{delivery.target}: {delivery.words}" for delivery in deliveries if not delivery.delivered]
+    Alert.objects.create(
+        kind=Alert.Kind.TEST, message=message, created_at=at, seen_at=at, sent_at=at, tries=min(1, len(targets)),
+        delivery_error=_error_text(faults),
+    )  # fmt: skip
+    return deliveries
+
+
+def target_names() -> list[str]:
+    """Return the names of the targets, without secrets."""
+    return list(_targets())
+
+
+def open_alerts(limit: int = 20) -> list[Alert]:
+    """Return the newest alerts that nobody has put away, with their keys (no secret is read)."""
+    return list(_with_keys().filter(seen_at__isnull=True)[:limit])
+
+
+def recent_alerts(limit: int = 50) -> list[Alert]:
+    """Return the newest alerts, put away or not, with their keys."""
+    return list(_with_keys()[:limit])
+
+
+def undelivered_alerts(limit: int = 20) -> list[Alert]:
+    """Return the newest alerts that a target did not get, whether they are tried again or given up."""
+    return list(_with_keys().filter(sent_at__isnull=True).exclude(delivery_error="")[:limit])
+
+
+def _with_keys() -> QuerySet[Alert]:
+    return Alert.objects.select_related("key").defer("key__secret").order_by("-id")
+
+
+def given_up(alert: Alert) -> bool:
+    """Tell whether an alert is not tried any more although a target did not get it."""
+    return alert.sent_at is None and alert.tries >= TRIES
+
+
+def delivery_words(alert: Alert) -> str:
+    """Say in words what became of an alert."""
+    if alert.sent_at is not None:
+        if not alert.tries:
+            return "dashboard only"
+        return f"not delivered: {_in_line(alert)}" if alert.delivery_error else "delivered"
+    if given_up(alert):
+        return f"given up after {alert.tries} tries: {_in_line(alert)}"
+    return f"tried again: {_in_line(alert)}" if alert.delivery_error else "waiting to be sent"
+
+
+def _in_line(alert: Alert) -> str:
+    return "; ".join(alert.delivery_error.splitlines())
+
+
+def put_away(alert_id: int, at: datetime) -> bool:
+    """Take an alert off the dashboard; False where it is unknown or was put away before."""
+    return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
+
+
+def put_all_away(at: datetime, *, up_to: int) -> int:
+    """Take every alert up to this id off the dashboard, so that none goes unseen that came meanwhile."""
+    return Alert.objects.filter(pk__lte=up_to, seen_at__isnull=True).update(seen_at=at)
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def check_targets(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """llmkeys.E004: a target that `apprise` does not know. Named by its place: the address is a secret."""
+    return [
+        Error(
+            f"REFACTAI_ALERT_URLS: number {position + 1} of its {len(settings.ALERT_URLS)} targets is no address that "
+            "apprise can use.",
+            hint=f"For example {EXAMPLE}",
+            id="llmkeys.E004",
+        )
+        for position in delivery.unknown(settings.ALERT_URLS)
+    ]

@@ -1,0 +1,276 @@
+"""The verbs of a key: add, change, replace the secret, switch, make default, test, delete.
+
+Each is one transaction with its event. They raise InvalidInput with a sentence per field, DuplicateSecret,
+KeyConflict or WrongEncryptionKey (sealed), and never change anything then.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from llmkeys import ledger, providers
+from llmkeys.database.sql import instant
+from llmkeys.exceptions import DuplicateSecret, KeyConflict, SecretMissing
+from llmkeys.key_state import current_windows
+from llmkeys.keys import fields
+from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on
+from llmkeys.lib.money import usd_to_nano
+from llmkeys.models import ApiKey
+from llmkeys.providers.base import FailureKind, KeyCheck
+from llmkeys.upstream import asked
+from llmkeys.vault import keyring
+from llmkeys.vault.crypto import mask
+
+
+def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiKey:
+    """Store a new key from fields named as in the contract (`provider`, `name`, `apiKey`, …), and return it.
+
+    Limits are USD; those left out come from the settings. The first key of the database becomes the default.
+    """
+    cleaned = fields.clean_new(values, at=at)
+    secret, wants_default = cleaned.pop("secret"), cleaned.pop("is_default", False)
+    windows = current_windows(at)
+    key = ApiKey(**{**_default_limits(), **cleaned}, day=windows.day, month=windows.month, created_at=at, updated_at=at)
+    with changing_keys():
+        _put_secret(key, secret)
+        key.save(force_insert=True)
+        with connection.cursor() as cursor:
+            ledger.add_event(cursor, "added", key.id, f"“{key.name}” was added.", at, actor=actor)
+            if (wants_default or not _has_stored_default()) and not key.is_expired(at):
+                give_default(cursor, key.id, at, actor=actor)
+    key.refresh_from_db()
+    return key
+
+
+def _has_stored_default() -> bool:
+    return ApiKey.objects.stored().filter(is_default=True, source=ApiKey.Source.DATABASE).exists()
+
+
+def _default_limits() -> dict[str, int]:
+    return {
+        "daily_limit_nano": usd_to_nano(settings.DAILY_LIMIT_USD),
+        "monthly_limit_nano": usd_to_nano(settings.MONTHLY_LIMIT_USD),
+        "total_limit_nano": usd_to_nano(settings.TOTAL_LIMIT_USD),
+    }
+
+
+def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiKey:
+    """Change what `values` names and leave the rest alone; an empty `apiKey` leaves the secret alone too."""
+    cleaned = fields.clean_change(values, key=key, at=at)
+    secret = cleaned.pop("secret", "")
+    changed = [name for name, value in cleaned.items() if getattr(key, name) != value]
+    with changing_keys():
+        for name in changed:
+            setattr(key, name, cleaned[name])
+        if secret:
+            _refuse_environment(key, "its secret comes from the variable")
+            _put_secret(key, secret)
+            key.rejected_at, key.last_error = None, ""
+            changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error"]
+        if changed:
+            _save_change(key, changed, at, actor)
+    key.refresh_from_db()
+    return key
+
+
+def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> None:
+    if any(name.endswith("_limit_nano") for name in changed):
+        key.refused_window = ""
+        changed.append("refused_window")
+    key.updated_at = at
+    key.save(update_fields=[*changed, "updated_at"])
+    words = ", ".join(sorted(fields.label_of(name) for name in changed if name in fields.LABELS))
+    with connection.cursor() as cursor:
+        if "secret" in changed:
+            _forget_coolings(cursor, key)
+        if key.is_expired(at):
+            hand_default_on(cursor, key.id, at)
+        ensure_default(cursor, at)
+        ledger.add_event(cursor, "changed", key.id, f"“{key.name}” was changed: {words}.", at, actor=actor)
+
+
+def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
+    """Make this the one default key; a disabled one is switched on. Raises KeyConflict for an expired one."""
+    if key.is_expired(at):
+        raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Move its expiry date first.")
+    with changing_keys() as cursor:
+        cursor.execute(
+            "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND NOT enabled",
+            [True, instant(at), key.id],
+        )
+        give_default(cursor, key.id, at, actor=actor)
+    key.refresh_from_db()
+    return key
+
+
+def toggle(key: ApiKey, *, active: bool | None, at: datetime, actor: str = "") -> ApiKey:
+    """Switch the key on or off; None flips. It never clears a rejection: only a test or a new secret does."""
+    with changing_keys() as cursor:
+        wanted = (not key.enabled) if active is None else active
+        cursor.execute(
+            "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND enabled <> %s",
+            [wanted, instant(at), key.id, wanted],
+        )
+        if cursor.rowcount:
+            words = f"“{key.name}” was switched {'on' if wanted else 'off'}."
+            ledger.add_event(cursor, "changed", key.id, words, at, actor=actor)
+        if wanted:
+            ensure_default(cursor, at)
+        else:
+            hand_default_on(cursor, key.id, at)
+    key.refresh_from_db()
+    return key
+
+
+def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
+    """Wipe the secret and its fingerprint; keep the history, its place in the sums, and its open holds.
+
+    Raises KeyConflict for a key of the environment.
+    """
+    if key.environment_variable:
+        raise KeyConflict(
+            f"“{key.name}” comes from the environment and cannot be deleted. Disable it, or unset the variable "
+            f"{key.environment_variable} and start again."
+        )
+    with changing_keys() as cursor:
+        cursor.execute(
+            """UPDATE llmkeys_apikey SET secret = %s, fingerprint = NULL, enabled = %s, is_default = %s,
+                 deleted_at = %s, updated_at = %s WHERE id = %s AND deleted_at IS NULL""",
+            [b"", False, False, instant(at), instant(at), key.id],
+        )
+        cursor.execute("DELETE FROM llmkeys_servingkey WHERE key_id = %s", [key.id])
+        _forget_coolings(cursor, key)
+        ledger.add_event(cursor, "deleted", key.id, f"“{key.name}” was deleted.", at, actor=actor)
+        ensure_default(cursor, at)
+
+
+# --- the free test -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What the provider said of a key, in words, with the milliseconds it took."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    ok: bool
+    message: str
+    latency_ms: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
+    """Ask the provider with a call that costs nothing; set or clear the rejected mark. Never counts as a request.
+
+    What it said of the key stays in `last_test`, for the key's page.
+    """
+    started = time.monotonic()
+    try:
+        answer = asked.check_key(key)
+    except (asked.TransportError, SecretMissing) as error:
+        return _remembered(key, TestResult(False, str(error), _milliseconds(started)), at)
+    check = providers.get(key.provider).check_answer(
+        status=answer.status, headers=answer.headers, body=answer.body, at=at
+    )
+    _store_check(key, check, at, actor)
+    return _remembered(key, TestResult(check.ok, check.message, _milliseconds(started), check.details), at)
+
+
+def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
+    facts = {"ok": result.ok, "message": result.message, "latencyMs": result.latency_ms, "details": result.details}
+    plain = json.loads(json.dumps(facts, default=str))
+    ApiKey.objects.filter(pk=key.pk).update(last_test=plain, last_test_at=at)
+    return result
+
+
+test_key.__test__ = False
+
+
+def try_secret(*, values: Mapping[str, Any], at: datetime) -> TestResult:
+    """Test a secret that a person has typed (`provider`, `apiKey`, `workspaceId`); nothing is stored.
+
+    Raises InvalidInput where it cannot be one of this provider.
+    """
+    given = {name: values[name] for name in ("provider", "apiKey", "workspaceId") if values.get(name)}
+    cleaned = fields.clean_new({"name": "not stored", **given}, at=at)
+    return test_secret(
+        provider=cleaned["provider"], secret=cleaned["secret"], workspace_id=cleaned.get("workspace_id", ""), at=at
+    )
+
+
+def test_secret(*, provider: str, secret: str, workspace_id: str = "", at: datetime) -> TestResult:
+    """Test a secret that is not stored yet."""
+    started = time.monotonic()
+    try:
+        answer = asked.check_secret(providers.get(provider), secret, workspace_id)
+    except asked.TransportError as error:
+        return TestResult(False, str(error), _milliseconds(started))
+    check = providers.get(provider).check_answer(status=answer.status, headers=answer.headers, body=answer.body, at=at)
+    return TestResult(check.ok, check.message, _milliseconds(started), check.details)
+
+
+test_secret.__test__ = False
+
+
+def _milliseconds(started: float) -> int:
+    return int((time.monotonic() - started) * 1000)
+
+
+def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> None:
+    rejected = check.failure is not None and check.failure.kind is FailureKind.REJECTED
+    with changing_keys() as cursor:
+        if check.ok:
+            cursor.execute(
+                "UPDATE llmkeys_apikey SET rejected_at = NULL, updated_at = %s "
+                "WHERE id = %s AND rejected_at IS NOT NULL",
+                [instant(at), key.id],
+            )
+            if cursor.rowcount:
+                words = f"“{key.name}” is accepted by its provider again."
+                ledger.add_event(cursor, "accepted", key.id, words, at, actor=actor)
+            cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s", [key.id])
+            ensure_default(cursor, at)
+        elif rejected:
+            _reject(cursor, key, check.message, at, actor)
+
+
+def _reject(cursor, key: ApiKey, message: str, at: datetime, actor: str) -> None:
+    cursor.execute(
+        """UPDATE llmkeys_apikey SET rejected_at = %s, updated_at = %s WHERE id = %s AND rejected_at IS NULL""",
+        [instant(at), instant(at), key.id],
+    )
+    newly = cursor.rowcount
+    cursor.execute("UPDATE llmkeys_apikey SET last_error = %s WHERE id = %s", [message[:1000], key.id])
+    if newly:
+        ledger.add_event(cursor, "rejected", key.id, f"“{key.name}”: {message}", at, actor=actor)
+        hand_default_on(cursor, key.id, at)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _put_secret(key: ApiKey, secret: str) -> None:
+    """Encrypt and mark the secret. Raises DuplicateSecret, naming the key that has it."""
+    twin = keyring.twin_of(secret, provider=key.provider, other_than=key.pk)
+    if twin is not None:
+        raise DuplicateSecret(twin.name)
+    key.secret = keyring.seal_secret(secret, row_id=key.id)
+    key.fingerprint = keyring.fingerprint(secret, provider=key.provider)
+    key.masked_secret = mask(secret, providers.get(key.provider).secret_prefixes)
+
+
+def _refuse_environment(key: ApiKey, why: str) -> None:
+    if key.environment_variable:
+        raise KeyConflict(f"“{key.name}” comes from the environment: {why} {key.environment_variable}.")
+
+
+def _forget_coolings(cursor, key: ApiKey) -> None:
+    cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s", [f"key:{key.id}"])

@@ -1,0 +1,72 @@
+"""The regular free test of the stored keys: a key that its provider no longer accepts is known before a request is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from django.db.models import F, Q, QuerySet
+
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.keys import adding
+from llmkeys.models import ApiKey
+
+logger = logging.getLogger(__name__)
+
+AT_MOST_SECONDS = 120  # the one worker has other schedules to run
+PAUSE_SECONDS = 1.0
+_PAUSES_SECONDS = 60  # all pauses of a run together
+
+
+@dataclass(slots=True)
+class Checked:
+    """How many keys were good and bad, how many could not be tested at all, and how many wait for the next run."""
+
+    good: int = 0
+    bad: int = 0
+    failed: int = 0
+    left: int = 0
+
+    def as_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def check_keys(at: datetime, *, pause: Callable[[float], None] = time.sleep) -> Checked:
+    """Test every key that may serve, and those the provider rejected, one after the other; return the counts.
+
+    The longest untested comes first, so that whoever had no turn within two minutes has it the next time. A provider
+    that fails stops nobody; the test itself sets and clears the rejected mark and counts as no request.
+    """
+    waiting, done = list(_to_test(at)), Checked()
+    deadline = time.monotonic() + AT_MOST_SECONDS
+    gap = min(PAUSE_SECONDS, _PAUSES_SECONDS / max(1, len(waiting)))
+    for number, key in enumerate(waiting):
+        if number:
+            pause(gap)
+        if time.monotonic() > deadline:
+            done.left = len(waiting) - number
+            break
+        _check(key, at, done)
+    return done
+
+
+def _to_test(at: datetime) -> QuerySet[ApiKey]:
+    longest_untested_first = F("last_test_at").asc(nulls_first=True)
+    usable = ApiKey.objects.stored().filter(enabled=True, secret_missing=False)
+    return usable.filter(Q(expires_at=None) | Q(expires_at__gt=at)).order_by(longest_untested_first, "created_at", "id")
+
+
+def _check(key: ApiKey, at: datetime, done: Checked) -> None:
+    try:
+        result = adding.test_key(key, at=at)
+    except LLMKeysError as error:  # a secret that does not decrypt: the others may
+        logger.warning("The key %s could not be tested: %s", key.id, error)
+        done.failed += 1
+        return
+    if result.ok:
+        done.good += 1
+    else:
+        done.bad += 1

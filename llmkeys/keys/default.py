@@ -1,0 +1,68 @@
+"""The default mark: at most one key in the whole system has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from llmkeys.database.sql import instant
+from llmkeys.ledger import add_event
+
+_NEXT = """SELECT id, name FROM llmkeys_apikey
+ WHERE deleted_at IS NULL AND enabled AND rejected_at IS NULL AND NOT secret_missing
+   AND (expires_at IS NULL OR expires_at > %s)
+ ORDER BY CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id LIMIT 1"""
+
+_TURN = 0x6B657973  # a number of our own among the database's advisory locks
+
+
+@contextmanager
+def changing_keys() -> Iterator[CursorWrapper]:
+    """Open a transaction in which a person changes keys; those of others wait, so that no two move the mark at once.
+
+    SQLite's writers take turns anyway. On PostgreSQL, two that each take the mark from the same key and give it to
+    another would block each other, or break the constraint.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TURN])
+        yield cursor
+
+
+def give_default(cursor: CursorWrapper, key_id: str, at: datetime, *, actor: str = "") -> None:
+    """Take the mark from whoever has it and give it to this key, with an event where that is a change."""
+    cursor.execute(
+        "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE is_default AND id <> %s",
+        [False, instant(at), key_id],
+    )
+    cursor.execute(
+        "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE id = %s AND NOT is_default RETURNING name",
+        [True, instant(at), key_id],
+    )
+    row = cursor.fetchone()
+    if row is not None:
+        add_event(cursor, "default_changed", key_id, f"“{row[0]}” is the default key now.", at, actor=actor)
+
+
+def hand_default_on(cursor: CursorWrapper, key_id: str, at: datetime) -> None:
+    """Take the mark from this key, if it has it, and give it to the next available one."""
+    cursor.execute(
+        "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE id = %s AND is_default",
+        [False, instant(at), key_id],
+    )
+    ensure_default(cursor, at)
+
+
+def ensure_default(cursor: CursorWrapper, at: datetime) -> None:
+    """Give the mark to the first available key where no key has it."""
+    cursor.execute("SELECT 1 FROM llmkeys_apikey WHERE is_default")
+    if cursor.fetchone() is not None:
+        return
+    cursor.execute(_NEXT, [instant(at)])
+    following = cursor.fetchone()
+    if following is not None:
+        give_default(cursor, following[0], at)

@@ -1,0 +1,202 @@
+"""What a provider's failure does to a key: it rests, it is exhausted, it is rejected (contract 4, point 6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.db.backends.utils import CursorWrapper
+
+from llmkeys import providers
+from llmkeys.database import writer
+from llmkeys.database.sql import as_instant, instant
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.keys.default import hand_default_on
+from llmkeys.ledger import add_event, probes
+from llmkeys.ledger.probes import Probe
+from llmkeys.providers.base import Failure, FailureKind
+from llmkeys.upstream import asked
+
+if TYPE_CHECKING:
+    from llmkeys.relay.candidates import Candidate
+
+LONGEST = timedelta(days=31)
+SHORTEST = timedelta(seconds=1)  # also where a provider says 0, so that its refusals leave no event each
+BACK_OFF_SECONDS = (10, 30, 60, 120, 300, 600)  # without a hint of the provider, by coolings in a row
+ASK_AGAIN = timedelta(minutes=30)  # an exhausted key of which nobody says until when
+
+
+CONFIRM_SECONDS = 5.0  # a client waits for the free test that confirms a rejection
+TEST_REST = timedelta(seconds=BACK_OFF_SECONDS[0])
+
+
+def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, probe: Probe | None = None) -> None:
+    """Store what the failure means for the key, and its billing group, in one transaction with its event.
+
+    A rejection is confirmed by the provider's free test first. `probe` is the claim that ends with this verdict.
+    Raises RecordingUnavailable.
+    """
+    if failure.kind is FailureKind.REJECTED:
+        _judge(candidate, failure, at, probe)
+        return
+    work = {
+        FailureKind.RATE_LIMITED: _cool,
+        FailureKind.EXHAUSTED: _exhaust,
+        FailureKind.FORBIDDEN_HERE: _note,
+        FailureKind.TOO_EXPENSIVE: _note,
+    }.get(failure.kind)
+    if work is not None:
+        writer.run(lambda cursor: (work(cursor, candidate, failure, at), probes.give_back(cursor, probe)))
+
+
+def forgive(cursor: CursorWrapper, candidate: Candidate, at: datetime) -> None:
+    """Forget that a key rested: it has just served. What began to rest again meanwhile goes on.
+
+    A key that was exhausted leaves an event, so that the operator hears anew when it runs dry again.
+    """
+    scopes = candidate.scopes
+    cursor.execute(
+        "DELETE FROM llmkeys_cooling WHERE scope IN (%s, %s) AND model IN ('', %s) AND until <= %s RETURNING kind",
+        [scopes[0], scopes[-1], candidate.model, instant(at)],
+    )
+    if ("exhausted",) in cursor.fetchall():
+        add_event(cursor, "recovered", candidate.id, f"“{candidate.name}” has credit again and serves.", at)
+    cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s AND rejected_at IS NULL", [candidate.id])
+
+
+def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    scope = _scope(candidate, whole_group=True)
+    until = failure.until or (
+        at + timedelta(seconds=failure.retry_after_seconds)
+        if failure.retry_after_seconds is not None
+        else at + _back_off(cursor, scope, candidate.model, at)
+    )
+    until = _rest(cursor, scope, candidate.model, "rate_limited", until, failure.message, at)
+    words = f"Rate limit for {candidate.model} until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
+    _set_error(cursor, candidate.id, words)
+    add_event(cursor, "cooled", candidate.id, f"“{candidate.name}” is cooling down. {words}", at)
+
+
+def _exhaust(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    scope = _scope(candidate, whole_group=failure.whole_group)
+    until = failure.until
+    if until is None and failure.retry_after_seconds is not None:
+        until = at + timedelta(seconds=failure.retry_after_seconds)
+    until = _rest(cursor, scope, "", "exhausted", until or at + ASK_AGAIN, failure.message, at)
+    words = f"Exhausted at its provider until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
+    _set_error(cursor, candidate.id, words)
+    add_event(cursor, "exhausted", candidate.id, f"“{candidate.name}” has no credit left. {words}", at)
+
+
+def _judge(candidate: Candidate, failure: Failure, at: datetime, probe: Probe | None) -> None:
+    """Ask the provider with the free test whether it means its rejection: there were incidents with false ones.
+
+    The key rests meanwhile, so that no other request waits for this test or makes it too; no transaction is open.
+    """
+    if not writer.run(lambda cursor: _rest_for_test(cursor, candidate, at, probe)):
+        return
+    is_rejected, words = _free_test(candidate, at)
+    verdict = _reject if is_rejected else _doubt
+    writer.run(lambda cursor: verdict(cursor, candidate, failure if is_rejected else _with_words(failure, words), at))
+
+
+def _rest_for_test(cursor: CursorWrapper, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
+    """Let the key rest for a moment; False where it rests already: another request is testing it."""
+    cursor.execute(
+        """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
+           VALUES (%s, '', 'rate_limited', %s, 'Its rejection is being confirmed.', 1, %s)
+           ON CONFLICT (scope, model) DO UPDATE SET
+             kind = excluded.kind, until = excluded.until, reason = excluded.reason,
+             strikes = llmkeys_cooling.strikes + 1, probe_until = excluded.probe_until
+            WHERE llmkeys_cooling.until <= %s OR llmkeys_cooling.probe_until > %s""",
+        [f"key:{candidate.id}", instant(at + TEST_REST), instant(at), instant(at), instant(at + probes.AHEAD)],
+    )
+    begins = cursor.rowcount == 1
+    probes.give_back(cursor, probe)
+    return begins
+
+
+def _free_test(candidate: Candidate, at: datetime) -> tuple[bool, str]:
+    """Return whether the provider rejects the key for certain, and what it said in the free test."""
+    try:
+        answer = asked.check_key(candidate, seconds=CONFIRM_SECONDS)
+    except (asked.TransportError, LLMKeysError) as error:
+        return False, f"The free test gave no verdict: {error}"
+    check = providers.get(candidate.provider).check_answer(
+        status=answer.status, headers=answer.headers, body=answer.body, at=at
+    )
+    if check.ok:
+        return False, "The free test accepts the key."
+    is_rejected = check.failure is not None and check.failure.kind is FailureKind.REJECTED
+    return is_rejected, f"The free test gave no verdict: {check.message}"
+
+
+def _with_words(failure: Failure, words: str) -> Failure:
+    return replace(failure, message=f"{failure.message} {words}")
+
+
+def _doubt(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    """Let a key rest that was refused and is not rejected for certain."""
+    scope = f"key:{candidate.id}"
+    until = at + _back_off(cursor, scope, "", at)
+    until = _rest(cursor, scope, "", "rate_limited", until, failure.message, at)
+    words = f"Refused by its provider, and resting until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
+    _set_error(cursor, candidate.id, words)
+    add_event(cursor, "cooled", candidate.id, f"“{candidate.name}”: {words}", at)
+
+
+def _reject(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    # Nothing to wait for once the key is accepted again.
+    cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s AND model = ''", [f"key:{candidate.id}"])
+    words = f"Rejected by its provider: {failure.message} Replace the secret, or test the key again."
+    cursor.execute(
+        "UPDATE llmkeys_apikey SET rejected_at = %s, last_error = %s, updated_at = %s "
+        "WHERE id = %s AND rejected_at IS NULL",
+        [instant(at), words[:1000], instant(at), candidate.id],
+    )
+    if cursor.rowcount:
+        add_event(cursor, "rejected", candidate.id, f"“{candidate.name}”: {words}", at)
+        hand_default_on(cursor, candidate.id, at)
+
+
+def _note(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    _set_error(cursor, candidate.id, failure.message)
+
+
+def _scope(candidate: Candidate, *, whole_group: bool) -> str:
+    if whole_group and candidate.billing_group:
+        return f"group:{candidate.provider}:{candidate.billing_group}"
+    return f"key:{candidate.id}"
+
+
+def _back_off(cursor: CursorWrapper, scope: str, model: str, at: datetime) -> timedelta:
+    """Return how long to rest without a hint; the failures of requests that were under way together count as one."""
+    cursor.execute("SELECT strikes, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
+    row = cursor.fetchone()
+    before = 0 if row is None else row[0] - (as_instant(row[1]) > at)
+    return timedelta(seconds=BACK_OFF_SECONDS[min(before, len(BACK_OFF_SECONDS) - 1)])
+
+
+def _rest(
+    cursor: CursorWrapper, scope: str, model: str, kind: str, until: datetime, reason: str, at: datetime
+) -> datetime:
+    """Store the cooling; the longer deadline wins, unless a clock wrote it that ran ahead. Return the one in force."""
+    until = min(max(until, at + SHORTEST), at + LONGEST)
+    cursor.execute(
+        """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
+           VALUES (%s, %s, %s, %s, %s, 1, %s)
+           ON CONFLICT (scope, model) DO UPDATE SET
+             kind = excluded.kind, reason = excluded.reason, probe_until = excluded.probe_until,
+             strikes = llmkeys_cooling.strikes + CASE WHEN llmkeys_cooling.until > %s THEN 0 ELSE 1 END,
+             until = CASE WHEN llmkeys_cooling.until > excluded.until
+                           AND (llmkeys_cooling.probe_until IS NULL OR llmkeys_cooling.probe_until <= %s)
+                          THEN llmkeys_cooling.until ELSE excluded.until END
+           RETURNING until""",
+        [scope, model, kind, instant(until), reason[:500], instant(at), instant(at), instant(at + probes.AHEAD)],
+    )
+    return as_instant(cursor.fetchone()[0])
+
+
+def _set_error(cursor: CursorWrapper, key_id: str, words: str) -> None:
+    cursor.execute("UPDATE llmkeys_apikey SET last_error = %s WHERE id = %s", [words[:1000], key_id])

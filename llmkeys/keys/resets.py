@@ -1,0 +1,224 @@
+"""Costs set back by a person, and what happens by itself when a window ends or an expiry date passes.
+
+Budgets need none of this to be right: a window that has ended does not count, and an expired key does not serve, at
+the very instant. Here the stored counters and the events follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from llmkeys import ledger
+from llmkeys.database.sql import as_date, instant
+from llmkeys.key_state import current_windows
+from llmkeys.keys.default import ensure_default, hand_default_on
+from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
+from llmkeys.models import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What was taken out of each window of a key, in nano-dollars."""
+
+    key_id: str
+    day_nano: int
+    month_nano: int
+    total_nano: int
+
+
+# --- by a person ------------------------------------------------------------------------------------------------------
+
+
+def reset_costs(
+    keys: Iterable[ApiKey], *, daily: bool, monthly: bool, total: bool, at: datetime, actor: str = ""
+) -> list[Reset]:
+    """Set the chosen costs of each key to 0 by one `reset` adjustment and one event; return what was taken out.
+
+    One transaction per key: what is read is what is written, so that a cost recorded meanwhile is not lost. Open
+    holds and the spending in charts stay.
+    """
+    chosen = {DAY: daily, MONTH: monthly, TOTAL: total}
+    done = []
+    for key in keys:
+        with transaction.atomic(), connection.cursor() as cursor:
+            reset = _reset(cursor, key.id, chosen, at, actor)
+        if reset is not None:
+            done.append(reset)
+    return done
+
+
+def _reset(cursor: CursorWrapper, key_id: str, chosen: dict[str, bool], at: datetime, actor: str) -> Reset | None:
+    ledger.roll(cursor, key_id, current_windows(at))
+    row = _lock(cursor, key_id)
+    if row is None:
+        return None
+    name, windows, spent = row.name, row.windows, row.spent
+    taken = {window: spent[window] if chosen[window] else 0 for window in spent}
+    if not any(taken.values()):
+        return None
+    amounts = (-taken[DAY], -taken[MONTH], -taken[TOTAL])
+    words = ", ".join(f"{_WORDS[window]} {format_usd(amount)}" for window, amount in taken.items() if amount)
+    ledger.adjust(cursor, "reset", key_id, windows, amounts, at, by=actor, reason=f"Reset: {words}.")
+    by = f" by {actor}" if actor else ""
+    message = f"The costs of “{name}” were reset{by}: {words}."
+    ledger.add_event(cursor, "cost_reset", key_id, message, at, actor=actor)
+    return Reset(key_id, taken[DAY], taken[MONTH], taken[TOTAL])
+
+
+_WORDS = {DAY: "daily", MONTH: "monthly", TOTAL: "total"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    name: str
+    windows: Windows
+    spent: dict[str, int]
+
+
+def _lock(cursor: CursorWrapper, key_id: str) -> _Locked | None:
+    """Read a key's counters so that nobody changes them until this transaction ends.
+
+    An UPDATE that changes nothing: SQLite knows no SELECT … FOR UPDATE.
+    """
+    cursor.execute(
+        """UPDATE llmkeys_apikey SET spent_total_nano = spent_total_nano WHERE id = %s
+           RETURNING name, day, month, spent_day_nano, spent_month_nano, spent_total_nano""",
+        [key_id],
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    spent = {DAY: row[3], MONTH: row[4], TOTAL: row[5]}
+    return _Locked(row[0], Windows(as_date(row[1]), as_date(row[2])), spent)
+
+
+# --- the end of a window ----------------------------------------------------------------------------------------------
+
+
+def close_windows(at: datetime) -> int:
+    """Close every day and month that has ended: counters to 0, one event per key and window; return how many events.
+
+    One short transaction per key. A key that a request has rolled already gets its event all the same.
+    """
+    events = 0
+    for key_id in ApiKey.objects.stored().order_by("id").values_list("id", flat=True):
+        with transaction.atomic(), connection.cursor() as cursor:
+            events += _close(cursor, key_id, at)
+    with transaction.atomic(), connection.cursor() as cursor:
+        ensure_default(cursor, at)
+    return events
+
+
+def _close(cursor: CursorWrapper, key_id: str, at: datetime) -> int:
+    key, now = _lock(cursor, key_id), current_windows(at)
+    if key is None:
+        return 0
+    ledger.roll(cursor, key_id, now)
+    return sum(
+        _tell(cursor, key_id, key, ended, at)
+        for ended in (_ended_day(key.windows.day, now.day), _ended_month(key.windows.month, now.month))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A window that has ended, from `first` up to `end`; the one that runs now began at `began`."""
+
+    window: str
+    first: date
+    end: date
+    began: date
+    rolled_here: bool
+
+
+def _ended_day(stored: date, now: date) -> _Ended:
+    first = stored if stored < now else now - timedelta(days=1)
+    return _Ended(DAY, first, first + timedelta(days=1), now, stored < now)
+
+
+def _ended_month(stored: date, now: date) -> _Ended:
+    first = stored if stored < now else (now - timedelta(days=1)).replace(day=1)
+    return _Ended(MONTH, first, (first + timedelta(days=32)).replace(day=1), now, stored < now)
+
+
+def _tell(cursor: CursorWrapper, key_id: str, key: _Locked, ended: _Ended, at: datetime) -> int:
+    """Leave the event of a window in which something was spent; 0 where it was left before."""
+    spent = key.spent[ended.window] if ended.rolled_here else _recorded(cursor, key_id, ended)
+    if not spent:
+        return 0
+    name = f"{ended.first:%Y-%m}" if ended.window == MONTH else str(ended.first)
+    message = f"A new {ended.window} began for “{key.name}”: {format_usd(spent)} had been spent in {name}."
+    once = f"window {key_id} {ended.window} {ended.began}"
+    return int(ledger.add_event(cursor, "window_reset", key_id, message, at, once=once))
+
+
+def _recorded(cursor: CursorWrapper, key_id: str, ended: _Ended) -> int:
+    """Return what was spent in a window that a request has closed before us."""
+    cursor.execute(
+        "SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage WHERE key_id = %s AND day >= %s AND day < %s",
+        [key_id, str(ended.first), str(ended.end)],
+    )
+    return int(cursor.fetchone()[0])
+
+
+# --- the expiry date --------------------------------------------------------------------------------------------------
+
+
+def expire_keys(at: datetime) -> int:
+    """Leave one event for each key and date that has passed, and hand the default mark on; return how many events."""
+    events = 0
+    for key in ApiKey.objects.stored().defer("secret").filter(expires_at__lte=at):
+        with transaction.atomic(), connection.cursor() as cursor:
+            events += _expire(cursor, key, at)
+    return events
+
+
+def _expire(cursor: CursorWrapper, key: ApiKey, at: datetime) -> int:
+    cursor.execute(
+        "SELECT 1 FROM llmkeys_apikey WHERE id = %s AND expires_at <= %s AND deleted_at IS NULL",
+        [key.id, instant(at)],
+    )
+    if cursor.fetchone() is None:
+        return 0  # a person has moved the date meanwhile
+    hand_default_on(cursor, key.id, at)
+    message = (
+        f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and serves no more. Move its date or replace it."
+    )
+    once = f"expired {key.id} {key.expires_at.isoformat()}"
+    return int(ledger.add_event(cursor, "expired", key.id, message, at, once=once))
+
+
+WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
+
+
+def warn_of_expiry(at: datetime) -> int:
+    """Warn 7 days and 1 day before a key that may serve expires, once for each key, date and threshold.
+
+    Only the nearest threshold counts: a key that was added with twelve hours left is told of once. Return how many.
+    """
+    soon = ApiKey.objects.stored().usable(at).defer("secret").filter(expires_at__lte=at + max(WARN_BEFORE))
+    with transaction.atomic(), connection.cursor() as cursor:
+        return sum(_warn(cursor, key, at) for key in soon)
+
+
+def _warn(cursor: CursorWrapper, key: ApiKey, at: datetime) -> int:
+    threshold = next(before for before in WARN_BEFORE if key.expires_at <= at + before)
+    message = (
+        f"“{key.name}” expires on {key.expires_at:%Y-%m-%d %H:%M} UTC, {_in_words(key.expires_at - at)}. "
+        "Replace it in time, or move its date."
+    )
+    once = f"expiring {key.id} {key.expires_at.isoformat()} {threshold.days}"
+    return int(ledger.add_event(cursor, "expiring", key.id, message, at, once=once))
+
+
+def _in_words(left: timedelta) -> str:
+    hours = int(left.total_seconds() // 3600)
+    if hours >= 48:
+        return f"in {hours // 24} days"
+    return f"in {hours} hours" if hours > 1 else "within two hours"

@@ -1,0 +1,269 @@
+"""One entry of the file as one key, or all that is wrong with it.
+
+Which budgets the costs count in: the older product sets a daily cost back at midnight and a monthly one on the 1st,
+and notes the instant of the last change (`updatedAt`, and `lastUsed`). What was changed last before today has spent
+nothing today, so its daily cost is not taken over; the month likewise. Where neither instant is told, or it lies in
+the future, the costs count: a budget is rather too small than too large. The total cost always counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from llmkeys.exceptions import InvalidInput
+from llmkeys.key_state import current_windows
+from llmkeys.keys import fields
+from llmkeys.keys.transfer.reading import Entry
+from llmkeys.lib.money import MAX_LIMIT_USD, nano_to_usd, usd_to_nano
+
+_BOTH_SPELLINGS = (("isActive", "active"), ("isDefault", "default"))
+_COSTS = ("currentDailyCost", "currentMonthlyCost", "totalCost")
+_LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
+_COUNTERS = ("totalRequests", "successfulRequests", "failedRequests")
+_INSTANTS = ("createdAt", "updatedAt", "lastUsed", "expiresAt", "rejectedAt")
+_TEXTS = ("id", "status", "lastError", "createdBy", "source")
+_CHECKED_AS_ANYWHERE = ("provider", "name", "description", "apiKey", "priority", "billingGroup", "workspaceId")
+_KNOWN = {
+    *_COSTS, *_LIMITS, *_COUNTERS, *_INSTANTS, *_TEXTS, *_CHECKED_AS_ANYWHERE, "enabled",
+    *(name for names in _BOTH_SPELLINGS for name in names),
+}  # fmt: skip
+# Derived from the others, or of the moment: written into the file, never read from it.
+_DERIVED = {
+    "maskedApiKey", "successRate", "remainingDailyBudget", "remainingMonthlyBudget", "remainingTotalBudget",
+    "reservedCost", "coolingUntil",
+}  # fmt: skip
+_STATUSES = ("ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED")
+_MOST_COST_USD = 10**9
+_MOST_REQUESTS = 2**62
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+@dataclass(slots=True)
+class FileKey:
+    """A key as the file has it, checked; money in nano-dollars."""
+
+    entry: Entry
+    columns: dict[str, Any] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
+    id: str = ""
+    is_default: bool = False
+    from_environment: bool = False
+    costs: tuple[int, int, int] = (0, 0, 0)  # that count today, this month, in total
+    created_by: str = ""
+
+
+class _Reader:
+    """Reads one entry and collects its faults and warnings, each with its line."""
+
+    def __init__(self, entry: Entry, at: datetime):
+        self.entry, self.at = entry, at
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+        # A field that is null is one that is not there: the older product writes all of them.
+        self.values = {name: value for name, value in entry.values.items() if value is not None}
+
+    def fault(self, name: str, words: str) -> None:
+        self.faults.append(f"{self._where(name)}: {words}")
+
+    def warn(self, name: str, words: str) -> None:
+        self.warnings.append(f"{self._where(name)}: {words}")
+
+    def _where(self, name: str) -> str:
+        return f"Line {self.entry.line_of(name)}, {self.entry.title}, {name}"
+
+    def take(self, name: str, read: Callable[[Any], Any], default: Any = None) -> Any:
+        if name not in self.values:
+            return default
+        try:
+            return read(self.values[name])
+        except ValueError as error:
+            self.fault(name, str(error))
+            return default
+
+
+def read_key(entry: Entry, *, at: datetime) -> tuple[FileKey, list[str], list[str]]:
+    """Return the key with its faults and its warnings; with a fault it must not be used."""
+    reader, key = _Reader(entry, at), FileKey(entry)
+    _tell_unknown(reader)
+    key.id = reader.take("id", _identity, "")
+    key.created_by = reader.take("createdBy", _text, "")
+    key.from_environment = reader.take("source", _text, "") == "environment"
+    if not key.from_environment:
+        _read_as_anywhere(reader, key)
+        _read_state(reader, key)
+        _read_figures(reader, key)
+    return key, reader.faults, reader.warnings
+
+
+def _tell_unknown(reader: _Reader) -> None:
+    for name in reader.values:
+        if name not in _KNOWN and name not in _DERIVED:
+            reader.warn(name, "this field is not known here and is left out.")
+
+
+def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
+    """What is checked as when a person adds a key."""
+    values = {name: reader.values[name] for name in _CHECKED_AS_ANYWHERE if name in reader.values}
+    if isinstance(values.get("provider"), str):
+        values["provider"] = values["provider"].strip().lower()
+    limits = {name: reader.take(name, lambda value, name=name: _limit(reader, name, value), 0) for name in _LIMITS}
+    values |= {name: nano_to_usd(nano) for name, nano in limits.items()}
+    try:
+        cleaned = fields.clean_new(values, at=reader.at)
+    except InvalidInput as error:
+        for name, texts in error.errors.items():
+            for text in texts:
+                reader.fault(name, _words_for_a_file(name, text, values))
+        return
+    key.secret = cleaned.pop("secret")
+    cleaned.pop("is_default")
+    key.columns.update(cleaned)
+
+
+def _words_for_a_file(name: str, text: str, values: dict[str, Any]) -> str:
+    if name == "apiKey" and name not in values:
+        return "the secret is missing. Export again with --include-secrets, or take this key out of the file."
+    return text
+
+
+def _limit(reader: _Reader, name: str, value: Any) -> int:
+    usd = _amount(value)
+    if usd < 0:
+        reader.warn(name, f"{usd:f} is taken as 0, which means no limit, as in the older product.")
+        return 0
+    if usd > MAX_LIMIT_USD:
+        raise ValueError(f"must be at most {MAX_LIMIT_USD:,} USD; 0 means no limit.")
+    return usd_to_nano(usd, ROUND_HALF_EVEN)
+
+
+# --- switched on, expired, default ------------------------------------------------------------------------------
+
+
+def _read_state(reader: _Reader, key: FileKey) -> None:
+    active, default = (_either(reader, *names) for names in _BOTH_SPELLINGS)
+    status = reader.take("status", _status, "ACTIVE" if active in (True, None) else "DISABLED")
+    # Spent and expired keys were switched off by the older product itself: here that follows from costs and dates.
+    on = active in (True, None) or status in ("LIMIT_REACHED", "EXPIRED")
+    instants = {name: reader.take(name, _instant) for name in _INSTANTS}
+    key.is_default = bool(default)
+    key.columns |= {
+        "enabled": reader.take("enabled", _boolean, on),
+        "rejected_at": instants["rejectedAt"],
+        "expires_at": instants["expiresAt"],
+        "last_used_at": instants["lastUsed"],
+        "created_at": instants["createdAt"] or reader.at,
+        "updated_at": instants["updatedAt"] or reader.at,
+        "last_error": _last_error(reader, key),
+    }
+
+
+def _last_error(reader: _Reader, key: FileKey) -> str:
+    words = reader.take("lastError", _text, "")
+    return (words.replace(key.secret, "***") if key.secret else words)[:1000]
+
+
+def _either(reader: _Reader, *names: str) -> bool | None:
+    """Return the value under either spelling; a contradiction is a fault."""
+    found = {name: reader.take(name, _boolean) for name in names if name in reader.values}
+    if len(set(found.values())) > 1:
+        reader.fault(names[0], f"it says otherwise than “{names[1]}”.")
+    return next(iter(found.values()), None)
+
+
+# --- costs and counters -------------------------------------------------------------------------------------------
+
+
+def _read_figures(reader: _Reader, key: FileKey) -> None:
+    day, month, total = (reader.take(name, _cost, 0) for name in _COSTS)
+    changed = _last_change(reader)
+    now = current_windows(reader.at)
+    of = current_windows(changed) if changed else now
+    key.costs = (day if of.day >= now.day else 0, month if of.month >= now.month else 0, total)
+    counters = [reader.take(name, _count, 0) for name in _COUNTERS]
+    key.columns |= dict(zip(("total_requests", "successful_requests", "failed_requests"), counters, strict=True))
+
+
+def _last_change(reader: _Reader) -> datetime | None:
+    """Return when the costs changed last, at the latest; None where the file does not tell."""
+    known = []
+    for name in ("updatedAt", "lastUsed"):
+        try:
+            known.append(_instant(reader.values.get(name)))
+        except ValueError:
+            continue  # told already
+    return max((instant for instant in known if instant), default=None)
+
+
+def _amount(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("must be a number in USD, such as 10 or 2.50.")
+    amount = Decimal(value)
+    if not amount.is_finite() or amount.adjusted() > 30:
+        raise ValueError("is no amount of money.")
+    return amount
+
+
+def _cost(value: Any) -> int:
+    usd = _amount(value)
+    if not 0 <= usd <= _MOST_COST_USD:
+        raise ValueError(f"must be between 0 and {_MOST_COST_USD:,} USD.")
+    return usd_to_nano(usd, ROUND_HALF_EVEN)
+
+
+def _count(value: Any) -> int:
+    whole = isinstance(value, int) or (isinstance(value, Decimal) and value == value.to_integral_value())
+    if isinstance(value, bool) or not whole or not 0 <= value <= _MOST_REQUESTS:
+        raise ValueError("must be a whole number that is not negative.")
+    return int(value)
+
+
+# --- small things ---------------------------------------------------------------------------------------------------
+
+
+def _instant(value: Any) -> datetime | None:
+    """Read an instant: a text, or numbers from the year down to the nanosecond, of which the last may be missing."""
+    if value in (None, "", []):
+        return None
+    if isinstance(value, list):
+        value = _from_numbers(value)
+    return fields.parse_instant(value)
+
+
+def _from_numbers(numbers: list[Any]) -> str:
+    if not 3 <= len(numbers) <= 7 or not all(isinstance(one, int) and not isinstance(one, bool) for one in numbers):
+        raise ValueError("must be a date and time: a text, or [year, month, day, hour, minute, second, nanosecond].")
+    parts = [*numbers, 0, 0, 0, 0][:7]
+    try:
+        return datetime(*parts[:6], parts[6] // 1000).isoformat()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{numbers} is no date and time that exists.") from None
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false.")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text.")
+    return "".join(character if character.isprintable() else " " for character in value).strip()
+
+
+def _status(value: Any) -> str:
+    status = _text(value).upper()
+    if status not in _STATUSES:
+        raise ValueError(f"must be one of {', '.join(_STATUSES)}.")
+    return status
+
+
+def _identity(value: Any) -> str:
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise ValueError("must be a text of at most 40 letters, digits, - and _.")
+    return value

@@ -1,0 +1,157 @@
+"""The keys of a file into the database: all of them or none, in one transaction, each with one opening adjustment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from llmkeys import ledger, providers
+from llmkeys.key_state import current_windows
+from llmkeys.keys.default import ensure_default, give_default
+from llmkeys.keys.transfer.fields import FileKey, read_key
+from llmkeys.keys.transfer.reading import BrokenFile, read_entries
+from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import Windows
+from llmkeys.models import ApiKey, new_key_id
+from llmkeys.vault import keyring
+from llmkeys.vault.crypto import mask
+
+_MOST_FAULTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A key of the file that was not stored, and why."""
+
+    number: int
+    name: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What an import did, or would do."""
+
+    imported: list[ApiKey] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def import_file(path: Path, *, at: datetime, actor: str = "", dry_run: bool = False) -> Report:
+    """Store the keys of the file that are not stored yet, with their costs and counters; return what was done.
+
+    One transaction; a `dry_run` takes it back. Raises BrokenFile naming every fault with its line, WrongEncryptionKey
+    where stored secrets do not open; nothing was changed then. Money of the report's keys is in nano-dollars.
+    """
+    keys, warnings = _read(path, at)
+    report = Report(warnings=warnings)
+    keyring.verify()
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            new = [key for key in keys if _is_new(key, keys, report)]
+            stored = [_store(cursor, key, at, actor, path.name, report) for key in new]
+            _hand_default(cursor, list(zip(new, stored, strict=True)), at, actor, report)
+        report.imported = list(
+            ApiKey.objects.defer("secret").filter(pk__in=[key.pk for key in stored]).in_serving_order()
+        )
+        transaction.set_rollback(dry_run)
+    return report
+
+
+def _read(path: Path, at: datetime) -> tuple[list[FileKey], list[str]]:
+    keys, faults, warnings = [], [], []
+    for entry in read_entries(path):
+        key, wrong, doubtful = read_key(entry, at=at)
+        keys.append(key)
+        faults += wrong
+        warnings += doubtful
+    if faults:
+        more = [f"… and {len(faults) - _MOST_FAULTS} more."] if len(faults) > _MOST_FAULTS else []
+        raise BrokenFile("\n".join(["Nothing was imported.", *faults[:_MOST_FAULTS], *more]))
+    return keys, warnings
+
+
+def _is_new(key: FileKey, all_keys: list[FileKey], report: Report) -> bool:
+    """Tell whether the key is to be stored; else note why not."""
+    reason = _why_not(key, all_keys)
+    if reason:
+        report.skipped.append(Skipped(key.entry.number, str(key.entry.values.get("name") or ""), reason))
+    return not reason
+
+
+def _why_not(key: FileKey, all_keys: list[FileKey]) -> str:
+    if key.from_environment:
+        return "it comes from the environment: set its variable, and it is found at the next start"
+    earlier = all_keys[: key.entry.number - 1]
+    same = (key.columns["provider"], key.secret)
+    twin = next((one for one in earlier if one.secret and (one.columns["provider"], one.secret) == same), None)
+    if twin:
+        return f"it has the same secret as {twin.entry.title} of the file"
+    stored = keyring.twin_of(key.secret, provider=key.columns["provider"])
+    return f"it is stored already as “{stored.name}”" if stored else ""
+
+
+def _store(cursor: CursorWrapper, key: FileKey, at: datetime, actor: str, file: str, report: Report) -> ApiKey:
+    windows = current_windows(at)
+    row = ApiKey(**key.columns, id=_free_id(key, report), day=windows.day, month=windows.month)
+    row.secret = keyring.seal_one_of_many(key.secret, row_id=row.id)
+    row.fingerprint = keyring.fingerprint(key.secret, provider=row.provider)
+    row.masked_secret = mask(key.secret, providers.get(row.provider).secret_prefixes)
+    row.save(force_insert=True)
+    _open_account(cursor, row, key.costs, windows, at, actor, file)
+    by = f", where {key.created_by} had added it" if key.created_by else ""
+    ledger.add_event(cursor, "added", row.id, f"“{row.name}” was imported from {file}{by}.", at, actor=actor)
+    return row
+
+
+def _free_id(key: FileKey, report: Report) -> str:
+    """Return the id of the file where it is free: programs may know it."""
+    if key.id and not ApiKey.objects.filter(pk=key.id).exists():
+        return key.id
+    new = new_key_id()
+    if key.id:
+        report.warnings.append(f"{key.entry.title}: its id {key.id} is taken by another key; it became {new}.")
+    return new
+
+
+def _open_account(
+    cursor: CursorWrapper, row: ApiKey, costs: tuple[int, int, int], windows: Windows, at: datetime, by: str, file: str
+) -> None:
+    """Write the one adjustment that explains costs without usage rows. Written for 0 too: it marks an import."""
+    day, month, total = (format_usd(cost) for cost in costs)
+    reason = f"Costs brought along from {file}: {day} today, {month} this month, {total} in total."
+    ledger.adjust(cursor, "opening", row.id, windows, costs, at, by=by, reason=reason)
+
+
+def _hand_default(
+    cursor: CursorWrapper, stored: list[tuple[FileKey, ApiKey]], at: datetime, actor: str, report: Report
+) -> None:
+    """Carry the default mark over: to one key, that can serve, and only where no stored key has it yet."""
+    marked = [row for key, row in stored if key.is_default]
+    fit = [row for row in marked if not row.is_off and not row.is_expired(at)]
+    present = ApiKey.objects.stored().filter(is_default=True, source=ApiKey.Source.DATABASE).first()
+    if present and marked:
+        report.warnings.append(f"“{present.name}” stays the default key; the file had “{marked[0].name}” as default.")
+    elif fit:
+        give_default(cursor, fit[0].id, at, actor=actor)
+        if len(marked) > 1:
+            report.warnings.append(f"The file has {len(marked)} default keys; “{fit[0].name}” became the one.")
+    elif marked:
+        report.warnings.append(f"“{marked[0].name}” was the default key, but it is disabled or expired.")
+    if stored and not present and not fit:
+        _first_available(cursor, [row for _, row in stored], at)
+    for _, row in stored:  # the mark is no change of the key: the file's instant stays
+        ApiKey.objects.filter(pk=row.pk).exclude(updated_at=row.updated_at).update(updated_at=row.updated_at)
+
+
+def _first_available(cursor: CursorWrapper, rows: list[ApiKey], at: datetime) -> None:
+    """As when a first key is added: a stored key goes before one of the environment."""
+    ready = [row for row in rows if not row.is_off and not row.is_expired(at)]
+    if ready:
+        give_default(cursor, min(ready, key=lambda row: (row.priority, row.created_at, row.id)).id, at)
+    else:
+        ensure_default(cursor, at)

@@ -1,0 +1,87 @@
+"""What the stored keys can serve: the providers' own model lists with prices."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from llmkeys import providers
+from llmkeys.models import ApiKey
+from llmkeys.prices import costing, pricing
+from llmkeys.providers.base import ListedModel
+from llmkeys.relay import model_lists
+from llmkeys.relay.candidates import Caller
+
+_MILLION = Decimal(1_000_000)
+
+
+def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
+    """Return an OpenAI model list of everything a usable key of this caller can serve, in serving order."""
+    found: dict[str, dict[str, Any]] = {}
+    for key in ApiKey.objects.stored().usable(at).in_serving_order():
+        if caller.key_ids is not None and key.id not in caller.key_ids:
+            continue
+        for listed in model_lists.models_of(key.id):
+            entry = found.setdefault(listed.id, _entry(key, listed, at))
+            if key.provider not in entry["providers"]:
+                entry["providers"].append(key.provider)
+    return list(found.values())
+
+
+def models_to_choose(*, at: datetime, ask: bool) -> list[dict[str, Any]]:
+    """Return what the first usable key of each provider can serve, in serving order, for a person to choose from.
+
+    Without `ask` the model lists last read must do: a page does not wait for a provider.
+    """
+    first: dict[str, ApiKey] = {}
+    for key in ApiKey.objects.stored().usable(at).in_serving_order():
+        first.setdefault(key.provider, key)
+    found: dict[str, dict[str, Any]] = {}
+    for key in first.values():
+        for listed in model_lists.models_of(key.id, ask=ask):
+            found.setdefault(listed.id, _entry(key, listed, at))
+    return list(found.values())
+
+
+def _entry(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, Any]:
+    owner = listed.id.split("/")[0] if "/" in listed.id else key.provider
+    return {
+        "id": listed.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": owner,
+        "providers": [key.provider],
+        "context_length": listed.context_tokens or pricing.context_window(key.provider, listed.id),
+        "max_output_tokens": listed.max_output_tokens,
+        "pricing": _prices(key, listed, at),
+    }
+
+
+def _prices(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, str] | None:
+    """Return USD per token as text, as OpenRouter does; None where no price is known."""
+    context = costing.price_context(key.provider, listed.id, at)
+    if context["operator_price"] is None and listed.input_usd_per_token is not None:
+        return {"prompt": _text(listed.input_usd_per_token), "completion": _text(listed.output_usd_per_token)}
+    price = pricing.price_per_million(**context)
+    if price is None:
+        return None
+    return {"prompt": _text(price.input / _MILLION), "completion": _text(price.output / _MILLION)}
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else f"{value.normalize():f}"
+
+
+def provider_choices() -> list[dict[str, str]]:
+    """Return what a person needs to know of each provider before adding a key."""
+    return [
+        {
+            "name": provider.name,
+            "label": provider.label,
+            "hint": provider.secret_hint,
+            "keys_page": provider.keys_page,
+            "keys_page_name": provider.keys_page.removeprefix("https://"),
+        }
+        for provider in providers.PROVIDERS.values()
+    ]

@@ -1,0 +1,49 @@
+"""Which key would serve the next request, and who comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from django.conf import settings
+
+from llmkeys.exceptions import NoKey
+from llmkeys.key_state import ACTIVE
+from llmkeys.models import ApiKey
+from llmkeys.relay import candidates
+from llmkeys.relay.candidates import Caller
+
+
+def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None) -> list[ApiKey]:
+    """Return the keys that can serve now, in order: for `model`, or the first of primary and fallbacks that has any.
+
+    No provider is asked: for a model that no rule knows, the model lists last read must do.
+    """
+    models = (model,) if model and model != "auto" else (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
+    for name in models:
+        free = _without_obstacle(name, caller or Caller(), at)
+        keys = ApiKey.objects.in_bulk(free)
+        serving = [keys[key_id] for key_id in free if key_id in keys and keys[key_id].status_at(at) == ACTIVE]
+        if serving:
+            return serving
+    return []
+
+
+def serving_order(active: Collection[str], *, at: datetime) -> tuple[str, list[str]]:
+    """Return the model that is served, and which of the `active` keys serve it, in order; no key is read again.
+
+    The model is the first of primary and fallbacks that has any key; an empty text where none has.
+    """
+    for name in (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS):
+        serving = [key_id for key_id in _without_obstacle(name, Caller(), at) if key_id in active]
+        if serving:
+            return name, serving
+    return "", []
+
+
+def _without_obstacle(model: str, caller: Caller, at: datetime) -> list[str]:
+    try:
+        pool = candidates.candidates(model, caller=caller, at=at, ask=False)
+    except NoKey:
+        return []
+    return [candidate.id for candidate in pool if not candidate.obstacle]

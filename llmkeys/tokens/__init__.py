@@ -1,0 +1,3 @@
+"""Access tokens: what programs hold."""
+
+from __future__ import annotations

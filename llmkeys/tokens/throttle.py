@@ -1,0 +1,65 @@
+"""Wrong access tokens, counted per address in the database, so that all processes count together.
+
+A right token asks nothing here: it costs no statement and is never throttled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+
+from django.conf import settings
+from django.db.backends.utils import CursorWrapper
+
+from llmkeys.database import writer
+from llmkeys.database.sql import as_instant, instant
+from llmkeys.exceptions import RecordingUnavailable, TooManyFailures
+from llmkeys.models import FailedAuthentication
+
+MOST_FAILURES = 20
+PERIOD = timedelta(seconds=60)
+
+
+def address_of(environ: Mapping[str, str]) -> str:
+    """Return the client's address; behind HTTPS, the one that our own proxy saw (the last of X-Forwarded-For)."""
+    told = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() if settings.REFACTAI_HTTPS else ""
+    try:
+        return str(ip_address(told))[:45]
+    except ValueError:
+        return environ.get("REMOTE_ADDR", "")[:45]
+
+
+def note_failure(address: str, *, at: datetime) -> None:
+    """Count a wrong token. Raises TooManyFailures, and writes nothing, where the address had 20 in the last 60 s.
+
+    One that cannot be recorded is not counted: the answer to a wrong token must not depend on a writable database.
+    """
+    recent = FailedAuthentication.objects.filter(address=address, at__gt=at - PERIOD)
+    _refuse_after(list(recent.order_by("-at").values_list("at", flat=True)[:MOST_FAILURES]), at)
+    try:
+        before = writer.run(lambda cursor: _record(cursor, address, at))
+    except RecordingUnavailable:
+        return
+    _refuse_after(before, at)
+
+
+def _record(cursor: CursorWrapper, address: str, at: datetime) -> list[datetime]:
+    """Insert unless others filled the measure meanwhile; return the failures before this one, the newest first."""
+    since = instant(at - PERIOD)
+    cursor.execute("DELETE FROM llmkeys_failedauthentication WHERE at <= %s", [since])
+    cursor.execute(
+        "SELECT at FROM llmkeys_failedauthentication WHERE address = %s AND at > %s ORDER BY at DESC LIMIT %s",
+        [address, since, MOST_FAILURES],
+    )
+    before = [as_instant(row[0]) for row in cursor.fetchall()]
+    if len(before) < MOST_FAILURES:
+        cursor.execute("INSERT INTO llmkeys_failedauthentication (address, at) VALUES (%s, %s)", [address, instant(at)])
+    return before
+
+
+def _refuse_after(before: list[datetime], at: datetime) -> None:
+    if len(before) >= MOST_FAILURES:
+        wait = (before[-1] + PERIOD - at).total_seconds()
+        raise TooManyFailures(min(int(PERIOD.total_seconds()), max(1, math.ceil(wait))))

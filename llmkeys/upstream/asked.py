@@ -1,0 +1,279 @@
+"""The one door outward: the only user of `requests`, and the only one that asks for a secret in clear.
+
+No redirect is ever followed (a key would travel along), nothing of the client's connection is forwarded, and a
+provider's address comes from the settings alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import requests
+import urllib3
+from django.conf import settings
+from requests.adapters import HTTPAdapter
+from requests.hooks import default_hooks
+from requests.models import PreparedRequest, Response
+from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
+
+from llmkeys import providers
+from llmkeys.database import sql
+from llmkeys.providers.base import Call, Provider
+from llmkeys.providers.scrub import scrub
+from llmkeys.vault import keyring
+
+if TYPE_CHECKING:
+    from llmkeys.models import ApiKey
+
+USER_AGENT = "RefactAI-LLM-key-management"
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+CHECK_SECONDS = 20  # the free calls: a test, a model list
+_CHUNK_BYTES = 65_536
+
+
+class TransportError(Exception):
+    """The provider gave no complete answer; `str()` is free of secrets.
+
+    `sent` tells whether the request may have reached it (it may then be billed), `timed_out` that it was too slow.
+    """
+
+    def __init__(self, message: str, *, sent: bool, timed_out: bool = False):
+        super().__init__(message)
+        self.sent, self.timed_out = sent, timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer of a provider."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Stream:
+    """An open answer of a provider, read piece by piece."""
+
+    def __init__(self, response: Response, host: str, answer_seconds: float):
+        self._response, self._host = response, host
+        self._patience = answer_seconds
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what arrives as it arrives. Raises TransportError on a reset or a silence that is too long."""
+        raw = self._response.raw
+        while True:
+            with _reading_errors(self._host, self._patience):
+                piece = raw.read1(_CHUNK_BYTES, decode_content=True)
+            if not piece:
+                return
+            yield piece
+
+    def read(self) -> bytes:
+        """Return the rest of the body, at most 128 MB."""
+        collected, size = [], 0
+        for piece in self.pieces():
+            collected.append(piece)
+            size += len(piece)
+            if size > MAX_ANSWER_BYTES:
+                raise TransportError(f"{self._host} sent more than 128 MB.", sent=True)
+        return b"".join(collected)
+
+    def silence_after(self, seconds: float) -> None:
+        """Bound the silence between two pieces from now on."""
+        sock = getattr(self._response.raw.connection, "sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.settimeout(seconds)
+                self._patience = seconds
+
+    def abort(self) -> None:
+        """Close the connection, so that the provider can stop its work."""
+        self._response.raw.close()
+        self._response.close()
+
+    def done(self) -> None:
+        """Give the connection back for the next request."""
+        self._response.raw.release_conn()
+
+
+def base_url(provider: Provider) -> str:
+    return settings.PROVIDER_BASE_URLS[provider.name]
+
+
+def send_chat(
+    key: ApiKey, body: bytes, *, extra_headers: Mapping[str, str], answer_seconds: float, request_id: str
+) -> Stream:
+    """Send an OpenAI chat request with the key's secret and return the open answer once its headers are there.
+
+    Raises TransportError, SecretMissing or WrongEncryptionKey.
+    """
+    provider = providers.get(key.provider)
+    secret = keyring.open_secret(key)
+    headers = {
+        **extra_headers,
+        **provider.auth_headers(secret=secret, workspace_id=key.workspace_id),
+        "Content-Type": "application/json",
+        "X-Client-Request-Id": request_id,
+    }
+    return _send("POST", provider.chat_url(base_url(provider)), headers, body, answer_seconds, secret)
+
+
+def check_key(key: ApiKey, *, seconds: float = CHECK_SECONDS) -> Answer:
+    """Make the provider's free test call, which may take so long."""
+    return _free_call(key, "check_call", seconds)
+
+
+def list_models(key: ApiKey) -> Answer:
+    """Ask the provider for its own model list."""
+    return _free_call(key, "models_call")
+
+
+def fetch_generation(key: ApiKey, generation_id: str) -> Answer:
+    """Ask OpenRouter what one request of this key truly cost."""
+    provider, secret = providers.get(key.provider), keyring.open_secret(key)
+    call = provider.generation_call(base_url=base_url(provider), secret=secret, generation_id=generation_id)
+    return _call(call, secret)
+
+
+def check_secret(provider: Provider, secret: str, workspace_id: str = "") -> Answer:
+    """Make the free test call with a secret that is not stored yet."""
+    return _call(provider.check_call(base_url=base_url(provider), secret=secret, workspace_id=workspace_id), secret)
+
+
+def reach(provider: Provider, *, seconds: float) -> Answer:
+    """Knock at the provider's address without a key: whatever it answers, it is there. The body is not read."""
+    stream = _send("GET", base_url(provider), {}, b"", seconds, "")
+    stream.abort()
+    return Answer(stream.status, stream.headers, b"")
+
+
+def _free_call(key: ApiKey, which: str, seconds: float = CHECK_SECONDS) -> Answer:
+    provider, secret = providers.get(key.provider), keyring.open_secret(key)
+    make = getattr(provider, which)
+    return _call(make(base_url=base_url(provider), secret=secret, workspace_id=key.workspace_id), secret, seconds)
+
+
+def _call(call: Call, secret: str, seconds: float = CHECK_SECONDS) -> Answer:
+    deadline = time.monotonic() + seconds
+    stream = _send(call.method, call.url, call.headers, b"", seconds, secret)
+    try:
+        stream.silence_after(max(1.0, deadline - time.monotonic()))
+        return Answer(stream.status, stream.headers, _without(stream.read(), secret))
+    finally:
+        stream.abort()
+
+
+def _without(body: bytes, secret: str) -> bytes:
+    """Take the secret out of an answer whose words are stored and shown; providers repeat keys in their errors."""
+    in_json = json.dumps(secret)[1:-1]
+    for text in (secret, in_json, in_json.replace("/", "\\/")):
+        body = body.replace(text.encode(), b"***")
+    return body
+
+
+def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer_seconds: float, secret: str) -> Stream:
+    sql.release()  # the provider may take minutes
+    request = PreparedRequest()
+    request.method, request.url, request.hooks = method, url, default_hooks()
+    try:
+        request.headers = CaseInsensitiveDict(_header_bytes(headers))
+    except UnicodeEncodeError:
+        raise TransportError("The key holds characters that no HTTP header can carry.", sent=False) from None
+    if method == "POST":
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+    host = urllib3.util.parse_url(url).host or "the provider"
+    proxies, verify = _surroundings(url.split("/", 3)[2], url)
+    timeout = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
+    with _sending_errors(host, timeout, secret):
+        response = _adapter().send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies)
+    return Stream(response, host, answer_seconds)
+
+
+def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
+    given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
+    for value in given.values():
+        value.encode("latin-1")
+    return given
+
+
+class _LeanAdapter(HTTPAdapter):
+    """`requests`' adapter without what a relay has no use for (0.1 ms a call): cookies, parsing an address again."""
+
+    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
+        address = request.url.split("/", 3)[:3]
+        known = self.__dict__.setdefault("_known", {})
+        pool = known.get((*address, verify))
+        if pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            known[(*address, verify)] = pool
+        return pool
+
+    def build_response(self, req, resp):
+        response = Response()
+        response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
+        response.request, response.url, response.connection = req, req.url, self
+        return response
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> HTTPAdapter:
+    """One pool of connections for all threads of the process."""
+    return _LeanAdapter(pool_connections=16, pool_maxsize=256, max_retries=0)
+
+
+@lru_cache(maxsize=64)
+def _surroundings(_host: str, url: str) -> tuple[dict[str, str], str]:
+    """Return the proxies and the CA bundle of the environment, looked up once per address."""
+    import os
+
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    return get_environ_proxies(url), bundle
+
+
+@contextlib.contextmanager
+def _sending_errors(host: str, timeout: urllib3.Timeout, secret: str) -> Iterator[None]:
+    try:
+        yield
+    except requests.exceptions.ConnectTimeout:
+        words = f"{host} could not be reached within {timeout.connect_timeout:.0f} s."
+        raise TransportError(words, sent=False, timed_out=True) from None
+    except requests.exceptions.Timeout:
+        words = f"{host} did not answer within {timeout.read_timeout:.0f} s."
+        raise TransportError(words, sent=True, timed_out=True) from None
+    except requests.exceptions.SSLError as error:
+        raise TransportError(scrub(f"TLS with {host} failed: {_cause(error)}", secrets=(secret,)), sent=False) from None
+    except requests.exceptions.ProxyError:
+        raise TransportError(f"The proxy on the way to {host} failed.", sent=False) from None
+    except requests.exceptions.ConnectionError as error:
+        cause = _cause(error)
+        if isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.NameResolutionError):
+            raise TransportError(f"{host} refused the connection or could not be found.", sent=False) from None
+        raise TransportError(f"{host} closed the connection without an answer.", sent=True) from None
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ValueError, OSError) as error:
+        raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=True) from None
+
+
+def _cause(error: Exception) -> object:
+    inner = error.args[0] if error.args else error
+    return getattr(inner, "reason", None) or inner
+
+
+@contextlib.contextmanager
+def _reading_errors(host: str, seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except (TimeoutError, urllib3.exceptions.ReadTimeoutError):
+        words = f"{host} fell silent for {seconds:.0f} s in the middle of its answer."
+        raise TransportError(words, sent=True, timed_out=True) from None
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
+        raise TransportError(f"{host} broke off in the middle of its answer.", sent=True) from None

@@ -1,0 +1,248 @@
+"""Retention: single usage rows go by whole days, once their day's totals were proved and sealed; totals stay for good.
+
+A day is verified and sealed by one statement each, and from then on the audit trusts its totals: a prune that is killed
+half way goes on the next night. Rows that a correction points at stay. Everything is deleted a thousand rows at a time,
+each in a short transaction, so that requests pass in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+from django.conf import settings
+from django.db import IntegrityError, connection
+from django.db.backends.utils import CursorWrapper
+from django_q.models import Failure
+
+from llmkeys import ledger
+from llmkeys.database import writer
+from llmkeys.database.sql import as_date, as_instant, instant
+from llmkeys.key_state import current_windows
+from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import day_end, day_start
+
+CHUNK_ROWS = 1000
+AT_MOST_SECONDS = 120  # the one worker has other schedules to run; the rest goes the next night
+KEEP_EVENTS = timedelta(days=366)
+KEEP_FAILED_AUTHENTICATION = timedelta(hours=1)
+KEEP_TASK_FAILURES = timedelta(days=31)
+_MOST_TRIES = 3
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What one run did. `refused`: in words, the days whose totals their rows do not bear out; nothing of them went."""
+
+    rows: int = 0
+    days: list[str] = field(default_factory=list)
+    events: int = 0
+    alerts: int = 0
+    waiting: list[str] = field(default_factory=list)  # days with an open hold: the next night
+    refused: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def prune_usage(at: datetime) -> Pruned:
+    """Delete what is older than its retention; return what went and what had to stay."""
+    done, deadline = Pruned(), time.monotonic() + AT_MOST_SECONDS
+    done.events = _prune_old("llmkeys_keyevent", "created_at", at - KEEP_EVENTS)
+    done.alerts = _prune_old("llmkeys_alert", "created_at", at - KEEP_EVENTS)
+    _prune_old("llmkeys_failedauthentication", "at", at - KEEP_FAILED_AUTHENTICATION)
+    Failure.objects.filter(stopped__lt=at - KEEP_TASK_FAILURES).delete()
+    for day in _days_with_rows(_first_kept(at)):
+        if time.monotonic() > deadline:
+            done.complete = False
+            break
+        _prune_day(day, at, done, deadline)
+    if done.rows:
+        _tell(done, at)
+    return done
+
+
+def _first_kept(at: datetime) -> date:
+    """Return the first day whose rows stay: retention, and the current month is never touched."""
+    now = current_windows(at)
+    return min(now.day - timedelta(days=settings.USAGE_RETENTION_DAYS), now.month)
+
+
+def _days_with_rows(before: date) -> Iterator[date]:
+    """Yield the days before that have rows, oldest first: one look at the index by time for each.
+
+    A row's budget day may be the one after the day of its clock (a machine a little slow): both are looked at.
+    """
+    seen, since = set(), datetime.min.replace(tzinfo=UTC)
+    while True:
+        row = _first_row(since)
+        if row is None:
+            return
+        charged, made = row
+        of_clock = current_windows(made).day
+        for day in sorted({charged, of_clock} - seen):
+            seen.add(day)
+            if day < before:
+                yield day
+        if of_clock >= before:
+            return
+        since = day_end(of_clock, settings.TIME_ZONE)
+
+
+def _first_row(since: datetime) -> tuple[date, datetime] | None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT day, created_at FROM llmkeys_usagerecord WHERE created_at >= %s ORDER BY created_at LIMIT 1",
+            [instant(since)],
+        )
+        row = cursor.fetchone()
+    return (as_date(row[0]), as_instant(row[1])) if row else None
+
+
+# --- one day ----------------------------------------------------------------------------------------------------------
+
+# A row's clock is at most a day or two from its budget day, also after a change of the zone.
+_AROUND = timedelta(days=3)
+_OF_DAY = "day = %s AND created_at >= %s AND created_at < %s"
+
+
+def _span(day: date) -> list[object]:
+    """Return the parameters of `_OF_DAY`."""
+    first = day_start(day, settings.TIME_ZONE)
+    return [str(day), instant(first - _AROUND), instant(first + timedelta(days=1) + _AROUND)]
+
+
+def _prune_day(day: date, at: datetime, done: Pruned, deadline: float) -> None:
+    if not _is_sealed(day):
+        if _has_open_hold(day):
+            done.waiting.append(str(day))
+            return
+        words = writer.run(lambda cursor: _seal(cursor, day, at))
+        if words:
+            done.refused.append(words)
+            return
+    gone = 0
+    for chunk in _deleted_chunks(day):
+        gone += chunk
+        if time.monotonic() > deadline:
+            done.complete = False
+            break
+    if gone:
+        done.rows += gone
+        done.days.append(str(day))
+
+
+def _is_sealed(day: date) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM llmkeys_sealedday WHERE day = %s", [str(day)])
+        return cursor.fetchone() is not None
+
+
+def _has_open_hold(day: date) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM llmkeys_usagerecord WHERE state = 'HELD' AND day = %s LIMIT 1", [str(day)])
+        return cursor.fetchone() is not None
+
+
+# A released attempt that was never sent has no status; it is counted nowhere.
+_DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(row_requests) FROM (
+    SELECT key_id, model, token_name, cost_nano AS cost, 0 AS row_cost, requests, 0 AS row_requests,
+           successful, failed, input_tokens, output_tokens
+      FROM llmkeys_dailyusage WHERE day = %s
+    UNION ALL
+    SELECT key_id, model, token_name, 0, cost_nano + COALESCE(
+             (SELECT SUM(a.total_nano) FROM llmkeys_adjustment a WHERE a.usage_id = llmkeys_usagerecord.id), 0), 0, 1,
+           CASE WHEN success THEN -1 ELSE 0 END, CASE WHEN NOT success THEN -1 ELSE 0 END,
+           -COALESCE(input_tokens, 0), -COALESCE(output_tokens, 0)
+      FROM llmkeys_usagerecord
+     WHERE {_OF_DAY} AND (state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))
+  ) AS both_sides GROUP BY key_id, model, token_name
+  HAVING SUM(cost) <> SUM(row_cost) OR SUM(requests) <> SUM(row_requests) OR SUM(successful) <> 0 OR SUM(failed) <> 0
+      OR SUM(input_tokens) <> 0 OR SUM(output_tokens) <> 0
+  ORDER BY key_id"""  # noqa: S608  (constants of this module, here and below)
+
+
+def _seal(cursor: CursorWrapper, day: date, at: datetime) -> str:
+    """Seal a day whose totals are what its rows and their corrections add up to; else say what differs."""
+    cursor.execute(_DIFFERENCES, [str(day), *_span(day)])
+    differences = cursor.fetchall()
+    if differences:
+        return _refuse(cursor, day, differences, at)
+    cursor.execute(
+        """INSERT INTO llmkeys_sealedday (day, rows, cost_nano, sealed_at)
+           SELECT %s, 0, COALESCE(SUM(cost_nano), 0), %s FROM llmkeys_dailyusage WHERE day = %s
+           ON CONFLICT (day) DO NOTHING""",
+        [str(day), instant(at), str(day)],
+    )
+    return ""
+
+
+def _refuse(cursor: CursorWrapper, day: date, differences: list[tuple], at: datetime) -> str:
+    key_id, cost, row_cost, requests, row_requests = differences[0]
+    cursor.execute("SELECT name FROM llmkeys_apikey WHERE id = %s", [key_id])
+    others = f", and {len(differences) - 1} more differ" if len(differences) > 1 else ""
+    words = (
+        f"The usage rows of {day} were kept: the day's totals of “{cursor.fetchone()[0]}” say {format_usd(int(cost))} "
+        f"for {int(requests)} request(s), its rows {format_usd(int(row_cost))} for {int(row_requests)}{others}. "
+        "`manage.py audit` names what differs, `audit --fix` corrects it."
+    )
+    ledger.add_event(cursor, "pruned", key_id, words, at, once=f"prune refused {day}")
+    return words
+
+
+_DELETE = f"""DELETE FROM llmkeys_usagerecord WHERE id IN (
+    SELECT id FROM llmkeys_usagerecord
+     WHERE {_OF_DAY} AND state <> 'HELD'
+       AND NOT EXISTS (SELECT 1 FROM llmkeys_adjustment a WHERE a.usage_id = llmkeys_usagerecord.id)
+     LIMIT {CHUNK_ROWS})"""  # noqa: S608
+
+
+def _deleted_chunks(day: date) -> Iterator[int]:
+    """Delete the rows of a sealed day, but those that a correction points at; yield the size of each chunk."""
+    gone, tries = CHUNK_ROWS, 0
+    while gone == CHUNK_ROWS:
+        try:
+            gone = writer.run(lambda cursor: _delete_chunk(cursor, day))
+        except IntegrityError:  # PostgreSQL: a person corrected one of them at this very moment; it stays
+            tries += 1
+            if tries == _MOST_TRIES:
+                raise
+            continue
+        yield gone
+
+
+def _delete_chunk(cursor: CursorWrapper, day: date) -> int:
+    cursor.execute(_DELETE, _span(day))
+    gone = cursor.rowcount
+    cursor.execute("UPDATE llmkeys_sealedday SET rows = rows + %s WHERE day = %s", [gone, str(day)])
+    return gone
+
+
+def _tell(done: Pruned, at: datetime) -> None:
+    days = done.days[0] if len(done.days) == 1 else f"{len(done.days)} days, {done.days[0]} to {done.days[-1]}"
+    message = (
+        f"{done.rows:,} usage row(s) of {days} were older than {settings.USAGE_RETENTION_DAYS} days and were deleted. "
+        "Their daily totals were verified before and stay."
+    )
+    writer.run(lambda cursor: ledger.add_event(cursor, "pruned", None, message, at))
+
+
+# --- events and the like ----------------------------------------------------------------------------------------------
+
+
+def _prune_old(table: str, column: str, before: datetime) -> int:
+    """Delete the rows of one of our own tables that are older; return how many."""
+    statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < %s LIMIT {CHUNK_ROWS})"  # noqa: S608
+    total, gone = 0, CHUNK_ROWS
+    while gone == CHUNK_ROWS:
+        gone = writer.run(lambda cursor: _rows_of(cursor, statement, before))
+        total += gone
+    return total
+
+
+def _rows_of(cursor: CursorWrapper, statement: str, before: datetime) -> int:
+    cursor.execute(statement, [instant(before)])
+    return cursor.rowcount

@@ -1,0 +1,3 @@
+"""Secrets: how they are encrypted, and under which master key."""
+
+from __future__ import annotations

@@ -1,0 +1,191 @@
+"""The master keys in force and whether they open what is stored.
+
+The door to a stored secret is `open_secret`, for the call that sends it; `reveal` is for an export that asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from llmkeys.exceptions import DataDirectoryProblem, SecretMissing, WrongEncryptionKey
+from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey, new_master_key
+from refactai_site.data_dir import create_private_file
+
+if TYPE_CHECKING:
+    from llmkeys.models import ApiKey
+
+SEALED = (
+    "The stored secrets cannot be decrypted with the encryption keys given. Put back the file {file} (or "
+    "REFACTAI_ENCRYPTION_KEYS) that was in use when the keys were stored; nothing stored was changed."
+)
+
+DRAFT = "replaced-key."  # how a draft of another key file is called
+
+
+def key_file() -> Path:
+    return settings.DATA_DIR / "encryption.key"
+
+
+def keyring() -> Keyring:
+    """Return the master keys, generating `encryption.key` only while the database holds no secret.
+
+    Raises WrongEncryptionKey where secrets are stored but no key is given, DataDirectoryProblem where the file
+    cannot be read or written.
+    """
+    given = settings.REFACTAI_ENCRYPTION_KEYS
+    return _keyring(tuple(given)) if given else _keyring_from_file(f"{settings.DATA_DIR}/encryption.key")
+
+
+@lru_cache(maxsize=8)
+def _keyring(texts: tuple[str, ...]) -> Keyring:
+    return Keyring(tuple(MasterKey(text) for text in texts))
+
+
+def _keyring_from_file(path: str) -> Keyring:
+    try:
+        try:
+            stat = os.stat(path)  # noqa: PTH116  (asked for at every request: a Path costs ten times as much)
+        except FileNotFoundError:
+            _create_key_file(Path(path))
+            stat = os.stat(path)  # noqa: PTH116
+        texts = _read_version(path, stat.st_ino, stat.st_mtime_ns)
+    except OSError as error:
+        raise DataDirectoryProblem(f"The encryption key file {path} cannot be used: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise WrongEncryptionKey(
+            f"The encryption key file {path} holds no text. Put back the one that was there."
+        ) from None
+    if not texts:
+        raise WrongEncryptionKey(f"The encryption key file {path} is empty. Put back the key that was in it.")
+    return _keyring(texts)
+
+
+@lru_cache(maxsize=8)
+def _read_version(path: str, _inode: int, _mtime_ns: int) -> tuple[str, ...]:
+    """Read the keys of the file; again only when it changed."""
+    return split_keys(Path(path).read_text())
+
+
+def split_keys(text: str) -> tuple[str, ...]:
+    """Return the master keys of a key file: one a line, or with commas between."""
+    return tuple(line.strip() for line in text.replace(",", "\n").splitlines() if line.strip())
+
+
+def replace_key_file(text: str) -> None:
+    """Put other master keys into `encryption.key` at once; running servers read it anew at their next request."""
+    path = key_file()
+    draft = path.with_name(f".{DRAFT}{secrets.token_hex(8)}")
+    create_private_file(draft, text.strip() + "\n")
+    draft.replace(path)
+
+
+def ids_in_file() -> list[str]:
+    """Return the ids of the master keys in `encryption.key`, whether or not they are in force here."""
+    try:
+        texts = key_file().read_text().replace(",", "\n").split()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [MasterKey(text).id.hex() for text in texts]
+
+
+def _create_key_file(path: Path) -> None:
+    if _stored_secrets().exists():
+        raise WrongEncryptionKey(SEALED.format(file=path))
+    create_private_file(path, new_master_key() + "\n")
+
+
+def _stored_secrets():
+    from llmkeys.models import ApiKey
+
+    return ApiKey.objects.stored().exclude(secret=b"")
+
+
+def verify() -> None:
+    """Check that every stored secret decrypts. Raises WrongEncryptionKey with a sentence for the operator."""
+    ring = keyring()
+    closed = []
+    for key in _stored_secrets().only("id", "name", "secret").iterator():
+        try:
+            ring.decrypt(key.secret, row_id=key.id)
+        except DecryptionFailed:
+            closed.append(key.name)
+    if closed:
+        names = ", ".join(f"“{name}”" for name in closed[:3]) + (" and others" if len(closed) > 3 else "")
+        raise WrongEncryptionKey(SEALED.format(file=key_file()) + f" Affected: {names}.")
+
+
+def seal_secret(plain: str, *, row_id: str) -> bytes:
+    """Encrypt a secret for its row. Raises WrongEncryptionKey where other stored secrets do not open (sealed)."""
+    verify()
+    return seal_one_of_many(plain, row_id=row_id)
+
+
+def seal_one_of_many(plain: str, *, row_id: str) -> bytes:
+    """Encrypt without looking at the other secrets: the caller has called `verify` once for all."""
+    return keyring().encrypt(plain, row_id=row_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is stored of a secret."""
+
+    secret: bytes
+    fingerprint: str
+
+
+def reseal(stored: bytes, fingerprint: str | None, *, row_id: str, provider: str) -> Sealed | None:
+    """Return a ciphertext and fingerprint anew under the first key; None where both are its own already.
+
+    Raises DecryptionFailed where no given key opens it.
+    """
+    ring = keyring()
+    plain = ring.decrypt(stored, row_id=row_id)
+    wanted = ring.fingerprint(plain, provider=provider)
+    if ring.is_current(stored) and fingerprint == wanted:
+        return None
+    return Sealed(ring.encrypt(plain, row_id=row_id), wanted)
+
+
+def reveal(key: ApiKey) -> str:
+    """Return a stored secret in clear, for an export that asked for it by name; "" where none is stored.
+
+    Raises WrongEncryptionKey where it does not decrypt.
+    """
+    return "" if key.environment_variable or not key.secret else open_secret(key)
+
+
+def fingerprint(plain: str, *, provider: str) -> str:
+    return keyring().fingerprint(plain, provider=provider)
+
+
+def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None:
+    """Return the stored key that has this secret already; found under every master key in force."""
+    from llmkeys.models import ApiKey
+
+    prints = keyring().fingerprints(plain, provider=provider)
+    return ApiKey.objects.filter(provider=provider, fingerprint__in=prints).exclude(pk=other_than).first()
+
+
+def open_secret(key: ApiKey) -> str:
+    """Return the secret in clear, for the one call that sends it.
+
+    Raises WrongEncryptionKey where it does not decrypt, SecretMissing where there is none to send.
+    """
+    if key.environment_variable:
+        plain = os.environ.get(key.environment_variable, "").strip()
+        if not plain:
+            raise SecretMissing(f"The environment variable {key.environment_variable} is not set any more.")
+        return plain
+    if not key.secret:
+        raise SecretMissing(f"The key “{key.name}” has no secret.")
+    try:
+        return keyring().decrypt(key.secret, row_id=key.id)
+    except DecryptionFailed:
+        raise WrongEncryptionKey(SEALED.format(file=key_file())) from None
