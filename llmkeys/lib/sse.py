@@ -1,51 +1,79 @@
-"""Event streams on their way through: cut into whole events, looked into only where something of ours is inside."""
+"""Event streams on their way through: cut into whole events, bytes untouched.
+
+LF, CR and CRLF each end a line, an empty line ends an event (WHATWG, HTML, "Server-sent events").
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-LONGEST_EVENT = 4 * 1024 * 1024
+LONGEST_EVENT = 32 * 1024 * 1024
 DONE = b"[DONE]"
+
+# Atomic groups: the CR of a CRLF and its LF must never count as two ends of a line.
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END = 4
 
 
 class EventSplitter:
-    """Collect pieces of a stream and hand out whole events, bytes untouched (LF or CRLF line ends)."""
+    """Collect pieces of a stream and hand out whole events, each with the empty line that ends it.
+
+    Where an event ends in CR and the LF of that CRLF comes with the next piece, the LF begins the next event: nothing
+    is lost, and nobody waits for a byte that may never come.
+    """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._searched = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield each event that `piece` completes, its blank line included."""
-        data = self._rest + piece if self._rest else piece
-        start = 0
-        while (end := _event_end(data, start)) is not None:
-            yield data[start:end]
-            start = end
-        self._rest = data[start:]
-        if len(self._rest) > LONGEST_EVENT:  # no provider sends such an event: pass it on unread
-            yield self._rest
-            self._rest = b""
+        """Yield each event that `piece` completes. An event above 32 MB is handed out unfinished, to bound memory."""
+        rest = self._rest
+        rest += piece
+        start, search = 0, max(0, self._searched - _LONGEST_END)
+        while (end := _EVENT_END.search(rest, search)) is not None:
+            yield bytes(rest[start : end.end()])
+            start = search = end.end()
+        del rest[:start]
+        self._searched = len(rest)
+        if len(rest) > LONGEST_EVENT:
+            yield self.rest()
 
     def rest(self) -> bytes:
         """Return what came after the last whole event."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        self._searched = 0
         return rest
 
 
-def _event_end(data: bytes, start: int) -> int | None:
-    lf, crlf = data.find(b"\n\n", start), data.find(b"\r\n\r\n", start)
-    ends = [position for position in (lf + 2 if lf >= 0 else -1, crlf + 4 if crlf >= 0 else -1) if position > 0]
-    return min(ends, default=None)
+def data_lines(event: bytes) -> list[bytes]:
+    """Return the value of each `data` line; comments and other fields are skipped line by line."""
+    if event.startswith(b"data:") and event.find(b"\n") >= len(event.rstrip()):  # one line, as nearly always
+        return [event[5:].strip()]
+    lines = _LINE_END.split(event)
+    return [line[5:].removeprefix(b" ").rstrip() for line in lines if line.startswith(b"data:")]
+
+
+def documents(event: bytes) -> list[Any]:
+    """Return what an event carries, parsed: one document, or one of each line where the lines make none together.
+
+    Lines that are not JSON, such as the end marker, are returned as bytes.
+    """
+    lines = data_lines(event)
+    if len(lines) > 1 and (joined := load_json(b"\n".join(lines))) is not None:
+        return [joined]
+    return [line if (found := load_json(line)) is None else found for line in lines]
 
 
 def data_of(event: bytes) -> bytes | None:
     """Return the joined `data:` lines of an event; None for comments and events without data."""
-    if event.startswith(b"data:") and event.count(b"\n") <= 2:
-        return event[5:].strip()
-    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
+    lines = data_lines(event)
     return b"\n".join(lines).strip() if lines else None
 
 
@@ -54,7 +82,7 @@ def is_done(event: bytes) -> bool:
 
 
 def load_json(data: bytes) -> Any:
-    """Parse a provider's JSON with exact decimals; None where it is no JSON."""
+    """Parse a provider's JSON with exact decimals; None where it is not JSON."""
     try:
         return json.loads(data, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's own range

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +11,9 @@ from django.conf import settings
 
 from llmkeys import providers
 from llmkeys.dialects import bounds
-from llmkeys.dialects.bounds import Bound
+from llmkeys.dialects.base import Bound, Usage
 from llmkeys.prices import catalogue, pricing
-from llmkeys.providers.base import Provider, Usage
+from llmkeys.providers.base import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ def charge(usage: Usage, provider: str, model: str, *, at: datetime) -> Charge |
     """Return the cost of a known usage; None where the provider told neither a cost nor both token counts."""
     if not settings.COST_TRACKING:
         return Charge(0, "")
+    if not providers.get(provider).reports_costs:
+        usage = replace(usage, cost_usd=None)
     cost = pricing.cost_of(usage, **price_context(provider, model, at))
     return Charge(cost.nano, cost.source) if cost is not None else None
 

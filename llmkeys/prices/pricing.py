@@ -24,8 +24,8 @@ from decimal import ROUND_CEILING, Decimal
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from llmkeys.dialects.base import Usage
 from llmkeys.lib.money import usd_to_nano
-from llmkeys.providers.base import Usage
 
 if TYPE_CHECKING:  # the price data costs 15 MB and 0.1 s: only those who ask for a price pay
     from genai_prices.data_snapshot import DataSnapshot
@@ -95,7 +95,7 @@ def cost_of(
     local: bool,
 ) -> Cost | None:
     """Return the cost of a usage; None where the usage does not tell enough. Never raises."""
-    told = usage.provider_cost_usd
+    told = usage.cost_usd
     if told is not None and told.is_finite() and 0 <= told <= _MOST_USD:
         return Cost(usd_to_nano(told), PROVIDER)
     if usage.input_tokens is None or usage.output_tokens is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmkeys.providers.anthropic import Anthropic
-from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider, Usage
+from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider
 from llmkeys.providers.google import Google
 from llmkeys.providers.openai import OpenAI
 from llmkeys.providers.openrouter import OpenRouter
@@ -17,7 +17,6 @@ __all__ = [
     "KeyCheck",
     "ListedModel",
     "Provider",
-    "Usage",
     "get",
     "scrub",
 ]

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from llmkeys.lib.reading import count, text
 from llmkeys.providers import hints
 from llmkeys.providers.base import Failure, FailureKind, ListedModel
 from llmkeys.providers.failures import ErrorView
 from llmkeys.providers.openai_chat import OpenAIChatProvider
-from llmkeys.providers.reading import count, text
 
 VERSION = "2023-06-01"  # the version that still takes temperature, top_p and top_k
 

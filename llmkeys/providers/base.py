@@ -37,28 +37,6 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Normalised token counts, inclusive as in the contract; None means that the provider did not say.
-
-    `input_tokens` includes cached and cache-write tokens, `output_tokens` includes reasoning.
-    """
-
-    input_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cache_write_1h_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    provider_cost_usd: Decimal | None = None
-    service_tier: str = ""
-
-    @property
-    def is_known(self) -> bool:
-        """True where a cost can be worked out: the provider gave a cost, or both token counts."""
-        return self.provider_cost_usd is not None or (self.input_tokens is not None and self.output_tokens is not None)
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """One HTTP request to a provider; the secret is in `headers` only, never in `url` or in the repr."""
 
@@ -100,6 +78,7 @@ class Provider:
     secret_prefixes: tuple[str, ...] = ()  # longest first; kept readable in a masked key
     secret_hint: str = ""  # what a key looks like
     keys_page: str = ""  # where a person gets one
+    reports_costs = False  # an answer says what it cost
 
     def secret_problem(self, secret: str) -> str:
         """Return in words why a secret of this look cannot serve requests, an empty string where nothing is wrong."""
@@ -120,13 +99,6 @@ class Provider:
     def output_limit_field(self, *, own_base_url: bool) -> str:
         """Return the body field that limits the output where the client sets none."""
         return "max_tokens"
-
-    def chat_usage(self, body: Mapping[str, Any]) -> Usage | None:
-        """Return the usage in a chat answer or stream chunk, None where there is none.
-
-        Counts that are negative, no integers, or absurd (above 10^9) count as not told; a zero is a zero.
-        """
-        raise NotImplementedError
 
     def failure_in_body(self, body: Mapping[str, Any], *, at: datetime) -> Failure | None:
         """Return the failure that an answer with status 200 carries in its body, if any."""

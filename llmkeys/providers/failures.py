@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from llmkeys.lib.reading import MOST_TEXT, count, items, load_json, mapping, text, word
 from llmkeys.providers import hints
 from llmkeys.providers.base import Failure, FailureKind
-from llmkeys.providers.reading import MOST_TEXT, count, items, load_json, mapping, text, word
 from llmkeys.providers.scrub import scrub
 
 # Codes, types and status words that stand for an HTTP status, for errors in a body whose own status was 200.

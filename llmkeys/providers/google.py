@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from llmkeys.dialects.usage import read_usage, usage_object
+from llmkeys.lib.reading import count, items, text, word
 from llmkeys.providers import hints
-from llmkeys.providers.base import Failure, FailureKind, ListedModel, Usage
+from llmkeys.providers.base import Failure, FailureKind, ListedModel
 from llmkeys.providers.failures import ErrorView
 from llmkeys.providers.openai_chat import OpenAIChatProvider
-from llmkeys.providers.reading import count, items, text, word
 
 _BAD_KEY = (
     "api key not valid",
@@ -60,10 +58,6 @@ class Google(OpenAIChatProvider):
     def chat_url(self, base_url: str) -> str:
         return f"{base_url}/v1beta/openai/chat/completions"
 
-    def chat_usage(self, body: Mapping[str, Any]) -> Usage | None:
-        usage = read_usage(body)
-        return _with_thinking(usage, total=count(usage_object(body).get("total_tokens"))) if usage else None
-
     def _known(self, view: ErrorView) -> Failure | None:
         reasons = {word(detail.get("reason")) for detail in _details(view)}
         return _key(view, reasons) or _condition(view) or _model(view) or _quota(view)
@@ -74,18 +68,6 @@ class Google(OpenAIChatProvider):
             context_tokens=count(entry.get("inputTokenLimit")),
             max_output_tokens=count(entry.get("outputTokenLimit")),
         )
-
-
-def _with_thinking(usage: Usage, *, total: int | None) -> Usage:
-    """Add the thinking tokens, which this layer counts in the total only."""
-    completion = usage.output_tokens
-    if total is None or usage.input_tokens is None:
-        return usage
-    output = max(total - usage.input_tokens, completion or 0)
-    thinking = usage.reasoning_tokens
-    if thinking is None and completion is not None:
-        thinking = output - completion
-    return replace(usage, output_tokens=output, reasoning_tokens=thinking)
 
 
 def _details(view: ErrorView) -> list[Mapping[str, Any]]:

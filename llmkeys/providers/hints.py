@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from llmkeys.providers.reading import finite
+from llmkeys.lib.reading import finite
 
 LONGEST = timedelta(days=31)
 PACIFIC = ZoneInfo("America/Los_Angeles")  # the providers' own day: Google's daily quotas begin there

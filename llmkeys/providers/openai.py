@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llmkeys.lib.reading import count, text
 from llmkeys.providers import hints
 from llmkeys.providers.base import Failure, FailureKind, ListedModel
 from llmkeys.providers.failures import ErrorView, is_about_model
 from llmkeys.providers.openai_chat import OpenAIChatProvider
-from llmkeys.providers.reading import count, text
 
 _NO_CREDIT = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _MONTHLY = frozenset(

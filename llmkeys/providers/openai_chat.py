@@ -7,12 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from llmkeys.dialects.usage import read_usage
-from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider, Usage
+from llmkeys.lib.reading import items, load_json, mapping, text
+from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider
 from llmkeys.providers.checks import TESTED, in_words
 from llmkeys.providers.failures import ErrorView, by_status, view_in_body, view_of_answer
 from llmkeys.providers.names import at_vendor, is_valid
-from llmkeys.providers.reading import items, load_json, mapping, text
 
 
 class OpenAIChatProvider(Provider):
@@ -26,9 +25,6 @@ class OpenAIChatProvider(Provider):
 
     def model_name(self, model: str) -> str | None:
         return at_vendor(model, self.vendor)
-
-    def chat_usage(self, body: Mapping[str, Any]) -> Usage | None:
-        return read_usage(body)
 
     def failure_in_body(self, body: Mapping[str, Any], *, at: datetime) -> Failure | None:
         view = view_in_body(body, label=self.label, at=at)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from llmkeys.dialects.usage import read_usage, usage_object
+from llmkeys.lib.reading import count, finite, flag, load_json, mapping, money, price, text, word
 from llmkeys.providers import hints, names
-from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Usage
+from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel
 from llmkeys.providers.checks import TESTED
 from llmkeys.providers.failures import ErrorView
 from llmkeys.providers.openai_chat import OpenAIChatProvider
-from llmkeys.providers.reading import count, finite, flag, load_json, mapping, money, price, text, word
 from llmkeys.providers.scrub import scrub
 
 _AFFORD = re.compile(r"can only afford (\d[\d,]*)")
@@ -35,16 +33,10 @@ class OpenRouter(OpenAIChatProvider):
     keys_page = "https://openrouter.ai/settings/keys"
     check_path = "/key"  # the model list is public and proves nothing
     rate_limit_is_per_model = False
+    reports_costs = True
 
     def model_name(self, model: str) -> str | None:
         return names.at_openrouter(model)
-
-    def chat_usage(self, body: Mapping[str, Any]) -> Usage | None:
-        cost = _cost(usage_object(body))
-        usage = read_usage(body)
-        if cost is None:
-            return usage
-        return replace(usage or Usage(), provider_cost_usd=cost)
 
     def generation_call(self, *, base_url: str, secret: str, generation_id: str) -> Call:
         """Return the free call that asks what one request truly cost; 404 while OpenRouter does not know it yet."""
@@ -79,18 +71,6 @@ class OpenRouter(OpenAIChatProvider):
             input_usd_per_token=price(pricing.get("prompt")),
             output_usd_per_token=price(pricing.get("completion")),
         )
-
-
-def _cost(usage: Mapping[str, Any]) -> Decimal | None:
-    """Return what the request cost: the charge, and with the owner's own upstream key (BYOK) the upstream bill too.
-
-    A BYOK charge without the upstream bill is only OpenRouter's fee, so it counts as not told.
-    """
-    charge = money(usage.get("cost"))
-    if charge is None or usage.get("is_byok") is not True:
-        return charge
-    upstream = money(mapping(usage.get("cost_details")).get("upstream_inference_cost"))
-    return charge + upstream if upstream is not None else None
 
 
 def _nothing(view: ErrorView) -> Failure | None:

@@ -13,11 +13,12 @@ from django.utils import timezone
 from llmkeys import ledger, providers
 from llmkeys.alerts import outbox
 from llmkeys.database import writer
+from llmkeys.dialects.base import Usage
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.keys.failures import forgive, report_failure
 from llmkeys.ledger import Finished, Outcome, leases, probes
 from llmkeys.prices import costing
-from llmkeys.providers.base import Failure, FailureKind, Provider, Usage
+from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import ChatRequest
 

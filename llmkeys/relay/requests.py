@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 
 from llmkeys.dialects import bounds
-from llmkeys.dialects.bounds import Bound
+from llmkeys.dialects.base import Bound
 from llmkeys.exceptions import InvalidInput
 from llmkeys.providers.base import Provider
 from llmkeys.relay.candidates import Caller

@@ -10,6 +10,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from llmkeys.dialects import bounds
+from llmkeys.dialects.base import Usage
+from llmkeys.dialects.usage import read_openai_usage
 from llmkeys.exceptions import (
     DataDirectoryProblem,
     InvalidInput,
@@ -22,7 +24,7 @@ from llmkeys.exceptions import (
 from llmkeys.ledger import Finished
 from llmkeys.lib.sse import load_json
 from llmkeys.prices import costing
-from llmkeys.providers.base import Failure, FailureKind, Usage
+from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay.endings import Attempt
 from llmkeys.relay.requests import Answer
@@ -150,7 +152,7 @@ def _complete(attempt: Attempt, stream: asked.Stream) -> Answer | Failed:
         attempt.lose(f"{attempt.provider.label} sent {what}. It may have been billed.", status=stream.status)
         raise UnreadableAnswer(f"{attempt.provider.label} sent {what}.")
     attempt.note_id(body.get("id"))
-    usage = attempt.provider.chat_usage(body)
+    usage = read_openai_usage(body)
     failure = attempt.provider.failure_in_body(body, at=timezone.now())
     if failure is not None:
         return _failed_inside(attempt, stream, raw, usage, failure)
@@ -162,7 +164,7 @@ def _failed_inside(
     attempt: Attempt, stream: asked.Stream, raw: bytes, usage: Usage | None, failure: Failure
 ) -> Answer | Failed:
     """A failure under status 200: billed only where the provider says so."""
-    if usage is not None and usage.provider_cost_usd:
+    if usage is not None and usage.cost_usd:
         attempt.settle(usage, status=200, output_tokens_seen=0, success=False, error=failure.message)
     else:
         attempt.release(sent=True, status=200, failure=failure)

@@ -13,9 +13,11 @@ from django.utils import timezone
 
 from llmkeys.database import sql
 from llmkeys.dialects import bounds
+from llmkeys.dialects.base import Usage
+from llmkeys.dialects.usage import read_openai_usage
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.lib.sse import EventSplitter, data_of, is_done, load_json
-from llmkeys.providers.base import Failure, Usage
+from llmkeys.providers.base import Failure
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.upstream import asked
 
@@ -167,7 +169,8 @@ class RelayedStream:
         if not isinstance(body, dict):
             return event
         provider = self._attempt.provider
-        self._usage = provider.chat_usage(body) or self._usage
+        told = read_openai_usage(body)
+        self._usage = self._usage.merged(told) if self._usage else told
         failure = provider.failure_in_body(body, at=timezone.now())
         if failure is not None:
             self._failure = failure

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
+from llmkeys.dialects.base import Usage
+from llmkeys.dialects.usage import read_openai_usage
 from llmkeys.prices.pricing import Cost, Price, cost_of
-from llmkeys.providers import get
-from llmkeys.providers.base import Usage
 from tests.pricing.helpers import context
 from tests.providers.helpers import recorded
 
@@ -24,7 +24,7 @@ OPERATOR = Price(
 
 class TestRecordings:
     def test_it_takes_what_openrouter_charged(self):
-        usage = get("openrouter").chat_usage(recorded("openrouter-chat-nonstream.json"))
+        usage = read_openai_usage(recorded("openrouter-chat-nonstream.json"))
         assert cost_of(usage, **context("openrouter", "openai/gpt-4o-mini")) == Cost(3_600, "provider")
 
     def test_it_computes_the_same_as_openrouter_charged(self):
@@ -34,7 +34,7 @@ class TestRecordings:
 
     def test_it_takes_and_computes_a_cache_write_at_openrouter(self):
         # 3 × 3 + 3211 × 3.75 + 100 × 15 = 9 + 12,041.25 + 1,500 = 13,550.25
-        usage = get("openrouter").chat_usage(recorded("openrouter-chat-nonstream-anthropic-cache-write.json"))
+        usage = read_openai_usage(recorded("openrouter-chat-nonstream-anthropic-cache-write.json"))
         place = context("openrouter", "anthropic/claude-4.6-sonnet-20260217")
         assert cost_of(usage, **place) == Cost(13_550_250, "provider")
         counts = Usage(input_tokens=3214, cache_write_tokens=3211, output_tokens=100)
@@ -42,7 +42,7 @@ class TestRecordings:
 
     def test_it_prices_cached_tokens_at_openai(self):
         # 120 × 2 + 1024 × 0.5 + 2 × 8 = 240 + 512 + 16 = 768
-        usage = get("openai").chat_usage(recorded("openai-chat-nonstream-cached.json"))
+        usage = read_openai_usage(recorded("openai-chat-nonstream-cached.json"))
         assert cost_of(usage, **context("openai", "gpt-4.1")) == Cost(768_000, "computed")
 
     @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ class TestRecordings:
         ],
     )
     def test_it_prices_a_cache_write_at_openai_as_of_its_day(self, at, nano):
-        usage = get("openai").chat_usage(recorded("openai-chat-nonstream-cache-write.json"))
+        usage = read_openai_usage(recorded("openai-chat-nonstream-cache-write.json"))
         assert cost_of(usage, **context("openai", "gpt-5.6-sol", at=at)) == Cost(nano, "computed")
 
     def test_it_prices_cached_and_thinking_tokens_at_google(self):
@@ -188,14 +188,14 @@ class TestUsages:
     @pytest.mark.parametrize("told", ["NaN", "sNaN", "Infinity", "-1", "1E+999999", "1000000.01"])
     def test_it_does_not_believe_an_absurd_cost(self, told):
         # 120 × 2 + 2 × 8 = 256
-        usage = Usage(input_tokens=120, output_tokens=2, provider_cost_usd=Decimal(told))
+        usage = Usage(input_tokens=120, output_tokens=2, cost_usd=Decimal(told))
         assert cost_of(usage, **context("openai", "gpt-4.1")) == Cost(256_000, "computed")
-        assert cost_of(Usage(provider_cost_usd=Decimal(told)), **context("openai", "gpt-4.1")) is None
+        assert cost_of(Usage(cost_usd=Decimal(told)), **context("openai", "gpt-4.1")) is None
 
     def test_it_takes_a_reported_cost_of_zero_and_of_many_digits(self):
         zero, long = Decimal(0), Decimal("0.000003600000000000000000000001")
-        assert cost_of(Usage(provider_cost_usd=zero), **context("openrouter", "a/b")) == Cost(0, "provider")
-        assert cost_of(Usage(provider_cost_usd=long), **context("openrouter", "a/b")) == Cost(3_601, "provider")
+        assert cost_of(Usage(cost_usd=zero), **context("openrouter", "a/b")) == Cost(0, "provider")
+        assert cost_of(Usage(cost_usd=long), **context("openrouter", "a/b")) == Cost(3_601, "provider")
 
     def test_it_cuts_counts_that_contradict_each_other(self):
         # 2168 in, all 2161 written, so 7 may have been cached: 7 × 0.3 + 2161 × 3.75 + 10 × 15 = 8,255.85

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from llmkeys.providers import PROVIDERS, Usage, get
+from llmkeys.dialects.base import Usage
+from llmkeys.dialects.usage import read_openai_usage
+from llmkeys.providers import PROVIDERS, get
 from tests.providers.helpers import recorded, recorded_chunks
 
 
@@ -23,38 +25,38 @@ def told(provider: str, usage: Any, **more: Any) -> Usage:
 
 class TestRecordings:
     def test_it_reads_openrouter(self) -> None:
-        assert get("openrouter").chat_usage(recorded("openrouter-chat-nonstream.json")) == Usage(
+        assert read_openai_usage(recorded("openrouter-chat-nonstream.json")) == Usage(
             input_tokens=20,
             cached_input_tokens=0,
             output_tokens=1,
             reasoning_tokens=0,
-            provider_cost_usd=Decimal("0.0000036"),
+            cost_usd=Decimal("0.0000036"),
         )
 
     def test_it_reads_openrouters_cache_writes(self) -> None:
-        usage = get("openrouter").chat_usage(recorded("openrouter-chat-nonstream-anthropic-cache-write.json"))
+        usage = read_openai_usage(recorded("openrouter-chat-nonstream-anthropic-cache-write.json"))
         assert usage == Usage(
             input_tokens=3214,
             cached_input_tokens=0,
             cache_write_tokens=3211,
             output_tokens=100,
             reasoning_tokens=0,
-            provider_cost_usd=Decimal("0.01355025"),
+            cost_usd=Decimal("0.01355025"),
         )
 
     def test_it_reads_openrouters_stream_once_and_in_the_last_chunk(self) -> None:
-        found = [get("openrouter").chat_usage(chunk) for chunk in recorded_chunks("openrouter-chat-stream.sse")]
+        found = [read_openai_usage(chunk) for chunk in recorded_chunks("openrouter-chat-stream.sse")]
         assert found[:-1] == [None] * (len(found) - 1)
         assert found[-1] == Usage(
             input_tokens=20,
             cached_input_tokens=0,
             output_tokens=1,
             reasoning_tokens=0,
-            provider_cost_usd=Decimal("0.0000036"),
+            cost_usd=Decimal("0.0000036"),
         )
 
     def test_it_reads_openais_cached_tokens(self) -> None:
-        assert get("openai").chat_usage(recorded("openai-chat-nonstream-cached.json")) == Usage(
+        assert read_openai_usage(recorded("openai-chat-nonstream-cached.json")) == Usage(
             input_tokens=1144,
             cached_input_tokens=1024,
             output_tokens=2,
@@ -63,7 +65,7 @@ class TestRecordings:
         )
 
     def test_it_reads_openais_cache_writes(self) -> None:
-        assert get("openai").chat_usage(recorded("openai-chat-nonstream-cache-write.json")) == Usage(
+        assert read_openai_usage(recorded("openai-chat-nonstream-cache-write.json")) == Usage(
             input_tokens=4020,
             cached_input_tokens=0,
             cache_write_tokens=4012,
@@ -73,7 +75,7 @@ class TestRecordings:
         )
 
     def test_it_reads_openais_stream_past_the_null_usage(self) -> None:
-        found = [get("openai").chat_usage(chunk) for chunk in recorded_chunks("openai-chat-stream-include-usage.sse")]
+        found = [read_openai_usage(chunk) for chunk in recorded_chunks("openai-chat-stream-include-usage.sse")]
         assert found[:-1] == [None] * (len(found) - 1)
         assert found[-1] == Usage(input_tokens=12, cached_input_tokens=0, output_tokens=5, reasoning_tokens=0)
 
@@ -82,7 +84,7 @@ class TestOpenRouterCost:
     TOKENS = {"prompt_tokens": 10, "completion_tokens": 5}
 
     def cost(self, **usage: Any) -> Decimal | None:
-        return told("openrouter", self.TOKENS | usage).provider_cost_usd
+        return told("openrouter", self.TOKENS | usage).cost_usd
 
     def test_it_adds_the_upstream_bill_only_for_the_owners_own_key(self) -> None:
         details = {"upstream_inference_cost": Decimal("0.02")}
@@ -108,11 +110,11 @@ class TestOpenRouterCost:
         assert self.cost(cost=cost) is None
 
     def test_it_keeps_a_cost_without_counts(self) -> None:
-        assert told("openrouter", {"cost": Decimal("0.5")}) == Usage(provider_cost_usd=Decimal("0.5"))
+        assert told("openrouter", {"cost": Decimal("0.5")}) == Usage(cost_usd=Decimal("0.5"))
 
     @pytest.mark.parametrize("name", ["openai", "anthropic", "google"])
     def test_it_believes_nobody_else(self, name: str) -> None:
-        assert told(name, self.TOKENS | {"cost": 1}).provider_cost_usd is None
+        assert told(name, self.TOKENS | {"cost": 1}).cost_usd is None
 
 
 class TestGoogle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 MOST_TOKENS = 10**9  # a larger count is nonsense, not a count
 MOST_USD = 10**6  # so is a single answer that costs more than any budget can be
 MOST_TEXT = 4000
+
+_WRITTEN_COUNT = re.compile(r"\d{1,12}(?:\.0*)?")
 
 
 def load_json(body: bytes) -> Any:
@@ -44,11 +47,20 @@ def word(value: Any) -> str:
 
 
 def count(value: Any) -> int | None:
-    """Return a token count, or None for what is negative, no integer, no number or absurd."""
-    number = finite(value)
+    """Return a token count, or None for what is negative, not whole, not a number or absurd.
+
+    Compatible servers write counts as text too, or with a point: "10", 10.0, "10.0".
+    """
+    number = finite(_number_in(value))
     if number is None or not 0 <= number <= MOST_TOKENS or number != int(number):
         return None
     return int(number)
+
+
+def _number_in(value: Any) -> Any:
+    if not isinstance(value, str) or not _WRITTEN_COUNT.fullmatch(value.strip()):
+        return value
+    return int(value.strip().partition(".")[0])
 
 
 def money(value: Any) -> Decimal | None:

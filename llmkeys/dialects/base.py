@@ -1,0 +1,241 @@
+"""What a dialect is: how its requests are read, bounded and rewritten, and what its answers tell.
+
+A dialect is one object in one file. Relay, upstream and gateway ask it and know none by name; which provider speaks it
+is a line of the provider. Pure: plain data in, plain data out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+MAX_MODEL_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer says it took. None: not told; a zero is a zero.
+
+    `input_tokens` is all input (cached, written to a cache, sound and pictures included), `output_tokens` all output
+    (reasoning, sound and pictures included). The kinds name parts of these; what they do not name is text.
+    """
+
+    input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None  # all of them; those kept for an hour are named below as well
+    cache_write_1h_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    cached_audio_tokens: int | None = None
+    image_input_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    searches: int | None = None  # calls of server tools that cost a fee each
+    cost_usd: Decimal | None = None  # what the answer itself says it cost
+    service_tier: str = ""  # the tier that served
+    speed: str = ""  # Anthropic: `fast`
+    region: str = ""  # Anthropic: `inference_geo`
+    model: str = ""  # the model that answered
+
+    @property
+    def is_known(self) -> bool:
+        """True where a cost can be worked out: a cost, or both totals, were told."""
+        return self.cost_usd is not None or (self.input_tokens is not None and self.output_tokens is not None)
+
+    def merged(self, later: Usage | None) -> Usage:
+        """Return both field by field: what is known beats what is not, the larger count wins, a cost stays."""
+        if later is None:
+            return self
+        found: dict[str, Any] = {}
+        for one in fields(Usage):
+            old, new = getattr(self, one.name), getattr(later, one.name)
+            if isinstance(old, str):
+                found[one.name] = new or old
+            else:
+                found[one.name] = max((value for value in (old, new) if value is not None), default=None)
+        return Usage(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Upper bounds of one request, whichever model answers.
+
+    `output_tokens` is for one choice, None where the client set no limit; it includes `prediction_tokens`, for a
+    rejected prediction is billed as output. Who puts a limit on a request that has none adds them.
+    """
+
+    input_tokens: int  # all of it that can be counted; the kinds below are parts of it
+    output_tokens: int | None
+    choices: int = 1
+    prediction_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    whole_window: bool = False  # something cannot be counted: any model may be sent its whole context window
+    output_kinds: frozenset[str] = frozenset({"text"})  # what may come out: text, audio, image
+    can_write_cache: bool = False
+    can_write_cache_1h: bool = False
+    searches: int = 0  # most calls of server tools that cost a fee each
+    tool_input_tokens: int = 0  # what server tools add to the input over all their rounds
+    service_tier: str | None = None  # as the client asked for it
+    may_reason: bool | None = None  # None: as the model does; False: switched off
+    thinking_tokens: int = 0  # the thinking budget that the client set: an output limit must stay above it
+    is_free: bool = False  # counting tokens costs nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One address of a dialect: where programs send, and the path below the provider's root for the dialect."""
+
+    path: str  # in Starlette's form; `{model}` where the address names the model
+    upstream_path: str  # the same with `{model}`, the provider's own name
+    operation: str
+    method: str = "POST"
+    always_streams: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came: parsed, and the client's own bytes."""
+
+    dialect: Dialect
+    door: Door
+    body: Mapping[str, Any]
+    raw: bytes
+    path_model: str = ""
+    query: str = ""  # without the question mark and without anything secret
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the dialect, to be passed on
+
+    @cached_property
+    def model(self) -> str:
+        """The model that the client named, empty where it named none."""
+        return self.dialect.named_model(self)
+
+    @cached_property
+    def other_models(self) -> tuple[str, ...]:
+        return self.dialect.other_models(self)
+
+    @cached_property
+    def streamed(self) -> bool:
+        return self.dialect.is_streamed(self)
+
+    @cached_property
+    def bound(self) -> Bound:
+        return self.dialect.bound(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What has to change in a request on its way to one key; the client's own bytes go out where nothing does."""
+
+    model: str  # the provider's own name
+    output_limit: int | None = None  # to be put on the request, in the place of the client's own
+    asks_usage: bool = False  # a stream tells its usage only when asked
+    own_base_url: bool = True  # False: another server, which may know older names of fields only
+    max_price: Mapping[str, Decimal] | None = None  # OpenRouter: USD per million tokens and per request, by its names
+    without: frozenset[str] = frozenset()  # fields of ours that the server refused
+    renamed: Mapping[str, str] = field(default_factory=dict)  # fields of ours that the server wants named so
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one event of a stream, or a whole answer, tells."""
+
+    body: Any = None  # parsed; None where it is not JSON
+    usage: Usage | None = None
+    has_content: bool = False  # output that a person or program can use: from here on no other key may answer
+    content_bytes: int = 0  # of text, for an estimate where no usage comes
+    error: Mapping[str, Any] | None = None  # the body that holds an error, to be classified by the provider
+    is_end: bool = False  # the dialect's end marker
+    is_finished: bool = False  # the model said that it has finished
+    is_usage_only: bool = False  # a chunk that exists because the usage was asked for
+    id: str = ""
+
+
+class Events(Protocol):
+    """Cuts a stream into whole events, bytes untouched."""
+
+    def feed(self, piece: bytes) -> Iterator[bytes]: ...
+
+    def rest(self) -> bytes: ...
+
+
+class Dialect:
+    """One dialect; subclasses fill in the attributes and the hooks."""
+
+    name: ClassVar[str]
+    doors: ClassVar[tuple[Door, ...]]
+    passed_headers: ClassVar[frozenset[str]] = frozenset()  # of a client's, lower case, that the provider may see
+    looks_like: ClassVar[str] = ""  # in words, for a body that was sent to another dialect's address
+
+    # --- the request -------------------------------------------------------------------------------------------------
+
+    def validate(self, request: Request) -> None:
+        """Raise InvalidInput for what no provider could answer, before anything is held or sent."""
+        raise NotImplementedError
+
+    def named_model(self, request: Request) -> str:
+        model = request.body.get("model")
+        return model if isinstance(model, str) else ""
+
+    def other_models(self, request: Request) -> tuple[str, ...]:
+        """Return the further models of which any may answer, at a provider that chooses itself."""
+        return ()
+
+    def is_streamed(self, request: Request) -> bool:
+        return request.door.always_streams or request.body.get("stream") is True
+
+    def bound(self, request: Request) -> Bound:
+        """Return the upper bounds of the request. Raises ValueError for counts that no provider would take."""
+        raise NotImplementedError
+
+    def tighter_bound(self, request: Request, model: str) -> Bound:
+        """Return a tighter bound where the model's own vocabulary is public: slower, and never above `bound`."""
+        return request.bound
+
+    def rewritten(self, request: Request, change: Rewrite) -> bytes:
+        """Return the bytes for one key."""
+        raise NotImplementedError
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def events(self, request: Request) -> Events:
+        """Return what cuts a stream of this request into events."""
+        raise NotImplementedError
+
+    def see_event(self, event: bytes, request: Request) -> Seen:
+        """Tell what an event holds. Never raises."""
+        raise NotImplementedError
+
+    def see_answer(self, body: Any) -> Seen:
+        """Tell what a whole answer holds. Never raises."""
+        raise NotImplementedError
+
+    # --- towards the client ------------------------------------------------------------------------------------------
+
+    def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        """Return an error in the dialect's own shape, with the stable code."""
+        raise NotImplementedError
+
+    def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        """Return the same inside a stream."""
+        raise NotImplementedError
+
+    def sign_of_life(self, request: Request) -> bytes:
+        """Return what keeps proxies on the way from cutting a silent stream."""
+        return b": keep-alive\n\n"
+
+    def stream_type(self, request: Request) -> str:
+        return "text/event-stream"
+
+
+def dump(body: Mapping[str, Any]) -> bytes:
+    """Write a body as compact JSON. Raises RecursionError for one nested too deeply."""
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # a lone surrogate that the client wrote as an escape
+        return json.dumps(body, separators=(",", ":")).encode()

@@ -1,0 +1,227 @@
+"""The dialect *OpenAI chat*: `POST /v1/chat/completions`, which all four providers and most local servers speak."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from llmkeys.dialects import bounds
+from llmkeys.dialects.base import (
+    MAX_MODEL_NAME,
+    Bound,
+    Dialect,
+    Door,
+    Request,
+    Rewrite,
+    Seen,
+    dump,
+)
+from llmkeys.dialects.usage import read_openai_usage
+from llmkeys.exceptions import InvalidInput
+from llmkeys.lib.sse import DONE, EventSplitter, documents
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+}
+# Reasoning models take only the newer name of the output limit, at any address.
+_TAKES_COMPLETION_TOKENS = re.compile(r"(?:.*/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
+
+
+class OpenAIChat(Dialect):
+    name = "openai-chat"
+    doors = (Door("/v1/chat/completions", "/chat/completions", "chat"),)
+    passed_headers = frozenset(
+        {"openai-beta", "http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"}
+    )
+
+    # --- the request -------------------------------------------------------------------------------------------------
+
+    def validate(self, request: Request) -> None:
+        body = request.body
+        check_model(body)
+        check_messages(body)
+        if not isinstance(body.get("stream"), bool | None):
+            raise InvalidInput({"stream": ["must be true or false."]})
+        if body.get("stream_options") is not None and not isinstance(body["stream_options"], dict):
+            raise InvalidInput({"stream_options": ["must be an object."]})
+        check_bound(request)
+
+    def other_models(self, request: Request) -> tuple[str, ...]:
+        """OpenRouter's own list: any of these may answer and be billed."""
+        listed = request.body.get("models")
+        return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
+
+    def bound(self, request: Request) -> Bound:
+        return bounds.chat_bound(request.body, body_size=len(request.raw))
+
+    def tighter_bound(self, request: Request, model: str) -> Bound:
+        return bounds.tighter_chat_bound(request.body, request.bound, model=model)
+
+    def rewritten(self, request: Request, change: Rewrite) -> bytes:
+        body, changes = request.body, {}
+        if body.get("model") != change.model:
+            changes["model"] = change.model
+        removed: set[str] = set()
+        if change.output_limit is not None:
+            removed = {name for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None}
+            field = next(iter(sorted(removed)), None) or self._limit_field(change)
+            changes[change.renamed.get(field, field)] = change.output_limit
+        if request.streamed and change.asks_usage and not wants_usage(body):
+            changes["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if change.max_price:
+            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+        changes = {name: value for name, value in changes.items() if name == "model" or name not in change.without}
+        if not changes:
+            return request.raw
+        return dump({**{name: value for name, value in body.items() if name not in removed}, **changes})
+
+    @staticmethod
+    def _limit_field(change: Rewrite) -> str:
+        newer = change.own_base_url or _TAKES_COMPLETION_TOKENS.match(change.model)
+        return "max_completion_tokens" if newer else "max_tokens"
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def events(self, request: Request) -> EventSplitter:
+        return EventSplitter()
+
+    def see_event(self, event: bytes, request: Request) -> Seen:
+        seen = Seen()
+        for found in documents(event):
+            if found == DONE:
+                seen.is_end = True
+            elif isinstance(found, Mapping):
+                see_document(seen, found, "delta")
+        body = seen.body
+        if isinstance(body, Mapping) and body.get("usage") and not body.get("choices") and not seen.error:
+            seen.is_usage_only = not wants_usage(request.body)
+        return seen
+
+    def see_answer(self, body: Any) -> Seen:
+        seen = Seen()
+        if isinstance(body, list) and len(body) == 1:  # Google wraps its errors in a list
+            body = body[0]
+        if isinstance(body, Mapping):
+            see_document(seen, body, "message")
+        return seen
+
+    # --- towards the client ------------------------------------------------------------------------------------------
+
+    def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        kind = _TYPES.get(status, "api_error")
+        return dump({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+    def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        return b"data: " + self.error_body(status, code, message) + b"\n\n"
+
+
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def with_max_price(given: Any, most: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenRouter's `provider` with the highest prices that the hold covers; a client's lower ones win."""
+    routing = dict(given) if isinstance(given, dict) else {}
+    own = routing.get("max_price") if isinstance(routing.get("max_price"), dict) else {}
+    routing["max_price"] = {**own, **{name: _lower(own.get(name), price) for name, price in most.items()}}
+    return routing
+
+
+def _lower(own: Any, most: Any) -> float:
+    try:
+        return min(float(own), float(most))
+    except (TypeError, ValueError):
+        return float(most)
+
+
+def check_model(body: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a model that is not the name of one."""
+    model = body.get("model")
+    if model is not None and not isinstance(model, str):
+        raise InvalidInput({"model": ["must be a text, the name of a model."]})
+    if model and (len(model) > MAX_MODEL_NAME or not model.isprintable()):
+        raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
+
+
+def check_messages(body: Mapping[str, Any]) -> None:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidInput({"messages": [_messages_words(body, messages)]})
+    if not all(isinstance(message, dict) for message in messages):
+        raise InvalidInput({"messages": ["must be a list of objects with role and content."]})
+
+
+def _messages_words(body: Mapping[str, Any], messages: Any) -> str:
+    if messages is None and "input" in body:
+        return "is missing. This is a Responses body: send it to /v1/responses."
+    if messages is None and "contents" in body:
+        return "is missing. This is a Google body: send it to /v1beta/models/MODEL:generateContent."
+    if messages is None and "prompt" in body:
+        return "is missing. A “prompt” belongs to the old completions, which are not served: give “messages”."
+    if messages is not None and not isinstance(messages, list):
+        return "must be a list of objects with role and content."
+    return "is missing or empty: give at least one message."
+
+
+def check_bound(request: Request) -> None:
+    """Work out the bound. Raises InvalidInput for counts that no provider would take."""
+    try:
+        _ = request.bound
+    except ValueError as error:
+        raise InvalidInput({"body": [str(error)]}) from None
+    except RecursionError:
+        raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
+
+
+def see_document(seen: Seen, body: Mapping[str, Any], part: str) -> None:
+    """Add to `seen` what one answer or chunk tells; `part` is where its choices have their content."""
+    seen.body = body
+    usage = read_openai_usage(body)
+    seen.usage = usage.merged(seen.usage) if usage else seen.usage
+    if isinstance(found := body.get("id"), str):
+        seen.id = seen.id or found
+    if body.get("error"):
+        seen.error = body
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, Mapping):
+            continue
+        if choice.get("error") or choice.get("finish_reason") == "error":
+            seen.error = body
+        if choice.get("finish_reason"):
+            seen.is_finished = True
+        content = _content(choice.get(part))
+        if not content and isinstance(choice.get("text"), str):
+            content = len(choice["text"])
+        if content:
+            seen.has_content = True
+            seen.content_bytes += content
+
+
+_NOT_CONTENT = frozenset({"role", "refusal_reason", "index", "id", "type"})
+
+
+def _content(part: Any) -> int:
+    """Return the bytes of what a message or delta says, thinks or calls; 0 for a role alone or empty texts."""
+    if not isinstance(part, Mapping):
+        return 0
+    return sum(_size(value) for name, value in part.items() if name not in _NOT_CONTENT)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
+    if isinstance(value, Mapping):
+        return sum(_size(inner) for name, inner in value.items() if name not in _NOT_CONTENT)
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    return 0
