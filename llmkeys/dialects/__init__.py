@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from llmkeys.dialects.base import Dialect
+from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage
 from llmkeys.dialects.openai_chat import OpenAIChat
+
+__all__ = ["DIALECTS", "Bound", "Dialect", "Door", "Request", "Rewrite", "Seen", "Usage", "get"]
 
 DIALECTS: tuple[Dialect, ...] = (OpenAIChat(),)
 

@@ -7,6 +7,7 @@ is a line of the provider. Pure: plain data in, plain data out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -170,6 +171,9 @@ class Dialect:
     name: ClassVar[str]
     doors: ClassVar[tuple[Door, ...]]
     passed_headers: ClassVar[frozenset[str]] = frozenset()  # of a client's, lower case, that the provider may see
+    # What an event must hold to tell more than content. It saves the parsing of the others and decides nothing; None:
+    # every event is parsed.
+    telling: ClassVar[re.Pattern[bytes] | None] = None
     looks_like: ClassVar[str] = ""  # in words, for a body that was sent to another dialect's address
 
     # --- the request -------------------------------------------------------------------------------------------------

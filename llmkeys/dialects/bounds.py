@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,18 @@ def output_limit(body: Mapping[str, Any]) -> int | None:
 def choice_count(body: Mapping[str, Any]) -> int:
     """Return how many answers the client wants. Raises ValueError."""
     return _whole(body, "n", MAX_CHOICES) or 1
+
+
+def tighter_chat_bound(body: Mapping[str, Any], bound: Bound, *, model: str) -> Bound:
+    return replace(bound, input_tokens=tighter_input_tokens(body, bound, model=model))
+
+
+_THINKS = re.compile(r"(?:.*/)?~?(?:o\d|gpt-(?:[5-9]|\d\d)|claude-|gemini-(?:2\.5|[3-9]|\d\d)|deepseek-r|qwen|grok)")
+
+
+def may_reason_unseen(model: str, bound: Bound) -> bool:
+    """True where the model may have produced output that nobody saw before a stream was cut."""
+    return bound.may_reason is not False and bool(_THINKS.match(model.lower()))
 
 
 def tighter_input_tokens(body: Mapping[str, Any], bound: Bound, *, model: str) -> int:

@@ -42,6 +42,8 @@ class OpenAIChat(Dialect):
         {"openai-beta", "http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"}
     )
 
+    telling = re.compile(rb'usage"\s*:\s*[^n\s]|error|finish_reason"\s*:\s*"|service_tier"\s*:\s*"|\[DONE\]|\\u00')
+
     # --- the request -------------------------------------------------------------------------------------------------
 
     def validate(self, request: Request) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmkeys.dialects.base import Request
 
 
 class FailureKind(StrEnum):
@@ -78,6 +81,7 @@ class Provider:
     secret_prefixes: tuple[str, ...] = ()  # longest first; kept readable in a masked key
     secret_hint: str = ""  # what a key looks like
     keys_page: str = ""  # where a person gets one
+    tier_header: str = ""  # where it tells the service tier that served, beside the body
     reports_costs = False  # an answer says what it cost
 
     def secret_problem(self, secret: str) -> str:
@@ -87,6 +91,13 @@ class Provider:
     def auth_headers(self, *, secret: str, workspace_id: str = "") -> dict[str, str]:
         """Return the headers that authenticate on the OpenAI chat path."""
         return {"Authorization": f"Bearer {secret}"}
+
+    def relayed_call(
+        self, request: Request, *, base_url: str, model: str, secret: str, workspace_id: str = ""
+    ) -> tuple[str, dict[str, str]]:
+        """Return the address of a relayed request and the headers that authenticate it."""
+        headers = {"Content-Type": "application/json", **self.auth_headers(secret=secret, workspace_id=workspace_id)}
+        return self.chat_url(base_url), headers
 
     def chat_url(self, base_url: str) -> str:
         """Return the URL of the OpenAI chat dialect below `base_url` (no trailing slash)."""

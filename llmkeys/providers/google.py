@@ -42,6 +42,7 @@ class Google(OpenAIChatProvider):
     name = "google"
     label = "Google"
     vendor = "google"
+    tier_header = "x-gemini-service-tier"
     environment_variables = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     base_url_variable = "GOOGLE_BASE_URL"
     default_base_url = "https://generativelanguage.googleapis.com"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -68,3 +69,13 @@ def _masked(text: str, hit: list[bool]) -> str:
         elif not pieces or pieces[-1] != MASK:
             pieces.append(MASK)
     return "".join(pieces)
+
+
+def without_secret(body: bytes, secret: str) -> bytes:
+    """Return a body without a known secret, raw or as JSON writes it; providers repeat keys in their errors."""
+    if not secret:
+        return body
+    in_json = json.dumps(secret)[1:-1]
+    for text in {secret, in_json, in_json.replace("/", "\\/")}:
+        body = body.replace(text.encode(), MASK.encode())
+    return body

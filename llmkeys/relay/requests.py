@@ -1,25 +1,22 @@
-"""What comes in and what goes out: a chat request of a client, the body for one key, the answer."""
+"""What comes in and what goes out: a request of a client, who listens to its answer, and the answer."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from django.conf import settings
 
-from llmkeys.dialects import bounds
-from llmkeys.dialects.base import Bound
-from llmkeys.exceptions import InvalidInput
-from llmkeys.providers.base import Provider
+from llmkeys import dialects
+from llmkeys.dialects import Dialect
 from llmkeys.relay.candidates import Caller
 
-OPENAI_CHAT = "openai-chat"
-MAX_MODEL_NAME = 200
+if TYPE_CHECKING:
+    from llmkeys.relay.stream import RelayedStream
 
 
 def new_request_id() -> str:
@@ -28,101 +25,80 @@ def new_request_id() -> str:
 
 
 @dataclass(frozen=True)
-class ChatRequest:
-    """A request in the OpenAI chat dialect. `raw` is the client's own bytes, `body` the same parsed."""
+class RelayRequest:
+    """A validated request of a caller."""
 
-    body: Mapping[str, Any]
-    raw: bytes
+    request: dialects.Request
     caller: Caller
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=new_request_id)
-    dialect: str = OPENAI_CHAT
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.request.dialect
+
+    @property
+    def streamed(self) -> bool:
+        return self.request.streamed
 
     @cached_property
     def models(self) -> tuple[str, ...]:
         """The models to try in turn: the one that was named, or the primary and the fallbacks."""
-        named = self.requested_model
+        named = self.request.model
         if named and named != "auto":
             return (named,)
         return (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
 
-    @cached_property
-    def requested_model(self) -> str:
-        return self.body.get("model") or ""
 
-    @cached_property
-    def other_models(self) -> tuple[str, ...]:
-        """OpenRouter's own fallback list: any of these may answer and be billed."""
-        listed = self.body.get("models")
-        return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
+class Client(Protocol):
+    """Whoever waits for an answer: a program at the gateway, a person at the playground or the terminal."""
 
-    @cached_property
-    def streamed(self) -> bool:
-        return self.body.get("stream") is True
+    has_begun: bool  # a first byte has gone out: no status can be told any more
+    has_gone: bool
 
-    @cached_property
-    def wants_usage(self) -> bool:
-        options = self.body.get("stream_options")
-        return isinstance(options, dict) and options.get("include_usage") is True
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Have this called once, as soon as the client has gone; at once where it has."""
 
-    @cached_property
-    def bound(self) -> Bound:
-        return bounds.chat_bound(dict(self.body), body_size=len(self.raw))
-
-    def validate(self) -> None:
-        """Raise InvalidInput for what no provider could answer, before anything is held or sent."""
-        model, messages = self.body.get("model"), self.body.get("messages")
-        if model is not None and not isinstance(model, str):
-            raise InvalidInput({"model": ["must be a text, the name of a model."]})
-        if len(self.requested_model) > MAX_MODEL_NAME or not self.requested_model.isprintable():
-            raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
-        if not isinstance(messages, list) or not messages:
-            raise InvalidInput({"messages": ["is missing or empty: give at least one message."]})
-        if not all(isinstance(message, dict) for message in messages):
-            raise InvalidInput({"messages": ["must be a list of objects with role and content."]})
-        if not isinstance(self.body.get("stream"), bool | None):
-            raise InvalidInput({"stream": ["must be true or false."]})
-        if self.body.get("stream_options") is not None and not isinstance(self.body["stream_options"], dict):
-            raise InvalidInput({"stream_options": ["must be an object."]})
-        try:
-            _ = self.bound
-        except ValueError as error:
-            raise InvalidInput({"body": [str(error)]}) from None
-
-    def body_for(self, provider: Provider, model: str, *, output_limit: int | None, own_base_url: bool) -> bytes:
-        """Return the bytes for one key: the client's own where nothing has to change."""
-        changes: dict[str, Any] = {}
-        if self.body.get("model") != model:
-            changes["model"] = model
-        if output_limit is not None:
-            changes[provider.output_limit_field(own_base_url=own_base_url)] = output_limit
-        if self.streamed and provider.vendor and not self.wants_usage:
-            # OpenRouter (no vendor) always tells the usage; the others only when asked.
-            changes["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
-        return _dump({**self.body, **changes}) if changes else self.raw
+    async def write(self, piece: bytes) -> None:
+        """Give a piece of a stream to the client, as fast as it takes it; nothing where it has gone."""
 
 
-def _dump(body: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # a lone surrogate that the client wrote as an escape
-        return json.dumps(body, separators=(",", ":")).encode()
+class Nobody:
+    """A client that takes nothing and never leaves: for answers that come whole."""
+
+    has_begun = has_gone = False
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Never."""
+
+    async def write(self, piece: bytes) -> None:
+        """Take nothing."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the client gets. `content` is bytes, or an iterator of pieces with a `close` method."""
+    """What the client gets: a whole answer, or a stream whose first content has come."""
 
     status: int
     content_type: str
-    content: bytes | Iterator[bytes]
+    content: bytes | RelayedStream
     request_id: str
     key_id: str
     attempts: int
     headers: Mapping[str, str] = field(default_factory=dict)
     cost_nano: int | None = None
     remaining_day_nano: int | None = None
+    max_tokens: int | None = None  # the output limit, where it was lowered to fit a budget
 
     @property
     def is_stream(self) -> bool:
         return not isinstance(self.content, bytes)
+
+
+@dataclass
+class Tracked:
+    """What is known of a request while it is under way, for the head of a stream that begins before its content."""
+
+    key_id: str = ""
+    attempts: int = 0
+    max_tokens: int | None = None
+

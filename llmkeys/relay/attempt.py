@@ -1,0 +1,434 @@
+"""One attempt: send it under its hold, read or open the answer, and end the hold exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
+
+from llmkeys import ledger, providers
+from llmkeys.alerts import outbox
+from llmkeys.database import writer
+from llmkeys.dialects import Rewrite, Seen, Usage
+from llmkeys.dialects.bounds import estimate_tokens, may_reason_unseen
+from llmkeys.exceptions import (
+    DataDirectoryProblem,
+    InvalidInput,
+    RecordingUnavailable,
+    SecretMissing,
+    UpstreamFailed,
+    WrongEncryptionKey,
+)
+from llmkeys.keys.failures import forgive, report_failure
+from llmkeys.ledger import Finished, Outcome, leases, probes
+from llmkeys.lib.reading import load_json
+from llmkeys.prices import costing
+from llmkeys.prices.costing import WorstCase
+from llmkeys.providers.base import Failure, FailureKind, Provider
+from llmkeys.providers.scrub import scrub_body
+from llmkeys.relay import under_way
+from llmkeys.relay.candidates import Candidate
+from llmkeys.relay.requests import Answer, Client, RelayRequest
+from llmkeys.relay.stream import RelayedStream
+from llmkeys.upstream import relayed
+from llmkeys.upstream.asked import TransportError
+from llmkeys.upstream.relayed import OpenAnswer
+from llmkeys.vault import keyring
+
+_PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
+_BUG = "The relay failed while this request was under way; the provider may have billed it."
+# A client's own mistake, or a model that is gone, is no failure of the key.
+_NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
+# What is reported right after: the key rests again, and nobody may ask it in between.
+_REPORTED_NEXT = {FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED, FailureKind.REJECTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that brought no answer; `lost` where the provider may have billed it all the same."""
+
+    failure: Failure
+    lost: bool = False
+    timed_out: bool = False
+
+
+@dataclass
+class Attempt:
+    """One hold on its way to its end. Whatever happens, exactly one of the verbs below is called once."""
+
+    request: RelayRequest
+    client: Client
+    candidate: Candidate
+    hold: ledger.Hold
+    worst: WorstCase
+    number: int
+    model: str  # as the client named it, or the one of the fallbacks whose turn it is
+    admitted_at: Any = field(default_factory=timezone.now)
+    started: float = field(default_factory=time.monotonic)
+    first_byte_ms: int | None = None
+    ended: bool = False
+    asked_for_usage: bool = False
+    upstream_id: str = ""
+    _service_tier: str = ""
+
+    @property
+    def provider(self) -> Provider:
+        return providers.get(self.candidate.provider)
+
+    @property
+    def may_reason_unseen(self) -> bool:
+        return may_reason_unseen(self.candidate.model, self.request.request.bound)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def send(self, *, answer_seconds: float) -> Answer | Failed:
+        """Make the attempt. Its hold is ended on every way out, or handed to the stream that is returned.
+
+        Raises UpstreamFailed where nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
+        InvalidInput for a body that cannot be written.
+        """
+        try:
+            opened = await self._open(answer_seconds)
+            return opened if isinstance(opened, Failed) else await self._read(opened, answer_seconds)
+        except TransportError as error:
+            return await self._broken(error)
+        except BaseException:
+            await self.lose(_BUG)  # nothing where it ended already
+            raise
+
+    async def _open(self, answer_seconds: float) -> OpenAnswer | Failed:
+        try:
+            body = await self._body()
+            secret = keyring.open_secret(self.candidate)
+            provider, request = self.provider, self.request.request
+            url, headers = provider.relayed_call(
+                request,
+                base_url=settings.PROVIDER_BASE_URLS[provider.name],
+                model=self.candidate.model,
+                secret=secret,
+                workspace_id=self.candidate.workspace_id,
+            )
+            headers = {**request.headers, **headers, "X-Client-Request-Id": self.request.id}
+            return await relayed.pool().send(url, headers, body, secret=secret, answer_seconds=answer_seconds)
+        except SecretMissing as error:
+            await self.release(sent=False, error=str(error))
+            return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
+        except (WrongEncryptionKey, DataDirectoryProblem) as error:
+            await self.release(sent=False, error=str(error))
+            raise
+        except RecursionError:  # it could just be read, and cannot be written again
+            await self.release(sent=False, error="The body is nested too deeply.")
+            raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
+
+    async def _body(self) -> bytes:
+        request, provider = self.request.request, self.provider
+        self.asked_for_usage = request.streamed and bool(provider.vendor)  # OpenRouter tells the usage unasked
+        change = Rewrite(
+            model=self.candidate.model,
+            output_limit=self.worst.output_limit,
+            asks_usage=self.asked_for_usage,
+            own_base_url=not costing.is_local(provider),
+        )
+        if len(request.raw) > under_way.LARGE_BYTES:
+            return await under_way.in_parser(request.dialect.rewritten, request, change)
+        return request.dialect.rewritten(request, change)
+
+    async def _broken(self, error: TransportError) -> Failed:
+        """Tell apart what never reached the provider from what it may have billed."""
+        failure = Failure(FailureKind.RETRY, str(error))
+        if not error.sent:
+            await self.release(sent=False, error=str(error))
+            return Failed(failure, timed_out=error.timed_out)
+        await self.lose(f"{error} It may have been billed.")
+        return Failed(failure, lost=True, timed_out=error.timed_out)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+        for name in reversed(_PASSED_ON):
+            self.note_id(opened.headers.get(name))
+        self._service_tier = opened.headers.get(self.provider.tier_header, "") if self.provider.tier_header else ""
+        if opened.status >= 400:
+            return await self._refused(opened, answer_seconds)
+        if opened.status != 200:
+            return await self._strange(opened)
+        if self.request.streamed:
+            return await self._begin_stream(opened, answer_seconds)
+        answer = await self._complete(opened, await opened.read(answer_seconds))
+        opened.done()
+        return answer
+
+    async def _strange(self, opened: OpenAnswer) -> Failed:
+        error = f"{self.provider.label} answered with status {opened.status}, which no answer has."
+        opened.abort()
+        if opened.status < 300:
+            await self.lose(f"{error} It may have been billed.", status=opened.status)
+            return Failed(Failure(FailureKind.RETRY, error), lost=True)
+        await self.release(sent=True, status=opened.status, error=error)
+        raise UpstreamFailed(error)
+
+    async def _refused(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+        """Classify an error status; the client's own mistake goes back to it unchanged."""
+        try:
+            body = opened.without_secret(await opened.read(min(answer_seconds, settings.STREAM_IDLE_SECONDS)))
+            opened.done()
+        except TransportError:
+            body = b""
+        failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
+        await self.release(sent=True, status=opened.status, failure=failure)
+        if failure.kind is FailureKind.CLIENT_ERROR:
+            return self._answer(opened.status, opened.headers, scrub_body(body))
+        return Failed(failure)
+
+    async def _begin_stream(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+        """Wait for content: until it has gone to the client, another key may still serve."""
+        deadline = time.monotonic() + answer_seconds
+        first = b""
+        while not first.strip():
+            left = deadline - time.monotonic()
+            piece = await opened.read_some(min(left, settings.STREAM_IDLE_SECONDS))
+            if not piece:
+                break
+            self.first_byte()
+            first += piece
+        # The bytes decide and not the announced type: some servers ignore `stream`, or announce what they do not send.
+        if first.lstrip()[:1] in (b"{", b"[", b"<", b"") and self.request.dialect.stream_type(
+            self.request.request
+        ) == "text/event-stream":
+            rest = await opened.read(max(1.0, deadline - time.monotonic())) if first else b""
+            answer = await self._complete(opened, first + rest)
+            opened.done()
+            return answer
+        stream = RelayedStream(self, opened, self.client, first)
+        failure = await stream.begin()
+        if failure is None and stream.is_empty:
+            raise TransportError(f"{self.provider.label} ended the stream before its first event.", sent=True)
+        if failure is None:
+            await self._serves_again()
+            headers = {**opened.headers, "content-type": self.request.dialect.stream_type(self.request.request)}
+            return self._answer(200, headers, stream)
+        return await self._failed_inside(opened, failure, stream.usage, stream.error_body)
+
+    async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
+        self.first_byte()
+        if len(raw) > under_way.LARGE_BYTES:
+            seen = await under_way.in_parser(self._look, raw)
+        else:
+            seen = self._look(raw)
+        if seen is None:
+            return await self._unreadable(opened, raw)
+        self.note_id(seen.id)
+        if seen.error is not None:
+            failure = self.provider.failure_in_body(seen.error, at=timezone.now())
+            if failure is not None:
+                clean = scrub_body(opened.without_secret(raw))
+                return await self._failed_inside(opened, failure, seen.usage, clean, made_output=seen.has_content)
+        charge, finished = await self.settle(
+            seen.usage,
+            status=200,
+            output_tokens_seen=estimate_tokens(seen.content_bytes or len(raw)),
+            saw_content=seen.has_content,
+        )
+        return self._answer(200, opened.headers, raw, charge, finished)
+
+    def _look(self, raw: bytes) -> Seen | None:
+        """Return what a whole answer tells; also one of JSON lines. None where it is neither."""
+        body = load_json(raw)
+        if body is not None:
+            return self.request.dialect.see_answer(body) if isinstance(body, dict | list) else None
+        found = [load_json(line) for line in raw.splitlines() if line.strip()]
+        if not found or not all(isinstance(body, dict) for body in found):
+            return None
+        whole = Seen()
+        for body in found:
+            seen = self.request.dialect.see_answer(body)
+            whole.usage = seen.usage.merged(whole.usage) if seen.usage else whole.usage
+            whole.error = whole.error or seen.error
+            whole.has_content = whole.has_content or seen.has_content
+            whole.content_bytes += seen.content_bytes
+            whole.id = whole.id or seen.id
+        return whole
+
+    async def _unreadable(self, opened: OpenAnswer, raw: bytes) -> Failed:
+        what = "an empty answer" if not raw.strip() else "an answer that is not JSON"
+        words = f"{self.provider.label} sent {what}."
+        if raw.lstrip()[:1] == b"<":
+            words = f"{self.provider.label} sent a web page instead of an answer: check {self.provider.base_url_variable}."
+        await self.lose(f"{words} It may have been billed.", status=opened.status)
+        return Failed(Failure(FailureKind.RETRY, words), lost=True)
+
+    async def _failed_inside(
+        self, opened: OpenAnswer, failure: Failure, usage: Usage | None, body: bytes, *, made_output: bool = False
+    ) -> Answer | Failed:
+        """A failure under status 200: billed where output was made or the provider says what it cost."""
+        if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
+            known = usage if usage is not None and usage.is_known else None
+            await self.settle(known, status=200, output_tokens_seen=1, success=False, error=failure.message)
+        else:
+            await self.release(sent=True, status=200, failure=failure)
+        if failure.kind is FailureKind.CLIENT_ERROR:
+            headers = {**opened.headers, "content-type": "application/json"}
+            return self._answer(failure.status or 400, headers, body)
+        return Failed(failure)
+
+    def _answer(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        content: bytes | RelayedStream,
+        charge: costing.Charge | None = None,
+        finished: Finished | None = None,
+    ) -> Answer:
+        return Answer(
+            status=status,
+            content_type=headers.get("content-type", "application/json"),
+            content=content,
+            request_id=self.request.id,
+            key_id=self.candidate.id,
+            attempts=self.number,
+            headers={name: headers[name] for name in _PASSED_ON if headers.get(name)},
+            cost_nano=charge.nano if charge else None,
+            remaining_day_nano=finished.remaining_day_nano if finished else None,
+        )
+
+    # --- notes -------------------------------------------------------------------------------------------------------
+
+    def note_id(self, found: Any) -> None:
+        """Keep the provider's own id of the answer, the first that is told: by it OpenRouter tells the cost later."""
+        if not self.upstream_id and isinstance(found, str) and found.isascii() and found.isprintable():
+            self.upstream_id = found
+
+    def first_byte(self) -> None:
+        if self.first_byte_ms is None:
+            self.first_byte_ms = self._milliseconds()
+
+    async def _serves_again(self) -> None:
+        """The key that rested is at work: the others need not wait for the end of a long stream."""
+        if self.hold.probe is not None:
+            at = timezone.now()
+            with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
+                await writer.run(lambda cursor: forgive(cursor, self.candidate, at))
+
+    async def report(self, failure: Failure) -> None:
+        """Store what the failure means for the key. Raises RecordingUnavailable."""
+        await under_way.in_thread(
+            report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe
+        )
+
+    def report_in_background(self, failure: Failure) -> None:
+        """The same, where nobody waits for it."""
+
+        async def report() -> None:
+            with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
+                await self.report(failure)
+
+        under_way.start(report())
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    async def release(
+        self, *, sent: bool, status: int | None = None, failure: Failure | None = None, error: str = ""
+    ) -> None:
+        """Give the hold back: the provider did not work, and bills nothing."""
+        blame = failure is None or failure.kind not in _NOT_THE_KEYS_FAULT
+        await self._end(
+            state="RELEASED",
+            success=False if blame else None,
+            sent=sent,
+            http_status=status,
+            error=failure.message if failure else error,
+            keeps_probe=failure is not None and failure.kind in _REPORTED_NEXT,
+        )
+
+    async def lose(self, error: str, *, status: int | None = None) -> None:
+        """Charge the hold: the request was sent, and nobody knows whether it is billed."""
+        await self._end(
+            state="LOST",
+            success=False,
+            http_status=status,
+            error=error,
+            cost_nano=self.hold.amount_nano,
+            cost_source="estimated" if self.hold.amount_nano else "",
+        )
+
+    async def settle(
+        self,
+        usage: Usage | None,
+        *,
+        status: int,
+        output_tokens_seen: int,
+        saw_content: bool = False,
+        success: bool = True,
+        error: str = "",
+    ) -> tuple[costing.Charge, Finished | None]:
+        """Charge what the usage costs; without one that can be believed, a flagged estimate from what was seen."""
+        charge = self._charge(usage, output_tokens_seen, saw_content)
+        finished = await self._end(
+            state="SETTLED", success=success, http_status=status, error=error, cost_nano=charge.nano,
+            cost_source=charge.source, **_tokens(usage),
+        )  # fmt: skip
+        return charge, finished
+
+    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool) -> costing.Charge:
+        key, bound = self.candidate, self.request.request.bound
+        known = costing.charge(usage, key.provider, key.model, at=self.admitted_at) if usage is not None else None
+        return known or costing.estimate(
+            key.provider,
+            key.model,
+            input_bytes=len(self.request.request.raw),
+            output_tokens=output_tokens_seen,
+            bound=bound,
+            hold_nano=self.hold.amount_nano,
+            at=self.admitted_at,
+        )
+
+    async def _end(self, *, keeps_probe: bool = False, **values: Any) -> Finished | None:
+        if self.ended:
+            return None
+        self.ended = True
+        outcome = Outcome(
+            at=timezone.now(),
+            latency_ms=self._milliseconds(),
+            first_byte_ms=self.first_byte_ms,
+            upstream_id=self.upstream_id,
+            **values,
+        )
+        finished = await leases.finish(lambda cursor: self._write(cursor, outcome, keeps_probe))
+        if outcome.cost_source == "fallback" and outcome.cost_nano:
+            under_way.start(
+                under_way.in_thread(
+                    outbox.fallback_price_used, self.candidate.provider, self.candidate.model, at=outcome.at
+                )
+            )
+        return finished
+
+    def _write(self, cursor: CursorWrapper, outcome: Outcome, keeps_probe: bool) -> Finished | None:
+        if outcome.success and self.candidate.has_rested:
+            forgive(cursor, self.candidate, outcome.at)
+        elif not keeps_probe:
+            probes.give_back(cursor, self.hold.probe)
+        finished = ledger.finish(cursor, self.hold.usage_id, outcome)
+        if outcome.success:
+            ledger.note_serving_key(cursor, providers.common_name(self.model), self.candidate.id, outcome.at)
+        return finished
+
+    def _milliseconds(self) -> int:
+        return int((time.monotonic() - self.started) * 1000)
+
+
+def _tokens(usage: Usage | None) -> dict[str, int | None]:
+    if usage is None:
+        return {}
+    return {
+        "input_tokens": usage.input_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "output_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }

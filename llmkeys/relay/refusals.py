@@ -1,0 +1,75 @@
+"""The words, with their figures, when no key serves a request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from django.conf import settings
+
+from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, BudgetBusy, NoKeyAvailable, RequestExceedsBudget
+from llmkeys.key_state import current_windows
+from llmkeys.ledger import Refusal
+from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import DAY, MONTH, day_end, month_end
+
+
+def cooling(until: datetime, count: int) -> AllKeysCooling:
+    return AllKeysCooling(
+        f"All keys are cooling down or spent ({count} for this model). The earliest may serve again at "
+        f"{until:%Y-%m-%d %H:%M:%S} UTC.",
+        retry_at=until,
+    )
+
+
+def busy(refusals: Sequence[Refusal]) -> BudgetBusy:
+    need = min(refusal.need_nano for refusal in refusals if refusal.only_holds)
+    return BudgetBusy(
+        f"The room in the budgets is held by other requests under way; this one needs {format_usd(need)} at most. "
+        "Try again in a second."
+    )
+
+
+def unusable(model: str, obstacles: Sequence[str]) -> NoKeyAvailable:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(obstacles).items())
+    return NoKeyAvailable(
+        f"No API key available for “{model}”: of {len(obstacles)} stored, {reasons}. Enable, test or replace a key "
+        "on the dashboard (/llm-settings), or add another."
+    )
+
+
+def too_expensive(refusals: Sequence[Refusal], names: Mapping[str, str]) -> RequestExceedsBudget:
+    largest = max(refusals, key=lambda refusal: refusal.limit_nano)
+    need = min(refusal.need_nano for refusal in refusals)
+    return RequestExceedsBudget(
+        f"This request may cost {format_usd(need)}, more than any key's whole limit (the largest is "
+        f"{format_usd(largest.limit_nano)}, {_window_words(largest)} of “{names.get(largest.key_id, '')}”). "
+        "Lower max_tokens, shorten the prompt, or raise the limit."
+    )
+
+
+def at_limit(refusals: Sequence[Refusal], names: Mapping[str, str], at: datetime) -> AllKeysAtLimit:
+    best = max(refusals, key=lambda refusal: refusal.room_nano)
+    need = min(refusal.need_nano for refusal in refusals)
+    resets = [reset for refusal in refusals if not refusal.never_fits and (reset := _resets_at(refusal, at))]
+    when = min(resets, default=None)
+    ending = f"The earliest reset is at {when:%Y-%m-%d %H:%M} UTC." if when else "No limit resets by itself: raise one."
+    return AllKeysAtLimit(
+        f"All keys have reached their limits: this request needs {format_usd(need)} at most, and the most that is left "
+        f"is {format_usd(best.room_nano)} ({_window_words(best)} of “{names.get(best.key_id, '')}”). {ending}",
+        retry_at=when,
+    )
+
+
+def _window_words(refusal: Refusal) -> str:
+    return {DAY: "daily budget", MONTH: "monthly budget"}.get(refusal.window, "total budget")
+
+
+def _resets_at(refusal: Refusal, at: datetime) -> datetime | None:
+    windows = current_windows(at)
+    if refusal.window == DAY:
+        return day_end(windows.day, settings.TIME_ZONE)
+    if refusal.window == MONTH:
+        return month_end(windows.month, settings.TIME_ZONE)
+    return None

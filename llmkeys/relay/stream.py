@@ -1,0 +1,225 @@
+"""A stream on its way: held back until content comes, then passed on piece by piece, settled before its end is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.utils import timezone
+
+from llmkeys.dialects import Seen, Usage
+from llmkeys.dialects.bounds import estimate_tokens
+from llmkeys.lib.sse import data_lines
+from llmkeys.providers.base import Failure
+from llmkeys.providers.scrub import scrub_body
+from llmkeys.upstream.asked import TransportError
+from llmkeys.upstream.relayed import OpenAnswer
+
+if TYPE_CHECKING:
+    from llmkeys.relay.attempt import Attempt
+    from llmkeys.relay.requests import Client
+
+DRAIN_SECONDS = 30.0  # how long the usage is waited for after the client has gone
+LONGEST_STREAM_SECONDS = 3600.0  # a stream without an end is cut here
+AFTER_END_SECONDS = 1.0  # how long a provider may take to close what it has ended
+GONE = "The client went away in the middle of the stream."
+
+
+class RelayedStream:
+    """One provider's stream for one client. `begin` until content, then `run` to the end, however it ends."""
+
+    def __init__(self, attempt: Attempt, opened: OpenAnswer, client: Client, first: bytes):
+        self._attempt, self._opened, self._client = attempt, opened, client
+        self._request = attempt.request.request
+        self._dialect = self._request.dialect
+        self._events = self._dialect.events(self._request)
+        self._first = first
+        self._held: list[bytes] = []  # read, and not yet given to the client
+        now = asyncio.get_running_loop().time()
+        self._last_piece, self._cut_at, self._drain_until = now, now + LONGEST_STREAM_SECONDS, float("inf")
+        self.usage: Usage | None = None
+        self.error_body = b""  # of the failure that came instead of content, as the client may see it
+        self._failure: Failure | None = None
+        self._count = self._content_bytes = self._envelope = 0
+        self._has_content = self._is_finished = self._is_end = self._is_over = False
+        client.when_gone(self._leave)
+
+    # --- before the client has content -------------------------------------------------------------------------------
+
+    async def begin(self) -> Failure | None:
+        """Read until content comes, or the end; return the failure that came instead, with nothing billed.
+
+        Raises TransportError where the stream breaks before.
+        """
+        await self._take(self._first)
+        while not self._has_begun and not self._is_over:
+            if self._failure is not None:
+                self._opened.abort()
+                return self._failure
+            await self._read_on()
+        if self._failure is not None and not self._has_content:
+            self._opened.abort()
+            return self._failure
+        return None
+
+    @property
+    def _has_begun(self) -> bool:
+        """True from the first output on, and for an answer that ends without any."""
+        return self._has_content or self._is_end or self._is_finished
+
+    @property
+    def is_empty(self) -> bool:
+        """True where the provider ended the stream before it told anything."""
+        return self._is_over and not (self._has_begun or self.has_told_usage or self._failure is not None)
+
+    @property
+    def has_told_usage(self) -> bool:
+        return self.usage is not None and self.usage.is_known
+
+    # --- towards the client ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Pass the stream on to its end and end the attempt; after the client has gone, read on for the usage."""
+        try:
+            while True:
+                await self._hand_out()
+                if self._is_over:
+                    break
+                await self._read_on()
+            if self._has_told_nothing():
+                await self._break_off("The provider ended the stream without an end marker.")
+            await self._settle()
+            self._opened.done()
+        except TransportError as error:
+            await self._break_off(str(error))
+        except BaseException:
+            self._opened.abort()
+            await self._attempt.lose("The stream was cut; the provider may have billed it.", status=200)
+            raise
+
+    async def _hand_out(self) -> None:
+        if self._is_end and not self._attempt.ended:
+            await self._settle()  # the client that has seen the end finds the cost recorded
+        if self._held:
+            ready, self._held = b"".join(self._held), []
+            await self._client.write(ready)
+
+    async def _read_on(self) -> None:
+        """Read one piece. Raises TransportError where the provider breaks off or falls silent."""
+        loop = asyncio.get_running_loop()
+        idle = AFTER_END_SECONDS if self._is_end else float(settings.STREAM_IDLE_SECONDS)
+        deadline = min(self._last_piece + idle, self._cut_at, self._drain_until)
+        try:
+            piece = await self._opened.next_piece(deadline, silent_seconds=idle)
+        except TransportError as error:
+            if self._is_end:
+                piece = b""
+            elif error.timed_out and loop.time() >= self._cut_at:
+                raise TransportError("The stream had no end; it was cut after an hour.", sent=True) from None
+            else:
+                raise
+        if piece:
+            self._last_piece = loop.time()
+            await self._take(piece)
+            return
+        self._is_over = True
+        if rest := self._events.rest():
+            self._keep(rest)
+
+    def _leave(self) -> None:
+        """The client has gone: the provider's usage is worth a while, and no more."""
+        self._drain_until = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        self._opened.hurry(self._drain_until)
+
+    async def _break_off(self, error: str) -> None:
+        """The answer broke in the middle: charge it, tell the client in the stream, and end."""
+        self._is_over = True
+        self._opened.abort()
+        if self._client.has_gone:
+            error = GONE if asyncio.get_running_loop().time() >= self._drain_until else f"{GONE} {error}"
+            await self._end_for_nobody(error)
+        elif self.has_told_usage:
+            await self._settle(success=False, error=error)
+        else:
+            await self._attempt.lose(f"{error} It may have been billed.", status=200)
+        await self._client.write(self._dialect.error_event(502, "upstream_error", error, self._request))
+
+    async def _end_for_nobody(self, words: str) -> None:
+        """Charge a stream that was left: its usage, else an estimate; what may have reasoned unseen, the hold."""
+        if not self.has_told_usage and self._attempt.may_reason_unseen:
+            await self._attempt.lose(f"{words} The model may have reasoned unseen.", status=200)
+        else:
+            await self._settle(success=self.has_told_usage, error=words)
+
+    # --- looking into it ---------------------------------------------------------------------------------------------
+
+    async def _take(self, piece: bytes) -> None:
+        comments: list[bytes] = []
+        for event in self._events.feed(piece):
+            self._keep(event)
+            if self._client.has_begun and not self._has_begun and event.startswith(b":"):
+                comments.append(self._held.pop())
+        if comments:  # the status is out already: a sign of life of the provider's own passes at once
+            await self._client.write(b"".join(comments))
+
+    def _keep(self, event: bytes) -> None:
+        kept = self._look(event)
+        if kept:
+            self._held.append(kept)
+
+    def _look(self, event: bytes) -> bytes:
+        """Return the event as the client gets it. After content came, only what may tell something new is parsed."""
+        telling = self._dialect.telling
+        if self._has_content and telling is not None and not telling.search(event):
+            self._content_bytes += max(0, len(event) - self._envelope)
+            self._count += 1
+            return event
+        seen = self._dialect.see_event(event, self._request)
+        return self._note(event, seen)
+
+    def _note(self, event: bytes, seen: Seen) -> bytes:
+        if seen.body is not None:
+            self._count += 1
+            self._attempt.note_id(seen.id)
+            self._envelope = max(self._envelope, len(event) - seen.content_bytes) if seen.has_content else self._envelope
+        if seen.usage is not None:
+            self.usage = self.usage.merged(seen.usage) if self.usage else seen.usage
+        self._content_bytes += seen.content_bytes
+        self._has_content = self._has_content or seen.has_content
+        self._is_finished = self._is_finished or seen.is_finished
+        self._is_end = self._is_end or seen.is_end
+        if seen.error is not None:
+            failure = self._attempt.provider.failure_in_body(seen.error, at=timezone.now())
+            if failure is not None:
+                self._failure = self._failure or failure
+                clean = scrub_body(self._opened.without_secret(event))
+                self.error_body = self.error_body or b"\n".join(data_lines(clean)) or clean
+                return clean
+        return b"" if seen.is_usage_only and self._attempt.asked_for_usage else event
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _has_told_nothing(self) -> bool:
+        """True where the stream stopped without an end of any kind."""
+        return not (
+            self._attempt.ended or self._is_end or self._is_finished or self.has_told_usage or self._failure is not None
+        )
+
+    async def _settle(self, *, success: bool = True, error: str = "") -> None:
+        if self._attempt.ended:
+            return
+        if self._failure is not None:
+            success, error = False, self._failure.message
+            self._attempt.report_in_background(self._failure)
+            if not self.has_told_usage:
+                await self._attempt.lose(f"{error} It may have been billed.", status=200)
+                return
+        await self._attempt.settle(
+            self.usage,
+            status=200,
+            output_tokens_seen=max(self._count, estimate_tokens(self._content_bytes)),
+            saw_content=self._has_content,
+            success=success,
+            error=error,
+        )

@@ -1,0 +1,64 @@
+"""What goes on after its answer, or its client, has gone: the worker that stops waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LARGE_BYTES = 64 * 1024  # a body from here on is parsed off the loop
+
+_tasks: set[asyncio.Task[Any]] = set()
+# Work that blocks: what a failure means for a key, the free test that confirms a rejection, a model list. A pool of its
+# own, for the loop's default one resolves names.
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llmkeys-relay")
+# Parsing holds the interpreter's lock: more than two at once would only stop everybody else.
+_parsers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="llmkeys-bodies")
+
+
+def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task that nobody cancels but the worker's end."""
+    task = asyncio.create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_done)
+    return task
+
+
+def _done(task: asyncio.Task[Any]) -> None:
+    _tasks.discard(task)
+    if not task.cancelled() and task.exception() is not None and not getattr(task, "is_awaited", False):
+        logger.error("Work in the background failed", exc_info=task.exception())
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Run a blocking call off the loop."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, functools.partial(call, *args, **named))
+
+
+async def in_parser(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Run what parses a large body off the loop."""
+    return await asyncio.get_running_loop().run_in_executor(_parsers, functools.partial(call, *args, **named))
+
+
+def count() -> int:
+    """Return how much is under way on this worker."""
+    return len(_tasks)
+
+
+async def finish(seconds: float) -> None:
+    """Let what is under way end, at most `seconds`; then cancel the rest, which records itself as lost."""
+    if not _tasks:
+        return
+    _, late = await asyncio.wait(set(_tasks), timeout=seconds)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=5)

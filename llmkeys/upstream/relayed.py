@@ -1,0 +1,219 @@
+"""The door outward for relayed requests: one pool of connections per event loop, an open answer read piece by piece.
+
+No redirect is ever followed (a key would travel along), no cookie kept, nothing of the client's connection forwarded,
+and a provider's address comes from the settings alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import aiohttp
+from django.conf import settings
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
+
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.providers.scrub import scrub, without_secret
+from llmkeys.upstream.asked import USER_AGENT, TransportError
+
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+IDLE_SECONDS = 30.0  # routers forget connections that rest longer, and a request on one of those is lost
+_HEADER_BYTES = 64 * 1024
+
+
+class OpenAnswer:
+    """A provider's answer whose head has come."""
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str, secret: str):
+        self._response, self._host = response, host
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._waiting: asyncio.Timeout | None = None
+        self._decode = _decoder(response.headers.get("content-encoding", ""))
+        # What the provider says is shown and stored, and may repeat the key in any dress.
+        self.without_secret: Callable[[bytes], bytes] = lambda data: without_secret(data, secret)
+
+    async def next_piece(self, deadline: float, *, silent_seconds: float) -> bytes:
+        """Return what arrives next, b"" at the end. `deadline` is on the loop's clock.
+
+        Raises TransportError on a reset, and where nothing came in time.
+        """
+        try:
+            async with asyncio.timeout_at(deadline) as self._waiting:
+                while piece := await self._response.content.readany():
+                    if decoded := self._decode(piece):
+                        return decoded
+            return b""
+        except TimeoutError:
+            words = f"{self._host} fell silent for {silent_seconds:.0f} s in the middle of its answer."
+            raise TransportError(words, sent=True, timed_out=True) from None
+        except (aiohttp.ClientError, OSError, zlib.error, ValueError):
+            raise TransportError(f"{self._host} broke off in the middle of its answer.", sent=True) from None
+
+    def hurry(self, deadline: float) -> None:
+        """Bound the wait that is under way, too."""
+        waiting = self._waiting
+        if waiting is not None and not waiting.expired() and (waiting.when() or deadline) > deadline:
+            with contextlib.suppress(RuntimeError):  # it ended just now
+                waiting.reschedule(deadline)
+
+    async def read_some(self, seconds: float) -> bytes:
+        """Return what arrives next within so many seconds, b"" at the end. Raises TransportError."""
+        return await self.next_piece(asyncio.get_running_loop().time() + seconds, silent_seconds=seconds)
+
+    async def read(self, seconds: float) -> bytes:
+        """Return the whole body, at most 128 MB, within so many seconds however it trickles. Raises TransportError."""
+        pieces, size = [], 0
+        deadline = asyncio.get_running_loop().time() + seconds
+        while piece := await self.next_piece(deadline, silent_seconds=seconds):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_ANSWER_BYTES:
+                raise TransportError(f"{self._host} sent more than 128 MB.", sent=True)
+        return b"".join(pieces)
+
+    def abort(self) -> None:
+        """Close the connection, so that the provider can stop its work."""
+        self._response.close()
+
+    def done(self) -> None:
+        """Give the connection back for the next request."""
+        self._response.release()
+
+
+class Pool:
+    """The connections of one event loop; to be opened and closed on it."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=_tls_context()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,  # it would read .netrc
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, secret: str, answer_seconds: float
+    ) -> OpenAnswer:
+        """Send a request and return the open answer once its head is there.
+
+        Raises TransportError; `sent` is False where certainly no byte of the request has left.
+        """
+        host = urlsplit(url).hostname or "the provider"
+        given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
+        if not all(map(_can_be_sent, given.values())):
+            raise TransportError("The key holds characters that no HTTP header can carry.", sent=False)
+        connect = min(settings.TIMEOUT_SECONDS, 0.95 * answer_seconds)  # so that it ends first, and tells that nothing left
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(answer_seconds):
+                response = await self._session.post(
+                    url,
+                    data=body,
+                    headers=given,
+                    allow_redirects=False,
+                    proxy=_proxy(url),
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                )
+        except TimeoutError as error:
+            raise _timed_out(error, host, connect, time.monotonic() - began) from None
+        except aiohttp.ClientError as error:
+            raise _transport_error(error, host, secret) from None
+        except (OSError, ValueError) as error:
+            raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=True) from None
+        return OpenAnswer(response, host, secret)
+
+
+def _timed_out(error: TimeoutError, host: str, connect: float, waited: float) -> TransportError:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return TransportError(f"{host} could not be reached within {connect:.0f} s.", sent=False, timed_out=True)
+    return TransportError(f"{host} did not answer within {waited:.0f} s.", sent=True, timed_out=True)
+
+
+def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> TransportError:
+    """Tell what never left from what the provider may have got."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+        return TransportError(scrub(f"TLS with {host} failed: {cause}", secrets=(secret,)), sent=False)
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return TransportError(f"The proxy on the way to {host} failed.", sent=False)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return TransportError(f"{host} refused the connection or could not be found.", sent=False)
+    if isinstance(error, aiohttp.InvalidURL):
+        return TransportError(f"The address of {host} cannot be used.", sent=False)
+    return TransportError(f"{host} closed the connection without an answer.", sent=True)
+
+
+def _can_be_sent(value: str) -> bool:
+    """True for what an HTTP header can carry: visible characters of Latin-1, spaces and tabs."""
+    return value.isascii() and value.replace("\t", "").isprintable() or _is_latin(value)
+
+
+def _is_latin(value: str) -> bool:
+    return all(character == "\t" or (" " <= character <= "\xff" and character != "\x7f") for character in value)
+
+
+def _decoder(encoding: str) -> Callable[[bytes], bytes]:
+    """Return what undoes an encoding that we did not ask for."""
+    if encoding.strip().lower() in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+    return lambda piece: piece
+
+
+@lru_cache(maxsize=1)
+def _tls_context() -> ssl.SSLContext:
+    """One context with the bundle that `requests` uses, so that both doors trust the same."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    is_directory = os.path.isdir(bundle)  # noqa: PTH112
+    return ssl.create_default_context(cafile=None if is_directory else bundle, capath=bundle if is_directory else None)
+
+
+def _proxy(url: str) -> str | None:
+    return _proxy_of(url.split("/", 3)[2], url)
+
+
+@lru_cache(maxsize=64)
+def _proxy_of(_host: str, url: str) -> str | None:
+    """Return the proxy that the environment names for an address, looked up once per host."""
+    return select_proxy(url, get_environ_proxies(url)) or None
+
+
+class NotOpen(LLMKeysError):
+    """No pool was opened on this event loop."""
+
+
+_pools: dict[int, Pool] = {}
+
+
+def pool() -> Pool:
+    """Return the pool of the running loop. Raises NotOpen."""
+    found = _pools.get(id(asyncio.get_running_loop()))
+    if found is None:
+        raise NotOpen("Relaying needs an open pool of connections.")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def opened() -> AsyncIterator[Pool]:
+    """Open the pool of the running loop, and close it at the end."""
+    key = id(asyncio.get_running_loop())
+    _pools[key] = Pool()
+    try:
+        yield _pools[key]
+    finally:
+        await _pools.pop(key).close()
