@@ -9,6 +9,12 @@ from datetime import datetime
 class LLMKeysError(Exception):
     """Base of all; `str()` is a sentence for people, free of secrets."""
 
+    may_be_billed = False  # an attempt before it may have been billed: sending the request again could cost twice
+
+
+class ClientGone(LLMKeysError):
+    """Whoever asked has gone: nobody waits for a further attempt."""
+
 
 class WrongEncryptionKey(LLMKeysError):
     """A stored secret cannot be decrypted with the keys given: the product is sealed."""
@@ -102,13 +108,8 @@ class UpstreamFailed(LLMKeysError):
     """The provider's own failure, after all attempts; the message is scrubbed of secrets."""
 
     attempts = 0
+    retry_after_seconds: float | None = None  # what the provider asked for
     final = False  # True: nothing may be tried after it, no other key and no other model
-
-
-class UnreadableAnswer(UpstreamFailed):
-    """The provider may have billed an answer that nobody can read: it is not asked again."""
-
-    final = True
 
 
 class UpstreamTimeout(UpstreamFailed):

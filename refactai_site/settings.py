@@ -269,6 +269,8 @@ MONTHLY_LIMIT_USD = env.decimal("REFACTAI_MONTHLY_LIMIT", "100", least="0", most
 TOTAL_LIMIT_USD = env.decimal("REFACTAI_TOTAL_LIMIT", "1000", least="0", most="1000000")
 TIMEOUT_SECONDS = env.integer("REFACTAI_TIMEOUT_SECONDS", 30, least=1, most=600)
 ANSWER_TIMEOUT_SECONDS = env.integer("REFACTAI_ANSWER_TIMEOUT_SECONDS", 600, least=1, most=86_400)
+KEEPALIVE_SECONDS = env.integer("REFACTAI_KEEPALIVE_SECONDS", 15, least=0, most=3600)
+CORS_ORIGINS = env.items("REFACTAI_CORS_ORIGINS", "")
 STREAM_IDLE_SECONDS = env.integer("REFACTAI_STREAM_IDLE_SECONDS", 120, least=1, most=86_400)
 MAX_RETRIES = env.integer("REFACTAI_MAX_RETRIES", 3, least=0, most=20)
 BUDGET_MODE = env.choice("REFACTAI_BUDGET_MODE", "strict", ("strict", "soft"))

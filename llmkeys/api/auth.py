@@ -11,7 +11,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from llmkeys.models import AccessToken
-from llmkeys.relay.candidates import caller_of
+from llmkeys.tokens.rights import caller_of
 from llmkeys.tokens.throttle import address_of, note_failure
 
 # The actions of a method that the address does not know, and of OPTIONS: the view answers 405.

@@ -25,9 +25,9 @@ from llmkeys.keys import adding
 from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
 from llmkeys.presentation import key_json, keys_json, token_json, usage_json
-from llmkeys.relay.candidates import Caller
 from llmkeys.relay.serving import serving_keys
 from llmkeys.tokens import making
+from llmkeys.tokens.rights import Caller
 from llmkeys.usage import voiding
 from llmkeys.usage.search import newest_first
 from llmkeys.usage.statistics import statistics

@@ -15,6 +15,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
 from llmkeys.dashboard import playground_models, playground_run
+from llmkeys.exceptions import InvalidInput
+from llmkeys.relay.requests import RelayRequest
 
 LINES = "application/x-ndjson"  # what the page's script asks for, and gets
 
@@ -64,14 +66,20 @@ def run(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         words = " ".join(str(error) for errors in form.errors.values() for error in errors)
         return JsonResponse({"error": words}, content_type=LINES) if by_script else _page(request, form)
-    chat = playground_run.chat_request(form.cleaned_data, user_name=request.user.get_username(), stream=by_script)
+    try:
+        chat = playground_run.request_of(form.cleaned_data, user_name=request.user.get_username(), stream=by_script)
+    except InvalidInput as error:
+        words = playground_run.error_words(error)
+        if by_script:
+            return JsonResponse({"error": words}, content_type=LINES)
+        return _page(request, form, whole=playground_run.Whole("", error=words))
     if by_script:
         return _streamed(chat)
     whole = playground_run.ask(chat)
     return _page(request, form, whole=whole, facts=playground_run.facts_of(whole.request_id))
 
 
-def _streamed(chat: playground_run.ChatRequest) -> HttpResponse:
+def _streamed(chat: RelayRequest) -> HttpResponse:
     response = StreamingHttpResponse(playground_run.Told(chat), content_type=LINES)
     response["X-Accel-Buffering"] = "no"  # a proxy in front must not collect the stream
     return response

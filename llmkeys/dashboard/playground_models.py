@@ -13,8 +13,9 @@ from llmkeys import providers
 from llmkeys.exceptions import NoKey
 from llmkeys.prices import costing, pricing
 from llmkeys.relay import candidates
-from llmkeys.relay.candidates import Caller, Candidate
+from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.models import models_to_choose
+from llmkeys.tokens.rights import Caller
 
 AUTO = "auto"
 _MILLION = Decimal(1_000_000)
@@ -100,7 +101,7 @@ def _configured(name: str, at: datetime) -> Choice | None:
 def first_candidate(name: str, at: datetime) -> Candidate | None:
     """Return the key that would be tried first for a model; no provider is asked."""
     try:
-        pool = candidates.candidates(name, caller=Caller(), at=at, ask=False)
+        pool = candidates.find_now(name, caller=Caller(), at=at)
     except NoKey:
         return None
     return next((candidate for candidate in pool if not candidate.obstacle), None)

@@ -9,12 +9,12 @@ from typing import Any
 
 from django.template.loader import render_to_string
 
-from llmkeys.database.outages import recording_errors
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey, UsageRecord
-from llmkeys.relay import Answer, ChatRequest, relay
-from llmkeys.relay.candidates import Caller
-from llmkeys.relay.texts import complete_text, deltas
+from llmkeys.relay.inside import Conversation
+from llmkeys.relay.requests import Answer, RelayRequest
+from llmkeys.relay.texts import chat_request, complete_text, deltas
+from llmkeys.tokens.rights import Caller
 
 _LONGEST_NAME = 100  # of a caller, in a usage row
 _KNOWN_BY = {
@@ -25,8 +25,8 @@ _KNOWN_BY = {
 }
 
 
-def chat_request(given: dict[str, Any], *, user_name: str, stream: bool) -> ChatRequest:
-    """Return the request of a filled form, under the name of the user who asks."""
+def request_of(given: dict[str, Any], *, user_name: str, stream: bool) -> RelayRequest:
+    """Return the request of a filled form, under the name of the user who asks. Raises InvalidInput."""
     system = [{"role": "system", "content": given["system"]}] if given["system"] else []
     body: dict[str, Any] = {"messages": [*system, {"role": "user", "content": given["prompt"]}]}
     if given["model"]:
@@ -35,14 +35,7 @@ def chat_request(given: dict[str, Any], *, user_name: str, stream: bool) -> Chat
         body["max_completion_tokens"] = given["max_tokens"]  # the one name that all four providers take
     if stream:
         body["stream"] = True
-    return ChatRequest(body=body, raw=json.dumps(body).encode(), caller=Caller(name=user_name[:_LONGEST_NAME]))
-
-
-def send(request: ChatRequest) -> Answer:
-    """Hand the request to the relay. Raises LLMKeysError with words for people."""
-    request.validate()
-    with recording_errors():
-        return relay(request)
+    return chat_request(body, Caller(name=user_name[:_LONGEST_NAME]))
 
 
 def error_words(error: LLMKeysError) -> str:
@@ -60,9 +53,9 @@ class Whole:
     error: str = ""
 
 
-def ask(request: ChatRequest) -> Whole:
+def ask(request: RelayRequest) -> Whole:
     try:
-        return Whole(request.id, text=complete_text(send(request)))
+        return Whole(request.id, text=complete_text(Conversation(request).answer()))
     except LLMKeysError as error:
         return Whole(request.id, error=error_words(error))
 
@@ -75,9 +68,9 @@ class Told:
     relay, which reads on for its cost.
     """
 
-    def __init__(self, request: ChatRequest):
+    def __init__(self, request: RelayRequest):
         self._request = request
-        self._answer: Answer | None = None
+        self._conversation: Conversation | None = None
         self._lines = self._tell()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -87,14 +80,15 @@ class Told:
         return json.dumps(next(self._lines)).encode() + b"\n"
 
     def close(self) -> None:
-        if self._answer is not None and self._answer.is_stream:
-            self._answer.content.close()
+        if self._conversation is not None:
+            self._conversation.close()
 
     def _tell(self) -> Iterator[dict[str, str]]:
         yield {"request": self._request.id}
         try:
-            self._answer = send(self._request)
-            for text in self._texts(self._answer):
+            self._conversation = Conversation(self._request)
+            answer = self._conversation.answer()
+            for text in self._texts(answer, self._conversation):
                 yield {"text": text}
         except LLMKeysError as error:
             yield {"error": error_words(error)}
@@ -103,8 +97,8 @@ class Told:
         yield {"facts": facts_html(self._request.id)}
 
     @staticmethod
-    def _texts(answer: Answer) -> Iterator[str]:
-        return deltas(answer.content) if answer.is_stream else iter((complete_text(answer),))
+    def _texts(answer: Answer, conversation: Conversation) -> Iterator[str]:
+        return deltas(conversation) if answer.is_stream else iter((complete_text(answer),))
 
 
 # --- afterwards ------------------------------------------------------------------------------------------------------

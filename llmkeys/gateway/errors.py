@@ -1,24 +1,40 @@
-"""Errors as OpenAI's clients know them: one table from exception to status, code and headers (contract 6)."""
+"""One table from exception to status, code and headers (contract 6); each dialect gives them its own shape."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.http import JsonResponse
 from django.utils import timezone
 
 from llmkeys import exceptions
+from llmkeys.exceptions import LLMKeysError
+
+LASTING_SECONDS = 60  # a client's library that waited so long, or longer, would only keep its user waiting
+
+
+class GatewayError(LLMKeysError):
+    """A refusal of the gateway itself, before any key is asked."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None):
+        self.status, self.code, self.headers = status, code, headers or {}
+        super().__init__(message)
+
+
+class Overloaded(LLMKeysError):
+    """This worker has as much in hand as it may."""
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayError(Exception):
-    """A refusal of the gateway itself, before any key is asked."""
+class Refused:
+    """What a client is told: the parts of an error in any dialect."""
 
     status: int
     code: str
     message: str
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 _TABLE: list[tuple[type[Exception], int, str]] = [
@@ -33,33 +49,25 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.WrongEncryptionKey, 503, "sealed"),
     (exceptions.DataDirectoryProblem, 503, "sealed"),
     (exceptions.RecordingUnavailable, 503, "database_unavailable"),
+    (Overloaded, 503, "overloaded"),
     (exceptions.UpstreamTimeout, 504, "upstream_timeout"),
     (exceptions.UpstreamFailed, 502, "upstream_error"),
 ]
-
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "invalid_request_error",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-}
+_SECONDS = {"budget_busy": "1", "overloaded": "1", "database_unavailable": "10", "sealed": "10"}
+# States that last until a person or a window changes them: a library that sends again does so in vain.
+_LASTING = {"all_keys_at_limit", "no_key_available"}
 
 
-def error_response(error: Exception, *, request_id: str = "") -> JsonResponse:
-    """Return the answer for an exception of ours."""
+def refused(error: LLMKeysError, *, request_id: str = "") -> Refused:
+    """Return what the client is told of an exception of ours."""
+    headers = {"X-LLM-Request-Id": request_id} if request_id else {}
     if isinstance(error, GatewayError):
-        return _response(error.status, error.code, error.message, request_id=request_id)
+        return Refused(error.status, error.code, str(error), headers=headers | error.headers)
     status, code = next((status, code) for kind, status, code in _TABLE if isinstance(error, kind))
-    response = _response(status, code, _message(error), request_id=request_id)
-    _advise(response, error, code)
-    if isinstance(error, exceptions.UpstreamFailed) and error.attempts:
-        response["X-LLM-Attempts"] = str(error.attempts)
-    return response
+    return Refused(status, code, _message(error), _param(error), headers | _advice(error, code))
 
 
-def _message(error: Exception) -> str:
+def _message(error: LLMKeysError) -> str:
     if isinstance(error, exceptions.InvalidInput):
         return " ".join(
             text if field == "body" else f"“{field}” {text}" for field, texts in error.errors.items() for text in texts
@@ -67,29 +75,37 @@ def _message(error: Exception) -> str:
     return str(error)
 
 
-def _advise(response: JsonResponse, error: Exception, code: str) -> None:
+def _param(error: LLMKeysError) -> str | None:
+    if not isinstance(error, exceptions.InvalidInput):
+        return None
+    return next((field for field in error.errors if field != "body"), None)
+
+
+def _advice(error: LLMKeysError, code: str) -> dict[str, str]:
     """Tell a client when, or whether, to try again."""
-    if code == "budget_busy":
-        response["Retry-After"] = "1"
-    elif code in ("database_unavailable", "sealed"):
-        response["Retry-After"] = "10"
-    elif isinstance(error, exceptions.TooManyFailures):
-        response["Retry-After"] = str(error.retry_seconds)
-    elif isinstance(error, exceptions.NoKey) and error.retry_at is not None:
-        response["Retry-After"] = str(seconds_until(error.retry_at))
-    if code == "all_keys_at_limit":
-        response["x-should-retry"] = "false"
+    headers: dict[str, str] = {}
+    wait = _wait(error, code)
+    if wait is not None:
+        headers["Retry-After"] = str(wait)
+    if code in _LASTING or error.may_be_billed or (code == "all_keys_cooling" and (wait or 0) > LASTING_SECONDS):
+        headers["x-should-retry"] = "false"
+    if isinstance(error, exceptions.UpstreamFailed) and error.attempts:
+        headers["X-LLM-Attempts"] = str(error.attempts)
+    return headers
+
+
+def _wait(error: LLMKeysError, code: str) -> int | None:
+    if code in _SECONDS:
+        return int(_SECONDS[code])
+    if isinstance(error, exceptions.TooManyFailures):
+        return error.retry_seconds
+    if isinstance(error, exceptions.NoKey) and error.retry_at is not None:
+        return seconds_until(error.retry_at)
+    if isinstance(error, exceptions.UpstreamFailed) and error.retry_after_seconds is not None:
+        return max(1, math.ceil(error.retry_after_seconds))
+    return None
 
 
 def seconds_until(at: datetime) -> int:
     """Return whole seconds until `at`, rounded up, at least one."""
     return max(1, math.ceil((at - timezone.now()).total_seconds()))
-
-
-def _response(status: int, code: str, message: str, *, request_id: str) -> JsonResponse:
-    kind = _TYPES.get(status, "api_error")
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    response = JsonResponse(body, status=status)
-    if request_id:
-        response["X-LLM-Request-Id"] = request_id
-    return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from llmkeys import ledger
-from llmkeys.database import sql, writer
+from llmkeys.database import writer
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.ledger import probes
 
@@ -31,7 +32,12 @@ class _Process:
     overdue: list[writer.Work] = field(default_factory=list)
     told: int = 0
     wake: threading.Event = field(default_factory=threading.Event)
-    room: threading.Condition = field(default_factory=threading.Condition)
+    waiting: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def room_given_back(self) -> None:
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     def start(self) -> _Process:
         threading.Thread(target=self._beat, name="llmkeys-leases", daemon=True).start()
@@ -62,6 +68,11 @@ class _Process:
         self.told = 0
 
 
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 _lock = threading.Lock()
 _process: _Process | None = None
 
@@ -80,29 +91,33 @@ def owner() -> str:
     return _this().owner
 
 
-def finish(work: writer.Work[writer.T]) -> writer.T | None:
+async def finish(work: writer.Work[writer.T]) -> writer.T | None:
     """Run the end of an attempt; where the database does not answer, keep it and try again until it does.
 
     Should the process die meanwhile, the lease ends and the attempt is charged at its hold.
     """
     process = _this()
     try:
-        return writer.run_now(work)
+        return await writer.run(work)
     except RecordingUnavailable:
         process.overdue.append(work)
         process.wake.set()
         return None
     finally:
-        with process.room:
-            process.room.notify_all()
+        process.room_given_back()
 
 
-def wait_for_room(seconds: float) -> None:
+async def wait_for_room(seconds: float) -> None:
     """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
-    sql.release()  # many may wait, and those they wait for need a connection to end
-    room = _this().room
-    with room:
-        room.wait(seconds)
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = _this().waiting
+    waiting.add(waiter)
+    try:
+        await asyncio.wait_for(waiter, seconds)
+    except TimeoutError:
+        pass
+    finally:
+        waiting.discard(waiter)
 
 
 def undo_hold(cursor: CursorWrapper, placed: ledger.Placed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -23,11 +24,18 @@ class _Cached(Generic[T]):
         self._made_at = float("-inf")
         self._value: T | None = None
 
+    def is_stale(self) -> bool:
+        return time.monotonic() - self._made_at > self._seconds
+
     def get(self) -> T:
-        if time.monotonic() - self._made_at > self._seconds:
-            self._value = self._make()
-            self._made_at = time.monotonic()
+        """Return the value; on an event loop the last one must do, for making it anew would block."""
+        if self._value is None or (self.is_stale() and asyncio._get_running_loop() is None):
+            self.refresh()
         return self._value  # type: ignore[return-value]
+
+    def refresh(self) -> None:
+        self._value = self._make()
+        self._made_at = time.monotonic()
 
     def forget(self) -> None:
         self._made_at = float("-inf")
@@ -67,6 +75,17 @@ def operator_price(provider: str, model: str, at: datetime) -> pricing.Price | N
     """Return the operator's price that is in force at `at`, None where there is none."""
     rows = _prices.get().get((provider, model), ())
     return next((price for valid_from, price in rows if valid_from <= at), None)
+
+
+def is_stale() -> bool:
+    """True where a coroutine should have `refresh` called before it asks."""
+    return _aliases.is_stale() or _prices.is_stale()
+
+
+def refresh() -> None:
+    """Read the tables anew; blocks."""
+    _aliases.refresh()
+    _prices.refresh()
 
 
 def forget() -> None:

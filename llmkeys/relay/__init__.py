@@ -1,7 +1,7 @@
-"""One request, from door to door: candidates → hold → send → classify → settle.
+"""One request, from door to door: candidates → hold → send → classify → settle, on the event loop.
 
-`turns.py` decides which key and model come next, `sending.py` makes one attempt, `streaming.py` passes a stream on,
-`endings.py` writes how an attempt ended. The gateway, the `chat` command and the playground come in by `relay`.
+`turns.py` decides which key and model come next, `attempt.py` makes one attempt and ends its hold, `stream.py` passes a
+stream on. The gateway, the `chat` command and the playground come in by `relay`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from django.utils import timezone
 
 from llmkeys.alerts import outbox
 from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, NoKeyAvailable
-from llmkeys.relay import turns
-from llmkeys.relay.requests import Answer, ChatRequest
+from llmkeys.relay import turns, under_way
+from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
 
-__all__ = ["Answer", "ChatRequest", "relay"]
+__all__ = ["Answer", "Client", "RelayRequest", "Tracked", "relay"]
 
 
-def relay(request: ChatRequest) -> Answer:
-    """Serve a validated request with the first key and model that can; where no key is left, the operator hears too.
+async def relay(request: RelayRequest, client: Client, tracked: Tracked | None = None) -> Answer:
+    """Serve a validated request with the first key and model that can; where none is left, the operator hears too.
 
-    Raises a NoKey, UpstreamFailed, UpstreamTimeout, WrongEncryptionKey or RecordingUnavailable, each with its words.
+    Raises a NoKey, UpstreamFailed, UpstreamTimeout, WrongEncryptionKey, RecordingUnavailable or ClientGone, each with
+    its words. `tracked` is kept up to date meanwhile.
     """
     try:
-        return turns.relay(request)
+        return await turns.relay(request, client, tracked)
     except (NoKeyAvailable, AllKeysAtLimit, AllKeysCooling) as error:
-        outbox.no_key_left(error, model=request.requested_model or "auto", at=timezone.now())
+        model = request.request.model or "auto"
+        under_way.start(under_way.in_thread(outbox.no_key_left, error, model=model, at=timezone.now()))
         raise

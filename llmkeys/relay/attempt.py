@@ -198,9 +198,10 @@ class Attempt:
             self.first_byte()
             first += piece
         # The bytes decide and not the announced type: some servers ignore `stream`, or announce what they do not send.
-        if first.lstrip()[:1] in (b"{", b"[", b"<", b"") and self.request.dialect.stream_type(
-            self.request.request
-        ) == "text/event-stream":
+        if (
+            first.lstrip()[:1] in (b"{", b"[", b"<", b"")
+            and self.request.dialect.stream_type(self.request.request) == "text/event-stream"
+        ):
             rest = await opened.read(max(1.0, deadline - time.monotonic())) if first else b""
             answer = await self._complete(opened, first + rest)
             opened.done()
@@ -259,7 +260,9 @@ class Attempt:
         what = "an empty answer" if not raw.strip() else "an answer that is not JSON"
         words = f"{self.provider.label} sent {what}."
         if raw.lstrip()[:1] == b"<":
-            words = f"{self.provider.label} sent a web page instead of an answer: check {self.provider.base_url_variable}."
+            words = (
+                f"{self.provider.label} sent a web page instead of an answer: check {self.provider.base_url_variable}."
+            )
         await self.lose(f"{words} It may have been billed.", status=opened.status)
         return Failed(Failure(FailureKind.RETRY, words), lost=True)
 
@@ -317,9 +320,7 @@ class Attempt:
 
     async def report(self, failure: Failure) -> None:
         """Store what the failure means for the key. Raises RecordingUnavailable."""
-        await under_way.in_thread(
-            report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe
-        )
+        await under_way.in_thread(report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
 
     def report_in_background(self, failure: Failure) -> None:
         """The same, where nobody waits for it."""

@@ -5,28 +5,19 @@ Plain SQL for the reason given in `ledger/`. What is read here may be stale a mo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, NamedTuple, NoReturn
 
 from llmkeys import providers
-from llmkeys.database import writer
-from llmkeys.database.sql import as_instant, instant, lean_cursor
+from llmkeys.database import reader
+from llmkeys.database.sql import as_instant, lean_cursor
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
 from llmkeys.ledger import probes
 from llmkeys.prices import catalogue
-from llmkeys.relay import model_lists
-from llmkeys.vault.crypto import TOKEN_PREFIX, token_digest
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks: an access token's rights, or a person or command of ours (no token)."""
-
-    name: str = ""
-    token_id: int | None = None
-    may_gateway: bool = True
-    key_ids: frozenset[str] | None = None  # None: every key
+from llmkeys.relay import model_lists, under_way
+from llmkeys.tokens.rights import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class Candidate:
     workspace_id: str
     environment_variable: str
     secret: bytes = field(repr=False)
-    obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling, not allowed
+    obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling
     cooling_until: datetime | None = None
     has_rested: bool = False  # for this model: one request asks first, and its success wipes that out
 
@@ -51,6 +42,26 @@ class Candidate:
         group = (f"group:{self.provider}:{self.billing_group}",) if self.billing_group else ()
         return (f"key:{self.id}", *group)
 
+    @property
+    def chooses_model(self) -> bool:
+        """True where the provider itself chooses among several models that a request names."""
+        return not providers.get(self.provider).vendor
+
+
+class _Row(NamedTuple):
+    id: str
+    provider: str
+    name: str
+    billing_group: str
+    workspace_id: str
+    environment_variable: str
+    secret: Any
+    enabled: bool
+    is_rejected: bool
+    secret_missing: bool
+    expires_at: Any
+    any_cools: bool
+
 
 _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_variable, secret, enabled,
    rejected_at IS NOT NULL, secret_missing, expires_at, EXISTS (SELECT 1 FROM llmkeys_cooling)
@@ -59,121 +70,160 @@ _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_v
 
 _COOLINGS = "SELECT scope, model, until, probe_until FROM llmkeys_cooling"
 
-_ACCESS = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
-   FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
-   WHERE t.digest = %s AND t.revoked_at IS NULL AND u.is_active"""
+Coolings = dict[str, list[tuple[str, datetime]]]
 
 
-def caller_of(token: str, at: datetime) -> Caller | None:
-    """Return whose access token this is; None where it is unknown, revoked, expired, or its user is disabled."""
-    if not token.startswith(TOKEN_PREFIX):
-        return None
-    with lean_cursor() as cursor:
-        cursor.execute(_ACCESS, [token_digest(token)])
-        row = cursor.fetchone()
-        if row is None or (row[4] is not None and as_instant(row[4]) <= at):
-            return None
-        allowed = None
-        if row[3]:
-            cursor.execute("SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %s", [row[0]])
-            allowed = frozenset(key_id for (key_id,) in cursor.fetchall())
-        if row[5] is None or (at - as_instant(row[5])).total_seconds() > 60:
-            _stamp_token(row[0], at)
-    return Caller(name=row[1], token_id=row[0], may_gateway=bool(row[2]), key_ids=allowed)
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The stored keys in serving order, and what cools."""
+
+    rows: Sequence[_Row]
+    coolings: Coolings
 
 
-def _stamp_token(token_id: int, at: datetime) -> None:
-    """Note the last use, at most once a minute: it is for people, and every request would pay for it."""
-    writer.run_now(
-        lambda cursor: cursor.execute(
-            "UPDATE llmkeys_accesstoken SET last_used_at = %s WHERE id = %s", [instant(at), token_id]
-        )
-    )
+def read_stored(cursor: Any, at: datetime) -> Stored:
+    """Read what candidates are made from."""
+    cursor.execute(_KEYS)
+    rows = [_Row(*row) for row in cursor.fetchall()]
+    coolings: Coolings = {}
+    if rows and rows[0].any_cools:
+        cursor.execute(_COOLINGS)
+        coolings = _by_scope(cursor.fetchall(), at)
+    return Stored(rows, coolings)
 
 
-def candidates(model: str, *, caller: Caller, at: datetime, ask: bool = True) -> list[Candidate]:
-    """Return every stored key that can serve `model`, in serving order, with what stands in its way.
+async def find(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
+    """Return every stored key of the caller that can serve `model`, in serving order, with what stands in its way.
 
-    For a name that no rule knows, each provider is asked for its model list; not so without `ask`.
-
-    Raises NoKeyAvailable where no key is stored, ModelNotAvailable where none can serve the model.
+    For a name that no rule knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable
+    where no key is stored, ModelNotAvailable where none can serve the model, RecordingUnavailable.
     """
+    stored = await reader.run(lambda cursor: read_stored(cursor, at))
+    if catalogue.is_stale():
+        await under_way.in_thread(catalogue.refresh)
+    found = _named(stored, model, caller, at)
+    if not found and not _is_known_name(model):
+        usable = _one_usable_key_of_each_provider(stored, caller, at)
+        await model_lists.ask(usable.values())
+        found = _listed(stored, model, caller, at, usable)
+    if not found:
+        _refuse(stored, model, caller)
+    return found
+
+
+def find_now(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
+    """Do the same for pages, on this thread's connection; no provider is asked, the lists last read must do."""
     with lean_cursor() as cursor:
-        cursor.execute(_KEYS)
-        rows = cursor.fetchall()
-        coolings = {}
-        if rows and rows[0][-1]:
-            cursor.execute(_COOLINGS)
-            coolings = _by_scope(cursor.fetchall(), at)
-    names = _names(model, {row[1] for row in rows})
-    found = [_candidate(row, names[row[1]], caller, coolings, at) for row in rows if names.get(row[1])]
-    if not rows:
+        stored = read_stored(cursor, at)
+    found = _named(stored, model, caller, at)
+    if not found and not _is_known_name(model):
+        found = _listed(stored, model, caller, at, _one_usable_key_of_each_provider(stored, caller, at))
+    if not found:
+        _refuse(stored, model, caller)
+    return found
+
+
+def _named(stored: Stored, model: str, caller: Caller, at: datetime) -> list[Candidate]:
+    """Return the keys whose provider has a name for the model; the operator's aliases come before the naming rules."""
+    aliases = catalogue.aliases()
+    names: dict[str, str | None] = {}
+    found = []
+    for row in stored.rows:
+        if not _is_allowed(row, caller):
+            continue
+        if row.provider not in names:
+            names[row.provider] = aliases.get((row.provider, model)) or providers.get(row.provider).model_name(model)
+        if name := names[row.provider]:
+            found.append(_candidate(row, name, stored.coolings, at))
+    return found
+
+
+def _listed(stored: Stored, model: str, caller: Caller, at: datetime, asked: dict[str, str]) -> list[Candidate]:
+    """Return the keys of the providers whose model list has the name."""
+    having = {provider for provider, key_id in asked.items() if model_lists.lists_model(key_id, provider, model)}
+    return [
+        _candidate(row, model, stored.coolings, at)
+        for row in stored.rows
+        if row.provider in having and _is_allowed(row, caller)
+    ]
+
+
+def _one_usable_key_of_each_provider(stored: Stored, caller: Caller, at: datetime) -> dict[str, str]:
+    first: dict[str, str] = {}
+    for row in stored.rows:
+        if _is_allowed(row, caller) and not _obstacle(row, at):
+            first.setdefault(row.provider, row.id)
+    return first
+
+
+def _is_known_name(model: str) -> bool:
+    return any(provider.model_name(model) for provider in providers.PROVIDERS.values())
+
+
+def _is_allowed(row: _Row, caller: Caller) -> bool:
+    """True for a key that exists for this caller: a token limited to keys knows of no others."""
+    return caller.key_ids is None or row.id in caller.key_ids
+
+
+def _refuse(stored: Stored, model: str, caller: Caller) -> NoReturn:
+    if not any(_is_allowed(row, caller) for row in stored.rows):
+        if stored.rows:
+            raise NoKeyAvailable(
+                "No API key available: this token may use certain keys only, and none of them is stored any more."
+            )
         raise NoKeyAvailable(
             "No API key available: none is stored. Add one on the dashboard (/llm-settings) or with "
             "`manage.py keys add`."
         )
-    if not found and not any(provider.model_name(model) for provider in providers.PROVIDERS.values()):
-        found = [
-            _candidate(row, model, caller, coolings, at)
-            for row in rows
-            if model_lists.lists_model(row[0], row[1], model, ask=ask)
-        ]
-    if not found:
+    if caller.key_ids is not None:
         raise ModelNotAvailable(
-            f"No stored key can serve model “{model}”. GET /v1/models lists what can be served; "
-            "a model of another provider needs a key of that provider or of OpenRouter."
+            f"No stored key can serve model “{model}” for this token, which may use certain keys only. "
+            "GET /v1/models lists what they can serve."
         )
-    return found
+    raise ModelNotAvailable(
+        f"No stored key can serve model “{model}”. GET /v1/models lists what can be served; "
+        "a model of another provider needs a key of that provider or of OpenRouter."
+    )
 
 
-def _names(model: str, stored_providers: Collection[str]) -> Mapping[str, str | None]:
-    """Return each provider's own name of the model; the operator's aliases come before the naming rules."""
-    aliases = catalogue.aliases()
-    return {name: aliases.get((name, model)) or providers.get(name).model_name(model) for name in stored_providers}
-
-
-def _candidate(row: tuple, model: str, caller: Caller, coolings: dict, at: datetime) -> Candidate:
-    key_id, provider, name, group, workspace, variable, secret, *state = row
+def _candidate(row: _Row, model: str, coolings: Coolings, at: datetime) -> Candidate:
     rests = [
         until
-        for scope in (f"key:{key_id}", f"group:{provider}:{group}")
+        for scope in (f"key:{row.id}", f"group:{row.provider}:{row.billing_group}")
         for cooled_model, until in coolings.get(scope, ())
         if cooled_model in ("", model)
     ]
     until = max(rests, default=None)
     resting = until is not None and until > at
     return Candidate(
-        id=key_id,
-        provider=provider,
-        name=name,
+        id=row.id,
+        provider=row.provider,
+        name=row.name,
         model=model,
-        billing_group=group,
-        workspace_id=workspace,
-        environment_variable=variable,
-        secret=bytes(secret or b""),
-        obstacle=_obstacle(key_id, state, caller, at) or ("cooling" if resting else ""),
+        billing_group=row.billing_group,
+        workspace_id=row.workspace_id,
+        environment_variable=row.environment_variable,
+        secret=bytes(row.secret or b""),
+        obstacle=_obstacle(row, at) or ("cooling" if resting else ""),
         cooling_until=until if resting else None,
         has_rested=bool(rests) and not resting,
     )
 
 
-def _obstacle(key_id: str, state: list, caller: Caller, at: datetime) -> str:
-    enabled, rejected, missing, expires_at, _ = state
-    if caller.key_ids is not None and key_id not in caller.key_ids:
-        return "not allowed for this token"
-    if rejected:
+def _obstacle(row: _Row, at: datetime) -> str:
+    if row.is_rejected:
         return "rejected by its provider"
-    if not enabled:
+    if not row.enabled:
         return "disabled"
-    if missing:
+    if row.secret_missing:
         return "its environment variable is not set"
-    if expires_at is not None and as_instant(expires_at) <= at:
+    if row.expires_at is not None and as_instant(row.expires_at) <= at:
         return "expired"
     return ""
 
 
-def _by_scope(rows: list[tuple], at: datetime) -> dict[str, list[tuple[str, datetime]]]:
-    found: dict[str, list[tuple[str, datetime]]] = {}
+def _by_scope(rows: Sequence[tuple[str, str, Any, Any]], at: datetime) -> Coolings:
+    found: Coolings = {}
     for scope, model, until, written_at in rows:
         ahead = written_at is not None and probes.ran_ahead(as_instant(written_at), at)
         found.setdefault(scope, []).append((model, at if ahead else as_instant(until)))

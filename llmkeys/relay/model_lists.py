@@ -1,21 +1,25 @@
-"""The providers' own model lists, one per key, cached for minutes."""
+"""The providers' own model lists, one per key, kept for minutes."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmkeys import providers
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import ListedModel
+from llmkeys.relay import under_way
 from llmkeys.upstream import asked
 
 logger = logging.getLogger(__name__)
 
 LISTS_SECONDS = 600.0
+ASK_SECONDS = 5.0  # how long a request with an unknown model name waits for all lists together
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,32 +27,58 @@ class _List:
     models: tuple[ListedModel, ...]
     read_at: float
 
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.read_at < LISTS_SECONDS
+
 
 _lists: dict[str, _List] = {}
-_lists_lock = threading.Lock()
+_lock = threading.Lock()
+_being_asked: dict[str, asyncio.Task[None]] = {}
 
 
-def models_of(key_id: str, *, ask: bool = True) -> tuple[ListedModel, ...]:
-    """Return the model list that the key's provider gives it, at most ten minutes old.
-
-    An unreachable provider gives the list last read, or none; it is asked again after ten minutes. Without `ask` the
-    list last read must do: a page does not wait for a provider.
-    """
-    with _lists_lock:
+def models_of(key_id: str) -> tuple[ListedModel, ...]:
+    """Return the list last read, empty where none was."""
+    with _lock:
         known = _lists.get(key_id)
-    if not ask:
-        return known.models if known else ()
-    if known is not None and time.monotonic() - known.read_at < LISTS_SECONDS:
-        return known.models
-    models = _ask(key_id)
+    return known.models if known else ()
+
+
+async def ask(key_ids: Iterable[str]) -> None:
+    """Have the lists of these keys read where they are not fresh: side by side, shared by callers, within 5 s in all.
+
+    What takes longer goes on and is there for the next request. An unreachable provider keeps the list last read, and
+    is asked again when that would have aged.
+    """
+    waiting = []
+    for key_id in key_ids:
+        if not _is_fresh(key_id):
+            task = _being_asked.get(key_id)
+            if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+                task = _being_asked[key_id] = under_way.start(under_way.in_thread(read, key_id))
+            waiting.append(task)
+    if waiting:
+        await asyncio.wait(waiting, timeout=ASK_SECONDS)
+
+
+def read(key_id: str) -> None:
+    """Ask the provider for the key's model list unless a fresh one is there; blocks."""
+    if _is_fresh(key_id):
+        return
+    models = _asked(key_id)
     if models is None:
-        models = known.models if known else ()
-    with _lists_lock:
+        models = models_of(key_id)
+    with _lock:
         _lists[key_id] = _List(models, time.monotonic())
-    return models
 
 
-def _ask(key_id: str) -> tuple[ListedModel, ...] | None:
+def _is_fresh(key_id: str) -> bool:
+    with _lock:
+        known = _lists.get(key_id)
+    return known is not None and known.is_fresh
+
+
+def _asked(key_id: str) -> tuple[ListedModel, ...] | None:
     key = ApiKey.objects.stored().filter(pk=key_id).first()
     if key is None:
         return None
@@ -62,14 +92,14 @@ def _ask(key_id: str) -> tuple[ListedModel, ...] | None:
     return tuple(providers.get(key.provider).models_answer(answer.body))
 
 
-def lists_model(key_id: str, provider: str, model: str, *, ask: bool = True) -> bool:
-    """Tell whether the key's own model list has `model`; asked only for names that no rule knows."""
-    if not model or ("/" in model and provider == "openrouter"):
+def lists_model(key_id: str, provider: str, model: str) -> bool:
+    """True where the list last read has `model`."""
+    if not model or ("/" in model and not providers.get(provider).vendor):
         return False
-    return any(listed.id == model for listed in models_of(key_id, ask=ask))
+    return any(listed.id == model for listed in models_of(key_id))
 
 
 def forget() -> None:
     """Drop every list, between tests."""
-    with _lists_lock:
+    with _lock:
         _lists.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,18 +11,33 @@ from llmkeys import providers
 from llmkeys.models import ApiKey
 from llmkeys.prices import costing, pricing
 from llmkeys.providers.base import ListedModel
-from llmkeys.relay import model_lists
-from llmkeys.relay.candidates import Caller
+from llmkeys.relay import model_lists, under_way
+from llmkeys.tokens.rights import Caller
 
 _MILLION = Decimal(1_000_000)
 
 
-def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
-    """Return an OpenAI model list of everything a usable key of this caller can serve, in serving order."""
-    found: dict[str, dict[str, Any]] = {}
+async def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
+    """Return an OpenAI model list of everything that the usable keys of this caller can serve, in serving order.
+
+    Keys of one account have one list: one key of each provider and billing group is asked, side by side.
+    """
+    keys = await under_way.in_thread(_usable_keys, caller, at)
+    await model_lists.ask(key.id for key in keys)
+    return await under_way.in_thread(_entries, keys, at)
+
+
+def _usable_keys(caller: Caller, at: datetime) -> list[ApiKey]:
+    first: dict[tuple[str, str], ApiKey] = {}
     for key in ApiKey.objects.stored().usable(at).in_serving_order():
-        if caller.key_ids is not None and key.id not in caller.key_ids:
-            continue
+        if caller.key_ids is None or key.id in caller.key_ids:
+            first.setdefault((key.provider, key.billing_group), key)
+    return list(first.values())
+
+
+def _entries(keys: Sequence[ApiKey], at: datetime) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys:
         for listed in model_lists.models_of(key.id):
             entry = found.setdefault(listed.id, _entry(key, listed, at))
             if key.provider not in entry["providers"]:
@@ -37,9 +53,12 @@ def models_to_choose(*, at: datetime, ask: bool) -> list[dict[str, Any]]:
     first: dict[str, ApiKey] = {}
     for key in ApiKey.objects.stored().usable(at).in_serving_order():
         first.setdefault(key.provider, key)
+    if ask:
+        for key in first.values():
+            model_lists.read(key.id)
     found: dict[str, dict[str, Any]] = {}
     for key in first.values():
-        for listed in model_lists.models_of(key.id, ask=ask):
+        for listed in model_lists.models_of(key.id):
             found.setdefault(listed.id, _entry(key, listed, at))
     return list(found.values())
 

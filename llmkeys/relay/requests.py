@@ -13,7 +13,7 @@ from django.conf import settings
 
 from llmkeys import dialects
 from llmkeys.dialects import Dialect
-from llmkeys.relay.candidates import Caller
+from llmkeys.tokens.rights import Caller
 
 if TYPE_CHECKING:
     from llmkeys.relay.stream import RelayedStream
@@ -101,4 +101,3 @@ class Tracked:
     key_id: str = ""
     attempts: int = 0
     max_tokens: int | None = None
-

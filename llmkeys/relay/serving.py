@@ -11,7 +11,7 @@ from llmkeys.exceptions import NoKey
 from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
 from llmkeys.relay import candidates
-from llmkeys.relay.candidates import Caller
+from llmkeys.tokens.rights import Caller
 
 
 def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None) -> list[ApiKey]:
@@ -43,7 +43,7 @@ def serving_order(active: Collection[str], *, at: datetime) -> tuple[str, list[s
 
 def _without_obstacle(model: str, caller: Caller, at: datetime) -> list[str]:
     try:
-        pool = candidates.candidates(model, caller=caller, at=at, ask=False)
+        pool = candidates.find_now(model, caller=caller, at=at)
     except NoKey:
         return []
     return [candidate.id for candidate in pool if not candidate.obstacle]

@@ -182,7 +182,9 @@ class RelayedStream:
         if seen.body is not None:
             self._count += 1
             self._attempt.note_id(seen.id)
-            self._envelope = max(self._envelope, len(event) - seen.content_bytes) if seen.has_content else self._envelope
+            self._envelope = (
+                max(self._envelope, len(event) - seen.content_bytes) if seen.has_content else self._envelope
+            )
         if seen.usage is not None:
             self.usage = self.usage.merged(seen.usage) if self.usage else seen.usage
         self._content_bytes += seen.content_bytes

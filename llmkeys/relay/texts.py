@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from llmkeys import dialects
+from llmkeys.dialects import Request
 from llmkeys.exceptions import UpstreamFailed
-from llmkeys.lib.sse import EventSplitter, data_of, load_json
-from llmkeys.relay.requests import Answer
+from llmkeys.lib.reading import load_json
+from llmkeys.lib.sse import EventSplitter, documents
+from llmkeys.relay.requests import Answer, RelayRequest
+from llmkeys.tokens.rights import Caller
+
+
+def chat_request(body: Mapping[str, Any], caller: Caller) -> RelayRequest:
+    """Return a request of our own in the OpenAI chat dialect. Raises InvalidInput."""
+    chat = dialects.get("openai-chat")
+    request = Request(dialect=chat, door=chat.doors[0], body=body, raw=json.dumps(body).encode())
+    chat.validate(request)
+    return RelayRequest(request, caller)
 
 
 def complete_text(answer: Answer) -> str:
     """Return the text of an answer that is no stream. Raises UpstreamFailed with the provider's own words."""
+    assert isinstance(answer.content, bytes)
     body = load_json(answer.content)
     if answer.status >= 400:
         raise UpstreamFailed(_error_in(body) or f"The provider refused with status {answer.status}.")
@@ -19,18 +33,18 @@ def complete_text(answer: Answer) -> str:
     return str(message.get("content") or "") if isinstance(message, dict) else ""
 
 
-def deltas(content: Iterator[bytes]) -> Iterator[str]:
+def deltas(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the pieces of text of a stream. Raises UpstreamFailed for an error inside it."""
     splitter = EventSplitter()
-    for piece in content:
+    for piece in pieces:
         for event in splitter.feed(piece):
-            body = load_json(data_of(event) or b"")
-            if error := _error_in(body):
-                raise UpstreamFailed(error)
-            delta = _first_choice(body).get("delta")
-            text = delta.get("content") if isinstance(delta, dict) else None
-            if isinstance(text, str) and text:
-                yield text
+            for body in documents(event):
+                if error := _error_in(body):
+                    raise UpstreamFailed(error)
+                delta = _first_choice(body).get("delta")
+                text = delta.get("content") if isinstance(delta, dict) else None
+                if isinstance(text, str) and text:
+                    yield text
 
 
 def _first_choice(body: Any) -> dict[str, Any]:

@@ -178,7 +178,7 @@ class _ModelTurn:
 
     async def _pool(self) -> list[Candidate]:
         """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
-        found = await candidates.find(self.model, request=self.request, at=timezone.now())
+        found = await candidates.find(self.model, caller=self.request.caller, at=timezone.now())
         pool = [
             replace(candidate, obstacle=self.passed[candidate.id]) if candidate.id in self.passed else candidate
             for candidate in found
@@ -251,7 +251,7 @@ class _ModelTurn:
             await self._try_again(candidate, failure)
 
     async def _pass_provider(self, candidate: Candidate) -> None:
-        for other in await candidates.find(self.model, request=self.request, at=timezone.now()):
+        for other in await candidates.find(self.model, caller=self.request.caller, at=timezone.now()):
             if other.provider == candidate.provider:
                 self.passed[other.id] = "its provider does not have the model"
 

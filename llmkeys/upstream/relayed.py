@@ -118,7 +118,9 @@ class Pool:
         given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
         if not all(map(_can_be_sent, given.values())):
             raise TransportError("The key holds characters that no HTTP header can carry.", sent=False)
-        connect = min(settings.TIMEOUT_SECONDS, 0.95 * answer_seconds)  # so that it ends first, and tells that nothing left
+        connect = min(
+            settings.TIMEOUT_SECONDS, 0.95 * answer_seconds
+        )  # so that it ends first, and tells that nothing left
         began = time.monotonic()
         try:
             async with asyncio.timeout(answer_seconds):
@@ -161,7 +163,7 @@ def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> Tran
 
 def _can_be_sent(value: str) -> bool:
     """True for what an HTTP header can carry: visible characters of Latin-1, spaces and tabs."""
-    return value.isascii() and value.replace("\t", "").isprintable() or _is_latin(value)
+    return (value.isascii() and value.replace("\t", "").isprintable()) or _is_latin(value)
 
 
 def _is_latin(value: str) -> bool:

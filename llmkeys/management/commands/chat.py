@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
-import threading
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -13,12 +11,13 @@ from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
-from llmkeys.relay import Answer, ChatRequest, relay
-from llmkeys.relay.candidates import Caller
-from llmkeys.relay.texts import complete_text, deltas
+from llmkeys.relay import inside, under_way
+from llmkeys.relay.inside import Conversation
+from llmkeys.relay.requests import Answer, RelayRequest
+from llmkeys.relay.texts import chat_request, complete_text, deltas
+from llmkeys.tokens.rights import Caller
 
-DRAIN = "llmkeys-drain"  # the thread that reads on for the usage after a stream was left
-DRAIN_SECONDS = 35.0
+DRAIN_SECONDS = 35.0  # longer than a stream that was left is read on for its usage
 _KNOWN_BY = {
     "provider": "as the provider reports it",
     "computed": "computed from the price",
@@ -40,16 +39,19 @@ class Command(BaseCommand):
 
     def handle(self, *, prompt: str, model: str, stream: bool, max_tokens: int | None, json: bool, **_: Any) -> None:
         request = _request(sys.stdin.read() if prompt == "-" else prompt, model, stream, max_tokens)
-        request.validate()
-        answer = relay(request)
-        text = self._collect(answer, show=not json)
+        conversation = Conversation(request)
+        try:
+            answer = conversation.answer()
+            text = self._collect(answer, conversation, show=not json)
+        finally:
+            self._leave(conversation)
         row = _row_of(answer)
         if json:
             self.write_json(_as_json(answer, text, row))
         elif row is not None:
             self.stderr.write(_summary(answer, row), lambda line: line)
 
-    def _collect(self, answer: Answer, *, show: bool) -> str:
+    def _collect(self, answer: Answer, conversation: Conversation, *, show: bool) -> str:
         """Print the answer, piece by piece where it comes so, and return it."""
         if not answer.is_stream:
             text = complete_text(answer)
@@ -58,7 +60,7 @@ class Command(BaseCommand):
             return text
         pieces: list[str] = []
         try:
-            for piece in deltas(answer.content):
+            for piece in deltas(conversation):
                 pieces.append(piece)
                 if show:
                     self.stdout.write(piece, ending="")
@@ -66,19 +68,17 @@ class Command(BaseCommand):
         finally:
             if show and pieces:
                 self.stdout.write("")
-            self._leave(answer)
         return "".join(pieces)
 
-    def _leave(self, answer: Answer) -> None:
+    def _leave(self, conversation: Conversation) -> None:
         """Close the stream; where it was left early, wait until its cost is recorded."""
-        answer.content.close()
-        for thread in threading.enumerate():
-            if thread.name == DRAIN:
-                self.stderr.write("Waiting until the cost of what was left is known …", lambda line: line)
-                thread.join(DRAIN_SECONDS)
+        conversation.close()
+        if under_way.count():
+            self.stderr.write("Waiting until the cost of what was left is known …", lambda line: line)
+        inside.finish(DRAIN_SECONDS)
 
 
-def _request(prompt: str, model: str, stream: bool, max_tokens: int | None) -> ChatRequest:
+def _request(prompt: str, model: str, stream: bool, max_tokens: int | None) -> RelayRequest:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": prompt}]}
     if model:
         body["model"] = model
@@ -86,7 +86,7 @@ def _request(prompt: str, model: str, stream: bool, max_tokens: int | None) -> C
         body["stream"] = True
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
-    return ChatRequest(body=body, raw=jsonlib.dumps(body).encode(), caller=Caller())
+    return chat_request(body, Caller())
 
 
 def _row_of(answer: Answer) -> UsageRecord | None:

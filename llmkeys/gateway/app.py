@@ -1,0 +1,364 @@
+"""The doors that programs use, as one ASGI application: the dialects' addresses and the model list (contract 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from django.conf import settings
+from django.utils import timezone
+from starlette.datastructures import Headers
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from llmkeys import dialects
+from llmkeys.database import reader, writer
+from llmkeys.dialects import Dialect, Door
+from llmkeys.dialects.base import dump
+from llmkeys.exceptions import ClientGone, LLMKeysError
+from llmkeys.gateway.bodies import Body, parsed
+from llmkeys.gateway.callers import authenticate
+from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
+from llmkeys.gateway.program import Program
+from llmkeys.lib.money import nano_to_usd
+from llmkeys.relay import inside, relay, under_way
+from llmkeys.relay.models import servable_models
+from llmkeys.relay.requests import Answer, RelayRequest, Tracked
+from llmkeys.relay.stream import RelayedStream
+from llmkeys.tokens.rights import Caller
+from llmkeys.upstream import relayed
+
+logger = logging.getLogger(__name__)
+
+MOST_REQUESTS = 2000  # under way on this worker
+_SECRET_QUERY = frozenset({"key", "access_token", "api_key", "token"})
+_NOT_SERVED = (
+    "It is not served by this gateway. For OpenAI clients the base URL is {origin}/v1 (POST /v1/chat/completions, "
+    "GET /v1/models)."
+)
+_FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
+
+_under_way = 0
+
+
+@contextlib.asynccontextmanager
+async def lifespan() -> AsyncIterator[None]:
+    """Open what the gateway needs on this loop; at the end let what is under way finish, then close it."""
+    async with relayed.opened():
+        inside.use(asyncio.get_running_loop())
+        try:
+            yield
+        finally:
+            inside.use(None)
+            await under_way.finish(settings.STOP_SECONDS)
+            await asyncio.to_thread(writer.forget)
+            await asyncio.to_thread(reader.forget)
+
+
+class Exchange:
+    """One request of a program and the way to answer it, in the shape of its dialect."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect):
+        self.scope, self.dialect = scope, dialect
+        self.headers = Headers(scope=scope)
+        self.program = Program(receive, send)
+        self.body = Body(receive, self.headers)
+        self.origin_headers = _cors_headers(self.headers.get("origin"))
+
+    async def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        given = {"content-type": "application/json"} | (headers or {}) | self.origin_headers
+        await self.program.answer(status, given.items(), b"" if self.scope["method"] == "HEAD" else body)
+
+    async def refuse(self, told: Refused) -> None:
+        """Tell an error, inside the stream where one has begun."""
+        if self.program.has_begun:
+            return
+        body = self.dialect.error_body(told.status, told.code, told.message, told.param)
+        await self.answer(told.status, body, told.headers)
+
+
+Handler = Callable[[Exchange, Caller], Awaitable[None]]
+
+
+class Endpoint:
+    """An address: its methods, whose token, then the handler; every error in the dialect's own shape."""
+
+    def __init__(self, dialect: Dialect, methods: tuple[str, ...], handler: Handler):
+        self.dialect, self.methods, self.handler = dialect, methods, handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        global _under_way
+        exchange = Exchange(scope, receive, send, self.dialect)
+        _under_way += 1
+        try:
+            await self._serve(exchange)
+        except ClientGone:
+            pass
+        except LLMKeysError as error:
+            await exchange.body.skim()
+            await exchange.refuse(refused(error))
+        except Exception:
+            logger.exception("A request to the gateway failed")
+            await exchange.refuse(Refused(500, "internal_error", _FAILED))
+        finally:
+            _under_way -= 1
+            exchange.body.done()
+            exchange.program.close()
+
+    async def _serve(self, exchange: Exchange) -> None:
+        method = exchange.scope["method"]
+        if method == "OPTIONS" and exchange.headers.get("access-control-request-method"):
+            await _preflight(exchange, self.methods)
+            return
+        if method not in self.methods:
+            raise _wrong_method(method, self.methods, exchange)
+        if _under_way > MOST_REQUESTS:
+            raise Overloaded("This server has as many requests under way as it may. Try again in a second.")
+        await self.handler(exchange, await authenticate(exchange.headers, exchange.scope))
+
+
+def _wrong_method(method: str, methods: tuple[str, ...], exchange: Exchange) -> GatewayError:
+    allowed = ", ".join(methods)
+    words = f"This address takes {' and '.join(methods)} only."
+    if method == "OPTIONS":
+        words += " Browsers may call it from the origins that REFACTAI_CORS_ORIGINS lists."
+    return GatewayError(405, "method_not_allowed", words, {"Allow": allowed})
+
+
+# --- browsers --------------------------------------------------------------------------------------------------------
+
+
+def _cors_headers(origin: str | None) -> dict[str, str]:
+    if not origin or not _is_listed(origin):
+        return {}
+    return {
+        "access-control-allow-origin": origin,
+        "access-control-expose-headers": "*",
+        "vary": "Origin",
+    }
+
+
+def _is_listed(origin: str) -> bool:
+    return "*" in settings.CORS_ORIGINS or origin.rstrip("/") in settings.CORS_ORIGINS
+
+
+async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
+    if not exchange.origin_headers:
+        raise _wrong_method("OPTIONS", methods, exchange)
+    asked = exchange.headers.get("access-control-request-headers", "")
+    headers = {
+        **exchange.origin_headers,
+        "access-control-allow-methods": ", ".join(methods),
+        "access-control-allow-headers": asked,
+        "access-control-max-age": "600",
+    }
+    await exchange.program.answer(204, headers.items(), b"")
+
+
+# --- relayed requests ------------------------------------------------------------------------------------------------
+
+
+async def _relayed(door: Door, exchange: Exchange, caller: Caller) -> None:
+    """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
+    request = await _request(door, exchange, caller)
+    if request.streamed:
+        await asyncio.shield(under_way.start(_stream(exchange, request)))
+    else:
+        await asyncio.shield(under_way.start(_whole(exchange, request)))
+
+
+async def _request(door: Door, exchange: Exchange, caller: Caller) -> RelayRequest:
+    """Return the validated request. Raises GatewayError and InvalidInput."""
+    raw = await exchange.body.read()
+    passed = exchange.dialect.passed_headers
+    request = dialects.Request(
+        dialect=exchange.dialect,
+        door=door,
+        body=await parsed(raw),
+        raw=raw,
+        path_model=exchange.scope.get("path_params", {}).get("model", ""),
+        query=_query(exchange.scope["query_string"].decode("latin-1")),
+        headers={name: value for name, value in exchange.headers.items() if name in passed and value.isprintable()},
+    )
+    if len(raw) > under_way.LARGE_BYTES:
+        await under_way.in_parser(exchange.dialect.validate, request)
+    else:
+        exchange.dialect.validate(request)
+    return RelayRequest(request, caller)
+
+
+def _query(query: str) -> str:
+    if not query:
+        return ""
+    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _SECRET_QUERY]
+    return urlencode(kept)
+
+
+async def _whole(exchange: Exchange, request: RelayRequest) -> None:
+    try:
+        answer = await relay(request, exchange.program)
+    except ClientGone:
+        return
+    except LLMKeysError as error:
+        await exchange.refuse(refused(error, request_id=request.id))
+        return
+    assert isinstance(answer.content, bytes)
+    await exchange.answer(answer.status, answer.content, _headers(answer))
+
+
+async def _stream(exchange: Exchange, request: RelayRequest) -> None:
+    """Relay a stream. When the first sign of life is due the status goes out; an error after that comes inside."""
+    tracked = Tracked()
+    program, dialect = exchange.program, request.dialect
+    stream_headers = {
+        "content-type": dialect.stream_type(request.request),
+        **_STREAM_HEADERS,
+        **exchange.origin_headers,
+    }
+    program.keep_alive(
+        dialect.sign_of_life(request.request),
+        lambda: (200, (stream_headers | _tracked_headers(request.id, tracked)).items()),
+    )
+    try:
+        answer = await relay(request, program, tracked)
+    except ClientGone:
+        return
+    except LLMKeysError as error:
+        told = refused(error, request_id=request.id)
+        if program.has_begun:
+            await program.write(dialect.error_event(told.status, told.code, told.message, request.request))
+            await program.end()
+        else:
+            await exchange.refuse(told)
+        return
+    if isinstance(answer.content, RelayedStream):
+        headers = stream_headers | _headers(answer)
+        program.answers_with(lambda: (answer.status, headers.items()))
+        await program.start()
+        await answer.content.run()
+        await program.end()
+    elif program.has_begun:  # a whole answer after a sign of life: a client's own mistake, or a server without streams
+        await program.write(_inside(answer, dialect, request))
+        await program.end()
+    else:
+        await exchange.answer(answer.status, answer.content, _headers(answer))
+
+
+_STREAM_HEADERS = {
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # a proxy in front must not collect the stream
+}
+
+
+def _inside(answer: Answer, dialect: Dialect, request: RelayRequest) -> bytes:
+    """Return a whole answer as the one event of a stream."""
+    assert isinstance(answer.content, bytes)
+    if b"\n" in answer.content.strip() or not answer.content.strip():
+        return answer.content + b"\n\n"
+    return b"data: " + answer.content.strip() + b"\n\n"
+
+
+def _tracked_headers(request_id: str, tracked: Tracked) -> dict[str, str]:
+    headers = {"X-LLM-Request-Id": request_id}
+    if tracked.key_id:
+        headers |= {"X-LLM-Key-Id": tracked.key_id, "X-LLM-Attempts": str(tracked.attempts)}
+    if tracked.max_tokens is not None:
+        headers["X-LLM-Max-Tokens"] = str(tracked.max_tokens)
+    return headers
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    headers = {
+        "content-type": answer.content_type,
+        **answer.headers,
+        "X-LLM-Request-Id": answer.request_id,
+        "X-LLM-Key-Id": answer.key_id,
+        "X-LLM-Attempts": str(answer.attempts),
+    }
+    if answer.cost_nano is not None:
+        headers["X-LLM-Cost-USD"] = f"{nano_to_usd(answer.cost_nano):f}"
+    if answer.remaining_day_nano is not None:
+        headers["X-LLM-Remaining-Daily-USD"] = f"{nano_to_usd(answer.remaining_day_nano):f}"
+    if answer.max_tokens is not None:
+        headers["X-LLM-Max-Tokens"] = str(answer.max_tokens)
+    return headers
+
+
+# --- model lists -----------------------------------------------------------------------------------------------------
+
+
+async def _models(exchange: Exchange, caller: Caller) -> None:
+    """GET /v1/models"""
+    found = await servable_models(caller, at=timezone.now())
+    await exchange.answer(200, dump({"object": "list", "data": found}))
+
+
+async def _model(exchange: Exchange, caller: Caller) -> None:
+    """GET /v1/models/{id}"""
+    name = exchange.scope["path_params"]["model"]
+    found = await servable_models(caller, at=timezone.now())
+    entry = next((entry for entry in found if entry["id"] == name), None)
+    if entry is None:
+        raise GatewayError(
+            404,
+            "model_not_available",
+            f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served.",
+        )
+    await exchange.answer(200, dump(entry))
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+_CHAT = dialects.get("openai-chat")
+_READ = ("GET", "HEAD")
+
+
+def _doors() -> list[Route]:
+    return [
+        Route(door.path, Endpoint(dialect, (door.method,), partial(_relayed, door)))
+        for dialect in dialects.DIALECTS
+        for door in dialect.doors
+    ]
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an address that is none of ours so that a program can show it: JSON, with the base URL to use."""
+    exchange = Exchange(scope, receive, send, _CHAT)
+    host = exchange.headers.get("host", "HOST:8080")
+    words = f"No such address: {scope['method']} {scope['path'][:200]}. " + _NOT_SERVED.format(
+        origin=f"{scope.get('scheme', 'http')}://{host}"
+    )
+    await exchange.body.skim()
+    await exchange.refuse(Refused(404, "not_found", words))
+    exchange.program.close()
+
+
+_router = Router(
+    [
+        *_doors(),
+        Route("/v1/models", Endpoint(_CHAT, _READ, _models)),
+        Route("/v1/models/{model:path}", Endpoint(_CHAT, _READ, _model)),
+    ],
+    redirect_slashes=False,
+    default=_not_found,
+)
+_SLASHES = re.compile(r"/{2,}")
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> Any:
+    """Serve one request; slashes are folded, and one at the end is as good as none."""
+    path = scope["path"]
+    plain = _SLASHES.sub("/", path).rstrip("/") or "/"
+    await _router({**scope, "path": plain} if plain != path else scope, receive, send)
+
+
+def is_ours(scope: Scope) -> bool:
+    """True for the addresses of programs, and for what only a program would ask for elsewhere."""
+    path = _SLASHES.sub("/", scope["path"])
+    return path in ("/v1", "/v1beta") or path.startswith(("/v1/", "/v1beta/"))

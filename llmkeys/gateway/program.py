@@ -1,0 +1,147 @@
+"""The program at the other end of a connection: written to as fast as it takes, kept alive, and missed when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.conf import settings
+from starlette.types import Receive, Send
+
+from llmkeys.relay import under_way
+
+LISTEN_AFTER_SECONDS = 1.0  # most answers are there before: nobody need listen for the program's leaving
+
+Headers = Iterable[tuple[str, str]]
+
+
+class Program:
+    """A `relay.Client` at the gateway."""
+
+    def __init__(self, receive: Receive, send: Send):
+        self._receive, self._send = receive, send
+        self.has_begun = self.has_gone = False
+        self._calls: list[Callable[[], None]] = []
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._listener: asyncio.Task[Any] | None = None
+        self._listen_later = self._loop.call_later(LISTEN_AFTER_SECONDS, self._listen)
+        self._written_at = self._loop.time()
+        self._sign: asyncio.TimerHandle | None = None
+        self._head: Callable[[], tuple[int, Headers]] = lambda: (200, ())
+        self._sign_of_life = b""
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Have this called as soon as the program has gone; only the last one that asks is told."""
+        self._calls = [call]
+        if self.has_gone:
+            call()
+
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = asyncio.ensure_future(self._wait_for_leaving())
+
+    async def _wait_for_leaving(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self.has_gone:
+            self.has_gone = True
+            for call in self._calls:
+                call()
+
+    # --- a stream ----------------------------------------------------------------------------------------------------
+
+    def keep_alive(self, sign_of_life: bytes, head: Callable[[], tuple[int, Headers]]) -> None:
+        """From now on send a sign of life whenever nothing was written for REFACTAI_KEEPALIVE_SECONDS.
+
+        The first one brings the status out; `head` gives it, and the headers.
+        """
+        self._sign_of_life, self._head = sign_of_life, head
+        if settings.KEEPALIVE_SECONDS:
+            self._sign = self._loop.call_at(self._written_at + settings.KEEPALIVE_SECONDS, self._look)
+
+    def _look(self) -> None:
+        due = self._written_at + settings.KEEPALIVE_SECONDS
+        if self.has_gone or self._sign is None:
+            return
+        if self._loop.time() < due:
+            self._sign = self._loop.call_at(due, self._look)
+            return
+        self._sign = self._loop.call_later(settings.KEEPALIVE_SECONDS, self._look)
+        if not self._lock.locked():  # a program that takes nothing needs no sign
+            under_way.start(self.write(self._sign_of_life))
+
+    def answers_with(self, head: Callable[[], tuple[int, Headers]]) -> None:
+        """Have this for the head, unless it is out already."""
+        self._head = head
+
+    async def start(self) -> None:
+        """Bring the head of a stream out now."""
+        async with self._lock:
+            await self._begin()
+
+    async def _begin(self) -> None:
+        """Send the head of a stream, unless a sign of life brought it out already."""
+        if not self.has_begun:
+            self.has_begun = True
+            self._listen()
+            status, headers = self._head()
+            await self._give({"type": "http.response.start", "status": status, "headers": encoded(headers)})
+
+    async def write(self, piece: bytes) -> None:
+        """Give a piece to the program, as fast as it takes it; nothing where it has gone.
+
+        One that takes nothing for REFACTAI_STREAM_IDLE_SECONDS has gone.
+        """
+        if self.has_gone:
+            return
+        async with self._lock:
+            await self._begin()
+            await self._give({"type": "http.response.body", "body": piece, "more_body": True})
+            self._written_at = self._loop.time()
+
+    async def end(self) -> None:
+        """End the stream."""
+        if self._sign is not None:
+            self._sign.cancel()
+            self._sign = None
+        async with self._lock:
+            if not self.has_gone:
+                await self._give({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # --- a whole answer ----------------------------------------------------------------------------------------------
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        if self._sign is not None:
+            self._sign.cancel()
+            self._sign = None
+        self.has_begun = True
+        given = [*headers, ("content-length", str(len(body)))]
+        await self._give({"type": "http.response.start", "status": status, "headers": encoded(given)})
+        await self._give({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _give(self, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(settings.STREAM_IDLE_SECONDS):
+                await self._send(message)
+        except (TimeoutError, OSError):
+            self._leave()
+
+    def close(self) -> None:
+        """Stop listening: the exchange is over."""
+        self._listen_later.cancel()
+        if self._sign is not None:
+            self._sign.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
+
+
+def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]

@@ -1,0 +1,115 @@
+"""Relaying for callers that are threads of ours: the playground and the `chat` command.
+
+On a web worker they use its event loop; elsewhere a loop in a thread of its own is started at the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from llmkeys.relay import relay, under_way
+from llmkeys.relay.requests import Answer, RelayRequest
+from llmkeys.relay.stream import RelayedStream
+from llmkeys.upstream import relayed
+
+MOST_PIECES = 64  # that wait for a slow reader: until it takes one, nothing is read from the provider
+
+_worker_loop: asyncio.AbstractEventLoop | None = None
+_own_loop: asyncio.AbstractEventLoop | None = None
+_starting = threading.Lock()
+
+
+def use(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Tell which loop this process serves programs on; None when it stops."""
+    global _worker_loop
+    _worker_loop = loop
+
+
+def finish(seconds: float) -> None:
+    """Wait until what is under way on our own loop has ended; for a command before its process ends."""
+    if _own_loop is not None:
+        asyncio.run_coroutine_threadsafe(under_way.finish(seconds), _own_loop).result(seconds + 10)
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    global _own_loop
+    if _worker_loop is not None:
+        return _worker_loop
+    with _starting:
+        if _own_loop is None or _own_loop.is_closed():
+            ready: Future[asyncio.AbstractEventLoop] = Future()
+            threading.Thread(target=lambda: asyncio.run(_serve(ready)), name="llmkeys-relay-loop", daemon=True).start()
+            _own_loop = ready.result(10)
+        return _own_loop
+
+
+async def _serve(ready: Future[asyncio.AbstractEventLoop]) -> None:
+    async with relayed.opened():
+        ready.set_result(asyncio.get_running_loop())
+        await asyncio.Event().wait()
+
+
+class _Reader:
+    """A `Client` whose stream is taken by another thread, piece by piece."""
+
+    def __init__(self) -> None:
+        self.has_begun = self.has_gone = False
+        self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_PIECES)
+        self._call: Callable[[], None] = lambda: None
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        self._call = call
+        if self.has_gone:
+            call()
+
+    async def write(self, piece: bytes) -> None:
+        self.has_begun = True
+        if not self.has_gone:
+            await self.pieces.put(piece)
+
+    def leave(self) -> None:
+        self.has_gone = True
+        while not self.pieces.empty():  # whoever waits to put one more goes on
+            self.pieces.get_nowait()
+        self._call()
+
+
+class Conversation:
+    """One request and its answer, for one thread. `close` leaves a stream to the relay, which reads on for its cost."""
+
+    def __init__(self, request: RelayRequest):
+        self._loop = _loop()
+        self._request = request
+        self._reader = _Reader()
+
+    def answer(self) -> Answer:
+        """Relay the request; block until its answer, or the first content of its stream, is there. Raises as `relay`."""
+        return self._call(self._begin())
+
+    async def _begin(self) -> Answer:
+        answer = await under_way.start(relay(self._request, self._reader))
+        if isinstance(answer.content, RelayedStream):
+            under_way.start(self._run(answer.content))
+        return answer
+
+    async def _run(self, stream: RelayedStream) -> None:
+        try:
+            await stream.run()
+        finally:
+            if not self._reader.has_gone:
+                await self._reader.pieces.put(None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces of a stream."""
+        while (piece := self._call(self._reader.pieces.get())) is not None:
+            yield piece
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._reader.leave)
+
+    def _call(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
