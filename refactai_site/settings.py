@@ -25,7 +25,7 @@ DEBUG = env.boolean("REFACTAI_DEBUG", False)
 ALLOWED_HOSTS = env.items("REFACTAI_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.items("REFACTAI_CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "refactai_site.urls"
-WSGI_APPLICATION = "refactai_site.wsgi.application"
+ASGI_APPLICATION = "refactai_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 APPEND_SLASH = True
@@ -181,7 +181,6 @@ SILENCED_SYSTEM_CHECKS = []
 if REFACTAI_HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
@@ -272,6 +271,7 @@ ANSWER_TIMEOUT_SECONDS = env.integer("REFACTAI_ANSWER_TIMEOUT_SECONDS", 600, lea
 KEEPALIVE_SECONDS = env.integer("REFACTAI_KEEPALIVE_SECONDS", 15, least=0, most=3600)
 CORS_ORIGINS = env.items("REFACTAI_CORS_ORIGINS", "")
 STREAM_IDLE_SECONDS = env.integer("REFACTAI_STREAM_IDLE_SECONDS", 120, least=1, most=86_400)
+STOP_SECONDS = env.integer("REFACTAI_STOP_SECONDS", 30, least=0, most=3600)
 MAX_RETRIES = env.integer("REFACTAI_MAX_RETRIES", 3, least=0, most=20)
 BUDGET_MODE = env.choice("REFACTAI_BUDGET_MODE", "strict", ("strict", "soft"))
 DEFAULT_MAX_TOKENS = env.integer("REFACTAI_DEFAULT_MAX_TOKENS", 16_384, least=1, most=10_000_000)

@@ -1,4 +1,4 @@
-"""Which room answers which address."""
+"""Which room answers which address, of those that `asgi.py` hands to Django."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from django.urls import include, path, re_path
 
 from llmkeys.api.docs import DocsView, SchemaView
 from llmkeys.api.metrics import MetricsViewSet
-from llmkeys.gateway import health
 from llmkeys.gateway import views as gateway
 
 handler500 = "llmkeys.dashboard.error_pages.failed"
 
 urlpatterns = [
-    path("healthz", health.healthz),
-    path("readyz", health.readyz),
     path("metrics", MetricsViewSet.as_view({"get": "list"}), name="metrics"),
     path("v1/chat/completions", gateway.chat_completions),
     path("v1/models", gateway.models),

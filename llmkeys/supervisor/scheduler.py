@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from pathlib import Path
 from typing import IO
 
 from django.db import Error, connection
-from django_q import cluster
 
 from llmkeys.database import outages
-
-SUDDEN_DEATH = 70
-
-
-class Sentinel(cluster.Sentinel):
-    """django-q2's guard, except that a sudden death ends the whole cluster, which `serve` then starts anew.
-
-    A process that was killed while it waited at a queue keeps that queue's lock for ever. The stock guard replaces it
-    by another that waits for the same lock, and no task ever runs again. New queues are the only remedy.
-    """
-
-    def reincarnate(self, process) -> None:
-        if self._died_suddenly(process):
-            os._exit(SUDDEN_DEATH)  # its children die with it: `leave_no_orphans`
-        super().reincarnate(process)
-
-    def _died_suddenly(self, process) -> bool:
-        if process in (self.monitor, self.pusher):
-            return True
-        timed_out, recycled = process.timer.value == 0, int(process.timer.value) == -2
-        return not (timed_out or recycled)
+from llmkeys.supervisor import engines
 
 
 def run() -> int:
-    """Run the cluster until SIGTERM; return 0 after a stop that was asked for, else the guard's exit code."""
-    if not _database_answers():
-        return 1
-    cluster.Sentinel = Sentinel
-    main = cluster.Cluster()
-    try:
-        main.start()
-    except RuntimeError:  # the guard ended at once; it has said why
-        return 1
-    while main.sentinel.is_alive():
-        main.sentinel.join(1)
-    return abs(main.sentinel.exitcode or 0)
+    """Run the cluster until SIGTERM; return the exit code."""
+    return engines.run_cluster() if _database_answers() else 1
 
 
 def _database_answers() -> bool:

@@ -8,20 +8,22 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from django.conf import settings
+
 from llmkeys.supervisor import watchdog
 from llmkeys.supervisor.processes import STOP_SIGNALS, Child
-from llmkeys.supervisor.web import GRACE_SECONDS
 
 TICK_SECONDS = 1.0
-STOP_SECONDS = GRACE_SECONDS + 4
+# Beyond `REFACTAI_STOP_SECONDS`: for the web server, which kills its workers within 5, and the end of its own process.
+GRACE_SECONDS = 8
+QUIET_SECONDS = 3.0  # a stop that takes longer than this says what it waits for
 YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
 LONGEST_BACK_OFF_SECONDS = 60
 TRIES = 3
@@ -58,8 +60,14 @@ class Service:
 
 
 class Tree:
-    def __init__(self, *, web: Service, scheduler: Service | None, listeners: list[socket.socket]) -> None:
-        self.listeners = listeners
+    def __init__(
+        self,
+        *,
+        web: Service,
+        scheduler: Service | None,
+        requests_under_way: Sequence[int],
+    ) -> None:
+        self.requests_under_way = requests_under_way
         self.scheduler = scheduler
         self.services = [service for service in (web, scheduler) if service]
         self.watchdog = watchdog.Watchdog()
@@ -148,26 +156,31 @@ class Tree:
 
     def _stop_all(self) -> None:
         """Ask every main process, wait until the deadline or a second request, then end what is left."""
-        asked_before = self.stop_requests
+        asked_before = max(self.stop_requests, 1)
         children = [service.child for service in self.services if service.child]
         for child in children:
             child.ask_to_stop()
-        self._wait(0.2)
-        self._refuse_connections()
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline and self.stop_requests <= max(asked_before, 1):
-            if not [child for child in children if child.alive()]:
+        if count := sum(self.requests_under_way):
+            say(f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now.")
+        began = time.monotonic()
+        told = False
+        while time.monotonic() - began < settings.STOP_SECONDS + GRACE_SECONDS and self.stop_requests <= asked_before:
+            living = [service.name for service in self.services if service.child and service.child.alive()]
+            if not living:
                 break
+            if living == ["scheduler"] and not told and time.monotonic() - began > QUIET_SECONDS:
+                say("The scheduler is finishing its task. Ctrl-C again ends it now.")
+                told = True
             self._wait(0.2)
+        if count := sum(self.requests_under_way):
+            say(f"{_requests(count)} did not end in time.")
         for child in [*children, self.messenger]:
             if child:
                 child.kill_all()
 
-    def _refuse_connections(self) -> None:
-        """Close the door for every holder of the sockets: who comes now is refused at once instead of left waiting."""
-        for listener in self.listeners:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count} requests"
 
 
 def _in_words(status: int | None) -> str:

@@ -15,7 +15,7 @@ from django.db import DatabaseError, connections
 from llmkeys import schedules
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
-from llmkeys.supervisor import address, keys_in_use, prepare, processes, scheduler, web
+from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes, scheduler, web
 from llmkeys.supervisor.tree import Service, Tree
 from llmkeys.vault import keyring
 
@@ -37,13 +37,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port (default: %(default)s)")
         parser.add_argument("--workers", type=int, default=2, help="web processes (default: %(default)s)")
-        parser.add_argument("--threads", type=int, default=64, help="threads of each (default: %(default)s)")
+        parser.add_argument(
+            "--threads",
+            type=int,
+            default=8,
+            help="threads of each for pages and the REST API; streams need none (default: %(default)s)",
+        )
         parser.add_argument("--no-scheduler", action="store_true", help="web server only")
 
     def handle(self, *, bind: str, workers: int, threads: int, no_scheduler: bool, **_: object) -> None:
         for number in processes.STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _stop)
+        engines.choose_start_method()
         os.umask(0o077)  # whatever is written from here on is for this user alone
         try:
             where, listeners = self._prepare(bind, workers, threads)
@@ -95,10 +101,12 @@ class Command(BaseCommand):
 
 
 def _tree(listeners: list[socket.socket], lock: IO[str] | None, *, threads: int) -> Tree:
+    under_way = engines.counters(len(listeners))
+
     def run_web() -> int:
         if lock:
             lock.close()  # held by the scheduler and `serve` alone
-        return web.run(listeners, threads=threads)
+        return web.run(listeners, threads=threads, under_way=under_way)
 
     def run_scheduler() -> int:
         for listener in listeners:
@@ -109,5 +117,5 @@ def _tree(listeners: list[socket.socket], lock: IO[str] | None, *, threads: int)
     return Tree(
         web=Service("web server", run_web, essential=True),
         scheduler=Service("scheduler", run_scheduler, essential=False) if lock else None,
-        listeners=listeners,
+        requests_under_way=under_way,
     )

@@ -1,0 +1,129 @@
+"""The body of a request, read from an ASGI server: bounded in size and time, and decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+_PATIENCE_SECONDS = 2.0  # so long what a refused client still sends is taken, so that it gets to read the refusal
+
+
+class BodyRefused(Exception):
+    """A body that is not taken: the status of the answer, and a sentence for whoever sent it."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class ClientGone(Exception):
+    """The client went away before its body was complete."""
+
+
+@dataclass(slots=True)
+class Room:
+    """How many bytes of bodies a worker may have in hand, all requests together."""
+
+    free: int
+
+    @contextmanager
+    def taken(self) -> Iterator[_Taken]:
+        taken = _Taken(self)
+        try:
+            yield taken
+        finally:
+            self.free += taken.size
+
+
+@dataclass(slots=True)
+class _Taken:
+    room: Room
+    size: int = 0
+
+    def more(self, size: int) -> None:
+        """Take so many bytes more. Raises BodyRefused 503."""
+        if size > self.room.free:
+            raise BodyRefused(503, "The server has as many bodies in hand as it may. Try again in a second.")
+        self.room.free -= size
+        self.size += size
+
+
+async def read(receive: Receive, *, limit: int, seconds: float, taken: _Taken, declared: int | None = None) -> bytes:
+    """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503), ClientGone.
+
+    `declared` is its Content-Length, None where the client sent none (a chunked body).
+    """
+    try:
+        if declared is not None and declared > limit:
+            raise _too_large(limit)
+        async with asyncio.timeout(seconds):
+            return await _all_of(receive, limit, taken)
+    except TimeoutError:
+        raise BodyRefused(408, f"The body did not come within {seconds:g} seconds.") from None
+
+
+async def _all_of(receive: Receive, limit: int, taken: _Taken) -> bytes:
+    pieces, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        taken.more(len(piece))
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def discard(receive: Receive) -> None:
+    """Take for a moment what still comes of a body: a client that is cut while it sends never reads the answer."""
+    more = True
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while more:
+                message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
+    except TimeoutError:
+        return
+
+
+def decoded(raw: bytes, encodings: str, *, limit: int) -> bytes:
+    """Undo a Content-Encoding (`gzip`, `deflate`, several after each other). Raises BodyRefused (400, 413, 415)."""
+    for name in reversed([name.strip().lower() for name in encodings.split(",")]):
+        if name in ("", "identity"):
+            continue
+        if name not in ("gzip", "x-gzip", "deflate"):
+            raise BodyRefused(415, f"The Content-Encoding “{name[:40]}” is not supported; send gzip, deflate or none.")
+        raw = _inflated(raw, name, limit)
+    return raw
+
+
+def _inflated(raw: bytes, name: str, limit: int) -> bytes:
+    # "deflate" is zlib's format by the standard, and raw in what some clients send.
+    bits = zlib.MAX_WBITS if name == "deflate" and _has_zlib_header(raw) else -zlib.MAX_WBITS
+    stream = zlib.decompressobj(bits if name == "deflate" else zlib.MAX_WBITS | 16)
+    try:
+        whole = stream.decompress(raw, limit + 1)
+    except zlib.error:
+        raise BodyRefused(400, f"The body is not valid {name} data.") from None
+    if len(whole) > limit:
+        raise _too_large(limit)
+    if not stream.eof:
+        raise BodyRefused(400, f"The {name} data of the body is incomplete.")
+    return whole
+
+
+def _has_zlib_header(raw: bytes) -> bool:
+    return len(raw) >= 2 and raw[0] & 0x0F == zlib.DEFLATED and int.from_bytes(raw[:2], "big") % 31 == 0
+
+
+def _too_large(limit: int) -> BodyRefused:
+    return BodyRefused(413, f"The body is larger than {limit / 1024**2:g} MB.")
