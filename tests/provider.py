@@ -380,7 +380,12 @@ class ScriptedProvider:
         return None
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scheme: str, number: int, busy: threading.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        scheme: str,
+        number: int,
+        busy: threading.Event,
     ) -> None:
         """Answer one request after another. The next one's first byte is waited for all along: an end comes there."""
         beginning = self._loop.create_task(reader.read(1))

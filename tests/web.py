@@ -42,6 +42,7 @@ class _Threaded:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         gone = scope["gone"] = threading.Event()
         listening: list[asyncio.Task[None]] = []
+        length = next((int(value) for name, value in scope.get("headers", ()) if name == b"content-length"), 0)
 
         async def listen() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -49,8 +50,10 @@ class _Threaded:
             gone.set()
 
         async def receive_and_listen() -> Any:
+            nonlocal length
             message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body"):
+            length -= len(message.get("body", b""))
+            if message["type"] == "http.request" and (length <= 0 or not message.get("more_body")):
                 listening.append(asyncio.get_running_loop().create_task(listen()))
             return message
 
@@ -327,12 +330,12 @@ class Program:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
-    def begin(
-        self, method: str, path: str, data: bytes | str = b"", content_type: str = JSON, **more: Any
-    ) -> Wire:
+    def begin(self, method: str, path: str, data: bytes | str = b"", content_type: str = JSON, **more: Any) -> Wire:
         """Send a request and return its wire, on which the answer has not been waited for."""
         raw = data.encode() if isinstance(data, str) else data
-        return self.open(method, path, {"Content-Length": str(len(raw)), "Content-Type": content_type}, **more).send(raw)
+        return self.open(method, path, {"Content-Length": str(len(raw)), "Content-Type": content_type}, **more).send(
+            raw
+        )
 
     def open(self, method: str, path: str, own: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Wire:
         """Send the head of a request alone: how its body goes out is the test's matter."""

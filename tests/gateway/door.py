@@ -138,4 +138,3 @@ def books_balance() -> None:
     assert not report.differences, "\n".join(map(str, report.differences))
     assert not UsageRecord.objects.filter(state="HELD").exists()
     assert not ApiKey.objects.exclude(held_nano=0).exists()
-

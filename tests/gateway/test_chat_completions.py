@@ -32,6 +32,7 @@ from tests.gateway.door import (
 from tests.helpers import NOW, make_key, make_token, new_secret
 from tests.providers.helpers import recorded, recorded_bytes
 
+
 def sent_body(provider, number=0):
     return provider.calls[number].json
 
