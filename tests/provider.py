@@ -185,6 +185,10 @@ class Route:
         return request.method == self.method and request.url == self.url.partition("?")[0] and self.match(request)
 
 
+def anything(request: Received) -> bool:
+    return True
+
+
 class Script:
     """What one test has the provider say, and what it was asked."""
 
@@ -201,17 +205,17 @@ class Script:
 
     # --- what a test says ----------------------------------------------------------------------------------------
 
-    def post(self, url: str, answer: Any = None, *, match: Match = lambda request: True, **whole: Any) -> None:
+    def post(self, url: str, answer: Any = None, *, match: Match = anything, **whole: Any) -> None:
         """Answer a POST with `Pieces`, or with a whole answer: `json`, `body`, `status`, `headers`, `content_type`.
 
         Where several answers fit, each serves once in turn, and the last one for good.
         """
         self._add("POST", url, answer, match, whole)
 
-    def get(self, url: str, answer: Any = None, *, match: Match = lambda request: True, **whole: Any) -> None:
+    def get(self, url: str, answer: Any = None, *, match: Match = anything, **whole: Any) -> None:
         self._add("GET", url, answer, match, whole)
 
-    def replace(self, url: str, answer: Any = None, *, match: Match = lambda request: True, **whole: Any) -> None:
+    def replace(self, url: str, answer: Any = None, *, match: Match = anything, **whole: Any) -> None:
         """Answer POSTs to this address from now on with this alone, where the other answers are for other requests."""
         with self._lock:
             self._routes = [route for route in self._routes if not (route.url == url and route.match == match)]

@@ -263,6 +263,7 @@ class TestEveryWayOut:
         assert self.may_be_asked_now(client, sends)
 
     def test_a_bug_of_our_own(self, client, sends, settings):
+        """A setting of a type that the checks at the start would never let through stands for a bug."""
         rested(make_key())
         seconds, settings.STREAM_IDLE_SECONDS = settings.STREAM_IDLE_SECONDS, "no number"
         sends(Pieces(*answer()))
