@@ -23,9 +23,21 @@ _NOT_INHERITED = (
     "REFACTAI_",
     "DJANGO_SUPERUSER_",
 )
+_ROOM_BYTES = 256 * 1024 * 1024
 _DATA_DIR = Path(tempfile.mkdtemp(prefix="llmkeys-tests-"))
 (_DATA_DIR / "static").mkdir()
 atexit.register(shutil.rmtree, _DATA_DIR, ignore_errors=True)
+
+
+def _database_directory() -> Path:
+    """Where the test database lies: in memory where the system offers that, for each commit waits for the disk, and
+    tests that go through a server commit thousands of times."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM_BYTES):
+        return _DATA_DIR
+    directory = Path(tempfile.mkdtemp(prefix="llmkeys-tests-", dir=memory))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def _clean_environment() -> None:
@@ -44,7 +56,7 @@ def _read_settings() -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # A file, because the writer has a connection of its own: both must see one database.
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-        settings.DATABASES["default"]["TEST"] = {"NAME": str(_DATA_DIR / "tests.sqlite3")}
+        settings.DATABASES["default"]["TEST"] = {"NAME": str(_database_directory() / "tests.sqlite3")}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,7 +7,7 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -410,10 +410,11 @@ class TestAnyBody:
         if answer.status_code != 200:
             error_of(answer)
         books_balance()
-        for kept in (UsageRecord, DailyUsage, Cooling, KeyEvent):
-            kept.objects.all().delete()
-        for key in keys:
-            ApiKey.objects.filter(pk=key["id"]).update(**key)
+        with transaction.atomic():
+            for kept in (UsageRecord, DailyUsage, Cooling, KeyEvent):
+                kept.objects.all().delete()
+            for key in keys:
+                ApiKey.objects.filter(pk=key["id"]).update(**key)
 
     @settings(max_examples=150, deadline=None, suppress_health_check=_QUIET, derandomize=True)
     @given(body=_BODY)
