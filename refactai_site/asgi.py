@@ -28,17 +28,15 @@ from django.urls import Resolver404, resolve
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llmkeys.gateway.app import app as gateway
+from llmkeys.gateway.app import lifespan as gateway_lifespan
 from llmkeys.gateway.health import Health
 from refactai_site.pages import Pages
-from refactai_site.threaded_gateway import ThreadedGateway
 
 health = Health()
 pages = Pages()
 # What waits for a provider while its page waits: it may take all its own threads, never those of the other pages.
 waiting_pages = Pages(name="waiting-page")
-# ▼▼▼ THE GATEWAY: becomes `from llmkeys.gateway.app import app as gateway, lifespan as gateway_lifespan`.
-gateway, gateway_lifespan = (threaded := ThreadedGateway()), threaded.lifespan
-# ▲▲▲
 
 Lifespan = Callable[[Callable[[], float]], AbstractAsyncContextManager[None]]
 # Each gets a function that tells how many seconds are left until whatever still goes on is cut: without end while

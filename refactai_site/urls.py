@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import include, path
 
 from llmkeys.api.docs import DocsView, SchemaView
 from llmkeys.api.metrics import MetricsViewSet
-from llmkeys.gateway import views as gateway
 
 handler500 = "llmkeys.dashboard.error_pages.failed"
 
 urlpatterns = [
     path("metrics", MetricsViewSet.as_view({"get": "list"}), name="metrics"),
-    path("v1/chat/completions", gateway.chat_completions),
-    path("v1/models", gateway.models),
-    re_path(r"^v1(beta)?/", gateway.not_found),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view(), name="docs"),
     path("api/llm/", include("llmkeys.api.urls")),

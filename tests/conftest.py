@@ -23,9 +23,21 @@ _NOT_INHERITED = (
     "REFACTAI_",
     "DJANGO_SUPERUSER_",
 )
+_ROOM_BYTES = 256 * 1024 * 1024
 _DATA_DIR = Path(tempfile.mkdtemp(prefix="llmkeys-tests-"))
 (_DATA_DIR / "static").mkdir()
 atexit.register(shutil.rmtree, _DATA_DIR, ignore_errors=True)
+
+
+def _database_directory() -> Path:
+    """Where the test database lies: in memory where the system offers that, for each commit waits for the disk, and
+    tests that go through a server commit thousands of times."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM_BYTES):
+        return _DATA_DIR
+    directory = Path(tempfile.mkdtemp(prefix="llmkeys-tests-", dir=memory))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def _clean_environment() -> None:
@@ -44,7 +56,7 @@ def _read_settings() -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # A file, because the writer has a connection of its own: both must see one database.
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-        settings.DATABASES["default"]["TEST"] = {"NAME": str(_DATA_DIR / "tests.sqlite3")}
+        settings.DATABASES["default"]["TEST"] = {"NAME": str(_database_directory() / "tests.sqlite3")}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -69,7 +81,18 @@ def _is_here(address: Any) -> bool:
 
 
 def _refuse(address: Any) -> NoReturn:
-    raise NetworkForbidden(f"A test may not reach {address!r}: answer the call with `responses`.")
+    raise NetworkForbidden(f"A test may not reach {address!r}: have the fixture `provider` answer the call.")
+
+
+_spoken_for: dict[str, int] = {}  # names of providers whom a script speaks for, and the port it listens on
+
+
+def _find(getaddrinfo: Any, host: Any, *arguments: Any, **options: Any) -> Any:
+    """Resolve a name: a scripted provider is on this machine, on its own port, whatever port was asked for."""
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in _spoken_for:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", _spoken_for[name]))]
+    return getaddrinfo(host, *arguments, **options) if _is_here((host,)) else _refuse(host)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,12 +101,48 @@ def _loopback_only() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", lambda s, to: connect(s, to) if _is_here(to) else _refuse(to))
         patch.setattr(socket.socket, "connect_ex", lambda s, to: connect_ex(s, to) if _is_here(to) else _refuse(to))
-        patch.setattr(
-            socket,
-            "getaddrinfo",
-            lambda host, *a, **k: getaddrinfo(host, *a, **k) if _is_here((host,)) else _refuse(host),
-        )
+        patch.setattr(socket, "getaddrinfo", lambda host, *a, **k: _find(getaddrinfo, host, *a, **k))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """The authority whose certificates the product trusts in tests, and one that it does not.
+
+    For the whole session and from its start: the product looks up its bundle once per address.
+    """
+    from tests.tls import Authority
+
+    directory = tmp_path_factory.mktemp("authorities")
+    trusted, foreign = Authority(directory, "trusted"), Authority(directory, "foreign")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(trusted.file))
+        yield trusted, foreign
+
+
+@pytest.fixture(scope="session")
+def provider_server(_authorities: tuple[Any, Any]) -> Iterator[Any]:
+    from tests.provider import ScriptedProvider
+
+    server = ScriptedProvider(*_authorities)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def provider(provider_server: Any) -> Iterator[Any]:
+    """What the providers say in this test, at their own addresses. Asked for anything else, the test fails; so it
+    does where something that it scripted was never asked for."""
+    from tests.provider import Script
+    from tests.tls import PROVIDER_HOSTS
+
+    script = Script()
+    provider_server.play(script)
+    _spoken_for.update(dict.fromkeys(PROVIDER_HOSTS, provider_server.tls_port))
+    yield script
+    _spoken_for.clear()
+    provider_server.end()
+    script.check()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,10 +158,13 @@ def _no_beat_between_tests() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Close the writer's connection before the databases go: PostgreSQL drops none that is in use."""
+    """Stop the web server and close the writer's connection before the databases go: PostgreSQL drops none that is
+    in use."""
     from llmkeys.database import writer
+    from tests import web
 
     yield
+    web.stop()
     writer.forget()
 
 
@@ -112,10 +174,8 @@ def _nothing_remembered() -> None:
     from django.core.cache import cache
 
     from llmkeys.prices import catalogue
-    from llmkeys.relay import model_lists
 
     catalogue.forget()
-    model_lists.forget()
     cache.clear()
 
 

@@ -22,10 +22,12 @@ from llmkeys.database import reader, writer
 from llmkeys.dialects import Dialect, Door
 from llmkeys.dialects.base import dump
 from llmkeys.exceptions import ClientGone, LLMKeysError
-from llmkeys.gateway.bodies import Body, parsed
+from llmkeys.gateway import bodies
 from llmkeys.gateway.callers import authenticate
 from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
+from llmkeys.lib.bodies import ClientGone as BodyCut
+from llmkeys.lib.bodies import discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
 from llmkeys.relay.models import servable_models
@@ -48,7 +50,7 @@ _under_way = 0
 
 
 @contextlib.asynccontextmanager
-async def lifespan() -> AsyncIterator[None]:
+async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
     """Open what the gateway needs on this loop; at the end let what is under way finish, then close it."""
     async with relayed.opened():
         inside.use(asyncio.get_running_loop())
@@ -56,7 +58,7 @@ async def lifespan() -> AsyncIterator[None]:
             yield
         finally:
             inside.use(None)
-            await under_way.finish(settings.STOP_SECONDS)
+            await under_way.finish(min(seconds_left(), float(settings.STOP_SECONDS)))
             await asyncio.to_thread(writer.forget)
             await asyncio.to_thread(reader.forget)
 
@@ -68,7 +70,7 @@ class Exchange:
         self.scope, self.dialect = scope, dialect
         self.headers = Headers(scope=scope)
         self.program = Program(receive, send)
-        self.body = Body(receive, self.headers)
+        self.receive = receive
         self.origin_headers = _cors_headers(self.headers.get("origin"))
 
     async def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -98,17 +100,16 @@ class Endpoint:
         _under_way += 1
         try:
             await self._serve(exchange)
-        except ClientGone:
+        except (ClientGone, BodyCut):
             pass
         except LLMKeysError as error:
-            await exchange.body.skim()
             await exchange.refuse(refused(error))
+            await discard(receive)  # a program that is cut while it sends never reads the refusal
         except Exception:
             logger.exception("A request to the gateway failed")
             await exchange.refuse(Refused(500, "internal_error", _FAILED))
         finally:
             _under_way -= 1
-            exchange.body.done()
             exchange.program.close()
 
     async def _serve(self, exchange: Exchange) -> None:
@@ -166,21 +167,20 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 
 async def _relayed(door: Door, exchange: Exchange, caller: Caller) -> None:
     """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
-    request = await _request(door, exchange, caller)
-    if request.streamed:
-        await asyncio.shield(under_way.start(_stream(exchange, request)))
-    else:
-        await asyncio.shield(under_way.start(_whole(exchange, request)))
+    with bodies.taking() as taken:
+        request = await _request(door, exchange, caller, taken)
+        work = _stream(exchange, request) if request.streamed else _whole(exchange, request)
+        await asyncio.shield(under_way.start(work))
 
 
-async def _request(door: Door, exchange: Exchange, caller: Caller) -> RelayRequest:
+async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -> RelayRequest:
     """Return the validated request. Raises GatewayError and InvalidInput."""
-    raw = await exchange.body.read()
+    raw = await bodies.read(exchange.receive, exchange.headers, taken)
     passed = exchange.dialect.passed_headers
     request = dialects.Request(
         dialect=exchange.dialect,
         door=door,
-        body=await parsed(raw),
+        body=await bodies.parsed(raw),
         raw=raw,
         path_model=exchange.scope.get("path_params", {}).get("model", ""),
         query=_query(exchange.scope["query_string"].decode("latin-1")),
@@ -334,8 +334,8 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     words = f"No such address: {scope['method']} {scope['path'][:200]}. " + _NOT_SERVED.format(
         origin=f"{scope.get('scheme', 'http')}://{host}"
     )
-    await exchange.body.skim()
     await exchange.refuse(Refused(404, "not_found", words))
+    await discard(receive)
     exchange.program.close()
 
 
@@ -356,9 +356,3 @@ async def app(scope: Scope, receive: Receive, send: Send) -> Any:
     path = scope["path"]
     plain = _SLASHES.sub("/", path).rstrip("/") or "/"
     await _router({**scope, "path": plain} if plain != path else scope, receive, send)
-
-
-def is_ours(scope: Scope) -> bool:
-    """True for the addresses of programs, and for what only a program would ask for elsewhere."""
-    path = _SLASHES.sub("/", scope["path"])
-    return path in ("/v1", "/v1beta") or path.startswith(("/v1/", "/v1beta/"))

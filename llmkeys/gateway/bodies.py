@@ -2,121 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from django.conf import settings
-from starlette.types import Receive
+from starlette.datastructures import Headers
 
-from llmkeys.exceptions import InvalidInput
+from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.gateway.errors import GatewayError, Overloaded
+from llmkeys.lib import bodies
+from llmkeys.lib.bodies import BodyRefused, Receive, Room
 from llmkeys.relay import under_way
 
-MOST_BYTES_IN_HAND = 256 * 1024 * 1024  # of all bodies on this worker
 BODY_SECONDS = 60.0  # for a whole body, however it trickles
-REFUSED_BYTES = 1024 * 1024  # so much is read of a body that nobody looks at, and so long
-REFUSED_SECONDS = 1.0
 MOST_CONTAINERS = 250_000  # objects and lists: each takes twenty times its bytes in memory
 MOST_VALUES = 2_000_000
 
+_CODES = {413: "request_too_large", 415: "unsupported_encoding", 408: "request_timeout", 400: "invalid_request"}
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
-_in_hand = 0
+_room = Room(free=256 * 1024 * 1024)  # of this worker
 
 
-class Body:
-    """The bytes of one request; what it takes of the worker's room is given back by `done`."""
-
-    def __init__(self, receive: Receive, headers: Mapping[str, str]):
-        self._receive = receive
-        self._limit = settings.MAX_BODY_MB * 1024 * 1024
-        self._encoding = headers.get("content-encoding", "").strip().lower()
-        self._declared = headers.get("content-length", "")
-        self._taken = 0
-
-    async def read(self) -> bytes:
-        """Return the decoded body. Raises GatewayError 413, 415 or 408, Overloaded and InvalidInput."""
-        decode = self._decoder()
-        if self._declared.isdigit() and int(self._declared) > self._limit:
-            raise _too_large()
-        pieces: list[bytes] = []
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while (piece := await self._next()) is not None:
-                    if piece:
-                        decoded = decode(piece, self._limit + 1 - self._taken)
-                        self._take(len(decoded))
-                        pieces.append(decoded)
-        except TimeoutError:
-            raise GatewayError(408, "request_timeout", f"The body did not come within {BODY_SECONDS:.0f} s.") from None
-        except zlib.error:
-            words = f"The body is not what its Content-Encoding says: {self._encoding}."
-            raise InvalidInput({"body": [words]}) from None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def skim(self) -> None:
-        """Take a little of a body that nobody looks at.
-
-        The web server closes a connection on which a body was left, and the program's next request would meet a closed
-        door; but no stranger may keep us waiting.
-        """
-        if self._declared.isdigit() and int(self._declared) > REFUSED_BYTES:
-            return
-        size = 0
-        try:
-            async with asyncio.timeout(REFUSED_SECONDS):
-                while size <= REFUSED_BYTES and (piece := await self._next()) is not None:
-                    size += len(piece)
-        except (TimeoutError, InvalidInput):
-            return
-
-    def done(self) -> None:
-        """Give back the room that the body took."""
-        global _in_hand
-        _in_hand -= self._taken
-        self._taken = 0
-
-    async def _next(self) -> bytes | None:
-        if self._is_over:
-            return None
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidInput({"body": ["The body could not be read to its end."]})
-        self._is_over = not message.get("more_body", False)
-        return message.get("body", b"")
-
-    _is_over = False
-
-    def _take(self, size: int) -> None:
-        global _in_hand
-        self._taken += size
-        _in_hand += size
-        if self._taken > self._limit:
-            raise _too_large()
-        if _in_hand > MOST_BYTES_IN_HAND:
-            raise Overloaded("This server has as many bytes of requests in hand as it may. Try again in a second.")
-
-    def _decoder(self) -> Any:
-        if self._encoding in ("", "identity"):
-            return lambda piece, most: piece
-        if self._encoding in ("gzip", "x-gzip", "deflate"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
-        raise GatewayError(
-            415,
-            "unsupported_encoding",
-            f"The Content-Encoding “{self._encoding[:40]}” is not supported: send the body plain, or as gzip or deflate.",
-        )
+@contextmanager
+def taking() -> Iterator[Any]:
+    """Give back at the end what room a request's body took."""
+    with _room.taken() as taken:
+        yield taken
 
 
-def _too_large() -> GatewayError:
-    return GatewayError(
-        413, "request_too_large", f"The body is larger than {settings.MAX_BODY_MB} MB (REFACTAI_MAX_BODY_MB)."
-    )
+async def read(receive: Receive, headers: Headers, taken: Any) -> bytes:
+    """Return the decoded body. Raises GatewayError 408, 413 or 415, Overloaded, InvalidInput and ClientGone."""
+    limit, declared = settings.MAX_BODY_MB * 1024 * 1024, headers.get("content-length", "")
+    length = int(declared) if declared.isdigit() else None
+    try:
+        raw = await bodies.read(receive, limit=limit, seconds=BODY_SECONDS, taken=taken, declared=length)
+        encoding = headers.get("content-encoding", "")
+        if not encoding:
+            return raw
+        decoded = bodies.decoded(raw, encoding, limit=limit)
+        taken.more(len(decoded))
+        return decoded
+    except BodyRefused as refusal:
+        raise _as_ours(refusal) from None
+
+
+def _as_ours(refusal: BodyRefused) -> LLMKeysError:
+    if refusal.status == 503:
+        return Overloaded(str(refusal))
+    if refusal.status == 413:
+        words = f"The body is larger than {settings.MAX_BODY_MB} MB (REFACTAI_MAX_BODY_MB)."
+        return GatewayError(413, _CODES[413], words)
+    return GatewayError(refusal.status, _CODES[refusal.status], str(refusal))
 
 
 async def parsed(raw: bytes) -> dict[str, Any]:

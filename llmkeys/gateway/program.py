@@ -1,4 +1,4 @@
-"""The program at the other end of a connection: written to as fast as it takes, kept alive, and missed when it leaves."""
+"""The program at the other end of a connection: written to as fast as it takes, kept alive, missed when it leaves."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Conversation:
         self._reader = _Reader()
 
     def answer(self) -> Answer:
-        """Relay the request; block until its answer, or the first content of its stream, is there. Raises as `relay`."""
+        """Block until its answer, or the first content of its stream, has come. Raises as `relay`."""
         return self._call(self._begin())
 
     async def _begin(self) -> Answer:

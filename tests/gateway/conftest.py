@@ -1,4 +1,5 @@
-"""A client at the front door, a stopped clock, and the proof after each test that the books balance.
+"""A program at the front door of a real web server, a stopped clock, and the proof after each test that the books
+balance. Every interval and constant of the product that a test here shortens is patched in this file and nowhere else.
 
 What is the product's is imported inside: pytest reads this file before Django is set up.
 """
@@ -9,35 +10,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import responses
+
+
+@pytest.fixture(autouse=True)
+def _database(transactional_db: None) -> None:
+    """The web server's threads see only what is committed."""
 
 
 @pytest.fixture(autouse=True)
 def _stopped(frozen: Any) -> None:
     """Stop the clock and forget what is cached."""
     from llmkeys.prices import catalogue
-    from llmkeys.relay import model_lists
 
     catalogue.forget()
-    model_lists.forget()
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses before retries, which are noted and not made."""
-    made: list[float] = []
-
-    class Clock:
-        from time import monotonic
-
-        sleep = made.append
-
-    monkeypatch.setattr("llmkeys.relay.turns.time", Clock)
-    return made
-
-
-@pytest.fixture
-def user(db: None) -> Any:
+def user(_database: None) -> Any:
     from tests.helpers import make_user
 
     return make_user("worker")
@@ -47,17 +36,17 @@ def user(db: None) -> Any:
 def client(user: Any) -> Iterator[Any]:
     """A program with a token of scope `gateway`; afterwards the books balance."""
     from tests.gateway import door
-    from tests.helpers import JsonClient, make_token
+    from tests.helpers import make_token
+    from tests.web import Program
 
-    yield JsonClient(make_token(user, "gateway", name="worker"))
+    yield Program(make_token(user, "gateway", name="worker"))
     door.books_balance()
 
 
 @pytest.fixture
-def provider() -> Iterator[responses.RequestsMock]:
-    """Answers instead of the network; what is not registered is refused, and what is registered must be asked."""
-    with responses.RequestsMock() as mock:
-        yield mock
+def sends(provider: Any) -> Callable[..., list[Any]]:
+    """Let the provider answer with these, one for each request; return those that are left."""
+    return provider.sends
 
 
 @pytest.fixture
@@ -71,12 +60,73 @@ def simulator(settings: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def sends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Let the provider answer with these streams, one for each request; return those that are left."""
+def statements() -> Iterator[list[str]]:
+    """Every statement that any thread of this process sends to the database."""
+    from tests.gateway.statements import watched
 
-    def answer(*streams: Any) -> list[Any]:
-        waiting = list(streams)
-        monkeypatch.setattr("llmkeys.upstream.asked.send_chat", lambda *a, **k: waiting.pop(0))
-        return waiting
+    with watched() as seen:
+        yield seen
 
-    return answer
+
+# --- intervals and constants of the product --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before retries, which are noted and not made. There is no setting for them: the clock of the module
+    that makes them is another one."""
+    made: list[float] = []
+
+    class Clock:
+        from time import monotonic
+
+        sleep = made.append
+
+    monkeypatch.setattr("llmkeys.relay.turns.time", Clock)
+    return made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let requests wait this many seconds for open holds, and for the verdict of another request; none at first."""
+
+    def wait(seconds: float) -> None:
+        monkeypatch.setattr("llmkeys.relay.turns.ROOM_SECONDS", seconds)
+
+    wait(0)
+    return wait
+
+
+@pytest.fixture
+def fast_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the usage only a moment after the client has gone."""
+    monkeypatch.setattr("llmkeys.relay.streaming.DRAIN_SECONDS", 0.2)
+
+
+@pytest.fixture
+def fast_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait one second for the free test that confirms a rejection."""
+    monkeypatch.setattr("llmkeys.keys.failures.CONFIRM_SECONDS", 1.0)
+
+
+@pytest.fixture
+def short_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up soon on an SQLite database that is locked."""
+    from django.db import connection
+
+    from llmkeys.database import writer
+
+    if connection.vendor != "sqlite":
+        pytest.skip("SQLite's own lock")
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(writer, "_current", None)  # a new connection, which has this timeout
+
+
+@pytest.fixture
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget which alerts this process has given, as another process would not know of them; call it for once more."""
+    from llmkeys.alerts import outbox
+
+    monkeypatch.setattr(outbox, "_told", {})
+    return lambda: outbox._told.clear()

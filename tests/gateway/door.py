@@ -1,21 +1,26 @@
-"""What the gateway's tests share: requests, a provider's answers, and a stream whose pieces a test decides."""
+"""What the gateway's tests share: requests, a provider's answers, and looks at what is recorded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from responses import matchers
 
 from llmkeys import ledger
 from llmkeys.key_state import current_windows
 from llmkeys.ledger import audit
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
-from tests.helpers import NOW, JsonClient
+from tests.helpers import NOW
+from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
+from tests.web import Program, Reply
+
+__all__ = ["CLOSE", "RESET", "SILENCE", "Gate", "Pieces", "Program", "Reply", "sent_with"]
 
 PATH = "/v1/chat/completions"
 OPENROUTER = "https://openrouter.ai/api/v1/chat/completions"
@@ -61,22 +66,26 @@ def usage_chunk(**counts: Any) -> bytes:
     return event({"id": "gen-1", "choices": [], "usage": usage(**counts)})
 
 
-def sent_with(secret: str) -> list[Callable]:
-    """Match a request that carries this secret."""
-    return [matchers.header_matcher({"Authorization": f"Bearer {secret}"})]
-
-
-def secret_of(call: Any) -> str:
-    return call.request.headers["Authorization"].removeprefix("Bearer ")
-
-
-def ask(client: JsonClient, **changes: Any) -> Any:
+def ask(client: Program, **changes: Any) -> Reply:
     return client.post(PATH, json.dumps(chat(**changes)))
 
 
-def read(answer: Any) -> bytes:
-    """Return a stream to its end."""
-    return b"".join(answer.streaming_content)
+def begin(client: Program, **changes: Any) -> Any:
+    """Send the request and return its wire: nobody has waited for the answer."""
+    return client.begin("POST", PATH, json.dumps(chat(**changes)))
+
+
+def eventually(condition: Callable[[], object], what: str, *, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, what
+        pause.wait(0.01)
+
+
+def settled(count: int = 1) -> None:
+    """Wait until so many rows are there and none is open."""
+    eventually(lambda: [row.state for row in rows()].count("HELD") == 0 and len(rows()) == count, "a row is open")
 
 
 def rows() -> list[UsageRecord]:
@@ -130,32 +139,3 @@ def books_balance() -> None:
     assert not report.differences, "\n".join(map(str, report.differences))
     assert not UsageRecord.objects.filter(state="HELD").exists()
     assert not ApiKey.objects.exclude(held_nano=0).exists()
-
-
-class Pieces:
-    """A provider's open answer: bytes are sent, an exception is raised, a function is called in between."""
-
-    def __init__(self, *pieces: Any, status: int = 200, headers: Mapping[str, str] | None = None):
-        self.status, self.headers = status, {"content-type": "text/event-stream", **(headers or {})}
-        self.given, self.aborted, self.silences = pieces, False, []
-
-    def pieces(self) -> Iterator[bytes]:
-        for piece in self.given:
-            if isinstance(piece, Exception):
-                raise piece
-            if callable(piece):
-                piece()
-            else:
-                yield piece
-
-    def read(self) -> bytes:
-        return b"".join(self.pieces())
-
-    def silence_after(self, seconds: float) -> None:
-        self.silences.append(seconds)
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def done(self) -> None:
-        """Keep the connection: there is none."""

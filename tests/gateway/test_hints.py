@@ -12,8 +12,6 @@ from llmkeys.models import Cooling
 from tests.gateway.door import ANTHROPIC, GOOGLE, OPENAI, OPENROUTER, Pieces, ask
 from tests.helpers import NOW, make_key, new_secret
 
-pytestmark = pytest.mark.django_db
-
 WHERE = {
     "openrouter": (OPENROUTER, "openai/gpt-6.1-terra"),
     "openai": (OPENAI, "gpt-6.1-terra"),

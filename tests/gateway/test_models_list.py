@@ -9,10 +9,8 @@ import pytest
 
 from llmkeys.models import ModelPrice
 from llmkeys.simulator.thread import SimulatorThread
-from tests.gateway.door import error_of
-from tests.helpers import NOW, JsonClient, make_key, make_token
-
-pytestmark = pytest.mark.django_db
+from tests.gateway.door import Program, error_of
+from tests.helpers import NOW, make_key, make_token
 
 PATH = "/v1/models"
 OPENAI = "https://api.openai.com/v1/models"
@@ -93,7 +91,7 @@ def test_it_shows_a_token_what_its_keys_can_serve(client, user, provider):
     key = make_key(provider="openai")
     make_key()
     provider.get(OPENAI, json=LISTED)
-    assert list(models(JsonClient(make_token(user, key_ids=[key.id])))) == ["gpt-6.1-terra", "house-model"]
+    assert list(models(Program(make_token(user, key_ids=[key.id])))) == ["gpt-6.1-terra", "house-model"]
 
 
 def test_a_provider_that_is_gone_spoils_nothing(client, settings):
@@ -115,8 +113,8 @@ def test_an_unreadable_list_is_empty(client, provider, answer):
 
 
 def test_it_needs_a_token_of_scope_gateway(client, user):
-    assert error_of(JsonClient().get(PATH))["code"] == "invalid_token"
-    assert error_of(JsonClient(make_token(user, "read")).get(PATH))["code"] == "missing_scope"
+    assert error_of(Program().get(PATH))["code"] == "invalid_token"
+    assert error_of(Program(make_token(user, "read")).get(PATH))["code"] == "missing_scope"
 
 
 def test_it_takes_get_only(client):

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
-import threading
 import time
-from collections.abc import Callable
 
 import pytest
-from django.http import StreamingHttpResponse
 
-from llmkeys.relay import streaming
-from llmkeys.upstream import asked
 from tests.gateway.door import (
+    CLOSE,
     DONE,
+    RESET,
+    SILENCE,
+    Gate,
     Pieces,
     ask,
+    begin,
     books_balance,
     chunk,
     error_of,
     event,
+    eventually,
     fresh,
     is_refused,
     only_row,
-    read,
     rows,
+    settled,
     usage,
     usage_chunk,
 )
 from tests.helpers import make_key, new_secret
 from tests.providers.helpers import recorded_bytes
-
-pytestmark = pytest.mark.django_db(transaction=True)  # a stream whose client has gone is settled by another thread
 
 OPENAI_MODEL = "gpt-6.1-terra"
 PROCESSING = b": OPENROUTER PROCESSING\n\n"
@@ -41,23 +39,6 @@ PROCESSING = b": OPENROUTER PROCESSING\n\n"
 
 def stream(client, **changes):
     return ask(client, stream=True, **changes)
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 10
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, what
-        pause.wait(0.01)
-
-
-def settled(count: int = 1) -> None:
-    eventually(lambda: [row.state for row in rows()].count("HELD") == 0 and len(rows()) == count, "a row is open")
-
-
-@pytest.fixture
-def fast_drain(monkeypatch):
-    monkeypatch.setattr(streaming, "DRAIN_SECONDS", 0.2)
 
 
 def whole(*, usage_told: bytes = b"", end: bytes = DONE) -> list[bytes]:
@@ -73,19 +54,34 @@ class TestWhatArrives:
         key = make_key()
         sends(Pieces(PROCESSING, *whole(usage_told=openrouter_usage())))
         answer = stream(client)
-        assert isinstance(answer, StreamingHttpResponse)
+        assert answer.streaming
         assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")
         assert (answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (key.id, "1")
         assert "X-LLM-Cost-USD" not in answer.headers
-        assert read(answer) == PROCESSING + b"".join(whole(usage_told=openrouter_usage()))
+        assert answer.content == PROCESSING + b"".join(whole(usage_told=openrouter_usage()))
         row = only_row()
         assert (row.state, row.success, row.streamed, row.http_status) == ("SETTLED", True, True, 200)
         assert (row.input_tokens, row.output_tokens, row.cost_nano, row.cost_source) == (10, 5, 12_300_000, "provider")
 
-    def test_pieces_arrive_before_the_end(self, client, simulator):
+    def test_pieces_arrive_before_the_end(self, client, sends, provider):
+        make_key()
+        first, second = Gate(), Gate()
+        sends(Pieces(chunk("Hel"), first, chunk("lo"), second, openrouter_usage(), DONE))
+        pieces = stream(client).pieces
+        assert next(pieces) == chunk("Hel")
+        assert only_row().state == "HELD"
+        first.open()
+        assert next(pieces) == chunk("lo")
+        assert not provider.calls[0].answered.is_set()
+        assert only_row().state == "HELD"
+        second.open()
+        assert b"".join(pieces) == openrouter_usage() + DONE
+        assert only_row().state == "SETTLED"
+
+    def test_pieces_arrive_as_the_simulator_sends_them(self, client, simulator):
         make_key()
         prompt = "hello [[chunks=3 completion_tokens=6 chunk_delay_ms=150]]"
-        pieces = stream(client, messages=[{"role": "user", "content": prompt}]).streaming_content
+        pieces = stream(client, messages=[{"role": "user", "content": prompt}]).pieces
         got = next(pieces)
         assert b"[DONE]" not in got
         assert simulator.journal()[0]["completed"] is False
@@ -96,40 +92,40 @@ class TestWhatArrives:
 
     def test_the_row_is_settled_before_the_client_sees_the_end(self, client, sends):
         make_key()
-        gate = threading.Event()
-        sends(Pieces(*whole(usage_told=openrouter_usage()), lambda: gate.wait(10)))
-        for piece in stream(client).streaming_content:
+        gate = Gate()
+        sends(Pieces(*whole(usage_told=openrouter_usage()), gate))
+        for piece in stream(client).pieces:
             if DONE in piece:
                 assert only_row().state == "SETTLED"
-                gate.set()
-        assert gate.is_set()
+                gate.open()
+        assert gate.is_open
 
     def test_it_keeps_openrouters_comments(self, client, simulator):
         make_key()
-        assert read(stream(client)).startswith(PROCESSING)
+        assert stream(client).content.startswith(PROCESSING)
 
     def test_it_takes_out_the_usage_that_the_client_did_not_ask_for(self, client, sends):
         make_key(provider="openai")
         sends(Pieces(*whole(usage_told=usage_chunk())))
-        assert read(stream(client, model=OPENAI_MODEL)) == b"".join(whole())
+        assert stream(client, model=OPENAI_MODEL).content == b"".join(whole())
         assert (only_row().input_tokens, only_row().cost_nano) == (10, 35_000)  # 10 × 1 + 5 × 5
 
     def test_it_leaves_the_usage_that_the_client_asked_for(self, client, sends):
         make_key(provider="openai")
         sends(Pieces(*whole(usage_told=usage_chunk())))
         answer = stream(client, model=OPENAI_MODEL, stream_options={"include_usage": True})
-        assert read(answer) == b"".join(whole(usage_told=usage_chunk()))
+        assert answer.content == b"".join(whole(usage_told=usage_chunk()))
 
     def test_it_takes_out_a_usage_that_makes_no_sense_too(self, client, sends):
         make_key(provider="openai")
         nonsense = event({"choices": [], "usage": {"prompt_tokens": -1, "completion_tokens": "many"}})
         sends(Pieces(*whole(usage_told=nonsense)))
-        assert read(stream(client, model=OPENAI_MODEL)) == b"".join(whole())
+        assert stream(client, model=OPENAI_MODEL).content == b"".join(whole())
         assert only_row().cost_source == "estimated"
 
     def test_it_asks_the_provider_for_the_usage(self, client, simulator):
         make_key(provider="openai")
-        body = read(stream(client, model=OPENAI_MODEL, stream_options={"include_obfuscation": False}))
+        body = stream(client, model=OPENAI_MODEL, stream_options={"include_obfuscation": False}).content
         assert b'"usage":{' not in body
         row = only_row()
         assert (row.input_tokens, row.output_tokens, row.cost_source) == (1, 20, "computed")
@@ -138,7 +134,7 @@ class TestWhatArrives:
         make_key(provider="openai")
         talk = [chunk('"usage" {"usage": 1} "error"'), *whole(usage_told=usage_chunk())]
         sends(Pieces(*talk))
-        assert read(stream(client, model=OPENAI_MODEL)) == talk[0] + b"".join(whole())
+        assert stream(client, model=OPENAI_MODEL).content == talk[0] + b"".join(whole())
         assert only_row().success is True
 
     @pytest.mark.parametrize(
@@ -152,8 +148,18 @@ class TestWhatArrives:
         make_key(provider=name)
         sends(Pieces(recorded_bytes(file)))
         answer = stream(client, model=model, stream_options={"include_usage": True})
-        assert read(answer) == recorded_bytes(file)
+        assert answer.content == recorded_bytes(file)
         assert only_row().cost_nano == cost
+
+
+def broken_after(client, sends, *pieces: bytes) -> bytes:
+    """Reset the provider's connection once the client has seen the first of these; return all that the client got."""
+    gate = Gate()
+    sends(Pieces(*pieces, gate, RESET))
+    answer = stream(client)
+    got = next(answer.pieces)
+    gate.open()
+    return got + answer.content
 
 
 class TestItsId:
@@ -175,13 +181,12 @@ class TestItsId:
         headers = {"x-generation-id": header} if header else {}
         first = b"data: " + json.dumps({"id": told, "choices": [{"delta": {"content": "Hel"}}]}).encode() + b"\n\n"
         sends(Pieces(first, chunk("", finish_reason="stop"), DONE, headers=headers))
-        read(stream(client))
+        _ = stream(client).content
         assert (only_row().upstream_id, only_row().cost_source) == (kept, "estimated")
 
     def test_the_one_of_a_stream_that_broke_is_kept(self, client, sends):
         make_key()
-        sends(Pieces(chunk("Hel"), asked.TransportError("The connection broke.", sent=True)))
-        read(stream(client))
+        broken_after(client, sends, chunk("Hel"))
         assert (only_row().upstream_id, only_row().state) == ("gen-1", "LOST")
 
 
@@ -190,28 +195,35 @@ class TestHowItIsCut:
         make_key()
         everything = b"".join([PROCESSING, chunk("grün 😀"), openrouter_usage(), DONE])
         sends(Pieces(*(everything[at : at + 1] for at in range(len(everything)))))
-        assert read(stream(client)) == everything
+        assert stream(client).content == everything
         assert only_row().cost_nano == 12_300_000
 
-    def test_an_event_cut_in_half_waits_for_its_other_half(self, client, sends):
+    @pytest.mark.parametrize("where", ["inside a character", "before the last line feed"])
+    def test_an_event_cut_in_half_waits_for_its_other_half(self, client, sends, where):
         make_key()
-        text = chunk("😀")
-        middle = text.index("😀".encode()) + 2  # inside the character
-        sends(Pieces(chunk("a"), text[:middle], text[middle:], openrouter_usage(), DONE))
-        pieces = list(stream(client).streaming_content)
-        assert pieces == [chunk("a"), text, openrouter_usage(), DONE]
+        text, gate = chunk("😀"), Gate()
+        middle = text.index("😀".encode()) + 2 if where == "inside a character" else len(text) - 1
+        sends(Pieces(chunk("a"), text[:middle], gate, text[middle:], openrouter_usage(), DONE))
+        answer = stream(client)
+        assert next(answer.pieces) == chunk("a")
+        gate.wait_until_reached()
+        assert answer.wire.says_nothing_for(0.2)
+        gate.open()
+        rest = list(answer.pieces)
+        assert b"".join(rest) == text + openrouter_usage() + DONE
+        assert all(piece.startswith(b"data: ") and piece.endswith(b"\n\n") for piece in rest)
 
     def test_it_understands_crlf(self, client, sends):
         make_key(provider="openai")
         sent = [piece.replace(b"\n\n", b"\r\n\r\n") for piece in whole(usage_told=usage_chunk())]
         sends(Pieces(*sent))
-        assert read(stream(client, model=OPENAI_MODEL)) == b"".join(piece for piece in sent if b"usage" not in piece)
+        assert stream(client, model=OPENAI_MODEL).content == b"".join(piece for piece in sent if b"usage" not in piece)
         assert (only_row().cost_nano, only_row().state) == (35_000, "SETTLED")
 
     def test_it_passes_on_what_follows_the_last_whole_event(self, client, sends):
         make_key()
         sends(Pieces(*whole(usage_told=openrouter_usage(), end=b"data: [DONE]")))
-        assert read(stream(client)).endswith(b"data: [DONE]")
+        assert stream(client).content.endswith(b"data: [DONE]")
         assert only_row().state == "SETTLED"
 
     @pytest.mark.parametrize("number", ["1e9999999999999999999999", "NaN", "9" * 5000, "-0", "1e400"])
@@ -219,81 +231,105 @@ class TestHowItIsCut:
         make_key()
         odd = b'data: {"choices":[],"usage":{"prompt_tokens":' + number.encode() + b"}}\n\n"
         sends(Pieces(*whole(usage_told=odd)))
-        assert read(stream(client)).endswith(DONE)
+        assert stream(client).content.endswith(DONE)
         assert only_row().state == "SETTLED"
 
 
 class TestClientGone:
-    def test_it_charges_the_usage_that_still_arrives(self, client, sends, fast_drain):
+    def test_it_charges_the_usage_that_still_arrives(self, client, sends):
         make_key()
-        gate = threading.Event()
-        sends(Pieces(chunk("Hel"), lambda: gate.wait(10), openrouter_usage(), DONE))
+        gate = Gate()
+        sends(Pieces(chunk("Hel"), gate, chunk("lo"), openrouter_usage(), DONE))
         answer = stream(client)
-        next(answer.streaming_content)
+        next(answer.pieces)
         answer.close()
-        gate.set()
+        gate.open()
         settled()
         row = only_row()
         assert (row.state, row.cost_nano, row.cost_source) == ("SETTLED", 12_300_000, "provider")
         assert row.error.startswith("The client went away")
 
-    def test_it_estimates_where_no_usage_arrives(self, client, sends, fast_drain):
+    @pytest.mark.parametrize("ending", [RESET, CLOSE, SILENCE])
+    def test_it_estimates_where_no_usage_arrives(self, client, sends, fast_drain, ending):
         key = make_key()
-        silent = asked.TransportError("silence", sent=True, timed_out=True)
-        sends(Pieces(chunk("Hel"), chunk("lo"), silent))
+        gate = Gate()
+        sends(Pieces(chunk("Hel"), gate, chunk("lo"), ending))
         answer = stream(client)
-        next(answer.streaming_content)
+        next(answer.pieces)
         answer.close()
+        gate.open()
         settled()
         row = only_row()
         assert (row.state, row.success, row.cost_source) == ("SETTLED", False, "estimated")
         assert 0 < row.cost_nano <= row.hold_nano
         assert fresh(key).spent_day_nano == row.cost_nano
 
-    def test_it_waits_no_longer_than_the_drain(self, client, sends, fast_drain):
+    def test_it_waits_no_longer_than_the_drain(self, client, sends, provider, fast_drain):
+        """A provider that goes on and on is hung up on."""
         make_key()
-        pieces = [chunk("word"), *([lambda: threading.Event().wait(0.05), chunk("word")] * 200)]
-        sends(Pieces(*pieces))
+        begun, word = Gate(), chunk("word")
+        pause = time.sleep  # before the next word: 200 of them take ten seconds
+        sends(Pieces(word, begun, *([word, lambda: pause(0.05)] * 200)))
         answer = stream(client)
-        next(answer.streaming_content)
-        began = time.monotonic()
+        next(answer.pieces)
         answer.close()
+        began = time.monotonic()
+        begun.open()
         settled()
         assert time.monotonic() - began < 5
         assert (only_row().state, only_row().cost_source) == ("SETTLED", "estimated")
+        assert provider.calls[0].gone.wait(5), "the provider is still at work"
 
-    def test_it_settles_a_stream_that_was_never_read(self, client, sends, fast_drain):
+    @pytest.mark.parametrize("with_reset", [False, True])
+    def test_it_settles_a_stream_that_was_never_read(self, client, sends, with_reset):
         make_key()
-        sends(Pieces(*whole(usage_told=openrouter_usage())))
-        stream(client).close()
+        gate = Gate()
+        sends(Pieces(gate, *whole(usage_told=openrouter_usage())))
+        wire = begin(client, stream=True)
+        gate.wait_until_reached()
+        wire.close(with_reset=with_reset)
+        gate.open()
         settled()
         assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
 
-    def test_it_settles_a_stream_that_was_dropped_without_a_close(self, client, sends, fast_drain):
-        from llmkeys.relay import ChatRequest, relay
-        from llmkeys.relay.candidates import Caller
-        from tests.gateway.door import chat
-
+    def test_it_settles_a_stream_that_its_client_dropped_with_a_reset(self, client, sends):
         make_key()
-        sends(Pieces(*whole(usage_told=openrouter_usage())))
-        body = chat(stream=True)
-        answer = relay(ChatRequest(body=body, raw=json.dumps(body).encode(), caller=Caller()))
-        assert answer.is_stream
-        del answer
-        gc.collect()
+        gate = Gate()
+        sends(Pieces(chunk("Hel"), gate, *whole(usage_told=openrouter_usage())))
+        answer = stream(client)
+        next(answer.pieces)
+        answer.close(with_reset=True)
+        gate.open()
         settled()
-        assert only_row().cost_nano == 12_300_000
+        assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+        assert only_row().error.startswith("The client went away")
 
-    def test_it_closes_the_connection_of_a_real_provider(self, client, simulator, fast_drain):
+    def test_it_closes_the_connection_to_a_provider_that_falls_silent(self, client, sends, provider, fast_drain):
         make_key()
-        prompt = "hello [[chunks=5 completion_tokens=5 chunk_delay_ms=20000]]"
-        answer = stream(client, messages=[{"role": "user", "content": prompt}])
-        next(answer.streaming_content)
+        gate = Gate()
+        sends(Pieces(chunk("Hel"), gate, chunk("lo"), SILENCE))
+        answer = stream(client)
+        next(answer.pieces)
         answer.close()
+        gate.open()
         settled()
         row = only_row()
         assert row.cost_source == "estimated" and 0 < row.cost_nano <= row.hold_nano
-        eventually(lambda: simulator.summary()["inFlight"] == 0, "the provider is still at work")
+        assert provider.calls[0].gone.wait(5), "the provider is still at work"
+
+    @pytest.mark.xfail(strict=True, reason="a thread that waits for its provider does not see that its client has gone")
+    def test_it_does_not_wait_for_the_next_piece_to_see_that_the_client_has_gone(self, client, sends, fast_drain):
+        make_key()
+        gate = Gate()
+        sends(Pieces(chunk("Hel"), gate, chunk("lo"), openrouter_usage(), DONE))
+        answer = stream(client)
+        next(answer.pieces)
+        answer.close()
+        try:
+            eventually(lambda: only_row().state == "SETTLED", "the row is open", seconds=2)
+        finally:
+            gate.open()
+            settled()
 
 
 class TestFirstEvent:
@@ -307,7 +343,7 @@ class TestFirstEvent:
         sends(Pieces(PROCESSING, refusal), Pieces(*whole(usage_told=openrouter_usage())))
         answer = stream(client)
         assert (answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (second.id, "2")
-        assert b"error" not in read(answer)
+        assert b"error" not in answer.content
         assert [(row.key_id, row.state) for row in rows()] == [(first.id, "RELEASED"), (second.id, "SETTLED")]
 
     def test_the_clients_own_mistake_goes_back_and_is_not_rotated(self, client, sends):
@@ -338,7 +374,7 @@ class TestTroubleInTheMiddle:
 
     def test_a_reset_is_told_in_the_stream(self, client, simulator):
         make_key(secret=new_secret() + "-cut")
-        body = read(stream(client))
+        body = stream(client).content
         assert self.last_event(body)["error"]["code"] == "upstream_error"
         assert self.lost(only_row()) and only_row().error.startswith("127.0.0.1 broke off")
 
@@ -346,14 +382,14 @@ class TestTroubleInTheMiddle:
         settings.STREAM_IDLE_SECONDS = 1
         make_key(secret=new_secret() + "-stall")
         began = time.monotonic()
-        body = read(stream(client))
+        body = stream(client).content
         assert 0.8 < time.monotonic() - began < 10
         assert "fell silent" in self.last_event(body)["error"]["message"]
         assert self.lost(only_row())
 
     def test_a_missing_end_is_told(self, client, simulator):
         make_key(secret=new_secret() + "-noend")
-        body = read(stream(client))
+        body = stream(client).content
         assert "end marker" in self.last_event(body)["error"]["message"]
         assert self.lost(only_row())
 
@@ -361,7 +397,7 @@ class TestTroubleInTheMiddle:
     def test_the_providers_error_is_passed_on_once(self, client, simulator, name):
         make_key(provider=name, secret=new_secret(name) + "-miderror")
         model = {"anthropic": "claude-sonnet-4-5", "google": "gemini-3.8-flash"}.get(name, "openai/gpt-6.1-terra")
-        body = read(stream(client, model=model))
+        body = stream(client, model=model).content
         row = only_row()
         assert len(re.findall(rb'"error": ?{', body)) == 1
         assert self.lost(row)
@@ -371,24 +407,22 @@ class TestTroubleInTheMiddle:
         key = make_key()
         refusal = {"code": 429, "message": "slow down", "metadata": {"error_type": "rate_limit_exceeded"}}
         sends(Pieces(chunk(), event({"error": refusal})))
-        read(stream(client))
+        _ = stream(client).content
         assert fresh(key).last_error.startswith("Rate limit for")
 
     def test_nothing_is_tried_again_once_the_client_has_seen_something(self, client, sends):
         make_key(), make_key()
-        left = sends(Pieces(chunk(), asked.TransportError("reset", sent=True)), Pieces(*whole()))
-        read(stream(client))
-        assert len(left) == 1 and len(rows()) == 1
+        broken_after(client, sends, chunk())
+        assert len(rows()) == 1
 
     def test_a_known_usage_is_charged_all_the_same(self, client, sends):
         make_key()
-        sends(Pieces(chunk(), openrouter_usage(), asked.TransportError("reset", sent=True)))
-        read(stream(client))
+        broken_after(client, sends, chunk(), openrouter_usage())
         assert (only_row().state, only_row().success, only_row().cost_nano) == ("SETTLED", False, 12_300_000)
 
     def test_it_has_no_usage_and_is_estimated(self, client, simulator):
         make_key(secret=new_secret() + "-nousage")
-        assert read(stream(client)).endswith(DONE)
+        assert stream(client).content.endswith(DONE)
         row = only_row()
         assert (row.state, row.success, row.cost_source, row.input_tokens) == ("SETTLED", True, "estimated", None)
         assert 0 < row.cost_nano <= row.hold_nano
