@@ -136,7 +136,7 @@ class Rewrite:
     model: str  # the provider's own name
     output_limit: int | None = None  # to be put on the request, in the place of the client's own
     asks_usage: bool = False  # a stream tells its usage only when asked
-    own_base_url: bool = True  # False: another server, which may know older names of fields only
+    limit_field: str = "max_tokens"  # what the provider calls the limit, in the dialects that have two names for it
     max_price: Mapping[str, Decimal] | None = None  # OpenRouter: USD per million tokens and per request, by its names
     without: frozenset[str] = frozenset()  # fields of ours that the server refused
     renamed: Mapping[str, str] = field(default_factory=dict)  # fields of ours that the server wants named so

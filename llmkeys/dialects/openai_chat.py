@@ -31,8 +31,6 @@ _TYPES = {
     415: "invalid_request_error",
     429: "rate_limit_error",
 }
-# Reasoning models take only the newer name of the output limit, at any address.
-_TAKES_COMPLETION_TOKENS = re.compile(r"(?:.*/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
 
 
 class OpenAIChat(Dialect):
@@ -74,7 +72,7 @@ class OpenAIChat(Dialect):
         removed: set[str] = set()
         if change.output_limit is not None:
             removed = {name for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None}
-            field = next(iter(sorted(removed)), None) or self._limit_field(change)
+            field = next(iter(sorted(removed)), None) or change.limit_field
             changes[change.renamed.get(field, field)] = change.output_limit
         if request.streamed and change.asks_usage and not wants_usage(body):
             changes["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
@@ -84,11 +82,6 @@ class OpenAIChat(Dialect):
         if not changes:
             return request.raw
         return dump({**{name: value for name, value in body.items() if name not in removed}, **changes})
-
-    @staticmethod
-    def _limit_field(change: Rewrite) -> str:
-        newer = change.own_base_url or _TAKES_COMPLETION_TOKENS.match(change.model)
-        return "max_completion_tokens" if newer else "max_tokens"
 
     # --- the answer --------------------------------------------------------------------------------------------------
 

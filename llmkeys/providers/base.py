@@ -107,7 +107,7 @@ class Provider:
         """Return this provider's own name of the model a client asked for, or None where it cannot serve it by name."""
         raise NotImplementedError
 
-    def output_limit_field(self, *, own_base_url: bool) -> str:
+    def output_limit_field(self, model: str, *, own_base_url: bool) -> str:
         """Return the body field that limits the output where the client sets none."""
         return "max_tokens"
 

@@ -12,6 +12,7 @@ from llmkeys.providers.base import Failure, FailureKind, ListedModel
 from llmkeys.providers.failures import ErrorView, is_about_model
 from llmkeys.providers.openai_chat import OpenAIChatProvider
 
+_REASONS = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
 _NO_CREDIT = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _MONTHLY = frozenset(
     {"organization_usage_limit_exceeded", "organization_spend_limit_exceeded", "project_spend_limit_exceeded"}
@@ -33,9 +34,10 @@ class OpenAI(OpenAIChatProvider):
     keys_page = "https://platform.openai.com/api-keys"
     admin_prefixes = ("sk-admin-",)
 
-    def output_limit_field(self, *, own_base_url: bool) -> str:
-        """Reasoning models take only the newer name, which some local servers do not know."""
-        return "max_completion_tokens" if own_base_url else "max_tokens"
+    def output_limit_field(self, model: str, *, own_base_url: bool) -> str:
+        """Reasoning models take only the newer name, at any address; some local servers do not know it."""
+        newer = own_base_url or _REASONS.match(model)
+        return "max_completion_tokens" if newer else "max_tokens"
 
     def _known(self, view: ErrorView) -> Failure | None:
         return _billing(view) or _forbidden_here(view) or _unavailable(view) or _too_many(view)

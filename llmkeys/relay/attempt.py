@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
@@ -105,7 +106,7 @@ class Attempt:
     async def _open(self, answer_seconds: float) -> OpenAnswer | Failed:
         try:
             body = await self._body()
-            secret = keyring.open_secret(self.candidate)
+            secret = await self._secret()
             provider, request = self.provider, self.request.request
             url, headers = provider.relayed_call(
                 request,
@@ -126,6 +127,12 @@ class Attempt:
             await self.release(sent=False, error="The body is nested too deeply.")
             raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
 
+    async def _secret(self) -> str:
+        try:
+            return keyring.open_secret(self.candidate)
+        except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made anew
+            return await under_way.in_thread(keyring.open_secret, self.candidate)
+
     async def _body(self) -> bytes:
         request, provider = self.request.request, self.provider
         self.asked_for_usage = request.streamed and bool(provider.vendor)  # OpenRouter tells the usage unasked
@@ -133,7 +140,7 @@ class Attempt:
             model=self.candidate.model,
             output_limit=self.worst.output_limit,
             asks_usage=self.asked_for_usage,
-            own_base_url=not costing.is_local(provider),
+            limit_field=provider.output_limit_field(self.candidate.model, own_base_url=not costing.is_local(provider)),
         )
         if len(request.raw) > under_way.LARGE_BYTES:
             return await under_way.in_parser(request.dialect.rewritten, request, change)
@@ -197,12 +204,14 @@ class Attempt:
                 break
             self.first_byte()
             first += piece
+        if not first.strip():
+            raise TransportError(f"{self.provider.label} ended the stream before its first event.", sent=True)
         # The bytes decide and not the announced type: some servers ignore `stream`, or announce what they do not send.
         if (
-            first.lstrip()[:1] in (b"{", b"[", b"<", b"")
+            first.lstrip()[:1] in (b"{", b"[", b"<")
             and self.request.dialect.stream_type(self.request.request) == "text/event-stream"
         ):
-            rest = await opened.read(max(1.0, deadline - time.monotonic())) if first else b""
+            rest = await opened.read(max(1.0, deadline - time.monotonic()))
             answer = await self._complete(opened, first + rest)
             opened.done()
             return answer
@@ -318,18 +327,22 @@ class Attempt:
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
                 await writer.run(lambda cursor: forgive(cursor, self.candidate, at))
 
-    async def report(self, failure: Failure) -> None:
-        """Store what the failure means for the key. Raises RecordingUnavailable."""
+    async def _report(self, failure: Failure) -> None:
         await under_way.in_thread(report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
 
-    def report_in_background(self, failure: Failure) -> None:
-        """The same, where nobody waits for it."""
+    async def report(self, failure: Failure) -> None:
+        """Store what the failure means for the key; a rejection in the background, for its test takes a while.
 
-        async def report() -> None:
-            with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
-                await self.report(failure)
+        Raises RecordingUnavailable.
+        """
+        if failure.kind is FailureKind.REJECTED:
+            under_way.start(self._report_quietly(failure))
+        else:
+            await self._report(failure)
 
-        under_way.start(report())
+    async def _report_quietly(self, failure: Failure) -> None:
+        with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
+            await self._report(failure)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -10,6 +11,7 @@ from django.utils import timezone
 
 from llmkeys.dialects import Seen, Usage
 from llmkeys.dialects.bounds import estimate_tokens
+from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.lib.sse import data_lines
 from llmkeys.providers.base import Failure
 from llmkeys.providers.scrub import scrub_body
@@ -211,9 +213,12 @@ class RelayedStream:
     async def _settle(self, *, success: bool = True, error: str = "") -> None:
         if self._attempt.ended:
             return
+        if self._client.has_gone and not error:
+            success, error = self.has_told_usage, GONE
         if self._failure is not None:
             success, error = False, self._failure.message
-            self._attempt.report_in_background(self._failure)
+            with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
+                await self._attempt.report(self._failure)
             if not self.has_told_usage:
                 await self._attempt.lose(f"{error} It may have been billed.", status=200)
                 return

@@ -6,9 +6,9 @@ attempt that the provider failed, or may have billed.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
+from asyncio import sleep as pause
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -230,10 +230,7 @@ class _ModelTurn:
         """Store what the failure means and decide who is next. Raises where nothing more may be tried."""
         self.last = failed
         candidate, failure = attempt.candidate, failed.failure
-        if failure.kind is FailureKind.REJECTED:
-            attempt.report_in_background(failure)  # the free test that confirms it takes a while
-        else:
-            await attempt.report(failure)
+        await attempt.report(failure)
         if failure.kind in _REFUSALS:
             self.turns.refused += 1
         else:
@@ -258,12 +255,12 @@ class _ModelTurn:
     async def _try_again(self, candidate: Candidate, failure: Failure) -> None:
         """The same key once more after a pause, then one other key, then the next model."""
         tries = self.tries[candidate.id] = self.tries.get(candidate.id, 0) + 1
-        pause = failure.retry_after_seconds
-        if pause is None:
-            pause = 0.5 * 2 ** (tries - 1) * random.uniform(0.75, 1.25)  # noqa: S311  (spreads retries, guards nothing)
-        in_time = pause <= LONGEST_PAUSE_SECONDS and time.monotonic() + pause < self.turns.deadline
+        seconds = failure.retry_after_seconds
+        if seconds is None:
+            seconds = 0.5 * 2 ** (tries - 1) * random.uniform(0.75, 1.25)  # noqa: S311  (spreads retries, guards nothing)
+        in_time = seconds <= LONGEST_PAUSE_SECONDS and time.monotonic() + seconds < self.turns.deadline
         if tries < TRIES_ON_ONE_KEY and in_time:
-            await asyncio.sleep(pause)
+            await pause(seconds)
             return
         self.passed[candidate.id] = "its provider failed"
         if list(self.passed.values()).count("its provider failed") > 1:

@@ -21,8 +21,10 @@ def _database(transactional_db: None) -> None:
 def _stopped(frozen: Any) -> None:
     """Stop the clock and forget what is cached."""
     from llmkeys.prices import catalogue
+    from llmkeys.relay import model_lists
 
     catalogue.forget()
+    model_lists.forget()
 
 
 @pytest.fixture
@@ -77,12 +79,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     that makes them is another one."""
     made: list[float] = []
 
-    class Clock:
-        from time import monotonic
+    async def pause(seconds: float) -> None:
+        made.append(seconds)
 
-        sleep = made.append
-
-    monkeypatch.setattr("llmkeys.relay.turns.time", Clock)
+    monkeypatch.setattr("llmkeys.relay.turns.pause", pause)
     return made
 
 
@@ -100,7 +100,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 @pytest.fixture
 def fast_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for the usage only a moment after the client has gone."""
-    monkeypatch.setattr("llmkeys.relay.streaming.DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("llmkeys.relay.stream.DRAIN_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -114,13 +114,14 @@ def short_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon on an SQLite database that is locked."""
     from django.db import connection
 
-    from llmkeys.database import writer
+    from llmkeys.database import queues, reader, writer
 
     if connection.vendor != "sqlite":
         pytest.skip("SQLite's own lock")
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
-    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(writer, "_current", None)  # a new connection, which has this timeout
+    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.5)
+    writer.forget()  # a new connection, which has this timeout
+    reader.forget()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.gateway.door import (
     ask,
     chat,
     completion,
+    eventually,
     fresh,
     is_refused,
     limits,
@@ -353,7 +354,7 @@ class TestRecordings:
         provider.post(url, json=json.loads(recorded_bytes(file)), status=status)
         provider.get(url.replace("/chat/completions", free_test), json=json.loads(recorded_bytes(file)), status=status)
         is_refused(ask(client), 503, "no_key_available", "No API key available")
-        assert fresh(key).status_at(NOW) == "DISABLED"
+        eventually(lambda: fresh(key).status_at(NOW) == "DISABLED", "the rejection is confirmed")
 
     def test_it_replays_an_error_that_is_the_clients_own(self, client, provider):
         make_key(provider="openai")
