@@ -101,7 +101,7 @@ def run_worker(number: int, name: str, loader: Any, sockets: Any, *others: Any) 
     request has ended. And the socket is closed for every holder, `serve` included: who comes then is refused instead
     of left waiting. Not before granian has stopped accepting: it does not end when it meets a closed socket.
     """
-    listener = sockets[1]
+    listener = sockets[1].dup()  # granian closes the other one when it has stopped accepting
     granian._signals.set_loop_signals = partial(_set_loop_signals, listener)
     MPServer._spawn_asgi_lifespan_worker(number, name, loader, sockets, *others)
     _refuse_connections(listener)
