@@ -9,6 +9,7 @@ from llmkeys.api.docs import DocsView, SchemaView
 from llmkeys.api.metrics import MetricsViewSet
 from llmkeys.gateway import views as gateway
 
+handler400 = "llmkeys.dashboard.error_pages.bad_request"
 handler500 = "llmkeys.dashboard.error_pages.failed"
 
 urlpatterns = [
