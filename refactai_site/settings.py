@@ -23,6 +23,7 @@ REFACTAI_ENCRYPTION_KEYS = env.items("REFACTAI_ENCRYPTION_KEYS")
 # --- Django --------------------------------------------------------------------------------------------------------
 DEBUG = env.boolean("REFACTAI_DEBUG", False)
 ALLOWED_HOSTS = env.items("REFACTAI_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_FAILURE_VIEW = "llmkeys.dashboard.error_pages.csrf_failed"
 CSRF_TRUSTED_ORIGINS = env.items("REFACTAI_CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "refactai_site.urls"
 ASGI_APPLICATION = "refactai_site.asgi.application"
@@ -292,6 +293,8 @@ LOGGING = {
     "loggers": {
         "llmkeys": {"level": "INFO"},
         "django": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+        "django.security.DisallowedHost": {"handlers": [], "propagate": False},  # told by the page, without a traceback
+        "django.security.csrf": {"level": "ERROR"},  # the same
         "django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
         "axes": {"level": "ERROR"},
         "psycopg.pool": {"level": "ERROR"},  # what a request could not get is told by `outages`, and once

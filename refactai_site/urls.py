@@ -8,6 +8,7 @@ from django.urls import include, path
 from llmkeys.api.docs import DocsView, SchemaView
 from llmkeys.api.metrics import MetricsViewSet
 
+handler400 = "llmkeys.dashboard.error_pages.bad_request"
 handler500 = "llmkeys.dashboard.error_pages.failed"
 
 urlpatterns = [

@@ -9,15 +9,17 @@ from django.db import Error, IntegrityError
 from django.http import UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import status
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, PermissionDenied
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from llmkeys import exceptions
 from llmkeys.database import outages
 from llmkeys.database.outages import UNAVAILABLE
+from refactai_site import origins
 
 _RETRY_SECONDS = "10"
+_CSRF_FAILED = "CSRF Failed: "  # so the session's authentication begins
 _UNREADABLE = (BadRequest, MultiPartParserError, SuspiciousOperation, UnreadablePostError)
 
 
@@ -44,6 +46,9 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
             return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
         case IntegrityError():
             return Response({"detail": "Somebody else changed the same thing at this moment. Try again."}, status=409)
+        case PermissionDenied() if str(error.detail).startswith(_CSRF_FAILED):
+            words = origins.about_origin(context["request"]._request, str(error.detail).removeprefix(_CSRF_FAILED))
+            return Response({"detail": words or str(error.detail)}, status=403)
         case _ if isinstance(error, _UNREADABLE):
             return Response({"detail": "The request cannot be read."}, status=400)
     return exception_handler(error, context)

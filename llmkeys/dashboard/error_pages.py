@@ -1,19 +1,25 @@
-"""What an error report may show: nothing that could be a secret, with DEBUG on and off. And the page of an outage."""
+"""The pages of what went wrong: an outage, a host or an origin that is refused. And what an error report may show:
+nothing that could be a secret, with DEBUG on and off."""
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.debug import SafeExceptionReporterFilter
 from django.views.defaults import server_error
 
 from llmkeys.database import outages
+from refactai_site import origins
 
 RETRY_SECONDS = "10"
+
+logger = logging.getLogger(__name__)
 
 
 def failed(request: HttpRequest) -> HttpResponse:
@@ -25,6 +31,32 @@ def failed(request: HttpRequest) -> HttpResponse:
     response = render(request, "503.html", status=503)
     response["Retry-After"] = RETRY_SECONDS
     response._has_been_logged = True  # by the line above, which says what to do
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer 400: a Host that is not allowed, in words that name the setting, or a request that cannot be read."""
+    words = origins.about_host(request) if isinstance(exception, DisallowedHost) else ""
+    if words:
+        logger.warning("A request was refused. %s", words)  # Django's own line has a traceback, and is not written
+    return _refused(request, "400.html", words or "The request cannot be read.", words, 400)
+
+
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer 403 to a form that is too old, or whose origin is not this server's."""
+    words = origins.about_origin(request, reason)
+    if words:
+        logger.warning("A form was refused. %s", words)
+    return _refused(request, "403_csrf.html", words or "The CSRF token is missing or too old.", words, 403)
+
+
+def _refused(request: HttpRequest, template: str, detail: str, words: str, status: int) -> HttpResponse:
+    response: HttpResponse
+    if request.path.startswith("/api/") or request.path == "/metrics":
+        response = JsonResponse({"detail": detail}, status=status)
+    else:  # without the request: what a template asks of it may need its host
+        response = render(None, template, {"words": words}, status=status)
+    response._has_been_logged = bool(words)
     return response
 
 

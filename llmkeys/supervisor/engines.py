@@ -101,8 +101,10 @@ def run_worker(number: int, name: str, loader: Any, sockets: Any, *others: Any) 
     request has ended. And the socket is closed for every holder, `serve` included: who comes then is refused instead
     of left waiting. Not before granian has stopped accepting: it does not end when it meets a closed socket.
     """
-    granian._signals.set_loop_signals = partial(_set_loop_signals, sockets[1])
+    listener = sockets[1].dup()  # granian closes the other one when it has stopped accepting
+    granian._signals.set_loop_signals = partial(_set_loop_signals, listener)
     MPServer._spawn_asgi_lifespan_worker(number, name, loader, sockets, *others)
+    _refuse_connections(listener)
 
 
 _granians_own = granian._signals.set_loop_signals
@@ -114,15 +116,16 @@ def _set_loop_signals(listener: socket.socket, loop: asyncio.AbstractEventLoop) 
     def stop() -> None:
         import_string(settings.ASGI_APPLICATION).stop()
         event.set()
-        loop.call_later(REFUSE_SECONDS, refuse)
-
-    def refuse() -> None:
-        with suppress(OSError):  # it is closed already
-            listener.shutdown(socket.SHUT_RDWR)
+        loop.call_later(REFUSE_SECONDS, _refuse_connections, listener)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     return event
+
+
+def _refuse_connections(listener: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def run_web_server(listeners: list[socket.socket], *, threads: int, under_way: MutableSequence[int]) -> None:

@@ -250,7 +250,7 @@ def rows_by_state(product: Product, key: str) -> Counter[str]:
 NO_WORKER_LIVES = """
 django.setup()
 import os, granian.server.mp
-granian.server.mp._wsgi_call_wrap = lambda *_: os._exit(9)
+granian.server.mp._asgi_call_wrap = lambda *_: os._exit(9)
 """
 
 

@@ -1,0 +1,63 @@
+"""Why a page or a form was refused for its host or its origin: what was seen, and the setting that changes it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_REFERER
+
+_OF_ORIGINS = ("Origin checking failed", "Referer checking failed")
+_POLICY = (
+    "Usually a proxy in front of this server sets “Referrer-Policy: no-referrer”: let it set “same-origin”, or leave "
+    "that header alone."
+)
+
+
+def about_host(request: HttpRequest) -> str:
+    """Say why the Host of the request is refused."""
+    host = _shown(request.META.get("HTTP_HOST", ""))
+    if not host:
+        return "The request names no host. Send a “Host” header."
+    return (
+        f"This server does not answer under the name “{host}”. If the name is right, add it to REFACTAI_ALLOWED_HOSTS "
+        f"(now {', '.join(settings.ALLOWED_HOSTS)}) and restart the server."
+    )
+
+
+def about_origin(request: HttpRequest, reason: str) -> str:
+    """Say why a form was refused, where its origin is the reason; else an empty string."""
+    if not reason.startswith(_OF_ORIGINS):
+        return ""
+    origin = request.META.get("HTTP_ORIGIN", "")
+    if origin == "null":
+        return f"The browser did not say which site the form comes from (“Origin: null”). {_POLICY}"
+    if not origin and reason in (REASON_NO_REFERER, REASON_MALFORMED_REFERER):
+        return f"The browser did not say which site the form comes from: it sent no usable “Referer”. {_POLICY}"
+    return _about_foreign(origin or _origin_of(request.META.get("HTTP_REFERER", "")), request)
+
+
+def _about_foreign(origin: str, request: HttpRequest) -> str:
+    own = f"{request.scheme}://{request.get_host()}"
+    seen = f"The form comes from “{_shown(origin)}”, but this server takes itself for “{own}”."
+    parts = urlsplit(origin)
+    if parts.scheme == "https" and request.scheme == "http" and parts.netloc == request.get_host():
+        if settings.REFACTAI_HTTPS:
+            return f"{seen} Let the proxy in front of this server send “X-Forwarded-Proto: https”."
+        return (
+            f"{seen} If a proxy in front of this server speaks HTTPS, set REFACTAI_HTTPS=true and restart the server."
+        )
+    return (
+        f"{seen} If you opened the page at that address, let the proxy in front of this server pass the “Host” header "
+        "on, or add the address to REFACTAI_CSRF_TRUSTED_ORIGINS and restart the server."
+    )
+
+
+def _origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _shown(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())[:100]
