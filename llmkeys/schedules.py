@@ -11,6 +11,7 @@ from __future__ import annotations
 from django.db import connection, transaction
 from django_q.models import Schedule
 
+from llmkeys.database import postgresql
 from llmkeys.scheduling import PLANNED, Planned
 
 
@@ -24,9 +25,8 @@ def ensure_schedules() -> None:
 
 def _lock() -> None:
     """Let two servers that start at once take turns: the name of a schedule is not unique in the database."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE django_q_schedule IN SHARE ROW EXCLUSIVE MODE")
+    with connection.cursor() as cursor:
+        postgresql.lock_table(cursor, "django_q_schedule", "SHARE ROW EXCLUSIVE")
 
 
 def _ensure(planned: Planned) -> None:

@@ -38,7 +38,7 @@ def check_expired_keys() -> int:
 
 def settle_lost_holds() -> int:
     """Declare lost what no process renews any more; return how many holds that were."""
-    return writer.run(lambda cursor: ledger.settle_dead_leases(cursor, timezone.now()))
+    return writer.run_now(lambda cursor: ledger.settle_dead_leases(cursor, timezone.now()))
 
 
 def send_alerts() -> int:

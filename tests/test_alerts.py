@@ -38,9 +38,9 @@ def charge(key: ApiKey, cents: int, *, at: datetime = NOW) -> None:
     """Let a request of the key cost so much, from hold to settle."""
     attempt = Attempt(f"req-alert-{next(numbers)}", 1, at, "openai-chat", "m", "worker", False, "me")
     bid = Bid(key.id, key.provider, "m", 0)
-    placed = writer.run(lambda cursor: ledger.place_hold(cursor, [bid], attempt))
+    placed = writer.run_now(lambda cursor: ledger.place_hold(cursor, [bid], attempt))
     outcome = Outcome(state="SETTLED", at=at, success=True, cost_nano=cents * CENT, cost_source="provider")
-    writer.run(lambda cursor: ledger.finish(cursor, placed.hold.usage_id, outcome))
+    writer.run_now(lambda cursor: ledger.finish(cursor, placed.hold.usage_id, outcome))
 
 
 def told(kind: str = "") -> list[str]:
@@ -111,7 +111,7 @@ class TestBudgets:
         key = make_key(**limits(daily="1"))
         charge(key, 79)
         row = UsageRecord.objects.get()
-        writer.run(lambda cursor: ledger.correct_cost(cursor, row.pk, 120 * CENT, NOW, reason="The bill."))
+        writer.run_now(lambda cursor: ledger.correct_cost(cursor, row.pk, 120 * CENT, NOW, reason="The bill."))
         assert len(told("limit_reached")) == len(told("warning_threshold")) == 1
 
     def test_it_tells_anew_after_a_person_has_set_the_costs_back(self):
@@ -163,19 +163,19 @@ class TestKeys:
     def test_an_event_that_alerts_writes_its_alert_with_it(self, event, kind):
         key = make_key(name="Production")
         for _ in range(2):
-            writer.run(lambda cursor: ledger.add_event(cursor, event, key.id, "Look.", NOW, once=f"{event} x"))
+            writer.run_now(lambda cursor: ledger.add_event(cursor, event, key.id, "Look.", NOW, once=f"{event} x"))
         assert told(kind) == ["“Production”: Look."]
 
     def test_an_exhausted_key_is_told_once_a_day_and_again_after_it_served(self):
         key = make_key()
 
         def exhausted(at: datetime) -> None:
-            writer.run(lambda cursor: ledger.add_event(cursor, "exhausted", key.id, "No credit.", at))
+            writer.run_now(lambda cursor: ledger.add_event(cursor, "exhausted", key.id, "No credit.", at))
 
         for minutes in range(3):
             exhausted(NOW + timedelta(minutes=minutes))
         assert len(told("key_exhausted")) == 1
-        writer.run(lambda cursor: ledger.add_event(cursor, "recovered", key.id, "Serves again.", NOW))
+        writer.run_now(lambda cursor: ledger.add_event(cursor, "recovered", key.id, "Serves again.", NOW))
         exhausted(NOW)
         exhausted(TOMORROW)
         assert len(told("key_exhausted")) == 3

@@ -64,7 +64,7 @@ def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
         return
     message = f"A request for “{model}” found no key: {error}"
     try:
-        writer.run(
+        writer.run_now(
             lambda cursor: ledger.add_alert(cursor, "no_key_left", None, message, at, once=f"no key {kind} {hour}")
         )
     except RecordingUnavailable:
@@ -82,7 +82,7 @@ def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
         f"{settings.FALLBACK_USD_PER_TOKEN.normalize():f} USD per token. Enter its price in the admin (model prices)."
     )
     try:
-        writer.run(lambda cursor: ledger.add_alert(cursor, "fallback_price", None, message, at, once=name[:160]))
+        writer.run_now(lambda cursor: ledger.add_alert(cursor, "fallback_price", None, message, at, once=name[:160]))
     except RecordingUnavailable:
         return
     _remember(name, "")
@@ -101,7 +101,7 @@ def backup_failed(reason: str, *, at: datetime) -> bool:
 
 
 def _write(kind: str, message: str, at: datetime, *, once: str) -> bool:
-    return writer.run(lambda cursor: ledger.add_alert(cursor, kind, None, message, at, once=once[:160]))
+    return writer.run_now(lambda cursor: ledger.add_alert(cursor, kind, None, message, at, once=once[:160]))
 
 
 def _remember(name: str, when: str) -> None:
@@ -132,13 +132,13 @@ def send_due_alerts(at: datetime) -> int:
     1, 5, 15, 60 and 240 minutes; then the alert is left with its reason.
     """
     if not settings.ALERT_URLS:
-        writer.run(lambda cursor: _keep_for_the_dashboard(cursor, at))
+        writer.run_now(lambda cursor: _keep_for_the_dashboard(cursor, at))
         return 0
-    claimed = writer.run(lambda cursor: _claim(cursor, at))
+    claimed = writer.run_now(lambda cursor: _claim(cursor, at))
     if not claimed:
         return 0
     faults = _deliver(claimed)
-    writer.run(lambda cursor: _record(cursor, claimed, faults, at))
+    writer.run_now(lambda cursor: _record(cursor, claimed, faults, at))
     return sum(not faults[alert.id] for alert in claimed)
 
 

@@ -15,7 +15,7 @@ from rest_framework.views import exception_handler
 
 from llmkeys import exceptions
 from llmkeys.database import outages
-from llmkeys.database.writer import UNAVAILABLE
+from llmkeys.database.outages import UNAVAILABLE
 
 _RETRY_SECONDS = "10"
 _UNREADABLE = (BadRequest, MultiPartParserError, SuspiciousOperation, UnreadablePostError)

@@ -18,6 +18,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from llmkeys.database import sql
 from llmkeys.ledger.audit import Report
 from llmkeys.vault import keyring
 
@@ -53,7 +54,7 @@ def make_backup(
         raise BackupFailed(f"The directory {target.parent} does not exist.")
     with _failures_told(target), archive.workshop(target) as room:
         database, report = _copy(room, audit=audit, progress=progress)
-        members = {archive.DATABASES[connection.vendor]: database}
+        members = {archive.DATABASES[sql.vendor()]: database}
         if with_key and keyring.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
             members[archive.KEY] = keyring.key_file()
         manifest = archive.write(target, _manifest(report, at), members, room=room)
@@ -72,8 +73,8 @@ def _failures_told(target: Path):
 
 def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None]:
     """Copy the database into `room` and prove the copy. Raises BackupFailed."""
-    file = room / archive.DATABASES[connection.vendor]
-    if connection.vendor == "sqlite":
+    file = room / archive.DATABASES[sql.vendor()]
+    if sql.is_sqlite():
         sqlite.copy_out(file, progress=progress)
         problem = sqlite.integrity_problem(file)
         report = sqlite.audited(file) if audit and not problem else None
@@ -92,7 +93,7 @@ def _manifest(report: Report | None, at: datetime) -> Manifest:
     return Manifest(
         created_at=at.isoformat(timespec="seconds"),
         version=product_version(),
-        database=connection.vendor,
+        database=sql.vendor(),
         migrations=sorted(name for app, name in applied if app == "llmkeys"),
         keys=report.keys if report else 0,
         rows=report.rows if report else 0,

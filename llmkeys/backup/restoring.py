@@ -17,6 +17,7 @@ from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
 from llmkeys.backup.making import automatic_backups, is_good
 from llmkeys.backup.running import alone
+from llmkeys.database import sql
 from llmkeys.ledger.audit import Report
 from llmkeys.vault import keyring
 from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey
@@ -58,15 +59,15 @@ def restore(path: Path, *, at: datetime) -> Restored:
         _check_kind(path, manifest)
         database = files[archive.DATABASES[manifest.database]]
         key = files.get(archive.KEY)
-        if connection.vendor == "sqlite":
+        if sql.is_sqlite():
             return _restore_file(manifest, database, key, at)
         return _restore_dump(manifest, database, key, at)
 
 
 def _check_kind(path: Path, manifest: Manifest) -> None:
-    if manifest.database != connection.vendor:
+    if manifest.database != sql.vendor():
         raise CannotRestore(
-            f"{path} is a backup of {manifest.database}, and the product runs on {connection.vendor}. Set or unset "
+            f"{path} is a backup of {manifest.database}, and the product runs on {sql.vendor()}. Set or unset "
             "DATABASE_URL, or move the keys over with `export_keys --include-secrets` and `import_keys`."
         )
     known = {name for app, name in MigrationLoader(None).disk_migrations if app == "llmkeys"}

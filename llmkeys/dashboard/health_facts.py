@@ -12,6 +12,8 @@ from django.conf import settings
 from django.db import connection
 from django.template.defaultfilters import filesizeformat
 
+from llmkeys.database.sql import is_sqlite
+
 
 @cache
 def product_version() -> str:
@@ -35,7 +37,7 @@ def facts() -> list[tuple[str, str]]:
 
 
 def _database() -> str:
-    if connection.vendor == "sqlite":
+    if is_sqlite():
         size = _value("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         return f"SQLite {_value('SELECT sqlite_version()')}, {_size(size)}"
     version = connection.pg_version  # of the server; known since the connection was made
@@ -49,7 +51,7 @@ def _size(size: int) -> str:
 
 def _place() -> str:
     """Return where the data is, without a user or a password."""
-    if connection.vendor == "sqlite":
+    if is_sqlite():
         return str(connection.settings_dict["NAME"])
     given = connection.settings_dict
     return f"database {given['NAME']} at {given['HOST'] or 'the local socket'}"

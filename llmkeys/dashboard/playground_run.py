@@ -9,7 +9,7 @@ from typing import Any
 
 from django.template.loader import render_to_string
 
-from llmkeys.database.writer import recording_errors
+from llmkeys.database.outages import recording_errors
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey, UsageRecord
 from llmkeys.relay import Answer, ChatRequest, relay

@@ -1,21 +1,30 @@
-"""A database that does not do its work: which errors say so, and what the operator is told.
+"""A database that does not do its work: which errors say so, and what the operator reads of it.
 
-Told on stderr at the first failure, then once in half a minute while it lasts, and when it is over.
+On stderr at the first failure, then once in half a minute while it lasts, and when it is over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
+from django.db import DatabaseError, Error, InterfaceError, InternalError, OperationalError, connection
+
+from llmkeys.database import sqlite
+from llmkeys.database.sql import database_name, is_sqlite
+from llmkeys.exceptions import RecordingUnavailable
 
 logger = logging.getLogger(__name__)
 
 TELL_SECONDS = 30.0
-REPLACED = "was replaced or taken away"
+UNAVAILABLE = (
+    "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
+    "if it goes on, look at the disk space and at what else holds the database."
+)
 
 
 def is_outage(error: BaseException) -> bool:
@@ -39,14 +48,15 @@ def is_damaged(error: BaseException) -> bool:
 
 def explain(error: BaseException) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
-    if connection.vendor != "sqlite":
+    if not is_sqlite():
         first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
         return f"The database that DATABASE_URL names cannot be used: {first_line}. See that it runs and accepts us."
-    text, file = str(error).lower(), connection.settings_dict["NAME"]
+    text, file = str(error).lower(), database_name()
     if is_damaged(error):
         return f"The file {file} is not a readable database."
-    if REPLACED in text:
-        return f"The database {file} {REPLACED} while the server runs; put that file back, or start the server again."
+    if sqlite.REPLACED in text:
+        remedy = "put that file back, or start the server again"
+        return f"The database {file} {sqlite.REPLACED} while the server runs; {remedy}."
     if "locked" in text:
         return f"The database {file} is locked by another program; stop that program."
     if "readonly" in text or "unable to open" in text:
@@ -91,3 +101,18 @@ def is_over() -> None:
         began, _current.began = _current.began, None
     if began is not None:
         logger.warning("The database can be written again, after %.0f seconds.", time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def recording_errors() -> Iterator[None]:
+    """Turn a database that does not answer into RecordingUnavailable, around reads that decide whether to send."""
+    try:
+        sqlite.require_the_file()
+        yield
+    except Error as error:
+        if not is_outage(error):
+            raise
+        note(error)
+        with contextlib.suppress(Error):
+            connection.close()
+        raise RecordingUnavailable(UNAVAILABLE) from error

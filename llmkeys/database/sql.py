@@ -1,4 +1,4 @@
-"""Hand-written SQL on SQLite and PostgreSQL alike: a lean cursor, and instants and dates on their way in and out."""
+"""Hand-written SQL on SQLite and PostgreSQL alike: which of the two it is, a lean cursor, instants and dates."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class Cursor(Protocol):
+    """What a job of the writer or the reader may do with the database."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> Any: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
 
 
 class LeanCursor:
@@ -32,9 +46,25 @@ class LeanCursor:
         return self._cursor.rowcount
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _question_marks(sql: str) -> str:
     return sql.replace("%s", "?")
+
+
+@lru_cache(maxsize=1)
+def is_sqlite() -> bool:
+    """Tell whether the product runs on SQLite; else on PostgreSQL."""
+    return settings.DATABASES[DEFAULT_DB_ALIAS]["ENGINE"].endswith("sqlite3")
+
+
+def vendor() -> str:
+    """Return `sqlite` or `postgresql`, for those who write it down."""
+    return "sqlite" if is_sqlite() else "postgresql"
+
+
+def database_name() -> str:
+    """Return the path of the SQLite file, or the name of the database on the server."""
+    return str(settings.DATABASES[DEFAULT_DB_ALIAS]["NAME"])
 
 
 def connection_of_our_own() -> BaseDatabaseWrapper:
@@ -71,12 +101,7 @@ def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
 
 def instant(at: datetime) -> Any:
     """Return the parameter for an aware instant: SQLite stores the text of a naive one in UTC."""
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ") if _is_sqlite() else at
-
-
-@lru_cache(maxsize=1)
-def _is_sqlite() -> bool:
-    return connection.vendor == "sqlite"
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ") if is_sqlite() else at
 
 
 def as_date(value: date | str) -> date:

@@ -1,212 +1,144 @@
-"""Short write transactions of one process, committed in groups.
+"""Short write transactions of one process, committed in groups by one thread on one connection.
 
-With `synchronous=FULL` a commit costs a flush of the disk, and threads that queue in SQLite's busy handler sleep for
-tens of milliseconds. Here they queue in the process instead: the first to come leads, and commits its own job together
-with all that queued up meanwhile; then it hands the lead to the next in the queue. So a lone request pays for no
-thread switch, and a crowd pays for one flush per group. The processes of one machine take turns by a file lock rather
-than by sleeping. PostgreSQL gains too: one hot key row is locked once per group.
+With `synchronous=FULL` a commit costs a flush of the disk, and callers that queue in SQLite's busy handler sleep for
+tens of milliseconds. Here they queue in the process instead: the thread takes all that is queued, runs it in one
+transaction, commits, and wakes the callers. The processes of one machine take turns by a file lock rather than by
+sleeping. PostgreSQL gains too: one hot key row is locked once per group.
 
 A job is a function of a cursor. It may run a second time (when another job of its group failed), so it must not
-touch anything but the database.
+touch anything but the database, and that by its cursor alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import threading
+import logging
+import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from django.conf import settings
-from django.db import Error, OperationalError, connection
-from django.db.backends.utils import CursorWrapper
+from django.db import DEFAULT_DB_ALIAS, connections
 
-from llmkeys.database import outages
-from llmkeys.database.sql import connection_of_our_own, lean_cursor
+from llmkeys.database import outages, postgresql, sqlite
+from llmkeys.database.queues import DatabaseThread, Job, OncePerProcess
+from llmkeys.database.sql import is_sqlite, lean_cursor
 from llmkeys.exceptions import RecordingUnavailable
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
-Work = Callable[[CursorWrapper], T]
+Work = Callable[[Any], T]
+Account = tuple[str, Any]  # a table and the id of its row
 
-PATIENCE_SECONDS = 8.0  # the longest a caller waits: a blocked database is a 503 within 10 s
-GROUP_SIZE = 64
 BLOCKED_MILLISECONDS = 250  # after one try has waited in vain for a lock, the next ones do not wait that long again
-BLOCKED_SECONDS = 5.0  # nor do those of the other processes, so long after it
-UNAVAILABLE = (
-    "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
-    "if it goes on, look at the disk space and at what else holds the database."
-)
+TRIES = 5  # of a transaction that others were in the way of
+RETRY_SECONDS = 1.0  # between tries to undo what nobody knows of, where the database is at fault
+TIDY_SECONDS = 5.0  # between looks at the write-ahead log
 
 
-def _closed_gate() -> threading.Lock:
-    """A lock that is held: whoever waits for it goes on when it is released. An Event costs ten times as much."""
-    gate = threading.Lock()
-    gate.acquire()
-    return gate
+async def run(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Account] = ()) -> T:
+    """Run `work` in a transaction and return its result once it is committed; for coroutines.
 
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    work: Work
-    undo: Callable[[CursorWrapper, Any], None] | None
-    deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE_SECONDS)
-    gate: threading.Lock = field(default_factory=_closed_gate)
-    leads: bool = False
-    done: bool = False
-    waited_for: bool = True
-    abandoned: bool = False
-    uncertain: bool = False  # the database broke in the middle of the COMMIT: it may have been done
-    result: Any = None
-    error: BaseException | None = None
-
-
-def run(work: Work[T], *, undo: Callable[[CursorWrapper, T], None] | None = None) -> T:
-    """Run `work` in a transaction and return its result once it is committed.
-
-    Inside an open transaction of this thread it joins that one. `undo` takes back a commit that came after the
-    caller had given up, or whose end nobody saw; then it may find nothing. Raises RecordingUnavailable after at most
-    8 s.
+    `undo` takes back a commit of which the caller does not know: it gave up or was cancelled, or nobody saw the end
+    of the COMMIT; then it may find nothing. `accounts` are the rows that `work` will lock, which makes deadlocks
+    impossible. Raises RecordingUnavailable after at most 8 s, and what `work` raises.
     """
-    if connection.in_atomic_block:
-        with connection.cursor() as cursor:
+    return await _of_this_process.get().run(Job(work, undo, accounts))
+
+
+def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Account] = ()) -> T:
+    """Do as `run` does, and block; for threads. Inside an open transaction of this thread it joins that one."""
+    ours = connections[DEFAULT_DB_ALIAS]
+    if ours.in_atomic_block:
+        with ours.cursor() as cursor:
             return work(cursor)
-    return _writer().run(_Job(work, undo))
+    return _of_this_process.get().run_now(Job(work, undo, accounts))
 
 
-class GroupWriter:
-    """The queue of one process and the connection that its leaders share. Made anew after a fork."""
+class Writer(DatabaseThread):
+    """The thread on whose connection a process writes money."""
+
+    name = "llmkeys-writer"
 
     def __init__(self) -> None:
-        self.process_id = os.getpid()
-        self._mutex = threading.Lock()
-        self._queue: deque[_Job] = deque()
-        self._led = False
-        self._connection = connection_of_our_own()
-        self._connection.inc_thread_sharing()  # one leader at a time uses it, whichever thread that is
-        self._turn = _FileTurn()
+        self._turn = sqlite.Turn()
         self._begun = self._committing = False
+        self._again: list[Job] = []
+        self._is_untidy = False
+        super().__init__()
 
-    def run(self, job: _Job) -> Any:
-        """Have the job committed, by this thread or by another that leads."""
-        with self._mutex:
-            if self._led:
-                self._queue.append(job)
-            else:
-                self._led = job.leads = True
-        if not job.leads and not job.gate.acquire(timeout=PATIENCE_SECONDS):
-            self._abandon(job)
-        if job.leads:
-            self._lead(job)
-        if job.error is not None:
-            raise job.error
-        return job.result
+    def _serve(self) -> None:
+        super()._serve()
+        self._turn.close()
 
-    def close(self) -> None:
-        """Close the shared connection, unless a leader is using it."""
-        with self._mutex:
-            if not self._led:
-                self._connection.close()
-
-    def _abandon(self, job: _Job) -> None:
-        """Give up waiting. Raises RecordingUnavailable unless the result or the lead came at the last moment."""
-        with self._mutex:
-            if job.done or job.leads:
-                return
-            job.abandoned = True
-        raise RecordingUnavailable(UNAVAILABLE)
-
-    def _lead(self, own: _Job) -> None:
-        """Commit one group, this thread's own job among it, and hand the lead on.
-
-        The group is gathered when the turn has come, for while other processes write, more jobs queue up here.
-        """
-        group, committed = [own], False
+    def _serve_group(self, first: Job) -> None:
+        """Commit one group. It is gathered when the turn has come, for meanwhile more jobs queue up."""
+        group = [first]
         try:
             with self._turn:
-                group = self._gather(own)
-                self._commit(group)
-            committed = True
-        finally:
-            with self._mutex:
-                for job in group:
-                    job.done = True
-                    if not committed and job.error is None:  # this thread is being torn down
-                        job.error = RecordingUnavailable(UNAVAILABLE)
-                self._queue.extend(_undoing(job) for job in group if job.undo and _may_be_unwanted(job))
-                self._queue.extend(_once_more(job) for job in group if _must_still_be_done(job))
-                self._hand_on()
-            for job in group:
-                _open(job)
-
-    def _gather(self, own: _Job) -> list[_Job]:
-        with self._mutex:
-            waiting = [job for job in self._queue if not job.abandoned]
-            self._queue = deque(waiting[GROUP_SIZE - 1 :])
-        return [own, *waiting[: GROUP_SIZE - 1]]
-
-    def _hand_on(self) -> None:
-        """Wake the next leader. What nobody waits for stays for the next group: the leases' beat brings one soon."""
-        following = next((job for job in self._queue if job.waited_for and not job.abandoned), None)
-        self._led = following is not None
-        if following is not None:
-            self._queue.remove(following)
-            following.leads = True
-            _open(following)
-
-    def _commit(self, group: list[_Job]) -> None:
-        now = time.monotonic()  # the turn may have taken long: what is too late already is not tried any more
-        live = [job for job in group if not job.abandoned and job.deadline > now]
+                self._queue_again()
+                group = self._gather(first)
+                if group:
+                    self._try(group)
+        except BaseException:
+            logger.exception("The writer failed")
         for job in group:
-            if job not in live:
-                job.error = RecordingUnavailable(UNAVAILABLE)
-        if live:
-            self._try(live)
+            if not job.committed and job.error is None:
+                job.error = RecordingUnavailable(outages.UNAVAILABLE)
+        self._is_untidy = True
+        self._finish(group)
 
-    def _try(self, group: list[_Job]) -> None:
+    def _try(self, group: list[Job]) -> None:
         try:
-            self._transact_on_a_live_connection(group)
-        except Exception as error:
+            self._transact_patiently(group)
+        except BaseException as error:
             if outages.is_outage(error):
-                self._give_up(group, error)
+                self._give_up_on(group, error)
             elif len(group) == 1:
                 group[0].error = error
             else:
                 for job in group:  # one of them is at fault: each gets a transaction of its own
                     self._try([job])
         else:
+            for job in group:
+                job.committed = True
             self._turn.unblock()
             outages.is_over()
 
-    def _give_up(self, group: list[_Job], error: Exception) -> None:
+    def _give_up_on(self, group: list[Job], error: BaseException) -> None:
         self._connection.close()
         if outages.is_locked(error):
             self._turn.block()
         outages.note(error)
         for job in group:
             job.uncertain = self._committing
-            job.error = RecordingUnavailable(UNAVAILABLE)
+            job.error = RecordingUnavailable(outages.UNAVAILABLE)
 
-    def _transact_on_a_live_connection(self, group: list[_Job]) -> None:
-        """Begin once more where a server was restarted while our connection to it was idle."""
-        was_open = self._connection.connection is not None and self._connection.vendor != "sqlite"
-        try:
-            self._transact(group)
-        except Exception as error:
-            if self._begun or not was_open or not outages.is_outage(error):
-                raise
-            self._connection.close()
-            self._transact(group)
+    def _transact_patiently(self, group: list[Job]) -> None:
+        """Begin once more where a server was restarted while our connection was idle, or where others were faster."""
+        was_open = self._connection.connection is not None and not is_sqlite()
+        tries = 1
+        while True:
+            try:
+                self._transact(group)
+                return
+            except Exception as error:
+                if tries < TRIES and postgresql.is_worth_another_try(error):
+                    tries += 1
+                    time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  (parts those that met, guards nothing)
+                elif was_open and not self._begun and outages.is_outage(error):
+                    was_open = False
+                    self._connection.close()
+                else:
+                    raise
 
-    def _transact(self, group: list[_Job]) -> None:
+    def _transact(self, group: list[Job]) -> None:
         self._begun = self._committing = False
-        require_the_file()
+        sqlite.require_the_file()
         with lean_cursor(self._connection) as cursor:
-            self._begin(cursor)
+            begin = sqlite.begin if is_sqlite() else postgresql.begin
+            begin(cursor, BLOCKED_MILLISECONDS if self._turn.is_blocked() else None)
             self._begun = True
             try:
                 for job in group:
@@ -218,154 +150,44 @@ class GroupWriter:
                     cursor.execute("ROLLBACK")
                 raise
 
-    def _begin(self, cursor: CursorWrapper) -> None:
-        blocked = self._turn.is_blocked()
-        if self._connection.vendor != "sqlite":
-            cursor.execute("BEGIN")
-            if blocked:
-                cursor.execute(f"SET LOCAL lock_timeout = {BLOCKED_MILLISECONDS}")
-            return
-        if blocked:
-            cursor.execute(f"PRAGMA busy_timeout = {BLOCKED_MILLISECONDS}")
-        cursor.execute("BEGIN IMMEDIATE")
-        if blocked:
-            cursor.execute(f"PRAGMA busy_timeout = {settings.DATABASE_BUSY_SECONDS * 1000}")
+    # --- what nobody knows of, and what is done when nothing else is -------------------------------------------------
+
+    def _take_back(self, job: Job) -> None:
+        if job.undo is not None:
+            undo, result = job.undo, job.result
+            self._queue.put(_unattended(lambda cursor: undo(cursor, result)))
+
+    def _finish(self, jobs: list[Job]) -> None:
+        super()._finish(jobs)
+        for job in jobs:
+            if job.is_unattended and isinstance(job.error, RecordingUnavailable):
+                self._again.append(_unattended(job.work))
+            elif job.is_unattended and job.error is not None:
+                logger.error("What nobody knows of could not be taken back", exc_info=job.error)
+
+    def _queue_again(self) -> None:
+        while self._again:
+            self._queue.put(self._again.pop())
+
+    def _pause(self) -> float | None:
+        if self._again:
+            return RETRY_SECONDS
+        return TIDY_SECONDS if self._is_untidy else None
+
+    def _idle(self) -> None:
+        self._queue_again()
+        if sqlite.log_is_long():
+            with contextlib.suppress(Exception), self._turn, lean_cursor(self._connection) as cursor:
+                sqlite.shorten_log(cursor)
+        self._is_untidy = sqlite.log_is_long()  # somebody still reads from it
 
 
-def _open(job: _Job) -> None:
-    """Wake the thread that waits for the job; a leader's own gate may be open already."""
-    with contextlib.suppress(RuntimeError):
-        job.gate.release()
+def _unattended(work: Work[Any]) -> Job:
+    """Return a job for which nobody waits."""
+    job = Job(work)
+    job.deadline = float("inf")
+    return job
 
 
-def _undoing(late: _Job) -> _Job:
-    """Return the job that takes back what was committed after its caller had given up."""
-    undo, result = late.undo, late.result
-    return _Job(lambda cursor: undo(cursor, result), None, deadline=float("inf"), waited_for=False)
-
-
-def _may_be_unwanted(job: _Job) -> bool:
-    """True where something was, or may have been, committed that the caller does not know of."""
-    return job.uncertain or (job.abandoned and job.error is None)
-
-
-def _must_still_be_done(job: _Job) -> bool:
-    """True for what nobody waits for, where the database was at fault."""
-    return not job.waited_for and isinstance(job.error, RecordingUnavailable)
-
-
-def _once_more(job: _Job) -> _Job:
-    """Return it as new."""
-    return _Job(job.work, None, deadline=float("inf"), waited_for=False)
-
-
-class _FileTurn:
-    """Processes that share an SQLite file take turns to write; nothing on other databases.
-
-    Whoever has waited for a lock in vain tells the others: else each would wait in its turn, and a request for all.
-    The word is the time of the file's last change, which then lies ahead.
-    """
-
-    def __init__(self) -> None:
-        self._file = None
-        self._blocked_until = 0.0  # of this process alone, where there is no file
-        name = str(connection.settings_dict["NAME"])
-        if connection.vendor == "sqlite" and "memory" not in name:
-            with contextlib.suppress(OSError):
-                self._file = os.open(f"{name}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def __enter__(self) -> None:
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def block(self) -> None:
-        self._set(time.time() + BLOCKED_SECONDS)
-
-    def is_blocked(self) -> bool:
-        until = self._blocked_until if self._file is None else os.fstat(self._file).st_mtime
-        return 0 < until - time.time() <= BLOCKED_SECONDS
-
-    def unblock(self) -> None:
-        if self.is_blocked():
-            self._set(time.time())
-
-    def _set(self, until: float) -> None:
-        self._blocked_until = until
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # of another user: then each finds out for itself
-                os.utime(self._file, (until, until))
-
-
-_creation = threading.Lock()
-_current: GroupWriter | None = None
-_known_file: tuple[int, int] | None = None
-
-
-def _writer() -> GroupWriter:
-    global _current
-    if _current is None or _current.process_id != os.getpid():
-        with _creation:
-            if _current is None or _current.process_id != os.getpid():
-                know_the_file()
-                _current = GroupWriter()
-    return _current
-
-
-def forget() -> None:
-    """Close the shared connection: before a fork."""
-    global _current
-    if _current is not None:
-        _current.close()
-        _current = None
-
-
-def know_the_file() -> None:
-    """Remember which file the database is, unless that is known: `serve` does before it forks."""
-    global _known_file
-    if _known_file is None:
-        with contextlib.suppress(OSError):  # not there yet: told by whoever opens it
-            _known_file = _file_now()
-
-
-def require_the_file() -> None:
-    """Raise OperationalError where another file lies in the place of the SQLite database, or none.
-
-    Connections go on in a file that has lost its name: what they acknowledge would be lost with them. And whoever
-    opens the new one writes the old one's log into it. So nothing is done until the file is back, or `serve` new.
-    """
-    if _known_file is None:
-        return
-    try:
-        if _file_now() == _known_file:
-            return
-    except OSError:
-        pass
-    raise OperationalError(f"The database file {outages.REPLACED}.")
-
-
-def _file_now() -> tuple[int, int] | None:
-    """Tell the file's identity; None on other databases. Raises OSError."""
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor != "sqlite" or "memory" in name:
-        return None
-    found = os.stat(name)  # noqa: PTH116  (asked for at every request: a Path costs ten times as much)
-    return found.st_dev, found.st_ino
-
-
-@contextlib.contextmanager
-def recording_errors() -> Iterator[None]:
-    """Turn a database that does not answer into RecordingUnavailable, around reads that decide whether to send."""
-    try:
-        require_the_file()
-        yield
-    except Error as error:
-        if not outages.is_outage(error):
-            raise
-        outages.note(error)
-        with contextlib.suppress(Error):
-            connection.close()
-        raise RecordingUnavailable(UNAVAILABLE) from error
+_of_this_process = OncePerProcess(Writer)
+forget = _of_this_process.forget

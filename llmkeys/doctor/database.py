@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from llmkeys.database.sql import is_sqlite
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.supervisor.prepare import explain
 
@@ -29,7 +30,7 @@ def database(about: About) -> Iterable[Finding]:
 
 
 def _which() -> str:
-    if connection.vendor == "sqlite":
+    if is_sqlite():
         file = Path(connection.settings_dict["NAME"])
         size = file.stat().st_size / 1_000_000 if file.exists() else 0
         return f"SQLite {sqlite3.sqlite_version}, {file}, {size:,.1f} MB."
@@ -49,7 +50,7 @@ def migrations(about: About) -> Iterable[Finding]:
 
 
 def integrity(about: About) -> Iterable[Finding]:
-    if not about.thorough or connection.vendor != "sqlite":
+    if not about.thorough or not is_sqlite():
         return
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA quick_check(1)")
@@ -64,7 +65,7 @@ def integrity(about: About) -> Iterable[Finding]:
 
 
 def sqlite(about: About) -> Iterable[Finding]:
-    if connection.vendor != "sqlite":
+    if not is_sqlite():
         return
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         yield Finding(
@@ -91,7 +92,7 @@ def _wrong_pragmas() -> list[str]:
 
 def write_ahead_log(about: About) -> Iterable[Finding]:
     log = Path(f"{connection.settings_dict['NAME']}-wal")
-    if connection.vendor != "sqlite" or not log.exists() or log.stat().st_size < BIG_LOG_BYTES:
+    if not is_sqlite() or not log.exists() or log.stat().st_size < BIG_LOG_BYTES:
         return
     words = f"It has grown to {log.stat().st_size / 1_000_000:,.0f} MB: somebody reads the database without an end."
     yield Finding(WARN, "Write-ahead log", words, "Close programs that hold the file open; then it shrinks by itself.")

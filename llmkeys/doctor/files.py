@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import connection
 
 from llmkeys.backup.making import automatic_backups, backups_directory
+from llmkeys.database import sqlite
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, good, listed
 from llmkeys.models import ApiKey
 
@@ -55,8 +55,7 @@ _SECRETS = ("encryption.key", "secret_key", "first-login", "llm_api_keys.json")
 
 def _private_files() -> Iterator[Path]:
     yield settings.DATA_DIR
-    if connection.vendor == "sqlite":
-        database = Path(connection.settings_dict["NAME"])
+    if database := sqlite.file():
         yield from (path for path in (database, *_beside(database)) if path.exists())
     yield from (settings.DATA_DIR / name for name in _SECRETS if (settings.DATA_DIR / name).exists())
     if backups_directory().is_dir():

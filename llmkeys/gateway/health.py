@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 
-from llmkeys.database import writer
+from llmkeys.database import sqlite
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.vault import keyring
 
@@ -18,7 +18,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """GET /readyz: the database answers and the stored secrets decrypt."""
     try:
-        writer.require_the_file()
+        sqlite.require_the_file()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM llmkeys_apikey WHERE 1 = 0")
         keyring.verify()

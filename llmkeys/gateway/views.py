@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
 from llmkeys import exceptions
-from llmkeys.database.writer import recording_errors
+from llmkeys.database.outages import recording_errors
 from llmkeys.gateway.bodies import parse_body, read_body, read_to_the_end
 from llmkeys.gateway.errors import GatewayError, error_response
 from llmkeys.lib.money import nano_to_usd

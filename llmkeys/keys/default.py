@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
+from llmkeys.database import postgresql
 from llmkeys.database.sql import instant
 from llmkeys.ledger import add_event
 
@@ -28,8 +29,7 @@ def changing_keys() -> Iterator[CursorWrapper]:
     another would block each other, or break the constraint.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TURN])
+        postgresql.take_turn(cursor, _TURN)
         yield cursor
 
 

@@ -47,7 +47,7 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
         FailureKind.TOO_EXPENSIVE: _note,
     }.get(failure.kind)
     if work is not None:
-        writer.run(lambda cursor: (work(cursor, candidate, failure, at), probes.give_back(cursor, probe)))
+        writer.run_now(lambda cursor: (work(cursor, candidate, failure, at), probes.give_back(cursor, probe)))
 
 
 def forgive(cursor: CursorWrapper, candidate: Candidate, at: datetime) -> None:
@@ -94,11 +94,13 @@ def _judge(candidate: Candidate, failure: Failure, at: datetime, probe: Probe | 
 
     The key rests meanwhile, so that no other request waits for this test or makes it too; no transaction is open.
     """
-    if not writer.run(lambda cursor: _rest_for_test(cursor, candidate, at, probe)):
+    if not writer.run_now(lambda cursor: _rest_for_test(cursor, candidate, at, probe)):
         return
     is_rejected, words = _free_test(candidate, at)
     verdict = _reject if is_rejected else _doubt
-    writer.run(lambda cursor: verdict(cursor, candidate, failure if is_rejected else _with_words(failure, words), at))
+    writer.run_now(
+        lambda cursor: verdict(cursor, candidate, failure if is_rejected else _with_words(failure, words), at)
+    )
 
 
 def _rest_for_test(cursor: CursorWrapper, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:

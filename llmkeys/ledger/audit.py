@@ -18,7 +18,8 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from llmkeys import ledger
-from llmkeys.database.sql import as_date
+from llmkeys.database import postgresql, sqlite
+from llmkeys.database.sql import as_date, connection_of_our_own, is_sqlite
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import Windows
 
@@ -75,11 +76,10 @@ def _snapshot() -> Iterator[CursorWrapper]:
 
     A connection of its own, because ours begins its transactions as a writer on SQLite.
     """
-    own = connection.copy()
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY" if own.vendor == "postgresql" else "BEGIN DEFERRED"
+    own = connection_of_our_own()
     try:
         with own.cursor() as cursor:
-            cursor.execute(begin)
+            (sqlite if is_sqlite() else postgresql).begin_snapshot(cursor)
             yield cursor
             cursor.execute("ROLLBACK")
     finally:
@@ -239,8 +239,7 @@ def fix(report: Report, *, at: datetime, actor: str) -> list[Difference]:
 
 
 def _fix_key(cursor: CursorWrapper, key_id: str, at: datetime, actor: str) -> list[Difference]:
-    if connection.vendor == "postgresql":  # no day may be sealed while it is added up anew
-        cursor.execute("LOCK TABLE llmkeys_sealedday IN SHARE MODE")
+    postgresql.lock_table(cursor, "llmkeys_sealedday", "SHARE")  # no day may be sealed while it is added up anew
     # An UPDATE that changes nothing keeps every other writer of this key out until we are done.
     cursor.execute("UPDATE llmkeys_apikey SET held_nano = held_nano WHERE id = %s RETURNING name, day, month", [key_id])
     name, day, month = cursor.fetchone()

@@ -42,7 +42,7 @@ class _Process:
             self.wake.wait(RETRY_SECONDS if self.overdue else RENEW_SECONDS)
             self.wake.clear()
             try:
-                writer.run(lambda cursor: ledger.renew_leases(cursor, self.owner, timezone.now()))
+                writer.run_now(lambda cursor: ledger.renew_leases(cursor, self.owner, timezone.now()))
                 self._catch_up()
             except RecordingUnavailable:
                 self._tell_of_waiting()
@@ -57,7 +57,7 @@ class _Process:
 
     def _catch_up(self) -> None:
         while self.overdue:
-            writer.run(self.overdue[0])
+            writer.run_now(self.overdue[0])
             self.overdue.pop(0)
         self.told = 0
 
@@ -87,7 +87,7 @@ def finish(work: writer.Work[writer.T]) -> writer.T | None:
     """
     process = _this()
     try:
-        return writer.run(work)
+        return writer.run_now(work)
     except RecordingUnavailable:
         process.overdue.append(work)
         process.wake.set()

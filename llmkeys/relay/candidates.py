@@ -84,7 +84,7 @@ def caller_of(token: str, at: datetime) -> Caller | None:
 
 def _stamp_token(token_id: int, at: datetime) -> None:
     """Note the last use, at most once a minute: it is for people, and every request would pay for it."""
-    writer.run(
+    writer.run_now(
         lambda cursor: cursor.execute(
             "UPDATE llmkeys_accesstoken SET last_used_at = %s WHERE id = %s", [instant(at), token_id]
         )

@@ -51,7 +51,7 @@ class Attempt:
         if self.hold.probe is not None:
             at = timezone.now()
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
-                writer.run(lambda cursor: forgive(cursor, self.candidate, at))
+                writer.run_now(lambda cursor: forgive(cursor, self.candidate, at))
 
     def report(self, failure: Failure) -> None:
         """Store what the failure means for the key. Raises RecordingUnavailable."""

@@ -184,7 +184,7 @@ class _ModelTurn:
             streamed=self.request.streamed,
             lease_owner=leases.owner(),
         )
-        return writer.run(
+        return writer.run_now(
             lambda cursor: ledger.place_hold(cursor, bids, attempt, last_try=last_try), undo=leases.undo_hold
         )
 

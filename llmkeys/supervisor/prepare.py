@@ -6,7 +6,6 @@ import os
 import secrets
 import shlex
 import sys
-from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -20,7 +19,7 @@ from llmkeys import backup
 from llmkeys.backup import running
 from llmkeys.backup.errors import BackupFailed
 from llmkeys.checks import leads_back_here
-from llmkeys.database import outages, writer
+from llmkeys.database import outages, sqlite
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
 from refactai_site.data_dir import create_private_file
@@ -65,9 +64,9 @@ def open_database() -> None:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
         raise CannotServe(explain(error)) from None
-    writer.know_the_file()
-    if connection.vendor == "sqlite":
-        Path(connection.settings_dict["NAME"]).chmod(0o600)  # its -wal and -shm files take the same mode
+    sqlite.know_the_file()
+    if file := sqlite.file():
+        file.chmod(0o600)  # its -wal and -shm files take the same mode
 
 
 def migrate() -> None:
@@ -87,7 +86,7 @@ def migrate() -> None:
 def explain(error: DatabaseError) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
     words = outages.explain(error)
-    return f"{words} {_how_to_restore()}" if connection.vendor == "sqlite" and outages.is_damaged(error) else words
+    return f"{words} {_how_to_restore()}" if sqlite.file() and outages.is_damaged(error) else words
 
 
 def _how_to_restore() -> str:

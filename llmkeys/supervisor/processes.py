@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from django.db import connections
 
-from llmkeys.database import writer
+from llmkeys.database import reader, writer
 
 PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -82,6 +82,7 @@ class Child:
 def _fork(target: Callable[[], int]) -> int:
     connections.close_all()  # a database connection must not be shared by two processes
     writer.forget()
+    reader.forget()
     sys.stdout.flush()
     sys.stderr.flush()
     held_back = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -18,6 +18,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
+from llmkeys.database.sql import is_sqlite
 from llmkeys.prices import pricing
 from llmkeys.supervisor.address import BACKLOG
 
@@ -86,7 +87,7 @@ def _pool_connections() -> None:
     whoever has one thread needs none.
     """
     database = connections[DEFAULT_DB_ALIAS]
-    if database.vendor == "postgresql":
+    if not is_sqlite():
         database.settings_dict["CONN_MAX_AGE"] = 0  # back to the pool at the end of a request
         database.settings_dict["OPTIONS"]["pool"] = settings.POSTGRES_POOL
 

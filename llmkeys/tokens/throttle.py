@@ -39,7 +39,7 @@ def note_failure(address: str, *, at: datetime) -> None:
     recent = FailedAuthentication.objects.filter(address=address, at__gt=at - PERIOD)
     _refuse_after(list(recent.order_by("-at").values_list("at", flat=True)[:MOST_FAILURES]), at)
     try:
-        before = writer.run(lambda cursor: _record(cursor, address, at))
+        before = writer.run_now(lambda cursor: _record(cursor, address, at))
     except RecordingUnavailable:
         return
     _refuse_after(before, at)

@@ -15,6 +15,8 @@ from django.db import DatabaseError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Func, Max, Min
 
+from llmkeys.database import postgresql
+from llmkeys.database.sql import is_sqlite
 from llmkeys.key_state import current_windows
 from llmkeys.models import ClosedDay, DailyUsage
 
@@ -123,9 +125,7 @@ def _written(work: Callable[..., None], *arguments: date) -> bool:
 
 def _keep_writers_out(cursor: CursorWrapper) -> None:
     """No daily total may change unseen between our reading and our commit. On SQLite the transaction sees to it."""
-    if connection.vendor == "postgresql":
-        cursor.execute("SET LOCAL lock_timeout = '500ms'")
-        cursor.execute("LOCK TABLE llmkeys_dailyusage IN SHARE ROW EXCLUSIVE MODE")
+    postgresql.lock_table(cursor, "llmkeys_dailyusage", "SHARE ROW EXCLUSIVE", wait_milliseconds=500)
 
 
 def _close(cursor: CursorWrapper, day: date) -> None:
@@ -139,7 +139,7 @@ def _run_on(cursor: CursorWrapper, day: date, first: date) -> None:
     before = _last_running(day - ONE_DAY)
     since = before or first - ONE_DAY
     cursor.execute("DELETE FROM llmkeys_runningtotal WHERE day = %s", [str(day)])
-    literal = f"CAST('{day}' AS DATE)" if connection.vendor == "postgresql" else f"'{day}'"
+    literal = f"'{day}'" if is_sqlite() else f"CAST('{day}' AS DATE)"
     cursor.execute(_RUN_ON.format(day=literal), [str(before or date.min), str(since), str(day)])
     _close(cursor, day)
     cursor.execute("UPDATE llmkeys_closedday SET running = %s WHERE day = %s", [True, str(day)])

@@ -120,7 +120,7 @@ def _prune_day(day: date, at: datetime, done: Pruned, deadline: float) -> None:
         if _has_open_hold(day):
             done.waiting.append(str(day))
             return
-        words = writer.run(lambda cursor: _seal(cursor, day, at))
+        words = writer.run_now(lambda cursor: _seal(cursor, day, at))
         if words:
             done.refused.append(words)
             return
@@ -205,7 +205,7 @@ def _deleted_chunks(day: date) -> Iterator[int]:
     gone, tries = CHUNK_ROWS, 0
     while gone == CHUNK_ROWS:
         try:
-            gone = writer.run(lambda cursor: _delete_chunk(cursor, day))
+            gone = writer.run_now(lambda cursor: _delete_chunk(cursor, day))
         except IntegrityError:  # PostgreSQL: a person corrected one of them at this very moment; it stays
             tries += 1
             if tries == _MOST_TRIES:
@@ -227,7 +227,7 @@ def _tell(done: Pruned, at: datetime) -> None:
         f"{done.rows:,} usage row(s) of {days} were older than {settings.USAGE_RETENTION_DAYS} days and were deleted. "
         "Their daily totals were verified before and stay."
     )
-    writer.run(lambda cursor: ledger.add_event(cursor, "pruned", None, message, at))
+    writer.run_now(lambda cursor: ledger.add_event(cursor, "pruned", None, message, at))
 
 
 # --- events and the like ----------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def _prune_old(table: str, column: str, before: datetime) -> int:
     statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < %s LIMIT {CHUNK_ROWS})"  # noqa: S608
     total, gone = 0, CHUNK_ROWS
     while gone == CHUNK_ROWS:
-        gone = writer.run(lambda cursor: _rows_of(cursor, statement, before))
+        gone = writer.run_now(lambda cursor: _rows_of(cursor, statement, before))
         total += gone
     return total
 

@@ -111,7 +111,7 @@ def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
     if cost is None:
         done.pending += 1
         return ""
-    difference = writer.run(lambda cursor: _correct(cursor, key, row, usd_to_nano(cost), at))
+    difference = writer.run_now(lambda cursor: _correct(cursor, key, row, usd_to_nano(cost), at))
     if difference is not None:
         done.corrected += difference != 0
         done.confirmed += difference == 0
@@ -144,7 +144,7 @@ def _give_up(at: datetime) -> int:
             f"request(s) of “{name}” on {day} truly cost: the estimates, {format_usd(int(cost))}, stand."
         )
         once = f"unreconciled {key_id} {day}"
-        if writer.run(lambda c, m=message, k=key_id, o=once: ledger.add_event(c, "reconciled", k, m, at, once=o)):
+        if writer.run_now(lambda c, m=message, k=key_id, o=once: ledger.add_event(c, "reconciled", k, m, at, once=o)):
             told += count
     return told
 

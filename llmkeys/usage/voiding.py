@@ -22,7 +22,7 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
         amount = ledger.void_lost(cursor, usage_id, at, by=actor, reason=reason)
         return amount, "" if amount is not None else _state(cursor, usage_id)
 
-    amount, state = writer.run(work)
+    amount, state = writer.run_now(work)
     if amount is not None:
         return amount
     if state == "LOST":

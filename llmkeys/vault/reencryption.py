@@ -79,7 +79,7 @@ def _reseal(key: ApiKey | None) -> bool:
         sealed = keyring.reseal(old, key.fingerprint, row_id=key.id, provider=key.provider)
         if sealed is None:
             return False
-        if writer.run(partial(_replace, key_id=key.id, old=old, sealed=sealed)):
+        if writer.run_now(partial(_replace, key_id=key.id, old=old, sealed=sealed)):
             return True
         key = _with_secret().filter(pk=key.id).first()  # somebody was faster: another secret, or none
     return False

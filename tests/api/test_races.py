@@ -58,9 +58,11 @@ def traffic(key: ApiKey, name: str) -> Callable[[], None]:
         for number in range(REQUESTS):
             at = timezone.now()
             attempt = ledger.Attempt(f"{name}-{number}", 1, at, "openai_chat", "m", "worker", False, "here")
-            placed = writer.run(lambda cursor, attempt=attempt: ledger.place_hold(cursor, [bid], attempt))
+            placed = writer.run_now(lambda cursor, attempt=attempt: ledger.place_hold(cursor, [bid], attempt))
             outcome = ledger.Outcome(state="SETTLED", at=at, success=True, cost_nano=COST, cost_source="provider")
-            writer.run(lambda cursor, hold=placed.hold, outcome=outcome: ledger.finish(cursor, hold.usage_id, outcome))
+            writer.run_now(
+                lambda cursor, hold=placed.hold, outcome=outcome: ledger.finish(cursor, hold.usage_id, outcome)
+            )
 
     return send
 
@@ -138,11 +140,11 @@ def test_a_lost_charge_that_two_take_back_at_once_is_taken_back_once(token):
     key = make_key()
     at = timezone.now()
     attempt = ledger.Attempt("lost", 1, at, "openai_chat", "m", "worker", False, "here")
-    placed = writer.run(
+    placed = writer.run_now(
         lambda cursor: ledger.place_hold(cursor, [ledger.Bid(key.id, "openrouter", "m", COST)], attempt)
     )
     lost = ledger.Outcome(state="LOST", at=at, success=False, cost_nano=COST, cost_source="estimated", http_status=502)
-    writer.run(lambda cursor: ledger.finish(cursor, placed.hold.usage_id, lost))
+    writer.run_now(lambda cursor: ledger.finish(cursor, placed.hold.usage_id, lost))
     statuses = []
 
     def void() -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmkeys import ledger
-from llmkeys.database import writer
+from llmkeys.database import queues, writer
 from llmkeys.models import AccessToken, ApiKey, UsageRecord
 from llmkeys.relay import turns
 from llmkeys.tokens.making import revoke_token
@@ -310,8 +310,8 @@ class TestDatabase:
         if connection.vendor != "sqlite":
             pytest.skip("SQLite's own lock")
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
-        monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.5)
-        monkeypatch.setattr(writer, "_current", None)  # a new connection, which has this timeout
+        monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.5)
+        writer.forget()  # a new connection, which has this timeout
 
     @pytest.fixture
     def other(self):

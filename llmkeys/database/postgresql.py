@@ -1,0 +1,39 @@
+"""What PostgreSQL needs: short waits while it is blocked, and which failures are worth another try."""
+
+from __future__ import annotations
+
+from llmkeys.database.sql import Cursor, is_sqlite
+
+_TRY_AGAIN = {"40P01", "40001"}  # a deadlock, or a transaction that could not be ordered among others
+
+
+def begin(cursor: Cursor, wait_milliseconds: int | None) -> None:
+    """Begin a transaction; wait for locks so long, or as long as the settings say."""
+    cursor.execute("BEGIN")
+    if wait_milliseconds is not None:
+        cursor.execute(f"SET LOCAL lock_timeout = {wait_milliseconds}")
+
+
+def is_worth_another_try(error: BaseException) -> bool:
+    """Tell whether the same transaction may succeed at once: others were in its way, and it was rolled back."""
+    return getattr(error.__cause__, "sqlstate", None) in _TRY_AGAIN
+
+
+def begin_snapshot(cursor: Cursor) -> None:
+    """Begin a transaction that reads one state of the database."""
+    cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def lock_table(cursor: Cursor, table: str, mode: str, *, wait_milliseconds: int | None = None) -> None:
+    """Keep others out of a table until this transaction ends; SQLite's only writer is alone anyway."""
+    if is_sqlite():
+        return
+    if wait_milliseconds is not None:
+        cursor.execute(f"SET LOCAL lock_timeout = {wait_milliseconds}")
+    cursor.execute(f"LOCK TABLE {table} IN {mode} MODE")
+
+
+def take_turn(cursor: Cursor, number: int) -> None:
+    """Wait for everybody who takes the same turn, until this transaction ends; SQLite's writers take turns anyway."""
+    if not is_sqlite():
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])

@@ -1,0 +1,58 @@
+"""Reads of the event loop: one thread with a connection of its own, which never writes and waits for no writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from llmkeys.database import outages, sqlite
+from llmkeys.database.queues import DatabaseThread, Job, OncePerProcess
+from llmkeys.database.sql import is_sqlite, lean_cursor
+from llmkeys.exceptions import RecordingUnavailable
+
+T = TypeVar("T")
+
+
+async def run(work: Callable[[Any], T]) -> T:
+    """Run a function of a cursor that only reads, outside any transaction.
+
+    Raises RecordingUnavailable where the database does not answer within 8 s, and what `work` raises.
+    """
+    return await _of_this_process.get().run(Job(work))
+
+
+class Reader(DatabaseThread):
+    name = "llmkeys-reader"
+
+    def _serve_group(self, first: Job) -> None:
+        group = self._gather(first)
+        for job in group:
+            try:
+                job.result = self._read(job)
+            except BaseException as error:
+                job.error = error
+        self._finish(group)
+
+    def _read(self, job: Job) -> Any:
+        """Read, once more where a server was restarted while our connection was idle."""
+        may_be_stale = self._connection.connection is not None and not is_sqlite()
+        while True:
+            try:
+                return self._ask(job)
+            except Exception as error:
+                if not outages.is_outage(error):
+                    raise
+                self._connection.close()
+                if not may_be_stale:
+                    outages.note(error)
+                    raise RecordingUnavailable(outages.UNAVAILABLE) from error
+                may_be_stale = False
+
+    def _ask(self, job: Job) -> Any:
+        sqlite.require_the_file()
+        with lean_cursor(self._connection) as cursor:
+            return job.work(cursor)
+
+
+_of_this_process = OncePerProcess(Reader)
+forget = _of_this_process.forget
