@@ -97,13 +97,24 @@ def _no_beat_between_tests() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_clock() -> Iterator[None]:
+    """Leases go by the clock of PostgreSQL's server, which no test can stop."""
+    from llmkeys.database import sql
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sql, "server_clock", lambda cursor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Close the writer's connection before the databases go: PostgreSQL drops none that is in use."""
-    from llmkeys.database import writer
+    """Close the writer's and the reader's connection before the databases go: PostgreSQL drops none that is in use."""
+    from llmkeys.database import reader, writer
 
     yield
     writer.forget()
+    reader.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
-from llmkeys import exceptions
+from llmkeys import exceptions, ledger
+from llmkeys.database import writer
 from llmkeys.database.outages import recording_errors
 from llmkeys.gateway.bodies import parse_body, read_body, read_to_the_end
 from llmkeys.gateway.errors import GatewayError, error_response
@@ -108,8 +109,11 @@ def _response(answer: Answer) -> HttpResponse:
 @gateway_view("GET")
 def models(request: HttpRequest, caller: Caller) -> HttpResponse:
     """GET /v1/models"""
+    at = timezone.now()
+    if caller.notes_use:
+        writer.run_now(lambda cursor: ledger.note_token_use(cursor, caller.token_id, at))
     with recording_errors():
-        return JsonResponse({"object": "list", "data": servable_models(caller, at=timezone.now())})
+        return JsonResponse({"object": "list", "data": servable_models(caller, at=at)})
 
 
 @csrf_exempt

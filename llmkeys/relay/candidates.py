@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from llmkeys import providers
-from llmkeys.database import writer
-from llmkeys.database.sql import as_instant, instant, lean_cursor
+from llmkeys.database.sql import as_instant, lean_cursor
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
-from llmkeys.ledger import probes
+from llmkeys.key_state import cooling_scopes
+from llmkeys.ledger import coolings
 from llmkeys.prices import catalogue
 from llmkeys.relay import model_lists
 from llmkeys.vault.crypto import TOKEN_PREFIX, token_digest
@@ -27,6 +27,7 @@ class Caller:
     token_id: int | None = None
     may_gateway: bool = True
     key_ids: frozenset[str] | None = None  # None: every key
+    notes_use: bool = False  # the hold is to note the token's last use: for people, so that once a minute will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,7 @@ class Candidate:
     @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes of the coolings that concern this key."""
-        group = (f"group:{self.provider}:{self.billing_group}",) if self.billing_group else ()
-        return (f"key:{self.id}", *group)
+        return cooling_scopes(self.id, self.provider, self.billing_group)
 
 
 _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_variable, secret, enabled,
@@ -77,18 +77,8 @@ def caller_of(token: str, at: datetime) -> Caller | None:
         if row[3]:
             cursor.execute("SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %s", [row[0]])
             allowed = frozenset(key_id for (key_id,) in cursor.fetchall())
-        if row[5] is None or (at - as_instant(row[5])).total_seconds() > 60:
-            _stamp_token(row[0], at)
-    return Caller(name=row[1], token_id=row[0], may_gateway=bool(row[2]), key_ids=allowed)
-
-
-def _stamp_token(token_id: int, at: datetime) -> None:
-    """Note the last use, at most once a minute: it is for people, and every request would pay for it."""
-    writer.run_now(
-        lambda cursor: cursor.execute(
-            "UPDATE llmkeys_accesstoken SET last_used_at = %s WHERE id = %s", [instant(at), token_id]
-        )
-    )
+    notes_use = row[5] is None or abs((at - as_instant(row[5])).total_seconds()) > 60
+    return Caller(name=row[1], token_id=row[0], may_gateway=bool(row[2]), key_ids=allowed, notes_use=notes_use)
 
 
 def candidates(model: str, *, caller: Caller, at: datetime, ask: bool = True) -> list[Candidate]:
@@ -136,7 +126,7 @@ def _candidate(row: tuple, model: str, caller: Caller, coolings: dict, at: datet
     key_id, provider, name, group, workspace, variable, secret, *state = row
     rests = [
         until
-        for scope in (f"key:{key_id}", f"group:{provider}:{group}")
+        for scope in cooling_scopes(key_id, provider, group)
         for cooled_model, until in coolings.get(scope, ())
         if cooled_model in ("", model)
     ]
@@ -175,6 +165,6 @@ def _obstacle(key_id: str, state: list, caller: Caller, at: datetime) -> str:
 def _by_scope(rows: list[tuple], at: datetime) -> dict[str, list[tuple[str, datetime]]]:
     found: dict[str, list[tuple[str, datetime]]] = {}
     for scope, model, until, written_at in rows:
-        ahead = written_at is not None and probes.ran_ahead(as_instant(written_at), at)
+        ahead = written_at is not None and coolings.ran_ahead(as_instant(written_at), at)
         found.setdefault(scope, []).append((model, at if ahead else as_instant(until)))
     return found

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from llmkeys import ledger, providers
@@ -15,8 +14,8 @@ from llmkeys.alerts import outbox
 from llmkeys.database import writer
 from llmkeys.dialects.base import Usage
 from llmkeys.exceptions import RecordingUnavailable
-from llmkeys.keys.failures import forgive, report_failure
-from llmkeys.ledger import Finished, Outcome, leases, probes
+from llmkeys.keys.failures import report_failure
+from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.prices import costing
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.relay.candidates import Candidate
@@ -51,7 +50,10 @@ class Attempt:
         if self.hold.probe is not None:
             at = timezone.now()
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
-                writer.run_now(lambda cursor: forgive(cursor, self.candidate, at))
+                candidate = self.candidate
+                writer.run_now(
+                    lambda cursor: coolings.forgive(cursor, candidate.id, candidate.scopes, candidate.model, at)
+                )
 
     def report(self, failure: Failure) -> None:
         """Store what the failure means for the key. Raises RecordingUnavailable."""
@@ -121,19 +123,19 @@ class Attempt:
             upstream_id=self.upstream_id,
             **values,
         )
-        finished = leases.finish(lambda cursor: self._write(cursor, outcome, keeps_probe))
+        candidate = self.candidate
+        finished = leases.finish_now(
+            ledger.End(
+                self.hold,
+                outcome,
+                rested=candidate.scopes if candidate.has_rested else (),
+                model=candidate.model,
+                serves=_common_name(self.model),
+                keeps_probe=keeps_probe,
+            )
+        )
         if outcome.cost_source == "fallback" and outcome.cost_nano:
             outbox.fallback_price_used(self.candidate.provider, self.candidate.model, at=outcome.at)
-        return finished
-
-    def _write(self, cursor: CursorWrapper, outcome: Outcome, keeps_probe: bool) -> Finished | None:
-        if outcome.success and self.candidate.has_rested:
-            forgive(cursor, self.candidate, outcome.at)
-        elif not keeps_probe:
-            probes.give_back(cursor, self.hold.probe)
-        finished = ledger.finish(cursor, self.hold.usage_id, outcome)
-        if outcome.success:
-            ledger.note_serving_key(cursor, _common_name(self.model), self.candidate.id, outcome.at)
         return finished
 
     def _milliseconds(self) -> int:

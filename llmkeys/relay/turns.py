@@ -11,7 +11,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from llmkeys import ledger
-from llmkeys.database import sql, writer
+from llmkeys.database import sql
 from llmkeys.dialects import bounds
 from llmkeys.exceptions import (
     AllKeysAtLimit,
@@ -126,7 +126,7 @@ class _ModelTurn:
                 left = waited_until - time.monotonic()
                 if left <= 0:
                     raise self._refused(pool, placed.refusals)
-                leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
+                leases.wait_for_room_now(min(LOOK_AGAIN_SECONDS, left))
             elif not tightened:
                 bids, tightened = self._bids(pool, self._tighter_bound_of), True
             else:
@@ -183,10 +183,11 @@ class _ModelTurn:
             token_name=self.request.caller.name,
             streamed=self.request.streamed,
             lease_owner=leases.owner(),
+            token_id=self.request.caller.token_id,
+            notes_use=self.request.caller.notes_use,
+            leased_at=leases.now(),
         )
-        return writer.run_now(
-            lambda cursor: ledger.place_hold(cursor, bids, attempt, last_try=last_try), undo=leases.undo_hold
-        )
+        return leases.place_now(bids, attempt, last_try=last_try)
 
     # --- after a failure -----------------------------------------------------------------------------------------
 

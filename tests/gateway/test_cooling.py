@@ -10,7 +10,6 @@ import requests
 from django.db import connection, transaction
 
 from llmkeys import ledger
-from llmkeys.ledger import leases
 from llmkeys.models import ApiKey, Cooling, KeyEvent
 from llmkeys.upstream import asked
 from tests.gateway.door import (
@@ -90,7 +89,7 @@ class TestOneAsksFirst:
             if len(looks) == 3:
                 Cooling.objects.all().delete()
 
-        monkeypatch.setattr("llmkeys.ledger.leases.wait_for_room", look)
+        monkeypatch.setattr("llmkeys.ledger.leases.wait_for_room_now", look)
         provider.post(OPENROUTER, json=completion())
         assert ask(client)["X-LLM-Key-Id"] == key.id
         assert len(looks) == 3
@@ -289,9 +288,10 @@ class TestEveryWayOut:
         attempt = ledger.Attempt("req-1", 1, NOW, "openai-chat", MODEL, "worker", False, "me")
         bid = ledger.Bid(key.id, "openrouter", MODEL, 1, rested=(f"key:{key.id}",))
         with transaction.atomic(), connection.cursor() as cursor:
-            placed = ledger.place_hold(cursor, [bid], attempt)
+            job = ledger.PlaceHold([bid], attempt)
+            placed = job(cursor)
             assert Cooling.objects.get().probe_until == NOW + timedelta(seconds=60)
-            leases.undo_hold(cursor, placed)
+            job.undo(cursor, placed)
         assert Cooling.objects.get().probe_until is None
 
 

@@ -91,7 +91,9 @@ class TestToken:
         answer = JsonClient().post(PATH, json.dumps(chat()), headers={header: value})
         assert error_of(answer)["code"] == "no_key_available"
 
-    def test_its_last_use_is_noted(self, client):
+    def test_its_last_use_is_noted_with_the_hold(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=completion())
         ask(client)
         assert AccessToken.objects.get().last_used_at == NOW
 
@@ -254,7 +256,7 @@ class TestNoKey:
             if len(waits) == 3:
                 self.release(usage_id)
 
-        monkeypatch.setattr("llmkeys.ledger.leases.wait_for_room", wait)
+        monkeypatch.setattr("llmkeys.ledger.leases.wait_for_room_now", wait)
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
         assert len(waits) == 3
