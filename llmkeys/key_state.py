@@ -28,6 +28,11 @@ def current_windows(at: datetime) -> Windows:
     return windows_at(at, settings.TIME_ZONE)
 
 
+def cooling_scopes(key_id: str, provider: str, billing_group: str) -> tuple[str, ...]:
+    """Return the scopes of the coolings that concern a key: its own, and its billing group's where it has one."""
+    return (f"key:{key_id}", f"group:{provider}:{billing_group}") if billing_group else (f"key:{key_id}",)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """One budget of a key at an instant, in nano-dollars; `limit` 0 means none."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from llmkeys.key_state import ACTIVE, Budget
+from llmkeys.key_state import ACTIVE, Budget, cooling_scopes
 from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, Cooling, UsageRecord
 
@@ -30,9 +30,7 @@ class Coolings:
 
     def until(self, key: ApiKey) -> datetime | None:
         """Return the latest of the key's coolings and its group's, None where it does not rest."""
-        scopes = [f"key:{key.id}"]
-        if key.billing_group:
-            scopes.append(f"group:{key.provider}:{key.billing_group}")
+        scopes = cooling_scopes(key.id, key.provider, key.billing_group)
         return max((self._until[scope] for scope in scopes if scope in self._until), default=None)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from llmkeys import backup, ledger
+from llmkeys import backup
 from llmkeys.alerts import outbox
 from llmkeys.backup.errors import BackupFailed
-from llmkeys.database import writer
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys import checking, resets
+from llmkeys.ledger import leases
 from llmkeys.usage import pruning, reconciling
 
 
@@ -38,7 +38,7 @@ def check_expired_keys() -> int:
 
 def settle_lost_holds() -> int:
     """Declare lost what no process renews any more; return how many holds that were."""
-    return writer.run_now(lambda cursor: ledger.settle_dead_leases(cursor, timezone.now()))
+    return leases.settle_dead(timezone.now())
 
 
 def send_alerts() -> int:

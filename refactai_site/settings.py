@@ -146,7 +146,8 @@ else:
                 "timeout": DATABASE_BUSY_SECONDS,
                 "init_command": (
                     "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
-                    "PRAGMA cache_size=-1024;PRAGMA temp_store=MEMORY;PRAGMA secure_delete=FAST"
+                    "PRAGMA cache_size=-1024;PRAGMA temp_store=MEMORY;PRAGMA secure_delete=FAST;"
+                    "PRAGMA journal_size_limit=4194304"
                 ),
             },
         }

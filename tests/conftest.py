@@ -156,16 +156,27 @@ def _no_beat_between_tests() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_clock() -> Iterator[None]:
+    """Leases go by the clock of PostgreSQL's server, which no test can stop."""
+    from llmkeys.database import sql
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sql, "server_clock", lambda cursor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
     """Stop the web server and close the writer's connection before the databases go: PostgreSQL drops none that is
     in use."""
-    from llmkeys.database import writer
+    from llmkeys.database import reader, writer
     from tests import web
 
     yield
     web.stop()
     writer.forget()
+    reader.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,11 @@ def test_one_room_alone_speaks_to_the_world():
 def test_one_room_alone_opens_a_secret():
     callers = {room_of(path) for path in MODULES if "open_secret(" in path.read_text()}
     assert callers == {"vault", "upstream"}
+
+
+def test_one_room_alone_asks_which_database_it_is():
+    asking = re.compile(r"connection\.vendor|\bvendor [!=]= .(sqlite|postgresql)|\[.ENGINE.\]")
+    assert {room_of(path) for path in MODULES if asking.search(path.read_text())} == {"database"}
 
 
 def test_the_pure_rooms_know_no_django():

@@ -10,6 +10,8 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from llmkeys import ledger
+from llmkeys.database import writer
 from llmkeys.models import AccessToken
 from llmkeys.tokens.rights import caller_of
 from llmkeys.tokens.throttle import address_of, note_failure
@@ -29,9 +31,12 @@ class AccessTokenAuthentication(BaseAuthentication):
         scheme, _, text = get_authorization_header(request).decode("latin-1").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        caller = caller_of(text.strip(), timezone.now())
+        at = timezone.now()
+        caller = caller_of(text.strip(), at)
         if caller is None:
             self.refuse(request)
+        if caller.notes_use:
+            writer.run_now(lambda cursor: ledger.note_token_use(cursor, caller.token_id, at))
         token = AccessToken.objects.select_related("user").filter(pk=caller.token_id).first()
         return (token.user, token) if token is not None else self.refuse(request)
 

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from llmkeys.dashboard.cards import Card
 from llmkeys.dashboard.notes import room_words
-from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, current_windows
+from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, cooling_scopes, current_windows
 from llmkeys.models import ApiKey, Cooling
 from llmkeys.relay.serving import serving_order
 from llmkeys.usage.open_rows import open_requests
@@ -88,7 +88,7 @@ def coolings_at(at: datetime) -> dict[str, Cooling]:
 def cooling_of(key: ApiKey, coolings: dict[str, Cooling]) -> Cooling | None:
     if not coolings:
         return None
-    scopes = [f"key:{key.id}"] + ([f"group:{key.provider}:{key.billing_group}"] if key.billing_group else [])
+    scopes = cooling_scopes(key.id, key.provider, key.billing_group)
     found = [coolings[scope] for scope in scopes if scope in coolings]
     return max(found, key=lambda row: (row.model == "", row.until), default=None)
 

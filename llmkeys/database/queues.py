@@ -144,31 +144,22 @@ class DatabaseThread:
 
     def _serve(self) -> None:
         connections[DEFAULT_DB_ALIAS] = _NoOtherConnection()  # type: ignore[assignment]
-        while not self._closing:
+        while not self._closing or not self._queue.empty():
             try:
                 first = self._queue.get(timeout=self._pause())
             except Empty:
-                first = None
                 self._idle()
+                continue
+            if first is None:
+                self._closing = True
             else:
-                self._closing = first is None
-            if first is not None:
                 self._serve_group(first)
-        self._turn_away()
         with contextlib.suppress(Exception):
             self._connection.close()
 
     def _serve_group(self, first: Job) -> None:
         """Do the first job, and all that have queued up behind it. Never raises."""
         raise NotImplementedError
-
-    def _turn_away(self) -> None:
-        """Refuse what came after `close`."""
-        with contextlib.suppress(Empty):
-            while True:
-                job = self._queue.get_nowait()
-                if job is not None:
-                    self._refuse(job)
 
     def _pause(self) -> float | None:
         """Return after how many seconds without a job `_idle` is called; None: never."""
@@ -185,8 +176,8 @@ class DatabaseThread:
                 job = self._queue.get_nowait()
                 if job is None:
                     self._closing = True
-                    break
-                waiting.append(job)
+                else:
+                    waiting.append(job)
         now = time.monotonic()
         group = []
         for job in waiting:

@@ -90,7 +90,7 @@ def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
     """Give a cursor of the connection (this thread's); on other databases, or with a query log, Django's own."""
     if on is None:
         on = connections[DEFAULT_DB_ALIAS]  # the proxy `django.db.connection` looks it up at every attribute
-    if on.vendor != "sqlite" or on.queries_logged or on.execute_wrappers:
+    if not is_sqlite() or on.queries_logged or on.execute_wrappers:
         with on.cursor() as cursor:
             yield cursor
         return
@@ -102,6 +102,14 @@ def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
 def instant(at: datetime) -> Any:
     """Return the parameter for an aware instant: SQLite stores the text of a naive one in UTC."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ") if is_sqlite() else at
+
+
+def server_clock(cursor: Cursor) -> datetime | None:
+    """Return the clock of the database's server, which all its clients share; None on SQLite: it is ours."""
+    if is_sqlite():
+        return None
+    cursor.execute("SELECT clock_timestamp()")
+    return as_instant(cursor.fetchone()[0])
 
 
 def as_date(value: date | str) -> date:

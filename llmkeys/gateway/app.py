@@ -21,11 +21,12 @@ from llmkeys import dialects
 from llmkeys.database import reader, writer
 from llmkeys.dialects import Dialect, Door
 from llmkeys.dialects.base import dump
-from llmkeys.exceptions import ClientGone, LLMKeysError
+from llmkeys.exceptions import ClientGone, LLMKeysError, RecordingUnavailable
 from llmkeys.gateway import bodies
 from llmkeys.gateway.callers import authenticate
 from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
+from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
 from llmkeys.lib.bodies import discard
 from llmkeys.lib.money import nano_to_usd
@@ -54,6 +55,8 @@ async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
     """Open what the gateway needs on this loop; at the end let what is under way finish, then close it."""
     async with relayed.opened():
         inside.use(asyncio.get_running_loop())
+        with contextlib.suppress(RecordingUnavailable):  # `readyz` says so, and it is read with the next renewal
+            await leases.start()
         try:
             yield
         finally:

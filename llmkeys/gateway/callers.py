@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from django.utils import timezone
 from starlette.types import Scope
 
-from llmkeys.database import reader, writer
+from llmkeys.database import reader
 from llmkeys.gateway.errors import GatewayError
 from llmkeys.relay import under_way
-from llmkeys.tokens.rights import Caller, read_caller, stamp
+from llmkeys.tokens.rights import Caller, read_caller
 from llmkeys.tokens.throttle import address_of, note_failure
 
 
@@ -31,13 +30,7 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> Caller:
         )
     if not caller.may_gateway:
         raise GatewayError(403, "missing_scope", "This token may not send requests: it lacks the scope “gateway”.")
-    if caller.is_stamp_old:
-        await _stamp(caller, at)
     return caller
-
-
-async def _stamp(caller: Caller, at: datetime) -> None:
-    await writer.run(lambda cursor: stamp(cursor, caller, at))
 
 
 def _token(headers: Mapping[str, str]) -> str:

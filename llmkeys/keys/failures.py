@@ -12,9 +12,10 @@ from llmkeys import providers
 from llmkeys.database import writer
 from llmkeys.database.sql import as_instant, instant
 from llmkeys.exceptions import LLMKeysError
+from llmkeys.key_state import cooling_scopes
 from llmkeys.keys.default import hand_default_on
-from llmkeys.ledger import add_event, probes
-from llmkeys.ledger.probes import Probe
+from llmkeys.ledger import add_event, coolings
+from llmkeys.ledger.coolings import Probe
 from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.upstream import asked
 
@@ -47,22 +48,7 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
         FailureKind.TOO_EXPENSIVE: _note,
     }.get(failure.kind)
     if work is not None:
-        writer.run_now(lambda cursor: (work(cursor, candidate, failure, at), probes.give_back(cursor, probe)))
-
-
-def forgive(cursor: CursorWrapper, candidate: Candidate, at: datetime) -> None:
-    """Forget that a key rested: it has just served. What began to rest again meanwhile goes on.
-
-    A key that was exhausted leaves an event, so that the operator hears anew when it runs dry again.
-    """
-    scopes = candidate.scopes
-    cursor.execute(
-        "DELETE FROM llmkeys_cooling WHERE scope IN (%s, %s) AND model IN ('', %s) AND until <= %s RETURNING kind",
-        [scopes[0], scopes[-1], candidate.model, instant(at)],
-    )
-    if ("exhausted",) in cursor.fetchall():
-        add_event(cursor, "recovered", candidate.id, f"“{candidate.name}” has credit again and serves.", at)
-    cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s AND rejected_at IS NULL", [candidate.id])
+        writer.run_now(lambda cursor: (work(cursor, candidate, failure, at), coolings.give_back(cursor, probe)))
 
 
 def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
@@ -112,10 +98,10 @@ def _rest_for_test(cursor: CursorWrapper, candidate: Candidate, at: datetime, pr
              kind = excluded.kind, until = excluded.until, reason = excluded.reason,
              strikes = llmkeys_cooling.strikes + 1, probe_until = excluded.probe_until
             WHERE llmkeys_cooling.until <= %s OR llmkeys_cooling.probe_until > %s""",
-        [f"key:{candidate.id}", instant(at + TEST_REST), instant(at), instant(at), instant(at + probes.AHEAD)],
+        [f"key:{candidate.id}", instant(at + TEST_REST), instant(at), instant(at), instant(at + coolings.AHEAD)],
     )
     begins = cursor.rowcount == 1
-    probes.give_back(cursor, probe)
+    coolings.give_back(cursor, probe)
     return begins
 
 
@@ -167,9 +153,8 @@ def _note(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: dat
 
 
 def _scope(candidate: Candidate, *, whole_group: bool) -> str:
-    if whole_group and candidate.billing_group:
-        return f"group:{candidate.provider}:{candidate.billing_group}"
-    return f"key:{candidate.id}"
+    scopes = cooling_scopes(candidate.id, candidate.provider, candidate.billing_group)
+    return scopes[-1] if whole_group else scopes[0]
 
 
 def _back_off(cursor: CursorWrapper, scope: str, model: str, at: datetime) -> timedelta:
@@ -195,7 +180,7 @@ def _rest(
                            AND (llmkeys_cooling.probe_until IS NULL OR llmkeys_cooling.probe_until <= %s)
                           THEN llmkeys_cooling.until ELSE excluded.until END
            RETURNING until""",
-        [scope, model, kind, instant(until), reason[:500], instant(at), instant(at), instant(at + probes.AHEAD)],
+        [scope, model, kind, instant(until), reason[:500], instant(at), instant(at), instant(at + coolings.AHEAD)],
     )
     return as_instant(cursor.fetchone()[0])
 

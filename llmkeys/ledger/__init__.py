@@ -14,18 +14,20 @@ from __future__ import annotations
 
 from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
 from llmkeys.ledger.events import add_alert, add_event, note_serving_key
-from llmkeys.ledger.holds import place_hold
+from llmkeys.ledger.holds import PlaceHold, note_token_use, place_hold
 from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
-from llmkeys.ledger.settling import LEASE, finish, renew_leases, settle_dead_leases
+from llmkeys.ledger.settling import LEASE, End, finish, renew_leases, settle_dead_leases
 from llmkeys.ledger.windows_in_sql import roll
 
 __all__ = [
     "LEASE",
     "Attempt",
     "Bid",
+    "End",
     "Finished",
     "Hold",
     "Outcome",
+    "PlaceHold",
     "Placed",
     "Refusal",
     "add_alert",
@@ -34,6 +36,7 @@ __all__ = [
     "correct_cost",
     "finish",
     "note_serving_key",
+    "note_token_use",
     "place_hold",
     "renew_leases",
     "roll",

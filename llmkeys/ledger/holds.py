@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.backends.utils import CursorWrapper
 
-from llmkeys.database.sql import as_date, instant
+from llmkeys.database.sql import Cursor, as_date, instant
+from llmkeys.database.writer import Account
 from llmkeys.key_state import current_windows
-from llmkeys.ledger import probes
-from llmkeys.ledger.records import Attempt, Bid, Hold, Placed, Refusal
+from llmkeys.ledger import coolings
+from llmkeys.ledger.records import Attempt, Bid, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.refusals import refusal_of, remember_refusals
-from llmkeys.ledger.settling import LEASE, settle_dead_leases
+from llmkeys.ledger.settling import LEASE, finish, settle_dead_leases
 from llmkeys.ledger.windows_in_sql import RECORDED_DAY, RECORDED_MONTH, rebase, recorded_params
 from llmkeys.lib.windows import Windows
 
@@ -46,7 +47,37 @@ _INSERT_USAGE = """INSERT INTO llmkeys_usagerecord
   VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'HELD', '', %s, 0, '', %s, %s, %s, '', %s, %s, %s, %s) RETURNING id"""
 
 
-def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
+@dataclass(frozen=True, slots=True)
+class PlaceHold:
+    """The job that places a hold."""
+
+    bids: list[Bid]
+    attempt: Attempt
+    last_try: bool = True
+
+    @property
+    def accounts(self) -> list[Account]:
+        return [("llmkeys_apikey", bid.key_id) for bid in self.bids]
+
+    def __call__(self, cursor: Cursor) -> Placed:
+        return place_hold(cursor, self.bids, self.attempt, last_try=self.last_try)
+
+    def undo(self, cursor: Cursor, placed: Placed) -> None:
+        """Release a hold of which its caller does not know: committed after it had given up, or not at all."""
+        hold = placed.hold
+        if hold is None:
+            return
+        # By the request too: the id of a row that was never committed is given to another one.
+        cursor.execute(
+            "SELECT 1 FROM llmkeys_usagerecord WHERE id = %s AND request_id = %s", [hold.usage_id, hold.request_id]
+        )
+        if cursor.fetchone() is not None:
+            coolings.give_back(cursor, hold.probe)
+            error = "The database was too slow; nothing was sent."
+            finish(cursor, hold.usage_id, Outcome(state="RELEASED", at=self.attempt.at, sent=False, error=error))
+
+
+def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
     """Hold the first bid for which there is room, and record the attempt, in one transaction.
 
     Dead leases are settled before a key is refused for holds that stand in its way. Unless this is the `last_try`,
@@ -54,10 +85,10 @@ def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt, *, last
     """
     refusals: list[Refusal] = []
     for bid in bids:
-        claim = probes.claim(cursor, bid.rested, bid.model, attempt.at)
-        found = _resting(bid, claim) or _room_or_refusal(cursor, bid, attempt.at)
+        claim = coolings.claim(cursor, bid.rested, bid.model, attempt.at)
+        found = _resting(bid, claim) or _room_or_refusal(cursor, bid, attempt)
         if isinstance(found, Refusal):
-            probes.give_back(cursor, claim.probe)
+            coolings.give_back(cursor, claim.probe)
             refusals.append(found)
             continue
         remember_refusals(cursor, refusals, attempt.at)
@@ -69,24 +100,25 @@ def place_hold(cursor: CursorWrapper, bids: list[Bid], attempt: Attempt, *, last
     return Placed(None, refusals)
 
 
-def _resting(bid: Bid, claim: probes.Claim) -> Refusal | None:
+def _resting(bid: Bid, claim: coolings.Claim) -> Refusal | None:
     if claim.rests_until is None:
         return None
     reason = "cooling: another request asks it first" if claim.is_asked else "cooling"
     return Refusal(bid.key_id, reason, rests_until=claim.rests_until, is_asked=claim.is_asked)
 
 
-def _room_or_refusal(cursor: CursorWrapper, bid: Bid, at: datetime) -> Windows | Refusal:
+def _room_or_refusal(cursor: Cursor, bid: Bid, attempt: Attempt) -> Windows | Refusal:
+    at = attempt.at
     windows = _take_room(cursor, bid, at)
     if windows is not None:
         return windows
     refusal = refusal_of(cursor, bid, at)
-    if refusal.only_holds and settle_dead_leases(cursor, at, key_id=bid.key_id):
+    if refusal.only_holds and settle_dead_leases(cursor, at, leased_at=attempt.leased_at, key_id=bid.key_id):
         windows = _take_room(cursor, bid, at)
     return windows or refusal
 
 
-def _take_room(cursor: CursorWrapper, bid: Bid, at: datetime) -> Windows | None:
+def _take_room(cursor: Cursor, bid: Bid, at: datetime) -> Windows | None:
     """Raise the key's held amount where it is usable and has room; return the windows that are charged."""
     windows = current_windows(at)
     if _update_hold(cursor, bid, at, windows):
@@ -106,7 +138,7 @@ def _take_room(cursor: CursorWrapper, bid: Bid, at: datetime) -> Windows | None:
     return stored if _update_hold(cursor, bid, at, stored) else None
 
 
-def _update_hold(cursor: CursorWrapper, bid: Bid, at: datetime, windows: Windows) -> bool:
+def _update_hold(cursor: Cursor, bid: Bid, at: datetime, windows: Windows) -> bool:
     day, month, now = str(windows.day), str(windows.month), instant(at)
     hold = bid.hold_nano
     in_day, in_month = recorded_params(windows)
@@ -120,7 +152,7 @@ def _update_hold(cursor: CursorWrapper, bid: Bid, at: datetime, windows: Windows
     return cursor.rowcount == 1
 
 
-def _insert_usage(cursor: CursorWrapper, bid: Bid, attempt: Attempt, windows: Windows, refusals: list[Refusal]) -> int:
+def _insert_usage(cursor: Cursor, bid: Bid, attempt: Attempt, windows: Windows, refusals: list[Refusal]) -> int:
     skipped = [*bid.passed_over, *({"keyId": refusal.key_id, "reason": refusal.reason} for refusal in refusals)]
     cursor.execute(
         _INSERT_USAGE,
@@ -128,7 +160,15 @@ def _insert_usage(cursor: CursorWrapper, bid: Bid, attempt: Attempt, windows: Wi
             attempt.request_id, attempt.number, instant(attempt.at), bid.key_id, bid.provider, attempt.dialect,
             attempt.requested_model, bid.model, attempt.token_name, bid.hold_nano, False, attempt.streamed,
             json.dumps(skipped[:50]), str(windows.day), str(windows.month), attempt.lease_owner,
-            instant(attempt.at + LEASE),
+            instant((attempt.leased_at or attempt.at) + LEASE),
         ],
     )  # fmt: skip
-    return cursor.fetchone()[0]
+    usage_id: int = cursor.fetchone()[0]
+    if attempt.notes_use and attempt.token_id is not None:
+        note_token_use(cursor, attempt.token_id, attempt.at)
+    return usage_id
+
+
+def note_token_use(cursor: Cursor, token_id: int, at: datetime) -> None:
+    """Note when a token was last used: for people, so that once a minute will do."""
+    cursor.execute("UPDATE llmkeys_accesstoken SET last_used_at = %s WHERE id = %s", [instant(at), token_id])

@@ -1,26 +1,185 @@
-"""This process's open holds: renewed every 15 s while it lives, finished later where the database did not answer."""
+"""This process's attempts: holds placed and ended through the writer, leases renewed every 15 s while it lives.
+
+An end that cannot be written, whatever the reason, is tried again each second, each by itself. Where the database
+works and yet refuses it again and again, the attempt is declared lost, which is written as plainly as can be.
+
+Leases go by the database's clock: a machine whose own is wrong neither loses its holds nor takes those of others.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
 import threading
+import time
+from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from django.db.backends.utils import CursorWrapper
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils import timezone
 
-from llmkeys import ledger
-from llmkeys.database import writer
+from llmkeys.database import sql, writer
 from llmkeys.exceptions import RecordingUnavailable
-from llmkeys.ledger import probes
+from llmkeys.ledger.holds import PlaceHold
+from llmkeys.ledger.records import Attempt, Bid, Finished, Placed
+from llmkeys.ledger.settling import End, dead_rows, lose, renew_leases
 
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 15.0
 RETRY_SECONDS = 1.0
+MOST_TRIES = 5  # of an end that a working database refuses; then it is declared lost
+MOST_IN_VAIN = 3  # ends in a row for which the database did not answer: the others need not try in this second
+
+
+async def place(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
+    """Hold the first bid for which there is room, and record the attempt, in one transaction; undone if cancelled.
+
+    Raises RecordingUnavailable.
+    """
+    job = PlaceHold(bids, attempt, last_try)
+    return await writer.run(job, undo=job.undo, accounts=job.accounts)
+
+
+def place_now(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
+    """Do as `place` does, and block; for threads."""
+    job = PlaceHold(bids, attempt, last_try)
+    return writer.run_now(job, undo=job.undo, accounts=job.accounts)
+
+
+async def finish(end: End) -> Finished | None:
+    """End an attempt. What cannot be written now is written later, also where this coroutine is cancelled.
+
+    Should the process die before, the lease ends and the attempt is charged at its hold. Never raises otherwise.
+    """
+    process = _this()
+    try:
+        return await writer.run(end, accounts=end.accounts)
+    except asyncio.CancelledError:
+        process.try_later(end)
+        raise
+    except Exception as error:
+        process.try_later(end, error)
+        return None
+    finally:
+        process.room.notify()
+
+
+def finish_now(end: End) -> Finished | None:
+    """Do as `finish` does, and block; for threads. Inside an open transaction errors are raised: all is rolled back."""
+    process = _this()
+    try:
+        return writer.run_now(end, accounts=end.accounts)
+    except Exception as error:
+        if connections[DEFAULT_DB_ALIAS].in_atomic_block:
+            raise
+        process.try_later(end, error)
+        return None
+    finally:
+        process.room.notify()
+
+
+async def wait_for_room(seconds: float) -> None:
+    """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
+    await _this().room.wait(seconds)
+
+
+def wait_for_room_now(seconds: float) -> None:
+    """Do as `wait_for_room` does, and block; for threads."""
+    sql.release()  # many may wait, and those they wait for need a connection to end
+    _this().room.wait_now(seconds)
+
+
+def owner() -> str:
+    """Return the name under which this process holds its leases."""
+    return _this().owner
+
+
+def now() -> datetime:
+    """Return the time by which leases end: the database's, as far as it is known, else this machine's."""
+    return _this().clock.now()
+
+
+async def start() -> None:
+    """Learn the database's clock, before the first hold of a process that serves. Raises RecordingUnavailable."""
+    process = _this()
+    await writer.run(process.clock.read)
+
+
+def settle_dead(at: datetime) -> int:
+    """Declare lost what no process renews any more, each row by itself; return how many. For the scheduler."""
+    clock, count = _this().clock, 0
+    writer.run_now(clock.read)
+    for row in writer.run_now(lambda cursor: dead_rows(cursor, clock.now())):
+        try:
+            count += writer.run_now(lambda cursor, row=row: lose(cursor, row, at), accounts=row.accounts)
+        except RecordingUnavailable:
+            raise
+        except Exception:
+            logger.exception("The hold of usage row %d, whose process died, cannot be settled", row.usage_id)
+    return count
+
+
+class _Room:
+    """Wakes those of this process who wait for an attempt to end."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Condition()
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        with self._ended:
+            self._ended.notify_all()
+            waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                future.get_loop().call_soon_threadsafe(_wake, future)
+
+    async def wait(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._ended:
+            self._waiting.add(future)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(future, seconds)
+
+    def wait_now(self, seconds: float) -> None:
+        with self._ended:
+            self._ended.wait(seconds)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _Clock:
+    """The database's clock as this process knows it: read now and then, and carried on by a clock that never steps."""
+
+    def __init__(self) -> None:
+        self._read: tuple[datetime, float] | None = None
+
+    def read(self, cursor: sql.Cursor) -> None:
+        """Look at the server's clock; an SQLite file has none but this machine's."""
+        server = sql.server_clock(cursor)
+        self._read = None if server is None else (server, time.monotonic())
+
+    def now(self) -> datetime:
+        if self._read is None:
+            return timezone.now()
+        then, ticks = self._read
+        return then + timedelta(seconds=time.monotonic() - ticks)
+
+
+@dataclass
+class _Overdue:
+    """An end that could not be written yet."""
+
+    end: End
+    tries: int = 0  # in which the database worked, and refused it
 
 
 @dataclass
@@ -29,48 +188,75 @@ class _Process:
 
     id: int = field(default_factory=os.getpid)
     owner: str = field(default_factory=lambda: secrets.token_hex(12))
-    overdue: list[writer.Work] = field(default_factory=list)
-    told: int = 0
+    room: _Room = field(default_factory=_Room)
+    clock: _Clock = field(default_factory=_Clock)
+    overdue: deque[_Overdue] = field(default_factory=deque)
+    given_up: set[int] = field(default_factory=set)  # rows whose lease is left to end
+    announced: int = 0
     wake: threading.Event = field(default_factory=threading.Event)
-    waiting: set[asyncio.Future[None]] = field(default_factory=set)
-
-    def room_given_back(self) -> None:
-        for waiter in self.waiting:
-            if not waiter.done():
-                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     def start(self) -> _Process:
         threading.Thread(target=self._beat, name="llmkeys-leases", daemon=True).start()
         return self
 
+    def try_later(self, end: End, error: Exception | None = None) -> None:
+        if error is not None and not isinstance(error, RecordingUnavailable):
+            logger.error("The end of usage row %d cannot be recorded", end.hold.usage_id, exc_info=error)
+        self.overdue.append(_Overdue(end))
+        self.wake.set()
+
     def _beat(self) -> None:
+        renewed = time.monotonic()
         while True:
             self.wake.wait(RETRY_SECONDS if self.overdue else RENEW_SECONDS)
-            self.wake.clear()
+            if self.wake.is_set() and self.overdue:
+                self.wake.clear()
             try:
-                writer.run_now(lambda cursor: ledger.renew_leases(cursor, self.owner, timezone.now()))
-                self._catch_up()
+                if not self.overdue or time.monotonic() - renewed >= RENEW_SECONDS:
+                    renewed = time.monotonic()
+                    writer.run_now(self._renew)
+                self.catch_up()
             except RecordingUnavailable:
-                self._tell_of_waiting()
+                pass  # the writer tells the operator
             except Exception:
                 logger.exception("Renewing the leases failed")
 
-    def _tell_of_waiting(self) -> None:
-        """Say how many wait, when it has changed: why they do, and what is to be done, the writer tells."""
-        if len(self.overdue) != self.told:
-            self.told = len(self.overdue)
-            logger.warning("%d finished requests wait until they can be recorded", self.told)
+    def _renew(self, cursor: sql.Cursor) -> None:
+        self.clock.read(cursor)
+        renew_leases(cursor, self.owner, self.clock.now(), but=self.given_up)
 
-    def _catch_up(self) -> None:
-        while self.overdue:
-            writer.run_now(self.overdue[0])
-            self.overdue.pop(0)
-        self.told = 0
+    def catch_up(self) -> None:
+        """Try each overdue end once, but stop where the database answers none of them."""
+        in_vain = 0
+        for _ in range(len(self.overdue)):
+            late = self.overdue.popleft()
+            try:
+                self._write(late)
+                in_vain = 0
+            except RecordingUnavailable:
+                self.overdue.append(late)
+                in_vain += 1
+                if in_vain == MOST_IN_VAIN:
+                    break
+            except Exception:
+                late.tries += 1
+                self._after_refusal(late)
+        if len(self.overdue) != self.announced:
+            self.announced = len(self.overdue)
+            if self.announced:
+                logger.warning("%d finished requests wait until they can be recorded", self.announced)
 
+    def _write(self, late: _Overdue) -> None:
+        end = late.end if late.tries < MOST_TRIES else late.end.as_lost()
+        writer.run_now(end, accounts=end.accounts)
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def _after_refusal(self, late: _Overdue) -> None:
+        """Try again, as lost in the end; where even that is refused, leave the row to the end of its lease."""
+        if late.tries <= MOST_TRIES:
+            self.overdue.append(late)
+            return
+        self.given_up.add(late.end.hold.usage_id)
+        logger.exception("Usage row %d cannot be ended; its lease will", late.end.hold.usage_id)
 
 
 _lock = threading.Lock()
@@ -84,55 +270,3 @@ def _this() -> _Process:
             if _process is None or _process.id != os.getpid():
                 _process = _Process().start()
     return _process
-
-
-def owner() -> str:
-    """Return the name under which this process holds its leases."""
-    return _this().owner
-
-
-async def finish(work: writer.Work[writer.T]) -> writer.T | None:
-    """Run the end of an attempt; where the database does not answer, keep it and try again until it does.
-
-    Should the process die meanwhile, the lease ends and the attempt is charged at its hold.
-    """
-    process = _this()
-    try:
-        return await writer.run(work)
-    except RecordingUnavailable:
-        process.overdue.append(work)
-        process.wake.set()
-        return None
-    finally:
-        process.room_given_back()
-
-
-async def wait_for_room(seconds: float) -> None:
-    """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting = _this().waiting
-    waiting.add(waiter)
-    try:
-        await asyncio.wait_for(waiter, seconds)
-    except TimeoutError:
-        pass
-    finally:
-        waiting.discard(waiter)
-
-
-def undo_hold(cursor: CursorWrapper, placed: ledger.Placed) -> None:
-    """Release a hold of which its caller does not know: committed after it had given up, or perhaps not at all."""
-    if placed.hold is not None and _is_there(cursor, placed.hold):
-        probes.give_back(cursor, placed.hold.probe)
-        outcome = ledger.Outcome(
-            state="RELEASED", at=timezone.now(), sent=False, error="The database was too slow; nothing was sent."
-        )
-        ledger.finish(cursor, placed.hold.usage_id, outcome)
-
-
-def _is_there(cursor: CursorWrapper, hold: ledger.Hold) -> bool:
-    """Look by the request too: the id of a row that was never committed is given to another one."""
-    cursor.execute(
-        "SELECT 1 FROM llmkeys_usagerecord WHERE id = %s AND request_id = %s", [hold.usage_id, hold.request_id]
-    )
-    return cursor.fetchone() is not None

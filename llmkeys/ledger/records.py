@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from llmkeys.ledger import probes
+from llmkeys.ledger import coolings
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Bid:
     model: str
     hold_nano: int
     passed_over: tuple[dict[str, str], ...] = ()  # the keys before it that cannot serve now, and why
-    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: one request asks first (`probes.py`)
+    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: one request asks first (`coolings.py`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ class Attempt:
     token_name: str
     streamed: bool
     lease_owner: str
+    token_id: int | None = None
+    notes_use: bool = False  # the token's last use is to be noted: that was not done within the last minute
+    leased_at: datetime | None = None  # by the database's clock (`leases.now`); None: `at`
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Hold:
     usage_id: int
     key_id: str
     amount_nano: int
-    probe: probes.Probe | None = None  # set where this request asks a key that rested
+    probe: coolings.Probe | None = None  # set where this request asks a key that rested
     request_id: str = ""
 
 

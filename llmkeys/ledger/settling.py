@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.backends.utils import CursorWrapper
-
-from llmkeys.database.sql import as_date, instant
+from llmkeys.database.sql import Cursor, as_date, instant
+from llmkeys.database.writer import Account
+from llmkeys.ledger import coolings
 from llmkeys.ledger.corrections import correct_cost
-from llmkeys.ledger.events import tell_limits
-from llmkeys.ledger.records import Finished, Outcome
+from llmkeys.ledger.events import note_serving_key, tell_limits
+from llmkeys.ledger.records import Finished, Hold, Outcome
 from llmkeys.lib.windows import Windows
 
 LEASE = timedelta(seconds=60)
@@ -46,15 +48,52 @@ _DAILY = """INSERT INTO llmkeys_dailyusage
     cost_nano = llmkeys_dailyusage.cost_nano + excluded.cost_nano"""
 
 
-def finish(cursor: CursorWrapper, usage_id: int, outcome: Outcome) -> Finished | None:
+@dataclass(frozen=True, slots=True)
+class End:
+    """The job that ends an attempt: its row, its probe, and whether the key serves again or anew."""
+
+    hold: Hold
+    outcome: Outcome
+    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: its success forgives them
+    model: str = ""  # the provider's own name of it
+    serves: str = ""  # the model's common name, where the key is noted as the one that serves it
+    keeps_probe: bool = False  # a verdict on the key follows, and nobody may ask it in between
+
+    @property
+    def accounts(self) -> list[Account]:
+        return [("llmkeys_apikey", self.hold.key_id)]
+
+    def __call__(self, cursor: Cursor) -> Finished | None:
+        outcome = self.outcome
+        if outcome.success and self.rested:
+            coolings.forgive(cursor, self.hold.key_id, self.rested, self.model, outcome.at)
+        elif not self.keeps_probe:
+            coolings.give_back(cursor, self.hold.probe)
+        finished = finish(cursor, self.hold.usage_id, outcome)
+        if outcome.success and self.serves:
+            note_serving_key(cursor, self.serves, self.hold.key_id, outcome.at)
+        return finished
+
+    def as_lost(self) -> End:
+        """Return the end of an attempt whose own end cannot be written: charged at the hold."""
+        error = f"The end of this request could not be recorded ({self.outcome.state}). Charged at the hold."
+        outcome = Outcome(
+            state="LOST", at=self.outcome.at, success=False, cost_nano=self.hold.amount_nano,
+            cost_source="estimated" if self.hold.amount_nano else "", error=error,
+        )  # fmt: skip
+        return End(self.hold, outcome)
+
+
+def finish(cursor: Cursor, usage_id: int, outcome: Outcome) -> Finished | None:
     """Settle, release or declare lost; None where the row was finished before.
 
-    A settle that comes after the row was declared lost writes the difference as one `late` adjustment.
+    What comes after the row was declared lost writes the difference as one `late` adjustment: all of the charge
+    where the attempt was released.
     """
     cursor.execute(_FINISH, [*_row_values(outcome), usage_id])
     row = cursor.fetchone()
     if row is None:
-        if outcome.state == "SETTLED":
+        if outcome.state != "LOST":
             _settle_late(cursor, usage_id, outcome)
         return None
     key_id, model, token_name, hold, day, month = row
@@ -79,47 +118,65 @@ def _row_values(outcome: Outcome) -> list[Any]:
     ]  # fmt: skip
 
 
-def _settle_late(cursor: CursorWrapper, usage_id: int, outcome: Outcome) -> None:
-    reason = f"The true cost arrived after the hold was declared lost: {outcome.error or outcome.cost_source}"
+def _settle_late(cursor: Cursor, usage_id: int, outcome: Outcome) -> None:
+    what = "true cost" if outcome.state == "SETTLED" else "release"
+    reason = f"The {what} arrived after the hold was declared lost: {outcome.error or outcome.cost_source}"
     correct_cost(cursor, usage_id, outcome.cost_nano, outcome.at, reason=reason, only_lost=True)
 
 
-def renew_leases(cursor: CursorWrapper, owner: str, at: datetime) -> int:
+def renew_leases(cursor: Cursor, owner: str, at: datetime, *, but: Collection[int] = ()) -> int:
     """Extend every open hold of one process by one statement; return how many there are."""
+    others = f"AND id NOT IN ({', '.join(str(int(usage_id)) for usage_id in but)})" if but else ""
     cursor.execute(
-        "UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_owner = %s",
+        f"UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_owner = %s {others}",  # noqa: S608
         [instant(at + LEASE), owner],
     )
     return cursor.rowcount
 
 
-def settle_dead_leases(cursor: CursorWrapper, at: datetime, *, key_id: str | None = None) -> int:
-    """Declare lost, charged at the hold, what no process renews any more; return how many.
+@dataclass(frozen=True, slots=True)
+class DeadRow:
+    """An open hold that no process renews any more."""
+
+    usage_id: int
+    key_id: str
+    hold_nano: int
+
+    @property
+    def accounts(self) -> list[Account]:
+        return [("llmkeys_apikey", self.key_id)]
+
+
+def dead_rows(cursor: Cursor, leased_at: datetime, *, key_id: str | None = None) -> list[DeadRow]:
+    """Return the open holds whose lease has ended by the database's clock, oldest first.
 
     A lease never ends more than 60 s after the present: after a clock step back it is shortened first.
     """
-    latest = instant(at + LEASE)
+    latest = instant(leased_at + LEASE)
     cursor.execute(
         "UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_until > %s", [latest, latest]
     )
     mine, params = ("AND key_id = %s", [key_id]) if key_id else ("", [])
     cursor.execute(
-        f"SELECT id, hold_nano FROM llmkeys_usagerecord WHERE state = 'HELD' AND lease_until <= %s {mine}",  # noqa: S608
-        [instant(at), *params],
+        f"""SELECT id, key_id, hold_nano FROM llmkeys_usagerecord
+             WHERE state = 'HELD' AND lease_until <= %s {mine} ORDER BY id""",  # noqa: S608
+        [instant(leased_at), *params],
     )
-    dead = cursor.fetchall()
-    for usage_id, hold in dead:
-        finish(
-            cursor,
-            usage_id,
-            Outcome(
-                state="LOST",
-                at=at,
-                success=False,
-                cost_nano=hold,
-                cost_source="estimated",
-                error="The process that served this request died; the provider may have billed it. Charged at the "
-                "hold; void it if the provider's own bill does not have it.",
-            ),
-        )
-    return len(dead)
+    return [DeadRow(*row) for row in cursor.fetchall()]
+
+
+def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:
+    """Declare a dead row lost, charged at the hold; False where it was ended meanwhile."""
+    error = (
+        "The process that served this request died; the provider may have billed it. Charged at the hold; void it if "
+        "the provider's own bill does not have it."
+    )
+    outcome = Outcome(state="LOST", at=at, success=False, cost_nano=row.hold_nano, cost_source="estimated", error=error)
+    return finish(cursor, row.usage_id, outcome) is not None
+
+
+def settle_dead_leases(
+    cursor: Cursor, at: datetime, *, leased_at: datetime | None = None, key_id: str | None = None
+) -> int:
+    """Declare lost what no process renews any more; return how many. `leased_at`: the database's clock."""
+    return sum(lose(cursor, row, at) for row in dead_rows(cursor, leased_at or at, key_id=key_id))

@@ -10,7 +10,6 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from llmkeys import ledger, providers
@@ -26,8 +25,8 @@ from llmkeys.exceptions import (
     UpstreamFailed,
     WrongEncryptionKey,
 )
-from llmkeys.keys.failures import forgive, report_failure
-from llmkeys.ledger import Finished, Outcome, leases, probes
+from llmkeys.keys.failures import report_failure
+from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.lib.reading import load_json
 from llmkeys.prices import costing
 from llmkeys.prices.costing import WorstCase
@@ -323,9 +322,9 @@ class Attempt:
     async def _serves_again(self) -> None:
         """The key that rested is at work: the others need not wait for the end of a long stream."""
         if self.hold.probe is not None:
-            at = timezone.now()
+            at, key = timezone.now(), self.candidate
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
-                await writer.run(lambda cursor: forgive(cursor, self.candidate, at))
+                await writer.run(lambda cursor: coolings.forgive(cursor, key.id, key.scopes, key.model, at))
 
     async def _report(self, failure: Failure) -> None:
         await under_way.in_thread(report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
@@ -413,23 +412,23 @@ class Attempt:
             upstream_id=self.upstream_id,
             **values,
         )
-        finished = await leases.finish(lambda cursor: self._write(cursor, outcome, keeps_probe))
+        candidate = self.candidate
+        finished = await leases.finish(
+            ledger.End(
+                self.hold,
+                outcome,
+                rested=candidate.scopes if candidate.has_rested else (),
+                model=candidate.model,
+                serves=providers.common_name(self.model),
+                keeps_probe=keeps_probe,
+            )
+        )
         if outcome.cost_source == "fallback" and outcome.cost_nano:
             under_way.start(
                 under_way.in_thread(
                     outbox.fallback_price_used, self.candidate.provider, self.candidate.model, at=outcome.at
                 )
             )
-        return finished
-
-    def _write(self, cursor: CursorWrapper, outcome: Outcome, keeps_probe: bool) -> Finished | None:
-        if outcome.success and self.candidate.has_rested:
-            forgive(cursor, self.candidate, outcome.at)
-        elif not keeps_probe:
-            probes.give_back(cursor, self.hold.probe)
-        finished = ledger.finish(cursor, self.hold.usage_id, outcome)
-        if outcome.success:
-            ledger.note_serving_key(cursor, providers.common_name(self.model), self.candidate.id, outcome.at)
         return finished
 
     def _milliseconds(self) -> int:

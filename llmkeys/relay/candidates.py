@@ -14,7 +14,8 @@ from llmkeys import providers
 from llmkeys.database import reader
 from llmkeys.database.sql import as_instant, lean_cursor
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
-from llmkeys.ledger import probes
+from llmkeys.key_state import cooling_scopes
+from llmkeys.ledger import coolings as resting
 from llmkeys.prices import catalogue
 from llmkeys.relay import model_lists, under_way
 from llmkeys.tokens.rights import Caller
@@ -39,8 +40,7 @@ class Candidate:
     @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes of the coolings that concern this key."""
-        group = (f"group:{self.provider}:{self.billing_group}",) if self.billing_group else ()
-        return (f"key:{self.id}", *group)
+        return cooling_scopes(self.id, self.provider, self.billing_group)
 
     @property
     def chooses_model(self) -> bool:
@@ -189,7 +189,7 @@ def _refuse(stored: Stored, model: str, caller: Caller) -> NoReturn:
 def _candidate(row: _Row, model: str, coolings: Coolings, at: datetime) -> Candidate:
     rests = [
         until
-        for scope in (f"key:{row.id}", f"group:{row.provider}:{row.billing_group}")
+        for scope in cooling_scopes(row.id, row.provider, row.billing_group)
         for cooled_model, until in coolings.get(scope, ())
         if cooled_model in ("", model)
     ]
@@ -225,6 +225,6 @@ def _obstacle(row: _Row, at: datetime) -> str:
 def _by_scope(rows: Sequence[tuple[str, str, Any, Any]], at: datetime) -> Coolings:
     found: Coolings = {}
     for scope, model, until, written_at in rows:
-        ahead = written_at is not None and probes.ran_ahead(as_instant(written_at), at)
+        ahead = written_at is not None and resting.ran_ahead(as_instant(written_at), at)
         found.setdefault(scope, []).append((model, at if ahead else as_instant(until)))
     return found

@@ -17,7 +17,6 @@ from django.conf import settings
 from django.utils import timezone
 
 from llmkeys import ledger
-from llmkeys.database import writer
 from llmkeys.dialects import Bound
 from llmkeys.exceptions import (
     AllKeysAtLimit,
@@ -219,10 +218,11 @@ class _ModelTurn:
             token_name=self.request.caller.name,
             streamed=self.request.streamed,
             lease_owner=leases.owner(),
+            token_id=self.request.caller.token_id,
+            notes_use=self.request.caller.notes_use,
+            leased_at=leases.now(),
         )
-        return await writer.run(
-            lambda cursor: ledger.place_hold(cursor, bids, attempt, last_try=last_try), undo=leases.undo_hold
-        )
+        return await leases.place(bids, attempt, last_try=last_try)
 
     # --- after a failure ---------------------------------------------------------------------------------------------
 

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from llmkeys.database import writer
-from llmkeys.database.sql import as_instant, instant, lean_cursor
+from llmkeys.database.sql import as_instant, lean_cursor
 from llmkeys.vault.crypto import TOKEN_PREFIX, token_digest
 
-_STAMPED_EVERY = timedelta(seconds=60)
+_NOTED_EVERY = timedelta(seconds=60)
 
 _ACCESS = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
    WHERE t.digest = %s AND t.revoked_at IS NULL AND u.is_active"""
 _KEYS = "SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %s"
-_STAMP = "UPDATE llmkeys_accesstoken SET last_used_at = %s WHERE id = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Caller:
     token_id: int | None = None
     may_gateway: bool = True
     key_ids: frozenset[str] | None = None  # None: every key
-    is_stamp_old: bool = False  # its last use is to be noted anew
+    notes_use: bool = False  # the hold is to note the token's last use: for people, so that once a minute will do
 
 
 def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
@@ -45,19 +43,11 @@ def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
     if is_limited:
         cursor.execute(_KEYS, [token_id])
         allowed = frozenset(key_id for (key_id,) in cursor.fetchall())
-    is_old = last_used_at is None or at - as_instant(last_used_at) > _STAMPED_EVERY
-    return Caller(name, token_id, bool(may_gateway), allowed, is_old)
+    notes_use = last_used_at is None or abs(at - as_instant(last_used_at)) > _NOTED_EVERY
+    return Caller(name, token_id, bool(may_gateway), allowed, notes_use)
 
 
 def caller_of(token: str, at: datetime) -> Caller | None:
-    """Do the same on this thread's connection, and note the use: at most once a minute, for it is for people."""
+    """Do the same on this thread's connection."""
     with lean_cursor() as cursor:
-        caller = read_caller(cursor, token, at)
-    if caller is not None and caller.is_stamp_old:
-        writer.run_now(lambda cursor: stamp(cursor, caller, at))
-    return caller
-
-
-def stamp(cursor: Any, caller: Caller, at: datetime) -> None:
-    """Note that a token was used."""
-    cursor.execute(_STAMP, [instant(at), caller.token_id])
+        return read_caller(cursor, token, at)

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.backends.utils import CursorWrapper
-
-from llmkeys.database.sql import as_instant, instant
+from llmkeys.database.sql import Cursor, as_instant, instant
+from llmkeys.ledger.events import add_event
 
 LEASE = timedelta(seconds=60)
 AHEAD = timedelta(minutes=5)  # machines may differ so much; more is a clock that was wrong
@@ -58,7 +57,7 @@ def ran_ahead(written_at: datetime | None, at: datetime) -> bool:
     return written_at is not None and written_at > at + AHEAD
 
 
-def claim(cursor: CursorWrapper, scopes: tuple[str, ...], model: str, at: datetime) -> Claim:
+def claim(cursor: Cursor, scopes: tuple[str, ...], model: str, at: datetime) -> Claim:
     """Claim all that concerns the key and the model, or nothing. Without `scopes` nothing was in the way."""
     if not scopes:
         return FREE
@@ -76,10 +75,25 @@ def claim(cursor: CursorWrapper, scopes: tuple[str, ...], model: str, at: dateti
     return Claim(rests_until=max(until, at + LOOK_AGAIN), is_asked=until <= at)
 
 
-def give_back(cursor: CursorWrapper, probe: Probe | None) -> None:
+def give_back(cursor: Cursor, probe: Probe | None) -> None:
     """End a claim that brought no verdict on the key: the next request may ask."""
     if probe is not None:
         cursor.execute(_GIVE_BACK, [*_concerned(probe), instant(probe.until)])
+
+
+def forgive(cursor: Cursor, key_id: str, scopes: tuple[str, ...], model: str, at: datetime) -> None:
+    """Forget that a key rested: it has just served. What began to rest again meanwhile goes on.
+
+    A key that was exhausted leaves an event, so that the operator hears anew when it runs dry again.
+    """
+    cursor.execute(
+        f"DELETE FROM llmkeys_cooling WHERE {_CONCERNED} AND until <= %s RETURNING kind",  # noqa: S608
+        [scopes[0], scopes[-1], model, instant(at)],
+    )
+    if ("exhausted",) in cursor.fetchall():
+        cursor.execute("SELECT name FROM llmkeys_apikey WHERE id = %s", [key_id])
+        add_event(cursor, "recovered", key_id, f"“{cursor.fetchone()[0]}” has credit again and serves.", at)
+    cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s AND rejected_at IS NULL", [key_id])
 
 
 def _concerned(probe: Probe) -> list[str]:

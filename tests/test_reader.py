@@ -1,0 +1,117 @@
+"""Reads of the event loop: one thread, one connection, and the same error as the writer's where nothing answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from django.db import OperationalError, ProgrammingError, connection
+
+from llmkeys.database import outages, queues, reader, sqlite, writer
+from llmkeys.database.sql import is_sqlite
+from llmkeys.exceptions import RecordingUnavailable
+from llmkeys.models import KeyEvent
+
+pytestmark = pytest.mark.django_db(transaction=True)  # the reader has a connection of its own
+
+
+@pytest.fixture(autouse=True)
+def _no_outage_noted(monkeypatch):
+    monkeypatch.setattr(outages, "_current", outages._Outage())
+
+
+def messages(cursor):
+    cursor.execute("SELECT message FROM llmkeys_keyevent ORDER BY id")
+    return [row[0] for row in cursor.fetchall()]
+
+
+def test_it_sees_what_was_committed():
+    for message in ("one", "two"):
+        KeyEvent.objects.create(kind="changed", message=message)
+        assert asyncio.run(reader.run(messages))[-1] == message
+
+
+def test_many_readers_are_served_together():
+    KeyEvent.objects.create(kind="changed", message="one")
+
+    async def work():
+        return await asyncio.gather(*(reader.run(messages) for _ in range(100)))
+
+    assert asyncio.run(work()) == [["one"]] * 100
+
+
+def test_it_waits_for_no_writer():
+    KeyEvent.objects.create(kind="changed", message="one")
+    reached, let_go = threading.Event(), threading.Event()
+
+    def slow(cursor):
+        cursor.execute("UPDATE llmkeys_keyevent SET message = 'two'")
+        reached.set()
+        assert let_go.wait(10)
+
+    writing = threading.Thread(target=writer.run_now, args=[slow])
+    writing.start()
+    assert reached.wait(10)
+    try:
+        assert asyncio.run(reader.run(messages)) == ["one"]
+    finally:
+        let_go.set()
+        writing.join(10)
+    assert asyncio.run(reader.run(messages)) == ["two"]
+
+
+def test_each_caller_gets_its_own_error():
+    def bad(cursor):
+        cursor.execute("SELECT no_such_column FROM llmkeys_keyevent")
+
+    async def work():
+        return await asyncio.gather(reader.run(messages), reader.run(bad), reader.run(messages), return_exceptions=True)
+
+    first, error, second = asyncio.run(work())
+    assert (first, second) == ([], [])
+    assert isinstance(error, OperationalError | ProgrammingError | RecordingUnavailable)
+
+
+def test_an_outage_is_told_as_such_and_ends():
+    def broken(cursor):
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with pytest.raises(RecordingUnavailable, match="nothing is sent"):
+        asyncio.run(reader.run(broken))
+    assert asyncio.run(reader.run(messages)) == []
+
+
+def test_who_waits_too_long_is_told(monkeypatch):
+    let_go = threading.Event()
+    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(RecordingUnavailable):
+        asyncio.run(reader.run(lambda cursor: let_go.wait(10)))
+    let_go.set()
+    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 8.0)
+    assert asyncio.run(reader.run(messages)) == []
+
+
+@pytest.mark.skipif(is_sqlite(), reason="A server is restarted")
+def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error():
+    assert asyncio.run(reader.run(messages)) == []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s",
+            [connection.settings_dict["NAME"]],
+        )
+    assert asyncio.run(reader.run(messages)) == []
+
+
+@pytest.mark.skipif(not is_sqlite(), reason="A file is replaced")
+def test_it_reads_nothing_while_another_file_lies_in_the_place_of_the_database(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "_known_file", (0, 0))
+        with pytest.raises(RecordingUnavailable):
+            asyncio.run(reader.run(messages))
+    assert asyncio.run(reader.run(messages)) == []
+
+
+def test_a_job_must_not_call_the_writer():
+    with pytest.raises(RuntimeError, match="works with the cursor it is given"):
+        asyncio.run(reader.run(lambda cursor: writer.run_now(messages)))
