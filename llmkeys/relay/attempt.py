@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import SynchronousOnlyOperation
 from django.utils import timezone
 
 from llmkeys import ledger, providers
@@ -39,7 +38,6 @@ from llmkeys.relay.stream import RelayedStream
 from llmkeys.upstream import relayed
 from llmkeys.upstream.asked import TransportError
 from llmkeys.upstream.relayed import OpenAnswer
-from llmkeys.vault import keyring
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 _BUG = "The relay failed while this request was under way; the provider may have billed it."
@@ -105,17 +103,7 @@ class Attempt:
     async def _open(self, answer_seconds: float) -> OpenAnswer | Failed:
         try:
             body = await self._body()
-            secret = await self._secret()
-            provider, request = self.provider, self.request.request
-            url, headers = provider.relayed_call(
-                request,
-                base_url=settings.PROVIDER_BASE_URLS[provider.name],
-                model=self.candidate.model,
-                secret=secret,
-                workspace_id=self.candidate.workspace_id,
-            )
-            headers = {**request.headers, **headers, "X-Client-Request-Id": self.request.id}
-            return await relayed.pool().send(url, headers, body, secret=secret, answer_seconds=answer_seconds)
+            return await relayed.pool().send(self.candidate, self._call, body, answer_seconds=answer_seconds)
         except SecretMissing as error:
             await self.release(sent=False, error=str(error))
             return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
@@ -126,11 +114,19 @@ class Attempt:
             await self.release(sent=False, error="The body is nested too deeply.")
             raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
 
-    async def _secret(self) -> str:
-        try:
-            return keyring.open_secret(self.candidate)
-        except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made anew
-            return await under_way.in_thread(keyring.open_secret, self.candidate)
+    def _call(self, secret: str) -> tuple[str, dict[str, str]]:
+        """Return the address and the headers of the request."""
+        provider, request = self.provider, self.request.request
+        url, headers = provider.relayed_call(
+            request,
+            base_url=settings.PROVIDER_BASE_URLS[provider.name],
+            model=self.candidate.model,
+            secret=secret,
+            workspace_id=self.candidate.workspace_id,
+        )
+        if request.query:
+            url = f"{url}?{request.query}"
+        return url, {**request.headers, **headers, "X-Client-Request-Id": self.request.id}
 
     async def _body(self) -> bytes:
         request, provider = self.request.request, self.provider

@@ -14,15 +14,18 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from django.conf import settings
+from django.core.exceptions import SynchronousOnlyOperation
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.providers.scrub import scrub, without_secret
 from llmkeys.upstream.asked import USER_AGENT, TransportError
+from llmkeys.vault import keyring
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 IDLE_SECONDS = 30.0  # routers forget connections that rest longer, and a request on one of those is lost
@@ -108,12 +111,15 @@ class Pool:
         await self._session.close()
 
     async def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, secret: str, answer_seconds: float
+        self, key: Any, call: Callable[[str], tuple[str, Mapping[str, str]]], body: bytes, *, answer_seconds: float
     ) -> OpenAnswer:
-        """Send a request and return the open answer once its head is there.
+        """Send a request with the key's secret and return the open answer once its head is there.
 
-        Raises TransportError; `sent` is False where certainly no byte of the request has left.
+        `call` makes address and headers from the secret in clear. Raises TransportError (its `sent` is False where
+        certainly no byte of the request has left), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
         """
+        secret = await _secret_of(key)
+        url, headers = call(secret)
         host = urlsplit(url).hostname or "the provider"
         given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
         if not all(map(_can_be_sent, given.values())):
@@ -139,6 +145,13 @@ class Pool:
         except (OSError, ValueError) as error:
             raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=True) from None
         return OpenAnswer(response, host, secret)
+
+
+async def _secret_of(key: Any) -> str:
+    try:
+        return keyring.open_secret(key)
+    except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made anew
+        return await asyncio.to_thread(keyring.open_secret, key)
 
 
 def _timed_out(error: TimeoutError, host: str, connect: float, waited: float) -> TransportError:
