@@ -142,7 +142,7 @@ class Attempt:
 
 def _common_name(model: str) -> str:
     """Return one name for all spellings of a model, so that a rotation from provider to provider is one."""
-    return providers.get("openrouter").model_name(model) or model
+    return providers.common_name(model)
 
 
 def _tokens(usage: Usage | None) -> dict[str, int | None]:

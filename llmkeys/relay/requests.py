@@ -95,9 +95,8 @@ class ChatRequest:
         if self.body.get("model") != model:
             changes["model"] = model
         if output_limit is not None:
-            changes[provider.output_limit_field(own_base_url=own_base_url)] = output_limit
-        if self.streamed and provider.vendor and not self.wants_usage:
-            # OpenRouter (no vendor) always tells the usage; the others only when asked.
+            changes[provider.output_limit_field(model, own_base_url=own_base_url)] = output_limit
+        if self.streamed and not provider.tells_usage_unasked and not self.wants_usage:
             changes["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
         return _dump({**self.body, **changes}) if changes else self.raw
 
