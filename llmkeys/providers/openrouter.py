@@ -118,7 +118,7 @@ def _unauthorised(view: ErrorView) -> Failure | None:
 def _payment(view: ErrorView) -> Failure | None:
     """Tell apart: too many requests in flight, one request too large, and no money at all."""
     source = _limit_source(view)
-    affordable = _AFFORD.search(view.said) if view.begins("this request requires more credits") else None
+    affordable = _AFFORD.search(view.said)
     is_cap = source == "openrouter_key_limit" or (affordable and "create a key with a higher" in view.said)
     scope = Scope.KEY if is_cap else Scope.ACCOUNT
     if not source and not affordable and _is_upstream(view):
