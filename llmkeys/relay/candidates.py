@@ -14,9 +14,10 @@ from llmkeys.database import writer
 from llmkeys.database.sql import as_instant, instant, lean_cursor
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
 from llmkeys.ledger import probes
+from llmkeys.lib.texts import TOKEN_PREFIX
 from llmkeys.prices import catalogue
 from llmkeys.relay import model_lists
-from llmkeys.vault.crypto import TOKEN_PREFIX, token_digest
+from llmkeys.vault.crypto import token_digest
 
 
 @dataclass(frozen=True, slots=True)
