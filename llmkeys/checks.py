@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from llmkeys.alerts import outbox
-from llmkeys.vault.crypto import TOKEN_PREFIX
+from llmkeys.lib.texts import TOKEN_PREFIX
 from refactai_site import env
 
 

@@ -76,6 +76,7 @@ def key_json(key: ApiKey, *, at: datetime, coolings: Coolings | None = None) -> 
         "billingGroup": key.billing_group,
         "workspaceId": key.workspace_id,
         "lastError": error_words(key, at=at),
+        "enabled": key.enabled,
     }
 
 

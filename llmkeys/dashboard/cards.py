@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from llmkeys import providers
 from llmkeys.dashboard.bars import Bar, budget_bar
 from llmkeys.dashboard.notes import Note, note_of
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget
@@ -19,7 +20,6 @@ _BADGES = {
     EXPIRED: ("", "s-diamond"),
     DISABLED: ("", "s-cross"),
 }
-_MARKS = {"openrouter": "OR", "openai": "OA", "anthropic": "An", "google": "Go"}
 _WORDS = {"day": "Day", "month": "Month", "total": "Total"}
 
 
@@ -79,7 +79,7 @@ class Card:
 
     @property
     def provider_mark(self) -> str:
-        return _MARKS.get(self.key.provider, "?")
+        return providers.get(self.key.provider).badge
 
     @property
     def is_available(self) -> bool:

@@ -154,7 +154,7 @@ class EditKeyForm(KeyForm):
             del self.fields["apiKey"]
         else:
             self.fields["apiKey"].help_text = f"Left empty, the stored one stays: {key.masked_secret}"
-        if key.provider != "anthropic" and not key.workspace_id:
+        if not providers.get(key.provider).has_workspaces and not key.workspace_id:
             del self.fields["workspaceId"]
 
     def values(self, *, at: datetime) -> dict[str, Any]:

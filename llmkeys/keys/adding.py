@@ -44,7 +44,7 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
         key.save(force_insert=True)
         with connection.cursor() as cursor:
             ledger.add_event(cursor, "added", key.id, f"“{key.name}” was added.", at, actor=actor)
-            if (wants_default or not _has_stored_default()) and not key.is_expired(at):
+            if (wants_default or not _has_stored_default()) and key.enabled and not key.is_expired(at):
                 give_default(cursor, key.id, at, actor=actor)
     key.refresh_from_db()
     return key
@@ -91,7 +91,7 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> N
     with connection.cursor() as cursor:
         if "secret" in changed:
             _forget_coolings(cursor, key)
-        if key.is_expired(at):
+        if key.is_expired(at) or not key.enabled:
             hand_default_on(cursor, key.id, at)
         ensure_default(cursor, at)
         ledger.add_event(cursor, "changed", key.id, f"“{key.name}” was changed: {words}.", at, actor=actor)

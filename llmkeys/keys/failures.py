@@ -16,7 +16,7 @@ from llmkeys.key_state import cooling_scopes
 from llmkeys.keys.default import hand_default_on
 from llmkeys.ledger import add_event, coolings
 from llmkeys.ledger.coolings import Probe
-from llmkeys.providers.base import Failure, FailureKind
+from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.upstream import asked
 
 if TYPE_CHECKING:
@@ -46,18 +46,15 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
         FailureKind.EXHAUSTED: _exhaust,
         FailureKind.FORBIDDEN_HERE: _note,
         FailureKind.TOO_EXPENSIVE: _note,
+        FailureKind.WRONG_ADDRESS: _note,
     }.get(failure.kind)
     if work is not None:
         writer.run_now(lambda cursor: (work(cursor, candidate, failure, at), coolings.give_back(cursor, probe)))
 
 
 def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
-    scope = _scope(candidate, whole_group=True)
-    until = failure.until or (
-        at + timedelta(seconds=failure.retry_after_seconds)
-        if failure.retry_after_seconds is not None
-        else at + _back_off(cursor, scope, candidate.model, at)
-    )
+    scope = _scope(candidate, Scope.ACCOUNT)
+    until = failure.until or at + _back_off(cursor, scope, candidate.model, at)
     until = _rest(cursor, scope, candidate.model, "rate_limited", until, failure.message, at)
     words = f"Rate limit for {candidate.model} until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
@@ -65,11 +62,8 @@ def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: dat
 
 
 def _exhaust(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
-    scope = _scope(candidate, whole_group=failure.whole_group)
-    until = failure.until
-    if until is None and failure.retry_after_seconds is not None:
-        until = at + timedelta(seconds=failure.retry_after_seconds)
-    until = _rest(cursor, scope, "", "exhausted", until or at + ASK_AGAIN, failure.message, at)
+    scope = _scope(candidate, failure.scope)
+    until = _rest(cursor, scope, "", "exhausted", failure.until or at + ASK_AGAIN, failure.message, at)
     words = f"Exhausted at its provider until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
     add_event(cursor, "exhausted", candidate.id, f"“{candidate.name}” has no credit left. {words}", at)
@@ -152,9 +146,9 @@ def _note(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: dat
     _set_error(cursor, candidate.id, failure.message)
 
 
-def _scope(candidate: Candidate, *, whole_group: bool) -> str:
+def _scope(candidate: Candidate, scope: Scope) -> str:
     scopes = cooling_scopes(candidate.id, candidate.provider, candidate.billing_group)
-    return scopes[-1] if whole_group else scopes[0]
+    return scopes[-1] if scope is Scope.ACCOUNT else scopes[0]
 
 
 def _back_off(cursor: CursorWrapper, scope: str, model: str, at: datetime) -> timedelta:

@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
 from llmkeys import providers
 from llmkeys.exceptions import InvalidInput
+from llmkeys.key_state import ACTIVE
 from llmkeys.lib.money import parse_limit_usd
+from llmkeys.lib.texts import name_problem
 from llmkeys.models import ApiKey
-from llmkeys.vault.crypto import TOKEN_PREFIX
+from llmkeys.providers.pasted import read_secret, undress
 
 # what may be written → the column
 WRITABLE = {
@@ -30,6 +33,7 @@ WRITABLE = {
     "priority": "priority",
     "billingGroup": "billing_group",
     "workspaceId": "workspace_id",
+    "enabled": "enabled",
 }
 LABELS = {column: name for name, column in WRITABLE.items()} | {"secret": "apiKey"}
 
@@ -71,6 +75,8 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
     check.required("provider", "name", "apiKey")
     provider = check.take("provider", _provider)
     check.take_columns()
+    if "isActive" in values and "enabled" not in values and values["isActive"] is not True:
+        check.fault("isActive", "Is derived and cannot be set. Set “enabled” to switch a key on or off.")
     secret = check.take("apiKey", lambda value: _secret(value, provider))
     default = check.take("isDefault", _boolean, default=False)
     check.finish()
@@ -85,10 +91,24 @@ def clean_change(values: Mapping[str, Any], *, key: ApiKey, at: datetime) -> dic
     if values.get("provider", key.provider) != key.provider:
         check.fault("provider", "cannot be changed: add a new key instead.")
     check.take_columns()
-    if values.get("apiKey") not in (None, ""):
+    if not _leaves_the_secret(values.get("apiKey"), key):
         check.columns["secret"] = check.take("apiKey", lambda value: _secret(value, key.provider))
+    _take_switch(check, values, key)
     check.finish()
     return check.columns
+
+
+def _leaves_the_secret(value: Any, key: ApiKey) -> bool:
+    """True for nothing, and for the key's own mask: a GET may be put back."""
+    return value is None or (isinstance(value, str) and undress(value) in ("", undress(key.masked_secret)))
+
+
+def _take_switch(check: _Checker, values: Mapping[str, Any], key: ApiKey) -> None:
+    """`isActive` is derived: by itself it may only say what is so already."""
+    if "enabled" in values or "isActive" not in values:
+        return
+    if values["isActive"] is not (key.status_at(check.at) == ACTIVE):
+        check.fault("isActive", "Is derived and cannot be set. Set “enabled” to switch a key on or off.")
 
 
 class _Checker:
@@ -121,7 +141,7 @@ class _Checker:
 
     def take_columns(self) -> None:
         readers: dict[str, Callable[[Any], Any]] = {
-            "name": lambda value: _text(value, most=100, least=1),
+            "name": lambda value: _name(value, most=100),
             "description": lambda value: _text(value, most=500),
             "dailyLimit": parse_limit_usd,
             "monthlyLimit": parse_limit_usd,
@@ -130,6 +150,7 @@ class _Checker:
             "priority": _priority,
             "billingGroup": lambda value: _text(value, most=100),
             "workspaceId": lambda value: _header_text(value, most=100),
+            "enabled": _boolean,
         }
         for name, read in readers.items():
             if name in self.values:
@@ -154,12 +175,17 @@ def _provider(value: Any) -> str:
     return value
 
 
-def _text(value: Any, *, most: int, least: int = 0) -> str:
+def _name(value: Any, *, most: int) -> str:
+    text = _text(value, most=most)
+    if problem := name_problem(text):
+        raise ValueError(problem)
+    return text
+
+
+def _text(value: Any, *, most: int) -> str:
     if not isinstance(value, str):
         raise ValueError("Must be a text.")
     value = value.strip()
-    if len(value) < least:
-        raise ValueError("May not be empty.")
     if len(value) > most:
         raise ValueError(f"May have at most {most} characters; it has {len(value)}.")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
@@ -175,18 +201,9 @@ def _header_text(value: Any, *, most: int) -> str:
 
 
 def _secret(value: Any, provider: str | None) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("May not be empty.")
-    value = value.strip()
-    if value.startswith(TOKEN_PREFIX):
-        raise ValueError("This is an access token of this product, not a provider's API key.")
-    if len(value) > 500 or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("A key has at most 500 letters, digits and signs, without spaces or line breaks.")
-    if len(value) < 8:
-        raise ValueError("This is too short for a provider's API key.")
-    if provider and (problem := providers.get(provider).secret_problem(value)):
-        raise ValueError(problem)
-    return value
+    if provider is None:
+        return read_secret(value, None)
+    return read_secret(value, providers.get(provider), base_url=settings.PROVIDER_BASE_URLS[provider])
 
 
 def _boolean(value: Any) -> bool:

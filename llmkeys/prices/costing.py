@@ -34,7 +34,7 @@ class WorstCase:
 
 def is_local(provider: Provider) -> bool:
     """Tell whether the base URL is not the provider's own: unknown models are then free, and flagged."""
-    return settings.PROVIDER_BASE_URLS[provider.name] != provider.default_base_url
+    return not provider.is_own(settings.PROVIDER_BASE_URLS[provider.name])
 
 
 def price_context(provider: str, model: str, at: datetime) -> dict[str, Any]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from llmkeys.providers.anthropic import Anthropic
-from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel, Provider
+from llmkeys.providers.base import Call, Endpoint, Failure, FailureKind, KeyCheck, ListedModel, Provider, Scope
+from llmkeys.providers.blame import Blame
 from llmkeys.providers.google import Google
+from llmkeys.providers.names import common_name
 from llmkeys.providers.openai import OpenAI
 from llmkeys.providers.openrouter import OpenRouter
 from llmkeys.providers.scrub import scrub
 
 __all__ = [
     "PROVIDERS",
+    "Blame",
     "Call",
+    "Endpoint",
     "Failure",
     "FailureKind",
     "KeyCheck",
     "ListedModel",
     "Provider",
+    "Scope",
+    "common_name",
     "get",
     "scrub",
 ]

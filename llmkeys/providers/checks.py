@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from llmkeys.providers.base import Failure, FailureKind, Provider
+from typing import TYPE_CHECKING
+
+from llmkeys.providers.failures import Failure, FailureKind
+
+if TYPE_CHECKING:
+    from llmkeys.providers.base import Provider
 
 TESTED = "Key tested successfully"
 

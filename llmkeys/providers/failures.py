@@ -1,17 +1,80 @@
-"""An error as the provider told it, read tolerantly, and what its HTTP status alone would mean."""
+"""What a provider's failure means: its kind and whom it concerns, an error read tolerantly, and what a status means.
+
+A class comes from the provider's own status, type, code or reason, or from the start of its message. What stands
+further on may repeat the client's words: names of fields and models, values, moderated texts.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from llmkeys.lib.reading import MOST_TEXT, count, items, load_json, mapping, text, word
 from llmkeys.providers import hints
-from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.providers.scrub import scrub
+
+
+class FailureKind(StrEnum):
+    """What a provider's failure means for the key, the model and the request."""
+
+    RETRY = "retry"  # the provider is busy or broken: the same key may work in a moment
+    RATE_LIMITED = "rate_limited"  # the key rests, the next one serves
+    EXHAUSTED = "exhausted"  # no money or quota left until a time
+    TOO_EXPENSIVE = "too_expensive"  # the provider's own balance does not cover this request's worst case
+    REJECTED = "rejected"  # the provider does not accept the key
+    FORBIDDEN_HERE = "forbidden_here"  # location, IP list, missing scope: tell the operator, keep the key
+    MODEL_UNAVAILABLE = "model_unavailable"
+    CLIENT_ERROR = "client_error"  # the client's own mistake: handed back unchanged, never rotated
+    WRONG_ADDRESS = "wrong_address"  # not the provider answered, but a web server, a firewall or another API
+
+
+class Scope(StrEnum):
+    """Whom a failure concerns besides the key that was asked."""
+
+    KEY = "key"
+    ACCOUNT = "account"  # every key of the billing group
+    PROVIDER = "provider"  # every key of the provider
+
+
+_REFUSALS = frozenset(
+    {
+        FailureKind.RATE_LIMITED,
+        FailureKind.EXHAUSTED,
+        FailureKind.TOO_EXPENSIVE,
+        FailureKind.REJECTED,
+        FailureKind.FORBIDDEN_HERE,
+        FailureKind.MODEL_UNAVAILABLE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A classified failure; `message` is the provider's own words, scrubbed of key material, at most 500 characters.
+
+    `until` and `retry_after_seconds` say the same, as an aware instant and as seconds from the answer: 1 second to 31
+    days, both None where the provider named no time.
+    """
+
+    kind: FailureKind
+    message: str
+    status: int | None = None
+    retry_after_seconds: float | None = None
+    until: datetime | None = None
+    scope: Scope = Scope.KEY
+    model_only: bool = False  # it concerns this model: the key may serve others
+    until_if_repeated: datetime | None = None  # refused again after the wait, the key rests until then
+
+    @property
+    def is_refusal(self) -> bool:
+        """True where the provider refused for the key's own sake: nothing is billed, and another key may serve."""
+        return self.kind in _REFUSALS
+
 
 # Codes, types and status words that stand for an HTTP status, for errors in a body whose own status was 200.
 STATUS_OF_WORD: Mapping[str, int] = {
@@ -24,14 +87,12 @@ STATUS_OF_WORD: Mapping[str, int] = {
     "payload_too_large": 413,
     "unprocessable": 422,
     "invalid_request": 400,
-    "invalid_prompt": 400,
     "context_length_exceeded": 400,
     "max_tokens_exceeded": 400,
     "token_limit_exceeded": 400,
     "string_too_long": 400,
     "content_policy_violation": 400,
     "refusal": 400,
-    "invalid_image": 400,
     "rate_limit_exceeded": 429,
     "provider_overloaded": 503,
     "provider_unavailable": 503,
@@ -41,10 +102,16 @@ STATUS_OF_WORD: Mapping[str, int] = {
     "invalid_api_key": 401,
     "model_not_found": 404,
     "insufficient_quota": 429,
+    "credit_balance_exhausted": 429,
+    "organization_usage_limit_exceeded": 429,
+    "organization_spend_limit_exceeded": 429,
+    "project_spend_limit_exceeded": 429,
     "slow_down": 429,
     "server_error": 500,
     "server_is_overloaded": 503,
     "service_unavailable_error": 503,
+    "image_content_policy_violation": 400,
+    "failed_to_download_image": 400,
     # Anthropic's types
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -60,20 +127,41 @@ STATUS_OF_WORD: Mapping[str, int] = {
     # Google's status words
     "invalid_argument": 400,
     "failed_precondition": 400,
+    "out_of_range": 400,
     "unauthenticated": 401,
+    "already_exists": 409,
+    "aborted": 409,
     "resource_exhausted": 429,
+    "cancelled": 499,
     "internal": 500,
+    "unknown": 500,
+    "unimplemented": 501,
     "unavailable": 503,
     "deadline_exceeded": 504,
 }
+_BAD_REQUESTS = ("invalid_", "unsupported_", "image_", "missing_")  # how other codes begin that blame the request
 
 _RETRIED = frozenset({408, 409, 425})
 _WITH_HINT = frozenset({FailureKind.RETRY, FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED})
-_NO_MODEL = re.compile(r"\bmodel\b.{0,220}(?:not found|does not exist|not supported|no access)", re.DOTALL)
+_NO_MODEL = re.compile(
+    r"(?:error: )?(?:the |this |requested |unknown |no such )*models?\b"
+    r"(?=[ :'\"`/]).{0,220}(?:not found|not exist|not supported|no access|not available|not loaded|unknown)|"
+    r"(?:unknown|no such|invalid) model\b",
+    re.DOTALL,
+)
+# The beginning of these is the name of a field, which is the client's own.
+_FIELD_FAULT = re.compile(r":\s(?:extra inputs are not permitted|field required|input should be|value error)")
+_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|“[^”]*”")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_FOREIGN_IF_NO_ERROR = frozenset({403, 406, 407, 410, 411, 415, 421, 426})
+_WRONG_PATH = re.compile(
+    r"(?:404:? |error:? |the |requested )*"
+    r"(?:not found|(?:page|url|path|route|resource|endpoint)\b|invalid url|no route|"
+    r"cannot (?:post|get) /|unknown request url)"
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ErrorView:
     """One error, taken apart: `said` is the provider's message in lower case, `words` its codes and types."""
 
@@ -83,10 +171,20 @@ class ErrorView:
     error: Mapping[str, Any] = field(repr=False)
     message: str = field(repr=False)  # not scrubbed yet
     words: frozenset[str]
+    is_own_shape: bool = True  # an error object as LLM providers and their imitators write it
 
-    @property
+    @cached_property
     def said(self) -> str:
-        return self.message.lower()
+        return self.message.lower().lstrip()
+
+    @cached_property
+    def opening(self) -> str:
+        """The first sentence in lower case, without what stands in quotes."""
+        return (
+            ""
+            if _FIELD_FAULT.search(self.said)
+            else _QUOTED.sub("", re.split(r"[.!?\n](?:\s|$)", self.said, maxsplit=1)[0])
+        )
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -96,45 +194,52 @@ class ErrorView:
         """True where one of the words is among the error's codes and types."""
         return not self.words.isdisjoint(words)
 
-    def says(self, *phrases: str) -> bool:
-        """True where the message contains one of the phrases (given in lower case)."""
-        return any(phrase in self.said for phrase in phrases)
+    def begins(self, *phrases: str) -> bool:
+        """True where the message begins with one of the phrases, which are in lower case."""
+        return self.said.startswith(phrases) and not _FIELD_FAULT.search(self.said)
+
+    def matches(self, pattern: re.Pattern[str]) -> bool:
+        """True where the message, in lower case, matches from its start."""
+        return pattern.match(self.said) is not None and not _FIELD_FAULT.search(self.said)
 
     def failure(
         self,
         kind: FailureKind,
         *,
-        whole_group: bool = False,
+        scope: Scope = Scope.KEY,
         model_only: bool = False,
         until: datetime | None = None,
-        retry_after: float | None = None,
+        otherwise: datetime | None = None,
+        until_if_repeated: datetime | None = None,
+        met: Collection[str] = (),
     ) -> Failure:
-        """Build the failure; of an instant that was named and of a wait, the later end counts, and both then agree.
+        """Build the failure with its wait: the longest of `until` and all that the answer names, else `otherwise`.
 
-        Without a wait of its own it takes `Retry-After`. An instant is set for EXHAUSTED, and for RATE_LIMITED where
-        the provider named one.
+        `met` names the limits that this provider says were met. A failure that time does not mend has no wait.
         """
-        until = hints.clamp_until(until, at=self.at)
-        seconds = self._seconds(kind, retry_after=retry_after, until=until)
-        waits_longer = seconds and (until is None or seconds > (until - self.at).total_seconds())
-        if waits_longer and (until is not None or kind is FailureKind.EXHAUSTED):
-            until = self.at + timedelta(seconds=seconds)
+        seconds = self._wait(kind, until, met) if kind in _WITH_HINT else None
+        if seconds is None and otherwise is not None:
+            seconds = hints.seconds_until(otherwise, at=self.at)
         return Failure(
             kind=kind,
             message=scrub(self.message) or "The provider gave no readable message.",
             status=self.status,
             retry_after_seconds=seconds,
-            until=until,
-            whole_group=whole_group,
+            until=None if seconds is None else self.at + timedelta(seconds=seconds),
+            scope=scope,
             model_only=model_only,
+            until_if_repeated=hints.clamp_until(until_if_repeated, at=self.at),
         )
 
-    def _seconds(self, kind: FailureKind, *, retry_after: float | None, until: datetime | None) -> float | None:
-        if kind not in _WITH_HINT:
-            return None
-        told = hints.retry_after(self.headers, at=self.at) if retry_after is None else hints.clamp(retry_after)
-        waits = [told, hints.seconds_until(until, at=self.at)]
-        return max((wait for wait in waits if wait is not None), default=None)
+    def _wait(self, kind: FailureKind, until: datetime | None, met: Collection[str]) -> float | None:
+        return hints.longest(
+            [
+                hints.seconds_until(until, at=self.at),
+                hints.from_headers(self.headers, at=self.at, resets=kind is FailureKind.RATE_LIMITED, met=met),
+                hints.from_fields(self.error, at=self.at),
+                hints.from_words(self.message, at=self.at),
+            ]
+        )
 
 
 def view_of_answer(*, label: str, status: int, headers: Mapping[str, str], body: bytes, at: datetime) -> ErrorView:
@@ -142,34 +247,62 @@ def view_of_answer(*, label: str, status: int, headers: Mapping[str, str], body:
     document = mapping(load_json(body[: 1 << 20]))
     error = _error_object(document)
     message = _message(error) or _plain_text(body) or f"{label} answered {status} without a readable message."
-    return _view(status=status, headers=headers, error=error, message=message, at=at)
+    is_own = isinstance(document.get("error"), Mapping | list) or "error" in (
+        document.get("type"),
+        document.get("object"),
+    )
+    return _view(status=status, headers=headers, error=error, message=message, at=at, is_own_shape=is_own)
 
 
 def view_in_body(body: Mapping[str, Any], *, label: str, at: datetime) -> ErrorView | None:
-    """Read the error inside an answer with status 200; None where there is none."""
+    """Read the error inside an answer with status 200 or an event of a stream, in any dialect; None without one."""
     document = mapping(body)
     choices = items(document.get("choices"))
-    found = next((error for error in [document.get("error"), *(c.get("error") for c in choices)] if error), None)
-    if found is None and not any(choice.get("finish_reason") == "error" for choice in choices):
+    response = mapping(document.get("response"))  # the event `response.failed` of the Responses API
+    flat = document if document.get("type") == "error" and not document.get("error") else None
+    candidates = [document.get("error"), flat, response.get("error"), *(choice.get("error") for choice in choices)]
+    found = next((error for error in candidates if error), None)
+    ended = any(choice.get("finish_reason") == "error" for choice in choices) or "failed" in (
+        response.get("status"),
+        document.get("status") if document.get("object") == "response" else None,
+    )
+    if found is None and not ended:
         return None
     error = _as_error(found)
     message = _message(error) or f"{label} ended the answer with an error that it did not explain."
-    return _view(status=_status_in(error), headers={}, error=error, message=message, at=at)
+    return _view(status=_status_in(error), headers={}, error=error, message=message, at=at, is_own_shape=True)
 
 
-def by_status(view: ErrorView, *, whole_group: bool, model_only: bool) -> Failure:
-    """Return what the status alone means; the flags say whom this provider's rate limits concern."""
+def by_status(view: ErrorView, *, rate_limit_is_per_model: bool) -> Failure:
+    """Return what the status alone means."""
     kind = _kind_by_status(view.status)
     if kind is FailureKind.CLIENT_ERROR and view.status in {400, 403, 404} and is_about_model(view):
-        return view.failure(FailureKind.MODEL_UNAVAILABLE, model_only=True)
+        return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=Scope.PROVIDER, model_only=True)
     if kind is FailureKind.RATE_LIMITED:
-        return view.failure(kind, whole_group=whole_group, model_only=model_only)
-    return view.failure(kind, whole_group=kind is FailureKind.EXHAUSTED)
+        return view.failure(kind, scope=Scope.ACCOUNT, model_only=rate_limit_is_per_model)
+    return view.failure(kind, scope=Scope.ACCOUNT if kind is FailureKind.EXHAUSTED else Scope.KEY)
 
 
 def is_about_model(view: ErrorView) -> bool:
-    """True where the code, or the words of a 404, say that the model is not there for this key."""
-    return view.has("model_not_found") or (view.status == 404 and _NO_MODEL.search(view.said) is not None)
+    """True where the code, or a 404 that begins so, says that the model is not there for this key."""
+    return view.has("model_not_found") or (view.status == 404 and view.matches(_NO_MODEL))
+
+
+def is_foreign(view: ErrorView, body: bytes) -> bool:
+    """True where an answer is not of a provider's making: a web server's, a firewall's, another API's.
+
+    A provider in trouble answers 5xx with pages too, and one that limits rates 429: these are believed.
+    """
+    status, is_page = view.status or 0, body.lstrip()[:1] == b"<"
+    if status > 501 or status in {*_RETRIED, 413, 429, 500}:
+        return False
+    if status < 400 or status == 405 or is_page:
+        return True
+    if status == 404:
+        return not is_about_model(view) and (not view.is_own_shape or view.matches(_WRONG_PATH))
+    if status in _FOREIGN_IF_NO_ERROR:
+        return not view.is_own_shape
+    return status == 400 and not body.strip().startswith((b"{", b"[", b'"', b"null")) and bool(body.strip())
 
 
 def _kind_by_status(status: int | None) -> FailureKind:
@@ -180,10 +313,16 @@ def _kind_by_status(status: int | None) -> FailureKind:
 
 
 def _view(
-    *, status: int | None, headers: Mapping[str, str], error: Mapping[str, Any], message: str, at: datetime
+    *,
+    status: int | None,
+    headers: Mapping[str, str],
+    error: Mapping[str, Any],
+    message: str,
+    at: datetime,
+    is_own_shape: bool,
 ) -> ErrorView:
     lower = {str(name).lower(): str(value) for name, value in headers.items()}
-    return ErrorView(status, at, lower, error, message[:MOST_TEXT], frozenset(_words(error)))
+    return ErrorView(status, at, lower, error, message[:MOST_TEXT], frozenset(_words(error)), is_own_shape)
 
 
 def _error_object(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -204,6 +343,12 @@ def _message(error: Mapping[str, Any]) -> str:
     message = next((message for message in found if message), "")
     raw = text(mapping(error.get("metadata")).get("raw")).strip()
     return ": ".join(part for part in (message, raw) if part)
+
+
+def plain_words(body: bytes) -> str:
+    """Return what another server's answer says: its JSON message, the title of its page, or its plain text."""
+    document = mapping(load_json(body[: 1 << 20]))
+    return _message(_error_object(document)) or _plain_text(body)
 
 
 def _plain_text(body: bytes) -> str:
@@ -227,4 +372,6 @@ def _status_in(error: Mapping[str, Any]) -> int | None:
     number = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else count(code)
     if number is not None and 400 <= number < 600:
         return number
-    return next((STATUS_OF_WORD[name] for name in _words(error) if name in STATUS_OF_WORD), None)
+    words = _words(error)
+    known = next((STATUS_OF_WORD[name] for name in words if name in STATUS_OF_WORD), None)
+    return known or (400 if any(name.startswith(_BAD_REQUESTS) for name in words) else None)

@@ -1,4 +1,4 @@
-"""Google's Gemini API: chat through its OpenAI layer, the key test and the model list in its own dialect."""
+"""Google's Gemini API: its own dialect, and chat and embeddings through its OpenAI layer."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 
 from llmkeys.lib.reading import count, items, text, word
 from llmkeys.providers import hints
-from llmkeys.providers.base import Failure, FailureKind, ListedModel
-from llmkeys.providers.failures import ErrorView
-from llmkeys.providers.openai_chat import OpenAIChatProvider
+from llmkeys.providers.base import Endpoint, ListedModel, Provider
+from llmkeys.providers.failures import ErrorView, Failure, FailureKind, Scope
 
 _BAD_KEY = (
     "api key not valid",
     "api key not found",
     "api key expired",
     "invalid authorization header",
-    "reported as leaked",
-    "has been suspended",
-    "project has been denied access",
-    "has not been used in project",
+    "missing or invalid authorization header",
+    "your api key was reported as leaked",
+    "your project has been denied access",
+)
+_BAD_KEY_WORDS = re.compile(
+    r"permission denied: consumer \S{1,200} has been suspended|[\w ]{0,60}api has not been used in project"
 )
 _BAD_KEY_REASONS = frozenset(
     {
@@ -33,35 +34,40 @@ _BAD_KEY_REASONS = frozenset(
     }
 )
 _ELSEWHERE_REASONS = frozenset({"api_key_ip_address_blocked", "api_key_http_referrer_blocked"})
-_ELSEWHERE = ("user location is not supported", "multiple authentication credentials", "ip address restriction")
+_ELSEWHERE = ("user location is not supported", "multiple authentication credentials", "the provided api key has an ip")
+_NO_BILLING = ("please enable billing", "billing ", "this api method requires billing", "gemini api free tier is not")
 _STOCK_PHRASE = "please check your plan and billing details"  # stands in every quota error, a minute's quota too
 _MONEY = re.compile(r"prepa(?:y|id)|\bcredits?\b|spend(?:ing)?[ -](?:cap|limit)|\bbilling\b")
+_NO_QUOTA = re.compile(r"\blimit:\s*0(?![\d.])")
 
 
-class Google(OpenAIChatProvider):
+class Google(Provider):
     name = "google"
     label = "Google"
+    badge = "Go"
     vendor = "google"
     tier_header = "x-gemini-service-tier"
     environment_variables = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     base_url_variable = "GOOGLE_BASE_URL"
     default_base_url = "https://generativelanguage.googleapis.com"
+    domains = ("googleapis.com",)
+    own = Endpoint("", "x-goog-api-key", "")  # alone: two kinds of credentials are refused
+    endpoints = {
+        "openai-chat": Endpoint("/v1beta/openai/chat/completions"),
+        "openai-embeddings": Endpoint("/v1beta/openai/embeddings"),
+        "google-generate": Endpoint("/v1beta/models/{model}{action}", "x-goog-api-key", ""),
+    }
     secret_prefixes = ("AIza", "AQ.")
     secret_hint = "AIza… or AQ.…"  # noqa: S105  (what a key looks like)
     keys_page = "https://aistudio.google.com/api-keys"
     check_path = "/v1beta/models?pageSize=1"
     models_path = "/v1beta/models?pageSize=1000"
     models_field = "models"
-
-    def native_headers(self, *, secret: str, workspace_id: str = "") -> dict[str, str]:
-        return {"x-goog-api-key": secret}  # alone: two kinds of credentials are refused
-
-    def chat_url(self, base_url: str) -> str:
-        return f"{base_url}/v1beta/openai/chat/completions"
+    tier_header = "x-gemini-service-tier"
 
     def _known(self, view: ErrorView) -> Failure | None:
         reasons = {word(detail.get("reason")) for detail in _details(view)}
-        return _key(view, reasons) or _condition(view) or _model(view) or _quota(view)
+        return _key(view, reasons) or _billing(view, reasons) or _model(view) or _quota(view)
 
     def _listed(self, entry: Mapping[str, Any]) -> ListedModel:
         return ListedModel(
@@ -78,20 +84,21 @@ def _details(view: ErrorView) -> list[Mapping[str, Any]]:
 def _key(view: ErrorView, reasons: set[str]) -> Failure | None:
     if view.status not in {400, 401, 403}:
         return None
-    if view.says(*_ELSEWHERE) or reasons & _ELSEWHERE_REASONS:
+    if view.begins(*_ELSEWHERE) or reasons & _ELSEWHERE_REASONS:
         return view.failure(FailureKind.FORBIDDEN_HERE)
-    return view.failure(FailureKind.REJECTED) if view.says(*_BAD_KEY) or reasons & _BAD_KEY_REASONS else None
-
-
-def _condition(view: ErrorView) -> Failure | None:
-    if view.has("failed_precondition") and view.says("billing"):
-        return view.failure(FailureKind.EXHAUSTED, whole_group=True)
+    if view.begins(*_BAD_KEY) or view.matches(_BAD_KEY_WORDS) or reasons & _BAD_KEY_REASONS:
+        return view.failure(FailureKind.REJECTED)
     return None
 
 
+def _billing(view: ErrorView, reasons: set[str]) -> Failure | None:
+    off = "billing_disabled" in reasons or (view.has("failed_precondition") and view.begins(*_NO_BILLING))
+    return view.failure(FailureKind.EXHAUSTED, scope=Scope.ACCOUNT) if off else None
+
+
 def _model(view: ErrorView) -> Failure | None:
-    if view.status == 404 and view.error:  # a page that is no JSON comes from a wrong address
-        return view.failure(FailureKind.MODEL_UNAVAILABLE, model_only=True)
+    if view.status == 404:
+        return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=Scope.PROVIDER, model_only=True)
     return None
 
 
@@ -99,24 +106,30 @@ def _quota(view: ErrorView) -> Failure | None:
     """Tell apart a spent balance, a quota of the project and model, and plain lack of capacity."""
     if view.status != 429:
         return None
-    quotas = _quota_ids(view)
-    if not quotas and _MONEY.search(view.said.replace(_STOCK_PHRASE, "")):
-        return view.failure(FailureKind.EXHAUSTED, whole_group=True)
-    wait = _retry_delay(view)
-    if not quotas and wait is None and "quota" not in view.said:
-        return view.failure(FailureKind.RETRY)
-    until = hints.next_midnight(view.at, hints.PACIFIC) if any("perday" in quota for quota in quotas) else None
-    retry_after = wait if until is None else None
+    quotas = [violation for detail in _details(view) for violation in items(detail.get("violations"))]
+    ids = [word(quota.get("quotaId")) for quota in quotas if word(quota.get("quotaId"))]
+    if not ids and _MONEY.search(view.opening.replace(_STOCK_PHRASE, "")):
+        return view.failure(FailureKind.EXHAUSTED, scope=Scope.ACCOUNT)
+    if _has_no_quota(view, quotas):
+        return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=Scope.ACCOUNT, model_only=True)
+    limited = view.failure(FailureKind.RATE_LIMITED, scope=Scope.ACCOUNT, model_only=True)
+    if not ids and limited.until is None and "quota" not in view.opening:
+        return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
+    if not any("perday" in quota for quota in ids):
+        return limited
+    # A day's quota that names a short wait is asked once more after it: only then it is known to last.
+    midnight = hints.next_midnight(view.at, hints.PACIFIC)
     return view.failure(
-        FailureKind.RATE_LIMITED, whole_group=True, model_only=True, until=until, retry_after=retry_after
+        FailureKind.RATE_LIMITED,
+        scope=Scope.ACCOUNT,
+        model_only=True,
+        otherwise=midnight,
+        until_if_repeated=midnight if limited.until is not None else None,
     )
 
 
-def _quota_ids(view: ErrorView) -> list[str]:
-    violations = [violation for detail in _details(view) for violation in items(detail.get("violations"))]
-    return [quota for quota in (word(violation.get("quotaId")) for violation in violations) if quota]
-
-
-def _retry_delay(view: ErrorView) -> float | None:
-    delays = [hints.duration(detail.get("retryDelay")) for detail in _details(view)]
-    return max((delay for delay in delays if delay is not None), default=None)
+def _has_no_quota(view: ErrorView, quotas: list[Mapping[str, Any]]) -> bool:
+    """True where the project's plan does not have the model at all: a quota of it is zero."""
+    if any(quota.get("quotaValue") in ("0", 0) for quota in quotas):
+        return True
+    return view.begins("you exceeded your current quota", "quota exceeded") and _NO_QUOTA.search(view.said) is not None

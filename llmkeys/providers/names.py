@@ -45,6 +45,11 @@ def at_openrouter(model: str) -> str | None:
     return f"{vendor}/{rest}" if vendor else None
 
 
+def common_name(model: str) -> str:
+    """Return one name for all spellings of a model."""
+    return at_openrouter(model) or model
+
+
 def at_vendor(model: str, vendor: str) -> str | None:
     """Return the vendor's own name of a model, None where the vendor does not serve it under any."""
     if not is_valid(model):

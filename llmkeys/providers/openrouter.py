@@ -11,29 +11,42 @@ from urllib.parse import quote
 
 from llmkeys.lib.reading import count, finite, flag, load_json, mapping, money, price, text, word
 from llmkeys.providers import hints, names
-from llmkeys.providers.base import Call, Failure, FailureKind, KeyCheck, ListedModel
+from llmkeys.providers.base import Call, Endpoint, KeyCheck, ListedModel, Provider
 from llmkeys.providers.checks import TESTED
-from llmkeys.providers.failures import ErrorView
-from llmkeys.providers.openai_chat import OpenAIChatProvider
+from llmkeys.providers.failures import ErrorView, Failure, FailureKind, Scope
 from llmkeys.providers.scrub import scrub
 
 _AFFORD = re.compile(r"can only afford (\d[\d,]*)")
 _KEY_LIMIT = re.compile(r"key limit exceeded(?: \((\w+) limit\))?")
+_NO_SUCH_MODEL = re.compile(r"\S{1,200} is not a valid model id\.?$")
+_FREE = "rate limit exceeded: free-models-per-"
 _BUSY = frozenset({"capacity_exhausted", "temporarily_unavailable"})
+_OF_THIS_ACCOUNT = frozenset({"privacy_restricted", "constraint_filtered", "region_restricted"})
 
 
-class OpenRouter(OpenAIChatProvider):
+class OpenRouter(Provider):
     name = "openrouter"
     label = "OpenRouter"
+    badge = "OR"
     environment_variables = ("OPENROUTER_API_KEY",)
     base_url_variable = "OPENROUTER_BASE_URL"
     default_base_url = "https://openrouter.ai/api/v1"
+    domains = ("openrouter.ai",)
+    own = Endpoint("")
+    endpoints = {
+        "openai-chat": Endpoint("/chat/completions"),
+        "openai-responses": Endpoint("/responses"),
+        "openai-embeddings": Endpoint("/embeddings"),
+        "anthropic-messages": Endpoint("/messages{action}", without=frozenset({"/count_tokens"})),
+    }
     secret_prefixes = ("sk-or-v1-", "sk-or-")
     secret_hint = "sk-or-v1-…"  # noqa: S105  (what a key looks like)
     keys_page = "https://openrouter.ai/settings/keys"
     check_path = "/key"  # the model list is public and proves nothing
-    rate_limit_is_per_model = False
     reports_costs = True
+    picks_models = True
+    tells_usage_unasked = True
+    rate_limit_is_per_model = False
 
     def model_name(self, model: str) -> str | None:
         return names.at_openrouter(model)
@@ -52,7 +65,8 @@ class OpenRouter(OpenAIChatProvider):
         return charge + upstream if upstream is not None else None
 
     def _known(self, view: ErrorView) -> Failure | None:
-        return _availability(view) or _BY_STATUS.get(view.status or 0, _nothing)(view)
+        read = _BY_STATUS.get(view.status or 0)
+        return _availability(view) or (read(view) if read else None)
 
     def _checked(self, document: Any) -> KeyCheck | None:
         data = mapping(document).get("data")
@@ -73,30 +87,27 @@ class OpenRouter(OpenAIChatProvider):
         )
 
 
-def _nothing(view: ErrorView) -> Failure | None:
-    return None
-
-
 def _availability(view: ErrorView) -> Failure | None:
     """Read `error.availability`, which says why a model cannot be had."""
-    availability = mapping(view.error.get("availability"))
-    code = word(availability.get("code"))
+    code = word(mapping(view.error.get("availability")).get("code"))
     if code in _BUSY:
-        wait = count(availability.get("retry_after"))
-        return view.failure(FailureKind.RETRY, retry_after=float(wait) if wait is not None else None)
-    return view.failure(FailureKind.MODEL_UNAVAILABLE, model_only=True) if code else None
+        return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
+    scope = Scope.ACCOUNT if code in _OF_THIS_ACCOUNT else Scope.PROVIDER
+    return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=scope, model_only=True) if code else None
 
 
 def _bad_request(view: ErrorView) -> Failure | None:
-    return _no_model(view) if view.says("is not a valid model id") else None
+    return _no_model(view) if view.matches(_NO_SUCH_MODEL) else None
 
 
 def _not_found(view: ErrorView) -> Failure | None:
-    return _no_model(view) if view.error else None  # a page that is no JSON comes from a wrong address
+    by_account = view.begins("no endpoints found matching", "no allowed providers", "all providers have been ignored")
+    scope = Scope.ACCOUNT if by_account else Scope.PROVIDER
+    return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=scope, model_only=True)
 
 
 def _no_model(view: ErrorView) -> Failure:
-    return view.failure(FailureKind.MODEL_UNAVAILABLE, model_only=True)
+    return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=Scope.PROVIDER, model_only=True)
 
 
 def _unauthorised(view: ErrorView) -> Failure | None:
@@ -106,38 +117,40 @@ def _unauthorised(view: ErrorView) -> Failure | None:
 
 def _payment(view: ErrorView) -> Failure | None:
     """Tell apart: too many requests in flight, one request too large, and no money at all."""
-    source, said = _limit_source(view), view.said
-    affordable = _AFFORD.search(said)
-    key_only = source == "openrouter_key_limit" or "create a key with a higher" in said
+    source = _limit_source(view)
+    affordable = _AFFORD.search(view.said)
+    is_cap = source == "openrouter_key_limit" or (affordable and "create a key with a higher" in view.said)
+    scope = Scope.KEY if is_cap else Scope.ACCOUNT
     if not source and not affordable and _is_upstream(view):
         return _no_model(view)
     if source == "openrouter_in_flight_budget" or ("retry-after" in view.headers and not source and not affordable):
-        return view.failure(FailureKind.RATE_LIMITED, whole_group=True)
-    too_large = view.has("weight_exceeds_budget") or "weight_exceeds_budget" in f"{source} {said}"
+        return view.failure(FailureKind.RATE_LIMITED, scope=scope)
+    too_large = view.has("weight_exceeds_budget") or source == "weight_exceeds_budget"
+    too_large = too_large or view.begins("weight_exceeds_budget", "prompt tokens limit exceeded")
     if too_large or (affordable and affordable[1].strip("0,")):
-        return view.failure(FailureKind.TOO_EXPENSIVE, whole_group=not key_only)
-    return view.failure(FailureKind.EXHAUSTED, whole_group=not key_only, until=_budget_reset(view))
+        return view.failure(FailureKind.TOO_EXPENSIVE, scope=scope)
+    return view.failure(FailureKind.EXHAUSTED, scope=scope, otherwise=_budget_reset(view))
 
 
 def _forbidden(view: ErrorView) -> Failure | None:
     """Find spent budgets: a key's own cap and a workspace's come as 403; the rest is moderation and guardrails."""
     source = _limit_source(view)
-    if not _KEY_LIMIT.search(view.said) and not source.startswith("openrouter_"):
+    if not view.matches(_KEY_LIMIT) and not source.startswith("openrouter_"):
         return None
     scope = word(view.metadata.get("scope"))
     is_shared = scope == "workspace" or (not scope and source == "openrouter_workspace_budget")
-    return view.failure(FailureKind.EXHAUSTED, whole_group=is_shared, until=_budget_reset(view))
+    return view.failure(
+        FailureKind.EXHAUSTED, scope=Scope.ACCOUNT if is_shared else Scope.KEY, otherwise=_budget_reset(view)
+    )
 
 
 def _too_many(view: ErrorView) -> Failure | None:
     """Tell the account's own limit, where rotation helps, from a busy upstream, where it does not."""
-    of_free_models = view.says("free-models-per-") or _limit_source(view).startswith("openrouter_free_tier")
+    of_free_models = view.begins(_FREE) or _limit_source(view).startswith("openrouter_free_tier")
     if not of_free_models and _is_upstream(view):
-        return view.failure(FailureKind.RETRY, retry_after=hints.retry_after(_inner_headers(view), at=view.at))
-    until = _rate_limit_reset(view)
-    if until is None and of_free_models:
-        until = _free_reset(view)
-    return view.failure(FailureKind.RATE_LIMITED, whole_group=True, model_only=of_free_models, until=until)
+        return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
+    otherwise = _free_reset(view) if of_free_models else None
+    return view.failure(FailureKind.RATE_LIMITED, scope=Scope.ACCOUNT, model_only=of_free_models, otherwise=otherwise)
 
 
 _BY_STATUS = {
@@ -152,7 +165,7 @@ _BY_STATUS = {
 
 def _is_upstream(view: ErrorView) -> bool:
     named = [view.metadata.get(name) for name in ("provider_name", "raw", "provider_code")]
-    return any(named) or view.says("provider returned error", "rate-limited upstream")
+    return any(named) or view.begins("provider returned error")
 
 
 def _limit_source(view: ErrorView) -> str:
@@ -160,28 +173,16 @@ def _limit_source(view: ErrorView) -> str:
 
 
 def _budget_reset(view: ErrorView) -> datetime | None:
-    """Return when a spent budget begins anew: the instant that was named, else the next window of its kind."""
-    named = hints.instant(view.metadata.get("resets_at"))
-    if named is not None:
-        return named
-    limit = _KEY_LIMIT.search(view.said)
+    """Return when the next window of a spent budget begins, where no instant is named."""
+    limit = _KEY_LIMIT.match(view.said)
     interval = word(view.metadata.get("limit_reset")) or word(view.metadata.get("reset_interval"))
     return hints.next_reset(interval or (limit[1] if limit and limit[1] else ""), at=view.at)
 
 
-def _inner_headers(view: ErrorView) -> dict[str, str]:
-    """Return the headers that OpenRouter repeats inside the error, before those of the answer itself."""
-    inner = mapping(view.metadata.get("headers"))
-    return {**view.headers, **{str(name).lower(): str(value) for name, value in inner.items()}}
-
-
-def _rate_limit_reset(view: ErrorView) -> datetime | None:
-    return hints.clamp_until(hints.instant(_inner_headers(view).get("x-ratelimit-reset")), at=view.at)
-
-
 def _free_reset(view: ErrorView) -> datetime:
     """The quotas of free models begin anew each minute and each UTC day."""
-    return view.at + timedelta(minutes=1) if view.says("per-min") else hints.next_midnight(view.at)
+    per_minute = view.begins(f"{_FREE}min")
+    return view.at + timedelta(minutes=1) if per_minute else hints.next_midnight(view.at)
 
 
 def _key_details(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,20 +117,23 @@ class Attempt:
     def _call(self, secret: str) -> tuple[str, dict[str, str]]:
         """Return the address and the headers of the request."""
         provider, request = self.provider, self.request.request
-        url, headers = provider.relayed_call(
-            request,
-            base_url=settings.PROVIDER_BASE_URLS[provider.name],
-            model=self.candidate.model,
-            secret=secret,
-            workspace_id=self.candidate.workspace_id,
+        dialect, base_url = request.dialect.name, settings.PROVIDER_BASE_URLS[provider.name]
+        url = provider.url(dialect, base_url=base_url, model=self.candidate.model, action=request.door.action)
+        headers = provider.headers(
+            dialect, secret=secret, workspace_id=self.candidate.workspace_id, given=request.headers.keys()
         )
         if request.query:
             url = f"{url}?{request.query}"
-        return url, {**request.headers, **headers, "X-Client-Request-Id": self.request.id}
+        return url, {
+            "Content-Type": "application/json",
+            **request.headers,
+            **headers,
+            "X-Client-Request-Id": self.request.id,
+        }
 
     async def _body(self) -> bytes:
         request, provider = self.request.request, self.provider
-        self.asked_for_usage = request.streamed and bool(provider.vendor)  # OpenRouter tells the usage unasked
+        self.asked_for_usage = request.streamed and not provider.tells_usage_unasked
         change = Rewrite(
             model=self.candidate.model,
             output_limit=self.worst.output_limit,

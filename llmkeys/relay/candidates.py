@@ -45,7 +45,7 @@ class Candidate:
     @property
     def chooses_model(self) -> bool:
         """True where the provider itself chooses among several models that a request names."""
-        return not providers.get(self.provider).vendor
+        return providers.get(self.provider).picks_models
 
 
 class _Row(NamedTuple):

@@ -50,15 +50,6 @@ _HOPE = (
     BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, AllKeysAtLimit, RequestExceedsBudget,
     ModelNotAvailable, NoKeyAvailable,
 )  # fmt: skip
-# The key, or its account, refuses: nothing was billed, and it says nothing about the next key.
-_REFUSALS = {
-    FailureKind.RATE_LIMITED,
-    FailureKind.EXHAUSTED,
-    FailureKind.TOO_EXPENSIVE,
-    FailureKind.REJECTED,
-    FailureKind.FORBIDDEN_HERE,
-    FailureKind.MODEL_UNAVAILABLE,
-}
 
 
 async def relay(request: RelayRequest, client: Client, tracked: Tracked | None = None) -> Answer:
@@ -231,7 +222,7 @@ class _ModelTurn:
         self.last = failed
         candidate, failure = attempt.candidate, failed.failure
         await attempt.report(failure)
-        if failure.kind in _REFUSALS:
+        if failure.is_refusal:
             self.turns.refused += 1
         else:
             self.turns.failures += 1
@@ -267,7 +258,7 @@ class _ModelTurn:
             raise await self._gave_up(failure)
 
     async def _gave_up(self, failure: Failure) -> LLMKeysError:
-        if failure.kind in _REFUSALS and failure.kind is not FailureKind.MODEL_UNAVAILABLE:
+        if failure.is_refusal and failure.kind is not FailureKind.MODEL_UNAVAILABLE:
             try:
                 await self._pool()
             except LLMKeysError as error:
@@ -293,7 +284,7 @@ class _ModelTurn:
             return refusals.cooling(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return ModelNotAvailable(f"No stored key can serve model “{self.model}”: {self.last.failure.message}")
-        if self.last is not None and self.last.failure.kind not in _REFUSALS:
+        if self.last is not None and not self.last.failure.is_refusal:
             return self._upstream_error()
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])
 

@@ -120,11 +120,12 @@ def send_chat(
     secret = keyring.open_secret(key)
     headers = {
         **extra_headers,
-        **provider.auth_headers(secret=secret, workspace_id=key.workspace_id),
+        **provider.headers("openai-chat", secret=secret, workspace_id=key.workspace_id),
         "Content-Type": "application/json",
         "X-Client-Request-Id": request_id,
     }
-    return _send("POST", provider.chat_url(base_url(provider)), headers, body, answer_seconds, secret)
+    url = provider.url("openai-chat", base_url=base_url(provider))
+    return _send("POST", url, headers, body, answer_seconds, secret)
 
 
 def check_key(key: ApiKey, *, seconds: float = CHECK_SECONDS) -> Answer:

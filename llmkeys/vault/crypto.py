@@ -17,7 +17,8 @@ from functools import cached_property
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-TOKEN_PREFIX = "rfk_"  # noqa: S105  (the public prefix of an access token)
+from llmkeys.lib.texts import TOKEN_PREFIX
+
 _VERSION = b"\x01"
 _HEADER = 1 + 8 + 12
 

@@ -101,7 +101,11 @@ HINTS = {
         "google", 429, google_quota("GenerateRequestsPerMinutePerProjectPerModel", "26.4s"), {}, seconds(26.4), "this",
     ),
     "until midnight Pacific": (
-        "google", 429, google_quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "26s"), {}, PACIFIC_MIDNIGHT,
+        "google", 429, google_quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", ""), {}, PACIFIC_MIDNIGHT,
+        "this",
+    ),
+    "a day's quota with a wait": (
+        "google", 429, google_quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "26s"), {}, seconds(26),
         "this",
     ),
     "resets_at": (

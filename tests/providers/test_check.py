@@ -142,7 +142,7 @@ class TestAnyProvider:
         assert outcome.ok is False
         assert get(name).base_url_variable in outcome.message
         assert outcome.failure is not None
-        assert outcome.failure.kind is FailureKind.CLIENT_ERROR
+        assert outcome.failure.kind is FailureKind.WRONG_ADDRESS
 
     def test_it_does_not_follow_a_redirect(self, name: str) -> None:
         assert get(name).base_url_variable in check(name, b"", 302).message

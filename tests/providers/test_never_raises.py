@@ -70,9 +70,10 @@ def assert_sound(failure: Failure) -> None:
     assert isinstance(failure.kind, FailureKind)
     assert 0 < len(failure.message) <= 500
     assert failure.message.isprintable()
-    assert failure.retry_after_seconds is None or 0 <= failure.retry_after_seconds <= 31 * 86400
+    assert failure.retry_after_seconds is None or 1 <= failure.retry_after_seconds <= 31 * 86400
+    assert (failure.until is None) is (failure.retry_after_seconds is None)
     assert failure.until is None or (
-        failure.until.tzinfo is not None and 0 < (failure.until - NOW).total_seconds() <= 31 * 86400
+        failure.until.tzinfo is not None and 1 <= (failure.until - NOW).total_seconds() <= 31 * 86400
     )
 
 

@@ -30,7 +30,7 @@ def test_it_names_the_providers_there_are_for_an_unknown_one() -> None:
 )
 def test_it_builds_the_chat_url(name: str, url: str) -> None:
     provider = get(name)
-    assert provider.chat_url(provider.default_base_url) == url
+    assert provider.url("openai-chat", base_url=provider.default_base_url) == url
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,8 @@ def test_it_sends_exactly_one_credential_and_keeps_it_out_of_url_and_repr(name: 
         provider.check_call(base_url="http://x", secret=SECRET, workspace_id="wrkspc_1"),
         provider.models_call(base_url="http://x", secret=SECRET, workspace_id="wrkspc_1"),
     ]
-    all_headers = [provider.auth_headers(secret=SECRET), *(call.headers for call in calls)]
+    relayed = [provider.headers(dialect, secret=SECRET, workspace_id="wrkspc_1") for dialect in provider.endpoints]
+    all_headers = [*relayed, *(call.headers for call in calls)]
     for headers in all_headers:
         assert sum(SECRET in value for value in headers.values()) == 1
     for call in calls:
@@ -68,7 +69,7 @@ def test_it_sends_exactly_one_credential_and_keeps_it_out_of_url_and_repr(name: 
 
 def test_it_sends_a_bearer_token_on_the_chat_path() -> None:
     for provider in PROVIDERS.values():
-        assert provider.auth_headers(secret=SECRET) == {"Authorization": f"Bearer {SECRET}"}
+        assert provider.headers("openai-chat", secret=SECRET) == {"Authorization": f"Bearer {SECRET}"}
 
 
 def test_it_uses_each_vendors_own_header_outside_the_chat_path() -> None:
@@ -79,17 +80,108 @@ def test_it_uses_each_vendors_own_header_outside_the_chat_path() -> None:
 
 def test_it_names_the_workspace_of_an_anthropic_key_only_where_given() -> None:
     anthropic = get("anthropic")
-    assert anthropic.auth_headers(secret=SECRET, workspace_id="wrkspc_1")["anthropic-workspace-id"] == "wrkspc_1"
+    headers = anthropic.headers("openai-chat", secret=SECRET, workspace_id="wrkspc_1")
+    assert headers["anthropic-workspace-id"] == "wrkspc_1"
     call = anthropic.check_call(base_url="http://x", secret=SECRET, workspace_id="wrkspc_1")
     assert call.headers["anthropic-workspace-id"] == "wrkspc_1"
     assert "anthropic-workspace-id" not in anthropic.check_call(base_url="http://x", secret=SECRET).headers
 
 
-def test_it_limits_the_output_by_the_field_that_each_server_takes() -> None:
-    assert get("openai").output_limit_field(own_base_url=True) == "max_completion_tokens"
-    assert get("openai").output_limit_field(own_base_url=False) == "max_tokens"
+@pytest.mark.parametrize(
+    ("model", "own_base_url", "field"),
+    [
+        ("gpt-6-luna", True, "max_completion_tokens"),
+        ("gpt-4o", True, "max_completion_tokens"),
+        # behind another address a name of OpenAI's reasoning models still means one of them
+        ("gpt-6-luna", False, "max_completion_tokens"),
+        ("gpt-5-mini", False, "max_completion_tokens"),
+        ("o3", False, "max_completion_tokens"),
+        ("gpt-4o", False, "max_tokens"),
+        ("llama3.2", False, "max_tokens"),
+        ("gpt-oss:20b", False, "max_tokens"),
+    ],
+)
+def test_it_limits_the_output_by_the_field_that_the_model_takes(model: str, own_base_url: bool, field: str) -> None:
+    assert get("openai").output_limit_field(model, own_base_url=own_base_url) == field
     for name in ("openrouter", "anthropic", "google"):
-        assert get(name).output_limit_field(own_base_url=True) == "max_tokens"
+        assert get(name).output_limit_field(model, own_base_url=own_base_url) == "max_tokens"
+
+
+SERVED = {
+    "openai-chat": ["openrouter", "openai", "anthropic", "google"],
+    "openai-responses": ["openrouter", "openai"],
+    "openai-embeddings": ["openrouter", "openai", "google"],
+    "anthropic-messages": ["openrouter", "anthropic"],
+    "google-generate": ["google"],
+}
+
+
+@pytest.mark.parametrize("dialect", [*SERVED, "never-heard-of"])
+def test_it_serves_the_dialects_of_the_contract(dialect: str) -> None:
+    assert [name for name, provider in PROVIDERS.items() if provider.serves(dialect)] == SERVED.get(dialect, [])
+
+
+def test_it_counts_tokens_at_anthropic_alone() -> None:
+    counting = [name for name, provider in PROVIDERS.items() if provider.serves("anthropic-messages", "/count_tokens")]
+    assert counting == ["anthropic"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "parts", "url"),
+    [
+        ("openrouter", "openai-responses", {}, "/responses"),
+        ("openrouter", "anthropic-messages", {}, "/messages"),
+        ("openai", "openai-responses", {}, "/responses"),
+        ("openai", "openai-embeddings", {}, "/embeddings"),
+        ("anthropic", "anthropic-messages", {}, "/v1/messages"),
+        ("anthropic", "anthropic-messages", {"action": "/count_tokens"}, "/v1/messages/count_tokens"),
+        ("google", "openai-embeddings", {}, "/v1beta/openai/embeddings"),
+        (
+            "google", "google-generate", {"model": "gemini-2.5-flash", "action": ":streamGenerateContent"},
+            "/v1beta/models/gemini-2.5-flash:streamGenerateContent",
+        ),
+        (
+            "google", "google-generate", {"model": "../../x?key=y", "action": ":countTokens"},
+            "/v1beta/models/..%2F..%2Fx%3Fkey%3Dy:countTokens",
+        ),
+    ],
+)  # fmt: skip
+def test_it_knows_where_each_dialect_goes(name: str, dialect: str, parts: dict[str, str], url: str) -> None:
+    assert get(name).url(dialect, base_url="http://x", **parts) == f"http://x{url}"
+
+
+def test_it_leaves_the_version_that_the_client_names_alone() -> None:
+    anthropic = get("anthropic")
+    assert anthropic.headers("anthropic-messages", secret=SECRET) == {
+        "x-api-key": SECRET, "anthropic-version": "2023-06-01",
+    }  # fmt: skip
+    given = anthropic.headers("anthropic-messages", secret=SECRET, given={"anthropic-version"})
+    assert given == {"x-api-key": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "is_own"),
+    [
+        ("openai", "https://api.openai.com/v1", True),
+        ("openai", "https://eu.api.openai.com/v1", True),
+        ("openai", "https://API.OpenAI.com:443/v1/", True),
+        ("openai", "https://api.openai.com./v1", True),
+        ("openai", "https://user:word@us.api.openai.com/v1", True),
+        ("openrouter", "https://eu.openrouter.ai/api/v1", True),
+        ("anthropic", "https://api.eu.anthropic.com", True),
+        ("google", "https://europe-west1-generativelanguage.googleapis.com", True),
+        ("openai", "http://localhost:11434/v1", False),
+        ("openai", "https://notopenai.com/v1", False),
+        ("openai", "https://api.openai.com.example.org/v1", False),
+        ("openai", "https://example.org/api.openai.com/v1", False),
+        ("openai", "https://api.openai.com@example.org/v1", False),
+        ("openai", "https://openrouter.ai/api/v1", False),
+        ("openai", "http://[::1", False),
+        ("openai", "", False),
+    ],
+)
+def test_it_knows_its_own_addresses(name: str, base_url: str, is_own: bool) -> None:
+    assert get(name).is_own(base_url) is is_own
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

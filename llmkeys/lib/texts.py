@@ -1,0 +1,37 @@
+"""Texts as people type and paste them: what is invisible in them, and what would mislead whoever reads them."""
+
+from __future__ import annotations
+
+import unicodedata
+
+TOKEN_PREFIX = "rfk_"  # noqa: S105  (the public prefix of an access token)
+
+# Blank, though Unicode does not count them among the invisible: Hangul fillers, the Braille blank.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_JOINS = frozenset("\u200c\u200d")  # emoji and some scripts need these
+
+
+def without_invisible(text: str) -> str:
+    """Return the text without zero-width characters, byte order marks and marks of direction."""
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+
+
+def name_problem(text: str) -> str:
+    """Return in words why a text cannot be the name of something, an empty string where it can.
+
+    A name is one line that shows something, and shows what it is: no marks that turn the direction of reading.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        return "May not hold control characters."
+    if any(character in _TURNS for character in text):
+        return "May not hold marks that change the direction of reading: it would not show what it is."
+    if not any(_is_visible(character) for character in text):
+        return "May not be empty." if not text else "May not be empty: it holds only characters that nobody sees."
+    hidden = [character for character in text if unicodedata.category(character) == "Cf" and character not in _JOINS]
+    return f"May not hold invisible characters (U+{ord(hidden[0]):04X})." if hidden else ""
+
+
+def _is_visible(character: str) -> bool:
+    category = unicodedata.category(character)
+    return character not in _BLANK and not category.startswith(("C", "Z")) and category not in ("Mn", "Me")

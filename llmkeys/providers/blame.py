@@ -1,0 +1,43 @@
+"""A 400 that objects to a field that we added ourselves: which one, and what the server asks for instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from llmkeys.lib.reading import MOST_TEXT
+
+_INSTEAD = re.compile(r"use [`'\"]?([A-Za-z_]\w{0,40}(?:\.\w{1,40})*)[`'\"]? instead", re.IGNORECASE)
+_AT_MOST = re.compile(
+    r"(?:at most|less than or equal to|<=|maximum(?: value)?(?: is|:| of)?|"
+    r"exceeds?(?: the)?(?: maximum| limit)?(?: of)?|up to|no more than|limit is)\s*[`'\"]?(\d{1,9})\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """What a server wants in place of a field: another `name`, a value of `at_most`, or to be spared it altogether."""
+
+    name: str = ""
+    at_most: int | None = None
+
+
+def blamed(body: bytes, names: Collection[str]) -> dict[str, Blame]:
+    """Return those of `names`, fields that the client did not send, that an error answer speaks of.
+
+    The client's own words may name them too: then one request is sent once more in vain, and nothing else happens.
+    """
+    said = body[:MOST_TEXT].decode("utf-8", errors="replace").replace('\\"', '"').replace("\\u0027", "'")
+    instead, most = _INSTEAD.search(said), _AT_MOST.search(said)
+    wanted = instead[1] if instead else ""
+    blame = Blame(name=wanted) if wanted else Blame(at_most=int(most[1]) if most else None)
+    return {name: blame for name in names if name != wanted and _is_named(name, said)}
+
+
+def _is_named(name: str, said: str) -> bool:
+    """True where the name stands in the text, in snake case or camel case: Google's servers write both."""
+    head, *rest = name.split("_")
+    spellings = head + "".join(f"_?[{word[0]}{word[0].upper()}]{word[1:]}" for word in rest if word)
+    return re.search(rf"(?<![\w-]){spellings}(?![\w-])", said) is not None

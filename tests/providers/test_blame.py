@@ -1,0 +1,56 @@
+"""`blames`: which of the fields that we added a 400 objects to, and what the server asks for instead."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmkeys.providers import PROVIDERS, Blame
+
+OURS = ("max_tokens", "stream_options", "max_completion_tokens")
+
+
+def blames(body: Any, names: tuple[str, ...] = OURS) -> dict[str, Blame]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = [provider.blames(raw, names) for provider in PROVIDERS.values()]
+    assert all(each == found[0] for each in found)
+    return found[0]
+
+
+def said(message: str, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": None}}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            said(
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.", "max_tokens",
+            ),
+            {"max_tokens": Blame(name="max_completion_tokens")},
+        ),
+        (said("Unrecognized request argument supplied: stream_options"), {"stream_options": Blame()}),
+        (said("Extra fields", "stream_options.include_usage"), {"stream_options": Blame()}),
+        ({"detail": [{"loc": ["body", "stream_options"], "msg": "extra"}]}, {"stream_options": Blame()}),
+        (b'unknown field "stream_options"', {"stream_options": Blame()}),
+        (said("max_tokens is too large: 16384. This model supports at most 4096 completion tokens."),
+         {"max_tokens": Blame(at_most=4096)}),
+        (said("`max_tokens` must be less than or equal to `8192`"), {"max_tokens": Blame(at_most=8192)}),
+        (said("max_completion_tokens: the maximum value is 8192"), {"max_completion_tokens": Blame(at_most=8192)}),
+        ({"error": {"message": "Unknown name \"streamOptions\": Cannot find field."}}, {"stream_options": Blame()}),
+        (said("temperature: must be below 2"), {}),
+        (said("my_max_tokens_2 is unknown"), {}),
+        (b"", {}),
+        (b"\xff\xfe", {}),
+    ],
+)  # fmt: skip
+def test_it_finds_what_of_ours_is_blamed(body: Any, expected: dict[str, Blame]) -> None:
+    assert blames(body) == expected
+
+
+def test_it_blames_no_field_of_the_client() -> None:
+    assert blames(said("Unsupported parameter: 'max_tokens'"), ("stream_options",)) == {}
