@@ -25,6 +25,7 @@ class Usage:
     """
 
     input_tokens: int | None = None
+    plain_input_tokens: int | None = None  # Anthropic tells only this: neither read from a cache nor written to one
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None  # all of them; those kept for an hour are named below as well
     cache_write_1h_tokens: int | None = None
@@ -58,6 +59,9 @@ class Usage:
                 found[one.name] = new or old
             else:
                 found[one.name] = max((value for value in (old, new) if value is not None), default=None)
+        if found["plain_input_tokens"] is not None:  # its parts may come in different events
+            parts = ("plain_input_tokens", "cached_input_tokens", "cache_write_tokens")
+            found["input_tokens"] = max(found["input_tokens"] or 0, sum(found[name] or 0 for name in parts))
         return Usage(**found)
 
 
@@ -85,6 +89,10 @@ class Bound:
     may_reason: bool | None = None  # None: as the model does; False: switched off
     thinking_tokens: int = 0  # the thinking budget that the client set: an output limit must stay above it
     is_free: bool = False  # counting tokens costs nothing
+    region: str = ""  # Anthropic: `inference_geo`, as the client asked for it
+    unlimited_field: str = (
+        ""  # the field that holds -1: to be taken for absent where the model costs nothing, else refused
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,10 @@ class Dialect:
         """Tell what a whole answer holds. Never raises."""
         raise NotImplementedError
 
+    def see_head(self, headers: Mapping[str, str]) -> Seen:
+        """Tell what the head of an answer holds, by header names in lower case. Never raises."""
+        return Seen(id=headers.get("x-generation-id", "")[:200])
+
     # --- towards the client ------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
@@ -224,6 +236,10 @@ class Dialect:
     def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
         """Return the same inside a stream."""
         raise NotImplementedError
+
+    def first_error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        """Return the same where nothing but signs of life has gone out."""
+        return self.error_event(status, code, message, request)
 
     def sign_of_life(self, request: Request) -> bytes:
         """Return what keeps proxies on the way from cutting a silent stream."""
