@@ -90,9 +90,8 @@ class Bound:
     thinking_tokens: int = 0  # the thinking budget that the client set: an output limit must stay above it
     is_free: bool = False  # counting tokens costs nothing
     region: str = ""  # Anthropic: `inference_geo`, as the client asked for it
-    unlimited_field: str = (
-        ""  # the field that holds -1: to be taken for absent where the model costs nothing, else refused
-    )
+    unlimited_field: str = ""  # the field that holds -1: absent where the model costs nothing, refused elsewhere
+    text_tokens: int = 0  # of the input, the part that a public vocabulary may count tighter
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +177,7 @@ class Dialect:
     name: ClassVar[str]
     doors: ClassVar[tuple[Door, ...]]
     passed_headers: ClassVar[frozenset[str]] = frozenset()  # of a client's, lower case, that the provider may see
+    needs_output_limit: ClassVar[bool] = False  # providers refuse a request that sets none: the gateway puts its own
     looks_like: ClassVar[str] = ""  # in words, for a body that was sent to another dialect's address
 
     # --- the request -------------------------------------------------------------------------------------------------

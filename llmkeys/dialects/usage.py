@@ -30,12 +30,12 @@ def read_openai_usage(body: Any) -> Usage | None:
     reasoning = count(made.get("reasoning_tokens"))
     if reasoning is None and completion is not None and output_tokens is not None and output_tokens > completion:
         reasoning = output_tokens - completion
-    cached = first_count(taken, "cached_tokens")
+    cached = count(taken.get("cached_tokens"))
+    if cached is None:
+        cached = first_count(found, "cached_tokens", "prompt_cache_hit_tokens")
     told = Usage(
         input_tokens=input_tokens,
-        cached_input_tokens=first_count(found, "cached_tokens", "prompt_cache_hit_tokens")
-        if cached is None
-        else cached,
+        cached_input_tokens=cached,
         cache_write_tokens=count(taken.get("cache_write_tokens")),
         cache_write_1h_tokens=count(mapping(taken.get("cache_write_tokens_details")).get("ttl_12h_tokens")),
         audio_input_tokens=count(taken.get("audio_tokens")),

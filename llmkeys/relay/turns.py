@@ -169,9 +169,7 @@ class _ModelTurn:
 
     def _tighter_bound_of(self, candidate: Candidate) -> bounds.Bound:
         """Count the tokens where the bound by bytes fits no key."""
-        bound = self.request.bound
-        tokens = bounds.tighter_input_tokens(dict(self.request.body), bound, model=candidate.model)
-        return replace(bound, input_tokens=tokens)
+        return bounds.tighter_chat_bound(dict(self.request.body), self.request.bound, model=candidate.model)
 
     def _place(self, bids: list[Bid], *, last_try: bool) -> Placed:
         attempt = ledger.Attempt(
