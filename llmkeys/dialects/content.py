@@ -8,7 +8,9 @@ from typing import Any
 PICTURE_BYTES = 4_000  # what a picture counts for in an estimate: about 1,300 tokens
 _SOUND_SHARE = 1_000  # base64 that one byte of text stands for, where it is sound
 
-_NO_CONTENT = frozenset({"role", "refusal_reason", "index", "id", "type", "call_id", "status", "signature"})
+_NO_CONTENT = frozenset(
+    {"role", "refusal_reason", "index", "id", "type", "call_id", "status", "signature", "thoughtSignature", "mimeType"}
+)
 _PACKED = frozenset({"data", "b64_json", "partial_image_b64"})
 
 
