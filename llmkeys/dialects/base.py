@@ -26,6 +26,7 @@ class Usage:
     """
 
     input_tokens: int | None = None
+    plain_input_tokens: int | None = None  # Anthropic tells only this: neither read from a cache nor written to one
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None  # all of them; those kept for an hour are named below as well
     cache_write_1h_tokens: int | None = None
@@ -59,6 +60,9 @@ class Usage:
                 found[one.name] = new or old
             else:
                 found[one.name] = max((value for value in (old, new) if value is not None), default=None)
+        if found["plain_input_tokens"] is not None:  # its parts may come in different events
+            parts = ("plain_input_tokens", "cached_input_tokens", "cache_write_tokens")
+            found["input_tokens"] = max(found["input_tokens"] or 0, sum(found[name] or 0 for name in parts))
         return Usage(**found)
 
 
@@ -86,6 +90,9 @@ class Bound:
     may_reason: bool | None = None  # None: as the model does; False: switched off
     thinking_tokens: int = 0  # the thinking budget that the client set: an output limit must stay above it
     is_free: bool = False  # counting tokens costs nothing
+    region: str = ""  # Anthropic: `inference_geo`, as the client asked for it
+    unlimited_field: str = ""  # the field that holds -1: absent where the model costs nothing, refused elsewhere
+    text_tokens: int = 0  # of the input, the part that a public vocabulary may count tighter
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,7 @@ class Dialect:
     # What an event must hold to tell more than content. It saves the parsing of the others and decides nothing; None:
     # every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
+    needs_output_limit: ClassVar[bool] = False  # providers refuse a request that sets none: the gateway puts its own
     looks_like: ClassVar[str] = ""  # in words, for a body that was sent to another dialect's address
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -219,6 +227,10 @@ class Dialect:
         """Tell what a whole answer holds. Never raises."""
         raise NotImplementedError
 
+    def see_head(self, headers: Mapping[str, str]) -> Seen:
+        """Tell what the head of an answer holds, by header names in lower case. Never raises."""
+        return Seen(id=headers.get("x-generation-id", "")[:200])
+
     # --- towards the client ------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
@@ -228,6 +240,10 @@ class Dialect:
     def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
         """Return the same inside a stream."""
         raise NotImplementedError
+
+    def first_error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        """Return the same where nothing but signs of life has gone out."""
+        return self.error_event(status, code, message, request)
 
     def sign_of_life(self, request: Request) -> bytes:
         """Return what keeps proxies on the way from cutting a silent stream."""

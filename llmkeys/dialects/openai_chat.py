@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llmkeys.dialects import bounds
+from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import (
-    MAX_MODEL_NAME,
     Bound,
     Dialect,
     Door,
@@ -17,8 +16,8 @@ from llmkeys.dialects.base import (
     Seen,
     dump,
 )
+from llmkeys.dialects.content import content_size
 from llmkeys.dialects.usage import read_openai_usage
-from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.sse import DONE, EventSplitter, documents
 
 _TYPES = {
@@ -45,14 +44,11 @@ class OpenAIChat(Dialect):
     # --- the request -------------------------------------------------------------------------------------------------
 
     def validate(self, request: Request) -> None:
-        body = request.body
-        check_model(body)
-        check_messages(body)
-        if not isinstance(body.get("stream"), bool | None):
-            raise InvalidInput({"stream": ["must be true or false."]})
-        if body.get("stream_options") is not None and not isinstance(body["stream_options"], dict):
-            raise InvalidInput({"stream_options": ["must be an object."]})
-        check_bound(request)
+        checks.check_model(request.body)
+        checks.check_messages(request.body)
+        checks.check_flag(request.body, "stream")
+        checks.check_object(request.body, "stream_options")
+        checks.check_bound(request)
 
     def other_models(self, request: Request) -> tuple[str, ...]:
         """OpenRouter's own list: any of these may answer and be billed."""
@@ -138,45 +134,6 @@ def _lower(own: Any, most: Any) -> float:
         return float(most)
 
 
-def check_model(body: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for a model that is not the name of one."""
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise InvalidInput({"model": ["must be a text, the name of a model."]})
-    if model and (len(model) > MAX_MODEL_NAME or not model.isprintable()):
-        raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
-
-
-def check_messages(body: Mapping[str, Any]) -> None:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise InvalidInput({"messages": [_messages_words(body, messages)]})
-    if not all(isinstance(message, dict) for message in messages):
-        raise InvalidInput({"messages": ["must be a list of objects with role and content."]})
-
-
-def _messages_words(body: Mapping[str, Any], messages: Any) -> str:
-    if messages is None and "input" in body:
-        return "is missing. This is a Responses body: send it to /v1/responses."
-    if messages is None and "contents" in body:
-        return "is missing. This is a Google body: send it to /v1beta/models/MODEL:generateContent."
-    if messages is None and "prompt" in body:
-        return "is missing. A “prompt” belongs to the old completions, which are not served: give “messages”."
-    if messages is not None and not isinstance(messages, list):
-        return "must be a list of objects with role and content."
-    return "is missing or empty: give at least one message."
-
-
-def check_bound(request: Request) -> None:
-    """Work out the bound. Raises InvalidInput for counts that no provider would take."""
-    try:
-        _ = request.bound
-    except ValueError as error:
-        raise InvalidInput({"body": [str(error)]}) from None
-    except RecursionError:
-        raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
-
-
 def see_document(seen: Seen, body: Mapping[str, Any], part: str) -> None:
     """Add to `seen` what one answer or chunk tells; `part` is where its choices have their content."""
     seen.body = body
@@ -194,29 +151,9 @@ def see_document(seen: Seen, body: Mapping[str, Any], part: str) -> None:
             seen.error = body
         if choice.get("finish_reason"):
             seen.is_finished = True
-        content = _content(choice.get(part))
+        content = content_size(choice.get(part))
         if not content and isinstance(choice.get("text"), str):
             content = len(choice["text"])
         if content:
             seen.has_content = True
             seen.content_bytes += content
-
-
-_NOT_CONTENT = frozenset({"role", "refusal_reason", "index", "id", "type"})
-
-
-def _content(part: Any) -> int:
-    """Return the bytes of what a message or delta says, thinks or calls; 0 for a role alone or empty texts."""
-    if not isinstance(part, Mapping):
-        return 0
-    return sum(_size(value) for name, value in part.items() if name not in _NOT_CONTENT)
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
-    if isinstance(value, Mapping):
-        return sum(_size(inner) for name, inner in value.items() if name not in _NOT_CONTENT)
-    if isinstance(value, list):
-        return sum(map(_size, value))
-    return 0

@@ -10,34 +10,45 @@ from llmkeys.dialects.base import Usage
 from llmkeys.lib.reading import count, mapping, money, text
 
 
-def read_openai_usage(body: Mapping[str, Any]) -> Usage | None:
-    """Return the usage of an answer or chunk in the OpenAI chat form; None where it tells nothing of it.
+def read_openai_usage(body: Any) -> Usage | None:
+    """Return the usage of an answer or chunk in OpenAI's forms (chat, responses, embeddings); None where it tells none.
 
-    Prompt and completion are inclusive. A total proves what is null, missing or left out: some hosts count the
-    reasoning beside the completion.
+    Input and output are inclusive. A total proves what is null, missing or left out: some hosts count the reasoning
+    beside the completion.
     """
+    body = mapping(body)
     found = usage_object(body)
-    prompt, completion = mapping(found.get("prompt_tokens_details")), mapping(found.get("completion_tokens_details"))
-    input_tokens, output_tokens = count(found.get("prompt_tokens")), count(found.get("completion_tokens"))
+    taken = mapping(found.get("prompt_tokens_details") or found.get("input_tokens_details"))
+    made = mapping(found.get("completion_tokens_details") or found.get("output_tokens_details"))
+    input_tokens = first_count(found, "prompt_tokens", "input_tokens")
+    completion = output_tokens = first_count(found, "completion_tokens", "output_tokens")
     total = count(found.get("total_tokens"))
     if total is not None and input_tokens is not None:
         output_tokens = max(total - input_tokens, output_tokens or 0)
     elif total is not None and output_tokens is not None and total >= output_tokens:
         input_tokens = total - output_tokens
-    cached = count(prompt.get("cached_tokens"))
+    reasoning = count(made.get("reasoning_tokens"))
+    if reasoning is None and completion is not None and output_tokens is not None and output_tokens > completion:
+        reasoning = output_tokens - completion
+    cached = count(taken.get("cached_tokens"))
+    if cached is None:
+        cached = first_count(found, "cached_tokens", "prompt_cache_hit_tokens")
     told = Usage(
         input_tokens=input_tokens,
-        cached_input_tokens=count(found.get("cached_tokens")) if cached is None else cached,
-        cache_write_tokens=count(prompt.get("cache_write_tokens")),
-        audio_input_tokens=count(prompt.get("audio_tokens")),
-        image_input_tokens=count(prompt.get("image_tokens")),
+        cached_input_tokens=cached,
+        cache_write_tokens=count(taken.get("cache_write_tokens")),
+        cache_write_1h_tokens=count(mapping(taken.get("cache_write_tokens_details")).get("ttl_12h_tokens")),
+        audio_input_tokens=count(taken.get("audio_tokens")),
+        cached_audio_tokens=count(mapping(taken.get("cached_tokens_details")).get("audio_tokens")),
+        image_input_tokens=count(taken.get("image_tokens")),
         output_tokens=output_tokens,
-        reasoning_tokens=count(completion.get("reasoning_tokens")),
-        audio_output_tokens=count(completion.get("audio_tokens")),
-        image_output_tokens=count(completion.get("image_tokens")),
-        cost_usd=_cost(found),
-        service_tier=_word(mapping(body).get("service_tier")) or _word(found.get("service_tier")),
-        model=text(mapping(body).get("model"), limit=200),
+        reasoning_tokens=reasoning,
+        audio_output_tokens=count(made.get("audio_tokens")),
+        image_output_tokens=count(made.get("image_tokens")),
+        searches=count(mapping(found.get("server_tool_use")).get("web_search_requests")),
+        cost_usd=told_cost(found),
+        service_tier=word(body.get("service_tier")) or word(found.get("service_tier")),
+        model=text(body.get("model"), limit=200),
     )
     return told if told != Usage() else None
 
@@ -51,7 +62,15 @@ def usage_object(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((place for place in places if isinstance(place, Mapping) and place), {})
 
 
-def _cost(usage: Mapping[str, Any]) -> Decimal | None:
+def first_count(found: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first of these counts that is told."""
+    for name in names:
+        if (value := count(found.get(name))) is not None:
+            return value
+    return None
+
+
+def told_cost(usage: Mapping[str, Any]) -> Decimal | None:
     """Return what OpenRouter charged, and with the owner's own key at the vendor (BYOK) the vendor's bill too.
 
     A BYOK charge without the vendor's bill is only OpenRouter's fee, so it counts as not told.
@@ -63,6 +82,7 @@ def _cost(usage: Mapping[str, Any]) -> Decimal | None:
     return charge + upstream if upstream is not None else None
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """Return a short printable name such as a tier, else an empty string."""
     found = text(value, limit=40).strip()
     return found if found.isprintable() else ""

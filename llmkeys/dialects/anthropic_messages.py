@@ -1,0 +1,295 @@
+"""The dialect *Anthropic messages*: `POST /v1/messages` and its free `/v1/messages/count_tokens`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmkeys.dialects import bounds, checks
+from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.content import content_size
+from llmkeys.dialects.openai_chat import with_max_price
+from llmkeys.dialects.usage import told_cost, word
+from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.sse import DONE, EventSplitter, documents
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+TOOLS_TOKENS = 1_000  # the words that explain tools to Claude, once
+TOOL_TOKENS = 40  # for each tool, beside its own bytes
+TOOLSET_TOKENS = 16_000  # a set of tools that Anthropic describes
+# Tools that the client runs and Anthropic describes; every other type but the client's own is run by Anthropic.
+_TOOLSETS = ("computer_toolset_", "browser_toolset_")
+_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
+_WITHOUT_FEE = ("web_fetch_", "code_execution_", "tool_search_", "mcp_toolset", "advisor_")
+_BESIDE_THE_TOTALS = frozenset({"compaction", "advisor_message"})  # iterations whose tokens the totals leave out
+
+
+class AnthropicMessages(Dialect):
+    name = "anthropic-messages"
+    doors = (
+        Door("/v1/messages", "/messages", "messages"),
+        Door("/v1/messages/count_tokens", "/messages/count_tokens", "count_tokens"),
+    )
+    passed_headers = frozenset({"anthropic-version", "anthropic-beta", "http-referer", "x-title", "x-openrouter-title"})
+    needs_output_limit = True
+    telling = re.compile(rb"message_(?:start|delta|stop)|error|\\u00")
+
+    # --- the request -------------------------------------------------------------------------------------------------
+
+    def validate(self, request: Request) -> None:
+        checks.check_model(request.body)
+        checks.check_messages(request.body)
+        checks.check_flag(request.body, "stream")
+        for name in ("thinking", "tool_choice", "metadata", "output_config", "context_management"):
+            checks.check_object(request.body, name)
+        checks.check_bound(request)
+
+    def is_streamed(self, request: Request) -> bool:
+        return request.door.operation == "messages" and request.body.get("stream") is True
+
+    def other_models(self, request: Request) -> tuple[str, ...]:
+        """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool asks."""
+        body = request.body
+        asked = [entry.get("model") for name in ("fallbacks", "tools") for entry in bounds.objects_in(body.get(name))]
+        return bounds.names_in(body.get("models"), asked)
+
+    def bound(self, request: Request) -> Bound:
+        body, size = request.body, len(request.raw)
+        if request.door.operation == "count_tokens":
+            return Bound(input_tokens=size, output_tokens=0, is_free=True)
+        models = bounds.names_in(body.get("model"), *self.other_models(request))
+        found = bounds.survey(body, size=size, places=_parts(body), models=models)
+        fallbacks = list(bounds.objects_in(body.get("fallbacks")))
+        limits = [bounds.output_limit(one, "max_tokens", least=0) for one in (body, *fallbacks)]
+        limit = None if limits[0][0] is None else max(most for most, _ in limits if most is not None)
+        tries = 1 + (len(fallbacks) or (body.get("fallbacks") is not None))
+        added, beside = _added(body, found.tokens)
+        bounds.add_openrouter_extras(added, body, models)
+        may_reason, thinking = bounds.reasoning(body)
+        return Bound(
+            input_tokens=found.tokens + added.tokens,
+            text_tokens=found.text_bytes,
+            output_tokens=None if limit is None else limit + beside,
+            choices=tries,
+            prediction_tokens=beside,
+            audio_input_tokens=found.audio_tokens,
+            image_input_tokens=found.image_tokens,
+            whole_window=found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models),
+            can_write_cache=found.can_write_cache,
+            can_write_cache_1h=found.can_write_cache_1h,
+            searches=added.searches,
+            tool_input_tokens=added.round_tokens + (tries - 1) * (found.tokens + added.tokens),
+            service_tier=_tier(body),
+            may_reason=may_reason,
+            thinking_tokens=thinking,
+            region=word(body.get("inference_geo")),
+            unlimited_field=limits[0][1],
+        )
+
+    def tighter_bound(self, request: Request, model: str) -> Bound:
+        models = (model, *request.other_models)
+        return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+
+    def rewritten(self, request: Request, change: Rewrite) -> bytes:
+        body = request.body
+        changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
+        if change.output_limit is not None and "max_tokens" not in change.without:
+            changes["max_tokens"] = change.output_limit
+        if change.max_price and "provider" not in change.without:
+            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+        return dump({**body, **changes}) if changes else request.raw
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def events(self, request: Request) -> EventSplitter:
+        return EventSplitter()
+
+    def see_event(self, event: bytes, request: Request) -> Seen:
+        seen = Seen()
+        for found in documents(event):
+            if found == DONE:
+                seen.is_end = True
+            elif isinstance(found, Mapping):
+                _see(seen, found)
+        return seen
+
+    def see_answer(self, body: Any) -> Seen:
+        seen = Seen(body=body if isinstance(body, Mapping) else None)
+        if not isinstance(body, Mapping):
+            return seen
+        if body.get("error"):
+            seen.error = body
+        if "input_tokens" in body and "usage" not in body:  # the count of tokens
+            seen.usage = Usage(input_tokens=count(body["input_tokens"]), output_tokens=0)
+            seen.has_content = True
+            return seen
+        seen.id = text(body.get("id"), limit=200)
+        seen.usage = read_usage(mapping(body.get("usage")), body)
+        seen.is_finished = bool(body.get("stop_reason"))
+        for block in items(body.get("content")):
+            _see_block(seen, block)
+        return seen
+
+    # --- towards the client ------------------------------------------------------------------------------------------
+
+    def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        error = {"type": _TYPES.get(status, "api_error"), "message": message, "code": code}
+        return dump({"type": "error", "error": error | ({"param": param} if param else {})})
+
+    def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        return b"event: error\ndata: " + self.error_body(status, code, message) + b"\n\n"
+
+    def sign_of_life(self, request: Request) -> bytes:
+        return b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the blocks that may be media: of a message, of a tool's result, of a document made of blocks."""
+    for message in bounds.objects_in(body.get("messages")):
+        for block in bounds.objects_in(message.get("content")):
+            yield block
+            inner = block.get("content") if block.get("type") == "tool_result" else None
+            if block.get("type") == "document":
+                inner = bounds.mapping_in(block, "source").get("content")
+            if isinstance(inner, list):
+                yield from inner
+
+
+def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, int]:
+    """Return what Anthropic adds to a prompt of so many tokens, and what its tools and summaries write beside it."""
+    added, beside, toolsets = bounds.Added(), 0, 0
+    tools = list(bounds.objects_in(body.get("tools")))
+    added.tokens += TOOLS_TOKENS if tools else 0
+    for tool in tools:
+        kind = tool.get("type")
+        if not isinstance(kind, str) or kind == "custom":
+            added.tokens += TOOL_TOKENS
+        elif kind.startswith(_TOOLSETS):
+            added.tokens += TOOLSET_TOKENS
+        elif kind.startswith(_CLIENT_TOOLS):
+            added.tokens += bounds.PROVIDER_TOOL_TOKENS
+        else:
+            uses = tool.get("max_uses")
+            rounds = added.server_tool(
+                uses, tokens_each=tool.get("max_content_tokens"), has_fee=not kind.startswith(_WITHOUT_FEE)
+            )
+            toolsets += kind == "mcp_toolset"
+            if kind.startswith("advisor_"):  # another model reads the whole conversation each time
+                added.round_tokens += rounds * prompt_tokens
+                most = tool.get("max_tokens")
+                beside += rounds * max(bounds.ROUND_TOKENS, most if isinstance(most, int) else 0)
+    for _ in list(bounds.objects_in(body.get("mcp_servers")))[toolsets:]:
+        added.server_tool(has_fee=False)
+    if _compacts(body):
+        added.round_tokens += prompt_tokens + added.tokens
+        beside += bounds.COMPACTION_TOKENS
+    return added, min(beside, bounds.MAX_OUTPUT_LIMIT)
+
+
+def _compacts(body: Mapping[str, Any]) -> bool:
+    edits = bounds.objects_in(bounds.mapping_in(body, "context_management").get("edits"))
+    return body.get("compaction") is not None or any(str(edit.get("type")).startswith("compact_") for edit in edits)
+
+
+def _tier(body: Mapping[str, Any]) -> str | None:
+    tier = bounds.service_tier(body)
+    return None if tier in ("auto", "standard_only") else tier  # priority capacity is paid for beforehand
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+def _see(seen: Seen, body: Mapping[str, Any]) -> None:
+    """Add to `seen` what an event of a stream tells."""
+    kind, usage = body.get("type"), None
+    seen.body = body
+    if body.get("error"):
+        seen.error = body
+    if kind == "message_start":
+        message = mapping(body.get("message"))
+        seen.id = text(message.get("id"), limit=200)
+        usage = read_usage(mapping(message.get("usage")), message, is_start=True)
+    elif kind == "message_delta":
+        usage = read_usage(mapping(body.get("usage")), {})
+        seen.is_finished = bool(mapping(body.get("delta")).get("stop_reason"))
+    elif kind == "content_block_start":
+        _see_block(seen, mapping(body.get("content_block")))
+    elif kind == "content_block_delta":
+        delta = mapping(body.get("delta"))
+        size = content_size(delta)
+        seen.has_content = seen.has_content or size > 0 or bool(delta.get("signature"))
+        seen.content_bytes += 0 if delta.get("type") == "citations_delta" else size  # it repeats what was read
+    elif kind == "message_stop":
+        seen.is_end = True
+    seen.usage = usage.merged(seen.usage) if usage else seen.usage
+
+
+def _see_block(seen: Seen, block: Mapping[str, Any]) -> None:
+    """Add a block of content; what a tool of Anthropic's found was not written by the model."""
+    size = content_size(block)
+    if size:
+        seen.has_content = True
+        seen.content_bytes += 0 if str(block.get("type")).endswith("_tool_result") else size
+
+
+def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start: bool = False) -> Usage | None:
+    """Return a usage with all input in `input_tokens`; the provider leaves what is read from and written to caches out.
+
+    The output that the start of a stream tells is a placeholder, so it counts as not told.
+    """
+    found = _totals(usage)
+    plain, read, written, written_1h, output = found
+    told = Usage(
+        input_tokens=None if plain is None else plain + (read or 0) + (written or 0),
+        plain_input_tokens=plain,
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=written_1h,
+        output_tokens=None if is_start else output,
+        reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        searches=count(mapping(usage.get("server_tool_use")).get("web_search_requests")),
+        cost_usd=told_cost(usage),
+        service_tier=word(usage.get("service_tier")),
+        speed=word(usage.get("speed")),
+        region=word(usage.get("inference_geo")),
+        model=text(message.get("model"), limit=200),
+    )
+    return told if told != Usage() else None
+
+
+def _totals(usage: Mapping[str, Any]) -> list[int | None]:
+    """Return plain input, cache reads, cache writes, those for an hour, and output; what is beside the totals added."""
+    totals = _counts(usage)
+    for iteration in items(usage.get("iterations")):
+        if word(iteration.get("type")) in _BESIDE_THE_TOTALS:
+            more = _counts(iteration)
+            totals = [one if extra is None else (one or 0) + extra for one, extra in zip(totals, more, strict=True)]
+    return totals
+
+
+def _counts(usage: Mapping[str, Any]) -> list[int | None]:
+    creation = mapping(usage.get("cache_creation"))
+    kept = [count(creation.get(name)) for name in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")]
+    written = count(usage.get("cache_creation_input_tokens"))
+    if any(value is not None for value in kept):
+        written = max(written or 0, sum(value or 0 for value in kept))
+    read = count(usage.get("cache_read_input_tokens"))
+    return [count(usage.get("input_tokens")), read, written, kept[1], count(usage.get("output_tokens"))]

@@ -1,0 +1,71 @@
+"""What every dialect checks in a body before anything is held or sent, in words that help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmkeys.dialects import bounds
+from llmkeys.dialects.base import MAX_MODEL_NAME, Request
+from llmkeys.exceptions import InvalidInput
+
+_ELSEWHERE = {
+    "messages": "This is a chat body: send it to /v1/chat/completions, or to /v1/messages in Anthropic's form.",
+    "contents": "This is a Google body: send it to /v1beta/models/MODEL:generateContent.",
+    "requests": "This is a Google batch: send it to /v1beta/models/MODEL:batchEmbedContents.",
+    "content": "This is a Google body: send it to /v1beta/models/MODEL:embedContent.",
+    "input": "This is a Responses body: send it to /v1/responses.",
+    "prompt": "A “prompt” belongs to the old completions, which are not served: send “messages”.",
+}
+
+
+def check_model(body: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a model that is not the name of one."""
+    model = body.get("model")
+    if model is not None and not isinstance(model, str):
+        raise InvalidInput({"model": ["must be a text, the name of a model."]})
+    if model and (len(model) > MAX_MODEL_NAME or not model.isprintable()):
+        raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
+
+
+def check_messages(body: Mapping[str, Any]) -> None:
+    check_objects(body, "messages", "must be a list of objects with role and content.", "message")
+
+
+def check_objects(body: Mapping[str, Any], name: str, words: str, one: str) -> None:
+    """Raise InvalidInput where a field is not a list of objects with at least one of them."""
+    value = body.get(name)
+    if value is None:
+        raise InvalidInput({name: [missing(body, name, f"give at least one {one}.")]})
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InvalidInput({name: [words]})
+    if not value:
+        raise InvalidInput({name: [f"is empty: give at least one {one}."]})
+
+
+def missing(body: Mapping[str, Any], name: str, hint: str) -> str:
+    """Return what to say of a field that is missing: where the body belongs, if it is of another dialect."""
+    for field, words in _ELSEWHERE.items():
+        if field != name and field in body:
+            return f"is missing. {words}"
+    return f"is missing: {hint}"
+
+
+def check_flag(body: Mapping[str, Any], name: str) -> None:
+    if not isinstance(body.get(name), bool | None):
+        raise InvalidInput({name: ["must be true or false."]})
+
+
+def check_object(body: Mapping[str, Any], name: str) -> None:
+    if body.get(name) is not None and not isinstance(body[name], dict):
+        raise InvalidInput({name: ["must be an object."]})
+
+
+def check_bound(request: Request) -> None:
+    """Work out the bound. Raises InvalidInput for counts that no provider would take."""
+    try:
+        _ = request.bound
+    except bounds.BadCount as error:
+        raise InvalidInput({error.param: [error.words]}) from None
+    except RecursionError:
+        raise InvalidInput({"body": ["The body is nested too deeply."]}) from None

@@ -1,0 +1,42 @@
+"""How much of an answer is output that a person or program can use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PICTURE_BYTES = 4_000  # what a picture counts for in an estimate: about 1,300 tokens
+_SOUND_SHARE = 1_000  # base64 that one byte of text stands for, where it is sound
+
+_NO_CONTENT = frozenset(
+    {"role", "refusal_reason", "index", "id", "type", "call_id", "status", "signature", "thoughtSignature", "mimeType"}
+)
+_PACKED = frozenset({"data", "b64_json", "partial_image_b64"})
+
+
+def content_size(part: Any) -> int:
+    """Return the bytes of what an object says, thinks or calls; 0 for a role alone or empty texts. Never raises."""
+    total, stack = 0, [part] if isinstance(part, Mapping | list) else []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, Mapping):
+            for name, value in node.items():
+                if isinstance(value, str):
+                    total += _size(name, value) if name not in _NO_CONTENT else 0
+                elif isinstance(value, Mapping | list) and name not in _NO_CONTENT:
+                    stack.append(value)
+        elif isinstance(node, str):
+            total += text_size(node)
+    return total
+
+
+def text_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _size(name: str, value: str) -> int:
+    if value.startswith("data:image/"):
+        return PICTURE_BYTES
+    return -(-len(value) // _SOUND_SHARE) if name in _PACKED else text_size(value)

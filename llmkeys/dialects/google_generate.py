@@ -1,0 +1,367 @@
+"""The dialect *Google generate*: Gemini's own methods, with the model in the path.
+
+Google takes the names of fields in camelCase and in snake_case, so both are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from llmkeys.dialects import bounds, checks
+from llmkeys.dialects.base import MAX_MODEL_NAME, Bound, Dialect, Door, Events, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.content import content_size
+from llmkeys.dialects.json_array import ArraySplitter
+from llmkeys.dialects.usage import first_count, word
+from llmkeys.exceptions import InvalidInput
+from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.sse import EventSplitter, documents, load_json
+
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_TYPE = "type.googleapis.com/google.rpc."
+_MODEL = re.compile(r"(?:google/)?[A-Za-z0-9._-]+")
+_SSE = re.compile(r"(?:^|&)(?:\$|%24)?alt=sse(?:&|$)", re.IGNORECASE)
+_LIMITS = ("maxOutputTokens", "max_output_tokens")
+_FIELDS = {  # of a body, by both names
+    "generationConfig": "generation_config",
+    "systemInstruction": "system_instruction",
+    "cachedContent": "cached_content",
+    "serviceTier": "service_tier",
+}
+_FUNCTIONS = ("functionDeclarations", "function_declarations")
+_CLIENT_TOOLS = frozenset({"computerUse", "computer_use"})
+_WITHOUT_FEE = frozenset(
+    {"urlContext", "url_context", "codeExecution", "code_execution", "fileSearch", "file_search", "retrieval"}
+    | {"mcpServers", "mcp_servers"}
+)
+GENERATES = frozenset({"generate", "stream"})
+
+
+class GoogleGenerate(Dialect):
+    name = "google-generate"
+    doors = (
+        *(
+            Door(f"/v1beta/models/{{model:path}}:{method}", f"/models/{{model}}:{method}", operation)
+            for method, operation in (
+                ("generateContent", "generate"),
+                ("countTokens", "count_tokens"),
+                ("embedContent", "embed"),
+                ("batchEmbedContents", "batch_embed"),
+            )
+        ),
+        Door(
+            "/v1beta/models/{model:path}:streamGenerateContent",
+            "/models/{model}:streamGenerateContent",
+            "stream",
+            always_streams=True,
+        ),
+    )
+    passed_headers = frozenset({"x-goog-api-client", "x-goog-request-params", "x-server-timeout"})
+
+    # --- the request -------------------------------------------------------------------------------------------------
+
+    def validate(self, request: Request) -> None:
+        body, operation = request.body, request.door.operation
+        if not _MODEL.fullmatch(request.model) or len(request.model) > MAX_MODEL_NAME:
+            raise InvalidInput({"model": ["must be letters, digits, “.”, “_” and “-”, as in models/gemini-2.5-flash."]})
+        for name, other in _FIELDS.items():
+            if name in body and other in body:
+                raise InvalidInput({name: [f"stands twice: as {name} and as {other}. Give one of them."]})
+        if operation in GENERATES:
+            if not isinstance(body.get("contents"), dict):
+                checks.check_objects(body, "contents", "must be a list of objects with role and parts.", "content")
+        elif operation == "batch_embed":
+            checks.check_objects(body, "requests", "must be a list of objects with model and content.", "request")
+        elif operation == "embed" and not isinstance(body.get("content"), dict):
+            raise InvalidInput({"content": [checks.missing(body, "content", "give an object with parts.")]})
+        elif operation == "count_tokens" and not any(name in body for name in ("contents", *_INNER)):
+            raise InvalidInput({"contents": [checks.missing(body, "contents", "give at least one content.")]})
+        for pair in ("generationConfig", "generation_config", "systemInstruction", "system_instruction"):
+            checks.check_object(body, pair)
+        checks.check_bound(request)
+
+    def named_model(self, request: Request) -> str:
+        return request.path_model.removeprefix("models/")
+
+    def is_streamed(self, request: Request) -> bool:
+        return request.door.always_streams
+
+    def bound(self, request: Request) -> Bound:
+        body, operation, models = request.body, request.door.operation, (request.model,)
+        found = bounds.survey(body, size=len(request.raw), places=_parts(body), models=models)
+        made = Bound(
+            input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
+            text_tokens=found.text_bytes,
+            output_tokens=0,
+            audio_input_tokens=found.audio_tokens,
+            image_input_tokens=found.image_tokens,
+            whole_window=found.whole_window,
+            is_free=operation == "count_tokens",
+        )
+        if operation not in GENERATES:
+            return made
+        config = _field(body, "generationConfig")
+        limit, unlimited = bounds.output_limit(config, *_LIMITS, prefix="generationConfig.")
+        names = ("candidateCount", "candidate_count")
+        counts = [bounds.whole(config, name, bounds.MAX_CHOICES, param=f"generationConfig.{name}") for name in names]
+        added = _added(body)
+        may_reason, thinking = _thinking(config)
+        return replace(
+            made,
+            input_tokens=found.tokens + added.tokens,
+            output_tokens=limit,
+            choices=max((number for number in counts if number), default=1),
+            whole_window=found.whole_window or _field(body, "cachedContent", None) is not None,
+            output_kinds=bounds.output_kinds(_either(config, "responseModalities", "response_modalities"), models),
+            searches=added.searches,
+            tool_input_tokens=added.round_tokens,
+            service_tier=word(_field(body, "serviceTier", None)).lower() or None,
+            may_reason=may_reason,
+            thinking_tokens=thinking,
+            unlimited_field=unlimited,
+        )
+
+    def rewritten(self, request: Request, change: Rewrite) -> bytes:
+        """Put in the output limit; where another model serves, name it where a body repeats the one of the path."""
+        body, changes = request.body, {}
+        if change.output_limit is not None and request.door.operation in GENERATES:
+            place = next((name for name in ("generationConfig", "generation_config") if name in body), _CONFIG)
+            config = {name: value for name, value in (body.get(place) or {}).items() if name not in _LIMITS}
+            if _LIMITS[0] not in change.without:
+                changes[place] = config | {change.renamed.get(_LIMITS[0], _LIMITS[0]): change.output_limit}
+        if change.model != request.model:
+            changes |= _renamed(body, f"models/{change.model}")
+        return dump({**body, **changes}) if changes else request.raw
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def events(self, request: Request) -> Events:
+        return EventSplitter() if _is_sse(request) else ArraySplitter()
+
+    def see_event(self, event: bytes, request: Request) -> Seen:
+        seen = Seen(is_end=event.strip() == b"]")
+        for found in _documents(event):
+            if isinstance(found, Mapping):
+                _see(seen, found)
+        return seen
+
+    def see_answer(self, body: Any) -> Seen:
+        seen = Seen()
+        for found in body if isinstance(body, list) else (body,):
+            if isinstance(found, Mapping):
+                _see(seen, found)
+        return seen
+
+    def see_head(self, headers: Mapping[str, str]) -> Seen:
+        tier = word(headers.get("x-gemini-service-tier")).lower()
+        return Seen(usage=Usage(service_tier=tier) if tier else None)
+
+    # --- towards the client ------------------------------------------------------------------------------------------
+
+    def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
+        details: list[dict[str, Any]] = [{"@type": f"{_TYPE}ErrorInfo", "reason": code, "domain": "llmkeys"}]
+        if param:
+            violations = [{"field": param, "description": message}]
+            details.append({"@type": f"{_TYPE}BadRequest", "fieldViolations": violations})
+        name = _STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
+        return dump({"error": {"code": status, "message": message, "status": name, "details": details}})
+
+    def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        body = self.error_body(status, code, message)
+        return b"data: " + body + b"\r\n\r\n" if _is_sse(request) else b",\n" + body + b"]"
+
+    def first_error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        event = self.error_event(status, code, message, request)
+        return event if _is_sse(request) else b"[" + event.removeprefix(b",\n")
+
+    def sign_of_life(self, request: Request) -> bytes:
+        """Return an empty line, or white space: Google's clients do not know comments."""
+        return b"\r\n" if _is_sse(request) else b" "
+
+    def stream_type(self, request: Request) -> str:
+        return "text/event-stream" if _is_sse(request) else "application/json"
+
+
+_CONFIG = "generationConfig"
+_INNER = ("generateContentRequest", "generate_content_request")
+
+
+def _is_sse(request: Request) -> bool:
+    return bool(_SSE.search(request.query))
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def _either(body: Mapping[str, Any], *names: str) -> Any:
+    return next((body[name] for name in names if body.get(name) is not None), None)
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def _field(body: Mapping[str, Any], name: str, default: Any = _NOTHING) -> Any:
+    """Return a field by either of its names; where an object is expected, an empty one for anything else."""
+    found = _either(body, name, _FIELDS[name])
+    if default is _NOTHING:
+        return found if isinstance(found, dict) else _NOTHING
+    return default if found is None else found
+
+
+def _listed(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; Google takes one object for a list with it alone."""
+    return [value] if isinstance(value, dict) else list(bounds.objects_in(value))
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the parts that may be media: of contents, of what a function gave back, of what is embedded or counted."""
+    bodies = [body, *bounds.objects_in(body.get("requests")), *(bounds.mapping_in(body, name) for name in _INNER)]
+    for one in bodies:
+        for name in ("content", "contents", "systemInstruction", "system_instruction"):
+            for content in _listed(one.get(name)):
+                for part in _listed(content.get("parts")):
+                    yield part
+                    yield from _listed(bounds.mapping_in(part, "functionResponse", "function_response").get("parts"))
+
+
+def _added(body: Mapping[str, Any]) -> bounds.Added:
+    added = bounds.Added()
+    for tool in _listed(body.get("tools")):
+        for name, value in tool.items():
+            if name in _FUNCTIONS:
+                added.tokens += bounds.TOOL_TOKENS * (len(value) if isinstance(value, list) else 1)
+            elif name in _CLIENT_TOOLS:
+                added.tokens += bounds.PROVIDER_TOOL_TOKENS
+            elif value is not None:
+                added.server_tool(has_fee=name not in _WITHOUT_FEE)
+    return added
+
+
+def _thinking(config: Mapping[str, Any]) -> tuple[bool | None, int]:
+    """Return whether the client switched thinking on or off, and its budget; -1 leaves the budget to the model."""
+    thinking = bounds.mapping_in(config, "thinkingConfig", "thinking_config")
+    budget = _either(thinking, "thinkingBudget", "thinking_budget")
+    if isinstance(budget, int) and not isinstance(budget, bool):
+        return budget != 0, max(0, min(budget, bounds.MAX_OUTPUT_LIMIT))
+    return (True if _either(thinking, "thinkingLevel", "thinking_level") else None), 0
+
+
+def _renamed(body: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the fields of a body that name the model, naming another one."""
+    changes: dict[str, Any] = {"model": model} if "model" in body else {}
+    for name in _INNER:
+        if "model" in bounds.mapping_in(body, name):
+            changes[name] = {**body[name], "model": model}
+    if any("model" in one for one in bounds.objects_in(body.get("requests"))):
+        changes["requests"] = [{**one, "model": model} for one in bounds.objects_in(body["requests"])]
+    return changes
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+def _documents(event: bytes) -> list[Any]:
+    """Return what an event carries: an element with the comma or bracket before it, a whole array, or SSE."""
+    begin = event.lstrip()
+    if begin[:1] not in (b"[", b",", b"{", b"]"):
+        return documents(event)
+    found = load_json(begin)
+    if found is None:
+        found = load_json(begin.lstrip(b"[, \r\n\t").rstrip(b"] \r\n\t"))
+    return found if isinstance(found, list) else [found]
+
+
+def _see(seen: Seen, body: Mapping[str, Any]) -> None:
+    """Add to `seen` what one answer or one element of a stream tells."""
+    seen.body = body
+    if body.get("error"):
+        seen.error = body
+    seen.id = text(body.get("responseId"), limit=200) or seen.id
+    candidates = items(body.get("candidates"))
+    for candidate in candidates:
+        for part in items(mapping(candidate.get("content")).get("parts")):
+            seen.content_bytes += content_size(part)
+    if any(candidate.get("finishReason") for candidate in candidates) or mapping(body.get("promptFeedback")).get(
+        "blockReason"
+    ):
+        seen.is_finished = True
+    is_vector = "embedding" in body or "embeddings" in body
+    seen.has_content = seen.has_content or seen.content_bytes > 0 or is_vector or "totalTokens" in body
+    usage = _count(body) if "totalTokens" in body else read_usage(body, is_vector=is_vector)
+    if usage is not None:
+        seen.usage = usage.merged(seen.usage)
+
+
+def _count(body: Mapping[str, Any]) -> Usage:
+    cached = count(body.get("cachedContentTokenCount"))
+    return Usage(input_tokens=count(body.get("totalTokens")), cached_input_tokens=cached, output_tokens=0)
+
+
+def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | None:
+    """Return the running totals of an answer; thoughts are output, and what tools gave the model is input.
+
+    Counters that are zero are missing, so a total proves the rest.
+    """
+    found = mapping(body.get("usageMetadata"))
+    prompt, tools = count(found.get("promptTokenCount")), count(found.get("toolUsePromptTokenCount"))
+    total, thoughts = count(found.get("totalTokenCount")), count(found.get("thoughtsTokenCount"))
+    made = first_count(found, "candidatesTokenCount", "responseTokenCount")
+    output = None if made is None and thoughts is None else (made or 0) + (thoughts or 0)
+    if prompt is None and total is not None and output is not None:
+        prompt = max(0, total - output - (tools or 0))
+    if total is not None and prompt is not None:
+        output = max(total - prompt - (tools or 0), output or 0)
+    taken = [found.get("promptTokensDetails"), found.get("toolUsePromptTokensDetails")]
+    came = [found.get("candidatesTokensDetails"), found.get("responseTokensDetails")]
+    told = Usage(
+        input_tokens=None if prompt is None else prompt + (tools or 0),
+        cached_input_tokens=count(found.get("cachedContentTokenCount")),
+        audio_input_tokens=_modality(taken, "audio"),
+        cached_audio_tokens=_modality([found.get("cacheTokensDetails")], "audio"),
+        image_input_tokens=_modality(taken, "image"),
+        output_tokens=0 if is_vector and prompt is not None else output,
+        reasoning_tokens=thoughts,
+        audio_output_tokens=_modality(came, "audio"),
+        image_output_tokens=_modality(came, "image"),
+        searches=_searches(body),
+        service_tier=word(found.get("serviceTier")).lower(),
+        model=text(body.get("modelVersion"), limit=200).removeprefix("models/"),
+    )
+    return told if told != Usage() else None
+
+
+def _modality(details: list[Any], wanted: str) -> int | None:
+    """Return the tokens of one modality; None where no list names it."""
+    found = [
+        number
+        for listed in details
+        for entry in items(listed)
+        if word(entry.get("modality")).lower() == wanted and (number := count(entry.get("tokenCount"))) is not None
+    ]
+    return sum(found) if found else None
+
+
+def _searches(body: Mapping[str, Any]) -> int | None:
+    """Return how many searches an answer rests on; at least one where it names sources."""
+    most = 0
+    for candidate in items(body.get("candidates")):
+        grounding = mapping(candidate.get("groundingMetadata"))
+        asked = [grounding.get(name) for name in ("webSearchQueries", "imageSearchQueries")]
+        queries = sum(len(listed) for listed in asked if isinstance(listed, list))
+        most += queries or bool(grounding.get("groundingChunks"))
+    return most or None

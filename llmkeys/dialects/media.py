@@ -1,0 +1,279 @@
+"""Pictures, sounds and files in a request, in every dialect's form: what they can take at most.
+
+No model reads base64 as text, so where a provider takes a part for media its bytes go off the text, and an amount for
+the picture, sound or file comes on. What nobody can count (PDFs, videos, what only the provider can open) takes a
+model's whole context window.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+IMAGE_TOKENS = 6_000
+IMAGE_TOKENS_ORIGINAL = 15_000  # `detail: original`: not scaled down
+IMAGE_TOKENS_OTHERS = 20_000  # other vendors' models cut a picture into as many tiles as it has
+IMAGE_TOKENS_4O_MINI = 50_000  # it counts 2,833 + 5,667 for each of up to eight tiles
+AUDIO_TOKENS = 500
+AUDIO_TOKENS_PER_SECOND = 40  # Gemini takes 32, OpenAI 10
+# The fewest bytes that one second of sound takes in each format; silence is packed into next to nothing by some.
+LEAST_BYTES_PER_SECOND = {"mp3": 1_000, "mpeg": 1_000, "mpga": 1_000, "aac": 64, "ogg": 16, "opus": 16, "webm": 16}
+LEAST_BYTES_PER_SECOND_UNKNOWN = 2
+MOST_MEDIA_TOKENS = 100_000_000
+
+_PCM = frozenset({1, 3, 6, 7})  # uncompressed, floating point, A-law, mu-law
+_EXTENSIBLE = 0xFFFE
+_PLAIN_TEXT = re.compile(r"text/|application/(?:json|xml|x-?ndjson|yaml|x-yaml|javascript|typescript|sql)\b")
+_NEWEST_OPENAI = re.compile(r"~?(?:openai/)?gpt-(?:5\.[4-9]|[6-9]|\d\d|latest)")  # no `detail` may mean `original`
+_OWN_VENDORS = ("openai/", "anthropic/", "google/", "models/")
+
+
+@dataclass(slots=True)
+class Survey:
+    """What was found in a body; tokens are upper bounds."""
+
+    text_bytes: int
+    audio_tokens: int = 0
+    image_tokens: int = 0
+    file_tokens: int = 0
+    whole_window: bool = False
+    can_write_cache: bool = False
+    can_write_cache_1h: bool = False
+    media: set[int] = field(default_factory=set)  # ids of the parts that a provider takes for media
+
+    @property
+    def tokens(self) -> int:
+        return self.text_bytes + self.audio_tokens + self.image_tokens + self.file_tokens
+
+
+def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models: Sequence[str]) -> Survey:
+    """Look through a body of `size` bytes of JSON, in one pass and without recursion; any shape will do.
+
+    `places` are the parts that the provider takes for media; deeper down the same object may be read to the model as
+    text: there it counts as media and its bytes stay. `models` may answer.
+    """
+    found, in_place = Survey(size), {id(part) for part in places}
+    for_image = _image_tokens(models)
+    stack: list[Any] = [dict(body)]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            if "cache_control" in node:
+                _note_cache(found, node["cache_control"])
+            kind = node.get("type")
+            reader = _READERS.get(kind) if isinstance(kind, str) else _google_reader(node)
+            if reader is not None and (part := reader(node)) is not None:
+                _add(found, part, for_image, node if id(node) in in_place else None)
+            node = node.values()
+        stack.extend([child for child in node if isinstance(child, dict | list)])
+    found.text_bytes = max(0, found.text_bytes)
+    return found
+
+
+def _note_cache(found: Survey, control: Any) -> None:
+    found.can_write_cache = True
+    ttl = control.get("ttl") if isinstance(control, dict) else None
+    found.can_write_cache_1h = found.can_write_cache_1h or (ttl is not None and ttl != "5m")
+
+
+def _image_tokens(models: Sequence[str]) -> int:
+    """Return the tokens of a picture at the one of these models that counts most for it."""
+    most = IMAGE_TOKENS
+    for model in models:
+        name = model.lower().removeprefix("~")
+        if "4o-mini" in name:
+            most = max(most, IMAGE_TOKENS_4O_MINI)
+        elif "/" in name and not name.startswith(_OWN_VENDORS):
+            most = max(most, IMAGE_TOKENS_OTHERS)
+        elif _NEWEST_OPENAI.match(name):
+            most = max(most, IMAGE_TOKENS_ORIGINAL)
+    return most
+
+
+# --- parts, as each dialect writes them ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Part:
+    """A picture, sound or file: base64 or a data URL in `data`, empty where it is elsewhere."""
+
+    kind: str  # image, audio, text, or `unseen` for what cannot be counted
+    data: str = ""
+    format: str = ""
+    detail: Any = None
+
+
+def _part(address: Any, default: str, *, mime: str = "", name: str = "", detail: Any = None) -> Part | None:
+    """Read an address: base64 (of type `mime`, if told), a data URL, or a place elsewhere."""
+    if not isinstance(address, str) or not address:
+        return None
+    if address[:4].lower() == "http" or address[:5].lower() in ("gs://", "s3://", "file:"):
+        return Part(default if default == "image" else "unseen", detail=detail)
+    if address[:5].lower() == "data:":
+        mime = address[5:100].partition(",")[0].partition(";")[0]
+    mime = mime.lower()
+    if mime.startswith("image/"):
+        return Part("image", address, detail=detail)
+    if mime.startswith("audio/"):
+        return Part("audio", address, mime[6:].removeprefix("x-"))
+    if _PLAIN_TEXT.match(mime) and not name.lower().endswith(".pdf"):
+        return Part("text", address)
+    return Part("unseen" if mime else default, address, detail=detail)
+
+
+def _inner(node: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    inner = node.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _image_url(node: Mapping[str, Any]) -> Part | None:
+    inner = node.get("image_url")
+    detail = node.get("detail")
+    if isinstance(inner, dict):
+        inner, detail = inner.get("url"), inner.get("detail", detail)
+    if inner is None and node.get("file_id"):
+        return Part("image", detail=detail)
+    return _part(inner, "image", mime="", detail=detail)
+
+
+def _source(node: Mapping[str, Any]) -> Part | None:
+    """Read Anthropic's `image` and `document`: base64, an address, or a file of the Files API."""
+    source, is_image = _inner(node, "source"), node["type"] == "image"
+    kind = source.get("type")
+    if kind == "base64":
+        mime = source.get("media_type")
+        return _part(source.get("data"), "image" if is_image else "unseen", mime=mime if isinstance(mime, str) else "")
+    return Part("image" if is_image else "unseen") if kind in ("url", "file") else None
+
+
+def _input_audio(node: Mapping[str, Any]) -> Part | None:
+    inner = _inner(node, "input_audio")
+    data, written = inner.get("data"), inner.get("format")
+    if not isinstance(data, str):
+        return None
+    part = _part(data, "audio")
+    if part is not None and part.kind == "audio" and isinstance(written, str):
+        part.format = written.lower()
+    return part
+
+
+def _address_of(name: str, default: str) -> Any:
+    def read(node: Mapping[str, Any]) -> Part | None:
+        inner = node.get(name)
+        found = _part(inner.get("url") if isinstance(inner, dict) else inner, default)
+        return found if found is None or found.kind != "image" else Part("unseen", found.data)
+
+    return read
+
+
+def _file(node: Mapping[str, Any]) -> Part | None:
+    inner = node if node["type"] == "input_file" else _inner(node, "file")
+    name = inner.get("filename")
+    part = _part(inner.get("file_data"), "unseen", name=name if isinstance(name, str) else "")
+    if part is not None:
+        return part
+    return Part("unseen") if inner.get("file_id") or inner.get("file_url") else None
+
+
+def _made_picture(node: Mapping[str, Any]) -> Part | None:
+    return _part(node.get("result"), "image")
+
+
+def _unseen(node: Mapping[str, Any]) -> Part | None:
+    return Part("unseen")
+
+
+_READERS = {
+    "image_url": _image_url,
+    "input_image": _image_url,
+    "computer_screenshot": _image_url,
+    "image": _source,
+    "document": _source,
+    "image_generation_call": _made_picture,
+    "input_audio": _input_audio,
+    "audio_url": _address_of("audio_url", "audio"),
+    "video_url": _address_of("video_url", "unseen"),
+    "input_video": _address_of("video_url", "unseen"),
+    "file": _file,
+    "input_file": _file,
+}
+
+
+def _google_reader(node: Mapping[str, Any]) -> Any:
+    """Google's parts have no type; their names may be written either way."""
+    if "inlineData" in node or "inline_data" in node:
+        return _inline_data
+    if "fileData" in node or "file_data" in node:
+        return _file_data
+    return None
+
+
+def _inline_data(node: Mapping[str, Any]) -> Part | None:
+    blob = _inner(node, "inlineData") or _inner(node, "inline_data")
+    mime = blob.get("mimeType", blob.get("mime_type"))
+    return _part(blob.get("data"), "unseen", mime=mime if isinstance(mime, str) else "", detail=_resolution(node))
+
+
+def _file_data(node: Mapping[str, Any]) -> Part | None:
+    return Part("unseen") if _inner(node, "fileData") or _inner(node, "file_data") else None
+
+
+def _resolution(node: Mapping[str, Any]) -> Any:
+    """Return the tokens that a client of Google wants a picture to have, where it says so."""
+    wanted = _inner(node, "mediaResolution") or _inner(node, "media_resolution")
+    return wanted.get("numTokens", wanted.get("num_tokens"))
+
+
+# --- what they take --------------------------------------------------------------------------------------------------
+
+
+def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] | None) -> None:
+    """Add what a part can take; where it stands `in_place`, its own bytes go off the text."""
+    if in_place is not None:
+        found.text_bytes -= len(part.data)
+        found.media.add(id(in_place))
+    if part.kind == "image":
+        found.image_tokens += _picture(part, for_image)
+    elif part.kind == "audio" and part.data:
+        found.audio_tokens += _sound(part)
+    elif part.kind == "text":
+        found.file_tokens += _decoded(part.data) * 3 // 2  # UTF-16 may grow by half in UTF-8
+    else:
+        found.whole_window = True
+
+
+def _picture(part: Part, for_image: int) -> int:
+    if isinstance(part.detail, int) and not isinstance(part.detail, bool):
+        return max(for_image, min(part.detail, MOST_MEDIA_TOKENS))
+    if part.detail in ("low", "high") and for_image == IMAGE_TOKENS_ORIGINAL:
+        return IMAGE_TOKENS
+    return max(for_image, IMAGE_TOKENS_ORIGINAL) if part.detail == "original" else for_image
+
+
+def _sound(part: Part) -> int:
+    begin = part.data.partition(",")[2] if part.data[:5].lower() == "data:" else part.data
+    least = _wav_bytes_per_second(begin[:128]) if part.format in ("wav", "wave") else None
+    least = least or LEAST_BYTES_PER_SECOND.get(part.format, LEAST_BYTES_PER_SECOND_UNKNOWN)
+    return max(AUDIO_TOKENS, -(-_decoded(part.data) * AUDIO_TOKENS_PER_SECOND // least))
+
+
+def _wav_bytes_per_second(begin: str) -> int | None:
+    """Return how fast a WAV file plays, by the fields that a decoder must use; None for packed or unreadable ones."""
+    try:
+        head = base64.b64decode(begin[: len(begin) // 4 * 4], validate=True)
+    except ValueError:
+        return None
+    if len(head) < 46 or head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
+        return None
+    tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head, 20)
+    tag = struct.unpack_from("<H", head, 44)[0] if tag == _EXTENSIBLE else tag
+    return rate * channels * bits // 8 or None if tag in _PCM else None
+
+
+def _decoded(data: str) -> int:
+    """Return the bytes that base64 stands for; a data URL's few first characters count as if they were data."""
+    return -(-len(data) * 3 // 4)
