@@ -85,6 +85,9 @@ class Bound:
     may_reason: bool | None = None  # None: as the model does; False: switched off
     thinking_tokens: int = 0  # the thinking budget that the client set: an output limit must stay above it
     is_free: bool = False  # counting tokens costs nothing
+    region: str = ""  # Anthropic: `inference_geo`, as the client asked for it
+    unlimited_field: str = ""  # the field that holds -1: absent where the model costs nothing, refused elsewhere
+    text_tokens: int = 0  # of the input, the part that a public vocabulary may count tighter
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
+from django.conf import settings
+
+from llmkeys import providers
 from llmkeys.models import ModelAlias, ModelPrice
-from llmkeys.prices import pricing
+from llmkeys.prices.tariffs import OperatorPrice, Price, PriceList
+from llmkeys.providers.base import Provider
 
 TABLES_SECONDS = 2.0  # how long an edit of a price or an alias may take to be seen by every process
 
@@ -25,7 +29,8 @@ class _Cached(Generic[T]):
 
     def get(self) -> T:
         if time.monotonic() - self._made_at > self._seconds:
-            self._value = self._make()
+            made = self._make()
+            self._value = self._value if made == self._value else made
             self._made_at = time.monotonic()
         return self._value  # type: ignore[return-value]
 
@@ -40,22 +45,22 @@ def _read_aliases() -> dict[tuple[str, str], str]:
     }
 
 
-def _read_prices() -> dict[tuple[str, str], list[tuple[datetime, pricing.Price]]]:
-    found: dict[tuple[str, str], list[tuple[datetime, pricing.Price]]] = {}
+def _read_prices() -> dict[tuple[str, str], list[OperatorPrice]]:
+    found: dict[tuple[str, str], list[OperatorPrice]] = {}
     for row in ModelPrice.objects.order_by("-valid_from"):
-        price = pricing.Price(
+        price = Price(
             input=row.input_usd_per_mtok,
             output=row.output_usd_per_mtok,
             cached_input=row.cached_input_usd_per_mtok,
             cache_write=row.cache_write_usd_per_mtok,
-            cache_write_1h=None,
         )
-        found.setdefault((row.provider, row.model), []).append((row.valid_from, price))
+        found.setdefault((row.provider, row.model), []).append(OperatorPrice(price, row.valid_from))
     return found
 
 
 _aliases = _Cached(_read_aliases, TABLES_SECONDS)
 _prices = _Cached(_read_prices, TABLES_SECONDS)
+_made: dict[str, Any] = {}  # the list made last, and what it was made of
 
 
 def aliases() -> dict[tuple[str, str], str]:
@@ -63,10 +68,35 @@ def aliases() -> dict[tuple[str, str], str]:
     return _aliases.get()
 
 
-def operator_price(provider: str, model: str, at: datetime) -> pricing.Price | None:
-    """Return the operator's price that is in force at `at`, None where there is none."""
-    rows = _prices.get().get((provider, model), ())
-    return next((price for valid_from, price in rows if valid_from <= at), None)
+def price_list() -> PriceList:
+    """Return all prices as they are now; the same object as long as nothing was edited."""
+    made_of = (_prices.get(), settings.FALLBACK_USD_PER_TOKEN, settings.PROVIDER_BASE_URLS)
+    known = _made.get("of", ())
+    if len(known) != 3 or any(new is not old for new, old in zip(made_of, known, strict=True)):
+        table, fallback, _ = made_of
+        _made["list"], _made["of"] = PriceList(table, fallback, _local_providers()), made_of
+    return _made["list"]
+
+
+def is_local(provider: Provider) -> bool:
+    """Tell whether the base URL is not the provider's own: unknown models are then free, and flagged."""
+    return provider.name in _local_providers()
+
+
+def _local_providers() -> frozenset[str]:
+    return frozenset(
+        name
+        for name, url in settings.PROVIDER_BASE_URLS.items()
+        if not _is_vendors(url, providers.get(name).default_base_url)
+    )
+
+
+def _is_vendors(url: str, own: str) -> bool:
+    """True for the vendor's own host and what lies below it, such as eu.api.openai.com."""
+    host, vendor = (urlsplit(url).hostname or "").rstrip("."), urlsplit(own).hostname or ""
+    vendor = vendor.removeprefix("generativelanguage.") if vendor.endswith(".googleapis.com") else vendor
+    vendor = vendor.removeprefix("api.") if vendor.endswith(".anthropic.com") else vendor
+    return host == vendor or host.endswith("." + vendor)
 
 
 def forget() -> None:

@@ -17,7 +17,8 @@ from llmkeys.dialects.base import Usage
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.keys.failures import forgive, report_failure
 from llmkeys.ledger import Finished, Outcome, leases, probes
-from llmkeys.prices import costing
+from llmkeys.prices import cost
+from llmkeys.prices.worst_case import WorstCase
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import ChatRequest
@@ -37,6 +38,7 @@ class Attempt:
     hold: ledger.Hold
     number: int
     model: str  # as the client named it, or the one of the fallbacks whose turn it is
+    worst: WorstCase  # with the prices of admission
     started: float = field(default_factory=time.monotonic)
     first_byte_ms: int | None = None
     ended: bool = False
@@ -88,7 +90,7 @@ class Attempt:
 
     def settle(
         self, usage: Usage | None, *, status: int, output_tokens_seen: int, success: bool = True, error: str = ""
-    ) -> tuple[costing.Charge, Finished | None]:
+    ) -> tuple[cost.Charge, Finished | None]:
         """Charge what the usage costs; without one, a flagged estimate from what was seen."""
         charge = self._charge(usage, output_tokens_seen)
         finished = self._end(
@@ -97,17 +99,14 @@ class Attempt:
         )  # fmt: skip
         return charge, finished
 
-    def _charge(self, usage: Usage | None, output_tokens_seen: int) -> costing.Charge:
-        key, now = self.candidate, timezone.now()
-        known = costing.charge(usage, key.provider, key.model, at=now) if usage is not None else None
-        return known or costing.estimate(
-            key.provider,
-            key.model,
+    def _charge(self, usage: Usage | None, output_tokens_seen: int) -> cost.Charge:
+        known = cost.charge(usage, self.worst, saw_content=output_tokens_seen > 0) if usage is not None else None
+        return known or cost.estimate(
+            self.worst,
             input_bytes=len(self.request.raw),
             output_tokens=output_tokens_seen,
-            bound=self.request.bound,
             hold_nano=self.hold.amount_nano,
-            at=now,
+            usage=usage,
         )
 
     def _end(self, *, keeps_probe: bool = False, **values: Any) -> Finished | None:

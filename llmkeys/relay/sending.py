@@ -23,7 +23,8 @@ from llmkeys.exceptions import (
 )
 from llmkeys.ledger import Finished
 from llmkeys.lib.sse import load_json
-from llmkeys.prices import costing
+from llmkeys.prices import catalogue
+from llmkeys.prices.cost import Charge
 from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay.endings import Attempt
@@ -70,7 +71,7 @@ def _open(attempt: Attempt, output_limit: int | None, answer_seconds: float) -> 
             provider,
             attempt.candidate.model,
             output_limit=output_limit,
-            own_base_url=not costing.is_local(provider),
+            own_base_url=not catalogue.is_local(provider),
         )
         return asked.send_chat(
             attempt.candidate,
@@ -191,7 +192,7 @@ def _answer(
     status: int,
     headers: Mapping[str, str],
     content: Any,
-    charge: costing.Charge | None = None,
+    charge: Charge | None = None,
     finished: Finished | None = None,
 ) -> Answer:
     return Answer(

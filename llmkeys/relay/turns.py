@@ -29,8 +29,7 @@ from llmkeys.key_state import current_windows
 from llmkeys.ledger import Bid, Placed, Refusal, leases
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import DAY, MONTH, day_end, month_end
-from llmkeys.prices import costing
-from llmkeys.prices.costing import WorstCase
+from llmkeys.prices.worst_case import WorstCase, worst_case
 from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.relay import candidates
 from llmkeys.relay.candidates import Candidate
@@ -100,10 +99,11 @@ class _ModelTurn:
         while True:
             candidate, placed = self._hold()
             self.turns.attempts += 1
-            attempt = Attempt(self.request, candidate, placed.hold, self.turns.attempts, self.model)
+            worst = self.worst[candidate.id]
+            attempt = Attempt(self.request, candidate, placed.hold, self.turns.attempts, self.model, worst)
             answer = send(
                 attempt,
-                output_limit=self.worst[candidate.id].output_limit,
+                output_limit=worst.output_limit,
                 answer_seconds=max(1.0, self.turns.deadline - time.monotonic()),
             )
             if isinstance(answer, Answer):
@@ -157,9 +157,7 @@ class _ModelTurn:
                 passed_over.append({"keyId": candidate.id, "reason": candidate.obstacle})
                 continue
             others = self.request.other_models if candidate.provider == "openrouter" else ()
-            worst = costing.worst_case(
-                candidate.provider, candidate.model, bound_of(candidate), at=at, other_models=others
-            )
+            worst = worst_case(candidate.provider, candidate.model, bound_of(candidate), at=at, other_models=others)
             self.worst[candidate.id] = worst
             bids.append(_bid(candidate, worst, passed_over))
         return bids

@@ -18,7 +18,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
-from llmkeys.prices import pricing
+from llmkeys.prices import tariffs
 from llmkeys.supervisor.address import BACKLOG
 
 # Requests in flight get this long after SIGTERM; what still streams then is cut, and its hold becomes LOST.
@@ -74,7 +74,7 @@ def preload() -> None:
     """Load all that a worker needs into the parent, so that its children share the memory."""
     import_string(settings.WSGI_APPLICATION)
     _ = get_resolver().url_patterns
-    pricing.context_window("openai", settings.PRIMARY_MODEL)  # reads the price data
+    tariffs.listed_windows("openai", settings.PRIMARY_MODEL)  # reads the price data
     gc.collect()
     gc.freeze()  # the collector then leaves the shared pages alone
 
