@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from llmkeys.admin.models import CataloguedAdmin
 from llmkeys.models import ModelPrice
-from llmkeys.prices import pricing
+from llmkeys.prices import tariffs
 
 TYPICAL_INPUT, TYPICAL_OUTPUT = 2_000, 500  # tokens of a request, for the preview
 _MILLION = Decimal(1_000_000)
@@ -125,7 +125,7 @@ class ModelPriceAdmin(CataloguedAdmin):
 
 def known_words(price: ModelPrice) -> SafeString:
     """Return what the price data says of the model, with a warning where the operator's price is far from it."""
-    data = pricing.price_per_million(provider=price.provider, model=price.model, at=timezone.now(), operator_price=None)
+    data = tariffs.shown_by_data(price.provider, price.model, timezone.now())
     if data is None:
         return format_html('<p class="price-known">{}</p>', "The price data does not know this model.")
     words = format_html(

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from llmkeys import providers
 from llmkeys.exceptions import NoKey
-from llmkeys.prices import costing, pricing
+from llmkeys.prices import catalogue, limits
 from llmkeys.relay import candidates
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.models import models_to_choose
@@ -87,14 +87,13 @@ def _configured(name: str, at: datetime) -> Choice | None:
     candidate = first_candidate(name, at)
     if candidate is None:
         return None
-    context = costing.price_context(candidate.provider, candidate.model, at)
-    price = pricing.price_per_million(**context)
+    price = catalogue.price_list().shown(candidate.provider, candidate.model, at)
     return Choice(
         id=name,
         provider=_label(candidate.provider),
         input=price.input if price else None,
         output=price.output if price else None,
-        context_tokens=pricing.context_window(candidate.provider, candidate.model),
+        context_tokens=limits.shown_window(candidate.provider, candidate.model),
     )
 
 

@@ -42,8 +42,8 @@ _BESIDE_THE_TOTALS = frozenset({"compaction", "advisor_message"})  # iterations 
 class AnthropicMessages(Dialect):
     name = "anthropic-messages"
     doors = (
-        Door("/v1/messages", "/messages", "messages"),
-        Door("/v1/messages/count_tokens", "/messages/count_tokens", "count_tokens"),
+        Door("/v1/messages", "messages"),
+        Door("/v1/messages/count_tokens", "count_tokens", "/count_tokens"),
     )
     passed_headers = frozenset({"anthropic-version", "anthropic-beta", "http-referer", "x-title", "x-openrouter-title"})
     needs_output_limit = True

@@ -97,11 +97,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """One address of a dialect: where programs send, and the path below the provider's root for the dialect."""
+    """One address of a dialect: where programs send, and what is done there."""
 
     path: str  # in Starlette's form; `{model}` where the address names the model
-    upstream_path: str  # the same with `{model}`, the provider's own name
     operation: str
+    action: str = ""  # what follows the dialect's root at the provider: `/count_tokens`, `:generateContent`
     method: str = "POST"
     always_streams: bool = False
 

@@ -56,7 +56,7 @@ class GoogleGenerate(Dialect):
     name = "google-generate"
     doors = (
         *(
-            Door(f"/v1beta/models/{{model:path}}:{method}", f"/models/{{model}}:{method}", operation)
+            Door(f"/v1beta/models/{{model:path}}:{method}", operation, f":{method}")
             for method, operation in (
                 ("generateContent", "generate"),
                 ("countTokens", "count_tokens"),
@@ -66,8 +66,8 @@ class GoogleGenerate(Dialect):
         ),
         Door(
             "/v1beta/models/{model:path}:streamGenerateContent",
-            "/models/{model}:streamGenerateContent",
             "stream",
+            ":streamGenerateContent",
             always_streams=True,
         ),
     )

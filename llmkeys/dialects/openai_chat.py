@@ -34,7 +34,7 @@ _TYPES = {
 
 class OpenAIChat(Dialect):
     name = "openai-chat"
-    doors = (Door("/v1/chat/completions", "/chat/completions", "chat"),)
+    doors = (Door("/v1/chat/completions", "chat"),)
     passed_headers = frozenset(
         {"openai-beta", "http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"}
     )

@@ -10,7 +10,7 @@ from llmkeys.alerts import outbox
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.key_state import current_windows
 from llmkeys.models import Adjustment, DailyUsage, UsageRecord
-from llmkeys.prices import costing, pricing
+from llmkeys.prices import catalogue
 
 LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
@@ -78,7 +78,7 @@ def unpriced_models(about: About) -> Iterable[Finding]:
 
 
 def _is_priced(provider: str, model: str, about: About) -> bool:
-    return pricing.known_price(**costing.price_context(provider, model, about.at))
+    return catalogue.price_list().knows(provider, model, about.at)
 
 
 def alert_targets(about: About) -> Iterable[Finding]:

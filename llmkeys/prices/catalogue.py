@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from django.conf import settings
+
+from llmkeys import providers
 from llmkeys.models import ModelAlias, ModelPrice
-from llmkeys.prices import pricing
+from llmkeys.prices.tariffs import OperatorPrice, Price, PriceList
+from llmkeys.providers.base import Provider
 
 TABLES_SECONDS = 2.0  # how long an edit of a price or an alias may take to be seen by every process
 
@@ -34,7 +37,8 @@ class _Cached(Generic[T]):
         return self._value  # type: ignore[return-value]
 
     def refresh(self) -> None:
-        self._value = self._make()
+        made = self._make()
+        self._value = self._value if made == self._value else made
         self._made_at = time.monotonic()
 
     def forget(self) -> None:
@@ -48,22 +52,22 @@ def _read_aliases() -> dict[tuple[str, str], str]:
     }
 
 
-def _read_prices() -> dict[tuple[str, str], list[tuple[datetime, pricing.Price]]]:
-    found: dict[tuple[str, str], list[tuple[datetime, pricing.Price]]] = {}
+def _read_prices() -> dict[tuple[str, str], list[OperatorPrice]]:
+    found: dict[tuple[str, str], list[OperatorPrice]] = {}
     for row in ModelPrice.objects.order_by("-valid_from"):
-        price = pricing.Price(
+        price = Price(
             input=row.input_usd_per_mtok,
             output=row.output_usd_per_mtok,
             cached_input=row.cached_input_usd_per_mtok,
             cache_write=row.cache_write_usd_per_mtok,
-            cache_write_1h=None,
         )
-        found.setdefault((row.provider, row.model), []).append((row.valid_from, price))
+        found.setdefault((row.provider, row.model), []).append(OperatorPrice(price, row.valid_from))
     return found
 
 
 _aliases = _Cached(_read_aliases, TABLES_SECONDS)
 _prices = _Cached(_read_prices, TABLES_SECONDS)
+_made: dict[str, Any] = {}  # the list made last, and what it was made of
 
 
 def aliases() -> dict[tuple[str, str], str]:
@@ -71,10 +75,24 @@ def aliases() -> dict[tuple[str, str], str]:
     return _aliases.get()
 
 
-def operator_price(provider: str, model: str, at: datetime) -> pricing.Price | None:
-    """Return the operator's price that is in force at `at`, None where there is none."""
-    rows = _prices.get().get((provider, model), ())
-    return next((price for valid_from, price in rows if valid_from <= at), None)
+def price_list() -> PriceList:
+    """Return all prices as they are now; the same object as long as nothing was edited."""
+    made_of = (_prices.get(), settings.FALLBACK_USD_PER_TOKEN, settings.PROVIDER_BASE_URLS)
+    known = _made.get("of", ())
+    if len(known) != 3 or any(new is not old for new, old in zip(made_of, known, strict=True)):
+        table, fallback, _ = made_of
+        _made["list"], _made["of"] = PriceList(table, fallback, _local_providers()), made_of
+    return _made["list"]
+
+
+def is_local(provider: Provider) -> bool:
+    """Tell whether the base URL is not the provider's own: unknown models are then free, and flagged."""
+    return provider.name in _local_providers()
+
+
+def _local_providers() -> frozenset[str]:
+    urls = settings.PROVIDER_BASE_URLS
+    return frozenset(name for name, url in urls.items() if not providers.get(name).is_own(url))
 
 
 def is_stale() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -27,8 +27,9 @@ from llmkeys.exceptions import (
 from llmkeys.keys.failures import report_failure
 from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.lib.reading import load_json
-from llmkeys.prices import costing
-from llmkeys.prices.costing import WorstCase
+from llmkeys.prices import catalogue, cost
+from llmkeys.prices.cost import Charge
+from llmkeys.prices.worst_case import WorstCase
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay import under_way
@@ -67,7 +68,6 @@ class Attempt:
     worst: WorstCase
     number: int
     model: str  # as the client named it, or the one of the fallbacks whose turn it is
-    admitted_at: Any = field(default_factory=timezone.now)
     started: float = field(default_factory=time.monotonic)
     first_byte_ms: int | None = None
     ended: bool = False
@@ -138,7 +138,9 @@ class Attempt:
             model=self.candidate.model,
             output_limit=self.worst.output_limit,
             asks_usage=self.asked_for_usage,
-            limit_field=provider.output_limit_field(self.candidate.model, own_base_url=not costing.is_local(provider)),
+            limit_field=provider.output_limit_field(
+                self.candidate.model, own_base_url=not catalogue.is_local(provider)
+            ),
         )
         if len(request.raw) > under_way.LARGE_BYTES:
             return await under_way.in_parser(request.dialect.rewritten, request, change)
@@ -292,7 +294,7 @@ class Attempt:
         status: int,
         headers: Mapping[str, str],
         content: bytes | RelayedStream,
-        charge: costing.Charge | None = None,
+        charge: Charge | None = None,
         finished: Finished | None = None,
     ) -> Answer:
         return Answer(
@@ -378,7 +380,7 @@ class Attempt:
         saw_content: bool = False,
         success: bool = True,
         error: str = "",
-    ) -> tuple[costing.Charge, Finished | None]:
+    ) -> tuple[Charge, Finished | None]:
         """Charge what the usage costs; without one that can be believed, a flagged estimate from what was seen."""
         charge = self._charge(usage, output_tokens_seen, saw_content)
         finished = await self._end(
@@ -387,17 +389,17 @@ class Attempt:
         )  # fmt: skip
         return charge, finished
 
-    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool) -> costing.Charge:
-        key, bound = self.candidate, self.request.request.bound
-        known = costing.charge(usage, key.provider, key.model, at=self.admitted_at) if usage is not None else None
-        return known or costing.estimate(
-            key.provider,
-            key.model,
+    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool) -> Charge:
+        """Price the usage as of admission; where there is none that can be believed, an estimate."""
+        if usage is not None and self._service_tier and not usage.service_tier:
+            usage = replace(usage, service_tier=self._service_tier)
+        known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None else None
+        return known or cost.estimate(
+            self.worst,
             input_bytes=len(self.request.request.raw),
             output_tokens=output_tokens_seen,
-            bound=bound,
             hold_nano=self.hold.amount_nano,
-            at=self.admitted_at,
+            usage=usage,
         )
 
     async def _end(self, *, keeps_probe: bool = False, **values: Any) -> Finished | None:

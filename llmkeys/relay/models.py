@@ -9,7 +9,7 @@ from typing import Any
 
 from llmkeys import providers
 from llmkeys.models import ApiKey
-from llmkeys.prices import costing, pricing
+from llmkeys.prices import catalogue, limits
 from llmkeys.providers.base import ListedModel
 from llmkeys.relay import model_lists, under_way
 from llmkeys.tokens.rights import Caller
@@ -71,7 +71,7 @@ def _entry(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, Any]:
         "created": 0,
         "owned_by": owner,
         "providers": [key.provider],
-        "context_length": listed.context_tokens or pricing.context_window(key.provider, listed.id),
+        "context_length": listed.context_tokens or limits.shown_window(key.provider, listed.id),
         "max_output_tokens": listed.max_output_tokens,
         "pricing": _prices(key, listed, at),
     }
@@ -79,10 +79,10 @@ def _entry(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, Any]:
 
 def _prices(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, str] | None:
     """Return USD per token as text, as OpenRouter does; None where no price is known."""
-    context = costing.price_context(key.provider, listed.id, at)
-    if context["operator_price"] is None and listed.input_usd_per_token is not None:
+    prices = catalogue.price_list()
+    if not prices.has_operator_price(key.provider, listed.id, at) and listed.input_usd_per_token is not None:
         return {"prompt": _text(listed.input_usd_per_token), "completion": _text(listed.output_usd_per_token)}
-    price = pricing.price_per_million(**context)
+    price = prices.shown(key.provider, listed.id, at)
     if price is None:
         return None
     return {"prompt": _text(price.input / _MILLION), "completion": _text(price.output / _MILLION)}

@@ -31,8 +31,7 @@ from llmkeys.exceptions import (
     UpstreamTimeout,
 )
 from llmkeys.ledger import Bid, Placed, Refusal, leases
-from llmkeys.prices import costing
-from llmkeys.prices.costing import WorstCase
+from llmkeys.prices.worst_case import WorstCase, worst_case
 from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.relay import candidates, refusals, under_way
 from llmkeys.relay.attempt import Attempt, Failed
@@ -179,19 +178,19 @@ class _ModelTurn:
 
     def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
-        worst: dict[tuple[str, str], WorstCase] = {}
+        cases: dict[tuple[str, str], WorstCase] = {}
         for candidate in pool:
             if candidate.obstacle:
                 passed_over.append({"keyId": candidate.id, "reason": candidate.obstacle})
                 continue
             where = (candidate.provider, candidate.model)
-            if where not in worst:
+            if where not in cases:
                 others = self.request.request.other_models if candidate.chooses_model else ()
-                worst[where] = costing.worst_case(*where, bound_of(candidate), at=at, other_models=others)
-            self.worst[candidate.id] = worst[where]
+                cases[where] = worst_case(*where, bound_of(candidate), at=at, other_models=others)
+            self.worst[candidate.id] = cases[where]
             rested = candidate.scopes if candidate.has_rested else ()
             bids.append(
-                Bid(candidate.id, candidate.provider, candidate.model, worst[where].nano, tuple(passed_over), rested)
+                Bid(candidate.id, candidate.provider, candidate.model, cases[where].nano, tuple(passed_over), rested)
             )
         return bids
 

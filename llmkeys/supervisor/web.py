@@ -14,7 +14,7 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from llmkeys.database.sql import is_sqlite
-from llmkeys.prices import pricing
+from llmkeys.prices import tariffs
 from llmkeys.supervisor import engines
 
 
@@ -22,7 +22,7 @@ def preload() -> None:
     """Load all that a worker needs into the parent, so that its children share the memory."""
     import_string(settings.ASGI_APPLICATION)
     _ = get_resolver().url_patterns
-    pricing.context_window("openai", settings.PRIMARY_MODEL)  # reads the price data
+    tariffs.listed_windows("openai", settings.PRIMARY_MODEL)  # reads the price data
     gc.collect()
     gc.freeze()  # the collector then leaves the shared pages alone
 

@@ -1,0 +1,113 @@
+"""What a request did cost, and how that is known: `provider`, `computed`, `fallback` or `estimated`.
+
+`estimated` is the flag of contract 7: no usage came, or one that cannot be, or a part of the price rests on a rate that
+neither the operator nor the price data has. Such rows are told apart everywhere, and OpenRouter's are reconciled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from llmkeys import providers
+from llmkeys.dialects import bounds
+from llmkeys.dialects.base import Usage
+from llmkeys.lib.money import usd_to_nano
+from llmkeys.prices.tariffs import PriceList, in_region, same_model, to_nano
+from llmkeys.prices.worst_case import WorstCase
+
+PROVIDER, COMPUTED, FALLBACK, ESTIMATED = "provider", "computed", "fallback", "estimated"
+MOST_USD = 1_000_000  # a provider's cost above this is a mistake, not a bill
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The cost of an attempt in nano-dollars and how it is known."""
+
+    nano: int
+    source: str
+
+
+def charge(usage: Usage, worst: WorstCase, *, saw_content: bool = False) -> Charge | None:
+    """Return the cost of a usage at the prices of admission; None where it does not tell enough to be believed.
+
+    Zeros beside content are not believed, nor is output without any input.
+    """
+    if worst.prices is None:
+        return Charge(0, "")
+    if worst.bound.is_free:
+        return Charge(0, COMPUTED)
+    may_be_silent = worst.bound.output_tokens == 0  # embeddings have no output
+    if usage.output_tokens is None and may_be_silent:
+        usage = replace(usage, output_tokens=0)
+    told = _told(usage, worst.provider)
+    if told is not None and (told or not saw_content or usage.input_tokens or usage.output_tokens):
+        return Charge(usd_to_nano(told), PROVIDER)
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    if usage.input_tokens <= 0 and (usage.output_tokens > 0 or saw_content):
+        return None
+    if usage.output_tokens <= 0 and saw_content and not may_be_silent:
+        return None
+    return _computed(usage, worst, worst.prices)
+
+
+def estimate(
+    worst: WorstCase, *, input_bytes: int, output_tokens: int, hold_nano: int, usage: Usage | None = None
+) -> Charge:
+    """Return a flagged estimate for an answer without a usable usage: never above the hold, never zero where it costs.
+
+    What the usage does tell, the input at the begin of a stream for instance, is taken from it.
+    """
+    if worst.prices is None:
+        return Charge(0, "")
+    if worst.bound.is_free or hold_nano == 0:
+        return Charge(0, ESTIMATED)
+    known = usage or Usage()
+    guess = min(bounds.estimate_tokens(input_bytes), worst.bound.input_tokens)
+    supposed = replace(
+        known,
+        input_tokens=max(1, known.input_tokens or guess),
+        audio_input_tokens=known.audio_input_tokens or min(guess, worst.bound.audio_input_tokens),
+        output_tokens=max(known.output_tokens or 0, output_tokens, 0 if worst.bound.output_tokens == 0 else 1),
+    )
+    return Charge(min(hold_nano, max(1, _computed(supposed, worst, worst.prices).nano)), ESTIMATED)
+
+
+def _told(usage: Usage, provider: str) -> Decimal | None:
+    """Return the cost in the answer, of a provider that tells it and within reason."""
+    told = usage.cost_usd
+    if told is None or not providers.get(provider).reports_costs or not told.is_finite():
+        return None
+    return told if 0 <= told <= MOST_USD else None
+
+
+def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
+    assert worst.at is not None
+    model = _that_answered(usage, worst, prices)
+    told = "fast" if usage.speed.lower() == "fast" else usage.service_tier
+    asked = worst.bound.service_tier
+    tariff, is_guessed = prices.served(worst.provider, model, worst.at, told=told, asked=asked)
+    tokens = in_region(tariff.step(usage).cost(usage), worst.provider, usage.region)
+    nano = to_nano(tokens + tariff.fees(usage))
+    if tariff.is_fallback:
+        return Charge(nano, FALLBACK)
+    return Charge(nano, ESTIMATED if is_guessed or tariff.is_guessed(usage) else COMPUTED)
+
+
+def _that_answered(usage: Usage, worst: WorstCase, prices: PriceList) -> str:
+    """Return the model whose price counts.
+
+    The one asked for, a dated name of it in the answer notwithstanding; where the provider chose (a list, a router, an
+    alias), the one that answered, as far as it has a price.
+    """
+    asked, answered = worst.model, usage.model
+    if not answered or answered == asked or worst.at is None:
+        return asked
+    listed = (asked, *worst.other_models)
+    if len(listed) == 1 and not asked.startswith("~") and prices.knows(worst.provider, asked, worst.at):
+        return asked
+    for name in listed:
+        if same_model(worst.provider, name, answered):
+            return name
+    return answered if prices.knows(worst.provider, answered, worst.at) else asked

@@ -1,0 +1,655 @@
+"""What a model costs: the operator's own prices first, then the price data. Pure: no database, no network.
+
+Rates are integers of 10⁻²⁴ USD per token and fees are integers of 10⁻²⁴ USD, finer than any price in the data: a cost
+is exact, and is rounded once, up, to nano-dollars.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from llmkeys.dialects.base import Usage
+
+if TYPE_CHECKING:  # the price data costs 15 MB and 0.1 s: only those who ask for a price pay
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo
+
+PER_NANO = 10**15  # 10⁻²⁴ USD in a nano-dollar
+
+_RATE_DIGITS, _FEE_DIGITS = 18, 24  # USD per million tokens, or USD, to 10⁻²⁴ USD
+_LONGEST_NAME = 200
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_PRICE_SECONDS = 900  # prices change at full quarters of an hour at the finest
+_CACHED_TARIFFS = 4096
+
+STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "scale", "unspecified"})
+CHEAP_TIERS = frozenset({"flex", "batch"})
+DEAR_TIERS = ("priority", "fast")
+_TWICE = "twice"  # stands for a tier above the standard one for which nobody has rates
+_TIER_CONTEXT: Mapping[str, Mapping[str, str]] = {
+    "flex": {"service_tier": "flex"},
+    "priority": {"service_tier": "priority"},
+    "fast": {"service_tier": "fast", "speed": "fast"},  # Anthropic calls it a speed
+    "batch": {"processing": "batch"},
+}
+_SAME_TIER = {"priority": "fast", "fast": "priority"}  # OpenAI renamed it: an operator's row under either name counts
+
+_VARIANTS = frozenset({"nitro", "floor", "online", "exacto", "thinking", "extended", "beta", "batch"})
+_VENDORS = {"mistralai": "mistral", "z-ai": "zai"}  # OpenRouter's name → the price data's, where they differ
+
+INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in")
+OUTPUT_KINDS = ("text_out", "reasoning", "audio_out", "image_out")
+_DATA_KEYS = {
+    "text": "input_mtok",
+    "cached": "cache_read_mtok",
+    "write": "cache_write_mtok",
+    "write_1h": "cache_write_1h_mtok",
+    "audio_in": "input_audio_mtok",
+    "cached_audio": "cache_audio_read_mtok",
+    "image_in": "input_image_mtok",
+    "video_in": "input_video_mtok",
+    "text_out": "output_mtok",
+    "reasoning": "output_reasoning_mtok",
+    "audio_out": "output_audio_mtok",
+    "image_out": "output_image_mtok",
+    "video_out": "output_video_mtok",
+}
+# What OpenRouter's entries leave out and the vendor's have; OpenRouter charges the vendor's list price.
+_OF_THE_VENDOR = frozenset(_DATA_KEYS) - {"text", "cached", "write", "text_out"}
+
+# Rates that the price data lacks, USD per million tokens. A row priced with one is flagged all the same.
+# Sound: platform.openai.com/docs/pricing, "Audio tokens". Pictures: the same page, "Image tokens".
+_DOCUMENTED_RATES: tuple[tuple[re.Pattern[str], Mapping[str, Decimal]], ...] = (
+    (re.compile(r"gpt-4o-audio-preview-2024-10-01"), {"audio_in": Decimal(100), "audio_out": Decimal(200)}),
+    (re.compile(r"gpt-4o-audio-preview"), {"audio_in": Decimal(40), "audio_out": Decimal(80)}),
+    (re.compile(r"gpt-4o-mini-audio-preview"), {"audio_in": Decimal(10), "audio_out": Decimal(20)}),
+    (re.compile(r"gpt-5-image-mini"), {"image_out": Decimal(8)}),
+    (re.compile(r"gpt-5-image"), {"image_out": Decimal(40)}),
+    (re.compile(r"gpt-5\.4-image"), {"image_out": Decimal(30)}),
+)
+_US_ONLY_TENTHS = 11  # tenths of the price: platform.claude.com, "Data residency", US-only inference
+_OPENAI_HALF_DAY_WRITE = Decimal("2.5")  # times the input price: platform.openai.com/docs/pricing, 12-hour retention
+_ANTHROPIC_HOUR_WRITE = 2  # times the input price: platform.claude.com, "Prompt caching", Pricing
+
+# Fees, USD a call. Models that search for every answer: platform.openai.com/docs/pricing, "Web search preview".
+_SEARCH_MODELS: tuple[tuple[re.Pattern[str], Decimal], ...] = (
+    (re.compile(r"gpt-4o(-mini)?-search"), Decimal("0.025")),
+    (re.compile(r"gpt-5.*-search"), Decimal("0.010")),
+)
+_REQUEST_FEES: tuple[tuple[re.Pattern[str], Decimal], ...] = (
+    (re.compile(r"sonar-pro-search"), Decimal("0.018")),  # openrouter.ai/perplexity/sonar-pro-search
+)
+# What a search costs where the data does not say: each vendor's dearest on its price page; OpenRouter's plugin asks
+# 0.004 a result, five by default and ten at most where no other number is given (openrouter.ai/docs, "Web search").
+_SEARCH_FEES = {
+    "openai": Decimal("0.025"),
+    "anthropic": Decimal("0.010"),
+    "google": Decimal("0.035"),
+    "openrouter": Decimal("0.040"),
+}
+_GROUNDED_PROMPTS = Decimal(35)  # Gemini 2 is billed by grounded prompts, Gemini 3 (14) by queries
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A price as people read it: USD per million tokens, and fees in USD.
+
+    None: cached and cache-write cost what plain input costs, reasoning what output costs; sound, pictures and searches
+    what the price data says, else the dearest price given here.
+    """
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    audio_input: Decimal | None = None
+    cached_audio_input: Decimal | None = None
+    image_input: Decimal | None = None
+    reasoning_output: Decimal | None = None
+    audio_output: Decimal | None = None
+    image_output: Decimal | None = None
+    search: Decimal | None = None  # USD a call
+    request: Decimal | None = None  # USD a request
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorPrice:
+    """One row of the operator's table."""
+
+    price: Price
+    valid_from: datetime
+    service_tier: str = ""
+    above_input_tokens: int = 0  # for prompts longer than that
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The rates of one length of prompt; `dearest_in` covers kinds that no usage names, such as video."""
+
+    text: int
+    cached: int
+    write: int
+    write_1h: int
+    audio_in: int
+    cached_audio: int
+    image_in: int
+    text_out: int
+    reasoning: int
+    audio_out: int
+    image_out: int
+    dearest_in: int
+
+    def cost(self, usage: Usage) -> int:
+        """Return what the tokens cost. Counts that contradict each other are cut: what is named first wins."""
+        total, output = _whole(usage.input_tokens), _whole(usage.output_tokens)
+        # Sound and pictures that cost what text costs are text: they can be cached like it.
+        audio = min(total, _whole(usage.audio_input_tokens)) if self.audio_in != self.text else 0
+        image = min(total - audio, _whole(usage.image_input_tokens)) if self.image_in != self.text else 0
+        text = total - audio - image
+        hour = _whole(usage.cache_write_1h_tokens)
+        written = min(text, max(_whole(usage.cache_write_tokens), hour))
+        hour = min(written, hour)
+        cached_audio = min(audio, _whole(usage.cached_audio_tokens))
+        cached = max(0, min(text - written, _whole(usage.cached_input_tokens) - cached_audio))
+        amount = (
+            (text - written - cached) * self.text
+            + cached * self.cached
+            + (written - hour) * self.write
+            + hour * self.write_1h
+            + (audio - cached_audio) * self.audio_in
+            + cached_audio * self.cached_audio
+            + image * self.image_in
+        )
+        audio = min(output, _whole(usage.audio_output_tokens))
+        image = min(output - audio, _whole(usage.image_output_tokens))
+        reasoning = min(output - audio - image, _whole(usage.reasoning_tokens))
+        return (
+            amount
+            + (output - audio - image - reasoning) * self.text_out
+            + reasoning * self.reasoning
+            + audio * self.audio_out
+            + image * self.image_out
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The rates of a model at one time and tier: `steps[i]` holds above `starts[i-1]` input tokens, for all tokens."""
+
+    starts: tuple[int, ...]
+    steps: tuple[Step, ...]
+    guessed: frozenset[str] = frozenset()  # kinds, and `search`, whose rate the source lacks
+    search: int = 0
+    searches_always: bool = False  # each answer of a search model is one search
+    search_per_answer: bool = False  # billed once however many queries it took
+    request: int = 0
+    writes_unasked: bool = True  # may write a cache without being told to
+    has_tier: bool = True  # False: the source has no rate of the tier asked for, these are the standard ones
+    is_fallback: bool = False  # nobody knows the model
+
+    def twice(self) -> Tariff:
+        steps = tuple(Step(*(2 * getattr(step, each.name) for each in fields(Step))) for step in self.steps)
+        return replace(self, steps=steps)
+
+    def step(self, usage: Usage) -> Step:
+        """Return the rates that hold for a prompt of this length."""
+        return self.steps[bisect_left(self.starts, _whole(usage.input_tokens))] if self.starts else self.steps[0]
+
+    def fees(self, usage: Usage) -> int:
+        """Return what the answer costs beside its tokens."""
+        searches = _whole(usage.searches)
+        if self.searches_always:
+            searches = max(1, searches)
+        if self.search_per_answer:
+            searches = min(1, searches)
+        return searches * self.search + self.request
+
+    def is_guessed(self, usage: Usage) -> bool:
+        """True where a part of the cost rests on a rate that the source lacks."""
+        if not self.guessed:
+            return False
+        hour = _whole(usage.cache_write_1h_tokens)
+        used = {
+            "write": _whole(usage.cache_write_tokens) - hour,
+            "write_1h": hour,
+            "audio_in": _whole(usage.audio_input_tokens),
+            "audio_out": _whole(usage.audio_output_tokens),
+            "image_out": _whole(usage.image_output_tokens),
+            "text_out": _whole(usage.output_tokens),
+            "search": max(_whole(usage.searches), self.searches_always),
+        }
+        return any(used[kind] > 0 for kind in self.guessed)
+
+
+def _whole(count: int | None) -> int:
+    return count if count is not None and count > 0 else 0
+
+
+def in_region(amount: int, provider: str, region: str) -> int:
+    """Return what tokens cost where they were served. `us`: Anthropic's `inference_geo`."""
+    if region.lower() != "us" or provider != "anthropic":
+        return amount
+    return -(-amount * _US_ONLY_TENTHS // 10)
+
+
+def to_nano(amount: int) -> int:
+    """Return 10⁻²⁴ USD as nano-dollars, rounded up."""
+    return -(-amount // PER_NANO)
+
+
+def tier_name(told: str | None) -> str:
+    """Return the tier in one spelling: empty for the standard one, `other` for a name that no source can know."""
+    tier = (told or "").strip().lower().removeprefix("service_tier_")
+    if tier in STANDARD_TIERS:
+        return ""
+    return tier if tier in _TIER_CONTEXT or tier == "auto" else "other"
+
+
+# --- the list of prices ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class PriceList:
+    """The operator's table, what an unknown model costs, and the price data behind them, as one place to ask."""
+
+    operator: Mapping[tuple[str, str], Sequence[OperatorPrice]]  # (provider, model)
+    fallback_usd_per_token: Decimal
+    local: frozenset[str] = frozenset()  # providers behind another's server: what nobody knows costs nothing there
+    _tariffs: dict[tuple[str, str, str, int], Tariff] = field(default_factory=dict, repr=False, compare=False)
+
+    def tariff(self, provider: str, model: str, at: datetime, tier: str = "") -> Tariff:
+        """Return the tariff of a model at `at`, when the request was admitted; `tier` as `tier_name` has it."""
+        key = (provider, model, tier, int(at.timestamp() // _PRICE_SECONDS))
+        found = self._tariffs.get(key)
+        if found is None:
+            found = self._made(provider, model, at, tier, key[-1])
+            if len(self._tariffs) >= _CACHED_TARIFFS:  # names are the clients' to invent
+                self._tariffs.clear()
+            self._tariffs[key] = found
+        return found
+
+    def dear_tariffs(self, provider: str, model: str, at: datetime) -> tuple[Tariff, ...]:
+        """Return what a tier above the standard one may cost: each that has rates, else twice the standard."""
+        tariffs = [self.tariff(provider, model, at, tier) for tier in DEAR_TIERS]
+        return tuple(found for found in tariffs if found.has_tier) or (self.tariff(provider, model, at, _TWICE),)
+
+    def served(self, provider: str, model: str, at: datetime, *, told: str, asked: str | None) -> tuple[Tariff, bool]:
+        """Return the tariff of the tier that served, and whether the source lacks its rates.
+
+        Where nothing was told, the tier asked for counts if it is dearer.
+        """
+        standard, wanted = self.tariff(provider, model, at), tier_name(asked)
+        is_dear = bool(wanted) and wanted not in CHEAP_TIERS
+        tier = tier_name(told) if told else wanted if is_dear and wanted != "auto" else ""
+        if not tier or standard.is_fallback:
+            return standard, False
+        found = self.tariff(provider, model, at, tier)
+        if found.has_tier:
+            return found, False
+        if tier in CHEAP_TIERS or not is_dear:
+            return standard, True
+        return max(self.dear_tariffs(provider, model, at), key=lambda dear: dear.steps[-1].text_out), True
+
+    def knows(self, provider: str, model: str, at: datetime) -> bool:
+        """True where the operator or the price data knows what the model costs."""
+        return not self.tariff(provider, model, at).is_fallback
+
+    def has_operator_price(self, provider: str, model: str, at: datetime) -> bool:
+        return bool(self._in_force(provider, model, at, ""))
+
+    def shown(self, provider: str, model: str, at: datetime) -> Price | None:
+        """Return the standard price for short prompts, to show to people; None where nobody knows it."""
+        rows = self._in_force(provider, model, at, "")
+        return next((row.price for row in rows if not row.above_input_tokens), None) or shown_by_data(
+            provider, model, at
+        )
+
+    def _made(self, provider: str, model: str, at: datetime, tier: str, quarter: int) -> Tariff:
+        if tier == _TWICE:
+            return self.tariff(provider, model, at).twice()
+        rows = self._in_force(provider, model, at, tier)
+        has_tier = bool(rows) or not tier
+        rows = rows or self._in_force(provider, model, at, "")
+        if rows:
+            return _operator_tariff(rows, provider, model, quarter, has_tier)
+        return _data_tariff(provider, model, quarter, tier) or self._fallback(provider, model)
+
+    def _in_force(self, provider: str, model: str, at: datetime, tier: str) -> tuple[OperatorPrice, ...]:
+        """Return the operator's rows in force, one for each length of prompt, short prompts first."""
+        rows = self.operator.get((provider, model), ())
+        for name in (tier, _SAME_TIER.get(tier)):
+            newest: dict[int, OperatorPrice] = {}
+            for row in rows:
+                if row.service_tier != name or row.valid_from > at:
+                    continue
+                known = newest.get(row.above_input_tokens)
+                if known is None or known.valid_from < row.valid_from:
+                    newest[row.above_input_tokens] = row
+            if 0 in newest:
+                return tuple(newest[above] for above in sorted(newest))
+        return ()
+
+    def _fallback(self, provider: str, model: str) -> Tariff:
+        rate = 0 if provider in self.local else _fee(self.fallback_usd_per_token)  # a price of one token
+        step = Step(*(rate for _ in fields(Step)))
+        fees = _fees(provider, model, (), _EPOCH) if rate else {"search": Decimal(0), "request": Decimal(0)}
+        return _tariff(model, (), [step], set(), fees, is_fallback=True, has_tier=False)
+
+
+# --- the operator's table --------------------------------------------------------------------------------------------
+
+_MODALITIES = frozenset({"audio_in", "cached_audio", "image_in", "audio_out", "image_out"})
+
+
+def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, quarter: int, has_tier: bool) -> Tariff:
+    entries, at = _entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
+    steps, guessed = [], set()
+    first = rows[0].price
+    is_free = not any(value for value in _known_to_operator(first).values())
+    for row in rows:
+        known = _known_to_operator(row.price)
+        if not is_free:  # to whom text is free, sound is free as well
+            data = _known_to_data(entries, at, "", row.above_input_tokens + 1)
+            known = {kind: rate for kind, rate in data.items() if kind in _MODALITIES} | known
+        step, lacking = _step(known, provider, model)
+        steps.append(step)
+        guessed |= lacking
+    fees = {"search": Decimal(0), "request": Decimal(0)} if is_free else _fees(provider, model, entries, at)
+    if first.search is not None or is_free:
+        fees["search_guessed"] = False
+    if first.search is not None:
+        fees["search"] = first.search
+    if first.request is not None:
+        fees["request"] = first.request
+    starts = tuple(row.above_input_tokens for row in rows[1:])
+    return _tariff(model, starts, steps, guessed, fees, has_tier=has_tier)
+
+
+def _known_to_operator(price: Price) -> dict[str, Decimal]:
+    plain = price.input
+    named = {
+        "text": plain,
+        "cached": plain if price.cached_input is None else price.cached_input,
+        "write": plain if price.cache_write is None else price.cache_write,
+        "write_1h": plain if price.cache_write is None and price.cache_write_1h is None else price.cache_write_1h,
+        "audio_in": price.audio_input,
+        "cached_audio": price.cached_audio_input,
+        "image_in": price.image_input,
+        "text_out": price.output,
+        "reasoning": price.reasoning_output,
+        "audio_out": price.audio_output,
+        "image_out": price.image_output,
+    }
+    return {kind: rate for kind, rate in named.items() if rate is not None}
+
+
+# --- from rates to a tariff ------------------------------------------------------------------------------------------
+
+
+def _step(known: Mapping[str, Decimal], provider: str, model: str) -> tuple[Step, set[str]]:
+    """Return the rates of one length of prompt, and the kinds that had to be guessed.
+
+    A cached token without a rate costs what a plain one does, and so does a picture: the vendors' lists mean that.
+    What else is lacking costs as much as the dearest kind of its side.
+    """
+    rates = {kind: _rate(value) for kind, value in known.items()}
+    text, out = rates.get("text", 0), rates.get("text_out", 0)
+    dearest_in = max((rates[kind] for kind in (*INPUT_KINDS, "video_in") if kind in rates), default=0)
+    dearest_out = max((rates[kind] for kind in (*OUTPUT_KINDS, "video_out") if kind in rates), default=0)
+    documented = _documented_rates(model)
+    guessed: set[str] = set()
+
+    def guess(kind: str, dearest: int) -> int:
+        if kind in rates:
+            return rates[kind]
+        if dearest:
+            guessed.add(kind)
+        return max(dearest, documented.get(kind, 0)) if dearest else 0
+
+    write = rates.get("write")
+    if write is None:
+        write = guess("write", max(text, rates.get("cached", 0)))
+    hour = rates.get("write_1h")
+    if hour is None and _is_claude(model):
+        hour = max(write, _ANTHROPIC_HOUR_WRITE * text)
+    elif hour is None:
+        hour = guess("write_1h", max(write, int(text * _OPENAI_HALF_DAY_WRITE)))
+    audio_in = guess("audio_in", dearest_in)
+    if "video_out" in rates and rates["video_out"] > out:  # no usage names video: all output may be that
+        out = rates["video_out"]
+        guessed.add("text_out")
+    step = Step(
+        text=text,
+        cached=rates.get("cached", text),
+        write=write,
+        write_1h=hour,
+        audio_in=audio_in,
+        cached_audio=rates.get("cached_audio", audio_in),
+        image_in=rates.get("image_in", text),
+        text_out=out,
+        reasoning=rates.get("reasoning", out),
+        audio_out=guess("audio_out", dearest_out),
+        image_out=guess("image_out", dearest_out),
+        dearest_in=max(dearest_in, audio_in, text),
+    )
+    return step, guessed
+
+
+def _tariff(
+    model: str,
+    starts: tuple[int, ...],
+    steps: Sequence[Step],
+    guessed: set[str],
+    fees: Mapping[str, Any],
+    **flags: bool,
+) -> Tariff:
+    if fees.get("search_guessed"):
+        guessed = guessed | {"search"}
+    return Tariff(
+        starts,
+        tuple(steps),
+        frozenset(guessed),
+        search=_fee(fees["search"]),
+        searches_always=fees.get("searches_always", False),
+        search_per_answer=fees.get("search_per_answer", False),
+        request=_fee(fees["request"]),
+        writes_unasked=not _is_claude(model),
+        **flags,
+    )
+
+
+@lru_cache(maxsize=_CACHED_TARIFFS)
+def _documented_rates(model: str) -> Mapping[str, int]:
+    name = model.rpartition("/")[2]
+    found = next((rates for pattern, rates in _DOCUMENTED_RATES if pattern.match(name)), {})
+    return {kind: _rate(value) for kind, value in found.items()}
+
+
+def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime) -> dict[str, Any]:
+    """Return the fees in USD: of a search and of a request."""
+    name, _, variant = model.rpartition("/")[2].partition(":")
+    prices = [entry.get_prices(at) for entry in entries]
+    thousand = next((found for each in prices if (found := _at_length(each.web_searches_kcount, 0)) is not None), None)
+    of_model = next((fee for pattern, fee in _SEARCH_MODELS if pattern.match(name)), None)
+    search = of_model if of_model is not None else thousand / 1000 if thousand is not None else None
+    if provider == "openrouter":  # its own plugin may search in the place of the vendor's tool
+        search = max(search or Decimal(0), _SEARCH_FEES["openrouter"]) if of_model is None else search
+    thousand_requests = next((found for each in prices if (found := _at_length(each.requests_kcount, 0))), None)
+    request = thousand_requests / 1000 if thousand_requests else Decimal(0)
+    return {
+        "search": _SEARCH_FEES.get(provider, max(_SEARCH_FEES.values())) if search is None else search,
+        "search_guessed": search is None or (provider == "openrouter" and of_model is None),
+        "searches_always": of_model is not None or variant == "online",
+        "search_per_answer": thousand == _GROUNDED_PROMPTS,
+        "request": next((fee for pattern, fee in _REQUEST_FEES if pattern.match(name)), request),
+    }
+
+
+def _rate(usd_per_million: Decimal) -> int:
+    return int(usd_per_million.scaleb(_RATE_DIGITS).to_integral_value(ROUND_CEILING))
+
+
+def _fee(usd: Decimal) -> int:
+    return int(usd.scaleb(_FEE_DIGITS).to_integral_value(ROUND_CEILING))
+
+
+def _is_claude(model: str) -> bool:
+    """True for the models that write a cache only where the request has `cache_control`."""
+    return "claude" in model.lower()
+
+
+def _is_free(provider: str, model: str) -> bool:
+    return provider == "openrouter" and model.endswith(":free")
+
+
+# --- the price data --------------------------------------------------------------------------------------------------
+
+
+def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
+    """Return what the price data says of a short prompt at the standard tier; None where it says nothing."""
+    if _is_free(provider, model):
+        return Price(Decimal(0), Decimal(0))
+    entries = _entries(provider, model)
+    if not entries or not _prices_tokens(entries[0], at):
+        return None
+    known = {kind: Decimal(f"{rate.normalize():f}") for kind, rate in _known_to_data(entries, at, "", 0).items()}
+    return Price(
+        input=known.get("text", Decimal(0)),
+        output=known.get("text_out", Decimal(0)),
+        cached_input=known.get("cached"),
+        cache_write=known.get("write"),
+        cache_write_1h=known.get("write_1h"),
+        audio_input=known.get("audio_in"),
+        cached_audio_input=known.get("cached_audio"),
+        image_input=known.get("image_in"),
+        reasoning_output=known.get("reasoning"),
+        audio_output=known.get("audio_out"),
+        image_output=known.get("image_out"),
+    )
+
+
+def listed_windows(provider: str, model: str) -> list[int]:
+    """Return the context windows that the data has for the model, its vendor's included. Some are too small."""
+    return [entry.context_window for entry in _entries(provider, model) if entry.context_window]
+
+
+def same_model(provider: str, name: str, other: str) -> bool:
+    """True where both names are the data's one model, as a dated snapshot is of the name that was asked for."""
+    if name == other:
+        return True
+    mine, theirs = _entries(provider, name), _entries(provider, other)
+    return bool(mine and theirs) and mine[0] is theirs[0]
+
+
+@lru_cache(maxsize=_CACHED_TARIFFS)
+def _data_tariff(provider: str, model: str, quarter: int, tier: str) -> Tariff | None:
+    if _is_free(provider, model):
+        step, _ = _step({"text": Decimal(0), "text_out": Decimal(0)}, provider, model)
+        return _tariff(model, (), [step], set(), {"search": Decimal(0), "request": Decimal(0)})
+    entries, at = _entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
+    if not entries or not _prices_tokens(entries[0], at):
+        return None
+    has_tier = True
+    if tier:
+        with_tier = [entry for entry in entries if _has_tier(entry, at, tier)]
+        has_tier = bool(with_tier)
+        entries = tuple(with_tier) or entries  # of OpenRouter and its vendor only the vendor has tiers
+        tier = tier if has_tier else ""
+    prices = entries[0].get_prices(at, dict(_TIER_CONTEXT.get(tier, {})))
+    starts = tuple(
+        sorted({tier.start for value in vars(prices).values() if hasattr(value, "tiers") for tier in value.tiers})
+    )
+    steps, guessed = [], set()
+    for length in (0, *(start + 1 for start in starts)):
+        step, lacking = _step(_known_to_data(entries, at, tier, length), provider, model)
+        steps.append(step)
+        guessed |= lacking
+    return _tariff(model, starts, steps, guessed, _fees(provider, model, entries, at), has_tier=has_tier)
+
+
+def _known_to_data(entries: Sequence[ModelInfo], at: datetime, tier: str, length: int) -> dict[str, Decimal]:
+    """Return the rates of prompts of `length` tokens; the vendor's entry fills what OpenRouter's leaves out."""
+    known: dict[str, Decimal] = {}
+    context = dict(_TIER_CONTEXT.get(tier, {}))
+    for number, entry in enumerate(entries):
+        prices = entry.get_prices(at, context)
+        for kind, key in _DATA_KEYS.items():
+            rate = _at_length(getattr(prices, key), length)
+            if rate is not None and (not number or kind in _OF_THE_VENDOR):
+                known.setdefault(kind, rate)
+    return known
+
+
+def _has_tier(entry: ModelInfo, at: datetime, tier: str) -> bool:
+    context = _TIER_CONTEXT.get(tier, {"": ""})
+    return any(
+        (variant.constraint is None or variant.constraint.active(at))
+        and all(context.get(name) == value for name, value in variant.when.items())
+        for variant in entry.price_variants or ()
+    )
+
+
+def _prices_tokens(entry: ModelInfo, at: datetime) -> bool:
+    """False for a price of minutes, characters or images only; an empty one is the data's way to say free."""
+    prices = entry.get_prices(at)
+    given = [value for value in vars(prices).values() if value is not None]
+    return not given or prices.input_mtok is not None or prices.output_mtok is not None
+
+
+def _at_length(price: Any, input_tokens: int) -> Decimal | None:
+    if price is None or isinstance(price, Decimal):
+        return price
+    reached = [tier.price for tier in price.tiers if input_tokens > tier.start]  # the data sorts them
+    return reached[-1] if reached else price.base
+
+
+@cache
+def _snapshot() -> DataSnapshot:
+    from genai_prices.data_snapshot import get_snapshot
+
+    return get_snapshot()
+
+
+@lru_cache(maxsize=_CACHED_TARIFFS)
+def _entries(provider: str, model: str) -> tuple[ModelInfo, ...]:
+    """Return the data's entries of a model under any of its spellings: the provider's own, then the vendor's."""
+    if len(model) > _LONGEST_NAME:
+        return ()
+    found: list[ModelInfo] = []
+    seen: set[str] = set()
+    for place, name in _spellings(provider, model):
+        entry = _look_up(place, name) if place not in seen else None
+        if entry is not None:
+            seen.add(place)
+            found.append(entry)
+    return tuple(found)
+
+
+def _look_up(provider: str, name: str) -> ModelInfo | None:
+    try:
+        return _snapshot().find_provider_model(name, None, provider, None)[1]
+    except (LookupError, ValueError):
+        return None
+
+
+def _spellings(provider: str, model: str) -> Iterator[tuple[str, str]]:
+    name = model.removeprefix("models/") if provider == "google" else model
+    yield provider, name
+    if provider != "openrouter":
+        return
+    base, colon, variant = name.rpartition(":")
+    if colon and variant in _VARIANTS:
+        name = base
+        yield provider, name
+    vendor, slash, rest = name.partition("/")
+    vendor = _VENDORS.get(vendor, vendor)
+    if slash and any(listed.id == vendor for listed in _snapshot().providers):
+        yield vendor, rest

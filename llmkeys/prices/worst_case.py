@@ -1,0 +1,241 @@
+"""What a request can cost at most: the hold, the output limit that a room buys, and what a stream's first event frees.
+
+A worst case is made when a request is admitted and stays with its attempt: it remembers the prices of that moment, so
+that settling asks no table again (`cost.charge`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+
+from django.conf import settings
+
+from llmkeys.dialects.base import Bound, Usage
+from llmkeys.prices import catalogue, limits
+from llmkeys.prices.tariffs import (
+    CHEAP_TIERS,
+    PER_NANO,
+    PriceList,
+    Step,
+    Tariff,
+    in_region,
+    tier_name,
+    to_nano,
+)
+
+LEAST_FITTED_TOKENS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The cost of one model at one length of prompt as a line over its output limit, in 10⁻²⁴ USD."""
+
+    base: int
+    per_output_token: int
+    most_output_tokens: int | None  # the model's own limit
+
+    def at(self, output_limit: int) -> int:
+        tokens = output_limit if self.most_output_tokens is None else min(output_limit, self.most_output_tokens)
+        return self.base + self.per_output_token * tokens
+
+
+@dataclass(frozen=True, slots=True)
+class WorstCase:
+    """The hold of a request on a key, and all that its end needs to know of prices."""
+
+    nano: int
+    output_limit: int | None  # to be put on the request; None: leave it as it is
+    provider: str = ""
+    model: str = ""
+    other_models: tuple[str, ...] = ()
+    at: datetime | None = None  # when the request was admitted: the price is that of then
+    bound: Bound = field(default_factory=lambda: Bound(0, 0))
+    prices: PriceList | None = field(default=None, repr=False)  # None: costs are not counted
+    lines: tuple[Line, ...] = field(default=(), repr=False)
+    asked_output: int = 0  # the output limit that the hold covers, for each choice
+
+
+def worst_case(
+    provider: str,
+    model: str,
+    bound: Bound,
+    *,
+    at: datetime,
+    other_models: tuple[str, ...] = (),
+    strict: bool | None = None,
+    prices: PriceList | None = None,
+) -> WorstCase:
+    """Return what a request within `bound` can cost at most; `other_models` may answer in place of `model`.
+
+    Each model is bounded by itself, the dearest counts. Without an output limit of the client's, one is to be put on
+    the request in strict mode (None: as the setting says). `prices`: those of now, where none are given.
+    """
+    if not settings.COST_TRACKING:
+        return WorstCase(0, None)
+    prices, models = prices or catalogue.price_list(), (model, *other_models)
+    if bound.is_free:
+        return WorstCase(0, None, provider, model, other_models, at, bound, prices)
+    limit = bound.output_tokens
+    if limit is None:
+        own = [most for name in models if (most := limits.max_output_tokens(name)) is not None]
+        asked = min([settings.DEFAULT_MAX_TOKENS, *own])
+    else:
+        asked = limit - bound.prediction_tokens  # the prediction is added once, not per choice
+    lines = tuple(line for name in models for line in _lines(prices, provider, name, bound, at))
+    nano = to_nano(max(line.at(asked) for line in lines))
+    is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
+    puts_limit = limit is None and is_strict and nano > 0
+    return WorstCase(
+        nano, asked if puts_limit else None, provider, model, other_models, at, bound, prices, lines, asked
+    )
+
+
+def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:
+    """Return the same request with the highest output limit that the room buys; None where none is high enough.
+
+    Not below the larger of 4,096 tokens and a quarter of the limit asked for, and always above the thinking budget.
+    """
+    limit = fitted_output_limit(worst, room_nano)
+    if limit is None:
+        return None
+    nano = to_nano(max(line.at(limit) for line in worst.lines))
+    return replace(worst, nano=nano, output_limit=limit, asked_output=limit)
+
+
+def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
+    """Return the highest output limit, up to the one asked for, at which the request costs at most `room_nano`."""
+    limit, room = worst.asked_output, room_nano * PER_NANO
+    if worst.nano <= room_nano:
+        return limit
+    least = max(LEAST_FITTED_TOKENS, math.ceil(limit / 4), worst.bound.thinking_tokens + 1)
+    for line in worst.lines:
+        if line.at(limit) <= room:
+            continue
+        if line.base > room or line.per_output_token == 0:
+            return None
+        limit = (room - line.base) // line.per_output_token
+    return limit if limit >= least else None
+
+
+def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
+    """Return what a hold may shrink to once a stream has told its input; never more than it was.
+
+    What server tools may still add to the input stays held, and so do their fees and all output.
+    """
+    if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
+        return hold_nano
+    told = replace(usage, output_tokens=0, reasoning_tokens=None, audio_output_tokens=None, image_output_tokens=None)
+    rest = replace(
+        worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
+    )  # what is still to come
+    most = 0
+    for model in (worst.model, *worst.other_models):
+        for tariff in _that_may_serve(worst.prices, worst.provider, model, rest, worst.at):
+            for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
+                line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
+                known = in_region(step.cost(told), worst.provider, rest.region)
+                most = max(most, known + line.at(worst.asked_output))
+    return min(hold_nano, to_nano(most))
+
+
+def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
+    """Return OpenRouter's `provider.max_price` that keeps every host within what is held; None where nothing is.
+
+    USD per million tokens of prompt and completion, USD per request, and USD per picture where there are some.
+    """
+    if worst.prices is None or worst.at is None or worst.nano == 0:
+        return None
+    steps, request = [], 0
+    for model in (worst.model, *worst.other_models):
+        tariff = worst.prices.tariff(worst.provider, model, worst.at)
+        request = max(request, tariff.request)
+        steps += [step for step, _ in _reached(tariff, _most_input_tokens(worst.bound, worst.provider, model))]
+    found = {
+        "prompt": _usd(max(step.text for step in steps), 18),
+        "completion": _usd(max(step.text_out for step in steps), 18),
+        "request": _usd(request, 24),
+    }
+    if worst.bound.image_input_tokens:
+        found["image"] = _usd(max(step.image_in for step in steps) * worst.bound.image_input_tokens, 24)
+    return found
+
+
+def _usd(amount: int, digits: int) -> Decimal:
+    return Decimal(f"{Decimal(amount).scaleb(-digits).normalize():f}")
+
+
+# --- the lines -------------------------------------------------------------------------------------------------------
+
+
+def _lines(prices: PriceList, provider: str, model: str, bound: Bound, at: datetime) -> Iterator[Line]:
+    total = _most_input_tokens(bound, provider, model)
+    for tariff in _that_may_serve(prices, provider, model, bound, at):
+        for step, longest in _reached(tariff, total):
+            yield _line(tariff, step, bound, longest, provider, model)
+
+
+def _that_may_serve(prices: PriceList, provider: str, model: str, bound: Bound, at: datetime) -> tuple[Tariff, ...]:
+    """Return the tariffs of the tiers that may serve: the one asked for, a dearer one, or the standard."""
+    standard = prices.tariff(provider, model, at)
+    tier = tier_name(bound.service_tier)
+    if not tier or standard.is_fallback:
+        return (standard,)
+    if tier in CHEAP_TIERS:
+        return standard, prices.tariff(provider, model, at, tier)
+    return standard, *prices.dear_tariffs(provider, model, at)
+
+
+def _most_input_tokens(bound: Bound, provider: str, model: str) -> int:
+    known = limits.known_window(model)
+    tokens = bound.input_tokens if known is None else min(bound.input_tokens, known)
+    if bound.whole_window:
+        tokens = max(tokens, limits.largest_window(provider, model))
+    return tokens + bound.tool_input_tokens  # over several rounds, each with a window of its own
+
+
+def _reached(tariff: Tariff, total: int, *, least: int = 0) -> Iterator[tuple[Step, int]]:
+    """Yield the rates of each length that a prompt of `least` to `total` tokens may have, and the longest of it.
+
+    A shorter prompt can be dearer: a step may lower a price.
+    """
+    for number, step in enumerate(tariff.steps):
+        begins = tariff.starts[number - 1] if number else -1
+        ends = tariff.starts[number] if number < len(tariff.starts) else total
+        if (begins < total and least <= ends) or number == 0 == total:
+            yield step, min(total, ends)
+
+
+def _line(tariff: Tariff, step: Step, bound: Bound, input_tokens: int, provider: str, model: str) -> Line:
+    output = max(step.text_out, step.reasoning)
+    if "audio" in bound.output_kinds or "audio_out" not in tariff.guessed:  # models with a rate make sound unasked
+        output = max(output, step.audio_out)
+    if "image" in bound.output_kinds or "image_out" not in tariff.guessed:
+        output = max(output, step.image_out)
+    searches = max(bound.searches, bound.choices if tariff.searches_always else 0)
+    if tariff.search_per_answer:
+        searches = min(searches, bound.choices)
+    tokens = _most_input_cost(tariff, step, bound, input_tokens) + bound.prediction_tokens * output
+    return Line(
+        base=in_region(tokens, provider, bound.region) + searches * tariff.search + tariff.request,
+        per_output_token=in_region(bound.choices * output, provider, bound.region),
+        most_output_tokens=limits.max_output_tokens(model),
+    )
+
+
+def _most_input_cost(tariff: Tariff, step: Step, bound: Bound, tokens: int) -> int:
+    plain = max(step.text, step.cached)
+    if bound.can_write_cache or tariff.writes_unasked:
+        plain = max(plain, step.write)
+    if bound.can_write_cache_1h:
+        plain = max(plain, step.write_1h)
+    if bound.whole_window:
+        return tokens * max(plain, step.dearest_in)
+    audio = max(plain, step.audio_in, step.cached_audio) - plain
+    image = max(plain, step.image_in) - plain
+    return (
+        tokens * plain + min(tokens, bound.audio_input_tokens) * audio + min(tokens, bound.image_input_tokens) * image
+    )
