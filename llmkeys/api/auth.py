@@ -32,7 +32,7 @@ class AccessTokenAuthentication(BaseAuthentication):
         caller = caller_of(text.strip(), timezone.now())
         if caller is None:
             self.refuse(request)
-        token = AccessToken.objects.select_related("user").filter(pk=caller.token_id).first()
+        token = AccessToken.objects.select_related("user").filter(pk=caller.token_id or 0).first()
         return (token.user, token) if token is not None else self.refuse(request)
 
     def refuse(self, request: Request) -> NoReturn:

@@ -20,7 +20,7 @@ from llmkeys.templatetags.llmkeys_format import moment, relative
 from llmkeys.vault import keyring
 
 _ALERTS_SHOWN = 3
-_TONES = {
+_TONES: dict[str, str] = {
     Alert.Kind.NO_KEY_LEFT: "bad",
     Alert.Kind.KEY_REJECTED: "bad",
     Alert.Kind.BACKUP_FAILED: "bad",

@@ -71,7 +71,8 @@ class Card:
     @property
     def room(self) -> Budget | None:
         """The budget with the least room, None where the key has no limit at all."""
-        return min((budget for budget in self.facts if budget.limit), key=lambda budget: budget.remaining, default=None)
+        limited = (budget for budget in self.facts if budget.limit)
+        return min(limited, key=lambda budget: budget.remaining or 0, default=None)
 
     @cached_property
     def note(self) -> Note:

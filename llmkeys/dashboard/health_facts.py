@@ -38,7 +38,7 @@ def _database() -> str:
     if connection.vendor == "sqlite":
         size = _value("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         return f"SQLite {_value('SELECT sqlite_version()')}, {_size(size)}"
-    version = connection.pg_version  # of the server; known since the connection was made
+    version = int(_value("SHOW server_version_num"))
     size = _value("SELECT pg_database_size(current_database())")
     return f"PostgreSQL {version // 10_000}.{version % 10_000}, {_size(size)}"
 

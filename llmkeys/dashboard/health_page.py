@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -134,7 +135,7 @@ def failures() -> list[FailureLine]:
     ]
 
 
-def _change(view):
+def _change(view: Callable[[HttpRequest], None]) -> Callable[..., HttpResponse]:
     """Make a view of a verb that leads back to the page."""
 
     @button_on("health")

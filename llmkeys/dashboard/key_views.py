@@ -23,6 +23,8 @@ from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.keys import adding
 from llmkeys.models import ApiKey
 
+Verb = Callable[[HttpRequest, ApiKey], HttpResponse | None]
+
 
 def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
     """Return to the key's page where the button was there, else to its card."""
@@ -31,10 +33,10 @@ def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
     return redirect(f"{reverse('dashboard')}#{key.pk}")
 
 
-def _action(permission: str):
+def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
     """Make a view of a verb: POST only, with the right it needs, the key looked up, a refusal told as a message."""
 
-    def decorate(verb):
+    def decorate(verb: Verb) -> Callable[..., HttpResponse]:
         @button_on("key", "key_id")
         @login_required
         @permission_required(permission, raise_exception=True)
@@ -62,7 +64,7 @@ def test(request: HttpRequest, key: ApiKey) -> None:
         messages.error(request, f"“{key.name}”: {result.message}")
 
 
-test.__test__ = False  # no test function, whatever pytest thinks of the name
+test.__test__ = False  # type: ignore[attr-defined]  # no test function, whatever pytest thinks of the name
 
 
 @_action("llmkeys.change_apikey")

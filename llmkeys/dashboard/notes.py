@@ -74,7 +74,7 @@ def _sentence(text: str) -> str:
 
 
 def _expired(key: ApiKey, at: datetime) -> Note | None:
-    if not key.is_expired(at):
+    if key.expires_at is None or not key.is_expired(at):
         return None
     return Note("", "i-clock", "Expired", format_html("at {}.", moment(key.expires_at)), remedy=_MOVE)
 

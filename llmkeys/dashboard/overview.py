@@ -40,7 +40,7 @@ class Overview:
 
     @cached_property
     def serving(self) -> list[Card]:
-        return sorted((card for card in self.cards if card.rank is not None), key=lambda card: card.rank)
+        return sorted((card for card in self.cards if card.rank is not None), key=lambda card: card.rank or 0)
 
     @cached_property
     def available(self) -> list[Card]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.auth.decorators import login_required, permission_required
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -15,6 +15,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
 from llmkeys.dashboard import playground_models, playground_run
+from llmkeys.relay import ChatRequest
 
 LINES = "application/x-ndjson"  # what the page's script asks for, and gets
 
@@ -53,7 +54,7 @@ def playground(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
-def run(request: HttpRequest) -> HttpResponse:
+def run(request: HttpRequest) -> HttpResponseBase:
     """Ask the model. The script gets lines as they come; a plain form gets the page with the whole answer.
 
     GET `?request=ID` tells what became of a request that was stopped.
@@ -71,7 +72,7 @@ def run(request: HttpRequest) -> HttpResponse:
     return _page(request, form, whole=whole, facts=playground_run.facts_of(whole.request_id))
 
 
-def _streamed(chat: playground_run.ChatRequest) -> HttpResponse:
+def _streamed(chat: ChatRequest) -> StreamingHttpResponse:
     response = StreamingHttpResponse(playground_run.Told(chat), content_type=LINES)
     response["X-Accel-Buffering"] = "no"  # a proxy in front must not collect the stream
     return response

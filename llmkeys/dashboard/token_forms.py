@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
@@ -45,9 +45,9 @@ class TokenForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.initial = {"scopes": ["gateway"], "expiry": "90"} | (self.initial or {})
+        self.initial = {"scopes": ["gateway"], "expiry": "90", **(self.initial or {})}
         self.stored = list(ApiKey.objects.stored().in_serving_order().only("id", "name", "provider"))
-        self.fields["keyIds"].choices = [(key.id, key.name) for key in self.stored]
+        cast(forms.MultipleChoiceField, self.fields["keyIds"]).choices = [(key.id, key.name) for key in self.stored]
         self.fields["expiresAt"].help_text = f"Ends with this day, in the zone {settings.TIME_ZONE}."
 
     @property

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
+from django.contrib.auth.models import User
 from django.db.models import Prefetch
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -24,6 +25,12 @@ from llmkeys.tokens.making import create_token, revoke_token, visible_tokens
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
 _MOST = 500
+
+
+class UserRequest(HttpRequest):
+    """One that passed `login_required`."""
+
+    user: User
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class TokenLine:
 @never_cache
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
-def tokens(request: HttpRequest) -> HttpResponse:
+def tokens(request: UserRequest) -> HttpResponse:
     """Show the tokens that hold first, then those that ended, newest first."""
     at = timezone.now()
     keys = Prefetch("keys", queryset=ApiKey.objects.stored().only("id", "name").order_by("name"))
@@ -85,7 +92,7 @@ def _badge(token: AccessToken, at: datetime) -> Badge:
 @login_required
 @permission_required("llmkeys.add_accesstoken", raise_exception=True)
 @sensitive_variables()
-def create(request: HttpRequest) -> HttpResponse:
+def create(request: UserRequest) -> HttpResponse:
     """Show the form, or make the token and show its text: in this answer alone, which nothing may store."""
     form = TokenForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -98,7 +105,7 @@ def create(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/token_create.html", {"form": form})
 
 
-def _make(request: HttpRequest, form: TokenForm) -> tuple[AccessToken, str] | None:
+def _make(request: UserRequest, form: TokenForm) -> tuple[AccessToken, str] | None:
     at = timezone.now()
     try:
         return create_token(user=request.user, at=at, **form.values(at))
@@ -119,7 +126,7 @@ def _base(request: HttpRequest) -> str:
 @never_cache
 @login_required
 @permission_required("llmkeys.delete_accesstoken", raise_exception=True)
-def revoke(request: HttpRequest, token_id: int) -> HttpResponse:
+def revoke(request: UserRequest, token_id: int) -> HttpResponse:
     """Ask first, saying what it means; then end the token."""
     if token_id >= 2**63:
         raise Http404

@@ -47,7 +47,7 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
     """
     days = _days(filters)
     if not days:
-        now, series, others = dict.fromkeys(SUMS, 0), [], 0
+        now, series, others = dict.fromkeys(SUMS, 0), list[Series](), 0
     elif filters.stack == "key" and not filters.get("key"):
         now, series, others = _by_key(filters, days, names, at)
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
@@ -152,7 +153,7 @@ def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
     ]
 
 
-def _form(filters: UsageFilters, keys: list[dict], page: Page, models: list[str]) -> list[Field]:
+def _form(filters: UsageFilters, keys: Sequence[Mapping[str, Any]], page: Page, models: list[str]) -> list[Field]:
     key_options = [(key["id"], key["name"] + (" (deleted)" if key["deleted_at"] else "")) for key in keys]
     tokens = {line.row.token_name for line in page.lines} | set(_token_names())
     in_sight = {line.row.model for line in page.lines} | set(models)
