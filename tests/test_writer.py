@@ -273,7 +273,7 @@ def test_what_must_be_undone_is_tried_until_it_is(break_once):
     assert KeyEvent.objects.filter(message="maybe taken back").count() == 3
 
 
-@pytest.mark.skipif("connection.vendor == 'sqlite'")
+@pytest.mark.only_on("postgresql")
 def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error(own_writer):
     assert writer.run(note("one")) == "one"
     with connection.cursor() as cursor:
@@ -285,7 +285,7 @@ def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error(own_writer)
     assert noted() == {"one", "next"}
 
 
-@pytest.mark.skipif("connection.vendor != 'sqlite'")
+@pytest.mark.only_on("sqlite")
 def test_it_writes_nothing_while_another_file_lies_in_the_place_of_the_database(own_writer, monkeypatch, caplog):
     assert writer.run(note("one")) == "one"
     with monkeypatch.context() as patch:

@@ -303,12 +303,11 @@ class TestSealed:
         assert ask(client).status_code == 200
 
 
+@pytest.mark.only_on("sqlite")  # its own lock
 @pytest.mark.django_db(transaction=True)
 class TestDatabase:
     @pytest.fixture
     def impatient(self, monkeypatch):
-        if connection.vendor != "sqlite":
-            pytest.skip("SQLite's own lock")
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
         monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.5)
         monkeypatch.setattr(writer, "_current", None)  # a new connection, which has this timeout
