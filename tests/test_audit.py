@@ -279,7 +279,7 @@ import django; django.setup()
 from django.core.management import call_command
 from django.db import connection, transaction
 call_command("migrate", verbosity=0, skip_checks=True)
-from llmkeys import audit
+from llmkeys.ledger import audit
 from tests.test_audit import DOLLAR, Books, make_key
 
 books = Books([make_key()])

@@ -24,10 +24,13 @@ import pytest
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.crowd import BODY, Crowd, Said, ask
 from tests.flows.product import Product
+from tests.flows.scale import size
 from tests.postgres import Server, Unavailable, new_database, private_server
 from tests.serving import ROOT, environment, free_port, manage, wait_for
 
+pytestmark = pytest.mark.proof
 ANSWER_SECONDS = 10
+PROGRAMS = size("PROGRAMS", short=8, long=64)
 DISK = "24m"
 
 
@@ -41,7 +44,7 @@ def a_bad_time(product: Product, capsys: pytest.CaptureFixture, *, code: str) ->
     Then they are served again, all answers were right, and the books are as complete as the provider's journal.
     """
     before, served_before = len(product.simulator.journal()), answered(product)
-    with Crowd([product]) as crowd:
+    with Crowd([product], count=PROGRAMS) as crowd:
         yield crowd
         crowd.is_served()
     refused = crowd.refused()
