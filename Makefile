@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The tests choose their settings themselves.
 unexport DJANGO_SETTINGS_MODULE
 
-.PHONY: run test test-quick test-postgres lint format migrations-check postgres screenshots bench lock clean
+.PHONY: run test test-quick test-postgres proof lint types format migrations-check postgres screenshots bench lock clean
 
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
@@ -19,7 +19,7 @@ test: .venv/installed-dev
 test-quick: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
 
-# The quick tests once more on a private PostgreSQL server, but for the browser; says so where none is installed.
+# The quick tests once more on a private PostgreSQL server, but for the browser; fails where none is installed.
 test-postgres: .venv/installed-dev
 	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 2 \
 	  --ignore=tests/providers --ignore=tests/pricing --ignore=tests/simulator $(ARGS)
@@ -27,6 +27,10 @@ test-postgres: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# It reads Django's settings, which make a data directory: that lies beside what mypy remembers.
+types: .venv/installed-dev
+	REFACTAI_DATA_DIR=$(CURDIR)/.mypy_cache/data $(BIN)/mypy
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
@@ -42,6 +46,11 @@ postgres: .venv/installed
 # Every page, light and dark, wide and narrow, into test-results/screenshots; those of the README into docs/images.
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.screenshots $(ARGS)
+
+# The long forms of what `make test` proves shortly: clients at once, killed processes, two machines, the clock. Any
+# size by a variable: PROOF_KILLS, PROOF_PROGRAMS, PROOF_ROOM_FOR, PROOF_REQUESTS, PROOF_SECONDS, PROOF_SEED.
+proof: .venv/installed-dev
+	PROOF=1 $(BIN)/python -m pytest -m proof -n 0 -v --no-skips $(ARGS)
 
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.bench $(ARGS)

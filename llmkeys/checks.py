@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
+from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
@@ -13,7 +16,7 @@ from refactai_site import env
 
 
 @register(Tags.security)
-def check_environment(app_configs, **kwargs) -> list[CheckMessage]:
+def check_environment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E001: a variable that cannot be parsed."""
     return [
         Error(
@@ -26,7 +29,7 @@ def check_environment(app_configs, **kwargs) -> list[CheckMessage]:
 
 
 @register()
-def check_data_directory(app_configs, **kwargs) -> list[CheckMessage]:
+def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E002: the data directory cannot be used."""
     if not settings.DATA_DIR_PROBLEM:
         return []
@@ -36,7 +39,7 @@ def check_data_directory(app_configs, **kwargs) -> list[CheckMessage]:
 
 
 @register()
-def check_encryption_keys(app_configs, **kwargs) -> list[CheckMessage]:
+def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E003: a master key too short to protect anything, or one of our own tokens."""
     bad = [key for key in settings.REFACTAI_ENCRYPTION_KEYS if len(key) < 16 or key.startswith(TOKEN_PREFIX)]
     if not bad:

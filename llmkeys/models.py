@@ -14,7 +14,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from llmkeys.day_totals import ClosedDay, DayTotal, RunningTotal  # noqa: F401  (models of this app too)
+from llmkeys.day_totals import ClosedDay as ClosedDay  # models of this app too
+from llmkeys.day_totals import DayTotal as DayTotal
+from llmkeys.day_totals import RunningTotal as RunningTotal
 from llmkeys.key_state import ApiKeyQuerySet, KeyState
 
 _last_millisecond = 0

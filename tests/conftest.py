@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,6 +67,38 @@ def pytest_xdist_setupnodes() -> None:
 
 _clean_environment()
 _read_settings()
+
+
+# --- what is left out -------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a test that would be skipped fails: for the gate")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the other database: on this one there is nothing to say of it."""
+    from django.db import connection
+
+    marks = {item: item.get_closest_marker("only_on") for item in items}
+    other = [item for item, mark in marks.items() if mark is not None and mark.args != (connection.vendor,)]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in other]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure, with its reason, where nothing may be skipped."""
+    report = yield
+    if report.skipped and item.config.getoption("no_skips"):
+        report.outcome, report.longrepr = "failed", f"Skipped, but with --no-skips nothing may be: {report.longrepr}"
+    return report
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
 
 
 class NetworkForbidden(RuntimeError):

@@ -49,7 +49,9 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
     return inherited | {"REFACTAI_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"} | more
 
 
-def manage(data_dir: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def manage(
+    data_dir: Path, *arguments: str, preexec_fn: Callable[[], None] | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
@@ -57,6 +59,7 @@ def manage(data_dir: Path, *arguments: str, **more: str) -> subprocess.Completed
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,
+        preexec_fn=preexec_fn,
     )
 
 

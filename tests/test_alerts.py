@@ -312,6 +312,7 @@ class TestSecrets:
         told = [sent.delivery_error, *map(repr, results), caplog.text, *capfd.readouterr()]
         told += [str(row) for row in Alert.objects.values()]
         assert not [text for text in told if SECRET in text]
+        assert bool(sent.delivery_error) == (status != 200), "nothing was told: this proves less than it should"
 
     @pytest.mark.parametrize(
         ("url", "name"),

@@ -287,7 +287,7 @@ def test_it_is_undone_with_the_next_group_too(break_once):
     until(lambda: noted() == {"next", "maybe taken back"})
 
 
-@pytest.mark.skipif(is_sqlite(), reason="A server is restarted")
+@pytest.mark.only_on("postgresql")
 def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error(own_writer):
     assert writer.run_now(note("one")) == "one"
     with connection.cursor() as cursor:
@@ -299,7 +299,7 @@ def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error(own_writer)
     assert noted() == {"one", "next"}
 
 
-@pytest.mark.skipif(not is_sqlite(), reason="A file is replaced")
+@pytest.mark.only_on("sqlite")
 def test_it_writes_nothing_while_another_file_lies_in_the_place_of_the_database(own_writer, monkeypatch, caplog):
     assert writer.run_now(note("one")) == "one"
     with monkeypatch.context() as patch:

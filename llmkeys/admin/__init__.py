@@ -22,4 +22,4 @@ def _log_in(request: HttpRequest, extra_context: dict | None = None) -> HttpResp
     return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME) or reverse("admin:index"))
 
 
-admin.site.login = _log_in
+admin.site.login = _log_in  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.contrib import admin
@@ -26,11 +26,11 @@ from llmkeys.models import (
 from llmkeys.presentation import instant_json
 
 
-def usd_column(attribute: str, title: str):
+def usd_column(attribute: str, title: str) -> Any:
     """Return a column that shows an amount of nano-dollars as USD."""
 
     @admin.display(description=title, ordering=attribute)
-    def column(row) -> str:
+    def column(row: Any) -> str:
         return format_usd(getattr(row, attribute))
 
     column.__name__ = attribute  # the cell's class in the list: amounts stand on the right
@@ -137,7 +137,7 @@ class SeenFilter(admin.SimpleListFilter):
     title = "put away"
     parameter_name = "seen"
 
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
         return (("no", "Waits on the dashboard"), ("yes", "Put away"))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:

@@ -24,7 +24,7 @@ class Line:
     budgets: tuple[Budget, Budget, Budget]
 
 
-class ResetMixin:
+class ResetMixin(admin.ModelAdmin):
     @admin.action(description="Reset costs …", permissions=["change"])
     def reset_costs(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
         keys, confirmed = list(queryset), request.POST.get("post") == "yes"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextInputWidget
 from django.db.models import Exists, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Concat
 from django.http import HttpRequest
@@ -17,7 +19,7 @@ from llmkeys.admin.key_reset import ResetMixin
 from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import StoringForm
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED
+from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED, ApiKeyQuerySet
 from llmkeys.keys import adding
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import ApiKey, Cooling, ProviderName
@@ -52,12 +54,12 @@ class KeyForm(StoringForm):
         widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "off"}, render_value=False),
         help_text="Stored encrypted; never shown again.",
     )
-    description = forms.CharField(max_length=500, required=False, widget=admin.widgets.AdminTextInputWidget)
+    description = forms.CharField(max_length=500, required=False, widget=AdminTextInputWidget)
     daily_limit = forms.DecimalField(label="Daily limit, USD", required=False, help_text=_LIMIT_HELP)
     monthly_limit = forms.DecimalField(label="Monthly limit, USD", required=False, help_text=_LIMIT_HELP)
     total_limit = forms.DecimalField(label="Total limit, USD", required=False, help_text=_LIMIT_HELP)
     expires_at = forms.SplitDateTimeField(
-        label="Expires", required=False, widget=admin.widgets.AdminSplitDateTime, help_text="Empty: never."
+        label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
     )
     priority_ = forms.IntegerField(
         label="Priority", initial=100, help_text="Lower serves earlier, after the default key."
@@ -138,7 +140,7 @@ class StateFilter(admin.SimpleListFilter):
     title = "state"
     parameter_name = "state"
 
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
         return (
             ("available", "Available now"),
             ("cooling", "Cooling"),
@@ -152,11 +154,15 @@ class StateFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         at, value = timezone.now(), self.value()
         if value == "available":
-            return queryset.with_status(at).filter(~_resting(at, model=""), status=ACTIVE)
+            return cast(ApiKeyQuerySet, queryset).with_status(at).filter(~_resting(at, model=""), status=ACTIVE)
         if value == "cooling":
             return queryset.filter(_resting(at))
         if value in ("over", "expired"):
-            return queryset.with_status(at).filter(status=LIMIT_REACHED if value == "over" else EXPIRED)
+            return (
+                cast(ApiKeyQuerySet, queryset)
+                .with_status(at)
+                .filter(status=LIMIT_REACHED if value == "over" else EXPIRED)
+            )
         if value == "expiring":
             return queryset.filter(expires_at__gt=at, expires_at__lte=at + EXPIRING)
         if value == "rejected":
@@ -190,12 +196,12 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).stored().defer("secret", "fingerprint")
+        return cast(ApiKeyQuerySet, super().get_queryset(request)).stored().defer("secret", "fingerprint")
 
     def csv_rows(self, rows: QuerySet) -> list[dict[str, Any]]:
         return keys_json(rows, at=timezone.now())
 
-    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any):
+    def get_form(self, request: HttpRequest, obj: ApiKey | None = None, change: bool = False, **kwargs: Any) -> type:
         form = (
             KeyForm
             if obj is not None and not self.has_change_permission(request, obj)
@@ -205,7 +211,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
         )
         return type(form.__name__, (form,), {"user": request.user})
 
-    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None):
+    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         if obj is None:
             return ((None, {"fields": ("provider_", "api_key", *self.settings_)}),)
         facts = ("What it is", {"fields": self.facts})
@@ -214,7 +220,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
         secret = () if obj.environment_variable else ("api_key",)
         return ((None, {"fields": (*self.settings_, *secret)}), facts)
 
-    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None):
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         return self.facts if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
@@ -266,7 +272,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj and obj.environment_variable)
 
-    def get_deleted_objects(self, objs, request: HttpRequest):
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Name what is lost: the secrets. Usage, totals and events stay, so no related row is collected."""
         protected = [
             f"“{key.name}” comes from the environment: unset {key.environment_variable}"
@@ -308,7 +314,7 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
             request, queryset, "Made default:", lambda key: adding.set_default(key, at=timezone.now(), actor=actor)
         )
 
-    def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb) -> None:
+    def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb: Callable[[ApiKey], Any]) -> None:
         """Do a verb to each key, log it, and report how many; a refusal is told in its own words."""
         count = 0
         for key in queryset:

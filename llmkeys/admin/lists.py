@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.core.paginator import Paginator
@@ -21,13 +21,13 @@ class BoundedPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        return self.object_list.order_by()[:LISTED].count()
+        return cast(QuerySet, self.object_list).order_by()[:LISTED].count()
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
-class CsvMixin:
+class CsvMixin(admin.ModelAdmin):
     """Adds the action that hands out the selected rows; `csv_rows` says what is in them."""
 
     def csv_rows(self, rows: QuerySet) -> Iterable[Mapping[str, Any]]:
@@ -35,7 +35,7 @@ class CsvMixin:
 
     @admin.action(description="Download the selected as CSV", permissions=["view"])
     def as_csv(self, request: HttpRequest, queryset: QuerySet) -> StreamingHttpResponse:
-        return csv_file(self.opts.model_name, self.csv_rows(queryset[:LISTED]))
+        return csv_file(str(self.opts.model_name), self.csv_rows(queryset[:LISTED]))
 
 
 def csv_file(name: str, rows: Iterable[Mapping[str, Any]]) -> StreamingHttpResponse:

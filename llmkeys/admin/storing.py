@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django import forms
@@ -47,5 +48,5 @@ class StoringForm(forms.ModelForm):
 
     def save(self, commit: bool = True) -> Model:
         """Return what is stored already."""
-        self.save_m2m = lambda: None
+        self.save_m2m: Callable[[], None] = lambda: None
         return self.instance

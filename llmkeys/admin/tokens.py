@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
@@ -29,7 +30,7 @@ class AddTokenForm(StoringForm):
         widget=forms.CheckboxSelectMultiple, initial=["gateway"],
     )  # fmt: skip
     expires_at = forms.SplitDateTimeField(
-        label="Expires", required=False, widget=admin.widgets.AdminSplitDateTime, help_text="Empty: never."
+        label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
     )
     keys = forms.ModelMultipleChoiceField(
         queryset=ApiKey.objects.none(), required=False, help_text="Only these keys serve it; none chosen: all."
@@ -43,7 +44,7 @@ class AddTokenForm(StoringForm):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.fields["keys"].queryset = ApiKey.objects.stored().defer("secret")
+        cast(forms.ModelMultipleChoiceField, self.fields["keys"]).queryset = ApiKey.objects.stored().defer("secret")
 
     def store(self) -> AccessToken:
         given = self.cleaned_data
@@ -79,15 +80,17 @@ class AccessTokenAdmin(admin.ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         return super().get_queryset(request).prefetch_related("keys")
 
-    def get_form(self, request: HttpRequest, obj: AccessToken | None = None, change: bool = False, **kwargs: Any):
+    def get_form(
+        self, request: HttpRequest, obj: AccessToken | None = None, change: bool = False, **kwargs: Any
+    ) -> type:
         if obj is not None:
             return super().get_form(request, obj, change, **kwargs)
         return type("AddTokenForm", (AddTokenForm,), {"user": request.user})
 
-    def get_fields(self, request: HttpRequest, obj: AccessToken | None = None):
+    def get_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> tuple[str, ...]:
         return self.fields if obj is not None else ("name", "scopes", "expires_at", "keys")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None):
+    def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> tuple[str, ...]:
         return self.fields if obj is not None else ()
 
     def has_change_permission(self, request: HttpRequest, obj: AccessToken | None = None) -> bool:
@@ -101,11 +104,14 @@ class AccessTokenAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: AccessToken, form: AddTokenForm, change: bool) -> None:
         """Nothing more to store: the form has stored the token. Its text goes to `response_add` by the form alone."""
-        obj.text = form.text
+        obj.text = form.text  # type: ignore[attr-defined]
 
-    def response_add(self, request: HttpRequest, obj: AccessToken, post_url_continue: str | None = None):
+    def response_add(
+        self, request: HttpRequest, obj: AccessToken, post_url_continue: str | None = None
+    ) -> HttpResponse:
         """Show the text once, in this answer: a message would carry it through a cookie or the session."""
-        context = {**self.admin_site.each_context(request), "title": "The new token", "token": obj, "text": obj.text}
+        text = getattr(obj, "text", "")
+        context = {**self.admin_site.each_context(request), "title": "The new token", "token": obj, "text": text}
         answer = TemplateResponse(request, "admin/llmkeys/accesstoken/created.html", context)
         answer["Cache-Control"] = "no-store"
         return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.contrib import admin, messages
@@ -32,7 +32,7 @@ def _in_state(state: str) -> RawSQL:
 class WhatFilter(admin.SimpleListFilter):
     title = "what happened"
     parameter_name = "what"
-    _chosen = {
+    _chosen: dict[str, dict[str, Any]] = {
         "lost": {"state": _in_state("LOST")},
         "held": {},
         "failed": {"success": False},
@@ -41,7 +41,7 @@ class WhatFilter(admin.SimpleListFilter):
         "overrun": {"overrun": True},
     }
 
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
         return (
             ("failed", "Failed"),
             ("lost", "Lost: charged at the hold"),
@@ -72,7 +72,7 @@ class ProviderFilter(admin.SimpleListFilter):
     title = "provider"
     parameter_name = "provider"
 
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin):
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
         return ProviderName.choices
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
@@ -119,7 +119,7 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
         ),
     )
 
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str):
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
         """Find a request by its whole id, which has an index, or the rows of the keys of that name."""
         term = search_term.strip()
         if not term:

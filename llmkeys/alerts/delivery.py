@@ -85,7 +85,7 @@ def _ask_child(order: dict[str, Any], seconds: float) -> list[Any] | None:
             input=json.dumps(order).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=Path(__file__).resolve().parents[2],
             timeout=seconds + START_SECONDS,
             check=False,
         )

@@ -158,7 +158,10 @@ def _claim(cursor: CursorWrapper, at: datetime) -> list[_Claimed]:
         [instant(at + CLAIM), TRIES, now, sane, TRIES, now, sane],
     )
     rows = sorted(cursor.fetchall())
-    return [_Claimed(*row[:3], as_instant(row[3]), row[4], _failed_targets(row[5])) for row in rows]
+    return [
+        _Claimed(number, kind, message, as_instant(created_at), tries, _failed_targets(error))
+        for number, kind, message, created_at, tries, error in rows
+    ]
 
 
 def _failed_targets(delivery_error: str) -> frozenset[str]:

@@ -37,7 +37,7 @@ class AccessTokenAuthentication(BaseAuthentication):
             self.refuse(request)
         if caller.notes_use:
             writer.run_now(lambda cursor: ledger.note_token_use(cursor, caller.token_id, at))
-        token = AccessToken.objects.select_related("user").filter(pk=caller.token_id).first()
+        token = AccessToken.objects.select_related("user").filter(pk=caller.token_id or 0).first()
         return (token.user, token) if token is not None else self.refuse(request)
 
     def refuse(self, request: Request) -> NoReturn:

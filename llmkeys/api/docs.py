@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpResponseBase
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.exceptions import NotAuthenticated
@@ -28,6 +27,6 @@ class DocsView(SpectacularSwaggerSplitView):
             return redirect_to_login(self.request.get_full_path())
         return super().handle_exception(error)
 
-    def finalize_response(self, request: Any, response: HttpResponseBase, *args: Any, **kwargs: Any) -> Any:
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response.headers["Cache-Control"] = "no-store"  # the script holds the CSRF token of the session
         return super().finalize_response(request, response, *args, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.viewsets import ViewSetMixin
 
 from llmkeys.api import examples
 from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
@@ -37,6 +38,7 @@ class Description(AutoSchema):
         return False
 
     def get_operation_id(self) -> str:
+        assert isinstance(self.view, ViewSetMixin)
         action = "partial_update" if self.method == "PATCH" else self.view.action
         return f"{self.get_tags()[0]}_{action}"
 

@@ -26,7 +26,11 @@ class Pages(CursorPagination):
         except NotFound:
             raise _bad_cursor() from None
         # The base class hands the position to the database unread.
-        if cursor is not None and cursor.position is not None and not re.fullmatch(r"[0-9]{1,18}", cursor.position):
+        if (
+            cursor is not None
+            and cursor.position is not None
+            and not re.fullmatch(r"[0-9]{1,18}", str(cursor.position))
+        ):
             raise _bad_cursor()
         return cursor
 
@@ -38,7 +42,7 @@ def _bad_cursor() -> InvalidInput:
 def page(request: Request, rows: QuerySet, to_json: Callable[[Any], dict[str, Any]]) -> Response:
     """Answer with the page of `rows` that the request asks for."""
     pages = Pages()
-    found = pages.paginate_queryset(rows, request)
+    found = pages.paginate_queryset(rows, request) or []
     return Response(
         {
             "results": [to_json(row) for row in found],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime
 
 from django.conf import settings
@@ -26,7 +26,7 @@ def end(text: object) -> datetime:
     return _instant(text, day_end)
 
 
-def _instant(text: object, of_day) -> datetime:
+def _instant(text: object, of_day: Callable[[date, str], datetime]) -> datetime:
     if not isinstance(text, str):
         raise ValueError(_WANTED)
     try:

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from llmkeys.backup.errors import BackupFailed, CannotRestore
 
@@ -112,7 +113,7 @@ def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
         for info in _members(tar, path):
             files[info.name] = into / info.name
             with _private(files[info.name]) as file:
-                shutil.copyfileobj(tar.extractfile(info), file, _CHUNK)
+                shutil.copyfileobj(_reader(tar, info), file, _CHUNK)
     _check(path, manifest, {name: (file.stat().st_size, _digest(file)) for name, file in files.items()})
     return manifest, files
 
@@ -121,9 +122,14 @@ def verify(path: Path) -> Manifest:
     """Read an archive to its end and check lengths and digests, storing nothing. Raises CannotRestore, as `unpack`."""
     with _opened(path) as tar:
         manifest = _read_manifest(tar, path)
-        parts = {info.name: (info.size, _digest_of(tar.extractfile(info))) for info in _members(tar, path)}
+        parts = {info.name: (info.size, _digest_of(_reader(tar, info))) for info in _members(tar, path)}
     _check(path, manifest, parts)
     return manifest
+
+
+def _reader(tar: tarfile.TarFile, info: tarfile.TarInfo) -> BufferedIOBase:
+    """Return the content of a member that is known to be a file."""
+    return cast(BufferedIOBase, tar.extractfile(info))
 
 
 def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
@@ -150,7 +156,7 @@ def _read_manifest(tar: tarfile.TarFile, path: Path) -> Manifest:
     if first is None or first.name != MANIFEST or first.size > _LONGEST_MANIFEST or not first.isfile():
         raise CannotRestore(f"{path} is no backup of this product.")
     try:
-        manifest = Manifest(**json.load(tar.extractfile(first)))
+        manifest = Manifest(**json.load(_reader(tar, first)))
         datetime.fromisoformat(manifest.created_at)
     except (TypeError, ValueError):
         raise CannotRestore(f"{path} is damaged: its manifest cannot be read. Take another backup.") from None
@@ -183,7 +189,7 @@ def _digest(path: Path) -> str:
         return _digest_of(file)
 
 
-def _digest_of(file: IO[bytes]) -> str:
+def _digest_of(file: BufferedIOBase) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

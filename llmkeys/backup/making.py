@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import BackupFailed, CannotRestore
 from llmkeys.database import sql
-from llmkeys.ledger.audit import Report
+from llmkeys.ledger.audit import Report, audit_through
 from llmkeys.vault import keyring
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def make_backup(
 
 
 @contextmanager
-def _failures_told(target: Path):
+def _failures_told(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -81,7 +81,7 @@ def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, 
     else:
         with postgresql.snapshot() as (cursor, shared):
             postgresql.dump(file, shared)
-            report = postgresql.audit_through(cursor) if audit else None
+            report = audit_through(cursor) if audit else None
         problem = postgresql.unreadable(file)
     if problem:
         raise BackupFailed(f"The copy of the database is not whole, so it is no backup: {problem}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import ItemsView
 from typing import Any
 
 from django.core.exceptions import DisallowedHost
@@ -30,7 +31,7 @@ def failed(request: HttpRequest) -> HttpResponse:
     outages.note(error)
     response = render(request, "503.html", status=503)
     response["Retry-After"] = RETRY_SECONDS
-    response._has_been_logged = True  # by the line above, which says what to do
+    response._has_been_logged = True  # type: ignore[attr-defined]  # by the line above, which says what to do
     return response
 
 
@@ -70,9 +71,9 @@ class SecretsFilter(SafeExceptionReporterFilter):
     def is_active(self, request: Any) -> bool:
         return True
 
-    def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> list[tuple[str, Any]]:
+    def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> ItemsView[str, Any]:
         """Show names only: a secret in clear, a body or a header may stand in any local variable."""
-        return [(name, self.cleansed_substitute) for name in tb_frame.f_locals]
+        return dict.fromkeys(tb_frame.f_locals, self.cleansed_substitute).items()
 
     def get_post_parameters(self, request: Any) -> dict[str, Any]:
         if request is None or not hasattr(request, "POST"):

@@ -81,7 +81,7 @@ class KeyForm(forms.Form):
             self.fields[name].widget.attrs["autofocus"] = True
 
     def clean(self) -> dict[str, Any]:
-        given = super().clean()
+        given = super().clean() or self.cleaned_data
         if given.get("expires") == "date" and not given.get("expiresAt"):
             self.add_error("expiresAt", "Give a date and time, or choose another expiry.")
         return given

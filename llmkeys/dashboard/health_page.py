@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import platform
+import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from importlib import metadata
+from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -16,8 +25,8 @@ from django_q.models import Failure
 
 from llmkeys import doctor, scheduling
 from llmkeys.alerts import outbox
-from llmkeys.dashboard import health_facts
 from llmkeys.dashboard.buttons import button_on
+from llmkeys.database.sql import is_sqlite
 from llmkeys.doctor import Finding
 from llmkeys.models import Alert
 from llmkeys.scheduling import ScheduleState
@@ -121,7 +130,7 @@ def health(request: HttpRequest) -> HttpResponse:
         "targets": outbox.target_names(),
         "findings": Findings(doctor.examine(at, offline=not asked), asked),
         "failures": failures(),
-        "facts": health_facts.facts(),
+        "facts": facts(),
     }
     return render(request, "dashboard/health.html", context)
 
@@ -134,7 +143,7 @@ def failures() -> list[FailureLine]:
     ]
 
 
-def _change(view):
+def _change(view: Callable[[HttpRequest], None]) -> Callable[..., HttpResponse]:
     """Make a view of a verb that leads back to the page."""
 
     @button_on("health")
@@ -174,3 +183,62 @@ def alert_seen(request: HttpRequest) -> None:
 def _id(request: HttpRequest, name: str) -> int:
     given = request.POST.get(name, "")
     return int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0
+
+
+# --- what runs here ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def product_version() -> str:
+    with (settings.BASE_DIR / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]["version"]
+
+
+def facts() -> list[tuple[str, str]]:
+    """Return what runs, as pairs of a word and its value; at most two cheap queries."""
+    return [
+        ("Product", f"RefactAI LLM key management {product_version()}"),
+        ("Database", _database()),
+        ("Kept in", _place()),
+        ("Python", platform.python_version()),
+        ("Django", f"{metadata.version('django')}, django-q2 {metadata.version('django-q2')}"),
+        ("Web server", f"granian {metadata.version('granian')}"),
+        ("Price data", f"genai-prices {metadata.version('genai-prices')}"),
+        ("Time zone", f"{settings.TIME_ZONE}: budget days and months begin at its midnight"),
+        ("Budgets", _budgets()),
+    ]
+
+
+def _database() -> str:
+    if is_sqlite():
+        size = _value("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        return f"SQLite {_value('SELECT sqlite_version()')}, {_size(size)}"
+    version = int(_value("SHOW server_version_num"))
+    size = _value("SELECT pg_database_size(current_database())")
+    return f"PostgreSQL {version // 10_000}.{version % 10_000}, {_size(size)}"
+
+
+def _size(size: int) -> str:
+    return filesizeformat(size).replace("\xa0", " ")
+
+
+def _place() -> str:
+    """Return where the data is, without a user or a password."""
+    if is_sqlite():
+        return str(connection.settings_dict["NAME"])
+    given = connection.settings_dict
+    return f"database {given['NAME']} at {given['HOST'] or 'the local socket'}"
+
+
+def _value(query: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchone()[0]
+
+
+def _budgets() -> str:
+    if not settings.COST_TRACKING:
+        return "cost tracking is off: requests are counted, costs and budgets are not"
+    if settings.BUDGET_MODE == "strict":
+        return "strict: a request is sent only where its worst case fits"
+    return "soft: checked before a request, charged after it"

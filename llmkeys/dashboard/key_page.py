@@ -1,29 +1,35 @@
-"""One key: its budgets, what it cost by day and by model, its last requests and why they came to it, its events."""
+"""One key: its page and what may be done to it. Every button is POST, and says what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import wraps
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_safe
 
-from llmkeys.dashboard.cards import Card
+from llmkeys.dashboard.buttons import button_on
+from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
-from llmkeys.dashboard.overview import cooling_of, coolings_at
-from llmkeys.dashboard.spending import first_day, key_chart
-from llmkeys.dashboard.usage_rows import lines_of
+from llmkeys.dashboard.overview import Card, cooling_of, coolings_at, first_day, key_chart
+from llmkeys.dashboard.usage_page import lines_of
 from llmkeys.dashboard.usage_words import skipped_ids
+from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.key_state import ACTIVE, current_windows
+from llmkeys.keys import adding
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey, DailyUsage, KeyEvent, UsageRecord
 from llmkeys.relay.serving import serving_order
@@ -216,3 +222,209 @@ class EventLine:
     @property
     def shape(self) -> str:
         return _EVENT_LOOKS.get(self.event.kind, ("", "s-ring"))[1]
+
+
+# --- forms and buttons ------------------------------------------------------------------------------------------------
+
+
+Verb = Callable[[HttpRequest, ApiKey], HttpResponse | None]
+
+
+def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
+    """Return to the key's page where the button was there, else to its card."""
+    if request is not None and request.POST.get("from") == "key":
+        return redirect("key", key.pk)
+    return redirect(f"{reverse('dashboard')}#{key.pk}")
+
+
+def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
+    """Make a view of a verb: POST only, with the right it needs, the key looked up, a refusal told as a message."""
+
+    def decorate(verb: Verb) -> Callable[..., HttpResponse]:
+        @button_on("key", "key_id")
+        @login_required
+        @permission_required(permission, raise_exception=True)
+        @wraps(verb)
+        def view(request: HttpRequest, key_id: str) -> HttpResponse:
+            key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
+            try:
+                verb(request, key)
+            except LLMKeysError as error:
+                messages.error(request, str(error))
+            return _back_to(key, request)
+
+        return view
+
+    return decorate
+
+
+@_action("llmkeys.change_apikey")
+def test(request: HttpRequest, key: ApiKey) -> None:
+    """Ask the provider with a call that costs nothing, and say what it answered."""
+    result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+    if result.ok:
+        messages.success(request, f"“{key.name}”: {result.message} ({result.latency_ms} ms).")
+    else:
+        messages.error(request, f"“{key.name}”: {result.message}")
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # no test function, whatever pytest thinks of the name
+
+
+@_action("llmkeys.change_apikey")
+def set_default(request: HttpRequest, key: ApiKey) -> None:
+    adding.set_default(key, at=timezone.now(), actor=request.user.get_username())
+    messages.success(request, f"“{key.name}” is the default key now.")
+
+
+@_action("llmkeys.change_apikey")
+def toggle(request: HttpRequest, key: ApiKey) -> None:
+    """Switch on or off as the button said, so that pressing it twice is harmless."""
+    active = request.POST.get("active") == "true"
+    key = adding.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
+    messages.success(request, f"“{key.name}” is switched {'on' if key.enabled else 'off'}.")
+    if active and key.rejected_at:
+        messages.warning(
+            request, "Its provider has rejected it: only a successful test or a new secret brings it back."
+        )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@login_required
+@permission_required("llmkeys.delete_apikey", raise_exception=True)
+def delete(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Ask first, saying what it means; then wipe the secret and keep the history."""
+    key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
+    if request.method != "POST":
+        return render(request, "dashboard/key_delete.html", {"key": key})
+    try:
+        adding.delete_key(key, at=timezone.now(), actor=request.user.get_username())
+    except LLMKeysError as error:
+        messages.error(request, str(error))
+        return _back_to(key)
+    messages.success(request, f"“{key.name}” was deleted. Its secret is wiped; its usage stays in the sums.")
+    return redirect("dashboard")
+
+
+# --- the form of a key: a page, or inside a dialog -----------------------------------------------------------------
+
+
+@sensitive_post_parameters()
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@login_required
+@permission_required("llmkeys.add_apikey", raise_exception=True)
+def add(request: HttpRequest) -> HttpResponse:
+    """Show the form, or store the key; the secret is never sent back."""
+    form = AddKeyForm(request.POST or None)
+    form.focus_on(request.GET.get("field", "name"))
+    if request.method == "POST" and form.is_valid():
+        key = _told(form, lambda values: adding.add_key(values=values, at=timezone.now(), actor=_who(request)))
+        if key is not None:
+            messages.success(request, f"“{key.name}” was added. Test it to see whether its provider accepts it.")
+            return _done(request, key)
+    return _show(request, form)
+
+
+@sensitive_post_parameters()
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+@login_required
+@permission_required("llmkeys.change_apikey", raise_exception=True)
+def edit(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Show what is stored, or change it; an empty secret leaves the stored one."""
+    key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
+    form = EditKeyForm(key, request.POST or None)
+    form.focus_on(request.GET.get("field", "name"))
+    if request.method == "POST" and form.is_valid():
+        changed = _told(
+            form, lambda values: adding.update_key(key, values=values, at=timezone.now(), actor=_who(request))
+        )
+        if changed is not None:
+            messages.success(request, f"“{changed.name}” was saved.")
+            return _done(request, changed)
+        key.refresh_from_db()  # a refused change may have touched the row in hand, which the page shows
+    return _show(request, form, key)
+
+
+@sensitive_post_parameters()
+@button_on("key-add")
+@never_cache
+@login_required
+@permission_required("llmkeys.add_apikey", raise_exception=True)
+def try_secret(request: HttpRequest) -> HttpResponse:
+    """Ask the provider about the secret as it is typed; nothing is stored."""
+    form = AddKeyForm(request.POST)
+    return _show_result(request, form, _tried(form, form.data.get("provider", "")))
+
+
+@sensitive_post_parameters()
+@button_on("key-edit", "key_id")
+@never_cache
+@login_required
+@permission_required("llmkeys.change_apikey", raise_exception=True)
+def try_again(request: HttpRequest, key_id: str) -> HttpResponse:
+    """Ask the provider about the secret as it is typed; where none is, about the stored one."""
+    key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
+    form = EditKeyForm(key, request.POST)
+    if request.POST.get("apiKey", "").strip() and "apiKey" in form.fields:
+        return _show_result(request, form, _tried(form, key.provider), key)
+    try:
+        result = adding.test_key(key, at=timezone.now(), actor=_who(request))
+    except LLMKeysError as error:
+        result = adding.TestResult(False, str(error), 0)
+    return _show_result(request, form, result, key)
+
+
+def _tried(form: KeyForm, provider: str) -> adding.TestResult:
+    names = ("apiKey", "workspaceId")
+    values = {"provider": provider, **{name: form.data.get(name, "") for name in names}}
+    try:
+        return adding.try_secret(values=values, at=timezone.now())
+    except InvalidInput as error:
+        words = " ".join(capfirst(sentence) for sentences in error.errors.values() for sentence in sentences)
+        return adding.TestResult(False, words, 0)
+    except LLMKeysError as error:
+        return adding.TestResult(False, str(error), 0)
+
+
+def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
+    """Do what the form is for; None where it was refused, with the reasons beside the fields."""
+    try:
+        return verb(form.values(at=timezone.now()))
+    except InvalidInput as error:
+        form.take_errors(error.errors)
+    except DuplicateSecret as error:
+        form.add_error("apiKey", str(error))
+    except LLMKeysError as error:
+        form.add_error(None, str(error))
+    return None
+
+
+def _who(request: HttpRequest) -> str:
+    return request.user.get_username()
+
+
+def _in_dialog(request: HttpRequest) -> bool:
+    return request.headers.get("X-Dialog") == "1"
+
+
+def _done(request: HttpRequest, key: ApiKey) -> HttpResponse:
+    """Lead to the key's card: a dialog's script is told where, since following would use the message up."""
+    if _in_dialog(request):
+        return HttpResponse(status=204, headers={"X-Go": f"{reverse('dashboard')}#{key.pk}"})
+    return _back_to(key)
+
+
+def _show(request: HttpRequest, form: KeyForm, key: ApiKey | None = None, **more: Any) -> HttpResponse:
+    template = "dashboard/_key_form.html" if _in_dialog(request) else "dashboard/key_form.html"
+    return render(request, template, {"form": form, "key": key, **more})
+
+
+def _show_result(
+    request: HttpRequest, form: KeyForm, result: adding.TestResult, key: ApiKey | None = None
+) -> HttpResponse:
+    if _in_dialog(request):
+        return render(request, "dashboard/_tried.html", {"result": result})
+    return _show(request, form, key, result=result)

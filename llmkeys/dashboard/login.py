@@ -92,7 +92,7 @@ class Password(PasswordChangeView):
     form_class = NewPasswordForm
     success_url = reverse_lazy("dashboard")
 
-    def form_valid(self, form: NewPasswordForm) -> HttpResponse:
+    def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
         response = super().form_valid(form)
         messages.success(self.request, "Your password is changed. You are logged out everywhere else.")
         return response

@@ -1,4 +1,4 @@
-"""Everything on the dashboard, read in a number of queries that does not grow with the number of keys."""
+"""What the dashboard knows of all keys, read in a number of queries that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Sum
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
-from llmkeys.dashboard.cards import Card
-from llmkeys.dashboard.notes import room_words
-from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, cooling_scopes, current_windows
-from llmkeys.models import ApiKey, Cooling
+from llmkeys import providers
+from llmkeys.dashboard.charts import MOST_SERIES, Bar, Chart, Series, budget_bar, days_until, stacked
+from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, cooling_scopes, current_windows
+from llmkeys.models import ApiKey, Cooling, DailyUsage
+from llmkeys.presentation import error_words
 from llmkeys.relay.serving import serving_order
+from llmkeys.templatetags.llmkeys_format import moment, usd, usd_short
 from llmkeys.usage.open_rows import open_requests
-from llmkeys.usage.spend import DaySum, day_sums
+from llmkeys.usage.spend import DaySum, Spending, day_sums, spend_by_key, spend_by_model
 
 CHART_DAYS = 30
 
@@ -40,7 +46,7 @@ class Overview:
 
     @cached_property
     def serving(self) -> list[Card]:
-        return sorted((card for card in self.cards if card.rank is not None), key=lambda card: card.rank)
+        return sorted((card for card in self.cards if card.rank is not None), key=lambda card: card.rank or 0)
 
     @cached_property
     def available(self) -> list[Card]:
@@ -168,3 +174,270 @@ def _trouble(view: Overview) -> str:
         f"All are out: {_counted(view.cards)}. Requests are refused until one is back. "
         "Each card below says what to do; or add another key."
     )
+
+
+# --- one key's card ---------------------------------------------------------------------------------------------------
+
+
+# the status in the contract's words → its colour and its shape
+_BADGES = {
+    ACTIVE: ("ok", "s-disc"),
+    LIMIT_REACHED: ("full", "s-square"),
+    EXPIRED: ("", "s-diamond"),
+    DISABLED: ("", "s-cross"),
+}
+_WORDS = {"day": "Day", "month": "Month", "total": "Total"}
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    word: str
+    spent: int
+    limit: int
+    bar: Bar
+    left: int | None
+    resets_at: datetime | None
+
+
+@dataclass(eq=False)
+class Card:
+    """One key of the list. `rank` is its place in the serving order, None where it does not serve now.
+
+    What only its drawing needs is worked out when it is drawn: of a thousand keys one page is.
+    """
+
+    key: ApiKey
+    at: datetime
+    status: str
+    cooling: Cooling | None
+    open_requests: int = 0
+    rank: int | None = None
+
+    @property
+    def tone(self) -> str:
+        return "bad" if self.key.rejected_at else _BADGES[self.status][0]
+
+    @property
+    def shape(self) -> str:
+        return _BADGES[self.status][1]
+
+    @cached_property
+    def facts(self) -> tuple[Budget, Budget, Budget]:
+        return self.key.budgets(self.at)
+
+    @cached_property
+    def budgets(self) -> tuple[BudgetLine, ...]:
+        return tuple(_line(budget, idle=self.is_dim) for budget in self.facts)
+
+    @property
+    def success_rate(self) -> float | None:
+        tried = self.key.successful_requests + self.key.failed_requests
+        return 100 * self.key.successful_requests / tried if tried else None
+
+    @property
+    def room(self) -> Budget | None:
+        """The budget with the least room, None where the key has no limit at all."""
+        limited = (budget for budget in self.facts if budget.limit)
+        return min(limited, key=lambda budget: budget.remaining or 0, default=None)
+
+    @cached_property
+    def note(self) -> Note:
+        return note_of(self.key, at=self.at, cooling=self.cooling, rank=self.rank, room=self.room)
+
+    @property
+    def provider_mark(self) -> str:
+        return providers.get(self.key.provider).badge
+
+    @property
+    def is_available(self) -> bool:
+        return self.status == ACTIVE and not (self.cooling and not self.cooling.model)
+
+    @property
+    def needs_attention(self) -> bool:
+        """Something that does not end by itself, or that a person did not choose."""
+        return (
+            self.status in (EXPIRED, LIMIT_REACHED)
+            or self.key.rejected_at is not None
+            or self.key.secret_missing
+            or bool(self.key.last_error and not self.cooling)
+        )
+
+    @property
+    def is_dim(self) -> bool:
+        return self.status in (DISABLED, EXPIRED)
+
+
+def _line(budget: Budget, *, idle: bool) -> BudgetLine:
+    word = _WORDS[budget.window]
+    held = f", {usd(budget.held)} held" if budget.held else ""
+    limit = f"of {usd_short(budget.limit)}" if budget.limit else "no limit"
+    words = f"{word} budget: {usd(budget.spent)} spent{held}, {limit}"
+    bar = budget_bar(words, spent=budget.spent, held=budget.held, limit=budget.limit, idle=idle)
+    return BudgetLine(word, budget.spent, budget.limit, bar, budget.remaining, budget.resets_at)
+
+
+# --- what a card says in words ----------------------------------------------------------------------------------------
+
+
+_MOVE, _RAISE, _REPLACE = "Move the date", "Raise the limit", "Then replace the secret"
+_FIELDS = {_MOVE: "expires", _RAISE: "dailyLimit", _REPLACE: "apiKey"}
+_LEFT = {"day": "today", "month": "this month", "total": "in total"}
+_SPENT = {"day": "Daily budget", "month": "Monthly budget", "total": "Total budget"}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line in a card. `remedy` is the words of a link to the key's form, shown to those who may use it."""
+
+    tone: str
+    icon: str
+    title: str
+    text: SafeString | str = ""
+    remedy: str = ""
+
+    @property
+    def field(self) -> str:
+        """The field of the key's form that the remedy is about."""
+        return _FIELDS.get(self.remedy, "")
+
+
+def room_words(room: Budget | None) -> str:
+    return "no limit" if room is None else f"{usd(room.remaining)} left {_LEFT[room.window]}"
+
+
+def note_of(key: ApiKey, *, at: datetime, cooling: Cooling | None, rank: int | None, room: Budget | None) -> Note:
+    """Return the first of these that applies; the order is that of the status."""
+    return (
+        _off(key, at)
+        or _expired(key, at)
+        or _spent(key, at)
+        or _refused(key, at)
+        or (_cooling(key, cooling) if cooling else None)
+        or (Note("full", "i-alert", "Last answer:", key.last_error) if key.last_error else None)
+        or _serving(key, rank, room)
+    )
+
+
+def _off(key: ApiKey, at: datetime) -> Note | None:
+    label = key.get_provider_display()
+    if key.rejected_at is not None:
+        page = providers.get(key.provider).keys_page
+        text = format_html(
+            '{}: {} Create a new key <a href="{}" rel="noreferrer">at {}</a>.',
+            moment(key.rejected_at), _sentence(key.last_error), page, label,
+        )  # fmt: skip
+        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy=_REPLACE)
+    if key.secret_missing:
+        return Note("bad", "i-alert", "Its secret is missing.", error_words(key, at=at))
+    if not key.enabled:
+        return Note("", "i-power", "Switched off by a person.", "Enable it to let it serve again.")
+    return None
+
+
+def _sentence(text: str) -> str:
+    return f"{text.rstrip('. ')}." if text else "no reason was given."
+
+
+def _expired(key: ApiKey, at: datetime) -> Note | None:
+    if key.expires_at is None or not key.is_expired(at):
+        return None
+    return Note("", "i-clock", "Expired", format_html("at {}.", moment(key.expires_at)), remedy=_MOVE)
+
+
+def _spent(key: ApiKey, at: datetime) -> Note | None:
+    budget = key.reached_budget(at)
+    if budget is None:
+        return None
+    figures = f"{usd(budget.spent)} of {usd_short(budget.limit)}."
+    if budget.resets_at is None:
+        text = f"{figures} It serves again when its limit is raised or its cost is reset."
+    else:
+        text = format_html("{} Serves again at {}.", figures, moment(budget.resets_at))
+    return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy=_RAISE)
+
+
+def _refused(key: ApiKey, at: datetime) -> Note | None:
+    if not key.is_refused(at):
+        return None
+    budget = next(budget for budget in key.budgets(at) if budget.window == key.refused_window)
+    again = format_html(" Serves again at {}.", moment(budget.resets_at)) if budget.resets_at else ""
+    text = format_html(
+        "The last request needed up to {}; {} was left.{}",
+        usd(key.refused_need_nano),
+        usd(key.refused_room_nano),
+        again,
+    )
+    return Note("full", "i-gauge", f"{_SPENT[budget.window]}: no room.", text, remedy=_RAISE)
+
+
+def _cooling(key: ApiKey, cooling: Cooling) -> Note:
+    label = key.get_provider_display()
+    where = f"for {cooling.model}" if cooling.model else "for every model"
+    reason = f"“{cooling.reason.rstrip('. ')}.” " if cooling.reason else ""
+    if cooling.kind == Cooling.Kind.EXHAUSTED:
+        text = format_html(
+            "{}Asked again at {}. Top up the account at {}, then test it.", reason, moment(cooling.until), label
+        )
+        return Note("cool", "i-gauge", f"Exhausted at {label}, {where}.", text)
+    rest = " Other models are served." if cooling.model else ""
+    text = format_html("{}Back at {} by itself.{}", reason, moment(cooling.until), rest)
+    return Note("cool", "i-rest", f"Cooling {where}.", text)
+
+
+def _serving(key: ApiKey, rank: int | None, room: Budget | None) -> Note:
+    if rank == 0:
+        return Note("", "i-route", "Serving now.", f"{room_words(room).capitalize()}.")
+    if rank is not None:
+        return Note(
+            "",
+            "i-route",
+            "Next in line." if rank == 1 else f"Number {rank + 1} in line.",
+            f"{room_words(room).capitalize()}.",
+        )
+    return Note("", "i-route", "Ready.", f"Serves requests that name a model of {key.get_provider_display()}.")
+
+
+# --- the spending of the last days ------------------------------------------------------------------------------------
+
+
+def spend_chart(view: Overview, by: str) -> Chart:
+    """Return what was spent on each of the last 30 days, stacked by key or by model."""
+    days = days_until(view.today, CHART_DAYS)
+    series, others = _by_model(days) if by == "model" else _by_key(view, days)
+    return stacked(days, series, title="Spend per day", what=by, today=view.today, held=view.held, others=others)
+
+
+def _by_model(days: Sequence[date]) -> tuple[list[Series], int]:
+    return [Series(spent.name, spent.by_day) for spent in spend_by_model(days[0], days[-1])], 0
+
+
+def _by_key(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
+    """Return the dearest keys; deleted ones are in the sums too, and say so."""
+    found, others = spend_by_key(days[0], days[-1], most=MOST_SERIES)
+    stored = {card.key.id: card.key.name for card in view.cards}
+    gone = [spent.name for spent in found if spent.name and spent.name not in stored]
+    names = dict(ApiKey.objects.filter(pk__in=gone).values_list("pk", "name")) if gone else {}
+    return [_series(spent, stored, names) for spent in found], others
+
+
+def _series(spent: Spending, stored: dict[str, str], gone: dict[str, str]) -> Series:
+    if not spent.name:
+        return Series("", spent.by_day)
+    if spent.name in stored:
+        return Series(stored[spent.name], spent.by_day, reverse("key", args=[spent.name]))
+    return Series(f"{gone.get(spent.name, spent.name)} (deleted)", spent.by_day)
+
+
+def key_chart(key: ApiKey, today: date) -> Chart:
+    """Return what one key cost on each of the last 30 days, with its daily limit and what it holds."""
+    days = days_until(today, CHART_DAYS)
+    rows = DailyUsage.objects.filter(key=key, day__gte=days[0], day__lte=today).order_by()
+    by_day = {day: int(cost) for day, cost in rows.values_list("day").annotate(Sum("cost_nano"))}
+    return stacked(
+        days, [Series(key.name, by_day)], title="Spend per day", today=today, held=key.held_nano,
+        limit=key.daily_limit_nano,
+    )  # fmt: skip
+
+
+def first_day(today: date) -> date:
+    return today - timedelta(days=CHART_DAYS - 1)

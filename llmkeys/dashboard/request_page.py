@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from llmkeys.dashboard.bars import Bar
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required, permission_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from llmkeys.dashboard.buttons import button_on
+from llmkeys.dashboard.charts import Bar
 from llmkeys.dashboard.usage_words import (
     SOURCES,
     Badge,
@@ -16,9 +25,11 @@ from llmkeys.dashboard.usage_words import (
     skips_of,
     whole_words,
 )
+from llmkeys.exceptions import LLMKeysError
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
 from llmkeys.templatetags.llmkeys_format import usd
+from llmkeys.usage.voiding import void_usage
 
 _KINDS = {
     "void": "Taken back",
@@ -225,3 +236,39 @@ def _headers(rows: list[UsageRecord]) -> list[tuple[str, str]]:
     if reached and last.state == "SETTLED" and not last.streamed:
         headers.append(("X-LLM-Cost-USD", f"{nano_to_usd(last.cost_nano):f}"))
     return headers
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+_LONGEST_REASON = 400
+
+
+@require_safe
+@never_cache
+@login_required
+@permission_required("llmkeys.view_usagerecord", raise_exception=True)
+def request(http: HttpRequest, request_id: str) -> HttpResponse:
+    """Show every attempt of one request."""
+    found = told(request_id)
+    if found is None:
+        return render(http, "dashboard/request_unknown.html", {"request_id": request_id[:100]}, status=404)
+    return render(http, "dashboard/request.html", {"told": found, "section": "usage"})
+
+
+@button_on("usage")
+@login_required
+@permission_required("llmkeys.change_usagerecord", raise_exception=True)
+def void(request: HttpRequest, usage_id: int) -> HttpResponse:
+    """Take the charge of a lost attempt back, with who and why."""
+    if usage_id >= 2**63:
+        raise Http404
+    row = get_object_or_404(UsageRecord.objects.only("request_id"), pk=usage_id)
+    reason = "".join(letter for letter in request.POST.get("reason", "") if letter.isprintable())
+    try:
+        amount = void_usage(
+            row.pk, at=timezone.now(), actor=request.user.get_username(), reason=reason.strip()[:_LONGEST_REASON]
+        )
+        messages.success(request, f"{usd(amount)} were taken back; the key has them again.")
+    except LLMKeysError as error:
+        messages.error(request, str(error))
+    return redirect("request", row.request_id)

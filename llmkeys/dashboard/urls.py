@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from llmkeys.dashboard import health_page, key_page, key_views, login, playground, token_views, usage_views, views
+from llmkeys.dashboard import health_page, key_page, login, playground, request_page, tokens_page, usage_page, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -21,21 +21,21 @@ urlpatterns = [
     path("llm-settings", views.dashboard, name="dashboard"),
     path("llm-settings/live", views.live, name="live"),
     path("llm-settings/alerts/<int:alert_id>/away", views.alert_away, name="alert-away"),
-    path("llm-settings/keys/add", key_views.add, name="key-add"),
-    path("llm-settings/keys/try", key_views.try_secret, name="key-try"),
+    path("llm-settings/keys/add", key_page.add, name="key-add"),
+    path("llm-settings/keys/try", key_page.try_secret, name="key-try"),
     path("llm-settings/keys/<str:key_id>", key_page.key_page, name="key"),
     path("llm-settings/keys/<str:key_id>/live", key_page.live, name="key-live"),
-    path("llm-settings/keys/<str:key_id>/edit", key_views.edit, name="key-edit"),
-    path("llm-settings/keys/<str:key_id>/try", key_views.try_again, name="key-try-again"),
-    path("llm-settings/keys/<str:key_id>/test", key_views.test, name="key-test"),
-    path("llm-settings/keys/<str:key_id>/default", key_views.set_default, name="key-default"),
-    path("llm-settings/keys/<str:key_id>/toggle", key_views.toggle, name="key-toggle"),
-    path("llm-settings/keys/<str:key_id>/delete", key_views.delete, name="key-delete"),
-    path("llm-settings/usage", usage_views.usage, name="usage"),
-    path("llm-settings/usage.csv", usage_views.csv, name="usage-csv"),
-    path("llm-settings/usage/<int:usage_id>/void", usage_views.void, name="usage-void"),
-    path("llm-settings/usage/<str:request_id>", usage_views.request, name="request"),
-    path("llm-settings/tokens", token_views.tokens, name="tokens"),
-    path("llm-settings/tokens/create", token_views.create, name="token-create"),
-    path("llm-settings/tokens/<int:token_id>/revoke", token_views.revoke, name="token-revoke"),
+    path("llm-settings/keys/<str:key_id>/edit", key_page.edit, name="key-edit"),
+    path("llm-settings/keys/<str:key_id>/try", key_page.try_again, name="key-try-again"),
+    path("llm-settings/keys/<str:key_id>/test", key_page.test, name="key-test"),
+    path("llm-settings/keys/<str:key_id>/default", key_page.set_default, name="key-default"),
+    path("llm-settings/keys/<str:key_id>/toggle", key_page.toggle, name="key-toggle"),
+    path("llm-settings/keys/<str:key_id>/delete", key_page.delete, name="key-delete"),
+    path("llm-settings/usage", usage_page.usage, name="usage"),
+    path("llm-settings/usage.csv", usage_page.csv, name="usage-csv"),
+    path("llm-settings/usage/<int:usage_id>/void", request_page.void, name="usage-void"),
+    path("llm-settings/usage/<str:request_id>", request_page.request, name="request"),
+    path("llm-settings/tokens", tokens_page.tokens, name="tokens"),
+    path("llm-settings/tokens/create", tokens_page.create, name="token-create"),
+    path("llm-settings/tokens/<int:token_id>/revoke", tokens_page.revoke, name="token-revoke"),
 ]

@@ -42,16 +42,18 @@ def _sources(wanted: Wanted, columns: Iterable[str], at: datetime) -> Iterator[Q
     first = closed_days.first_day()
     if first is None:
         return
-    wanted = replace(wanted, since=max(first, wanted.since or first))
-    last = min(wanted.until, closed_days.last_closable(at))
-    if wanted.key or "key_id" in columns or last < wanted.since:
+    since, last = max(first, wanted.since or first), closed_days.last_closable(at)
+    wanted = replace(wanted, since=since)
+    if wanted.until is not None:
+        last = min(wanted.until, last)
+    if wanted.key or "key_id" in columns or last < since:
         yield wanted.rows()
         return
-    still_open = closed_days.open_days(wanted.since, last, at=at)
+    still_open = closed_days.open_days(since, last, at=at)
     if len(still_open) > closed_days.MANY_DAYS:
         yield wanted.rows()
         return
-    closed = DayTotal.objects.filter(day__range=(wanted.since, last), **wanted.lookups(provider="provider"))
+    closed = DayTotal.objects.filter(day__range=(since, last), **wanted.lookups(provider="provider"))
     yield closed.exclude(day__in=still_open)
     if still_open:
         yield wanted.rows().filter(day__in=still_open)

@@ -1,28 +1,39 @@
-"""The dashboard, and what it asks every few seconds to stay fresh."""
+"""The dashboard: sums, who serves, the keys that are asked for; and what it asks every few seconds to stay fresh."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from llmkeys.alerts.outbox import put_away
-from llmkeys.dashboard.banners import Banner, banners
+from llmkeys.alerts.outbox import open_alerts, put_away
 from llmkeys.dashboard.buttons import button_on
-from llmkeys.dashboard.figures import figures
-from llmkeys.dashboard.key_list import SEARCHED_FROM, Wanted, key_list
+from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
-from llmkeys.dashboard.overview import Overview, overview, turns
-from llmkeys.dashboard.spending import spend_chart
-from llmkeys.key_state import STATUSES
-from llmkeys.models import ProviderName
+from llmkeys.dashboard.overview import CHART_DAYS, Card, Overview, overview, spend_chart, turns
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.key_state import STATUSES, current_windows
+from llmkeys.lib.windows import day_end, month_end
+from llmkeys.models import Alert, ProviderName
+from llmkeys.scheduling import scheduler_last_ran
+from llmkeys.templatetags.llmkeys_format import growth, moment, percent, relative, usd, usd_short
+from llmkeys.usage.spend import DaySum
+from llmkeys.vault import keyring
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -112,3 +123,339 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
     found = [region(request, name, f"dashboard/{file}", {**context, **more}) for name, file in parts.items()]
     cards = ((f"card-{card.key.id}", {"card": card}) for card in context["keys"].cards)
     return [*found, listing(request, "cards", "dashboard/_card.html", cards)]
+
+
+# --- the banners on top -----------------------------------------------------------------------------------------------
+
+
+_ALERTS_SHOWN = 3
+_TONES: dict[str, str] = {
+    Alert.Kind.NO_KEY_LEFT: "bad",
+    Alert.Kind.KEY_REJECTED: "bad",
+    Alert.Kind.BACKUP_FAILED: "bad",
+    Alert.Kind.FALLBACK_PRICE: "",
+}
+_PAUSE = re.compile(r"[.:;] ")
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """A note over the whole width. `alert_id` is that of an alert which a person can put away."""
+
+    tone: str
+    title: str
+    text: Any
+    link: str = ""
+    link_words: str = ""
+    alert_id: int | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        return self.tone == "bad" and self.alert_id is None
+
+
+def banners(view: Overview) -> list[Banner]:
+    """Return what is wrong with the whole, the worst first, then the newest alerts that nobody has put away."""
+    return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts()]
+
+
+def _sealed() -> Iterator[Banner]:
+    try:
+        keyring.verify()
+    except LLMKeysError as error:
+        yield Banner("bad", "Sealed: nothing can be sent.", str(error))
+
+
+def _no_key(view: Overview) -> Iterator[Banner]:
+    if view.trouble:
+        yield Banner("bad", "No key can serve right now.", view.trouble)
+
+
+def _stalled(view: Overview) -> Iterator[Banner]:
+    ran = scheduler_last_ran(view.at)
+    if ran.is_stalled:
+        when = format_html("It last ran {}.", relative(ran.at)) if ran.at else "It has never run."
+        text = format_html(
+            "{} Budgets are right without it; alerts, key tests and the clean-up wait until it is started again.", when
+        )
+        yield Banner("full", "The scheduler stands still.", text, reverse("health"), "See what is late")
+
+
+def _alerts() -> Iterator[Banner]:
+    found = open_alerts(_ALERTS_SHOWN + 1)
+    for alert in found[:_ALERTS_SHOWN]:
+        yield _of(alert)
+    if len(found) > _ALERTS_SHOWN:
+        yield Banner("", "There are more alerts.", "", reverse("health"), "See them all")
+
+
+def _of(alert: Alert) -> Banner:
+    """Return an alert with its first words as the title."""
+    title, *rest = _PAUSE.split(alert.message, maxsplit=1)
+    link, words = _remedy(alert)
+    return Banner(
+        tone=_TONES.get(alert.kind, "full"),
+        title=f"{title.rstrip('.')}.",
+        text=format_html("{} {}.", capfirst("".join(rest)), moment(alert.created_at)),
+        link=link,
+        link_words=words,
+        alert_id=alert.pk,
+    )
+
+
+def _remedy(alert: Alert) -> tuple[str, str]:
+    if alert.kind == Alert.Kind.FALLBACK_PRICE:
+        return reverse("admin:llmkeys_modelprice_add"), "Enter its price"
+    if alert.key is not None and alert.key.deleted_at is None:
+        return reverse("key", args=[alert.key.pk]), f"See “{alert.key.name}”"
+    return "", ""
+
+
+# --- the four figures -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Against the period before: `direction` is `up`, `down` or empty; `words` name what is compared."""
+
+    direction: str
+    share: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One of the four cards."""
+
+    title: str
+    value: str
+    beside: str
+    bar: Bar
+    change: Change | None = None
+    lines: list[Any] = field(default_factory=list)
+    resets_at: datetime | None = None
+    held: int = 0
+    open_requests: int = 0
+
+
+def figures(view: Overview) -> list[Figure]:
+    """Return the four cards: total cost, daily and monthly budget, requests."""
+    return [
+        _total(view),
+        _window(view, "Daily Budget", 0, "today", _against_yesterday(view)),
+        _window(view, "Monthly Budget", 1, "this month", _against_last_month(view)),
+        _requests(view),
+    ]
+
+
+def _sums(view: Overview, index: int) -> tuple[int, int, int]:
+    """Return what was spent, is held and is the limit over the keys that have this limit, in nano-dollars."""
+    budgets = [card.facts[index] for card in view.cards if card.facts[index].limit]
+    return sum(one.spent for one in budgets), sum(one.held for one in budgets), sum(one.limit for one in budgets)
+
+
+def _cost(view: Overview, index: int) -> int:
+    """Return what all keys cost in a window, deleted ones and those without a limit included."""
+    return sum(card.facts[index].spent for card in view.everyone)
+
+
+def _resets_at(view: Overview, index: int) -> datetime:
+    windows = current_windows(view.at)
+    ends = (day_end(windows.day, settings.TIME_ZONE), month_end(windows.month, settings.TIME_ZONE))
+    return ends[index]
+
+
+def _total(view: Overview) -> Figure:
+    cost, (spent, held, limit) = _cost(view, 2), _sums(view, 2)
+    beside = (
+        f"of {usd_short(limit)}" if limit and cost == spent else f"limits {usd_short(limit)}" if limit else "no limit"
+    )
+    return Figure(
+        title="Total Cost",
+        value=usd(cost),
+        beside=beside if view.cards else "",
+        bar=budget_bar(f"Total cost: {usd(cost)}, {beside}", spent=spent, held=held, limit=limit),
+        change=_against_last_days(view, lambda day: day.cost_nano),
+        lines=[] if cost else ["Nothing spent yet"],
+        held=view.held,
+        open_requests=sum(card.open_requests for card in view.everyone),
+    )
+
+
+def _window(view: Overview, title: str, index: int, when: str, change: Change | None) -> Figure:
+    cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
+    beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
+    outside = cost - spent if limit else 0
+    return Figure(
+        title=title,
+        value=percent(100 * spent / limit) if limit else usd(cost),
+        beside=beside,
+        bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
+        change=change,
+        lines=[f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [],
+        resets_at=_resets_at(view, index),
+    )
+
+
+def _requests(view: Overview) -> Figure:
+    keys = [card.key for card in view.everyone]
+    successful, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
+    tried = successful + failed
+    # Not a rounded rate: one failure in a million is no 100 %.
+    rate = 100 * successful / tried if tried else 0.0
+    beside = f"{percent(rate)} succeeded" if tried else ""
+    return Figure(
+        title="Total Requests",
+        value=f"{sum(key.total_requests for key in keys):,}",
+        beside=beside,
+        bar=Bar(f"Success rate: {beside or 'nothing sent yet'}", spent=rate),
+        change=_against_last_days(view, lambda day: day.requests),
+        lines=[f"{failed:,} failed" if failed else "None failed" if tried else "No request yet"],
+    )
+
+
+# --- changes -------------------------------------------------------------------------------------------------------
+
+
+def _between(view: Overview, first: date, last: date, take: Callable[[DaySum], int]) -> int:
+    return sum(take(one) for day, one in view.days.items() if first <= day <= last)
+
+
+def _against_last_days(view: Overview, take: Callable[[DaySum], int]) -> Change | None:
+    middle = view.today - timedelta(days=CHART_DAYS)
+    now = _between(view, middle + timedelta(days=1), view.today, take)
+    before = _between(view, middle - timedelta(days=CHART_DAYS - 1), middle, take)
+    return _change(now, before, f"last {CHART_DAYS} days vs the {CHART_DAYS} before")
+
+
+def _against_yesterday(view: Overview) -> Change | None:
+    yesterday = view.today - timedelta(days=1)
+    before = _between(view, yesterday, yesterday, lambda day: day.cost_nano)
+    now = _between(view, view.today, view.today, lambda day: day.cost_nano)
+    return _change(now, before, f"vs all of yesterday, {usd(before)}")
+
+
+def _against_last_month(view: Overview) -> Change | None:
+    """Compare this month so far with the same days of the month before, or all of it where it was shorter."""
+    first = view.today.replace(day=1)
+    end = first - timedelta(days=1)
+    last = end.replace(day=min(view.today.day, end.day))
+    now = _between(view, first, view.today, lambda day: day.cost_nano)
+    before = _between(view, end.replace(day=1), last, lambda day: day.cost_nano)
+    return _change(now, before, f"vs {end:%B} by day {last.day}")
+
+
+def _change(now: int, before: int, words: str) -> Change | None:
+    """Return the change in per cent; None where there is nothing to compare with."""
+    if before <= 0:
+        return None
+    share = 100 * abs(now - before) / before
+    if now == before:
+        return Change("", "Same", words)
+    direction = "up" if now > before else "down"
+    return Change(direction, growth(share), words)
+
+
+# --- the list of keys -------------------------------------------------------------------------------------------------
+
+
+PAGE = 30  # cards; a search finds the rest faster than a longer page
+SEARCHED_FROM = 10  # fewer keys need no search
+_SHOWS = ("", "available", "attention")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the address asks for; what makes no sense in it is as good as left out."""
+
+    show: str = ""
+    words: str = ""
+    provider: str = ""
+    status: str = ""
+    by: str = ""  # what the chart is stacked by: `model`, or empty for keys
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Wanted:
+        show, provider, status = (query.get(name, "") for name in ("show", "provider", "status"))
+        page = query.get("page", "")
+        return cls(
+            show=show if show in _SHOWS else "",
+            words=query.get("q", "").strip()[:100],
+            provider=provider if provider in ProviderName.values else "",
+            status=status if status in STATUSES else "",
+            by="model" if query.get("by") == "model" else "",
+            page=int(page) if page.isascii() and page.isdecimal() and len(page) < 6 and int(page) else 1,
+        )
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.words or self.provider or self.status)
+
+    def address(self, **changes: str | int) -> str:
+        """Return the address that asks for the same with `changes`, which lead back to the first page."""
+        now = {"show": self.show, "q": self.words, "provider": self.provider, "status": self.status, "by": self.by}
+        asked = {name: value for name, value in {**now, **changes}.items() if value and (name, value) != ("page", 1)}
+        return reverse("dashboard") + ("?" + urlencode(asked) if asked else "")
+
+    @property
+    def stacks(self) -> list[tuple[str, str, str, bool]]:
+        """Return id, words, address and whether it is chosen, of each way to stack the chart."""
+        return [
+            ("by-key", "By key", self.address(by=""), self.by == ""),
+            ("by-model", "By model", self.address(by="model"), self.by == "model"),
+        ]
+
+    @property
+    def shows(self) -> list[tuple[str, str, bool]]:
+        return [(show or "all", self.address(show=show), self.show == show) for show in _SHOWS]
+
+    def matches(self, card: Card) -> bool:
+        if (self.provider and card.key.provider != self.provider) or (self.status and card.status != self.status):
+            return False
+        if (self.show == "available" and not card.is_available) or (
+            self.show == "attention" and not card.needs_attention
+        ):
+            return False
+        words = self.words.casefold()
+        return not words or any(words in text.casefold() for text in _searched(card))
+
+
+def _searched(card: Card) -> Iterable[str]:
+    key = card.key
+    return key.name, key.description, key.masked_secret, key.billing_group, key.id
+
+
+@dataclass(frozen=True, slots=True)
+class KeyList:
+    """One page of the cards that were asked for, with the links to the pages beside it."""
+
+    wanted: Wanted
+    found: int
+    cards: list[Card]
+    page: int
+    pages: int
+
+    @property
+    def first(self) -> int:
+        return (self.page - 1) * PAGE + 1
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.cards) - 1
+
+    @property
+    def before(self) -> str:
+        return self.wanted.address(page=self.page - 1) if self.page > 1 else ""
+
+    @property
+    def after(self) -> str:
+        return self.wanted.address(page=self.page + 1) if self.page < self.pages else ""
+
+
+def key_list(cards: Iterable[Card], wanted: Wanted) -> KeyList:
+    """Return the page that is wanted; one too far is the last."""
+    found = [card for card in cards if wanted.matches(card)]
+    pages = max(1, -(-len(found) // PAGE))
+    page = min(wanted.page, pages)
+    return KeyList(wanted, len(found), found[(page - 1) * PAGE : page * PAGE], page, pages)

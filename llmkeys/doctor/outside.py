@@ -75,17 +75,15 @@ def _reached(knock: _Knock) -> Finding:
 
 def _clock(knocks: list[_Knock]) -> Iterator[Finding]:
     """Compare with the clock that differs least: one provider's own may be wrong."""
-    known = [knock for knock in knocks if knock.ahead is not None]
+    known = [(knock.ahead, knock.label) for knock in knocks if knock.ahead is not None]
     if not known:
         return
-    best = min(known, key=lambda knock: abs(knock.ahead))
-    seconds = best.ahead.total_seconds()
-    words = (
-        f"This machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} that of {best.label}."
-    )
+    ahead, label = min(known, key=lambda one: abs(one[0]))
+    seconds = ahead.total_seconds()
+    words = f"This machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} that of {label}."
     remedy = "Let it be set by NTP: budget days, leases and logins go by it."
-    if abs(best.ahead) > SOME:
-        yield Finding(FAIL if abs(best.ahead) > MUCH else WARN, "Clock", words, remedy)
+    if abs(ahead) > SOME:
+        yield Finding(FAIL if abs(ahead) > MUCH else WARN, "Clock", words, remedy)
     else:
         yield good("Clock", words)
 

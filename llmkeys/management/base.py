@@ -6,7 +6,7 @@ import argparse
 import getpass
 import re
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             self._refuse("Stopped.", 130)
 
     def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
-        if not self._called_from_command_line:
+        if not getattr(self, "_called_from_command_line", False):
             raise CommandError(sentence, returncode=code) from None
         self.stderr.write(sentence)
         sys.exit(code)
@@ -61,7 +61,7 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
     def write_json(self, data: Any) -> None:
-        printing.write_json(self.stdout, data)
+        printing.write_json(cast(TextIO, self.stdout), data)
 
     @property
     def paint(self) -> Any:

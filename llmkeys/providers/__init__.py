@@ -32,11 +32,6 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 
-def common_name(model: str) -> str:
-    """Return one name for all spellings of a model, so that a rotation from provider to provider is one."""
-    return PROVIDERS["openrouter"].model_name(model) or model
-
-
 def get(name: str) -> Provider:
     """Return the provider of that name. Raises KeyError, with the names there are."""
     try:

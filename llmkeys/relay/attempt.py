@@ -132,10 +132,10 @@ class Attempt:
         }
 
     async def _body(self) -> bytes:
-        request, provider = self.request.request, self.provider
+        request, provider, model = self.request.request, self.provider, self.candidate.model
         self.asked_for_usage = request.streamed and not provider.tells_usage_unasked
         change = Rewrite(
-            model=self.candidate.model,
+            model=model,
             output_limit=self.worst.output_limit,
             asks_usage=self.asked_for_usage,
             limit_field=provider.output_limit_field(

@@ -180,7 +180,8 @@ class Connection(asyncio.Protocol):
             reply.parts = []
         parts = list(reply.parts)
         if reply.length is not None and parts and isinstance(parts[0], bytes):
-            head += parts.pop(0)
+            head += parts[0]
+            del parts[0]
         elif reply.length is None and request.version != "HTTP/1.0":
             parts = [_framed(part) for part in parts] + [b"0\r\n\r\n"]
         self._parts = iter(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django import template
+from django.forms import BoundField
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -125,6 +126,6 @@ def icon(name: str, size: int = 16, css: str = "icon") -> SafeString:
 
 
 @register.inclusion_tag("dashboard/_field.html")
-def field(bound, label: str = "", optional: bool = False, css: str = "") -> dict:
+def field(bound: BoundField, label: str = "", optional: bool = False, css: str = "") -> dict:
     """Render a form field with its label, hint and errors."""
     return {"field": bound, "label": label or bound.label, "optional": optional, "css": css}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import QuerySet
 
@@ -20,14 +20,14 @@ SCOPES = ("gateway", "read", "manage")
 def create_token(
     *,
     name: str,
-    user: AbstractBaseUser,
+    user: User,
     at: datetime,
     scopes: Iterable[str] = ("gateway",),
     expires_at: datetime | None = None,
     key_ids: Collection[str] | None = None,
 ) -> tuple[AccessToken, str]:
     """Return the stored token and its text, which is shown once. Raises InvalidInput."""
-    name, scopes = name.strip(), set(scopes)
+    name, scopes, wanted = name.strip(), set(scopes), set(key_ids or ())
     errors: dict[str, list[str]] = {}
     if not 1 <= len(name) <= 100 or not name.isprintable():
         errors["name"] = ["Must be 1 to 100 printable characters."]
@@ -35,9 +35,9 @@ def create_token(
         errors["scopes"] = [f"Choose from: {', '.join(SCOPES)}."]
     if expires_at is not None and expires_at <= at:
         errors["expiresAt"] = ["The expiry lies in the past."]
-    keys = list(ApiKey.objects.stored().filter(pk__in=key_ids or ()))
-    if len(keys) != len(set(key_ids or ())):
-        errors["keyIds"] = ["There is no such key: " + ", ".join(sorted(set(key_ids) - {key.id for key in keys}))]
+    keys = list(ApiKey.objects.stored().filter(pk__in=wanted))
+    if len(keys) != len(wanted):
+        errors["keyIds"] = ["There is no such key: " + ", ".join(sorted(wanted - {key.id for key in keys}))]
     if errors:
         raise InvalidInput(errors)
     text = new_access_token()
@@ -57,7 +57,7 @@ def create_token(
     return token, text
 
 
-def visible_tokens(user: AbstractBaseUser) -> QuerySet[AccessToken]:
+def visible_tokens(user: User) -> QuerySet[AccessToken]:
     """Return the tokens that a user may see and revoke: their own, an administrator every one."""
     rows = AccessToken.objects.select_related("user")
     return rows if user.is_superuser else rows.filter(user=user)
@@ -68,5 +68,5 @@ def revoke_token(token: AccessToken, *, at: datetime) -> None:
     AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=at)
 
 
-def first_administrator() -> AbstractBaseUser | None:
+def first_administrator() -> User | None:
     return get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk").first()

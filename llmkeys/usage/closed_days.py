@@ -64,7 +64,7 @@ def known_days() -> tuple[date, date] | None:
     """Return the first and the last day that have totals."""
     # Two questions are two steps in the index; asked as one they would read all of it.
     first = first_day()
-    return first and (first, DailyUsage.objects.aggregate(last=Max("day"))["last"])
+    return None if first is None else (first, DailyUsage.objects.aggregate(last=Max("day"))["last"])
 
 
 def last_closable(at: datetime) -> date:

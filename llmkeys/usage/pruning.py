@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, connection
@@ -76,7 +77,8 @@ def _days_with_rows(before: date) -> Iterator[date]:
 
     A row's budget day may be the one after the day of its clock (a machine a little slow): both are looked at.
     """
-    seen, since = set(), datetime.min.replace(tzinfo=UTC)
+    seen: set[date] = set()
+    since = datetime.min.replace(tzinfo=UTC)
     while True:
         row = _first_row(since)
         if row is None:
@@ -109,7 +111,7 @@ _AROUND = timedelta(days=3)
 _OF_DAY = "day = %s AND created_at >= %s AND created_at < %s"
 
 
-def _span(day: date) -> list[object]:
+def _span(day: date) -> list[Any]:
     """Return the parameters of `_OF_DAY`."""
     first = day_start(day, settings.TIME_ZONE)
     return [str(day), instant(first - _AROUND), instant(first + timedelta(days=1) + _AROUND)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -88,7 +89,10 @@ def _rows_to_ask(at: datetime) -> list[_Row]:
     query = f"SELECT {columns} {_ESTIMATED} AND k.rejected_at IS NULL {newest} LIMIT {AT_MOST_ROWS}"
     with connection.cursor() as cursor:
         cursor.execute(query, [instant(at - ASK_FOR), instant(at)])
-        return [_Row(*row[:4], lost=bool(row[4])) for row in cursor.fetchall()]
+        return [
+            _Row(number, key_id, request_id, upstream_id, lost=bool(lost))
+            for number, key_id, request_id, upstream_id, lost in cursor.fetchall()
+        ]
 
 
 def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
@@ -99,7 +103,7 @@ def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
     except (asked.TransportError, LLMKeysError) as error:
         done.failed += 1
         return str(error)
-    provider = providers.get(key.provider)
+    provider: Any = providers.get(key.provider)
     if answer.status == 404:
         done.pending += 1
         return ""
@@ -144,9 +148,13 @@ def _give_up(at: datetime) -> int:
             f"request(s) of “{name}” on {day} truly cost: the estimates, {format_usd(int(cost))}, stand."
         )
         once = f"unreconciled {key_id} {day}"
-        if writer.run_now(lambda c, m=message, k=key_id, o=once: ledger.add_event(c, "reconciled", k, m, at, once=o)):
+        if _add_event(key_id, message, at, once):
             told += count
     return told
+
+
+def _add_event(key_id: str, message: str, at: datetime, once: str) -> bool:
+    return writer.run_now(lambda cursor: ledger.add_event(cursor, "reconciled", key_id, message, at, once=once))
 
 
 def _never_told(at: datetime) -> list[tuple]:

@@ -51,7 +51,7 @@ def _filtered(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any]) -> QueryS
     return rows.filter(pk__in=_held()) if lookups.get("state") == State.HELD else rows
 
 
-def _held() -> QuerySet[UsageRecord]:
+def _held() -> QuerySet[UsageRecord, Any]:
     """Return the open holds, the state written out, which makes SQLite use their index."""
     return UsageRecord.objects.order_by().filter(state=RawSQL("'HELD'", ()), lease_until__isnull=False).values("pk")
 
@@ -140,7 +140,7 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
     """Return the lowest and the highest number of such rows that no total has: open holds, and what was never sent."""
     fitting = {name: value for name, value in lookups.items() if name in _OF_WHAT or name == "success"}
     rows = UsageRecord.objects.order_by()
-    numbers = (
+    numbers: list[int | None] = (
         list(rows.filter(pk__in=_held(), **fitting).values_list("pk", flat=True)) if "success" not in lookups else []
     )
     unsent = _filtered(rows, fitting | {"state": State.RELEASED}).filter(http_status__isnull=True)

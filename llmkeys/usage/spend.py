@@ -85,7 +85,7 @@ def _remembered(
     corrections = Adjustment.objects.aggregate(newest=Max("id"))["newest"]
     token = f"spend-{name}-{first}-{closed}-{corrections}"
     return [
-        *cache.get_or_set(token, lambda: _rows(read, first, closed), _REMEMBERED_SECONDS),
+        *(cache.get_or_set(token, lambda: _rows(read, first, closed), _REMEMBERED_SECONDS) or ()),
         *_rows(read, max(first, closed + timedelta(days=1)), last),
     ]
 

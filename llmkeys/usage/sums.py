@@ -168,7 +168,7 @@ def _sum_up(rows: Iterable[Row], *, group_by: str) -> dict[str, Any]:
     return {"groupBy": group_by, "results": results, "total": total.to_json()}
 
 
-def _reader(group_by: str, keys: Mapping[str, Mapping[str, str]]) -> Callable[[Any], str]:
+def _reader(group_by: str, keys: Mapping[str, Mapping[str, Any]]) -> Callable[[Any], str]:
     """Return what turns a value of the column into the group's name."""
     match group_by:
         case "month":
@@ -184,5 +184,5 @@ def _in_order(groups: Mapping[str, Sums], group_by: str) -> list[str]:
     return sorted(groups, key=lambda name: (-groups[name].cost_nano, name))
 
 
-def _key_words(group_by: str, name: str, keys: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def _key_words(group_by: str, name: str, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {"keyId": name, "keyName": keys[name]["name"]} if group_by == "key" else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db.models import QuerySet
 
 from llmkeys.exceptions import DataDirectoryProblem, SecretMissing, WrongEncryptionKey
 from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey, new_master_key
@@ -101,7 +102,7 @@ def _create_key_file(path: Path) -> None:
     create_private_file(path, new_master_key() + "\n")
 
 
-def _stored_secrets():
+def _stored_secrets() -> QuerySet[ApiKey]:
     from llmkeys.models import ApiKey
 
     return ApiKey.objects.stored().exclude(secret=b"")
@@ -113,7 +114,7 @@ def verify() -> None:
     closed = []
     for key in _stored_secrets().only("id", "name", "secret").iterator():
         try:
-            ring.decrypt(key.secret, row_id=key.id)
+            ring.decrypt(bytes(key.secret), row_id=key.id)
         except DecryptionFailed:
             closed.append(key.name)
     if closed:
@@ -186,6 +187,6 @@ def open_secret(key: ApiKey) -> str:
     if not key.secret:
         raise SecretMissing(f"The key “{key.name}” has no secret.")
     try:
-        return keyring().decrypt(key.secret, row_id=key.id)
+        return keyring().decrypt(bytes(key.secret), row_id=key.id)
     except DecryptionFailed:
         raise WrongEncryptionKey(SEALED.format(file=key_file())) from None

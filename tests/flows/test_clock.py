@@ -10,10 +10,13 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.flows.product import Product, Reply, chat, run_together
 from tests.flows.test_three_keys import Clock
 from tests.serving import wait_for
 
+pytestmark = pytest.mark.proof
 BODY = chat("[[prompt_tokens=100 completion_tokens=100]]", max_tokens=200)  # 600,000 nano-dollars
 # The scheduler's tick, 30 s, ten times as fast. Python's own sleep fails under libfaketime: it names an absolute end.
 FAST_TICK = """

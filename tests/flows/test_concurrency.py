@@ -1,4 +1,7 @@
-"""64 programs, two web processes, one key with room for exactly 100 requests: never a cent more, never one less."""
+"""64 programs, two web processes, one key with room for exactly 100 requests: never a cent more, never one less.
+
+In `make proof` with room for 1,000.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ import pytest
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, Reply, Sampler, chat, percentile, run_together
+from tests.flows.scale import size
 
-PROGRAMS = 64
-ROOM_FOR = 100
+pytestmark = pytest.mark.proof
+PROGRAMS = size("PROGRAMS", short=64, long=64)
+ROOM_FOR = size("ROOM_FOR", short=100, long=1000)
 PROVIDER_MS = 100
-ROOMY_REQUESTS = 640
+ROOMY_REQUESTS = size("REQUESTS", short=640, long=20_000)
 SLOWEST_SECONDS = 1.0
 # The hold is some twenty times the cost: few fit in at once, and most programs have to come back.
 # 100 tokens in and 100 out of claude-haiku-4.5: 100 × 1 + 100 × 5 = 600 millionths of a dollar.

@@ -1,17 +1,19 @@
-"""Web processes killed with SIGKILL while requests are in flight: what a provider may bill is in the books."""
+"""Web processes killed with SIGKILL at every point of a request: what a provider may bill is in the books."""
 
 from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import os
-import random
 import signal
+import socket
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +21,12 @@ import pytest
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, chat, percentile
+from tests.flows.scale import SEED, seeded, size
 from tests.serving import Served, wait_for
 
-KILLS = 50
-PROGRAMS = 16
+pytestmark = pytest.mark.proof
+KILLS = size("KILLS", short=54, long=204)
+PROGRAMS = size("PROGRAMS", short=16, long=32)
 WHOLE = chat("[[prompt_tokens=100 completion_tokens=100 delay_ms=80]]", max_tokens=200)
 STREAM = chat("[[prompt_tokens=100 completion_tokens=100 chunks=5 chunk_delay_ms=20]]", max_tokens=200, stream=True)
 COST_NANO = 600_000  # 100 × $1 + 100 × $5 a million
@@ -84,12 +88,85 @@ def web_workers(served: Served) -> list[int]:
     return [worker for main in mains for worker in served.children_of(main)]
 
 
-def kill_one(traffic: Traffic, served: Served) -> None:
-    """Kill a random worker while requests are in flight, and wait until it was replaced and traffic goes on."""
-    before = wait_for(lambda: len(found := web_workers(served)) == 2 and found, what="two workers")
-    victim = random.choice(before)
-    os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: len(found := web_workers(served)) == 2 and victim not in found, what="a replacement")
+# --- one request and the six points at which its process dies --------------------------------------------------------
+
+# It costs the same as all others, and is known in the provider's journal by its tokens: 200 × $1 + 80 × $5 a million.
+VICTIM = chat("[[prompt_tokens=200 completion_tokens=80 delay_ms=60 chunks=5 chunk_delay_ms=20]]", stream=True)
+POINTS = ("its body arrives", "its body is there", "it is at the provider", "it streams", "its last piece", "answered")
+
+
+class Victim:
+    """A streamed request on a connection of its own, brought to a point at which its process is then killed."""
+
+    def __init__(self, product: Product) -> None:
+        self._product = product
+        self._socket = socket.create_connection(("127.0.0.1", product.served.port), timeout=20)
+
+    def __enter__(self) -> Victim:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def reach(self, point: str) -> None:
+        body = json.dumps(VICTIM).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {self._product.token}\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        known = len(self._at_the_provider())
+        self._socket.sendall(head + body[:40])
+        self.process = wait_for(self._find_process, what="a process accepts the connection")
+        if point == "its body arrives":
+            return
+        self._socket.sendall(body[40:])
+        if point == "its body is there":
+            return
+        wait_for(lambda: len(self._at_the_provider()) > known, what=f"the provider is asked: {point}")
+        awaited = {"it streams": b'"content"', "its last piece": b'"finish_reason":"stop"', "answered": b"0\r\n\r\n"}
+        if point in awaited:
+            self._read_until(awaited[point])
+
+    def _at_the_provider(self) -> list[dict[str, Any]]:
+        return [entry for entry in self._product.simulator.journal() if entry["promptTokens"] == 200]
+
+    def _read_until(self, awaited: bytes) -> None:
+        received = b""
+        while awaited not in received.replace(b'": "', b'":"'):
+            piece = self._socket.recv(65536)
+            assert piece, received
+            received += piece
+
+    def _find_process(self) -> int:
+        """The web process that has accepted the connection; 0 as long as none has."""
+        ours = self._socket.getsockname()[1]
+        links = {f"socket:[{inode}]" for inode in _server_sockets(self._product.served.port, ours)}
+        return next((pid for pid in web_workers(self._product.served) if links & _open_files(pid)), 0)
+
+
+def _server_sockets(port: int, peer: int) -> list[str]:
+    """The inodes of the connections between our port and the peer's, as the kernel lists them at the server's end."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    wanted = (f":{port:04X}", f":{peer:04X}")
+    return [fields[9] for fields in lines if fields[1].endswith(wanted[0]) and fields[2].endswith(wanted[1])]
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found.add(str(link.readlink()))
+    return found
+
+
+def kill_at(point: str, traffic: Traffic, product: Product) -> None:
+    """Kill the process that serves a request when it has reached a point; wait until traffic goes on with two."""
+    served = product.served
+    wait_for(lambda: len(web_workers(served)) == 2, what="two workers")
+    with Victim(product) as victim:
+        victim.reach(point)
+        os.kill(victim.process, signal.SIGKILL)
+        wait_for(lambda: len(found := web_workers(served)) == 2 and victim.process not in found, what="a replacement")
     count = traffic.served()
     wait_for(lambda: traffic.served() > count + PROGRAMS, what="traffic goes on")
 
@@ -114,13 +191,15 @@ def product(data_dir, simulator: SimulatorThread, database):
         yield running
 
 
-def test_it_keeps_the_books_right_through_fifty_kills(product, capsys):
+def test_it_keeps_the_books_right_through_kills_at_every_point_of_a_request(product, capsys):
+    points = [POINTS[number % len(POINTS)] for number in range(KILLS)]
+    seeded().shuffle(points)
     key = product.add_key("One", dailyLimit=1000, monthlyLimit=0, totalLimit=0)
     begin = time.monotonic()
     with Traffic(product) as traffic:
         wait_for(lambda: traffic.served() > 2 * PROGRAMS, what="traffic")
-        for _ in range(KILLS):
-            kill_one(traffic, product.served)
+        for point in points:
+            kill_at(point, traffic, product)
         seconds = time.monotonic() - begin
     # What still streams in a worker ends by itself; what stays open was in flight when its worker was killed.
     moments = sorted(traffic.answered_at)
@@ -129,7 +208,7 @@ def test_it_keeps_the_books_right_through_fifty_kills(product, capsys):
     settled = int(product.command("shell", "-v", "0", "-c", SETTLE))
     restarts = product.served.log.read_text().count("starting it again")
     with capsys.disabled():
-        print(f"\n{KILLS} kills in {seconds:.0f} s; what the programs saw: {dict(traffic.outcomes)}")
+        print(f"\n{KILLS} kills (seed {SEED}) in {seconds:.0f} s; what the programs saw: {dict(traffic.outcomes)}")
         gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
         print(f"longest time without any answer {max(gaps):.2f} s, p99.9 {percentile(gaps, 0.999):.3f} s")
         print(f"{open_holds} holds left open, {settled} declared lost; the web server was restarted {restarts} times")
@@ -205,7 +284,7 @@ def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, cap
     hold, _ = product.probe(QUICK)
     key = product.add_key("One", dailyLimit=1000, monthlyLimit=0, totalLimit=0)
     slow = start_in_both_workers(product)
-    os.kill(random.choice(web_workers(product.served)), signal.SIGKILL)
+    os.kill(seeded().choice(web_workers(product.served)), signal.SIGKILL)
     killed_at = time.monotonic()
     wait_for(lambda: any(one.outcome == "broken" for one in slow), seconds=5, what="broken connections")
     open_holds = holders(product).total()

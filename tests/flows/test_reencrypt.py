@@ -11,24 +11,29 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.vault.crypto import MasterKey
 from tests.flows.product import Product, chat, new_secret
+from tests.flows.scale import size
 from tests.serving import ROOT, environment, wait_for
 
+pytestmark = pytest.mark.proof
 OLD, NEW = "the-old-master-key-long-enough", "the-new-master-key-long-enough"
-KEYS, KILLS, PROGRAMS = 120, 10, 8
+KILLS = size("KILLS", short=10, long=50)
+KEYS, PROGRAMS = 12 * KILLS, size("PROGRAMS", short=8, long=32)
 BODY = chat("[[prompt_tokens=10 completion_tokens=10]]", max_tokens=50)
 # Slower than it is, so that each run can be killed in its middle.
 SLOWLY = """
 django.setup()
 import time
-from llmkeys import vault
-reseal = vault.reseal
+from llmkeys.vault import keyring
+reseal = keyring.reseal
 def slowly(*arguments, **options):
     time.sleep(0.02)
     return reseal(*arguments, **options)
-vault.reseal = slowly
+keyring.reseal = slowly
 """
 
 

@@ -17,10 +17,15 @@ from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.vault.crypto import new_master_key
 from tests.flows.crowd import Crowd, Said, ask
 from tests.flows.product import Product, Sampler, chat, run_together
+from tests.flows.scale import size
 from tests.serving import wait_for
 
-PROGRAMS = 16
-ROOM_FOR = 60
+pytestmark = pytest.mark.proof
+PROGRAMS = size("PROGRAMS", short=16, long=64)
+ROOM_FOR = size("ROOM_FOR", short=60, long=600)
+SHARED = 8  # keys, and access tokens, each of which three of the keys serve
+SECONDS = size("SECONDS", short=5, long=60)
+LONGEST_WAIT_SECONDS = 2.0
 IN_FLIGHT = 6
 WORKERS = 2  # web processes of each machine
 COST_NANO = 600_000  # 100 tokens in and 100 out of claude-haiku-4.5: 100 × $1 + 100 × $5 a million

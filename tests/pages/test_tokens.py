@@ -11,7 +11,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.test import Client
 
-from llmkeys.dashboard import snippets
+from llmkeys.dashboard import tokens_page as snippets
 from llmkeys.models import AccessToken
 from llmkeys.vault.crypto import token_digest
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_user

@@ -7,6 +7,7 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -74,7 +75,7 @@ class Command(BaseCommand):
                 "No key found. Add one: python manage.py keys add --provider openrouter --name Production"
             )
 
-    def _write_table(self, keys: list[ApiKey], at) -> None:
+    def _write_table(self, keys: list[ApiKey], at: datetime) -> None:
         headers = ["ID", "NAME", "PROVIDER", "STATUS", "DEFAULT", "KEY", "TODAY", "MONTH", "TOTAL", "REQUESTS"]
         header, *lines = printing.table(headers, [_row(key, at) for key in keys], right=headers[-4:])
         self.stdout.write(self.paint.MIGRATE_HEADING(header))
@@ -241,7 +242,7 @@ def _confirmed(key: ApiKey) -> bool:
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
-def _row(key: ApiKey, at) -> list[str]:
+def _row(key: ApiKey, at: datetime) -> list[str]:
     day, month, total = key.budgets(at)
     return [
         key.id, key.name, key.provider, key.status_at(at), "default" if key.is_default else "", key.masked_secret,
@@ -249,7 +250,7 @@ def _row(key: ApiKey, at) -> list[str]:
     ]  # fmt: skip
 
 
-def _card(key: ApiKey, at) -> list[tuple[str, str]]:
+def _card(key: ApiKey, at: datetime) -> list[tuple[str, str]]:
     day, month, total = key.budgets(at)
     cooling = Coolings(at).until(key)
     return [

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 from django.utils import timezone
@@ -88,7 +88,7 @@ def _add_create(verbs: Any) -> None:
     create.add_argument("--key", action="append", metavar="ID", help="only this key serves it; may be repeated")
 
 
-def _user(name: str | None) -> AbstractBaseUser:
+def _user(name: str | None) -> User:
     users = get_user_model()
     if name is None:
         user = service.first_administrator()

@@ -158,7 +158,7 @@ class Stage:
         )
 
     def _stop_server(self) -> None:
-        if not self.is_serving():
+        if self._server is None or not self.is_serving():
             return
         self._server.send_signal(signal.SIGTERM)
         try:

@@ -1,0 +1,583 @@
+"""The usage page: the rows that the filters leave, their sums and chart, and all of them as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required, permission_required
+from django.db.models import Max, QuerySet, Sum
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
+from llmkeys.dashboard.usage_daily import SUMS, added, daily_sums
+from llmkeys.dashboard.usage_words import (
+    SOURCES,
+    Badge,
+    Skip,
+    badge_of,
+    cost_words,
+    seconds_words,
+    short_number,
+    skips_of,
+    whole_words,
+)
+from llmkeys.key_state import current_windows
+from llmkeys.lib.windows import day_end, day_start
+from llmkeys.models import AccessToken, Adjustment, ApiKey, ProviderName, UsageRecord
+from llmkeys.templatetags.llmkeys_format import growth, percent, usd
+from llmkeys.usage.closed_days import first_day
+from llmkeys.usage.rows import csv_lines, in_chunks, usage_rows
+from llmkeys.usage.sums import Wanted, dearest_keys
+
+
+@require_safe
+@never_cache
+@login_required
+@permission_required("llmkeys.view_usagerecord", raise_exception=True)
+def usage(request: HttpRequest) -> HttpResponse:
+    """Show what the filters leave: numbers and chart from the daily totals, and the rows themselves."""
+    at = timezone.now()
+    filters = read_filters(request.GET, at=at)
+    keys = list(ApiKey.objects.order_by("deleted_at", "name", "id").values("id", "name", "deleted_at"))
+    names = {key["id"]: key["name"] for key in keys}
+    totals = totals_of(filters, names=names, at=at)
+    page = page_of(
+        filters, before=request.GET.get("before", ""), after=request.GET.get("after", ""), names=names
+    )  # fmt: skip
+    context = {
+        "at": at,
+        "filters": filters,
+        "ranges": _links(filters, "range", RANGES, chosen=filters.range, since="", until=""),
+        "stacks": _links(filters, "by", STACKS, chosen=filters.stack),
+        "chips": _chips(filters, names),
+        "form": _form(filters, keys, page, totals.models),
+        "totals": totals,
+        "page": page,
+        "zone": settings.TIME_ZONE,
+    }
+    return render(request, "dashboard/usage.html", context)
+
+
+@require_safe
+@never_cache
+@login_required
+@permission_required("llmkeys.view_usagerecord", raise_exception=True)
+def csv(request: HttpRequest) -> StreamingHttpResponse:
+    """Stream every row that the filters leave, in the columns of the REST API."""
+    rows = matching_rows(read_filters(request.GET, at=timezone.now()))
+    return StreamingHttpResponse(
+        csv_lines(in_chunks(rows)),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": 'attachment; filename="usage.csv"'},
+    )
+
+
+# --- the filters as links, chips and fields ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    word: str
+    query: str
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A filter that is on, with the query that takes it off."""
+
+    name: str
+    value: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the filter form: a choice where `options` are given, else free text with suggestions."""
+
+    name: str
+    label: str
+    value: str
+    options: Iterable[tuple[str, str]] = ()
+    suggestions: Iterable[str] = ()
+    type: str = "text"
+
+
+def _links(filters: UsageFilters, name: str, words: dict[str, str], *, chosen: str, **changes: str) -> list[Link]:
+    return [Link(word, filters.query(**{name: value}, **changes), value == chosen) for value, word in words.items()]
+
+
+def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
+    words = {
+        "since": ("From", filters.get("since")),
+        "until": ("Until", filters.get("until")),
+        "key": ("Key", names.get(filters.get("key"), filters.get("key"))),
+        "provider": ("Provider", dict(ProviderName.choices).get(filters.get("provider"), "")),
+        "model": ("Model", filters.get("model")),
+        "token": ("Token", filters.get("token")),
+        "state": ("Status", STATES.get(filters.get("state"), "")),
+        "success": ("Result", RESULTS.get(filters.get("success"), "")),
+    }
+    return [
+        Chip(word, value, filters.query(**{name: ""})) for name, (word, value) in words.items() if filters.get(name)
+    ]
+
+
+def _form(filters: UsageFilters, keys: Sequence[Mapping[str, Any]], page: Page, models: list[str]) -> list[Field]:
+    key_options = [(key["id"], key["name"] + (" (deleted)" if key["deleted_at"] else "")) for key in keys]
+    tokens = {line.row.token_name for line in page.lines} | set(_token_names())
+    in_sight = {line.row.model for line in page.lines} | set(models)
+    return [
+        Field("key", "Key", filters.get("key"), _with_given(key_options, filters.get("key"))),
+        Field("provider", "Provider", filters.get("provider"), ProviderName.choices),
+        Field("model", "Model", filters.get("model"), suggestions=sorted(in_sight)),
+        Field("token", "Token", filters.get("token"), suggestions=sorted(filter(None, tokens))),
+        Field("state", "Status", filters.get("state"), STATES.items()),
+        Field("success", "Result", filters.get("success"), RESULTS.items()),
+        Field("since", "From", filters.get("since"), type="date"),
+        Field("until", "Until", filters.get("until"), type="date"),
+    ]
+
+
+def _with_given(options: list[tuple[str, str]], given: str) -> list[tuple[str, str]]:
+    """Keep a key that is unknown among the options, so that applying the form does not drop its filter."""
+    return options if not given or any(value == given for value, _ in options) else [*options, (given, given)]
+
+
+def _token_names() -> Iterable[str]:
+    return AccessToken.objects.order_by("-id").values_list("name", flat=True)[:200]
+
+
+# --- the filters in the address ---------------------------------------------------------------------------------------
+
+
+RANGES = {"today": "Today", "7": "7 days", "30": "30 days", "90": "90 days", "month": "This month"}
+DEFAULT_RANGE = "30"
+STATES = {state: state.capitalize() for state in UsageRecord.State.values}
+RESULTS = {"true": "Succeeded", "false": "Failed"}
+STACKS = {"model": "Model", "key": "Key", "provider": "Provider", "token": "Token"}
+
+_YEARS = range(2000, 2200)  # beyond them a zone's midnight cannot be told
+_LONGEST = 200
+_CHOICES = {"provider": ProviderName.values, "state": STATES, "success": RESULTS, "by": STACKS, "range": RANGES}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilters:
+    """The filters that were understood; `errors` says in words which were not, and are left out.
+
+    `since` and `until` are whole days in the operator's zone, both included; None: no bound on this side.
+    """
+
+    given: Mapping[str, str]
+    since: date | None
+    until: date | None
+    today: date
+    errors: list[str] = field(default_factory=list)
+
+    def get(self, name: str) -> str:
+        """Return what was given for a name; empty where it was not. No `[…]`: a template would try it first."""
+        return self.given.get(name, "")
+
+    @property
+    def range(self) -> str:
+        """Return the name of the quick range, an empty text where the days were given singly."""
+        return "" if self.get("since") or self.get("until") else self.get("range") or DEFAULT_RANGE
+
+    @property
+    def stack(self) -> str:
+        return self.get("by") or next(iter(STACKS))
+
+    def query(self, **changes: str) -> str:
+        """Return these filters as a query, with changes; an empty value takes a filter out."""
+        wanted = {**self.given, **changes}
+        return f"?{urlencode({name: value for name, value in wanted.items() if value})}"
+
+    def row_values(self) -> dict[str, Any]:
+        """Return the filters of usage rows by the API's names, read; None where one is not on."""
+        zone = settings.TIME_ZONE
+        return {
+            **{name: self.get(name) or None for name in ("key", "provider", "model", "token", "state")},
+            "success": {"true": True, "false": False}.get(self.get("success")),
+            "since": day_start(self.since, zone) if self.since else None,
+            "until": day_end(self.until, zone) if self.until else None,
+        }
+
+    def wanted(self, since: date, until: date) -> Wanted:
+        """Return the daily totals of these days that fit; they know nothing of state and success."""
+        of_what = {name: self.get(name) for name in ("key", "provider", "model", "token")}
+        return Wanted(**of_what, since=since, until=until)
+
+    @property
+    def narrows_rows_only(self) -> bool:
+        return bool(self.get("state") or self.get("success"))
+
+
+def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
+    """Read the query of the page as of the instant `at`; what is not understood is left out and named."""
+    today = current_windows(at).day
+    given, errors = _texts(query)
+    days = {name: _day(given, name, errors) for name in ("since", "until")}
+    if days["since"] and days["until"] and days["since"] > days["until"]:
+        errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: the days are left out.")
+        days = {"since": None, "until": None}
+    if not any(days.values()):
+        given = {name: value for name, value in given.items() if name not in days}
+        since = _range_start(given.get("range", DEFAULT_RANGE), today)
+        return UsageFilters(given, since, None, today, errors)
+    given.pop("range", None)
+    return UsageFilters(given, days["since"], days["until"], today, errors)
+
+
+def _texts(query: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    given: dict[str, str] = {}
+    errors: list[str] = []
+    for name in ("range", "since", "until", "key", "provider", "model", "token", "state", "success", "by"):
+        value = query.get(name, "").strip()
+        choices = _CHOICES.get(name)
+        if not value:
+            continue
+        if choices is not None and value not in choices:
+            errors.append(f"“{name}” knows {', '.join(choices)}: it was left out.")
+        elif len(value) > _LONGEST or not value.isprintable():
+            errors.append(f"“{name}” may have at most {_LONGEST} printable characters: it was left out.")
+        else:
+            given[name] = value
+    return given, errors
+
+
+def _day(given: dict[str, str], name: str, errors: list[str]) -> date | None:
+    text = given.get(name)
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.year not in _YEARS or day.isoformat() != text:
+        errors.append(f"“{name}” must be a day such as 2026-11-22: it was left out.")
+        del given[name]
+        return None
+    return day
+
+
+def _range_start(name: str, today: date) -> date:
+    if name == "month":
+        return today.replace(day=1)
+    return today - timedelta(days=(1 if name == "today" else int(name)) - 1)
+
+
+# --- the strip and the chart ------------------------------------------------------------------------------------------
+
+
+_COLUMNS = {"model": "model", "key": "key_id", "provider": "provider", "token": "token_name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number of the strip: its change against the time before as an arrow (`up`, `down`, none) and words."""
+
+    name: str
+    value: str
+    exact: str = ""
+    arrow: str = ""
+    change: str = ""
+    beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    numbers: list[Number]
+    chart: Chart
+    models: list[str]  # the models of this time, for the filter's suggestions; none where the stacks are others
+
+
+def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) -> Totals:
+    """Return strip and chart of the filtered days; the number of queries does not grow with keys or days.
+
+    `names` are the keys' names by id.
+    """
+    days = _days(filters)
+    if not days:
+        now, series, others = dict.fromkeys(SUMS, 0), list[Series](), 0
+    elif filters.stack == "key" and not filters.get("key"):
+        now, series, others = _by_key(filters, days, names, at)
+    else:
+        now, series, others = _by_group(filters, days, names, at)
+    before = _before(filters, days, at) if filters.since and days else {}
+    what = STACKS[filters.stack].lower()
+    return Totals(
+        numbers=_numbers(now, before, f"{len(days)} days before" if len(days) > 1 else "the day before"),
+        chart=stacked(days, series, title="Spend per day", what=what, today=filters.today, others=others),
+        models=sorted(one.name for one in series) if filters.stack == "model" else [],
+    )
+
+
+def _days(filters: UsageFilters) -> list[date]:
+    """Return the days of the chart: none after today, none before the first usage where no day bounds them."""
+    last = min(filters.until or filters.today, filters.today)
+    since = filters.since or first_day() or last
+    return days_until(last, max(0, (last - since).days + 1))
+
+
+def _before(filters: UsageFilters, days: list[date], at: datetime) -> dict[str, int]:
+    """Return the sums of as many days before the first."""
+    first = days[0] - timedelta(days=len(days))
+    return added(daily_sums(filters.wanted(first, days[0] - timedelta(days=1)), at=at))
+
+
+# --- the chart -----------------------------------------------------------------------------------------------------
+
+
+def _by_group(
+    filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
+) -> tuple[dict[str, int], list[Series], int]:
+    """Return the sums, and what each model, provider or token cost by day."""
+    column = _COLUMNS[filters.stack]
+    found = daily_sums(filters.wanted(days[0], days[-1]), column, "day", at=at)
+    groups: dict[str, dict[date, int]] = {}
+    for (group, day), sums in found:
+        groups.setdefault(group, {})[day] = sums["cost_nano"]
+    return added(found), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
+
+
+def _by_key(
+    filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
+) -> tuple[dict[str, int], list[Series], int]:
+    """Return the sums, the dearest keys by day and the rest as one, and how many those are.
+
+    Not every key by day: that would be as many figures as there are keys times days.
+    """
+    wanted = filters.wanted(days[0], days[-1])
+    by_day = daily_sums(wanted, "day", at=at)
+    ranked = dearest_keys(wanted, at=at)
+    kept = _keys_by_day(wanted, ranked[:MOST_SERIES])
+    series = [_series(filters, key_id, amounts, names) for key_id, amounts in kept.items()]
+    others = len(ranked) - len(kept)
+    if others:
+        rest = {day: sums["cost_nano"] for (day,), sums in by_day}
+        for amounts in kept.values():
+            for day, nano in amounts.items():
+                rest[day] = rest.get(day, 0) - nano
+        series.append(Series("", rest))
+    return added(by_day), series, others
+
+
+def _keys_by_day(wanted: Wanted, key_ids: list[str]) -> dict[str, dict[date, int]]:
+    """Return what each of a few keys cost by day, in the order given."""
+    found: dict[str, dict[date, int]] = {key_id: {} for key_id in key_ids}
+    rows = wanted.rows().filter(key_id__in=key_ids).order_by().values_list("key_id", "day")
+    for key_id, day, cost in rows.annotate(cost=Sum("cost_nano")):
+        found[key_id][day] = int(cost)
+    return found
+
+
+def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], names: Mapping[str, str]) -> Series:
+    """Return a group's amounts; the link in the legend leaves this group alone."""
+    link = filters.query(**{filters.stack: group}) if group and not filters.get(filters.stack) else ""
+    return Series(_group_name(filters.stack, group, names), amounts, link=link)
+
+
+def _group_name(stack: str, group: str, names: Mapping[str, str]) -> str:
+    if stack == "key":
+        return names.get(group, group)
+    if stack == "provider":
+        return dict(ProviderName.choices).get(group, group)
+    return group or "no token"
+
+
+# --- the strip -----------------------------------------------------------------------------------------------------
+
+
+def _numbers(now: Mapping[str, int], before: Mapping[str, int], when: str) -> list[Number]:
+    rate, rate_before = _failed_share(now), _failed_share(before)
+    mean = now["cost_nano"] // now["requests"] if now["requests"] else 0
+    return [
+        Number("Spend", usd(now["cost_nano"]), **_change(now, before, "cost_nano", when)),
+        Number("Requests", f"{now['requests']:,}", **_change(now, before, "requests", when)),
+        _tokens("Tokens in", now, before, "input_tokens", when),
+        _tokens("Tokens out", now, before, "output_tokens", when),
+        Number("Failed", "–" if rate is None else percent(rate), **_points(rate, rate_before)),
+        Number("Per request", usd(mean) if now["requests"] else "–", beside="mean cost"),
+    ]
+
+
+def _tokens(title: str, now: Mapping[str, int], before: Mapping[str, int], name: str, when: str) -> Number:
+    return Number(title, short_number(now[name]), exact=f"{now[name]:,}", **_change(now, before, name, when))
+
+
+def _failed_share(sums: Mapping[str, int]) -> float | None:
+    tried = sums["successful"] + sums["failed"] if sums else 0
+    return 100 * sums["failed"] / tried if tried else None
+
+
+def _change(now: Mapping[str, int], before: Mapping[str, int], name: str, when: str) -> dict[str, Any]:
+    if not before or before[name] <= 0:
+        return {"beside": f"nothing {when}" if before and now[name] else ""}
+    share = 100 * (now[name] - before[name]) / before[name]
+    if abs(share) < 0.05:
+        return {"beside": f"as {when}"}
+    return {"arrow": "up" if share > 0 else "down", "change": growth(abs(share)), "beside": f"vs {when}"}
+
+
+def _points(rate: float | None, before: float | None) -> dict[str, Any]:
+    if rate is None or before is None:
+        return {}
+    if abs(rate - before) < 0.05:
+        return {"beside": "as before"}
+    return {
+        "arrow": "up" if rate > before else "down",
+        "change": f"{abs(rate - before):.1f} points",
+        "beside": "vs before",
+    }
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+PAGE = 50
+_ID_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One attempt in the table; `of` is how many attempts its request took."""
+
+    row: UsageRecord
+    badge: Badge
+    skips: list[Skip]
+    of: int
+    corrected_nano: int
+
+    @property
+    def attempt_words(self) -> str:
+        return f"{self.row.attempt} of {self.of}" if self.of > 1 else "1"
+
+    @property
+    def tokens_in(self) -> str:
+        return whole_words(self.row.input_tokens)
+
+    @property
+    def tokens_out(self) -> str:
+        return whole_words(self.row.output_tokens)
+
+    @property
+    def cached(self) -> str:
+        return f"{self.row.cached_input_tokens:,} cached" if self.row.cached_input_tokens else ""
+
+    @property
+    def cost(self) -> str:
+        return cost_words(self.row.hold_nano if self.row.state == "HELD" else self.row.cost_nano)
+
+    @property
+    def correction(self) -> str:
+        if not self.corrected_nano:
+            return ""
+        return f"{'+' if self.corrected_nano > 0 else ''}{cost_words(self.corrected_nano)} corrected"
+
+    @property
+    def source_words(self) -> str:
+        return SOURCES.get(self.row.cost_source, "")
+
+    @property
+    def latency(self) -> str:
+        return seconds_words(self.row.latency_ms)
+
+    @property
+    def beneath_latency(self) -> str:
+        """What matters more than the first byte: the status of a failure, or that the answer still comes."""
+        row = self.row
+        if row.state == "HELD":
+            return "under way"
+        if row.state != "SETTLED" and row.http_status:
+            return f"status {row.http_status}"
+        return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""
+
+    @property
+    def skip_words(self) -> str:
+        """The first key that was passed over; the reason stands first, since a long name is cut."""
+        if not self.skips:
+            return ""
+        more = f" +{len(self.skips) - 1}" if len(self.skips) > 1 else ""
+        return f"{self.skips[0].reason.partition(':')[0]}: {self.skips[0].name}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows newest first; `newer` and `older` are the queries of the neighbouring pages, empty at the ends."""
+
+    lines: list[Line]
+    newer: str = ""
+    older: str = ""
+
+
+def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[str, str]) -> Page:
+    """Return the page of rows older than the id `before`, or newer than `after`, or the first.
+
+    Rows are never counted and never skipped over: a page costs the same wherever it lies. A cursor that is none
+    shows the first page.
+    """
+    rows = matching_rows(filters)
+    below, above = _cursor(before), _cursor(after)
+    if below:
+        found = list(rows.filter(pk__lt=below)[: PAGE + 1])
+        return _page(found[:PAGE], filters, names, newer=bool(found), older=len(found) > PAGE)
+    if above:
+        found = list(rows.filter(pk__gt=above).order_by("id")[: PAGE + 1])
+        if len(found) > PAGE:
+            return _page(found[:PAGE][::-1], filters, names, newer=True, older=True)
+    found = list(rows[: PAGE + 1])
+    return _page(found[:PAGE], filters, names, newer=False, older=len(found) > PAGE)
+
+
+def matching_rows(filters: UsageFilters) -> QuerySet[UsageRecord]:
+    return usage_rows(filters.row_values()).defer("key__secret", "key__fingerprint", "key__last_test")
+
+
+def _cursor(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS else None
+
+
+def _page(
+    rows: list[UsageRecord], filters: UsageFilters, names: Mapping[str, str], *, newer: bool, older: bool
+) -> Page:
+    return Page(
+        lines=lines_of(rows, names),
+        newer=filters.query(after=str(rows[0].pk)) if newer and rows else "",
+        older=filters.query(before=str(rows[-1].pk)) if older else "",
+    )
+
+
+def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line]:
+    """Prepare rows for the table; two queries, however many rows."""
+    rows = list(rows)
+    attempts, corrections = _attempts(rows), _corrections(rows)
+    return [
+        Line(
+            row=row,
+            badge=badge_of(row),
+            skips=skips_of(row, names),
+            of=max(row.attempt, attempts.get(row.request_id, 1)),
+            corrected_nano=corrections.get(row.pk, 0),
+        )
+        for row in rows
+    ]
+
+
+def _attempts(rows: list[UsageRecord]) -> dict[str, int]:
+    found = UsageRecord.objects.filter(request_id__in={row.request_id for row in rows}).order_by()
+    return dict(found.values_list("request_id").annotate(last=Max("attempt")))
+
+
+def _corrections(rows: list[UsageRecord]) -> dict[int, int]:
+    found = Adjustment.objects.filter(usage__in=[row.pk for row in rows]).order_by()
+    return {usage: int(amount) for usage, amount in found.values_list("usage").annotate(amount=Sum("total_nano"))}
