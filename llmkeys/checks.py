@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from llmkeys import backup
 from llmkeys.alerts import outbox
 from llmkeys.vault.crypto import TOKEN_PREFIX
 from refactai_site import env
@@ -48,6 +49,13 @@ def check_encryption_keys(app_configs, **kwargs) -> list[CheckMessage]:
             id="llmkeys.E003",
         )
     ]
+
+
+@register(Tags.database)
+def check_database_is_there(app_configs, databases=None, **kwargs) -> list[CheckMessage]:
+    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` begins anew."""
+    words = backup.lost_database() if databases else ""
+    return [Error(words, id="llmkeys.E004")] if words else []
 
 
 # It asks a process of its own (0.3 s), so that `serve` and `check` run it, and not every command: those run what is

@@ -46,6 +46,11 @@ class Manifest:
         return not self.differences
 
     @property
+    def is_empty(self) -> bool:
+        """Neither a stored secret nor a usage row is in it."""
+        return not self.keys and not self.rows
+
+    @property
     def has_key(self) -> bool:
         return KEY in self.members
 
@@ -115,6 +120,12 @@ def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
                 shutil.copyfileobj(tar.extractfile(info), file, _CHUNK)
     _check(path, manifest, {name: (file.stat().st_size, _digest(file)) for name, file in files.items()})
     return manifest, files
+
+
+def peek(path: Path) -> Manifest:
+    """Return what an archive says of itself, without reading the rest. Raises CannotRestore, as `unpack`."""
+    with _opened(path) as tar:
+        return _read_manifest(tar, path)
 
 
 def verify(path: Path) -> Manifest:

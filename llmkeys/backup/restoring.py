@@ -15,7 +15,6 @@ from django.db.migrations.loader import MigrationLoader
 from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
-from llmkeys.backup.making import automatic_backups, is_good
 from llmkeys.backup.running import alone
 from llmkeys.ledger.audit import Report
 from llmkeys.vault import keyring
@@ -40,11 +39,6 @@ class _Reader:
 
     rows: Callable[[str], list[tuple]]
     audit: Callable[[], Report]
-
-
-def newest_good_backup() -> Path | None:
-    """Return the newest automatic backup that reads well and was audited clean."""
-    return next((file for file in automatic_backups() if is_good(file)), None)
 
 
 def restore(path: Path, *, at: datetime) -> Restored:

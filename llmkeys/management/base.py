@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.core.management.color import no_style
-from django.db import DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from django.db.utils import OperationalError, ProgrammingError
 
 from llmkeys.exceptions import InvalidInput, LLMKeysError
@@ -28,6 +28,7 @@ class Command(BaseCommand):
     """Base of the commands: raises CommandError in Python; from a shell one sentence on stderr and exit code 1."""
 
     requires_system_checks = []  # ours alone are run below: the others load every page of the product
+    needs_database = True  # False: works where the database is gone
     example = ""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -37,7 +38,7 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
-            _run_our_checks()
+            _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
             return super().execute(*args, **options)
         except CommandError as error:
             self._refuse(str(error), error.returncode)
@@ -95,12 +96,12 @@ def actor() -> str:
         return "manage.py"
 
 
-def _run_our_checks() -> None:
+def _run_our_checks(databases: list[str] | None) -> None:
     problems = [
         message
         for check in registry.get_checks()
         if check.__module__ == OUR_CHECKS
-        for message in check(app_configs=None, databases=None)
+        for message in check(app_configs=None, databases=databases)
         if message.is_serious() and not message.is_silenced()
     ]
     if problems:

@@ -58,9 +58,15 @@ def keep_restores_out() -> None:
     raise CannotServe("A backup is being restored here; start again when that has ended.")
 
 
-def open_database() -> None:
-    """Begin and end a transaction that could write. Raises CannotServe."""
+def open_database(*, may_be_new: bool = False) -> None:
+    """Begin and end a transaction that could write.
+
+    Raises CannotServe; also where the database is gone or empty that was here before, unless it `may_be_new`.
+    """
     try:
+        lost = "" if may_be_new else backup.lost_database()
+        if lost:
+            raise CannotServe(lost)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
@@ -87,14 +93,9 @@ def migrate() -> None:
 def explain(error: DatabaseError) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
     words = outages.explain(error)
-    return f"{words} {_how_to_restore()}" if connection.vendor == "sqlite" and outages.is_damaged(error) else words
-
-
-def _how_to_restore() -> str:
-    newest = backup.newest_good_backup()
-    if newest is None:
-        return "There is no backup of it; move the file away to start anew."
-    return f"The newest good backup comes back with: python manage.py restore {newest}"
+    return (
+        f"{words} {backup.how_to_restore()}" if connection.vendor == "sqlite" and outages.is_damaged(error) else words
+    )
 
 
 def offer_import() -> str:

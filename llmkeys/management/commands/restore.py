@@ -18,6 +18,8 @@ class Command(BaseCommand):
     help = "Replace the database and the encryption key by those of a backup. Refuses while `serve` runs."
     example = "restore llmkeys-backup.tar.gz"
 
+    needs_database = False
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, help="an archive that `backup` wrote")
         add_json_option(parser)
