@@ -89,6 +89,14 @@ def first_password(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "First login", words, "Log in, change the password, then delete the file.")
 
 
+def old_key_file(about: About) -> Iterable[Finding]:
+    file = settings.DATA_DIR / "llm_api_keys.json"
+    if file.exists():
+        words = f"The older product's file {file} holds its keys in clear."
+        remedy = f"Take its keys over (./manage.py import_keys {file}), then delete it."
+        yield Finding(WARN, "Old key file", words, remedy)
+
+
 def backups(about: About) -> Iterable[Finding]:
     """Every archive counts, whatever its name; one of an empty database is not what an operator hopes to find."""
     found = [manifest for manifest in archives().values() if not manifest.is_empty]
@@ -117,4 +125,4 @@ def empty_database(about: About) -> Iterable[Finding]:
         )
 
 
-CHECKS = (data_directory, disk_space, file_modes, owner, first_password, backups, empty_database)
+CHECKS = (data_directory, disk_space, file_modes, owner, first_password, old_key_file, backups, empty_database)

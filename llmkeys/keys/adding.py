@@ -73,8 +73,8 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
         if secret:
             _refuse_environment(key, "its secret comes from the variable")
             _put_secret(key, secret)
-            key.rejected_at, key.last_error = None, ""
-            changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error"]
+            key.rejected_at, key.last_error, key.secret_missing = None, "", False
+            changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error", "secret_missing"]
         if changed:
             _save_change(key, changed, at, actor)
     key.refresh_from_db()

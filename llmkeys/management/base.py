@@ -61,6 +61,10 @@ class Command(BaseCommand):
         for line in lines:
             self.stdout.write(line)
 
+    def write_error(self, lines: list[str]) -> None:
+        """Write to stderr, uncoloured: what belongs to a question, not to the answer of the command."""
+        self.stderr.write("\n".join(lines), lambda line: line)
+
     def write_json(self, data: Any) -> None:
         printing.write_json(self.stdout, data)
 

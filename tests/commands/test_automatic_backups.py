@@ -82,9 +82,8 @@ def test_a_cut_one_is_no_good_one(place):
 
 def test_those_of_an_empty_database_push_out_no_other(place):
     take(place, 0, 7)
-    place.change(
-        "UPDATE llmkeys_apikey SET deleted_at = '2026-11-08', secret = x'', fingerprint = NULL, enabled = 0, is_default = 0"
-    )
+    wiped = "secret = x'', fingerprint = NULL, enabled = 0, is_default = 0"
+    place.change(f"UPDATE llmkeys_apikey SET deleted_at = '2026-11-08', {wiped}")
     take(place, 7, 16)
     assert names(place) == daily(*range(0, 7), *range(9, 16))
 

@@ -164,6 +164,12 @@ class TestFiles:
         (directory / "first-login").touch(0o600)
         assert levels("First login") == ["WARN"]
 
+    def test_it_reminds_of_the_old_key_file_as_long_as_it_is_there(self, directory):
+        make_key()
+        assert levels("Old key file") == []
+        (directory / "llm_api_keys.json").touch(0o600)
+        assert levels("Old key file") == ["WARN"] and levels("File modes") == ["PASS"]
+
     def test_it_tells_of_a_directory_that_cannot_be_used(self, settings):
         settings.DATA_DIR_PROBLEM = "It cannot be read."
         assert levels("Data directory") == ["FAIL"]
