@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from refactai_site import settings_file
 
 FORMAT = 1
-MANIFEST, KEY = "manifest.json", "encryption.key"
+MANIFEST, KEY, SETTINGS = "manifest.json", "encryption.key", settings_file.NAME
 DATABASES = {"sqlite": "llmkeys.sqlite3", "postgresql": "llmkeys.dump"}
-_CONTENTS = {KEY, *DATABASES.values()}
+_CONTENTS = {KEY, SETTINGS, *DATABASES.values()}
 _LONGEST_MANIFEST = 1_000_000
 _CHUNK = 1_048_576
 
@@ -53,6 +54,10 @@ class Manifest:
     @property
     def has_key(self) -> bool:
         return KEY in self.members
+
+    @property
+    def has_settings(self) -> bool:
+        return SETTINGS in self.members
 
     @property
     def created(self) -> datetime:

@@ -20,6 +20,7 @@ from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import BackupFailed
 from llmkeys.ledger.audit import Report
 from llmkeys.vault import keyring
+from refactai_site import settings_file
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Made:
 def make_backup(
     target: Path, *, at: datetime, with_key: bool = True, audit: bool = True, progress: Progress | None = None
 ) -> Made:
-    """Write one archive (0600) of the database and the encryption key, while the product may go on serving.
+    """Write one archive (0600) of database, encryption key and settings.env, while the product may go on serving.
 
     The copy comes out of one snapshot and passes an integrity check; its books are audited, and what differs is told
     in the manifest. Raises BackupFailed; a file that exists is never overwritten.
@@ -59,6 +60,9 @@ def make_backup(
         members = {archive.DATABASES[connection.vendor]: database}
         if with_key and keyring.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
             members[archive.KEY] = keyring.key_file()
+        settings_env = settings.DATA_DIR / settings_file.NAME
+        if with_key and settings_env.is_file():  # it may hold the encryption keys, and other secrets
+            members[archive.SETTINGS] = settings_env
         manifest = archive.write(target, _manifest(report, counts, at), members, room=room)
     return Made(target, manifest, target.stat().st_size)
 

@@ -8,14 +8,18 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from django.conf import settings
 from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.core.management.color import no_style
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from django.db.utils import OperationalError, ProgrammingError
 
+from llmkeys import checks
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.management import printing
+from llmkeys.supervisor import keys_in_use, settings_in_use
+from refactai_site import settings_file
 
 OUR_CHECKS = "llmkeys.checks"
 
@@ -39,6 +43,7 @@ class Command(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
             _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
+            self._warn()
             return super().execute(*args, **options)
         except CommandError as error:
             self._refuse(str(error), error.returncode)
@@ -50,6 +55,13 @@ class Command(BaseCommand):
             self._refuse(_database_words(error))
         except KeyboardInterrupt:
             self._refuse("Stopped.", 130)
+
+    def _warn(self) -> None:
+        """Say on stderr what is ignored, and where a running server has other settings than this command."""
+        if not self._called_from_command_line or not self.needs_database:
+            return
+        for line in [*checks.warnings(), *_differences()]:
+            self.stderr.write(line, lambda text: text)
 
     def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
         if not self._called_from_command_line:
@@ -92,6 +104,11 @@ def add_verb(verbs: Any, name: str, words: str, example: str, *, json: bool = Tr
     return parser
 
 
+def count(number: int, word: str, plural: str = "") -> str:
+    """Return `1 key`, `2 keys`, `1,204 keys`."""
+    return f"{number:,} {word if number == 1 else plural or word + 's'}"
+
+
 def actor() -> str:
     """Return who runs the command, for events."""
     try:
@@ -109,7 +126,17 @@ def _run_our_checks(databases: list[str] | None) -> None:
         if message.is_serious() and not message.is_silenced()
     ]
     if problems:
-        raise CommandError("\n".join(" ".join(f"{one.msg} {one.hint or ''}".split()) for one in problems))
+        raise CommandError("\n".join(map(checks.in_one_line, problems)))
+
+
+def _differences() -> list[str]:
+    file = settings.DATA_DIR / settings_file.NAME
+    return [
+        f"The running server (process {server['pid']}) has other values of {', '.join(names)}; this command goes by "
+        f"its own. Settings in {file} are the same for both."
+        for server in keys_in_use.running()
+        if (names := settings_in_use.different_from(server.get("settings", {})))
+    ]
 
 
 def _input_words(error: InvalidInput) -> str:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from llmkeys import backup
 from llmkeys.backup import running
 from llmkeys.backup.errors import BackupFailed
-from llmkeys.checks import leads_back_here
+from llmkeys.checks import in_one_line, leads_back_here
 from llmkeys.database import outages, writer
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
@@ -34,7 +34,7 @@ def check_settings() -> None:
     """Run the system checks. Raises CannotServe with one sentence for each error."""
     problems = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
     if problems:
-        raise CannotServe("\n".join(_in_one_line(problem) for problem in problems))
+        raise CannotServe("\n".join(in_one_line(problem) for problem in problems))
 
 
 def check_providers(bind: str) -> None:
@@ -42,10 +42,6 @@ def check_providers(bind: str) -> None:
     for provider, url in settings.PROVIDER_BASE_URLS.items():
         if leads_back_here(url, bind):
             raise CannotServe(f"{provider.upper()}_BASE_URL leads back to this server; name the provider's address.")
-
-
-def _in_one_line(problem: checks.CheckMessage) -> str:
-    return " ".join(f"{problem.msg} {problem.hint or ''}".split())
 
 
 def keep_restores_out() -> None:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
-from llmkeys import schedules
+from llmkeys import checks, schedules
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.supervisor import address, keys_in_use, prepare, processes, scheduler, web
@@ -69,6 +69,8 @@ class Command(BaseCommand):
             raise prepare.CannotServe("--workers and --threads must be at least 1.")
         where = address.parse(bind)
         prepare.check_settings()
+        for line in checks.warnings():
+            self.stderr.write(line)
         prepare.check_providers(str(where))
         listeners = address.listen(where, workers)
         prepare.keep_restores_out()
