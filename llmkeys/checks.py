@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from llmkeys import backup
 from llmkeys.alerts import outbox
 from llmkeys.lib.texts import TOKEN_PREFIX
-from refactai_site import env
+from refactai_site import env, settings_file
 
 
 @register(Tags.security)
 def check_environment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E001: a variable that cannot be parsed."""
     return [
-        Error(
-            f"{fault.variable}: {fault.problem}.",
-            hint=f"For example {fault.variable}={fault.example}",
-            id="llmkeys.E001",
-        )
-        for fault in env.FAULTS
+        Error(f"{fault.variable}: {fault.problem}.", hint=_example(fault), id="llmkeys.E001") for fault in env.FAULTS
     ]
+
+
+def _example(fault: env.Fault) -> str:
+    if not fault.example:
+        return "See who owns it."
+    return f"For example {fault.example if '=' in fault.example else f'{fault.variable}={fault.example}'}"
+
+
+@register()
+def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """llmkeys.W001: a variable that nothing reads, most likely misspelt."""
+    known = {*env.IN_FORCE, *settings_file.KEY_VARIABLES}
+    unknown = {name for name in os.environ if name.startswith("REFACTAI_") and name not in known}
+    return [_unknown_name(name, known) for name in sorted(unknown | set(settings_file.UNKNOWN))]
+
+
+def _unknown_name(name: str, known: set[str]) -> CheckMessage:
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]}?" if nearest else "The README lists the settings."
+    return Warning(f"{name} is not a setting of this product and is ignored.", hint=hint, id="llmkeys.W001")
 
 
 @register()
@@ -46,16 +64,32 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
         return []
     return [
         Error(
-            f"REFACTAI_ENCRYPTION_KEYS: {len(bad)} of its keys has fewer than 16 characters.",
+            f"REFACTAI_ENCRYPTION_KEYS: {len(bad)} of its keys has fewer than 16 characters, or is an access token.",
             hint='For example the output of: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
             id="llmkeys.E003",
         )
     ]
 
 
+@register(Tags.database)
+def check_database_is_there(app_configs, databases=None, **kwargs) -> list[CheckMessage]:
+    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` begins anew."""
+    words = backup.lost_database() if databases else ""
+    return [Error(words, id="llmkeys.E004")] if words else []
+
+
 # It asks a process of its own (0.3 s), so that `serve` and `check` run it, and not every command: those run what is
 # defined in this module.
 register()(outbox.check_targets)
+
+
+def warnings() -> list[str]:
+    """Return what is wrong with the names of settings, a line for each."""
+    return [in_one_line(message) for message in check_names(None)]
+
+
+def in_one_line(message: CheckMessage) -> str:
+    return " ".join(f"{message.msg} {message.hint or ''}".split())
 
 
 def leads_back_here(base_url: str, bind: str) -> bool:

@@ -17,9 +17,26 @@ def ensure_data_dir(path: Path) -> str:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         return f"The data directory {path} cannot be created: {error.strerror}."
+    _tighten(path)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return f"The data directory {path} cannot be read and written by this user."
     return ""
+
+
+# What lies in a data directory. A directory that holds anything else may be shared on purpose: `doctor` warns of it.
+_OURS = (
+    "llmkeys.sqlite3", "encryption.key", "secret_key", "settings.env", "first-login", "backups", "before-restore-",
+    "server-", "serving.lock", "scheduler.lock", "llm_api_keys.json", "lost+found", ".",
+)  # fmt: skip
+
+
+def _tighten(path: Path) -> None:
+    """Take other users' rights to the directory away, where it is our own and nothing but ours lies in it."""
+    with contextlib.suppress(OSError):
+        facts = path.stat()
+        is_wide = path.is_dir() and facts.st_mode & 0o077 and facts.st_uid == os.geteuid()
+        if is_wide and all(name.startswith(_OURS) for name in os.listdir(path)):  # noqa: PTH208  (names are enough)
+            path.chmod(0o700)
 
 
 def create_private_file(path: Path, content: str) -> bool:

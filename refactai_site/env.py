@@ -6,12 +6,17 @@ variable that is wrong in one run (`llmkeys.checks`).
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +28,21 @@ class Fault:
 
 FAULTS: list[Fault] = []
 
+# Every variable that was read, with the value in force: what the product knows, and what a server publishes digests of.
+IN_FORCE: dict[str, object] = {}
 
-def _fault(variable: str, problem: str, example: str) -> None:
+
+def _remembered(read: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+    @functools.wraps(read)
+    def reader(variable: str, *args: P.args, **kwargs: P.kwargs) -> T:
+        value = read(variable, *args, **kwargs)
+        IN_FORCE[variable] = value
+        return value
+
+    return reader
+
+
+def fault(variable: str, problem: str, example: str) -> None:
     FAULTS.append(Fault(variable, problem, example))
 
 
@@ -33,14 +51,17 @@ def _raw(variable: str) -> str | None:
     return value or None
 
 
+@_remembered
 def text(variable: str, default: str) -> str:
     return _raw(variable) or default
 
 
+@_remembered
 def items(variable: str, default: str = "") -> list[str]:
     return [item.strip() for item in (_raw(variable) or default).split(",") if item.strip()]
 
 
+@_remembered
 def boolean(variable: str, default: bool) -> bool:
     value = _raw(variable)
     if value is None:
@@ -49,10 +70,11 @@ def boolean(variable: str, default: bool) -> bool:
         return True
     if value.lower() in {"false", "0", "no", "off"}:
         return False
-    _fault(variable, f"“{value}” is neither true nor false", "true")
+    fault(variable, f"“{value}” is neither true nor false", "true")
     return default
 
 
+@_remembered
 def integer(variable: str, default: int, *, least: int, most: int) -> int:
     value = _raw(variable)
     if value is None:
@@ -60,14 +82,15 @@ def integer(variable: str, default: int, *, least: int, most: int) -> int:
     try:
         number = int(value)
     except ValueError:
-        _fault(variable, f"“{value}” is no whole number", str(default))
+        fault(variable, f"“{value}” is not a whole number", str(default))
         return default
     if not least <= number <= most:
-        _fault(variable, f"{number} is not between {least} and {most}", str(default))
+        fault(variable, f"{number} is not between {least} and {most}", str(default))
         return default
     return number
 
 
+@_remembered
 def decimal(variable: str, default: str, *, least: str, most: str) -> Decimal:
     value = _raw(variable)
     if value is None:
@@ -77,32 +100,35 @@ def decimal(variable: str, default: str, *, least: str, most: str) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite():
-        _fault(variable, f"“{value}” is no number", default)
+        fault(variable, f"“{value}” is not a number", default)
         return Decimal(default)
     if not Decimal(least) <= number <= Decimal(most):
-        _fault(variable, f"{value} is not between {least} and {most}", default)
+        fault(variable, f"{value} is not between {least} and {most}", default)
         return Decimal(default)
     return number
 
 
+@_remembered
 def choice(variable: str, default: str, choices: tuple[str, ...]) -> str:
     value = (_raw(variable) or default).lower()
     if value not in choices:
-        _fault(variable, f"“{value}” is not one of {', '.join(choices)}", default)
+        fault(variable, f"“{value}” is not one of {', '.join(choices)}", default)
         return default
     return value
 
 
+@_remembered
 def time_zone(variable: str, default: str) -> str:
     value = text(variable, default)
     try:
         ZoneInfo(value)
     except Exception:  # ZoneInfo raises five kinds of exception for a bad name
-        _fault(variable, f"“{value}” is no time zone of the IANA database", "Europe/Berlin")
+        fault(variable, f"“{value}” is not a time zone of the IANA database", "Europe/Berlin")
         return default
     return value
 
 
+@_remembered
 def url(variable: str, default: str) -> str:
     value = text(variable, default).rstrip("/")
     try:
@@ -111,8 +137,37 @@ def url(variable: str, default: str) -> str:
     except ValueError:
         good = False
     if not good or parts.username or parts.query or parts.fragment:
-        _fault(variable, "it is no plain http or https address", default)
+        fault(variable, "it is not a plain http or https address", default)
         return default
+    return value
+
+
+EXAMPLE_URL = "postgres://user:password@127.0.0.1:5432/llmkeys"
+
+
+@_remembered
+def database_url(variable: str) -> str:
+    """Read the address of a PostgreSQL database, or `sqlite:///FILE`; "" means the file in the data directory.
+
+    It is never repeated in a fault: it may hold a password.
+    """
+    value = _raw(variable) or ""
+    scheme, _, rest = value.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        try:
+            parts = urlsplit(value)
+            problem = "" if parts.path.strip("/") and parts.port != 0 else "it does not name a database"
+        except ValueError:
+            problem = "it is not a database URL"
+    elif scheme == "sqlite":
+        problem = "" if len(rest) > 1 and rest[0] == "/" and ":memory:" not in rest else "it does not name a file"
+    elif rest:
+        problem = f"{scheme} is not supported; the product runs on SQLite and PostgreSQL"
+    else:
+        problem = "it is not a database URL" if value else ""
+    if problem:
+        fault(variable, problem, EXAMPLE_URL)
+        return ""
     return value
 
 
@@ -125,6 +180,7 @@ class Concealed(str):
         return "'***'"
 
 
+@_remembered
 def alert_urls(variable: str) -> list[str]:
     """Read notification targets; a comma inside an address (two mail recipients, say) does not end it."""
     targets = [part.strip(" ,") for part in re.split(r",(?=\s*[A-Za-z][A-Za-z0-9]*://)", _raw(variable) or "")]
@@ -132,6 +188,6 @@ def alert_urls(variable: str) -> list[str]:
     for place, target in enumerate(targets, start=1):
         if not re.match(r"[A-Za-z][A-Za-z0-9]*://.", target):  # not repeated: it may be half of a secret
             example = "mailtos://user:password@example.com,slack://TokenA/TokenB/TokenC"
-            _fault(variable, f"number {place} of its {len(targets)} targets is no notification address", example)
+            fault(variable, f"target {place} of {len(targets)} is not a notification address", example)
             return []
     return [Concealed(target) for target in targets]

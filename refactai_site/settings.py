@@ -9,7 +9,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONE, SELF
 
-from refactai_site import env
+from refactai_site import env, settings_file
 from refactai_site.data_dir import ensure_data_dir, make_private, read_or_create_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -17,6 +17,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # --- Where things are kept ---------------------------------------------------------------------------------------
 DATA_DIR = Path(env.text("REFACTAI_DATA_DIR", "~/.refactai/data")).expanduser().absolute()
 DATA_DIR_PROBLEM = ensure_data_dir(DATA_DIR)
+settings_file.load(DATA_DIR)  # before any other variable is read
 SECRET_KEY = env.text("REFACTAI_SECRET_KEY", "") or read_or_create_secret_key(DATA_DIR)
 REFACTAI_ENCRYPTION_KEYS = env.items("REFACTAI_ENCRYPTION_KEYS")
 
@@ -109,23 +110,13 @@ DATABASE_BUSY_SECONDS = 3
 # it waits for a provider. The pool's patience is part of the 10 s in which a request is told that nothing works; it
 # gives up reconnecting soon, for the next request tries anew.
 POSTGRES_POOL = {"min_size": 0, "max_size": 10, "timeout": 3.0, "max_idle": 60.0, "reconnect_timeout": 1.0}
-_EXAMPLE_URL = "postgres://user:password@127.0.0.1:5432/llmkeys"
-_database_url = env.text("DATABASE_URL", "")
+_database_url = env.database_url("DATABASE_URL")
 if _database_url and not _database_url.startswith("sqlite"):
-    try:
-        DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=None, conn_health_checks=True)}
-    except Exception:  # whatever is wrong in the address: it may hold a password, so it is not repeated
-        env.FAULTS.append(env.Fault("DATABASE_URL", "it is no database address", _EXAMPLE_URL))
+    DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=None, conn_health_checks=True)}
+    if not (find_spec("psycopg") and find_spec("psycopg_pool")):
+        env.fault("DATABASE_URL", "the driver of PostgreSQL is not installed; run: make postgres", env.EXAMPLE_URL)
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-    if DATABASES["default"]["ENGINE"].endswith("postgresql") and not (
-        find_spec("psycopg") and find_spec("psycopg_pool")
-    ):
-        install = f"{sys.executable} -m pip install 'psycopg[binary,pool]>=3.3,<4'"
-        env.FAULTS.append(
-            env.Fault("DATABASE_URL", f"PostgreSQL needs a driver that is not installed; run: {install}", _EXAMPLE_URL)
-        )
-        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-    if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    else:
         # What the address itself says about these (`?connect_timeout=…`) comes first. A server that is gone, or a row
         # that somebody holds, must not keep a request waiting beyond the 10 s.
         DATABASES["default"]["OPTIONS"] = {

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from refactai_site import settings_file
 
 FORMAT = 1
-MANIFEST, KEY = "manifest.json", "encryption.key"
+MANIFEST, KEY, SETTINGS = "manifest.json", "encryption.key", settings_file.NAME
 DATABASES = {"sqlite": "llmkeys.sqlite3", "postgresql": "llmkeys.dump"}
-_CONTENTS = {KEY, *DATABASES.values()}
+_CONTENTS = {KEY, SETTINGS, *DATABASES.values()}
 _LONGEST_MANIFEST = 1_000_000
 _CHUNK = 1_048_576
 
@@ -47,8 +48,17 @@ class Manifest:
         return not self.differences
 
     @property
+    def is_empty(self) -> bool:
+        """Neither a stored secret nor a usage row is in it."""
+        return not self.keys and not self.rows
+
+    @property
     def has_key(self) -> bool:
         return KEY in self.members
+
+    @property
+    def has_settings(self) -> bool:
+        return SETTINGS in self.members
 
     @property
     def created(self) -> datetime:
@@ -116,6 +126,12 @@ def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
                 shutil.copyfileobj(_reader(tar, info), file, _CHUNK)
     _check(path, manifest, {name: (file.stat().st_size, _digest(file)) for name, file in files.items()})
     return manifest, files
+
+
+def peek(path: Path) -> Manifest:
+    """Return what an archive says of itself, without reading the rest. Raises CannotRestore, as `unpack`."""
+    with _opened(path) as tar:
+        return _read_manifest(tar, path)
 
 
 def verify(path: Path) -> Manifest:

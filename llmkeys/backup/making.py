@@ -15,17 +15,21 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 
-from llmkeys.backup import archive, postgresql, sqlite
+from llmkeys.backup import archive, kept, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
-from llmkeys.backup.errors import BackupFailed, CannotRestore
+from llmkeys.backup.errors import BackupFailed
 from llmkeys.database import sql
 from llmkeys.ledger.audit import Report, audit_through
 from llmkeys.vault import keyring
+from refactai_site import settings_file
 
 logger = logging.getLogger(__name__)
 
-KEPT = 7
 _STAMP = "%Y%m%d-%H%M%S"
+
+# Stored secrets, and requests: a backup with neither is one of an empty database.
+_COUNTS = """SELECT (SELECT COUNT(*) FROM llmkeys_apikey WHERE deleted_at IS NULL AND length(secret) > 0),
+   (SELECT COUNT(*) FROM llmkeys_usagerecord)"""
 
 Progress = Callable[[int, int], None]
 
@@ -42,7 +46,7 @@ class Made:
 def make_backup(
     target: Path, *, at: datetime, with_key: bool = True, audit: bool = True, progress: Progress | None = None
 ) -> Made:
-    """Write one archive (0600) of the database and the encryption key, while the product may go on serving.
+    """Write one archive (0600) of database, encryption key and settings.env, while the product may go on serving.
 
     The copy comes out of one snapshot and passes an integrity check; its books are audited, and what differs is told
     in the manifest. Raises BackupFailed; a file that exists is never overwritten.
@@ -53,11 +57,14 @@ def make_backup(
     if not target.parent.is_dir():
         raise BackupFailed(f"The directory {target.parent} does not exist.")
     with _failures_told(target), archive.workshop(target) as room:
-        database, report = _copy(room, audit=audit, progress=progress)
+        database, report, counts = _copy(room, audit=audit, progress=progress)
         members = {archive.DATABASES[sql.vendor()]: database}
         if with_key and keyring.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
             members[archive.KEY] = keyring.key_file()
-        manifest = archive.write(target, _manifest(report, at), members, room=room)
+        settings_env = settings.DATA_DIR / settings_file.NAME
+        if with_key and settings_env.is_file():  # it may hold the encryption keys, and other secrets
+            members[archive.SETTINGS] = settings_env
+        manifest = archive.write(target, _manifest(report, counts, at), members, room=room)
     return Made(target, manifest, target.stat().st_size)
 
 
@@ -71,32 +78,40 @@ def _failures_told(target: Path) -> Iterator[None]:
         raise BackupFailed(f"The database could not be read for a backup: {str(error).splitlines()[0]}") from None
 
 
-def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None]:
-    """Copy the database into `room` and prove the copy. Raises BackupFailed."""
+def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None, tuple[int, int]]:
+    """Copy the database into `room` and prove the copy; return what it holds as well. Raises BackupFailed."""
     file = room / archive.DATABASES[sql.vendor()]
     if sql.is_sqlite():
         sqlite.copy_out(file, progress=progress)
         problem = sqlite.integrity_problem(file)
         report = sqlite.audited(file) if audit and not problem else None
+        counts = sqlite.rows_of(file, _COUNTS)[0] if _has_tables() and not problem else (0, 0)
     else:
         with postgresql.snapshot() as (cursor, shared):
             postgresql.dump(file, shared)
             report = audit_through(cursor) if audit else None
+            cursor.execute(_COUNTS if _has_tables() else "SELECT 0, 0")
+            counts = cursor.fetchone()
         problem = postgresql.unreadable(file)
     if problem:
         raise BackupFailed(f"The copy of the database is not whole, so it is no backup: {problem}")
-    return file, report
+    return file, report, counts
 
 
-def _manifest(report: Report | None, at: datetime) -> Manifest:
+def _has_tables() -> bool:
+    """Tell whether there is anything to count: a first start that was killed may have left no table of ours."""
+    return any(app == "llmkeys" for app, _ in MigrationRecorder(connection).applied_migrations())
+
+
+def _manifest(report: Report | None, counts: tuple[int, int], at: datetime) -> Manifest:
     applied = MigrationRecorder(connection).applied_migrations()
     return Manifest(
         created_at=at.isoformat(timespec="seconds"),
         version=product_version(),
         database=sql.vendor(),
         migrations=sorted(name for app, name in applied if app == "llmkeys"),
-        keys=report.keys if report else 0,
-        rows=report.rows if report else 0,
+        keys=counts[0],
+        rows=counts[1],
         differences=len(report.differences) if report else None,
     )
 
@@ -112,14 +127,10 @@ def product_version() -> str:
 # --- automatic ones ---------------------------------------------------------------------------------------------------
 
 
-def backups_directory() -> Path:
-    return settings.DATA_DIR / "backups"
-
-
 def automatic_backup(*, at: datetime) -> Made:
     """Take the backup of the day and let the oldest go; the newest seven stay, the newest good one always."""
     made = make_backup(_automatic_target("daily", at), at=at)
-    _let_go()
+    kept.prune()
     if made.manifest.differences:
         logger.warning("The backup %s was taken, but its books differ: run `manage.py audit`.", made.path.name)
     return made
@@ -134,12 +145,12 @@ def backup_before_migration(*, at: datetime) -> Made | None:
     if not executor.loader.applied_migrations or not executor.migration_plan(executor.loader.graph.leaf_nodes()):
         return None
     made = make_backup(_automatic_target("before-migration", at), at=at, audit=False)
-    _let_go()
+    kept.prune()
     return made
 
 
 def _automatic_target(kind: str, at: datetime) -> Path:
-    directory = backups_directory()
+    directory = kept.backups_directory()
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -150,24 +161,3 @@ def _automatic_target(kind: str, at: datetime) -> Path:
         number += 1
         target = directory / f"{stem}-{number}.tar.gz"
     return target
-
-
-def automatic_backups() -> list[Path]:
-    """Return the automatic backups, the newest first."""
-    return sorted(backups_directory().glob("llmkeys-*.tar.gz"), key=lambda file: file.name, reverse=True)
-
-
-def is_good(path: Path) -> bool:
-    """Tell whether an archive calls itself good and is whole to its end."""
-    try:
-        return archive.verify(path).is_good
-    except CannotRestore:
-        return False
-
-
-def _let_go() -> None:
-    files = automatic_backups()
-    newest_good = next((file for file in files if is_good(file)), None)
-    for file in files[KEPT:]:
-        if file != newest_good:
-            file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from django.db.migrations.loader import MigrationLoader
 from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
-from llmkeys.backup.making import automatic_backups, is_good
 from llmkeys.backup.running import alone
 from llmkeys.database import sql
 from llmkeys.ledger.audit import Report
 from llmkeys.vault import keyring
 from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey
+from refactai_site import settings_file
 
 _SECRETS = "SELECT id, name, secret FROM llmkeys_apikey WHERE deleted_at IS NULL AND length(secret) > 0"
 
@@ -33,6 +34,7 @@ class Restored:
     report: Report | None  # None: of an older version, audited after its migration
     kept: str
     closed: list[str]  # names of keys whose secrets the archive's own encryption key does not open
+    has_settings: bool = False  # settings.env came back too
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,6 @@ class _Reader:
 
     rows: Callable[[str], list[tuple]]
     audit: Callable[[], Report]
-
-
-def newest_good_backup() -> Path | None:
-    """Return the newest automatic backup that reads well and was audited clean."""
-    return next((file for file in automatic_backups() if is_good(file)), None)
 
 
 def restore(path: Path, *, at: datetime) -> Restored:
@@ -58,10 +55,10 @@ def restore(path: Path, *, at: datetime) -> Restored:
         manifest, files = archive.unpack(path.absolute(), room)
         _check_kind(path, manifest)
         database = files[archive.DATABASES[manifest.database]]
-        key = files.get(archive.KEY)
+        brought = _Brought.read(files)
         if sql.is_sqlite():
-            return _restore_file(manifest, database, key, at)
-        return _restore_dump(manifest, database, key, at)
+            return _restore_file(manifest, database, brought, at)
+        return _restore_dump(manifest, database, brought, at)
 
 
 def _check_kind(path: Path, manifest: Manifest) -> None:
@@ -76,20 +73,20 @@ def _check_kind(path: Path, manifest: Manifest) -> None:
         raise CannotRestore(f"{path} comes from a newer version of the product ({newer[-1]}). Update first.")
 
 
-def _restore_file(manifest: Manifest, file: Path, key: Path | None, at: datetime) -> Restored:
+def _restore_file(manifest: Manifest, file: Path, brought: _Brought, at: datetime) -> Restored:
     problem = sqlite.integrity_problem(file)
     if problem:
         raise CannotRestore(f"The database in the archive is not whole: {problem}")
     reader = _Reader(lambda query: sqlite.rows_of(file, query), lambda: sqlite.audited(file))
-    closed, report = _prove(manifest, reader, key)
+    closed, report = _prove(manifest, reader, brought)
     keep = _keep_directory(at)
     connection.close()
-    with _KeySwap(key, keep):
+    with _Swap(brought, keep):
         sqlite.swap_in(file, keep)
-    return Restored(manifest, report, str(keep), closed)
+    return Restored(manifest, report, str(keep), closed, brought.settings is not None)
 
 
-def _restore_dump(manifest: Manifest, file: Path, key: Path | None, at: datetime) -> Restored:
+def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetime) -> Restored:
     name = connection.settings_dict["NAME"]
     new, kept = f"{name}_restored_{secrets.token_hex(4)}", f"{name}_before_restore_{at:%Y%m%d_%H%M%S}"
     connection.close()
@@ -101,37 +98,64 @@ def _restore_dump(manifest: Manifest, file: Path, key: Path | None, at: datetime
         raise CannotRestore(f"The server does not let the backup be loaded: {first}") from None
     reader = _Reader(lambda query: postgresql.rows_of(new, query), lambda: postgresql.audited(new))
     try:
-        closed, report = _prove(manifest, reader, key)
-        with _KeySwap(key, _keep_directory(at)):
+        closed, report = _prove(manifest, reader, brought)
+        with _Swap(brought, _keep_directory(at)):
             postgresql.swap_in(new, kept)
     except BaseException:
         postgresql.drop(new)
         raise
-    return Restored(manifest, report, f"database {kept}", closed)
+    return Restored(manifest, report, f"database {kept}", closed, brought.settings is not None)
 
 
-def _prove(manifest: Manifest, reader: _Reader, key: Path | None) -> tuple[list[str], Report | None]:
+@dataclass(frozen=True, slots=True)
+class _Brought:
+    """What the archive has beside the database, and the master keys that will be in force with it."""
+
+    key: Path | None
+    settings: Path | None
+    given: tuple[str, ...]  # of REFACTAI_ENCRYPTION_KEYS after the restore; empty where the key file counts
+
+    @classmethod
+    def read(cls, files: dict[str, Path]) -> _Brought:
+        file = files.get(archive.SETTINGS)
+        brought = settings_file.parse(file.read_text("utf-8-sig")) if file else {}
+        if file and _other_database(brought):
+            file, brought = None, {}
+        name = "REFACTAI_ENCRYPTION_KEYS"
+        if file and (name in settings_file.FROM_FILE or not settings.REFACTAI_ENCRYPTION_KEYS):
+            given = keyring.split_keys(brought.get(name, ""))
+        else:
+            given = tuple(settings.REFACTAI_ENCRYPTION_KEYS)
+        return cls(files.get(archive.KEY), file, given)
+
+    @property
+    def swaps_key(self) -> bool:
+        return self.key is not None and not self.given
+
+    def keyring(self) -> Keyring | None:
+        """Return the keys that will be in force after the restore; None where there are none."""
+        file = self.key or keyring.key_file()
+        texts = self.given or (keyring.split_keys(file.read_text()) if file.exists() else ())
+        return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
+
+
+def _other_database(brought: dict[str, str]) -> bool:
+    """Tell whether settings name another database than the one that is being restored: they stay out then."""
+    return brought.get("DATABASE_URL", "") != os.environ.get("DATABASE_URL", "").strip()
+
+
+def _prove(manifest: Manifest, reader: _Reader, brought: _Brought) -> tuple[list[str], Report | None]:
     """Check that the secrets decrypt and audit the books. Raises CannotRestore."""
-    closed = _closed(reader, _keyring_after(key))
-    if closed and key is None:
+    closed = _closed(reader, brought.keyring())
+    if closed and brought.key is None:
         names = ", ".join(f"“{name}”" for name in closed[:3]) + (" and others" if len(closed) > 3 else "")
-        where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(keyring.key_file())
+        where = "REFACTAI_ENCRYPTION_KEYS" if brought.given else str(keyring.key_file())
         raise CannotRestore(
             f"The encryption key in force does not open the secrets of this backup ({names}). Put the key that was in "
             f"use when it was taken into {where} first."
         )
     on_disk = {name for app, name in MigrationLoader(None).disk_migrations if app == "llmkeys"}
     return closed, reader.audit() if set(manifest.migrations) == on_disk else None
-
-
-def _keyring_after(key: Path | None) -> Keyring | None:
-    """Return the keys that will be in force after the restore; None where there are none."""
-    if settings.REFACTAI_ENCRYPTION_KEYS:
-        texts = tuple(settings.REFACTAI_ENCRYPTION_KEYS)
-    else:
-        file = key or keyring.key_file()
-        texts = keyring.split_keys(file.read_text()) if file.exists() else ()
-    return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
 
 
 def _closed(reader: _Reader, ring: Keyring | None) -> list[str]:
@@ -158,31 +182,39 @@ def _keep_directory(at: datetime) -> Path:
 
 
 @dataclass
-class _KeySwap:
-    """Puts the archive's encryption key in place around the swap of the database.
+class _Swap:
+    """Puts the archive's encryption key and settings in place around the swap of the database.
 
-    Before it, the file holds the new key and the old one, so that a kill in between leaves secrets that decrypt on
+    Before it, the key file holds the new key and the old one, so that a kill in between leaves secrets that decrypt on
     either side; after it, the archive's alone.
     """
 
-    key: Path | None
+    brought: _Brought
     keep: Path
 
     def __enter__(self) -> None:
-        if self.key is None or settings.REFACTAI_ENCRYPTION_KEYS:
+        if not self.brought.swaps_key:
             return
         old = keyring.key_file()
-        both = self.key.read_text().strip()
+        both = self.brought.key.read_text().strip()
         if old.exists():
             (self.keep / old.name).hardlink_to(old)
             both = f"{both}\n{old.read_text()}"
         keyring.replace_key_file(both)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.key is None or settings.REFACTAI_ENCRYPTION_KEYS:
-            return
         kept = self.keep / keyring.key_file().name
         if kind is None:
-            keyring.replace_key_file(self.key.read_text())
-        elif kept.exists():
+            if self.brought.swaps_key:
+                keyring.replace_key_file(self.brought.key.read_text())
+            self._replace_settings()
+        elif self.brought.swaps_key and kept.exists():
             keyring.replace_key_file(kept.read_text())
+
+    def _replace_settings(self) -> None:
+        file = settings.DATA_DIR / settings_file.NAME
+        if self.brought.settings is None:
+            return
+        if file.exists():
+            (self.keep / file.name).hardlink_to(file)
+        self.brought.settings.replace(file)  # unpacked with mode 0600, on the same disk

@@ -6,14 +6,14 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 from django.conf import settings
 
-from llmkeys.backup.making import automatic_backups, backups_directory
+from llmkeys.backup.kept import archives, backups_directory
 from llmkeys.database import sqlite
-from llmkeys.doctor.finding import FAIL, WARN, About, Finding, good, listed
+from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.models import ApiKey
 
 SHORT_BYTES, FULL_BYTES = 1_000_000_000, 100_000_000
@@ -88,19 +88,40 @@ def first_password(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "First login", words, "Log in, change the password, then delete the file.")
 
 
+def old_key_file(about: About) -> Iterable[Finding]:
+    file = settings.DATA_DIR / "llm_api_keys.json"
+    if file.exists():
+        words = f"The older product's file {file} holds its keys in clear."
+        remedy = f"Take its keys over (./manage.py import_keys {file}), then delete it."
+        yield Finding(WARN, "Old key file", words, remedy)
+
+
 def backups(about: About) -> Iterable[Finding]:
-    files = automatic_backups()
-    if not files:
+    """Every archive counts, whatever its name; one of an empty database is not what an operator hopes to find."""
+    found = [manifest for manifest in archives().values() if not manifest.is_empty]
+    if not found:
         if ApiKey.objects.stored().exists():
-            words = "There is no automatic backup yet."
-            yield Finding(WARN, "Backups", words, "`serve` makes one a day; now: python manage.py backup FILE")
+            words = "There is no backup of these keys yet."
+            yield Finding(WARN, "Backups", words, "`serve` makes one a day; now: ./manage.py backup FILE")
         return
-    made = datetime.fromtimestamp(files[0].stat().st_mtime, UTC)
-    words = f"{len(files)} kept, the newest of {made:%Y-%m-%d %H:%M} UTC."
-    if about.at - made > OLD_BACKUP:
-        yield Finding(WARN, "Backups", words, "The daily backup does not run: look at the schedules below.")
+    newest = max(manifest.created for manifest in found)
+    words = f"{count(len(found), 'backup')} kept, the newest from {newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    if about.at - newest > OLD_BACKUP:
+        yield Finding(WARN, "Backups", words, "The daily backup does not run; the schedules below say why.")
     else:
         yield good("Backups", words)
 
 
-CHECKS = (data_directory, disk_space, file_modes, owner, first_password, backups)
+def empty_database(about: About) -> Iterable[Finding]:
+    """Somebody began anew: the keys may be in a backup."""
+    if ApiKey.objects.stored().exclude(secret=b"").exists():
+        return
+    kept = next(((file, manifest) for file, manifest in archives().items() if manifest.keys), None)
+    if kept is not None:
+        words = f"No key is stored, and the backup {kept[0]} holds {count(kept[1].keys, 'key')}."
+        yield Finding(
+            WARN, "Database", words, f"If they were lost, stop the server; then: ./manage.py restore {kept[0]}"
+        )
+
+
+CHECKS = (data_directory, disk_space, file_modes, owner, first_password, old_key_file, backups, empty_database)

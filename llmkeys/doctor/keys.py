@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -81,10 +82,15 @@ def rejected_keys(about: About) -> Iterable[Finding]:
         yield Finding(WARN, f"Key “{key.name}”", words, remedy)
 
 
-def missing_variables(about: About) -> Iterable[Finding]:
+def missing_secrets(about: About) -> Iterable[Finding]:
     for key in ApiKey.objects.stored().defer("secret").filter(secret_missing=True):
-        words = f"The variable {key.environment_variable} is not set any more."
-        yield Finding(WARN, f"Key “{key.name}”", words, "Set it and start again, or leave it so: the key rests.")
+        if key.environment_variable:
+            words = f"The variable {key.environment_variable} is not set any more."
+            remedy = f"Set it in {settings.DATA_DIR / 'settings.env'} and start the server again, or leave the key off."
+        else:
+            words = "Its secret was lost together with the encryption key."
+            remedy = f"Run: ./manage.py keys edit {shlex.quote(key.name)} --new-secret"
+        yield Finding(WARN, f"Key “{key.name}”", words, remedy)
 
 
 def expiring_keys(about: About) -> Iterable[Finding]:
@@ -111,4 +117,4 @@ def same_names(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "Names", words, "Commands then need the id: rename them.")
 
 
-CHECKS = (encryption, usable_keys, rejected_keys, missing_variables, expiring_keys, default_key, same_names)
+CHECKS = (encryption, usable_keys, rejected_keys, missing_secrets, expiring_keys, default_key, same_names)

@@ -73,8 +73,8 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
         if secret:
             _refuse_environment(key, "its secret comes from the variable")
             _put_secret(key, secret)
-            key.rejected_at, key.last_error = None, ""
-            changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error"]
+            key.rejected_at, key.last_error, key.secret_missing = None, "", False
+            changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error", "secret_missing"]
         if changed:
             _save_change(key, changed, at, actor)
     key.refresh_from_db()
@@ -175,7 +175,9 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     started = time.monotonic()
     try:
         answer = asked.check_key(key)
-    except (asked.TransportError, SecretMissing) as error:
+    except SecretMissing as error:  # the server may have the variable: what this process lacks is not remembered
+        return TestResult(False, str(error), _milliseconds(started))
+    except asked.TransportError as error:
         return _remembered(key, TestResult(False, str(error), _milliseconds(started)), at)
     check = providers.get(key.provider).check_answer(
         status=answer.status, headers=answer.headers, body=answer.body, at=at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -143,6 +144,8 @@ def _reject(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: d
 
 
 def _note(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    if candidate.environment_variable and not os.environ.get(candidate.environment_variable, "").strip():
+        return  # a command in another shell: the server may have the variable, and only `serve` marks a key so
     _set_error(cursor, candidate.id, failure.message)
 
 

@@ -8,14 +8,18 @@ import re
 import sys
 from typing import Any, NoReturn, TextIO, cast
 
+from django.conf import settings
 from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.core.management.color import no_style
-from django.db import DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from django.db.utils import OperationalError, ProgrammingError
 
+from llmkeys import checks
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.management import printing
+from llmkeys.supervisor import keys_in_use, settings_in_use
+from refactai_site import settings_file
 
 OUR_CHECKS = "llmkeys.checks"
 
@@ -28,6 +32,7 @@ class Command(BaseCommand):
     """Base of the commands: raises CommandError in Python; from a shell one sentence on stderr and exit code 1."""
 
     requires_system_checks = []  # ours alone are run below: the others load every page of the product
+    needs_database = True  # False: works where the database is gone
     example = ""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -37,7 +42,8 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
-            _run_our_checks()
+            _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
+            self._warn()
             return super().execute(*args, **options)
         except CommandError as error:
             self._refuse(str(error), error.returncode)
@@ -50,6 +56,13 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             self._refuse("Stopped.", 130)
 
+    def _warn(self) -> None:
+        """Say on stderr what is ignored, and where a running server has other settings than this command."""
+        if not self._called_from_command_line or not self.needs_database:
+            return
+        for line in [*checks.warnings(), *_differences()]:
+            self.stderr.write(line, lambda text: text)
+
     def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
         if not getattr(self, "_called_from_command_line", False):
             raise CommandError(sentence, returncode=code) from None
@@ -59,6 +72,10 @@ class Command(BaseCommand):
     def write_lines(self, lines: list[str]) -> None:
         for line in lines:
             self.stdout.write(line)
+
+    def write_error(self, lines: list[str]) -> None:
+        """Write to stderr, uncoloured: what belongs to a question, not to the answer of the command."""
+        self.stderr.write("\n".join(lines), lambda line: line)
 
     def write_json(self, data: Any) -> None:
         printing.write_json(cast(TextIO, self.stdout), data)
@@ -87,6 +104,11 @@ def add_verb(verbs: Any, name: str, words: str, example: str, *, json: bool = Tr
     return parser
 
 
+def count(number: int, word: str, plural: str = "") -> str:
+    """Return `1 key`, `2 keys`, `1,204 keys`."""
+    return f"{number:,} {word if number == 1 else plural or word + 's'}"
+
+
 def actor() -> str:
     """Return who runs the command, for events."""
     try:
@@ -95,16 +117,26 @@ def actor() -> str:
         return "manage.py"
 
 
-def _run_our_checks() -> None:
+def _run_our_checks(databases: list[str] | None) -> None:
     problems = [
         message
         for check in registry.get_checks()
         if check.__module__ == OUR_CHECKS
-        for message in check(app_configs=None, databases=None)
+        for message in check(app_configs=None, databases=databases)
         if message.is_serious() and not message.is_silenced()
     ]
     if problems:
-        raise CommandError("\n".join(" ".join(f"{one.msg} {one.hint or ''}".split()) for one in problems))
+        raise CommandError("\n".join(map(checks.in_one_line, problems)))
+
+
+def _differences() -> list[str]:
+    file = settings.DATA_DIR / settings_file.NAME
+    return [
+        f"The running server (process {server['pid']}) has other values of {', '.join(names)}; this command goes by "
+        f"its own. Settings in {file} are the same for both."
+        for server in keys_in_use.running()
+        if (names := settings_in_use.different_from(server.get("settings", {})))
+    ]
 
 
 def _input_words(error: InvalidInput) -> str:

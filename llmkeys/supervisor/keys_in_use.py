@@ -1,7 +1,9 @@
-"""Which master keys the running servers of this data directory hold, so that `reencrypt` locks none of them out.
+"""Which master keys and settings the running servers of this data directory have.
 
-Each `serve` leaves a file with the ids of its keys (no secrets: every ciphertext shows them) and keeps it locked while
-any of its processes lives. A server whose keys come from the file `encryption.key` follows that file by itself.
+`reencrypt` then locks none of them out, and a command says where its own settings differ. Each `serve` leaves a file
+with the ids of its keys (no secrets: every ciphertext shows them) and keyed digests of its settings, and keeps it
+locked while any of its processes lives. A server whose keys come from the file `encryption.key` follows that file by
+itself.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from django.conf import settings
 
 from llmkeys.exceptions import DataDirectoryProblem, LLMKeysError
+from llmkeys.supervisor import settings_in_use
 from llmkeys.vault import keyring
 from refactai_site.data_dir import create_private_file
 
@@ -27,10 +31,10 @@ class ServerWouldBeLockedOut(LLMKeysError):
 
 
 def announce() -> None:
-    """Leave word of this server's keys. Raises DataDirectoryProblem where the directory cannot be written."""
+    """Publish this server's keys and settings. Raises DataDirectoryProblem where the directory cannot be written."""
     global _open_file
     path = settings.DATA_DIR / f"server-{os.getpid()}.keys"
-    told = {"pid": os.getpid(), "keys": None if _from_file() else _ids()}
+    told = {"pid": os.getpid(), "keys": None if _from_file() else _ids(), "settings": settings_in_use.digests()}
     try:
         path.unlink(missing_ok=True)  # of a process that had our number before
         create_private_file(path, json.dumps(told))
@@ -43,7 +47,7 @@ def announce() -> None:
 def require_first_key_known() -> None:
     """Raise ServerWouldBeLockedOut where a running server could not read what the first key encrypts."""
     first = keyring.keyring().keys[0].id.hex()
-    for server in _running():
+    for server in running():
         known = server["keys"]
         if known is None:
             known = _ids() if _from_file() else keyring.ids_in_file()
@@ -63,10 +67,10 @@ def _ids() -> list[str]:
     return [key.id.hex() for key in keyring.keyring().keys]
 
 
-def _running() -> Iterator[dict]:
-    """Yield what the servers that still run have told; what the others left is cleared away."""
+def running() -> Iterator[dict]:
+    """Yield what the servers that still run have published; what the others left is removed."""
     for path in sorted(settings.DATA_DIR.glob("server-*.keys")):
-        with path.open() as file:
+        with suppress(OSError, ValueError), path.open() as file:  # one that ends at this moment, or is not ours to read
             if _is_locked(file):
                 yield json.load(file)
             else:

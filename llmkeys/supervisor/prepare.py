@@ -18,7 +18,7 @@ from django.utils import timezone
 from llmkeys import backup
 from llmkeys.backup import running
 from llmkeys.backup.errors import BackupFailed
-from llmkeys.checks import leads_back_here
+from llmkeys.checks import in_one_line, leads_back_here
 from llmkeys.database import outages, sqlite
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
@@ -33,7 +33,7 @@ def check_settings() -> None:
     """Run the system checks. Raises CannotServe with one sentence for each error."""
     problems = [message for message in checks.run_checks() if message.is_serious() and not message.is_silenced()]
     if problems:
-        raise CannotServe("\n".join(_in_one_line(problem) for problem in problems))
+        raise CannotServe("\n".join(in_one_line(problem) for problem in problems))
 
 
 def check_providers(bind: str) -> None:
@@ -41,10 +41,6 @@ def check_providers(bind: str) -> None:
     for provider, url in settings.PROVIDER_BASE_URLS.items():
         if leads_back_here(url, bind):
             raise CannotServe(f"{provider.upper()}_BASE_URL leads back to this server; name the provider's address.")
-
-
-def _in_one_line(problem: checks.CheckMessage) -> str:
-    return " ".join(f"{problem.msg} {problem.hint or ''}".split())
 
 
 def keep_restores_out() -> None:
@@ -57,9 +53,15 @@ def keep_restores_out() -> None:
     raise CannotServe("A backup is being restored here; start again when that has ended.")
 
 
-def open_database() -> None:
-    """Begin and end a transaction that could write. Raises CannotServe."""
+def open_database(*, may_be_new: bool = False) -> None:
+    """Begin and end a transaction that could write.
+
+    Raises CannotServe; also where the database is gone or empty that was here before, unless it `may_be_new`.
+    """
     try:
+        lost = "" if may_be_new else backup.lost_database()
+        if lost:
+            raise CannotServe(lost)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
@@ -86,14 +88,7 @@ def migrate() -> None:
 def explain(error: DatabaseError) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
     words = outages.explain(error)
-    return f"{words} {_how_to_restore()}" if sqlite.file() and outages.is_damaged(error) else words
-
-
-def _how_to_restore() -> str:
-    newest = backup.newest_good_backup()
-    if newest is None:
-        return "There is no backup of it; move the file away to start anew."
-    return f"The newest good backup comes back with: python manage.py restore {newest}"
+    return f"{words} {backup.how_to_restore()}" if sqlite.file() and outages.is_damaged(error) else words
 
 
 def offer_import() -> str:

@@ -26,6 +26,10 @@ SEALED = (
     "The stored secrets cannot be decrypted with the encryption keys given. Put back the file {file} (or "
     "REFACTAI_ENCRYPTION_KEYS) that was in use when the keys were stored; nothing stored was changed."
 )
+WAYS_BACK = (
+    " A backup that was made without --without-key holds that key: ./manage.py restore FILE. If it is lost for good, "
+    "./manage.py reencrypt --discard-unreadable gives up the secrets alone; then enter each of them anew."
+)
 
 DRAFT = "replaced-key."  # how a draft of another key file is called
 
@@ -98,7 +102,7 @@ def ids_in_file() -> list[str]:
 
 def _create_key_file(path: Path) -> None:
     if _stored_secrets().exists():
-        raise WrongEncryptionKey(SEALED.format(file=path))
+        raise WrongEncryptionKey(SEALED.format(file=path) + WAYS_BACK)
     create_private_file(path, new_master_key() + "\n")
 
 
@@ -119,7 +123,7 @@ def verify() -> None:
             closed.append(key.name)
     if closed:
         names = ", ".join(f"“{name}”" for name in closed[:3]) + (" and others" if len(closed) > 3 else "")
-        raise WrongEncryptionKey(SEALED.format(file=key_file()) + f" Affected: {names}.")
+        raise WrongEncryptionKey(f"{SEALED.format(file=key_file())} Affected: {names}.{WAYS_BACK}")
 
 
 def seal_secret(plain: str, *, row_id: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -77,6 +78,21 @@ def test_a_cut_one_is_no_good_one(place):
     place.change("UPDATE llmkeys_apikey SET spent_total_nano = 5, total_requests = 1")
     take(place, 2, 9)
     assert names(place) == daily(0, *range(2, 9))
+
+
+def test_those_of_an_empty_database_push_out_no_other(place):
+    take(place, 0, 7)
+    wiped = "secret = x'', fingerprint = NULL, enabled = 0, is_default = 0"
+    place.change(f"UPDATE llmkeys_apikey SET deleted_at = '2026-11-08', {wiped}")
+    take(place, 7, 16)
+    assert names(place) == daily(*range(0, 7), *range(9, 16))
+
+
+def test_what_a_person_named_is_never_let_go(place, archive):
+    (place.data / "backups").mkdir(0o700)
+    shutil.copy2(archive, place.data / "backups" / "monday.tar")
+    take(place, 0, 9)
+    assert names(place) == [*daily(*range(2, 9)), "monday.tar"]
 
 
 def test_the_task_tells_of_a_failure_once_a_day(place):

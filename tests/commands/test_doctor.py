@@ -13,6 +13,7 @@ from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from llmkeys import doctor, scheduling
+from llmkeys.backup import archive
 from llmkeys.doctor import Finding
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
@@ -48,14 +49,21 @@ def levels(title: str, **options) -> list[str]:
     return [finding.level for finding in found(title, **options)]
 
 
+def make_archive(path: Path, at=NOW, *, keys: int = 1) -> None:
+    """Write a whole archive that says of itself that it was made then; what is in its database does not matter here."""
+    path.parent.mkdir(0o700, exist_ok=True)
+    with archive.workshop(path) as room:
+        (room / "database").touch()
+        manifest = archive.Manifest(at.isoformat(), "1", connection.vendor, [], keys, 0, 0)
+        archive.write(path, manifest, {archive.DATABASES[connection.vendor]: room / "database"}, room=room)
+
+
 class TestWell:
     def test_it_finds_nothing_wrong_with_a_good_installation(self, run, settings):
         settings.ALERT_URLS = ["json://127.0.0.1:1/"]
         make_key(name="Production")
         ensure_schedules()
-        (settings.DATA_DIR / "backups").mkdir(0o700)
-        backup = settings.DATA_DIR / "backups" / "llmkeys-20261123-000000-daily.tar.gz"
-        backup.touch(0o600)
+        make_archive(settings.DATA_DIR / "backups" / "llmkeys-20261123-000000-daily.tar.gz")
         ran = run("doctor", "--offline")
         assert ran.code == 0, ran.out
         assert [line for line in ran.out.splitlines() if line.startswith(("WARN", "FAIL"))] == []
@@ -156,22 +164,35 @@ class TestFiles:
         (directory / "first-login").touch(0o600)
         assert levels("First login") == ["WARN"]
 
+    def test_it_reminds_of_the_old_key_file_as_long_as_it_is_there(self, directory):
+        make_key()
+        assert levels("Old key file") == []
+        (directory / "llm_api_keys.json").touch(0o600)
+        assert levels("Old key file") == ["WARN"] and levels("File modes") == ["PASS"]
+
     def test_it_tells_of_a_directory_that_cannot_be_used(self, settings):
         settings.DATA_DIR_PROBLEM = "It cannot be read."
         assert levels("Data directory") == ["FAIL"]
 
-    def test_it_tells_of_old_backups(self, directory):
-        import os
-
+    def test_it_counts_every_readable_backup(self, directory):
         make_key()
-        assert levels("Backups") == ["WARN"]
         (directory / "backups").mkdir(0o700)
-        file = directory / "backups" / "llmkeys-20261120-000000-daily.tar.gz"
-        file.touch(0o600)
-        os.utime(file, ((NOW - timedelta(hours=51)).timestamp(),) * 2)
+        (directory / "backups" / "broken.tar").write_bytes(b"not an archive")
+        assert found("Backups")[0].detail == "There is no backup of these keys yet."
+        make_archive(directory / "backups" / "monday.tar", NOW - timedelta(hours=51))
         assert levels("Backups") == ["WARN"]
-        os.utime(file, (NOW.timestamp(),) * 2)
-        assert levels("Backups") == ["PASS"]
+        make_archive(directory / "empty.tar", NOW, keys=0)
+        assert levels("Backups") == ["WARN"]
+        make_archive(directory / "tuesday.tar")
+        (finding,) = found("Backups")
+        assert finding.level == doctor.PASS and finding.detail.startswith("2 backups kept, the newest from 2026-11-")
+
+    def test_it_names_the_backup_of_keys_that_are_gone(self, directory):
+        assert found("Database", thorough=False)[0].level == doctor.PASS
+        make_archive(directory / "backups" / "monday.tar", keys=3)
+        assert "monday.tar holds 3 keys" in found("Database")[-1].detail
+        make_key()
+        assert levels("Database") == [doctor.PASS]
 
 
 class TestKeys:

@@ -12,6 +12,7 @@ from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
 from llmkeys.presentation import key_json
+from llmkeys.usage.statistics import statistics
 from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
@@ -344,6 +345,31 @@ class TestBroken:
         ran = load([old_key()])
         assert ran.code == 1 and "cannot be decrypted" in ran.err
         assert ApiKey.objects.count() == 1
+
+
+class TestDeletedAndImportedAgain:
+    """What a deleted key has cost stays in the sums, so the file's costs are not put on top of them."""
+
+    @pytest.mark.parametrize("identity", ["key-1763805300123-77", None], ids=["by its id", "by its secret"])
+    def test_its_costs_and_requests_are_counted_once(self, load, run, identity):
+        content = [old_key(id=identity), old_key(id="key-2-2", name="Other", default=False)]
+        load(content)
+        before = statistics(at=NOW)
+        for _ in range(2):  # as often as somebody does it
+            run("keys", "delete", "Production", "--yes")
+            ran = load(content)
+            assert ran.code == 0 and "is not counted again" in ran.out
+        assert ApiKey.objects.stored().filter(name="Production").count() == 1
+        after = statistics(at=NOW)
+        for name in ("totalCost", "dailyCost", "monthlyCost", "totalRequests", "successfulRequests"):
+            assert after[name] == before[name], name
+
+    def test_what_it_has_cost_elsewhere_since_then_is_counted(self, load, run):
+        secret = new_secret()
+        load([old_key(apiKey=secret, totalCost=30.1)])
+        run("keys", "delete", "Production", "--yes")
+        load([old_key(apiKey=secret, totalCost=40.1)])
+        assert statistics(at=NOW)["totalCost"] == 40.1
 
 
 class TestOffer:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
+from django.db.models import Q
 
 from llmkeys import ledger, providers
 from llmkeys.key_state import current_windows
@@ -21,6 +22,7 @@ from llmkeys.vault import keyring
 from llmkeys.vault.crypto import mask
 
 _MOST_FAULTS = 20
+_COUNTERS = ("total_requests", "successful_requests", "failed_requests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,31 @@ def _store(cursor: CursorWrapper, key: FileKey, at: datetime, actor: str, file: 
     row.secret = keyring.seal_one_of_many(key.secret, row_id=row.id)
     row.fingerprint = keyring.fingerprint(key.secret, provider=row.provider)
     row.masked_secret = mask(key.secret, providers.get(row.provider).secret_prefixes)
+    _leave_out_what_is_counted(key, row, at, report)
     row.save(force_insert=True)
     _open_account(cursor, row, key.costs, windows, at, actor, file)
     by = f", where {key.created_by} had added it" if key.created_by else ""
     ledger.add_event(cursor, "added", row.id, f"“{row.name}” was imported from {file}{by}.", at, actor=actor)
     return row
+
+
+def _leave_out_what_is_counted(key: FileKey, row: ApiKey, at: datetime, report: Report) -> None:
+    """Take from the costs and counters what a deleted key with this secret has in the sums already."""
+    same = Q(pk=key.id)
+    if len(row.masked_secret) > len("***"):  # a mask that hides everything fits every short secret
+        same |= Q(masked_secret=row.masked_secret)
+    deleted = list(ApiKey.objects.defer("secret").filter(same, provider=row.provider, deleted_at__isnull=False))
+    if not deleted:
+        return
+    windows = zip(*(one.budgets(at) for one in deleted), strict=True)
+    counted = [sum(budget.spent for budget in budgets) for budgets in windows]
+    key.costs = tuple(max(0, cost - already) for cost, already in zip(key.costs, counted, strict=True))
+    for name in _COUNTERS:
+        setattr(row, name, max(0, getattr(row, name) - sum(getattr(one, name) for one in deleted)))
+    report.warnings.append(
+        f"{key.entry.title}: it was stored here before and deleted. What it cost until then is in the sums already "
+        "and is not counted again."
+    )
 
 
 def _free_id(key: FileKey, report: Report) -> str:

@@ -11,19 +11,23 @@ from django.utils import timezone
 from tqdm import tqdm
 
 from llmkeys import backup
+from llmkeys.backup.archive import Manifest
 from llmkeys.backup.making import Made
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import add_json_option
+from llmkeys.management.base import add_json_option, count
+from refactai_site import settings_file
 
 
 class Command(BaseCommand):
-    help = "Write one archive (mode 0600) of the database and the encryption key. Safe while `serve` runs."
+    help = "Write one archive (0600) of the database, the encryption key and settings.env. Safe while `serve` runs."
     example = "backup llmkeys-backup.tar.gz"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, help="the archive to write; it must not exist yet")
         parser.add_argument(
-            "--without-key", action="store_true", help="leave the encryption key out; keep it somewhere else then"
+            "--without-key",
+            action="store_true",
+            help="leave the encryption key and settings.env out; keep them elsewhere",
         )
         add_json_option(parser)
 
@@ -42,23 +46,23 @@ class Command(BaseCommand):
             self._tell(made, without_key)
         if made.manifest.differences:
             self._refuse(
-                f"The archive is whole, but the books in it differ in {made.manifest.differences} places: "
+                f"The archive is whole, but the books in it differ in {count(made.manifest.differences, 'place')}: "
                 "run `manage.py audit`."
             )
 
     def _tell(self, made: Made, without_key: bool) -> None:
         told = made.manifest
-        self.stdout.write(
-            f"{made.path}: {told.keys} keys, {told.rows:,} usage rows, {made.bytes / 1_000_000:,.1f} MB; "
-            "integrity check passed" + ("" if told.differences else ", books audited and clean") + "."
-        )
-        self.stdout.write(_key_words(told.has_key, without_key))
+        books = "" if told.differences else ", books audited and clean"
+        holds = f"{count(told.keys, 'stored key')}, {count(told.rows, 'usage row')}, {made.bytes / 1_000_000:,.1f} MB"
+        self.stdout.write(f"{made.path}: {holds}; integrity check passed{books}.")
+        self.stdout.write(_key_words(told, without_key))
 
 
-def _key_words(has_key: bool, without_key: bool) -> str:
-    if has_key:
+def _key_words(told: Manifest, without_key: bool) -> str:
+    given = bool(settings.REFACTAI_ENCRYPTION_KEYS)
+    if told.has_key or (given and told.has_settings and "REFACTAI_ENCRYPTION_KEYS" in settings_file.FROM_FILE):
         return "It holds the encryption key: whoever has this file has every stored API key. Keep it as safe as those."
-    if settings.REFACTAI_ENCRYPTION_KEYS and not without_key:
+    if given and not without_key:
         return "The encryption key comes from REFACTAI_ENCRYPTION_KEYS and is not in it: keep that value as well."
     return "The encryption key is not in it: without that key its secrets cannot be read."
 

@@ -37,6 +37,8 @@ class Command(BaseCommand):
     )
     example = "demo --history 30"
 
+    needs_database = False
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port (default: %(default)s)")
         parser.add_argument("--seconds", type=_positive, metavar="N", help="stop by itself after N seconds")

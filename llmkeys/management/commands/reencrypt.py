@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
 from tqdm import tqdm
 
-from llmkeys.management import printing
+from llmkeys.backup import running
+from llmkeys.keys import lost_secrets
+from llmkeys.management import asking, printing
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import add_json_option
+from llmkeys.management.base import actor, add_json_option
 from llmkeys.supervisor import keys_in_use
 from llmkeys.vault import keyring, reencryption
 
@@ -26,9 +31,19 @@ class Command(BaseCommand):
     example = "reencrypt"
 
     def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--discard-unreadable",
+            action="store_true",
+            help="the encryption key is lost for good: wipe the secrets that no given key opens, and keep names, "
+            "budgets, costs and usage; `keys edit KEY --new-secret` then enters each of them anew",
+        )
+        parser.add_argument("--yes", action="store_true", help="do not ask")
         add_json_option(parser)
 
-    def handle(self, *, json: bool, **_: Any) -> None:
+    def handle(self, *, discard_unreadable: bool, yes: bool, json: bool, **_: Any) -> None:
+        if discard_unreadable:
+            self._discard(yes, json)
+            return
         keys_in_use.require_first_key_known()
         with tqdm(
             total=reencryption.stored_secrets(),
@@ -42,6 +57,20 @@ class Command(BaseCommand):
         if report.left_alone:
             raise CommandError(_verdict(report))
 
+    def _discard(self, yes: bool, json: bool) -> None:
+        with running.alone(settings.DATA_DIR):  # a server may know the key that is not known here
+            lost = lost_secrets.unreadable_keys()
+            if lost and not yes:
+                self.write_error(printing.table(["ID", "NAME"], [[key.id, key.name] for key in lost]))
+                asking.confirm(f"Wipe the unreadable secrets of {_keys(len(lost))} for good?", "Nothing was changed.")
+            lost_secrets.discard(lost, at=timezone.now(), actor=actor())
+        if json:
+            self.write_json({"ok": True, "discarded": [{"keyId": key.id, "keyName": key.name} for key in lost]})
+        elif lost:
+            self.write_lines([f"“{key.name}” needs a new secret: {_edit(key.name)}" for key in lost])
+        else:
+            self.stdout.write("Every stored secret can be read; nothing was changed.")
+
     def _tell(self, report: reencryption.Report) -> None:
         if report.left_alone:
             rows = [[one.key_id, one.name, one.problem] for one in report.left_alone]
@@ -53,6 +82,14 @@ class Command(BaseCommand):
                 "The older encryption keys are not needed any more by what is stored now; "
                 "backups made before still need them."
             )
+
+
+def _edit(name: str) -> str:
+    return f"./manage.py keys edit {shlex.quote(name)} --new-secret"
+
+
+def _keys(number: int) -> str:
+    return f"{number} key" + ("" if number == 1 else "s")
 
 
 def _count(number: int) -> str:

@@ -44,7 +44,7 @@ class Command(BaseCommand):
         names = {one.id: one.name for one in keys}
         planned = [(one, _spent(one, chosen, at)) for one in keys if any(_spent(one, chosen, at))]
         if planned and not yes:
-            self.stderr.write("\n".join(_preview(planned)))
+            self.write_error(_preview(planned))
             count = "1 key" if len(planned) == 1 else f"{len(planned)} keys"
             asking.confirm(f"Set these costs of {count} back to zero?", "Nothing was reset.")
         done = reset_costs(keys, **chosen, at=at, actor=actor())

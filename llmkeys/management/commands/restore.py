@@ -11,12 +11,14 @@ from django.utils import timezone
 from llmkeys import backup
 from llmkeys.backup.restoring import Restored
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import add_json_option
+from llmkeys.management.base import add_json_option, count
 
 
 class Command(BaseCommand):
-    help = "Replace the database and the encryption key by those of a backup. Refuses while `serve` runs."
+    help = "Replace database, encryption key and settings.env by those of a backup. Refuses while `serve` runs."
     example = "restore llmkeys-backup.tar.gz"
+
+    needs_database = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path, help="an archive that `backup` wrote")
@@ -40,13 +42,18 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Restored the state of {told.created_at}. The data that was here before is kept: {restored.kept}"
         )
+        if restored.has_settings:
+            self.stdout.write("settings.env is the one of the backup again.")
+        elif told.has_settings:
+            self.stdout.write("settings.env was left as it is: the one in the backup names another DATABASE_URL.")
         if report is None:
             self.stdout.write("It comes from an older version: `serve` brings it up to date, `audit` proves it then.")
         elif report.differences:
-            self.stdout.write(f"Its books differ in {len(report.differences)} places: run `manage.py audit`.")
+            self.stdout.write(f"Its books differ in {count(len(report.differences), 'place')}: run `manage.py audit`.")
         else:
             self.stdout.write(
-                f"{report.keys} keys, {report.rows:,} usage rows; integrity checked, books audited and clean."
+                f"{count(report.keys, 'key')}, {count(report.rows, 'usage row')}; "
+                "integrity checked, books audited and clean."
             )
         self.stdout.write("Start the product again with: make run (or `manage.py serve`)")
 

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
-from llmkeys import schedules
+from llmkeys import checks, schedules
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes, scheduler, web
@@ -44,15 +44,20 @@ class Command(BaseCommand):
             help="threads of each for pages and the REST API; streams need none (default: %(default)s)",
         )
         parser.add_argument("--no-scheduler", action="store_true", help="web server only")
+        parser.add_argument(
+            "--new-database", action="store_true", help="start with an empty database although there was one here"
+        )
 
-    def handle(self, *, bind: str, workers: int, threads: int, no_scheduler: bool, **_: object) -> None:
+    def handle(
+        self, *, bind: str, workers: int, threads: int, no_scheduler: bool, new_database: bool, **_: object
+    ) -> None:
         for number in processes.STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _stop)
         engines.choose_start_method()
         os.umask(0o077)  # whatever is written from here on is for this user alone
         try:
-            where, listeners = self._prepare(bind, workers, threads)
+            where, listeners = self._prepare(bind, workers, threads, new_database)
             lock = None if no_scheduler else self._claim_scheduler()
             self._announce(where)
             sys.exit(_tree(listeners, lock, threads=threads).run())
@@ -63,15 +68,19 @@ class Command(BaseCommand):
         except LLMKeysError as error:
             self._refuse(str(error))
 
-    def _prepare(self, bind: str, workers: int, threads: int) -> tuple[address.Address, list[socket.socket]]:
+    def _prepare(
+        self, bind: str, workers: int, threads: int, new_database: bool
+    ) -> tuple[address.Address, list[socket.socket]]:
         if workers < 1 or threads < 1:
             raise prepare.CannotServe("--workers and --threads must be at least 1.")
         where = address.parse(bind)
         prepare.check_settings()
+        for line in checks.warnings():
+            self.stderr.write(line)
         prepare.check_providers(str(where))
         listeners = address.listen(where, workers)
         prepare.keep_restores_out()
-        prepare.open_database()
+        prepare.open_database(may_be_new=new_database)
         prepare.migrate()
         keyring.verify()
         keys_in_use.announce()

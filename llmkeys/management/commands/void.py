@@ -39,7 +39,7 @@ class Command(BaseCommand):
             raise CommandError("Name the ids of usage rows, or --lost for all lost ones.")
         rows = list(lost_rows()) if lost else _named(ids)
         if rows and not yes:
-            self.stderr.write("\n".join(_preview(rows)))
+            self.write_error(_preview(rows))
             asking.confirm(f"Take back {_sum(rows)} of {_count(rows)}?", "Nothing was taken back.")
         voided, refused = self._void(rows, reason)
         if json:

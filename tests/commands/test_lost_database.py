@@ -1,0 +1,94 @@
+"""A database that was here and is gone: nothing begins anew unless somebody says so, and the way back is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands.backups import Place, archive, made, place
+from tests.serving import Served, free_port
+from tests.tables import digest_of_files
+
+__all__ = ["archive", "made", "place"]
+pytestmark = pytest.mark.slow
+
+
+def refused(place: Place, *arguments: str) -> str:
+    """Run a command that must refuse in one line and leave every file alone; return the line."""
+    before = digest_of_files(place.data)
+    ran = place.run(*arguments)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
+    assert digest_of_files(place.data) == before
+    return ran.stderr
+
+
+def serve(place: Place, *more: str) -> str:
+    return refused(place, "serve", "--bind", f"127.0.0.1:{free_port()}", *more)
+
+
+def lose(place: Place, how: str) -> None:
+    for ending in ("-wal", "-shm"):
+        Path(f"{place.database}{ending}").unlink(missing_ok=True)
+    place.database.unlink()
+    if how == "zero bytes":
+        place.database.touch(0o600)
+    elif how == "no tables":  # what a program leaves that only opened it
+        place.done("shell", "-c", "from django.db import connection; connection.ensure_connection()")
+
+
+@pytest.fixture
+def kept(place: Place, archive: Path) -> Path:
+    """A good backup under a name of its owner's own, beside a newer one of an empty database and a broken one."""
+    backups = place.data / "backups"
+    backups.mkdir(0o700)
+    shutil.copy2(archive, backups / "monday.tar")
+    (backups / "llmkeys-20991231-000000-daily.tar.gz").write_bytes(archive.read_bytes()[:-200])
+    empty = Place(place.data.parent / "empty")
+    empty.done("migrate", "-v", "0")
+    empty.done("backup", str(backups / "llmkeys-20991230-000000-daily.tar.gz"))
+    return backups / "monday.tar"
+
+
+@pytest.mark.parametrize("how", ["missing", "zero bytes", "no tables"])
+def test_serve_names_the_newest_good_backup_and_both_ways_out(place, kept, how):
+    lose(place, how)
+    said = serve(place)
+    assert said.count("\n") == 1 and "shows that there was one" in said and "--new-database" in said
+    assert said.strip().endswith(f"./manage.py restore {kept}")
+
+
+def test_the_named_command_brings_it_back(place, kept):
+    lose(place, "missing")
+    command = serve(place).strip().rpartition("./manage.py ")[2].split()
+    place.done(*command)
+    assert place.names() == ["Production"]
+
+
+def test_no_command_begins_anew_either(place, kept):
+    lose(place, "missing")
+    for command in (["keys", "list"], ["stats"], ["doctor", "--offline"], ["backup", "new.tar.gz"]):
+        assert "shows that there was one" in refused(place, *command), command
+    migrated = place.run("migrate")
+    assert migrated.returncode == 1 and "shows that there was one" in migrated.stderr
+    assert place.rows("SELECT name FROM sqlite_master") == []
+
+
+def test_the_encryption_key_alone_shows_that_there_was_a_database(place):
+    lose(place, "missing")
+    said = serve(place)
+    assert "encryption.key shows that there was one" in said and "There is no good backup" in said
+
+
+def test_whoever_means_it_begins_anew(place, kept):
+    lose(place, "missing")
+    with Served(place.data, "--new-database", "--no-scheduler") as served:
+        served.wait_until_up()
+    assert place.names() == []
+    assert f"the backup {kept} holds 1 key" in place.run("doctor", "--offline").stdout
+
+
+def test_a_first_start_is_not_taken_for_a_loss(tmp_path):
+    with Served(tmp_path / "data", "--no-scheduler") as served:
+        served.wait_until_up()

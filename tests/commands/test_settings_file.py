@@ -1,0 +1,226 @@
+"""`settings.env`: one set of settings for `serve` and every command, and a word where two processes differ."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from refactai_site import env, settings_file
+from tests.commands.backups import Place, archive, made, place
+from tests.serving import Served, free_port
+
+__all__ = ["archive", "made", "place"]
+
+LINES = {
+    "REFACTAI_DAILY_LIMIT=5": "5",
+    "  REFACTAI_DAILY_LIMIT = 5  ": "5",
+    "export REFACTAI_DAILY_LIMIT=5": "5",
+    'REFACTAI_DAILY_LIMIT="5"': "5",
+    "REFACTAI_DAILY_LIMIT='5'  # of every new key": "5",
+    "REFACTAI_DAILY_LIMIT=5   # of every new key": "5",
+    "REFACTAI_DAILY_LIMIT=": "",
+    'REFACTAI_DAILY_LIMIT=""': "",
+    "\ufeffREFACTAI_DAILY_LIMIT=5\r\n": "5",
+    "REFACTAI_DAILY_LIMIT=4\nREFACTAI_DAILY_LIMIT=5": "5",
+    "REFACTAI_DAILY_LIMIT=json://a#b": "json://a#b",
+    "REFACTAI_DAILY_LIMIT=it's": "it's",
+    'REFACTAI_DAILY_LIMIT="a # b"': "a # b",
+    "# a comment\n\nREFACTAI_DAILY_LIMIT=a=b": "a=b",
+}
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load a file with this text into an environment of its own; return the variable that the tests speak of."""
+    monkeypatch.setattr(settings_file, "FAULTS", [])
+    monkeypatch.setattr(settings_file, "UNKNOWN", [])
+    monkeypatch.setattr(settings_file, "FROM_FILE", {})
+    monkeypatch.setattr(settings_file.os, "environ", {})
+
+    def call(text: str) -> str | None:
+        (tmp_path / "settings.env").write_bytes(text.encode())
+        settings_file.load(tmp_path)
+        return settings_file.os.environ.get("REFACTAI_DAILY_LIMIT")
+
+    return call
+
+
+@pytest.mark.parametrize("text", LINES, ids=repr)
+def test_it_reads_what_people_write(load, text):
+    assert load(text) == LINES[text]
+    assert settings_file.FAULTS == []
+
+
+def test_the_environment_wins_even_where_it_is_empty(load):
+    settings_file.os.environ["REFACTAI_DAILY_LIMIT"] = ""
+    assert load("REFACTAI_DAILY_LIMIT=5") == ""
+
+
+def test_it_is_for_its_owner_alone(load, tmp_path):
+    (tmp_path / "settings.env").touch(0o644)
+    load("REFACTAI_DAILY_LIMIT=5")
+    assert (tmp_path / "settings.env").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("line", ["OPENAI_API_KEY sk-secret", "sk-secret", "=sk-secret", "9A=sk-secret"])
+def test_a_line_that_is_not_one_is_named_by_its_number_alone(load, line):
+    load(f"# one\n{line}")
+    (fault,) = settings_file.FAULTS
+    assert fault.variable.endswith("settings.env, line 2") and "sk-secret" not in str(fault)
+
+
+def test_the_data_directory_cannot_be_moved_from_within(load):
+    load("REFACTAI_DATA_DIR=/elsewhere")
+    (fault,) = settings_file.FAULTS
+    assert fault.variable == "REFACTAI_DATA_DIR" and "REFACTAI_DATA_DIR" not in settings_file.os.environ
+
+
+@pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "PYTHONPATH", "OPENAI_APIKEY"])
+def test_it_takes_no_variable_that_is_not_a_setting(load, name):
+    load(f"{name}=x")
+    assert name not in settings_file.os.environ and [name] == settings_file.UNKNOWN
+
+
+def test_it_knows_the_variables_of_every_provider():
+    from llmkeys.providers import PROVIDERS
+
+    assert set(settings_file.KEY_VARIABLES) == {
+        name for provider in PROVIDERS.values() for name in provider.environment_variables
+    }
+
+
+def test_it_takes_every_setting_that_the_product_reads():
+    refused = [name for name in env.IN_FORCE if not settings_file._ACCEPTED.fullmatch(name)]
+    assert refused == []
+
+
+# --- through the commands --------------------------------------------------------------------------------------------
+
+
+def write(place: Place, text: str) -> Path:
+    file = place.data / "settings.env"
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.slow
+def test_every_command_reads_it_and_the_environment_wins(place):
+    write(place, "REFACTAI_DAILY_LIMIT=5\n")
+    place.add_key("By the file")
+    place.add_key("By the environment", REFACTAI_DAILY_LIMIT="7")
+    assert "of $5.00" in place.done("keys", "show", "By the file")
+    assert "of $7.00" in place.done("keys", "show", "By the environment")
+
+
+@pytest.mark.slow
+def test_a_value_that_cannot_be_parsed_is_told_as_any_other(place):
+    write(place, "REFACTAI_DAILY_LIMIT=five\n")
+    ran = place.run("keys", "list")
+    assert ran.returncode == 1 and ran.stderr.startswith("REFACTAI_DAILY_LIMIT: “five” is not a number.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_a_misspelt_name_is_named_with_the_nearest_one(place, where):
+    more = {"REFACTAI_DALY_LIMIT": "5"} if where == "environment" else {}
+    write(place, "REFACTAI_DALY_LIMIT=5\n" if where == "file" else "")
+    said = "REFACTAI_DALY_LIMIT is not a setting of this product and is ignored. Did you mean REFACTAI_DAILY_LIMIT?\n"
+    assert place.run("keys", "list", **more).stderr == said
+    with Served(place.data, "--no-scheduler", **more) as served:
+        served.wait_until_up()
+        assert said in served.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_command_says_where_the_running_server_has_other_settings(place):
+    secret = "sk-proj-" + "e" * 40
+    server = {"REFACTAI_DAILY_LIMIT": "5", "OPENAI_API_KEY": secret, "REFACTAI_MAX_RETRIES": "3"}
+    with Served(place.data, "--no-scheduler", **server) as served:
+        served.wait_until_up()
+        assert place.run("keys", "list", **server).stderr == ""
+        said = place.run("keys", "list").stderr
+        assert said.count("\n") == 1
+        assert "has other values of OPENAI_API_KEY, REFACTAI_DAILY_LIMIT; this command goes by its own" in said
+        (published,) = place.data.glob("server-*.keys")
+        assert published.stat().st_mode & 0o777 == 0o600
+        assert secret not in published.read_text()
+        assert json.loads(place.done("keys", "list", "--json", REFACTAI_DAILY_LIMIT="6"))
+        # Whatever a command lacks, the keys of the environment are the server's affair.
+        place.run("doctor", "--offline", "--quick")
+        place.run("keys", "test", "Default OpenAI Key")
+        place.run("chat", "hi")
+    shown = json.loads(place.done("keys", "show", "Default OpenAI Key", "--json"))
+    assert (shown["status"], shown["lastError"]) == ("ACTIVE", "")
+
+
+@pytest.mark.slow
+def test_one_file_for_both_leaves_nothing_to_say(place):
+    write(place, "REFACTAI_DAILY_LIMIT=5\nOPENAI_API_KEY=sk-proj-" + "e" * 40 + "\n")
+    with Served(place.data, "--no-scheduler") as served:
+        served.wait_until_up()
+        assert place.run("keys", "list").stderr == ""
+
+
+@pytest.mark.slow
+def test_a_backup_has_it_and_a_restore_brings_it_back(place, tmp_path):
+    file = write(place, "REFACTAI_DAILY_LIMIT=5\n")
+    place.done("backup", str(tmp_path / "with.tar"))
+    place.done("backup", str(tmp_path / "without.tar"), "--without-key")
+    assert "settings.env" in names(tmp_path / "with.tar") and "settings.env" not in names(tmp_path / "without.tar")
+    file.write_text("REFACTAI_DAILY_LIMIT=6\n")
+    assert "settings.env is the one of the backup again" in place.done("restore", str(tmp_path / "with.tar"))
+    assert file.read_text() == "REFACTAI_DAILY_LIMIT=5\n" and file.stat().st_mode & 0o777 == 0o600
+    (kept,) = place.data.glob("before-restore-*/settings.env")
+    assert kept.read_text() == "REFACTAI_DAILY_LIMIT=6\n"
+
+
+def names(archive: Path) -> list[str]:
+    with tarfile.open(archive) as tar:
+        return tar.getnames()
+
+
+@pytest.mark.slow
+def test_the_encryption_keys_in_it_come_back_with_it(tmp_path):
+    old = Place(tmp_path / "old")
+    old.done("migrate", "-v", "0")
+    write(old, "REFACTAI_ENCRYPTION_KEYS=" + "k" * 40 + "\n")
+    old.add_key("Production")
+    assert "It holds the encryption key" in old.done("backup", str(tmp_path / "all.tar"))
+    fresh = Place(tmp_path / "fresh")
+    fresh.done("restore", str(tmp_path / "all.tar"))
+    assert "1 stored secret can be opened" in fresh.done("doctor", "--offline", "--quick")
+
+
+@pytest.mark.slow
+def test_settings_of_another_database_stay_out(place, tmp_path):
+    file = write(place, f"DATABASE_URL=sqlite:///{place.database}\n")
+    place.done("backup", str(tmp_path / "all.tar"))
+    file.unlink()
+    assert "names another DATABASE_URL" in place.done("restore", str(tmp_path / "all.tar"))
+    assert not file.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("url", "words"),
+    {
+        "mysql://x": "mysql is not supported; the product runs on SQLite and PostgreSQL",
+        "oracle://u:p4ss@h/d": "oracle is not supported",
+        "redis://x": "redis is not supported",
+        "nonsense": "it is not a database URL",
+        "postgres://h:p4ss@h:99999/d": "it is not a database URL",
+        "postgres://u:p4ss@h": "it does not name a database",
+        "sqlite://:memory:": "it does not name a file",
+        "sqlite:///": "it does not name a file",
+    }.items(),
+)
+def test_a_foreign_database_url_is_told_in_one_line(tmp_path, url, words):
+    ran = Place(tmp_path / "data").run("serve", "--bind", f"127.0.0.1:{free_port()}", DATABASE_URL=url)
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
+    assert ran.stderr.startswith(f"DATABASE_URL: {words}") and "p4ss" not in ran.stderr
+    assert sys.executable not in ran.stderr
