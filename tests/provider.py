@@ -337,6 +337,7 @@ class ScriptedProvider:
     async def _accept(self, listener: socket.socket, scheme: str) -> None:
         while True:
             accepted, _ = await self._loop.sock_accept(listener)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece leaves at once
             number, busy = next(self._numbers), threading.Event()
             task = self._loop.create_task(self._serve(accepted, scheme, number, busy))
             self._connections[number] = (task, busy)
