@@ -127,6 +127,7 @@ def provider_server(_authorities: tuple[Any, Any]) -> Iterator[Any]:
     server = ScriptedProvider(*_authorities)
     yield server
     server.stop()
+    assert not server.strays, f"a provider was asked while no test had a script: {server.strays}"
 
 
 @pytest.fixture

@@ -218,7 +218,9 @@ class Script:
     def replace(self, url: str, answer: Any = None, *, match: Match = anything, **whole: Any) -> None:
         """Answer POSTs to this address from now on with this alone, where the other answers are for other requests."""
         with self._lock:
-            self._routes = [route for route in self._routes if not (route.url == url and route.match == match)]
+            self._routes = [
+                route for route in self._routes if (route.method, route.url, route.match) != ("POST", url, match)
+            ]
         self.post(url, answer, match=match, **whole)
 
     def sends(self, *answers: Pieces) -> list[Pieces]:

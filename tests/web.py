@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlencode
 
 from requests.structures import CaseInsensitiveDict
 
@@ -355,3 +356,28 @@ class Program:
 
     def delete(self, path: str, data: bytes | str = b"", **more: Any) -> Reply:
         return self.begin("DELETE", path, data, **more).answer()
+
+
+class Person(Program):
+    """A browser without scripts in which this user has logged in."""
+
+    def __init__(self, user: Any) -> None:
+        from django.conf import settings
+        from django.middleware.csrf import CSRF_SECRET_LENGTH
+        from django.test import Client
+        from django.utils.crypto import get_random_string
+
+        client, secret = Client(), get_random_string(CSRF_SECRET_LENGTH)
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+        cookies = {
+            settings.SESSION_COOKIE_NAME: client.cookies[settings.SESSION_COOKIE_NAME].value,
+            settings.CSRF_COOKIE_NAME: secret,
+        }
+        joined = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        super().__init__(headers={"Cookie": joined, "X-CSRFToken": secret})
+
+    def look(self, path: str, **query: str) -> Reply:
+        return self.get(f"{path}?{urlencode(query)}" if query else path)
+
+    def send_form(self, path: str, fields: Mapping[str, str], **headers: str) -> Reply:
+        return self.post(path, urlencode(fields), content_type="application/x-www-form-urlencoded", headers=headers)
