@@ -138,6 +138,12 @@ class TestWebServer:
         answer = Program().get("/healthz")
         assert (answer.status_code, answer.streaming) == (200, False)
 
+    def test_a_head_has_no_body_and_a_connection_may_be_kept(self, transactional_db):
+        assert Program().head("/healthz").content == b""
+        wire = Program().open("GET", "/healthz", {})
+        assert wire.answer(keep=True).status_code == 200
+        assert wire.head("GET", "/v1/nothing", {}).answer().status_code == 404
+
     def test_a_body_may_come_slowly(self, transactional_db):
         token = make_token(make_user("worker"))
         wire = Program(token).open("POST", "/v1/chat/completions", {"Content-Length": "2"})

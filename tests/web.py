@@ -23,14 +23,18 @@ PATIENCE_SECONDS = 30.0
 
 
 def application() -> Any:
-    """Return what the web server runs. With `refactai_site.asgi` this is: `from refactai_site.asgi import application`
-    and `return application`; `_Threaded` then goes."""
+    """Return what the web server runs: an ASGI application, whose lifespan begins and ends with the server."""
     return _Threaded()
 
 
 class _Threaded:
-    """The WSGI application behind ASGI. As under the web server of today, an answer whose client has gone is closed
-    as soon as its next piece comes; a2wsgi alone would read it to its end."""
+    """The product's WSGI application behind ASGI.
+
+    As under the web server of today, an answer whose client has gone is closed as soon as its next piece comes: a2wsgi
+    alone would read it to its end. When the server stops, its threads close their connections to the database.
+    """
+
+    threads = 12
 
     def __init__(self) -> None:
         from a2wsgi import WSGIMiddleware
@@ -38,7 +42,7 @@ class _Threaded:
         from refactai_site.wsgi import application as site
 
         self._site = site
-        self._bridge = WSGIMiddleware(self._close_early, workers=_THREADS)
+        self._bridge = WSGIMiddleware(self._close_early, workers=self.threads)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         gone = scope["gone"] = threading.Event()
@@ -79,18 +83,15 @@ class _Threaded:
     def _close_connections(self) -> None:
         from django.db import connections
 
-        together = threading.Barrier(_THREADS)
+        together = threading.Barrier(self.threads)
 
         def close() -> None:
             with contextlib.suppress(threading.BrokenBarrierError):  # each thread does it once
                 together.wait(5)
             connections.close_all()
 
-        for done in [self._bridge.executor.submit(close) for _ in range(_THREADS)]:
+        for done in [self._bridge.executor.submit(close) for _ in range(self.threads)]:
             done.result()
-
-
-_THREADS = 12
 
 
 class _Watched:
@@ -213,6 +214,7 @@ class Wire:
         return self
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> Wire:
+        self._method = method
         lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self._server.port}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
@@ -226,9 +228,12 @@ class Wire:
         self._socket.shutdown(socket.SHUT_WR)
         return self
 
-    def answer(self) -> Reply:
-        """Return the answer once its head is there; one that has a length is read to its end."""
-        return Reply(self)
+    def answer(self, *, keep: bool = False) -> Reply:
+        """Return the answer once its head is there; one that has a length is read to its end.
+
+        The connection is closed after it unless it is to be kept for another request.
+        """
+        return Reply(self, has_body=self._method != "HEAD", keep=keep)
 
     def says_nothing_for(self, seconds: float) -> bool:
         """Tell whether nothing at all comes within this time, not even an end."""
@@ -250,6 +255,12 @@ class Wire:
 
     def wait_until_heard(self) -> None:
         self._server.watched.wait_until_over(self._port)
+
+    def to_the_end(self) -> bytes:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self._read_on()
+        return self._take(len(self._buffer))
 
     def line(self) -> bytes:
         while b"\n" not in self._buffer:
@@ -276,8 +287,8 @@ class Wire:
 class Reply:
     """An answer. `pieces` gives a stream chunk by chunk as the server sent them, `content` all that is left."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
+    def __init__(self, wire: Wire, *, has_body: bool = True, keep: bool = False) -> None:
+        self.wire, self._keep = wire, keep
         self.informational: list[int] = []
         while True:
             self.status_code = int(wire.line().split(b" ", 2)[1])
@@ -285,7 +296,8 @@ class Reply:
             if self.status_code >= 200:
                 break
             self.informational.append(self.status_code)
-        self.streaming = self.headers.get("Transfer-Encoding") == "chunked"
+        self._has_body = has_body and self.status_code not in (204, 304)
+        self.streaming = self._has_body and self.headers.get("Transfer-Encoding") == "chunked"
         self.pieces = self._read()
         if not self.streaming:
             _ = self.content
@@ -312,15 +324,20 @@ class Reply:
             yield name, value.strip()
 
     def _read(self) -> Any:
-        if not self.streaming:
-            yield self.wire.exactly(int(self.headers.get("Content-Length", "0")))
+        if not self._has_body:
+            pass
+        elif "Content-Length" in self.headers:
+            yield self.wire.exactly(int(self.headers["Content-Length"]))
+        elif not self.streaming:
+            yield self.wire.to_the_end()
         else:
             while size := int(self.wire.line().partition(b";")[0], 16):
                 piece = self.wire.exactly(size)
                 self.wire.line()
                 yield piece
             self.wire.line()
-        self.wire.close()
+        if not self._keep:
+            self.wire.close()
 
 
 class Program:
@@ -344,6 +361,12 @@ class Program:
 
     def get(self, path: str, **more: Any) -> Reply:
         return self.open("GET", path, {}, **more).answer()
+
+    def head(self, path: str, **more: Any) -> Reply:
+        return self.open("HEAD", path, {}, **more).answer()
+
+    def options(self, path: str, **more: Any) -> Reply:
+        return self.open("OPTIONS", path, {}, **more).answer()
 
     def post(self, path: str, data: bytes | str = b"", **more: Any) -> Reply:
         return self.begin("POST", path, data, **more).answer()
