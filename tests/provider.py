@@ -218,7 +218,9 @@ class Script:
     def replace(self, url: str, answer: Any = None, *, match: Match = anything, **whole: Any) -> None:
         """Answer POSTs to this address from now on with this alone, where the other answers are for other requests."""
         with self._lock:
-            self._routes = [route for route in self._routes if not (route.url == url and route.match == match)]
+            self._routes = [
+                route for route in self._routes if (route.method, route.url, route.match) != ("POST", url, match)
+            ]
         self.post(url, answer, match=match, **whole)
 
     def sends(self, *answers: Pieces) -> list[Pieces]:
@@ -337,6 +339,7 @@ class ScriptedProvider:
     async def _accept(self, listener: socket.socket, scheme: str) -> None:
         while True:
             accepted, _ = await self._loop.sock_accept(listener)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece leaves at once
             number, busy = next(self._numbers), threading.Event()
             task = self._loop.create_task(self._serve(accepted, scheme, number, busy))
             self._connections[number] = (task, busy)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlencode
 
 from requests.structures import CaseInsensitiveDict
 
@@ -148,6 +149,7 @@ class Wire:
         return self
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> Wire:
+        self._method = method
         lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self._server.port}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
@@ -161,9 +163,12 @@ class Wire:
         self._socket.shutdown(socket.SHUT_WR)
         return self
 
-    def answer(self) -> Reply:
-        """Return the answer once its head is there; one that has a length is read to its end."""
-        return Reply(self)
+    def answer(self, *, keep: bool = False) -> Reply:
+        """Return the answer once its head is there; one that has a length is read to its end.
+
+        The connection is closed after it unless it is to be kept for another request.
+        """
+        return Reply(self, has_body=self._method != "HEAD", keep=keep)
 
     def says_nothing_for(self, seconds: float) -> bool:
         """Tell whether nothing at all comes within this time, not even an end."""
@@ -185,6 +190,12 @@ class Wire:
 
     def wait_until_heard(self) -> None:
         self._server.watched.wait_until_over(self._port)
+
+    def to_the_end(self) -> bytes:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self._read_on()
+        return self._take(len(self._buffer))
 
     def line(self) -> bytes:
         while b"\n" not in self._buffer:
@@ -211,8 +222,8 @@ class Wire:
 class Reply:
     """An answer. `pieces` gives a stream chunk by chunk as the server sent them, `content` all that is left."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
+    def __init__(self, wire: Wire, *, has_body: bool = True, keep: bool = False) -> None:
+        self.wire, self._keep = wire, keep
         self.informational: list[int] = []
         while True:
             self.status_code = int(wire.line().split(b" ", 2)[1])
@@ -220,7 +231,8 @@ class Reply:
             if self.status_code >= 200:
                 break
             self.informational.append(self.status_code)
-        self.streaming = self.headers.get("Transfer-Encoding") == "chunked"
+        self._has_body = has_body and self.status_code not in (204, 304)
+        self.streaming = self._has_body and self.headers.get("Transfer-Encoding") == "chunked"
         self.pieces = self._read()
         if not self.streaming:
             _ = self.content
@@ -247,15 +259,20 @@ class Reply:
             yield name, value.strip()
 
     def _read(self) -> Any:
-        if not self.streaming:
-            yield self.wire.exactly(int(self.headers.get("Content-Length", "0")))
+        if not self._has_body:
+            pass
+        elif "Content-Length" in self.headers:
+            yield self.wire.exactly(int(self.headers["Content-Length"]))
+        elif not self.streaming:
+            yield self.wire.to_the_end()
         else:
             while size := int(self.wire.line().partition(b";")[0], 16):
                 piece = self.wire.exactly(size)
                 self.wire.line()
                 yield piece
             self.wire.line()
-        self.wire.close()
+        if not self._keep:
+            self.wire.close()
 
 
 class Program:
@@ -280,6 +297,12 @@ class Program:
     def get(self, path: str, **more: Any) -> Reply:
         return self.open("GET", path, {}, **more).answer()
 
+    def head(self, path: str, **more: Any) -> Reply:
+        return self.open("HEAD", path, {}, **more).answer()
+
+    def options(self, path: str, **more: Any) -> Reply:
+        return self.open("OPTIONS", path, {}, **more).answer()
+
     def post(self, path: str, data: bytes | str = b"", **more: Any) -> Reply:
         return self.begin("POST", path, data, **more).answer()
 
@@ -291,3 +314,28 @@ class Program:
 
     def delete(self, path: str, data: bytes | str = b"", **more: Any) -> Reply:
         return self.begin("DELETE", path, data, **more).answer()
+
+
+class Person(Program):
+    """A browser without scripts in which this user has logged in."""
+
+    def __init__(self, user: Any) -> None:
+        from django.conf import settings
+        from django.middleware.csrf import CSRF_SECRET_LENGTH
+        from django.test import Client
+        from django.utils.crypto import get_random_string
+
+        client, secret = Client(), get_random_string(CSRF_SECRET_LENGTH)
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+        cookies = {
+            settings.SESSION_COOKIE_NAME: client.cookies[settings.SESSION_COOKIE_NAME].value,
+            settings.CSRF_COOKIE_NAME: secret,
+        }
+        joined = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        super().__init__(headers={"Cookie": joined, "X-CSRFToken": secret})
+
+    def look(self, path: str, **query: str) -> Reply:
+        return self.get(f"{path}?{urlencode(query)}" if query else path)
+
+    def send_form(self, path: str, fields: Mapping[str, str], **headers: str) -> Reply:
+        return self.post(path, urlencode(fields), content_type="application/x-www-form-urlencoded", headers=headers)

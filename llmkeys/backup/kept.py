@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from django.conf import settings
-from django.db import connection
 
 from llmkeys.backup import archive
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
+from llmkeys.database import sql
 
 KEPT = 7
 
@@ -56,7 +56,7 @@ def is_good(path: Path) -> bool:
 def newest_good_backup() -> tuple[Path, Manifest] | None:
     """Return the newest archive of this kind of database that is whole and was audited clean, and its manifest."""
     for file, manifest in archives().items():
-        if manifest.database == connection.vendor and manifest.is_good and is_good(file):
+        if manifest.database == sql.vendor() and manifest.is_good and is_good(file):
             return file, manifest
     return None
 

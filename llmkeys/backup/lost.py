@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from llmkeys.backup.kept import archives, backups_directory, newest_good_backup
+from llmkeys.database import sql
 
 # A file without tables is a page or two; a larger one is not opened just to see that it holds something.
 _SMALL_BYTES = 65_536
@@ -51,14 +52,14 @@ def _evidence() -> str:
     """Return what shows that this data directory had a database of the kind that is in use, "" where nothing does."""
     key = settings.DATA_DIR / "encryption.key"
     backups = backups_directory()
-    if connection.vendor == "sqlite":
+    if sql.is_sqlite():
         log = Path(f"{connection.settings_dict['NAME']}-wal")
         if log.exists() and log.stat().st_size:
             return str(log)
         if backups.is_dir() and any(backups.iterdir()):
             return str(backups)
         return str(key) if key.exists() else ""
-    if any(manifest.database == connection.vendor for manifest in archives().values()):
+    if any(manifest.database == sql.vendor() for manifest in archives().values()):
         return str(backups)
     # A data directory that served SQLite until now says nothing about PostgreSQL.
     file = settings.DATA_DIR / "llmkeys.sqlite3"
@@ -66,7 +67,7 @@ def _evidence() -> str:
 
 
 def _is_empty() -> bool:
-    if connection.vendor == "sqlite":
+    if sql.is_sqlite():
         return _is_empty_file(Path(connection.settings_dict["NAME"]))
     with connection.cursor() as cursor:
         return "django_migrations" not in connection.introspection.table_names(cursor)

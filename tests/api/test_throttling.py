@@ -12,8 +12,10 @@ from llmkeys.exceptions import TooManyFailures
 from llmkeys.models import FailedAuthentication
 from llmkeys.tokens import throttle
 from tests.helpers import NOW, JsonClient, make_token
+from tests.web import Program
 
 KEYS, CHAT, MODELS = "/api/llm/keys", "/v1/chat/completions", "/v1/models"
+HERE = "127.0.0.1"  # where programs of these tests come from that go through a real web server
 
 
 def fail(times, *, path=KEYS, address="198.51.100.7", **options):
@@ -33,26 +35,9 @@ class TestThrottling:
         assert last["Retry-After"] == "60"
         assert list(last.json()) == ["detail"]
 
-    def test_the_gateway_counts_along_and_answers_in_its_own_shape(self, frozen):
-        assert statuses(fail(10) + fail(10, path=MODELS)) == [401] * 20
-        answer = JsonClient("rfk_wrong").post(CHAT, {}, REMOTE_ADDR="198.51.100.7")
-        assert answer.status_code == 429
-        assert answer["Retry-After"] == "60"
-        assert answer.json()["error"]["code"] == "too_many_failures"
-
-    def test_a_right_token_is_never_throttled_and_writes_nothing(self, frozen, administrator):
-        fail(25)
-        client = JsonClient(make_token(administrator, "manage"))
-        assert statuses(client.get(path, REMOTE_ADDR="198.51.100.7") for path in (KEYS, MODELS)) == [200, 200]
-        assert FailedAuthentication.objects.count() == 20
-
     def test_other_addresses_are_not_touched(self, frozen):
         fail(20)
         assert statuses(fail(1, address="198.51.100.8")) == [401]
-
-    def test_no_token_at_all_is_no_attempt(self, frozen):
-        fail(20)
-        assert statuses([JsonClient().get(path, REMOTE_ADDR="198.51.100.7") for path in (KEYS, MODELS)]) == [401, 401]
 
     def test_it_ends_when_the_oldest_is_a_minute_old(self, frozen):
         fail(1)
@@ -89,6 +74,30 @@ class TestThrottling:
         settings.REFACTAI_HTTPS = https
         environ = {"REMOTE_ADDR": "198.51.100.7", "HTTP_X_FORWARDED_FOR": forwarded}
         assert throttle.address_of(environ) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtTheGateway:
+    def test_it_counts_along_and_answers_in_its_own_shape(self, frozen):
+        assert statuses(fail(10, address=HERE)) == [401] * 10
+        assert statuses(Program("rfk_wrong").get(MODELS) for _ in range(10)) == [401] * 10
+        answer = Program("rfk_wrong").post(CHAT, "{}")
+        assert answer.status_code == 429
+        assert answer["Retry-After"] == "60"
+        assert answer.json()["error"]["code"] == "too_many_failures"
+        assert statuses(fail(1, address=HERE)) == [429]
+
+    def test_a_right_token_is_never_throttled_and_writes_nothing(self, frozen, administrator):
+        fail(25, address=HERE)
+        token = make_token(administrator, "manage")
+        assert JsonClient(token).get(KEYS, REMOTE_ADDR=HERE).status_code == 200
+        assert Program(token).get(MODELS).status_code == 200
+        assert FailedAuthentication.objects.count() == 20
+
+    def test_no_token_at_all_is_no_attempt(self, frozen):
+        fail(20, address=HERE)
+        assert JsonClient().get(KEYS, REMOTE_ADDR=HERE).status_code == 401
+        assert Program().get(MODELS).status_code == 401
 
 
 @pytest.mark.django_db(transaction=True)

@@ -341,7 +341,7 @@ class TestClientGone:
         next(answer.pieces)
         answer.close()
         try:
-            eventually(lambda: only_row().state == "SETTLED", "the row is open", seconds=2)
+            eventually(lambda: only_row().state == "SETTLED", "the row is open", seconds=1)
         finally:
             gate.open()
             settled()

@@ -49,8 +49,22 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
+@pytest.fixture
+def site_url(live_server: Any) -> str:
+    """Where the pages are: Django's own server, which is enough where no question goes to a provider."""
+    return live_server.url
+
+
+@pytest.fixture
+def real_site_url(transactional_db: None) -> str:
+    """The product behind its real web server, on whose loop the relay works: for pages that ask a question."""
+    from tests import web
+
+    return f"http://127.0.0.1:{web.server().port}"
+
+
 @pytest.fixture(params=["desk", "phone"])
-def page(request: pytest.FixtureRequest, chromium: Any, live_server: Any) -> Iterator[Any]:
+def page(request: pytest.FixtureRequest, chromium: Any, site_url: str) -> Iterator[Any]:
     """A tab, once in desk and once in phone size; any complaint in it fails the test.
 
     `page.complaints` is the list of them, for a test that expects one to take it out.
@@ -58,7 +72,7 @@ def page(request: pytest.FixtureRequest, chromium: Any, live_server: Any) -> Ite
     from tests.pages.browser import SIZES, watched
 
     width, height = SIZES[request.param]
-    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url)
+    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=site_url)
     page.complaints = watched(page)
     yield page
     page.close()
@@ -66,12 +80,12 @@ def page(request: pytest.FixtureRequest, chromium: Any, live_server: Any) -> Ite
 
 
 @pytest.fixture
-def desk(chromium: Any, live_server: Any) -> Iterator[Any]:
+def desk(chromium: Any, site_url: str) -> Iterator[Any]:
     """A tab in desk size only, where the size does not matter."""
     from tests.pages.browser import SIZES, watched
 
     width, height = SIZES["desk"]
-    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url)
+    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=site_url)
     page.complaints = watched(page)
     yield page
     page.close()

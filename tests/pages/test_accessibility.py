@@ -34,10 +34,10 @@ def simulator(settings):
 
 
 @pytest.fixture(params=LOOKS, ids="-".join)
-def page(request, chromium, live_server):
+def page(request, chromium, real_site_url):
     theme, size = request.param
     width, height = SIZES[size]
-    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=live_server.url, color_scheme=theme)
+    page = chromium.new_page(viewport={"width": width, "height": height}, base_url=real_site_url, color_scheme=theme)
     yield page
     page.close()
 

@@ -13,7 +13,7 @@ from llmkeys.models import ModelPrice, UsageRecord
 from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
 from tests.helpers import make_key, make_user, new_secret
-from tests.pages.helpers import logged_in
+from tests.web import Person
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
 
@@ -31,6 +31,12 @@ def simulator(settings):
 
 
 @pytest.fixture
+def person(administrator):
+    """The administrator, whose questions go through a real web server: the relay belongs to its loop."""
+    return Person(administrator)
+
+
+@pytest.fixture
 def lists_asked(monkeypatch):
     """The keys whose providers were asked for their model lists."""
     seen, list_models = [], asked.list_models
@@ -42,11 +48,11 @@ def given(**fields: str) -> dict[str, str]:
     return {"model": MODEL, "prompt": PROMPT, "max_tokens": "50", **fields}
 
 
-def told(client, **fields: str) -> dict:
+def told(client: Person, **fields: str) -> dict:
     """Return what the script would get, with the pieces of text joined."""
-    answer = client.post(RUN, given(**fields), headers=LINES)
-    assert answer.status_code == 200 and answer.headers["Content-Type"] == LINES["Accept"]
-    lines = [json.loads(line) for line in b"".join(answer).splitlines()]
+    answer = client.send_form(RUN, given(**fields), **LINES)
+    assert answer.status_code == 200 and answer["Content-Type"] == LINES["Accept"]
+    lines = [json.loads(line) for line in answer.content.splitlines()]
     pieces = [line.pop("text") for line in lines if "text" in line]
     return {"text": "".join(pieces), "pieces": len(pieces), **{name: it for line in lines for name, it in line.items()}}
 
@@ -101,9 +107,9 @@ class TestPage:
 
 
 class TestRun:
-    def test_it_streams_the_answer_and_tells_cost_tokens_and_key(self, operator, simulator):
+    def test_it_streams_the_answer_and_tells_cost_tokens_and_key(self, person, simulator):
         make_key(name="Production")
-        answer = told(operator)
+        answer = told(person)
         row = UsageRecord.objects.get()
         assert answer["pieces"] > 1 and answer["text"].startswith("simulated")
         assert answer["request"] == row.request_id and row.request_id in answer["facts"]
@@ -111,47 +117,47 @@ class TestRun:
             assert words in answer["facts"], words
         assert (row.state, row.cost_nano, row.token_name, row.streamed) == ("SETTLED", 12_300_000, "admin", True)
 
-    def test_it_sends_the_system_prompt_and_the_limit(self, operator, simulator):
+    def test_it_sends_the_system_prompt_and_the_limit(self, person, simulator):
         make_key()
-        told(operator, system="Be brief.", prompt="one two three", max_tokens="7")
+        told(person, system="Be brief.", prompt="one two three", max_tokens="7")
         (sent,) = simulator.journal()  # it counts words as tokens, and speaks twenty where nothing limits it
         assert (sent["promptTokens"], sent["completionTokens"]) == (5, 7)
 
-    def test_it_answers_a_plain_form_in_one_piece(self, operator, simulator):
+    def test_it_answers_a_plain_form_in_one_piece(self, person, simulator):
         make_key(name="Production")
-        answer = operator.post(RUN, given(prompt=PROMPT + "<b>"))
+        answer = person.send_form(RUN, given(prompt=PROMPT + "<b>"))
         page = answer.content.decode()
         assert "simulated" in page and "10 in, 5 out" in page and "Production" in page
         assert "&lt;b&gt;" in page and "<b>]" not in page, "the prompt stays in its field, as text"
         assert "no-store" in answer.headers["Cache-Control"]
         assert not UsageRecord.objects.get().streamed
 
-    def test_it_shows_the_attempts_and_who_was_passed_over(self, operator, simulator):
+    def test_it_shows_the_attempts_and_who_was_passed_over(self, person, simulator):
         make_key(name="Spent", secret=new_secret() + "-402")
         make_key(name="Good")
-        facts = told(operator)["facts"]
+        facts = told(person)["facts"]
         assert "Spent" in facts and "Good" in facts and "402" in facts and "Attempts" in facts
 
     @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
-    def test_it_says_in_words_why_nobody_serves(self, operator, simulator, headers):
-        assert "No API key available" in self.failure(operator, headers)
+    def test_it_says_in_words_why_nobody_serves(self, person, simulator, headers):
+        assert "No API key available" in self.failure(person, headers)
         make_key(daily_limit_nano=NANO // 1000, total_limit_nano=NANO // 1000)
-        words = self.failure(operator, headers, max_tokens="100000")
+        words = self.failure(person, headers, max_tokens="100000")
         assert "$0.001" in words and "may cost" in words
 
     @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
-    def test_it_passes_on_what_the_provider_says(self, operator, simulator, headers):
+    def test_it_passes_on_what_the_provider_says(self, person, simulator, headers):
         make_key(secret=new_secret() + "-400")
-        words = self.failure(operator, headers)
+        words = self.failure(person, headers)
         assert words and "{" not in words
         assert UsageRecord.objects.get().cost_nano == 0
 
     @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
     @pytest.mark.parametrize("fields", [{"prompt": ""}, {"prompt": "a\0b"}, {"max_tokens": "0"}, {"max_tokens": "x"}])
-    def test_it_refuses_what_makes_no_sense_and_spends_nothing(self, operator, simulator, headers, fields):
+    def test_it_refuses_what_makes_no_sense_and_spends_nothing(self, person, simulator, headers, fields):
         make_key()
-        answer = operator.post(RUN, given(**fields), headers=headers)
-        body = b"".join(answer).decode()
+        answer = person.send_form(RUN, given(**fields), **headers)
+        body = answer.content.decode()
         assert answer.status_code == 200 and ('"error"' in body if headers else 'class="error"' in body)
         assert not UsageRecord.objects.exists()
 
@@ -161,17 +167,16 @@ class TestRun:
 
         if headers:
             return told(client, **fields)["error"]
-        page = client.post(RUN, given(**fields)).content.decode()
+        page = client.send_form(RUN, given(**fields)).content.decode()
         return html.unescape(page.partition('id="failure"')[2].partition("<p>")[2].partition("</p>")[0])
 
-    def test_it_charges_what_a_reader_left(self, operator, simulator):
+    def test_it_charges_what_a_reader_left(self, person, simulator):
         make_key()
-        answer = operator.post(RUN, given(prompt=PROMPT + "[[chunk_delay_ms=50]]"), headers=LINES)
-        lines = iter(answer.streaming_content)
-        request_id = json.loads(next(lines))["request"]
-        assert "text" in json.loads(next(lines))
+        answer = person.send_form(RUN, given(prompt=PROMPT + "[[chunk_delay_ms=50]]"), **LINES)
+        request_id = json.loads(next(answer.pieces))["request"]
+        assert "text" in json.loads(next(answer.pieces))
         answer.close()
-        assert wait_for(lambda: operator.get(RUN, {"request": request_id}).content)
+        assert wait_for(lambda: person.look(RUN, request=request_id).content)
         row = UsageRecord.objects.get()
         assert row.state == "SETTLED" and row.cost_nano == 12_300_000 and row.request_id == request_id
 
@@ -180,23 +185,23 @@ class TestRun:
         operator.post(RUN, given(), headers=LINES).close()
         assert not UsageRecord.objects.exists()
 
-    def test_it_tells_what_became_of_a_request(self, operator, simulator):
+    def test_it_tells_what_became_of_a_request(self, person, simulator):
         make_key()
-        request_id = told(operator)["request"]
-        assert "10 in, 5 out" in operator.get(RUN, {"request": request_id}).content.decode()
-        assert operator.get(RUN, {"request": "req_unknown"}).status_code == 204
-        assert operator.get(RUN).headers["Location"] == PAGE
+        request_id = told(person)["request"]
+        assert "10 in, 5 out" in person.look(RUN, request=request_id).content.decode()
+        assert person.look(RUN, request="req_unknown").status_code == 204
+        assert person.look(RUN)["Location"] == PAGE
 
     def test_it_serves_a_user_with_a_very_long_name(self, simulator):
         make_key()
-        client = logged_in(make_user("n" * 150, "view_apikey", "change_apikey"))
+        client = Person(make_user("n" * 150, "view_apikey", "change_apikey"))
         assert told(client)["text"]
         assert UsageRecord.objects.get().token_name == "n" * 100
 
-    def test_it_logs_no_prompt(self, operator, simulator, caplog):
+    def test_it_logs_no_prompt(self, person, simulator, caplog):
         caplog.set_level(logging.DEBUG)
         make_key(secret=new_secret() + "-400")
-        told(operator, prompt="a very private matter")
+        told(person, prompt="a very private matter")
         assert "private matter" not in caplog.text
         assert "private matter" not in str(list(UsageRecord.objects.values()))
 

@@ -14,6 +14,11 @@ PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123]]"
 SLOW = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123 chunks=40 chunk_delay_ms=100]]"
 
 
+@pytest.fixture
+def site_url(real_site_url):
+    return real_site_url
+
+
 @pytest.fixture(autouse=True)
 def simulator(settings):
     with SimulatorThread() as running:

@@ -27,11 +27,11 @@ def simulator(settings):
 
 
 @pytest.fixture
-def plain(chromium, live_server):
+def plain(chromium, real_site_url):
     """A tab without JavaScript, of a person who is logged in; any complaint in it fails the test."""
     width, height = SIZES["phone"]
     context = chromium.new_context(
-        java_script_enabled=False, base_url=live_server.url, viewport={"width": width, "height": height}
+        java_script_enabled=False, base_url=real_site_url, viewport={"width": width, "height": height}
     )
     page = context.new_page()
     complaints = watched(page)
