@@ -204,15 +204,16 @@ def _query(query: str) -> str:
 
 
 async def _whole(exchange: Exchange, request: RelayRequest) -> None:
+    tracked = Tracked()
     try:
-        answer = await relay(request, exchange.program)
+        answer = await relay(request, exchange.program, tracked)
     except ClientGone:
         return
     except LLMKeysError as error:
         await exchange.refuse(refused(error, request_id=request.id))
         return
     assert isinstance(answer.content, bytes)
-    await exchange.answer(answer.status, answer.content, _headers(answer))
+    await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
 async def _stream(exchange: Exchange, request: RelayRequest) -> None:
@@ -241,7 +242,7 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
             await exchange.refuse(told)
         return
     if isinstance(answer.content, RelayedStream):
-        headers = stream_headers | _headers(answer)
+        headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
         await program.start()
         await answer.content.run()
@@ -250,7 +251,7 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
         await program.write(_inside(answer, dialect, request))
         await program.end()
     else:
-        await exchange.answer(answer.status, answer.content, _headers(answer))
+        await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
 _STREAM_HEADERS = {
@@ -276,7 +277,7 @@ def _tracked_headers(request_id: str, tracked: Tracked) -> dict[str, str]:
     return headers
 
 
-def _headers(answer: Answer) -> dict[str, str]:
+def _headers(answer: Answer, tracked: Tracked) -> dict[str, str]:
     headers = {
         "content-type": answer.content_type,
         **answer.headers,
@@ -288,8 +289,10 @@ def _headers(answer: Answer) -> dict[str, str]:
         headers["X-LLM-Cost-USD"] = f"{nano_to_usd(answer.cost_nano):f}"
     if answer.remaining_day_nano is not None:
         headers["X-LLM-Remaining-Daily-USD"] = f"{nano_to_usd(answer.remaining_day_nano):f}"
-    if answer.max_tokens is not None:
-        headers["X-LLM-Max-Tokens"] = str(answer.max_tokens)
+    if tracked.max_tokens is not None:
+        headers["X-LLM-Max-Tokens"] = str(tracked.max_tokens)
+    if answer.status >= 400 and tracked.may_be_billed:
+        headers["x-should-retry"] = "false"
     return headers
 
 

@@ -29,7 +29,7 @@ from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.lib.reading import load_json
 from llmkeys.prices import catalogue, cost
 from llmkeys.prices.cost import Charge
-from llmkeys.prices.worst_case import WorstCase
+from llmkeys.prices.worst_case import WorstCase, max_price
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay import under_way
@@ -42,6 +42,7 @@ from llmkeys.upstream.relayed import OpenAnswer
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 _BUG = "The relay failed while this request was under way; the provider may have billed it."
+_OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 # A client's own mistake, or a model that is gone, is no failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
 # What is reported right after: the key rests again, and nobody may ask it in between.
@@ -73,6 +74,8 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
+    _refused_fields: set[str] = field(default_factory=set)  # of ours, which the server does not take
+    _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
 
     @property
@@ -138,6 +141,9 @@ class Attempt:
             model=model,
             output_limit=self.worst.output_limit,
             asks_usage=self.asked_for_usage,
+            max_price=max_price(self.worst) if self._must_bound_prices else None,
+            without=frozenset(self._refused_fields),
+            renamed=self._renamed_fields,
             limit_field=provider.output_limit_field(
                 self.candidate.model, own_base_url=not catalogue.is_local(provider)
             ),
@@ -188,10 +194,43 @@ class Attempt:
         except TransportError:
             body = b""
         failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
+        if failure.kind is FailureKind.CLIENT_ERROR and self._learns_from(body):
+            return await self.send(answer_seconds=answer_seconds)  # under the same hold: nothing was billed
         await self.release(sent=True, status=opened.status, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:
             return self._answer(opened.status, opened.headers, scrub_body(body))
         return Failed(failure)
+
+    @property
+    def _must_bound_prices(self) -> bool:
+        """True where the provider picks hosts whose prices differ, and the hold must cover all of them."""
+        return self.provider.picks_models and settings.BUDGET_MODE == "strict"
+
+    def _learns_from(self, body: bytes) -> bool:
+        """Note which fields that we added a server refuses; True where it is worth asking once more without them."""
+        if self._refused_fields or self._renamed_fields:
+            return False
+        blamed = self.provider.blames(body, self._fields_of_ours())
+        for name, blame in blamed.items():
+            if blame.at_most is not None and self.worst.output_limit is not None and name in _OUTPUT_LIMITS:
+                self.worst = replace(self.worst, output_limit=min(blame.at_most, self.worst.output_limit))
+                self._refused_fields.add("")  # once is enough
+            elif blame.name or name in _OUTPUT_LIMITS:  # never without a limit: the hold counts on it
+                other = next(other for other in _OUTPUT_LIMITS if other != name)
+                self._renamed_fields[name] = blame.name if blame.name in _OUTPUT_LIMITS else other
+            else:
+                self._refused_fields.add(name)
+        return bool(blamed)
+
+    def _fields_of_ours(self) -> set[str]:
+        """Return the fields that go out and that the client did not send."""
+        body = self.request.request.body
+        limit = self.provider.output_limit_field(
+            self.candidate.model, own_base_url=not catalogue.is_local(self.provider)
+        )
+        ours = {limit} if self.worst.output_limit is not None else set()
+        ours |= {"stream_options"} if self.asked_for_usage else set()
+        return {name for name in (ours | {"provider"}) if name not in body}
 
     async def _begin_stream(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
         """Wait for content: until it has gone to the client, another key may still serve."""

@@ -5,7 +5,7 @@ Plain SQL for the reason given in `ledger/`. What is read here may be stale a mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from llmkeys import providers
 from llmkeys.database import reader
 from llmkeys.database.sql import as_instant, lean_cursor
+from llmkeys.dialects import Door
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
 from llmkeys.key_state import cooling_scopes
 from llmkeys.ledger import coolings as resting
@@ -70,6 +71,7 @@ _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_v
 
 _COOLINGS = "SELECT scope, model, until, probe_until FROM llmkeys_cooling"
 
+Serves = Callable[[str], bool]  # whether a provider takes such a request
 Coolings = dict[str, list[tuple[str, datetime]]]
 
 
@@ -92,7 +94,7 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
     return Stored(rows, coolings)
 
 
-async def find(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
+async def find(model: str, *, door: Door, dialect: str, caller: Caller, at: datetime) -> list[Candidate]:
     """Return every stored key of the caller that can serve `model`, in serving order, with what stands in its way.
 
     For a name that no rule knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable
@@ -101,9 +103,10 @@ async def find(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
     stored = await reader.run(lambda cursor: read_stored(cursor, at))
     if catalogue.is_stale():
         await under_way.in_thread(catalogue.refresh)
-    found = _named(stored, model, caller, at)
+    can_serve = _serving(dialect, door)
+    found = _named(stored, model, caller, at, can_serve)
     if not found and not _is_known_name(model):
-        usable = _one_usable_key_of_each_provider(stored, caller, at)
+        usable = _one_usable_key_of_each_provider(stored, caller, at, can_serve)
         await model_lists.ask(usable.values())
         found = _listed(stored, model, caller, at, usable)
     if not found:
@@ -115,15 +118,16 @@ def find_now(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
     """Do the same for pages, on this thread's connection; no provider is asked, the lists last read must do."""
     with lean_cursor() as cursor:
         stored = read_stored(cursor, at)
-    found = _named(stored, model, caller, at)
+    found = _named(stored, model, caller, at, _any_provider)
     if not found and not _is_known_name(model):
-        found = _listed(stored, model, caller, at, _one_usable_key_of_each_provider(stored, caller, at))
+        usable = _one_usable_key_of_each_provider(stored, caller, at, _any_provider)
+        found = _listed(stored, model, caller, at, usable)
     if not found:
         _refuse(stored, model, caller)
     return found
 
 
-def _named(stored: Stored, model: str, caller: Caller, at: datetime) -> list[Candidate]:
+def _named(stored: Stored, model: str, caller: Caller, at: datetime, can_serve: Serves) -> list[Candidate]:
     """Return the keys whose provider has a name for the model; the operator's aliases come before the naming rules."""
     aliases = catalogue.aliases()
     names: dict[str, str | None] = {}
@@ -132,7 +136,9 @@ def _named(stored: Stored, model: str, caller: Caller, at: datetime) -> list[Can
         if not _is_allowed(row, caller):
             continue
         if row.provider not in names:
-            names[row.provider] = aliases.get((row.provider, model)) or providers.get(row.provider).model_name(model)
+            provider = providers.get(row.provider)
+            alias = aliases.get((row.provider, model))
+            names[row.provider] = (alias or provider.model_name(model)) if can_serve(row.provider) else None
         if name := names[row.provider]:
             found.append(_candidate(row, name, stored.coolings, at))
     return found
@@ -148,12 +154,20 @@ def _listed(stored: Stored, model: str, caller: Caller, at: datetime, asked: dic
     ]
 
 
-def _one_usable_key_of_each_provider(stored: Stored, caller: Caller, at: datetime) -> dict[str, str]:
+def _one_usable_key_of_each_provider(stored: Stored, caller: Caller, at: datetime, can_serve: Serves) -> dict[str, str]:
     first: dict[str, str] = {}
     for row in stored.rows:
-        if _is_allowed(row, caller) and not _obstacle(row, at):
+        if can_serve(row.provider) and _is_allowed(row, caller) and not _obstacle(row, at):
             first.setdefault(row.provider, row.id)
     return first
+
+
+def _serving(dialect: str, door: Door) -> Serves:
+    return lambda provider: providers.get(provider).serves(dialect, door.action)
+
+
+def _any_provider(_provider: str) -> bool:
+    return True
 
 
 def _is_known_name(model: str) -> bool:

@@ -87,7 +87,6 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     cost_nano: int | None = None
     remaining_day_nano: int | None = None
-    max_tokens: int | None = None  # the output limit, where it was lowered to fit a budget
 
     @property
     def is_stream(self) -> bool:
@@ -101,3 +100,4 @@ class Tracked:
     key_id: str = ""
     attempts: int = 0
     max_tokens: int | None = None
+    may_be_billed: bool = False  # an attempt in vain may have been: sending the request again could cost twice

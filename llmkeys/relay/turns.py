@@ -165,9 +165,19 @@ class _ModelTurn:
         asked = [refusal for refusal in found if refusal.is_asked]
         return bool(asked) and (tightened or len(asked) == len(found))
 
+    async def _found(self) -> list[Candidate]:
+        request = self.request
+        return await candidates.find(
+            self.model,
+            door=request.request.door,
+            dialect=request.dialect.name,
+            caller=request.caller,
+            at=timezone.now(),
+        )
+
     async def _pool(self) -> list[Candidate]:
         """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
-        found = await candidates.find(self.model, caller=self.request.caller, at=timezone.now())
+        found = await self._found()
         pool = [
             replace(candidate, obstacle=self.passed[candidate.id]) if candidate.id in self.passed else candidate
             for candidate in found
@@ -226,6 +236,7 @@ class _ModelTurn:
         else:
             self.turns.failures += 1
             self.turns.lost += failed.lost
+            self.turns.tracked.may_be_billed = self.turns.lost > 0
         if failed.lost and failed.timed_out:
             raise UpstreamTimeout(failure.message)
         if failure.kind is FailureKind.MODEL_UNAVAILABLE:
@@ -238,7 +249,7 @@ class _ModelTurn:
             await self._try_again(candidate, failure)
 
     async def _pass_provider(self, candidate: Candidate) -> None:
-        for other in await candidates.find(self.model, caller=self.request.caller, at=timezone.now()):
+        for other in await self._found():
             if other.provider == candidate.provider:
                 self.passed[other.id] = "its provider does not have the model"
 

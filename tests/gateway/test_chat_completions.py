@@ -35,7 +35,10 @@ from tests.providers.helpers import recorded, recorded_bytes
 
 
 def sent_body(provider, number=0):
-    return provider.calls[number].json
+    """Return what went out, but for the prices that OpenRouter is told; those have a test of their own."""
+    body = provider.calls[number].json
+    assert body.pop("provider", {"max_price": ...}).keys() == {"max_price"}
+    return body
 
 
 class TestAnswer:
@@ -48,11 +51,11 @@ class TestAnswer:
         assert answer["X-LLM-Key-Id"] == key.id
 
     def test_it_sends_the_clients_own_bytes(self, client, provider):
-        make_key()
-        provider.post(OPENROUTER, json=completion())
+        make_key(provider="openai")
+        provider.post(OPENAI, json=completion())
         raw = (
             '{ "messages":[{"role":"user","content":"gr\u00fc\u00df \\u00fc \\ud83d\\ude00"}],\n'
-            f' "max_tokens":50, "x_unknown":1.50, "model":"{MODEL}" }}'
+            ' "max_tokens":50, "x_unknown":1.50, "model":"gpt-6.1-terra" }'
         ).encode()
         assert client.post(PATH, raw).status_code == 200
         assert provider.calls[0].body == raw
@@ -395,4 +398,17 @@ class TestWhichKey:
         provider.post(OPENROUTER, json=completion())
         limited = Program(make_token(user, key_ids=[second.id]))
         assert ask(limited)["X-LLM-Key-Id"] == second.id
-        assert only_row().skipped[0]["reason"] == "not allowed for this token"
+        assert only_row().skipped == [], "a token knows of no other keys"
+
+    def test_openrouter_is_told_the_prices_that_the_hold_covers(self, client, provider, settings):
+        make_key()
+        provider.post(OPENROUTER, json=completion())
+        ask(client, provider={"order": ["azure"], "max_price": {"prompt": 0.5}})
+        assert provider.calls[0].json["provider"] == {
+            "order": ["azure"],
+            "max_price": {"prompt": 0.5, "completion": 5.0, "request": 0.0},
+        }
+        settings.BUDGET_MODE = "soft"
+        provider.post(OPENROUTER, json=completion())
+        ask(client)
+        assert "provider" not in provider.calls[1].json
