@@ -92,7 +92,7 @@ class Program:
             self.has_begun = True
             self._listen()
             status, headers = self._head()
-            await self._give({"type": "http.response.start", "status": status, "headers": encoded(headers)})
+            await self._send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
 
     async def write(self, piece: bytes) -> None:
         """Give a piece to the program, as fast as it takes it; nothing where it has gone.
@@ -124,8 +124,8 @@ class Program:
             self._sign = None
         self.has_begun = True
         given = [*headers, ("content-length", str(len(body)))]
-        await self._give({"type": "http.response.start", "status": status, "headers": encoded(given)})
-        await self._give({"type": "http.response.body", "body": body, "more_body": False})
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded(given)})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _give(self, message: dict[str, Any]) -> None:
         try:
