@@ -120,11 +120,11 @@ def send_chat(
     secret = keyring.open_secret(key)
     headers = {
         **extra_headers,
-        **provider.headers("openai-chat", secret=secret, workspace_id=key.workspace_id),
+        **provider._auth(provider.endpoints["openai-chat"], secret, key.workspace_id),
         "Content-Type": "application/json",
         "X-Client-Request-Id": request_id,
     }
-    url = provider.url("openai-chat", base_url=base_url(provider))
+    url = f"{base_url(provider)}{provider.endpoints['openai-chat'].root}/chat/completions"
     return _send("POST", url, headers, body, answer_seconds, secret)
 
 
