@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import chain, product
 
 LIMIT = 500
@@ -82,8 +83,11 @@ class StreamScrubber:
         """Return what can be passed on now."""
         if not self._forms:
             return piece
-        clean = _replaced(self._kept + piece, self._forms)
+        clean = _replaced(self._kept + piece if self._kept else piece, self._forms)
         held = self._held(clean)
+        if not held:
+            self._kept = b""
+            return clean
         self._kept = clean[len(clean) - held :]
         return clean[: len(clean) - held]
 
@@ -115,6 +119,7 @@ def _replaced(data: bytes, forms: Iterable[bytes]) -> bytes:
     return data
 
 
+@lru_cache(maxsize=256)
 def _forms(secret: str) -> tuple[bytes, ...]:
     """Return the secret as it may be written: raw, escaped for JSON, URLs or HTML, in base64, as hex digits."""
     raw = secret.encode()
