@@ -36,8 +36,8 @@ class Anthropic(Provider):
     domains = ("anthropic.com",)
     own = Endpoint("", "x-api-key", "", {"anthropic-version": VERSION})
     endpoints = {
-        "openai-chat": Endpoint("/v1"),
-        "anthropic-messages": Endpoint("/v1", "x-api-key", "", {"anthropic-version": VERSION}),
+        "openai-chat": Endpoint("/v1/chat/completions"),
+        "anthropic-messages": Endpoint("/v1/messages{action}", "x-api-key", "", {"anthropic-version": VERSION}),
     }
     secret_prefixes = ("sk-ant-admin01-", "sk-ant-api03-", "sk-ant-")
     secret_hint = "sk-ant-api03-…"  # noqa: S105  (what a key looks like)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from llmkeys.lib.reading import items, load_json, mapping, text
@@ -30,21 +30,22 @@ from llmkeys.providers.failures import (
 from llmkeys.providers.names import at_vendor, is_valid
 from llmkeys.providers.scrub import scrub
 
-if TYPE_CHECKING:
-    from llmkeys.dialects.base import Request
-
 __all__ = ["Call", "Endpoint", "Failure", "FailureKind", "KeyCheck", "ListedModel", "Provider", "Scope"]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where below its base URL a provider serves one dialect, and how it wants the secret there."""
+    """Where a provider serves one dialect, and how it wants the secret there.
 
-    root: str = ""  # the dialect's own paths follow it
+    In `path`, which follows the base URL, `{model}` is the provider's own name of the model and `{action}` what the
+    dialect does there (`/count_tokens`, `:generateContent`).
+    """
+
+    path: str
     auth_header: str = "Authorization"
     auth_prefix: str = "Bearer "  # before the secret
     headers: Mapping[str, str] = field(default_factory=dict)  # sent too, where the client sends none of that name
-    without: frozenset[str] = frozenset()  # operations of the dialect that are not served
+    without: frozenset[str] = frozenset()  # actions of the dialect that are not served
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Provider:
     default_base_url: str
     domains: tuple[str, ...]  # whatever is below them is the provider too
     endpoints: Mapping[str, Endpoint]  # by dialect; a dialect that is not here is not served
-    own: Endpoint  # for the free calls
+    own: Endpoint  # for the free calls; its path is not used
     check_path = "/models"
     models_path = "/models"
     models_field = "data"
@@ -106,32 +107,27 @@ class Provider:
 
     # --- addresses and headers ---------------------------------------------------------------------------------------
 
-    def serves(self, dialect: str, operation: str = "") -> bool:
-        """True where this provider takes requests of the dialect, and of the operation within it."""
+    def serves(self, dialect: str, action: str = "") -> bool:
+        """True where this provider takes requests of the dialect, and the action within it."""
         endpoint = self.endpoints.get(dialect)
-        return endpoint is not None and operation not in endpoint.without
+        return endpoint is not None and action not in endpoint.without
 
-    def relayed_call(
-        self, request: Request, *, base_url: str, model: str, secret: str, workspace_id: str = ""
-    ) -> tuple[str, dict[str, str]]:
-        """Return where a request goes and all headers it needs; the client's own of the dialect are among them.
+    def url(self, dialect: str, *, base_url: str, model: str = "", action: str = "") -> str:
+        """Return where a request of the dialect goes. `base_url` has no slash at its end; raises KeyError."""
+        path = self.endpoints[dialect].path
+        return base_url + path.format(model=quote(model, safe="-._~"), action=action)
 
-        `base_url` has no slash at its end. Raises KeyError for a dialect that this provider does not serve.
-        """
-        endpoint = self.endpoints[request.dialect.name]
-        path = request.door.upstream_path.replace("{model}", quote(model, safe="-._~"))
-        url = f"{base_url}{endpoint.root}{path}" + (f"?{request.query}" if request.query else "")
-        given = {name.lower(): value for name, value in request.headers.items()}
-        needed = {name: value for name, value in endpoint.headers.items() if name not in given}
-        return url, {
-            "Content-Type": "application/json",
-            **given,
-            **needed,
-            **self._auth(endpoint, secret, workspace_id),
-        }
+    def headers(
+        self, dialect: str, *, secret: str, workspace_id: str = "", given: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Return the headers that authenticate, and those the dialect needs that are not `given` (in lower case)."""
+        return self._headers(self.endpoints[dialect], secret, workspace_id, given)
 
-    def _auth(self, endpoint: Endpoint, secret: str, workspace_id: str) -> dict[str, str]:
-        return {endpoint.auth_header: f"{endpoint.auth_prefix}{secret}"} | self._extra(workspace_id)
+    def _headers(
+        self, endpoint: Endpoint, secret: str, workspace_id: str, given: Collection[str] = ()
+    ) -> dict[str, str]:
+        needed = {name: value for name, value in endpoint.headers.items() if name.lower() not in given}
+        return needed | {endpoint.auth_header: f"{endpoint.auth_prefix}{secret}"} | self._extra(workspace_id)
 
     def _extra(self, workspace_id: str) -> dict[str, str]:
         return {}
@@ -250,5 +246,5 @@ class Provider:
         return ListedModel(id=text(entry.get("id")))
 
     def _get(self, url: str, *, secret: str, workspace_id: str) -> Call:
-        headers = {"Accept": "application/json", **self.own.headers, **self._auth(self.own, secret, workspace_id)}
+        headers = {"Accept": "application/json"} | self._headers(self.own, secret, workspace_id)
         return Call(method="GET", url=url, headers=headers)

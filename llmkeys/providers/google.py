@@ -53,9 +53,9 @@ class Google(Provider):
     domains = ("googleapis.com",)
     own = Endpoint("", "x-goog-api-key", "")  # alone: two kinds of credentials are refused
     endpoints = {
-        "openai-chat": Endpoint("/v1beta/openai"),
-        "openai-embeddings": Endpoint("/v1beta/openai"),
-        "google-generate": Endpoint("/v1beta", "x-goog-api-key", ""),
+        "openai-chat": Endpoint("/v1beta/openai/chat/completions"),
+        "openai-embeddings": Endpoint("/v1beta/openai/embeddings"),
+        "google-generate": Endpoint("/v1beta/models/{model}{action}", "x-goog-api-key", ""),
     }
     secret_prefixes = ("AIza", "AQ.")
     secret_hint = "AIza… or AQ.…"  # noqa: S105  (what a key looks like)

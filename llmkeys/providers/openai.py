@@ -36,11 +36,11 @@ class OpenAI(Provider):
     base_url_variable = "OPENAI_BASE_URL"
     default_base_url = "https://api.openai.com/v1"
     domains = ("openai.com",)
-    own = Endpoint()
+    own = Endpoint("")
     endpoints = {
-        "openai-chat": Endpoint(),
-        "openai-responses": Endpoint(),
-        "openai-embeddings": Endpoint(),
+        "openai-chat": Endpoint("/chat/completions"),
+        "openai-responses": Endpoint("/responses"),
+        "openai-embeddings": Endpoint("/embeddings"),
     }
     secret_prefixes = ("sk-svcacct-", "sk-admin-", "sk-proj-", "sk-")
     secret_hint = "sk-proj-…"  # noqa: S105  (what a key looks like)

@@ -32,12 +32,12 @@ class OpenRouter(Provider):
     base_url_variable = "OPENROUTER_BASE_URL"
     default_base_url = "https://openrouter.ai/api/v1"
     domains = ("openrouter.ai",)
-    own = Endpoint()
+    own = Endpoint("")
     endpoints = {
-        "openai-chat": Endpoint(),
-        "openai-responses": Endpoint(),
-        "openai-embeddings": Endpoint(),
-        "anthropic-messages": Endpoint(without=frozenset({"count_tokens"})),
+        "openai-chat": Endpoint("/chat/completions"),
+        "openai-responses": Endpoint("/responses"),
+        "openai-embeddings": Endpoint("/embeddings"),
+        "anthropic-messages": Endpoint("/messages{action}", without=frozenset({"/count_tokens"})),
     }
     secret_prefixes = ("sk-or-v1-", "sk-or-")
     secret_hint = "sk-or-v1-…"  # noqa: S105  (what a key looks like)

@@ -108,25 +108,6 @@ def base_url(provider: Provider) -> str:
     return settings.PROVIDER_BASE_URLS[provider.name]
 
 
-def send_chat(
-    key: ApiKey, body: bytes, *, extra_headers: Mapping[str, str], answer_seconds: float, request_id: str
-) -> Stream:
-    """Send an OpenAI chat request with the key's secret and return the open answer once its headers are there.
-
-    Raises TransportError, SecretMissing or WrongEncryptionKey.
-    """
-    provider = providers.get(key.provider)
-    secret = keyring.open_secret(key)
-    headers = {
-        **extra_headers,
-        **provider._auth(provider.endpoints["openai-chat"], secret, key.workspace_id),
-        "Content-Type": "application/json",
-        "X-Client-Request-Id": request_id,
-    }
-    url = f"{base_url(provider)}{provider.endpoints['openai-chat'].root}/chat/completions"
-    return _send("POST", url, headers, body, answer_seconds, secret)
-
-
 def check_key(key: ApiKey, *, seconds: float = CHECK_SECONDS) -> Answer:
     """Make the provider's free test call, which may take so long."""
     return _free_call(key, "check_call", seconds)

@@ -2,49 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 
-from llmkeys.providers import PROVIDERS, Provider, get
+from llmkeys.providers import PROVIDERS, get
 
 SECRET = "sk-test-0123456789abcdef"
-
-
-@dataclass
-class FakeDialect:
-    name: str
-
-
-@dataclass
-class FakeDoor:
-    upstream_path: str
-
-
-@dataclass
-class FakeRequest:
-    """As much of a request as its address and headers come from."""
-
-    dialect: FakeDialect
-    door: FakeDoor
-    query: str
-    headers: dict[str, str]
-
-
-def relayed(
-    provider: Provider,
-    dialect: str,
-    *,
-    base_url: str = "http://x",
-    path: str = "/chat/completions",
-    model: str = "gemini-2.5-flash",
-    query: str = "",
-    headers: dict[str, str] | None = None,
-    workspace_id: str = "",
-) -> tuple[str, dict[str, str]]:
-    request: Any = FakeRequest(FakeDialect(dialect), FakeDoor(path), query, headers or {})
-    return provider.relayed_call(request, base_url=base_url, model=model, secret=SECRET, workspace_id=workspace_id)
 
 
 def test_it_has_the_four_providers_in_order() -> None:
@@ -68,7 +30,7 @@ def test_it_names_the_providers_there_are_for_an_unknown_one() -> None:
 )
 def test_it_builds_the_chat_url(name: str, url: str) -> None:
     provider = get(name)
-    assert relayed(provider, "openai-chat", base_url=provider.default_base_url)[0] == url
+    assert provider.url("openai-chat", base_url=provider.default_base_url) == url
 
 
 @pytest.mark.parametrize(
@@ -96,8 +58,8 @@ def test_it_sends_exactly_one_credential_and_keeps_it_out_of_url_and_repr(name: 
         provider.check_call(base_url="http://x", secret=SECRET, workspace_id="wrkspc_1"),
         provider.models_call(base_url="http://x", secret=SECRET, workspace_id="wrkspc_1"),
     ]
-    relayed_headers = [relayed(provider, dialect, workspace_id="wrkspc_1")[1] for dialect in provider.endpoints]
-    all_headers = [*relayed_headers, *(call.headers for call in calls)]
+    relayed = [provider.headers(dialect, secret=SECRET, workspace_id="wrkspc_1") for dialect in provider.endpoints]
+    all_headers = [*relayed, *(call.headers for call in calls)]
     for headers in all_headers:
         assert sum(SECRET in value for value in headers.values()) == 1
     for call in calls:
@@ -107,10 +69,7 @@ def test_it_sends_exactly_one_credential_and_keeps_it_out_of_url_and_repr(name: 
 
 def test_it_sends_a_bearer_token_on_the_chat_path() -> None:
     for provider in PROVIDERS.values():
-        assert relayed(provider, "openai-chat")[1] == {
-            "Authorization": f"Bearer {SECRET}",
-            "Content-Type": "application/json",
-        }
+        assert provider.headers("openai-chat", secret=SECRET) == {"Authorization": f"Bearer {SECRET}"}
 
 
 def test_it_uses_each_vendors_own_header_outside_the_chat_path() -> None:
@@ -121,7 +80,7 @@ def test_it_uses_each_vendors_own_header_outside_the_chat_path() -> None:
 
 def test_it_names_the_workspace_of_an_anthropic_key_only_where_given() -> None:
     anthropic = get("anthropic")
-    headers = relayed(anthropic, "openai-chat", workspace_id="wrkspc_1")[1]
+    headers = anthropic.headers("openai-chat", secret=SECRET, workspace_id="wrkspc_1")
     assert headers["anthropic-workspace-id"] == "wrkspc_1"
     call = anthropic.check_call(base_url="http://x", secret=SECRET, workspace_id="wrkspc_1")
     assert call.headers["anthropic-workspace-id"] == "wrkspc_1"
@@ -163,52 +122,41 @@ def test_it_serves_the_dialects_of_the_contract(dialect: str) -> None:
 
 
 def test_it_counts_tokens_at_anthropic_alone() -> None:
-    counting = [name for name, provider in PROVIDERS.items() if provider.serves("anthropic-messages", "count_tokens")]
+    counting = [name for name, provider in PROVIDERS.items() if provider.serves("anthropic-messages", "/count_tokens")]
     assert counting == ["anthropic"]
 
 
 @pytest.mark.parametrize(
-    ("name", "dialect", "path", "url"),
+    ("name", "dialect", "parts", "url"),
     [
-        ("openrouter", "openai-responses", "/responses", "/responses"),
-        ("openrouter", "anthropic-messages", "/messages", "/messages"),
-        ("openai", "openai-responses", "/responses", "/responses"),
-        ("openai", "openai-embeddings", "/embeddings", "/embeddings"),
-        ("anthropic", "anthropic-messages", "/messages", "/v1/messages"),
-        ("anthropic", "anthropic-messages", "/messages/count_tokens", "/v1/messages/count_tokens"),
-        ("google", "openai-embeddings", "/embeddings", "/v1beta/openai/embeddings"),
+        ("openrouter", "openai-responses", {}, "/responses"),
+        ("openrouter", "anthropic-messages", {}, "/messages"),
+        ("openai", "openai-responses", {}, "/responses"),
+        ("openai", "openai-embeddings", {}, "/embeddings"),
+        ("anthropic", "anthropic-messages", {}, "/v1/messages"),
+        ("anthropic", "anthropic-messages", {"action": "/count_tokens"}, "/v1/messages/count_tokens"),
+        ("google", "openai-embeddings", {}, "/v1beta/openai/embeddings"),
         (
-            "google", "google-generate", "/models/{model}:streamGenerateContent",
+            "google", "google-generate", {"model": "gemini-2.5-flash", "action": ":streamGenerateContent"},
             "/v1beta/models/gemini-2.5-flash:streamGenerateContent",
+        ),
+        (
+            "google", "google-generate", {"model": "../../x?key=y", "action": ":countTokens"},
+            "/v1beta/models/..%2F..%2Fx%3Fkey%3Dy:countTokens",
         ),
     ],
 )  # fmt: skip
-def test_it_knows_where_each_dialect_goes(name: str, dialect: str, path: str, url: str) -> None:
-    assert relayed(get(name), dialect, path=path)[0] == f"http://x{url}"
-    assert relayed(get(name), dialect, path=path, query="beta=true")[0] == f"http://x{url}?beta=true"
-
-
-def test_no_name_of_a_model_leaves_its_place_in_the_path() -> None:
-    path = "/models/{model}:countTokens"
-    url, _ = relayed(get("google"), "google-generate", path=path, model="../../x?key=y")
-    assert url == "http://x/v1beta/models/..%2F..%2Fx%3Fkey%3Dy:countTokens"
+def test_it_knows_where_each_dialect_goes(name: str, dialect: str, parts: dict[str, str], url: str) -> None:
+    assert get(name).url(dialect, base_url="http://x", **parts) == f"http://x{url}"
 
 
 def test_it_leaves_the_version_that_the_client_names_alone() -> None:
     anthropic = get("anthropic")
-    assert relayed(anthropic, "anthropic-messages")[1]["anthropic-version"] == "2023-06-01"
-    _, headers = relayed(anthropic, "anthropic-messages", headers={"Anthropic-Version": "2026-10-21"})
-    assert {name: value for name, value in headers.items() if name.lower() == "anthropic-version"} == {
-        "anthropic-version": "2026-10-21"
-    }
-
-
-def test_no_header_of_the_client_takes_the_place_of_the_secret() -> None:
-    for provider in PROVIDERS.values():
-        for dialect in provider.endpoints:
-            _, headers = relayed(provider, dialect, headers={"openai-beta": "x"})
-            assert headers["openai-beta"] == "x"
-            assert sum(SECRET in value for value in headers.values()) == 1
+    assert anthropic.headers("anthropic-messages", secret=SECRET) == {
+        "x-api-key": SECRET, "anthropic-version": "2023-06-01",
+    }  # fmt: skip
+    given = anthropic.headers("anthropic-messages", secret=SECRET, given={"anthropic-version"})
+    assert given == {"x-api-key": SECRET}
 
 
 @pytest.mark.parametrize(
