@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Cast, Least
+from django.utils import timezone
 
+from llmkeys.database.sql import as_date
 from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows, day_end, month_end, windows_at
 
 if TYPE_CHECKING:
@@ -105,6 +108,50 @@ class KeyState:
         return still_runs[self.refused_window]
 
 
+FILL, SPREAD = KEY_ORDERS = ("fill", "spread")
+_SHARES = (
+    ("daily_limit_nano", "spent_day_nano", "day"),
+    ("monthly_limit_nano", "spent_month_nano", "month"),
+    ("total_limit_nano", "spent_total_nano", ""),
+)
+
+
+def serving_place(key: Any, at: datetime) -> tuple[Any, ...]:
+    """Return what keys are sorted by into serving order; `key` is an ApiKey, or a row with attributes named so.
+
+    `fill`: the default key, then lower priority, then older ones: one key is used until it is full. `spread`: among
+    keys of one priority the one with the largest share of its tightest budget left. Keys from the environment come
+    last. The same in SQL is `in_serving_order`; a test holds the two together.
+    """
+    is_last, not_default, age = key.source == "environment", not key.is_default, (key.created_at, key.id)
+    if settings.KEY_ORDER == FILL:
+        return (not_default, is_last, key.priority, *age)
+    return (is_last, key.priority, -_share_left(key, current_windows(at)), not_default, *age)
+
+
+def _share_left(key: Any, now: Windows) -> float:
+    shares = [1.0]
+    for limit_name, spent_name, window in _SHARES:
+        limit = getattr(key, limit_name)
+        if limit:
+            runs = not window or as_date(getattr(key, window)) >= getattr(now, window)
+            left = limit - (getattr(key, spent_name) if runs else 0) - key.held_nano
+            shares.append(left * 1.0 / limit)
+    return min(shares)
+
+
+def _share_left_in_sql(at: datetime) -> Least:
+    now = current_windows(at)
+    shares: list[Any] = [Value(1.0)]
+    for limit, spent, window in _SHARES:
+        ended = {f"{window}__lt": getattr(now, window)} if window else {"pk__in": []}
+        spent_now = Case(When(Q(**ended), then=Value(0)), default=F(spent), output_field=models.BigIntegerField())
+        left = Cast(F(limit) - spent_now - F("held_nano"), models.FloatField()) / Cast(F(limit), models.FloatField())
+        no_limit = When(Q(**{limit: 0}), then=Value(1.0))
+        shares.append(Case(no_limit, default=left, output_field=models.FloatField()))
+    return Least(*shares, output_field=models.FloatField())
+
+
 class ApiKeyQuerySet(models.QuerySet):
     """The same notions in SQL."""
 
@@ -112,11 +159,13 @@ class ApiKeyQuerySet(models.QuerySet):
         """Leave out deleted keys, which stay only for their history."""
         return self.filter(deleted_at__isnull=True)
 
-    def in_serving_order(self) -> ApiKeyQuerySet:
-        """The default key, then lower priority, then older ones; keys from the environment last."""
-        return self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0))).order_by(
-            "-is_default", "from_environment", "priority", "created_at", "id"
-        )
+    def in_serving_order(self, at: datetime | None = None) -> ApiKeyQuerySet:
+        """Order as `serving_place` does. `at` is for REFACTAI_KEY_ORDER=spread; left out: now."""
+        found = self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0)))
+        if settings.KEY_ORDER == FILL:
+            return found.order_by("-is_default", "from_environment", "priority", "created_at", "id")
+        found = found.alias(share_left=_share_left_in_sql(at or timezone.now()))
+        return found.order_by("from_environment", "priority", "-share_left", "-is_default", "created_at", "id")
 
     def with_status(self, at: datetime) -> ApiKeyQuerySet:
         """Annotate `status`, the same as `status_at`."""
