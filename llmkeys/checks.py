@@ -12,8 +12,9 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from llmkeys import backup
+from llmkeys import backup, providers
 from llmkeys.alerts import outbox
+from llmkeys.keys import environment
 from llmkeys.lib.texts import TOKEN_PREFIX
 from refactai_site import env, settings_file
 
@@ -76,6 +77,23 @@ def check_database_is_there(app_configs, databases=None, **kwargs) -> list[Check
     """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` begins anew."""
     words = backup.lost_database() if databases else ""
     return [Error(words, id="llmkeys.E004")] if words else []
+
+
+@register(Tags.security)
+def check_environment_keys(app_configs, **kwargs) -> list[CheckMessage]:
+    """llmkeys.E006: a variable for a provider's key holds something else, which is never sent.
+
+    llmkeys.W007: it holds quotes or invisible characters as well, which are not sent.
+    """
+    found: list[CheckMessage] = []
+    for provider in providers.PROVIDERS.values():
+        seen = environment.look(provider)
+        for variable, words in seen.faults:
+            hint = f"For example {variable}={provider.secret_hint}, or unset it and add the key on the dashboard."
+            found.append(Error(words, hint=hint, id="llmkeys.E006"))
+        if seen.dress:
+            found.append(Warning(seen.dress, hint=f"Set {seen.variable} to the key alone.", id="llmkeys.W007"))
+    return found
 
 
 # It asks a process of its own (0.3 s), so that `serve` and `check` run it, and not every command: those run what is

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Cast, Least
+from django.utils import timezone
 
+from llmkeys.database.sql import as_date
 from llmkeys.lib.windows import TOTAL, WINDOWS, Windows, window_end, windows_at
 
 if TYPE_CHECKING:
@@ -118,6 +121,48 @@ class KeyState:
         return self.expires_at is not None and self.expires_at <= at
 
 
+FILL, SPREAD = KEY_ORDERS = ("fill", "spread")
+
+
+def serving_place(key: Any, at: datetime) -> tuple[Any, ...]:
+    """Return what keys are sorted by into serving order; `key` is an ApiKey, or a row with attributes named so.
+
+    `fill`: the default key, then lower priority, then older ones: one key is used until it is full. `spread`: among
+    keys of one priority the one with the largest share of its tightest budget left. Keys from the environment come
+    last. The same in SQL is `in_serving_order`; a test holds the two together.
+    """
+    is_last, not_default, age = key.source == "environment", not key.is_default, (key.created_at, key.id)
+    if settings.KEY_ORDER == FILL:
+        return (not_default, is_last, key.priority, *age)
+    return (is_last, key.priority, -_share_left(key, current_windows(at)), not_default, *age)
+
+
+def _share_left(key: Any, now: Windows) -> float:
+    shares = [1.0]
+    for window in WINDOWS:
+        limit = getattr(key, window.limit)
+        if limit:
+            runs = not window.ends or as_date(getattr(key, window.name)) >= getattr(now, window.name)
+            left = limit - (getattr(key, window.spent) if runs else 0) - key.held_nano
+            shares.append(left * 1.0 / limit)
+    return min(shares)
+
+
+def _share_left_in_sql(at: datetime) -> Least:
+    now = current_windows(at)
+    shares: list[Any] = [Value(1.0)]
+    for window in WINDOWS:
+        limit = F(window.limit)
+        ended = {f"{window.name}__lt": getattr(now, window.name)} if window.ends else {"pk__in": []}
+        spent_now = Case(
+            When(Q(**ended), then=Value(0)), default=F(window.spent), output_field=models.BigIntegerField()
+        )
+        left = Cast(limit - spent_now - F("held_nano"), models.FloatField()) / Cast(limit, models.FloatField())
+        no_limit = When(Q(**{window.limit: 0}), then=Value(1.0))
+        shares.append(Case(no_limit, default=left, output_field=models.FloatField()))
+    return Least(*shares, output_field=models.FloatField())
+
+
 class ApiKeyQuerySet(models.QuerySet):
     """The same notions in SQL."""
 
@@ -125,11 +170,13 @@ class ApiKeyQuerySet(models.QuerySet):
         """Leave out deleted keys, which stay only for their history."""
         return self.filter(deleted_at__isnull=True)
 
-    def in_serving_order(self) -> ApiKeyQuerySet:
-        """The default key, then lower priority, then older ones; keys from the environment last."""
-        return self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0))).order_by(
-            "-is_default", "from_environment", "priority", "created_at", "id"
-        )
+    def in_serving_order(self, at: datetime | None = None) -> ApiKeyQuerySet:
+        """Order as `serving_place` does. `at` is for REFACTAI_KEY_ORDER=spread; left out: now."""
+        found = self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0)))
+        if settings.KEY_ORDER == FILL:
+            return found.order_by("-is_default", "from_environment", "priority", "created_at", "id")
+        found = found.alias(share_left=_share_left_in_sql(at or timezone.now()))
+        return found.order_by("from_environment", "priority", "-share_left", "-is_default", "created_at", "id")
 
     def with_status(self, at: datetime) -> ApiKeyQuerySet:
         """Annotate `status`, the same as `status_at`."""

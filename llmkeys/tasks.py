@@ -37,8 +37,14 @@ def check_expired_keys() -> int:
 
 
 def settle_lost_holds() -> int:
-    """Declare lost what no process renews any more; return how many holds that were."""
-    return leases.settle_dead(timezone.now())
+    """Declare lost what no process renews any more, and test rejected keys that are due; return how many holds.
+
+    The tests come last, for a provider may let them wait.
+    """
+    at = timezone.now()
+    lost = leases.settle_dead(at)
+    checking.check_rejected_keys(at)
+    return lost
 
 
 def send_alerts() -> int:

@@ -82,3 +82,58 @@ class TestCheckKeys:
         assert [key.name for key in checking._to_test(NOW)] == ["Never", "Yesterday", "Today"]
         monkeypatch.setattr(checking, "AT_MOST_SECONDS", -1)
         assert check().left == 3
+
+
+GOOD = {"data": {"label": "x", "limit": None, "usage": 0}}
+BAD = {"error": {"message": "User not found.", "code": 401}}
+
+
+class TestARejectionThatWasAMistake:
+    """A key that has served is tested again 1, 5 and 15 minutes after its rejection."""
+
+    def run(self, frozen, minutes: float) -> None:
+        at = NOW + timedelta(minutes=minutes)
+        frozen.move_to(at)
+        tasks.settle_lost_holds()
+
+    def test_it_comes_back_as_soon_as_its_provider_takes_it(self, provider, frozen):
+        key = make_key(rejected_at=NOW, last_error="Rejected by its provider: no.", successful_requests=3)
+        provider.get(OPENROUTER, json=GOOD)
+        self.run(frozen, 0.9)
+        assert not provider.calls
+        self.run(frozen, 1)
+        key.refresh_from_db()
+        assert (key.rejected_at, key.last_error, key.status_at(NOW)) == (None, "", "ACTIVE")
+        assert KeyEvent.objects.get(kind="accepted").key_id == key.id
+        self.run(frozen, 2)
+        assert len(provider.calls) == 1
+
+    def test_it_is_tested_three_times_and_then_left_to_the_regular_round(self, provider, frozen):
+        make_key(rejected_at=NOW, successful_requests=3)
+        provider.get(OPENROUTER, status=401, json=BAD)
+        calls = []
+        for minutes in (0, 1, 1.5, 2, 4.9, 5, 6, 14, 15, 16, 60, 300):
+            self.run(frozen, minutes)
+            calls.append(len(provider.calls))
+        assert calls == [0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3]
+        assert ApiKey.objects.get().rejected_at == NOW
+
+    def test_a_scheduler_that_was_down_makes_the_test_late_and_once(self, provider, frozen):
+        make_key(rejected_at=NOW, successful_requests=1)
+        provider.get(OPENROUTER, status=401, json=BAD)
+        for minutes in (600, 601, 700):
+            self.run(frozen, minutes)
+        assert len(provider.calls) == 1
+
+    def test_it_tests_no_key_that_never_served_or_that_a_person_switched_off(self, frozen):
+        make_key(rejected_at=NOW)
+        make_key(rejected_at=NOW, successful_requests=1, enabled=False)
+        make_key(rejected_at=NOW, successful_requests=1, expires_at=NOW + timedelta(seconds=1))
+        make_key(successful_requests=1)
+        self.run(frozen, 1)
+
+    def test_a_provider_that_is_down_fails_nothing(self, provider, frozen):
+        make_key(rejected_at=NOW, successful_requests=1)
+        provider.get(OPENROUTER, body=responses.ConnectionError("gone"))
+        self.run(frozen, 1)
+        assert ApiKey.objects.get().rejected_at == NOW

@@ -80,4 +80,4 @@ class TestWriting:
 
 def test_one_room_alone_writes_secrets():
     callers = {room_of(path) for path in MODULES if "reveal(" in Path(path).read_text()}
-    assert callers == {"vault", "transfer"}
+    assert callers == {"vault", "keys"}

@@ -79,6 +79,7 @@ _WRITABLE: dict[str, Schema] = {
     "priority": {"type": "integer", "minimum": -1_000_000, "maximum": 1_000_000},
     "billingGroup": words(100),
     "workspaceId": {"type": "string", "maxLength": 100, "pattern": "^[!-~]*$"},
+    "enabled": TRUTH,
 }
 _SHOWN: Schema = {"description": "Shown by a GET, ignored here."}
 
@@ -115,6 +116,7 @@ KEY = answer(
     billingGroup=TEXT,
     workspaceId=TEXT,
     lastError=TEXT,
+    enabled=TRUTH,
 )
 
 _SUMS: dict[str, Schema] = {

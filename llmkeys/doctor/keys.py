@@ -8,9 +8,11 @@ from datetime import timedelta
 
 from django.conf import settings
 
+from llmkeys import providers
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED
+from llmkeys.keys import environment
 from llmkeys.models import ApiKey
 from llmkeys.presentation import Coolings, error_words
 from llmkeys.vault import keyring
@@ -82,10 +84,19 @@ def rejected_keys(about: About) -> Iterable[Finding]:
         yield Finding(WARN, f"Key “{key.name}”", words, remedy)
 
 
+def variables(about: About) -> Iterable[Finding]:
+    for provider in providers.PROVIDERS.values():
+        seen = environment.look(provider)
+        for variable, words in seen.faults:
+            yield Finding(FAIL, variable, words, "Correct it, or unset it and add the key on the dashboard.")
+        if seen.dress:
+            yield Finding(WARN, seen.variable, seen.dress, "Set it to the key alone.")
+
+
 def missing_secrets(about: About) -> Iterable[Finding]:
     for key in ApiKey.objects.stored().defer("secret").filter(secret_missing=True):
         if key.environment_variable:
-            words = f"The variable {key.environment_variable} is not set any more."
+            words = key.last_error or f"The variable {key.environment_variable} is not set any more."
             remedy = f"Set it in {settings.DATA_DIR / 'settings.env'} and start the server again, or leave the key off."
         else:
             words = "Its secret was lost together with the encryption key."
@@ -117,4 +128,4 @@ def same_names(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "Names", words, "Commands then need the id: rename them.")
 
 
-CHECKS = (encryption, usable_keys, rejected_keys, missing_secrets, expiring_keys, default_key, same_names)
+CHECKS = (encryption, usable_keys, rejected_keys, variables, missing_secrets, expiring_keys, default_key, same_names)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import F, Q, QuerySet
 
@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 AT_MOST_SECONDS = 120  # the one worker has other schedules to run
 PAUSE_SECONDS = 1.0
 _PAUSES_SECONDS = 60  # all pauses of a run together
+
+AFTER_REJECTION = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
+REJECTED_SECONDS = 30  # the schedule that tests them runs each minute
 
 
 @dataclass(slots=True)
@@ -51,6 +54,33 @@ def check_keys(at: datetime, *, pause: Callable[[float], None] = time.sleep) -> 
             break
         _check(key, at, done)
     return done
+
+
+def check_rejected_keys(at: datetime) -> Checked:
+    """Test the rejected keys that are due: those that have served, 1, 5 and 15 minutes after their rejection.
+
+    Providers have rejected good keys by mistake, for minutes. A test that is late is made once.
+    """
+    done, deadline = Checked(), time.monotonic() + REJECTED_SECONDS
+    for key in _rejected(at):
+        if not _is_due(key, at):
+            continue
+        if time.monotonic() > deadline:
+            done.left += 1
+            continue
+        _check(key, at, done)
+    return done
+
+
+def _rejected(at: datetime) -> QuerySet[ApiKey]:
+    served = ApiKey.objects.stored().filter(enabled=True, secret_missing=False, successful_requests__gt=0)
+    return served.filter(Q(expires_at=None) | Q(expires_at__gt=at), rejected_at__isnull=False).order_by("rejected_at")
+
+
+def _is_due(key: ApiKey, at: datetime) -> bool:
+    """True where a deadline has passed since the rejection, and no test was made since that deadline."""
+    deadlines = [key.rejected_at + after for after in AFTER_REJECTION if key.rejected_at + after <= at]
+    return bool(deadlines) and (key.last_test_at is None or key.last_test_at < deadlines[-1])
 
 
 def _to_test(at: datetime) -> QuerySet[ApiKey]:

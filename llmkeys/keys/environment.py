@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
@@ -11,43 +12,64 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from llmkeys import ledger, providers
+from llmkeys.exceptions import SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys.default import ensure_default, hand_default_on
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import Provider
-from llmkeys.vault.crypto import TOKEN_PREFIX, mask
+from llmkeys.vault import keyring
+from llmkeys.vault.crypto import mask
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands in the variables of one provider: a key that can be sent, or what is wrong with them."""
+
+    variable: str = ""
+    secret: str = field(default="", repr=False)
+    faults: tuple[tuple[str, str], ...] = ()  # variable and words
+    dress: str = ""  # what stands around the key and is left out, in words
+
+
+def look(provider: Provider) -> Found:
+    """Return the first variable of the provider that holds a key, and the faults of those before it."""
+    faults = []
+    for variable in provider.environment_variables:
+        if not os.environ.get(variable, "").strip():
+            continue
+        try:
+            secret = keyring.read_variable(variable, provider)
+        except SecretMissing as error:
+            faults.append((variable, str(error)))
+        else:
+            bare = os.environ[variable].strip() == secret
+            words = f"{variable} holds quotes or invisible characters beside the key; they are left out."
+            return Found(variable, secret, tuple(faults), "" if bare else words)
+    return Found(faults=tuple(faults))
+
+
 def register_environment_keys(*, at: datetime | None = None) -> list[ApiKey]:
-    """Make a key of every variable that is set, and disable the keys whose variable is gone. Idempotent."""
+    """Make a key of every variable that holds one, and disable the keys whose variable is gone. Idempotent."""
     at = at or timezone.now()
     found = []
     for provider in providers.PROVIDERS.values():
-        variable = _variable_of(provider)
+        seen = look(provider)
+        for _, words in seen.faults:
+            logger.warning("%s", words)
         with transaction.atomic():
             key = ApiKey.objects.filter(source=ApiKey.Source.ENVIRONMENT, provider=provider.name).first()
-            if variable is None:
-                _gone(key, at)
+            if seen.variable:
+                found.append(_present(key, provider, seen, at))
             else:
-                found.append(_present(key, provider, variable, at))
+                _gone(key, at, next((words for _, words in seen.faults), ""))
     return found
 
 
-def _variable_of(provider: Provider) -> str | None:
-    for variable in provider.environment_variables:
-        value = os.environ.get(variable, "").strip()
-        if value.startswith(TOKEN_PREFIX):
-            logger.warning("%s holds an access token of this product, not a provider's key; it is ignored.", variable)
-        elif value:
-            return variable
-    return None
-
-
-def _present(key: ApiKey | None, provider: Provider, variable: str, at: datetime) -> ApiKey:
-    masked = mask(os.environ[variable].strip(), provider.secret_prefixes)
+def _present(key: ApiKey | None, provider: Provider, seen: Found, at: datetime) -> ApiKey:
+    variable, masked = seen.variable, mask(seen.secret, provider.secret_prefixes)
     if key is None:
         key = _create(provider, variable, masked, at)
     elif (key.environment_variable, key.masked_secret, key.secret_missing) != (variable, masked, False):
@@ -90,10 +112,13 @@ def _create(provider: Provider, variable: str, masked: str, at: datetime) -> Api
     return key
 
 
-def _gone(key: ApiKey | None, at: datetime) -> None:
-    if key is None or key.secret_missing:
+def _gone(key: ApiKey | None, at: datetime, fault: str) -> None:
+    if key is None:
         return
-    words = f"The environment variable {key.environment_variable} is not set any more. Set it and start again."
+    words = fault or f"The environment variable {key.environment_variable} is not set any more."
+    words = f"{words} Set it and start again."
+    if key.secret_missing and key.last_error == words:
+        return
     ApiKey.objects.filter(pk=key.pk).update(secret_missing=True, last_error=words, updated_at=at)
     with connection.cursor() as cursor:
         ledger.add_event(cursor, "changed", key.id, f"“{key.name}”: {words}", at)

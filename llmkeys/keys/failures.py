@@ -27,7 +27,8 @@ LONGEST = timedelta(days=31)
 SHORTEST = timedelta(seconds=1)  # also where a provider says 0, so that its refusals leave no event each
 BACK_OFF_SECONDS = (10, 30, 60, 120, 300, 600)  # without a hint of the provider, by coolings in a row
 ASK_AGAIN = timedelta(minutes=30)  # an exhausted key of which nobody says until when
-
+DAILY_QUOTA = "Daily quota: "  # how the reason of such a cooling begins
+DAY = timedelta(days=1)
 
 CONFIRM_SECONDS = 5.0  # a client waits for the free test that confirms a rejection
 TEST_REST = timedelta(seconds=BACK_OFF_SECONDS[0])
@@ -55,11 +56,22 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
 
 def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
     scope = _scope(candidate, Scope.ACCOUNT)
-    until = failure.until or at + _back_off(cursor, scope, candidate.model, at)
-    until = _rest(cursor, scope, candidate.model, "rate_limited", until, failure.message, at)
+    until, reason = failure.until or at + _back_off(cursor, scope, candidate.model, at), failure.message
+    if failure.until_if_repeated is not None:
+        if _was_asked_again(cursor, scope, candidate.model, failure.until_if_repeated, at):
+            until = failure.until_if_repeated
+        reason = f"{DAILY_QUOTA}{reason}"
+    until = _rest(cursor, scope, candidate.model, "rate_limited", until, reason, at)
     words = f"Rate limit for {candidate.model} until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
     add_event(cursor, "cooled", candidate.id, f"“{candidate.name}” is cooling down. {words}", at)
+
+
+def _was_asked_again(cursor: CursorWrapper, scope: str, model: str, day_ends: datetime, at: datetime) -> bool:
+    """True where the same day's quota refused before, and the wait that it named is over: now it is known to last."""
+    cursor.execute("SELECT reason, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
+    row = cursor.fetchone()
+    return row is not None and row[0].startswith(DAILY_QUOTA) and day_ends - DAY < as_instant(row[1]) <= at
 
 
 def _exhaust(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:

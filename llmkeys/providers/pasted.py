@@ -20,7 +20,7 @@ LEAST = 8  # at a provider's own address; local servers ask for words such as "o
 _QUOTES = "\"'`´‘’‚‛“”„‟«»‹›＂＇"
 _OUR_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}", re.IGNORECASE)
 _REFERENCE = re.compile(
-    r"\$\{|\$\(|\{\{|^\$\w|^%\w+%$|^!\w+\s|^<[^>]*>$|^arn:|^(?:os\.environ|process\.env)|^(?:env|secretref|vault|file|ssm):|"
+    r"\$\{|\$\(|\{\{|^\$\w+$|^%\w+%$|^!\w+\s|^<[^>]*>$|^arn:|^(?:os\.environ|process\.env)|^(?:env|secretref|vault|file|ssm):|"
     r"^(?:op|vault|aws-sm|gcp-sm|azure-kv|keyring|secret)://",
     re.IGNORECASE,
 )
@@ -171,4 +171,4 @@ def _named(character: str) -> str:
     if character.isascii() and character.isprintable():
         return f"“{character}”"
     name = unicodedata.name(character, "")
-    return f"a character that is no ASCII (U+{ord(character):04X}{' ' + name if name else ''})"
+    return f"a character that is not ASCII (U+{ord(character):04X}{' ' + name if name else ''})"

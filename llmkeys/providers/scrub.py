@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain, product
 
 LIMIT = 500
 PART = 12  # from this length on a piece of a secret counts as the secret
+LEAST = 8  # a shorter word is no secret in a body
+LEAST_IN_ANSWERS = 16  # nor is one of these in what a model wrote
 MASK = "***"
 
 _TAIL = r"[\w*\-]*(?:(?:\.{2,}|…)[\w*\-]+)?"  # providers shorten keys themselves: sk-or-v1-au7...890
@@ -48,34 +52,119 @@ def _one_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def without_secret(data: bytes, secret: str) -> bytes:
+    """Return an error, an event or a header's value without the secret that was sent, in whatever form it is repeated.
+
+    Parts of it of 12 characters or more count too. Words of less than 8 characters, for which local servers ask, are
+    no secrets: they would be found everywhere.
+    """
+    if len(secret) < LEAST:
+        return data
+    clean = _replaced(data, _forms(secret))
+    for start in range(len(secret) - PART + 1):
+        if secret[start : start + PART].encode() in clean:
+            return _without(clean.decode("utf-8", "surrogateescape"), secret).encode("utf-8", "surrogateescape")
+    return clean
+
+
+class StreamScrubber:
+    """Takes the secret out of a stream of bytes, also where it is cut into pieces.
+
+    Held back is only what may be the beginning of the secret, so that no event waits; a piece that ends a line is
+    passed on whole. Secrets of less than 16 characters stay: an answer may well hold such words by itself.
+    """
+
+    def __init__(self, secret: str):
+        self._forms = _forms(secret) if len(secret) >= LEAST_IN_ANSWERS else ()
+        self._longest = max((len(form) for form in self._forms), default=0)
+        self._kept = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what can be passed on now."""
+        if not self._forms:
+            return piece
+        clean = _replaced(self._kept + piece if self._kept else piece, self._forms)
+        held = self._held(clean)
+        if not held:
+            self._kept = b""
+            return clean
+        self._kept = clean[len(clean) - held :]
+        return clean[: len(clean) - held]
+
+    def rest(self) -> bytes:
+        """Return what was held back, at the end."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+    def _held(self, data: bytes) -> int:
+        """Return the length of the longest end that one of the forms begins with."""
+        if data.endswith(b"\n"):
+            return 0
+        tail = data[-(self._longest - 1) :]
+        longest = 0
+        for form in self._forms:
+            at = tail.find(form[:1])
+            while at >= 0 and len(tail) - at > longest:
+                if form.startswith(tail[at:]):
+                    longest = len(tail) - at
+                    break
+                at = tail.find(form[:1], at + 1)
+        return longest
+
+
+def _replaced(data: bytes, forms: Iterable[bytes]) -> bytes:
+    for form in forms:
+        if form in data:
+            data = data.replace(form, MASK.encode())
+    return data
+
+
+@lru_cache(maxsize=256)
+def _forms(secret: str) -> tuple[bytes, ...]:
+    """Return the secret as it may be written: raw, escaped for JSON, URLs or HTML, in base64, as hex digits."""
+    raw = secret.encode()
+    forms = {raw, raw.hex().encode(), raw.hex().upper().encode(), *_in_base64(raw)}
+    signs = sorted({sign for sign in secret if not sign.isalnum() and sign not in "-_."})
+    for upper in (True, False) if signs else ():
+        code = {sign: f"{ord(sign):02X}" if upper else f"{ord(sign):02x}" for sign in signs}
+        in_json = [(sign, f"\\u00{code[sign]}", *(("\\/",) if sign == "/" else ())) for sign in signs]
+        in_urls = [(sign, f"%{code[sign]}") for sign in signs]
+        in_html = [(f"&#x{code[sign]};", f"&#{ord(sign)};") for sign in signs]
+        for written in chain(product(*in_json), product(*in_urls), product(*in_html)):
+            form = secret.translate(str.maketrans(dict(zip(signs, written, strict=True))))
+            forms |= {form.encode(), form.replace("\\", "\\\\").encode()}  # JSON inside JSON has both
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _in_base64(raw: bytes) -> Iterator[bytes]:
+    """Yield what is the same in the base64 of every text with the secret, for the three places where it may begin."""
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + raw).rstrip(b"=")
+        is_cut = (before + len(raw)) % 3 != 0
+        core = encoded[(0, 2, 3)[before] : len(encoded) - is_cut]
+        yield from {core, core.replace(b"+", b"-").replace(b"/", b"_")}
+
+
 def _without(text: str, secret: str) -> str:
     """Replace the secret and its parts; parts are found by their 12-character windows."""
     if not secret:
         return text
     text = text.replace(secret, MASK)
-    windows = {secret[start : start + PART] for start in range(len(secret) - PART + 1)}
-    hit = [False] * len(text)
-    for start in range(len(text) - PART + 1):
-        if text[start : start + PART] in windows:
-            hit[start : start + PART] = [True] * PART
-    return _masked(text, hit)
+    hits: set[int] = set()
+    for start in range(len(secret) - PART + 1):
+        window = secret[start : start + PART]
+        at = text.find(window)
+        while at >= 0:
+            hits.update(range(at, at + PART))
+            at = text.find(window, at + 1)
+    return _masked(text, hits) if hits else text
 
 
-def _masked(text: str, hit: list[bool]) -> str:
+def _masked(text: str, hits: set[int]) -> str:
     pieces: list[str] = []
-    for character, is_secret in zip(text, hit, strict=True):
-        if not is_secret:
+    for at, character in enumerate(text):
+        if at not in hits:
             pieces.append(character)
         elif not pieces or pieces[-1] != MASK:
             pieces.append(MASK)
     return "".join(pieces)
-
-
-def without_secret(body: bytes, secret: str) -> bytes:
-    """Return a body without a known secret, raw or as JSON writes it; providers repeat keys in their errors."""
-    if not secret:
-        return body
-    in_json = json.dumps(secret)[1:-1]
-    for text in {secret, in_json, in_json.replace("/", "\\/")}:
-        body = body.replace(text.encode(), MASK.encode())
-    return body

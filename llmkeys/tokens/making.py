@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from llmkeys.exceptions import InvalidInput
+from llmkeys.lib.texts import name_problem
 from llmkeys.models import AccessToken, ApiKey
 from llmkeys.vault.crypto import new_access_token, token_digest
 
@@ -29,8 +30,10 @@ def create_token(
     """Return the stored token and its text, which is shown once. Raises InvalidInput."""
     name, scopes, wanted = name.strip(), set(scopes), set(key_ids or ())
     errors: dict[str, list[str]] = {}
-    if not 1 <= len(name) <= 100 or not name.isprintable():
-        errors["name"] = ["Must be 1 to 100 printable characters."]
+    if not 1 <= len(name) <= 100:
+        errors["name"] = ["Must be 1 to 100 characters."]
+    elif problem := name_problem(name):
+        errors["name"] = [problem]
     if not scopes or not scopes <= set(SCOPES):
         errors["scopes"] = [f"Choose from: {', '.join(SCOPES)}."]
     if expires_at is not None and expires_at <= at:

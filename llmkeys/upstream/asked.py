@@ -7,7 +7,6 @@ provider's address comes from the settings alone.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
 from llmkeys import providers
 from llmkeys.database import sql
 from llmkeys.providers.base import Call, Provider
-from llmkeys.providers.scrub import scrub
+from llmkeys.providers.scrub import scrub, without_secret
 from llmkeys.vault import keyring
 
 if TYPE_CHECKING:
@@ -109,25 +108,6 @@ def base_url(provider: Provider) -> str:
     return settings.PROVIDER_BASE_URLS[provider.name]
 
 
-def send_chat(
-    key: ApiKey, body: bytes, *, extra_headers: Mapping[str, str], answer_seconds: float, request_id: str
-) -> Stream:
-    """Send an OpenAI chat request with the key's secret and return the open answer once its headers are there.
-
-    Raises TransportError, SecretMissing or WrongEncryptionKey.
-    """
-    provider = providers.get(key.provider)
-    secret = keyring.open_secret(key)
-    headers = {
-        **extra_headers,
-        **provider.headers("openai-chat", secret=secret, workspace_id=key.workspace_id),
-        "Content-Type": "application/json",
-        "X-Client-Request-Id": request_id,
-    }
-    url = provider.url("openai-chat", base_url=base_url(provider))
-    return _send("POST", url, headers, body, answer_seconds, secret)
-
-
 def check_key(key: ApiKey, *, seconds: float = CHECK_SECONDS) -> Answer:
     """Make the provider's free test call, which may take so long."""
     return _free_call(key, "check_call", seconds)
@@ -168,17 +148,10 @@ def _call(call: Call, secret: str, seconds: float = CHECK_SECONDS) -> Answer:
     stream = _send(call.method, call.url, call.headers, b"", seconds, secret)
     try:
         stream.silence_after(max(1.0, deadline - time.monotonic()))
-        return Answer(stream.status, stream.headers, _without(stream.read(), secret))
+        headers = {name: without_secret(value.encode(), secret).decode() for name, value in stream.headers.items()}
+        return Answer(stream.status, CaseInsensitiveDict(headers), without_secret(stream.read(), secret))
     finally:
         stream.abort()
-
-
-def _without(body: bytes, secret: str) -> bytes:
-    """Take the secret out of an answer whose words are stored and shown; providers repeat keys in their errors."""
-    in_json = json.dumps(secret)[1:-1]
-    for text in (secret, in_json, in_json.replace("/", "\\/")):
-        body = body.replace(text.encode(), b"***")
-    return body
 
 
 def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer_seconds: float, secret: str) -> Stream:

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.db.models import QuerySet
 
+from llmkeys import providers
 from llmkeys.exceptions import DataDirectoryProblem, SecretMissing, WrongEncryptionKey
+from llmkeys.providers.base import Provider
+from llmkeys.providers.pasted import read_secret
 from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey, new_master_key
 from refactai_site.data_dir import create_private_file
 
@@ -178,16 +181,31 @@ def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None
     return ApiKey.objects.filter(provider=provider, fingerprint__in=prints).exclude(pk=other_than).first()
 
 
+def read_variable(variable: str, provider: Provider) -> str:
+    """Return the key in an environment variable. Raises SecretMissing, naming it, where it holds none that can be sent.
+
+    What is read is never written to the database.
+    """
+    value = os.environ.get(variable, "")
+    if not value.strip():
+        raise SecretMissing(f"The environment variable {variable} is not set any more.")
+    try:
+        return read_secret(value, provider, base_url=settings.PROVIDER_BASE_URLS[provider.name])
+    except ValueError as error:
+        raise SecretMissing(f"The environment variable {variable} does not hold a key: {_lower(str(error))}") from None
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
 def open_secret(key: ApiKey) -> str:
     """Return the secret in clear, for the one call that sends it.
 
     Raises WrongEncryptionKey where it does not decrypt, SecretMissing where there is none to send.
     """
     if key.environment_variable:
-        plain = os.environ.get(key.environment_variable, "").strip()
-        if not plain:
-            raise SecretMissing(f"The environment variable {key.environment_variable} is not set any more.")
-        return plain
+        return read_variable(key.environment_variable, providers.get(key.provider))
     if not key.secret:
         raise SecretMissing(f"The key “{key.name}” has no secret.")
     try:

@@ -75,7 +75,7 @@ def test_nothing_changed_is_no_event(api, change, frozen):
 
 def test_read_only_fields_are_ignored(change, frozen):
     key = make_key()
-    answer = change(key, {"totalCost": 99, "status": "DISABLED", "isActive": False, "id": "key-1-1", "lastError": 5})
+    answer = change(key, {"totalCost": 99, "status": "DISABLED", "isActive": True, "id": "key-1-1", "lastError": 5})
     assert answer.status_code == 200
     assert (answer.json()["totalCost"], answer.json()["status"], answer.json()["id"]) == (0.0, "ACTIVE", key.id)
 

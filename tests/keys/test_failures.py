@@ -1,0 +1,102 @@
+"""What a provider's failure does to a key: how long it rests, and what a second refusal adds."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llmkeys import providers
+from llmkeys.keys.failures import report_failure
+from llmkeys.ledger import coolings
+from llmkeys.models import ApiKey, Cooling
+from llmkeys.providers import Failure, FailureKind
+from tests.helpers import NOW, make_key
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
+
+MODEL = "gemini-2.5-flash"
+PACIFIC_MIDNIGHT = datetime(2026, 11, 24, 8, tzinfo=UTC)
+PER_DAY, PER_MINUTE = "GenerateRequestsPerDayPerProject", "GenerateRequestsPerMinutePerProject"
+
+
+def refusal(quota: str, at: datetime, delay: str = "36s") -> Failure:
+    details = [{"violations": [{"quotaId": quota}]}, {"retryDelay": delay}]
+    error = {
+        "code": 429,
+        "message": "You exceeded your current quota.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": details,
+    }
+    body = json.dumps({"error": error}).encode()
+    return providers.get("google").classify(status=429, headers={}, body=body, at=at)
+
+
+def candidate(key: ApiKey) -> Any:
+    return SimpleNamespace(
+        id=key.id, name=key.name, provider=key.provider, billing_group=key.billing_group, model=MODEL,
+        scopes=(f"key:{key.id}",), environment_variable="",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def key():
+    return make_key(provider="google")
+
+
+def report(key: ApiKey, failure: Failure, seconds: float) -> datetime:
+    report_failure(candidate(key), failure, at=NOW + timedelta(seconds=seconds))
+    return Cooling.objects.get().until
+
+
+class TestAQuotaOfTheDay:
+    def test_it_waits_as_told_and_locks_until_midnight_when_it_is_refused_again(self, key):
+        assert report(key, refusal(PER_DAY, NOW), 0) == NOW + timedelta(seconds=36)
+        again = NOW + timedelta(seconds=40)
+        assert report(key, refusal(PER_DAY, again), 40) == PACIFIC_MIDNIGHT
+
+    def test_two_requests_under_way_together_are_one_refusal(self, key):
+        report(key, refusal(PER_DAY, NOW), 0)
+        assert report(key, refusal(PER_DAY, NOW), 1) == NOW + timedelta(seconds=36)
+
+    def test_a_success_in_between_begins_anew(self, key):
+        report(key, refusal(PER_DAY, NOW), 0)
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            coolings.forgive(cursor, key.id, candidate(key).scopes, MODEL, NOW + timedelta(seconds=40))
+        later = NOW + timedelta(seconds=50)
+        assert report(key, refusal(PER_DAY, later), 50) == later + timedelta(seconds=36)
+
+    def test_a_quota_of_the_minute_before_it_does_not_count(self, key):
+        report(key, refusal(PER_MINUTE, NOW), 0)
+        later = NOW + timedelta(seconds=40)
+        assert report(key, refusal(PER_DAY, later), 40) == later + timedelta(seconds=36)
+
+    def test_yesterdays_refusal_does_not_count(self, key):
+        report(key, refusal(PER_DAY, NOW), 0)
+        tomorrow = NOW + timedelta(days=1)
+        assert report(key, refusal(PER_DAY, tomorrow), 86_400) == tomorrow + timedelta(seconds=36)
+
+    def test_a_quota_of_the_minute_never_locks(self, key):
+        for seconds in (0, 40, 80):
+            at = NOW + timedelta(seconds=seconds)
+            assert report(key, refusal(PER_MINUTE, at), seconds) == at + timedelta(seconds=36)
+
+
+def test_a_wrong_address_flags_the_key_and_rests_nothing(key):
+    failure = providers.get("google").classify(status=404, headers={}, body=b'{"detail":"Not Found"}', at=NOW)
+    report_failure(candidate(key), failure, at=NOW)
+    key.refresh_from_db()
+    assert "GOOGLE_BASE_URL" in key.last_error
+    assert (key.status_at(NOW), Cooling.objects.exists()) == ("ACTIVE", False)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.MODEL_UNAVAILABLE, FailureKind.CLIENT_ERROR, FailureKind.RETRY])
+def test_what_is_not_the_keys_own_leaves_it_alone(key, kind):
+    report_failure(candidate(key), Failure(kind, "m", status=404), at=NOW)
+    key.refresh_from_db()
+    assert (key.last_error, Cooling.objects.exists()) == ("", False)
