@@ -191,6 +191,19 @@ def test_it_keeps_the_files_of_the_data_directory_private(data_dir):
         assert set(modes.values()) == {0o600}, modes
 
 
+def test_it_says_at_the_start_which_hosts_are_allowed(data_dir):
+    with Served(data_dir, "--no-scheduler", "--bind", f"0.0.0.0:{free_port()}") as served:
+        wait_for(lambda: "Stop with Ctrl-C" in served.out.read_text(), what="it has started")
+        assert "localhost, 127.0.0.1, [::1]" in served.out.read_text()
+        assert "REFACTAI_ALLOWED_HOSTS" in served.out.read_text()
+
+
+def test_it_does_not_speak_of_hosts_on_loopback(data_dir):
+    with Served(data_dir, "--no-scheduler") as served:
+        served.wait_until_up()
+        assert "REFACTAI_ALLOWED_HOSTS" not in served.out.read_text()
+
+
 # --- The first administrator ---------------------------------------------------------------------------------------
 
 
@@ -424,6 +437,18 @@ def test_it_refuses_a_locked_database(data_dir):
         database.execute("CREATE TABLE t (n)")
         database.execute("BEGIN EXCLUSIVE")
         assert "is locked by another program" in refused(data_dir)
+
+
+def test_it_refuses_a_database_that_it_may_only_read(data_dir):
+    assert manage(data_dir, "migrate", "-v", "0").returncode == 0
+    read_only = """
+from django.conf import settings
+settings.DATABASES["default"]["OPTIONS"]["init_command"] += ";PRAGMA query_only=ON"
+"""
+    with Served(data_dir, prelude=read_only) as served:
+        assert served.process.wait(30) == 1
+        (sentence,) = served.log.read_text().splitlines()
+        assert str(data_dir / "llmkeys.sqlite3") in sentence and "cannot be opened or written" in sentence
 
 
 ADD_KEY = """
