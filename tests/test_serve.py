@@ -147,6 +147,18 @@ def test_it_stops_at_once_on_the_second_signal(data_dir):
         assert served.pids() == []
 
 
+def test_it_serves_and_stops_with_spawned_workers(data_dir):
+    """As on macOS, where processes are not forked."""
+    prelude = "import multiprocessing; multiprocessing.set_start_method('spawn')"
+    with Served(data_dir, prelude=prelude) as served:
+        served.wait_until_complete()
+        assert all(served.get("/login")[0] == 200 for _ in range(10))
+        assert served.get("/readyz")[0] == 200
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(10) == 0
+        assert served.log.read_text() == ""
+
+
 def test_it_runs_without_the_scheduler(data_dir):
     with Served(data_dir, "--no-scheduler") as served:
         served.wait_until_up()

@@ -5,6 +5,7 @@ It has no threads (it forks) and holds no database connection while it waits.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -28,6 +29,8 @@ YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
 LONGEST_BACK_OFF_SECONDS = 60
 TRIES = 3
 ALERT_SECONDS = 30.0  # while the scheduler stands still, alerts go out from here this often
+
+logger = logging.getLogger(__name__)
 
 
 def say(sentence: str) -> None:
@@ -128,7 +131,8 @@ class Tree:
         if service is self.scheduler and service.failures >= TRIES:
             self.stalled_by = f"it ended {service.failures} times as soon as it was started"
             self.watchdog.cannot_start()
-        say(f"The {service.name} ended unexpectedly ({_in_words(status)}); starting it again in {delay:g} s.")
+        how = _in_words(status)
+        logger.error("The %s ended unexpectedly (%s); starting it again in %g s.", service.name, how, delay)
 
     def _watch(self) -> None:
         service = self.scheduler
@@ -136,7 +140,7 @@ class Tree:
             return
         fault = self.watchdog.fault(cluster_age_seconds=service.child.age_seconds)
         if fault:
-            say(f"The scheduler does not progress ({fault}); restarting it.")
+            logger.error("The scheduler does not progress (%s); restarting it.", fault)
             service.child.kill_all()
             service.child = None
             self.stalled_by = fault
@@ -152,7 +156,7 @@ class Tree:
     def _unlock_tasks(self) -> None:
         given_up = self.watchdog.unlock_tasks()
         if given_up:
-            say(f"{given_up}.")
+            logger.error("%s.", given_up)
 
     def _stop_all(self) -> None:
         """Ask every main process, wait until the deadline or a second request, then end what is left."""
