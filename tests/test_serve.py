@@ -303,6 +303,8 @@ def test_it_replaces_a_killed_web_worker(data_dir):
         os.kill(min(before), signal.SIGKILL)
         wait_for(lambda: len(set(served.children_of(web)) - before) == 1, seconds=10, what="a new worker")
         assert all(served.get("/healthz")[0] == 200 for _ in range(20))
+        (line,) = served.log.read_text().splitlines()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR \S+: Unexpected exit from worker-[12]", line)
         assert served.stop() == 0
 
 
@@ -466,7 +468,7 @@ settings.DATABASES["default"]["OPTIONS"]["init_command"] += ";PRAGMA query_only=
 ADD_KEY = """
 from django.utils import timezone
 from llmkeys.keys import adding
-adding.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" + "x" * 60}, at=timezone.now())
+adding.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" + "a1B2c3D4e5F6" * 5}, at=timezone.now())
 """
 
 

@@ -164,16 +164,13 @@ class Tree:
         children = [service.child for service in self.services if service.child]
         for child in children:
             child.ask_to_stop()
-        if count := sum(self.requests_under_way):
-            say(f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now.")
-        began = time.monotonic()
-        told = False
-        while time.monotonic() - began < settings.STOP_SECONDS + GRACE_SECONDS and self.stop_requests <= asked_before:
-            living = [service.name for service in self.services if service.child and service.child.alive()]
-            if not living:
+        began, told = time.monotonic(), False
+        while self.stop_requests <= asked_before:
+            seconds = time.monotonic() - began
+            if seconds > settings.STOP_SECONDS + GRACE_SECONDS or not any(child.alive() for child in children):
                 break
-            if living == ["scheduler"] and not told and time.monotonic() - began > QUIET_SECONDS:
-                say("The scheduler is finishing its task. Ctrl-C again ends it now.")
+            if not told and (words := self._waited_for(seconds)):
+                say(words)
                 told = True
             self._wait(0.2)
         if count := sum(self.requests_under_way):
@@ -181,6 +178,15 @@ class Tree:
         for child in [*children, self.messenger]:
             if child:
                 child.kill_all()
+
+    def _waited_for(self, seconds: float) -> str:
+        """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""
+        count = sum(self.requests_under_way)
+        if count and seconds > 0.1:
+            return f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
+        if not count and seconds > QUIET_SECONDS and self.scheduler and self.scheduler.child:
+            return "The scheduler is finishing its task. Ctrl-C again ends it now."
+        return ""
 
 
 def _requests(count: int) -> str:

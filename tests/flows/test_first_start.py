@@ -14,7 +14,7 @@ def test_one_prepares_and_both_serve(tmp_path: Path, database: dict[str, str]):
     directories = [tmp_path / name / "data" for name in (("first", "second") if on_two_machines else ("one", "one"))]
     for directory in directories:
         directory.parent.mkdir(exist_ok=True)
-    given = database | {"OPENAI_API_KEY": "sk-proj-" + "x" * 60, "REFACTAI_ENCRYPTION_KEYS": new_master_key()}
+    given = database | {"OPENAI_API_KEY": "sk-proj-" + "a1B2c3D4e5F6" * 5, "REFACTAI_ENCRYPTION_KEYS": new_master_key()}
     with Served(directories[0], **given) as first, Served(directories[1], **given) as second:
         first.wait_until_up()
         second.wait_until_up()
