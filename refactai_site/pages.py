@@ -57,7 +57,7 @@ class Handler(BaseHandler):
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, BytesIO(body)))
-        response._handler_class = self.__class__  # sender of the signal at its end
+        response._handler_class = self.__class__  # type: ignore[attr-defined]  # sender of the signal at its end
         return response
 
 
@@ -139,7 +139,7 @@ class Pages:
             async for piece in self._pieces(response):
                 if gone.is_set() or not await _taken(send, {"body": piece, "more_body": True}):
                     return
-        content = b"" if response.streaming else response.content
+        content = response.content if isinstance(response, HttpResponse) else b""
         await _taken(send, {"body": content, "more_body": False})
 
     async def _pieces(self, response: Any) -> AsyncIterator[bytes]:

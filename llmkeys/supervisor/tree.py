@@ -89,7 +89,7 @@ class Tree:
                 for service in self.services:
                     self._tend(service)
                 self._watch()
-                self._tell_of_stall()
+                self._alert_of_stall()
                 self._wait(TICK_SECONDS)
         except CannotStart as problem:
             say(str(problem))
@@ -115,15 +115,15 @@ class Tree:
 
     def _tend(self, service: Service) -> None:
         if service.child and not service.child.alive():
-            self._bury(service)
+            self._plan_restart(service, service.child)
         if service.child is None and time.monotonic() >= service.start_at and not self.stop_requests:
             if service is self.scheduler:
                 self._unlock_tasks()
             service.child = Child(service.target)
 
-    def _bury(self, service: Service) -> None:
-        status = service.child.exit_status
-        service.child.kill_all()
+    def _plan_restart(self, service: Service, dead: Child) -> None:
+        """Clear away what is left of a child that ended. Raises CannotStart where trying again is hopeless."""
+        dead.kill_all()
         delay = service.back_off()
         service.child = None
         if service.essential and service.failures >= TRIES:
@@ -131,7 +131,7 @@ class Tree:
         if service is self.scheduler and service.failures >= TRIES:
             self.stalled_by = f"it ended {service.failures} times as soon as it was started"
             self.watchdog.cannot_start()
-        how = _in_words(status)
+        how = _in_words(dead.exit_status)
         logger.error("The %s ended unexpectedly (%s); starting it again in %g s.", service.name, how, delay)
 
     def _watch(self) -> None:
@@ -145,13 +145,13 @@ class Tree:
             service.child = None
             self.stalled_by = fault
 
-    def _tell_of_stall(self) -> None:
+    def _alert_of_stall(self) -> None:
         """Have a process of its own write the alert and deliver it: the database or a target may be slow."""
         if self.messenger and not self.messenger.alive() and self.messenger.age_seconds > ALERT_SECONDS:
             self.messenger.kill_all()
             self.messenger = None
         if self.watchdog.stall and self.messenger is None:
-            self.messenger = Child(partial(watchdog.tell, self.stalled_by, self.watchdog.stall))
+            self.messenger = Child(partial(watchdog.alert, self.stalled_by, self.watchdog.stall))
 
     def _unlock_tasks(self) -> None:
         given_up = self.watchdog.unlock_tasks()
@@ -175,9 +175,8 @@ class Tree:
             self._wait(0.2)
         if count := sum(self.requests_under_way):
             say(f"{_requests(count)} did not end in time.")
-        for child in [*children, self.messenger]:
-            if child:
-                child.kill_all()
+        for left in [*children, *([self.messenger] if self.messenger else [])]:
+            left.kill_all()
 
     def _waited_for(self, seconds: float) -> str:
         """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""

@@ -76,6 +76,7 @@ def test_a_chunked_body_arrives_with_its_length():
         ("deflate", zlib.compress),
         ("deflate", lambda raw: zlib.compress(raw, wbits=-15)),
         ("GZIP", gzip.compress),
+        ("gzip", lambda raw: gzip.compress(raw[:5]) + gzip.compress(raw[5:])),
         ("identity", bytes),
         ("deflate, gzip", lambda raw: gzip.compress(zlib.compress(raw))),
     ],
@@ -87,6 +88,16 @@ def test_an_encoded_body_arrives_decoded(encoding, encode):
     assert answer["body"] == '{"name": "A"}'
     assert answer["meta"]["CONTENT_LENGTH"] == "13"
     assert "HTTP_CONTENT_ENCODING" not in answer["meta"]
+
+
+def test_no_body_is_no_encoded_body():
+    assert json_of(send(headers={"Content-Encoding": "gzip"}))["body"] == ""
+
+
+def test_a_body_that_grows_in_many_small_members_is_refused():
+    assert (
+        send(method="POST", headers={"Content-Encoding": "gzip"}, pieces=[gzip.compress(b"x" * 300) * 4]).status == 413
+    )
 
 
 def test_an_encoding_that_is_not_known_is_named():
