@@ -31,12 +31,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmkeys.gateway.app import app as gateway
 from llmkeys.gateway.app import lifespan as gateway_lifespan
 from llmkeys.gateway.health import Health
-from refactai_site.pages import Pages
+from refactai_site.pages import Handler, Pages
 
 health = Health()
-pages = Pages()
+pages = Pages(Handler())
 # What waits for a provider while its page waits: it may take all its own threads, never those of the other pages.
-waiting_pages = Pages(name="waiting-page")
+waiting_pages = Pages(pages.handler, name="waiting-page", gather_seconds=0)
 
 Lifespan = Callable[[Callable[[], float]], AbstractAsyncContextManager[None]]
 # Each gets a function that tells how many seconds are left until whatever still goes on is cut: without end while

@@ -37,7 +37,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 BODY_SECONDS = 30.0
 BODY_ROOM_BYTES = 64 * 1024 * 1024  # of all pages' bodies that one worker has in hand
 PIECE_BYTES = 65_536
-PIECE_SECONDS = 0.02
+GATHER_SECONDS = 0.02
 # Django's own limit for forms; the REST API and the import of keys stay below it.
 BODY_LIMIT_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
 
@@ -57,24 +57,28 @@ class Handler(BaseHandler):
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, BytesIO(body)))
-        response._handler_class = self.__class__  # sender of the signal at its end
+        response._handler_class = self.__class__  # type: ignore[attr-defined]  # sender of the signal at its end
         return response
 
 
 class Pages:
-    """An ASGI application over a handler and so many threads. They are made by `lifespan`, in the worker."""
+    """An ASGI application over a handler and so many threads. They are made by `lifespan`, in the worker.
+
+    `limit` is that of one body, `room` that of all bodies in hand (bytes).
+    """
 
     def __init__(
         self,
-        make_handler: Callable[[], Handler] = Handler,
+        handler: Handler,
         *,
         name: str = "page",
         limit: int = BODY_LIMIT_BYTES,
         room: int = BODY_ROOM_BYTES,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         self.threads = 8
-        self._handler = make_handler()
-        self._name, self._limit, self._room = name, limit, bodies.Room(room)
+        self.handler = handler
+        self._name, self._limit, self._room, self._gather_seconds = name, limit, bodies.Room(room), gather_seconds
         self._executor: ThreadPoolExecutor | None = None
 
     @contextlib.asynccontextmanager
@@ -103,7 +107,7 @@ class Pages:
             gone = asyncio.Event()
             listener = asyncio.create_task(_listen(receive, gone))
             try:
-                response = await self._in_thread(self._handler.answer, _for_django(scope, body), body)
+                response = await self._in_thread(self.handler.answer, _for_django(scope, body), body)
                 try:
                     await self._send(scope, send, response, gone)
                 finally:
@@ -112,6 +116,8 @@ class Pages:
                 listener.cancel()
 
     async def _body(self, scope: Scope, receive: Receive, taken: Any) -> bytes:
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise bodies.BodyRefused(400, "The address contains a NUL character.")
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"")
         raw = await bodies.read(
@@ -133,7 +139,7 @@ class Pages:
             async for piece in self._pieces(response):
                 if gone.is_set() or not await _taken(send, {"body": piece, "more_body": True}):
                     return
-        content = b"" if response.streaming else response.content
+        content = response.content if isinstance(response, HttpResponse) else b""
         await _taken(send, {"body": content, "more_body": False})
 
     async def _pieces(self, response: Any) -> AsyncIterator[bytes]:
@@ -149,13 +155,13 @@ class Pages:
             yield piece
 
     def _next(self, pieces: Iterator[bytes]) -> bytes:
-        """Return what comes within a moment; nothing at the end."""
-        gathered, size, until = [], 0, time.monotonic() + PIECE_SECONDS
+        """Return what comes within a moment, for the lines of a table are short; nothing at the end."""
+        gathered, size, until = [], 0, time.monotonic() + self._gather_seconds
         try:
             for piece in pieces:
                 gathered.append(piece)
                 size += len(piece)
-                if size and (size >= PIECE_BYTES or time.monotonic() > until):
+                if size and (size >= PIECE_BYTES or time.monotonic() >= until):
                     break
             return b"".join(gathered)
         finally:

@@ -88,8 +88,8 @@ class Served:
     ) -> None:
         self.data_dir = data_dir
         self.port = free_port()
-        self.log = data_dir.parent / f"{data_dir.name}.stderr"
-        self.out = data_dir.parent / f"{data_dir.name}.stdout"
+        self.log = data_dir.parent / f"{data_dir.name}-{self.port}.stderr"
+        self.out = data_dir.parent / f"{data_dir.name}-{self.port}.stdout"
         argv = ["manage.py", "serve", "--bind", f"127.0.0.1:{self.port}", *arguments]
         code = f"import sys, django, manage\nsys.argv = {argv!r}\n{prelude}\nmanage.main()"
         with self.log.open("w") as log, self.out.open("w") as out:

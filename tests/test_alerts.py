@@ -347,13 +347,13 @@ class TestSecrets:
 class TestScheduler:
     def test_a_stall_is_told_once_and_delivered_without_the_scheduler(self, target):
         for _ in range(2):
-            assert watchdog.tell("no schedule was started for 90 seconds", "since 2026-11-23 20:00:00") == 0
+            assert watchdog.alert("no schedule was started for 90 seconds", "since 2026-11-23 20:00:00") == 0
         assert len(target.lines) == 1
         assert target.lines[0].startswith("The scheduler does not progress (no schedule was started for 90 seconds)")
 
     def test_the_next_stall_is_told_again(self, target):
-        watchdog.tell("it stands", "since 2026-11-23 20:00:00")
-        watchdog.tell("it stands", "since 2026-11-23 20:20:00")
+        watchdog.alert("it stands", "since 2026-11-23 20:00:00")
+        watchdog.alert("it stands", "since 2026-11-23 20:20:00")
         assert len(target.lines) == 2
 
     def test_a_backup_that_fails_is_told_once_a_day(self):

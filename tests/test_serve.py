@@ -147,6 +147,18 @@ def test_it_stops_at_once_on_the_second_signal(data_dir):
         assert served.pids() == []
 
 
+def test_it_serves_and_stops_with_spawned_workers(data_dir):
+    """As on macOS, where processes are not forked."""
+    prelude = "import multiprocessing; multiprocessing.set_start_method('spawn')"
+    with Served(data_dir, prelude=prelude) as served:
+        served.wait_until_complete()
+        assert all(served.get("/login")[0] == 200 for _ in range(10))
+        assert served.get("/readyz")[0] == 200
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(10) == 0
+        assert served.log.read_text() == ""
+
+
 def test_it_runs_without_the_scheduler(data_dir):
     with Served(data_dir, "--no-scheduler") as served:
         served.wait_until_up()
@@ -189,6 +201,19 @@ def test_it_keeps_the_files_of_the_data_directory_private(data_dir):
         served.wait_until_complete()
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in data_dir.iterdir() if file.is_file()}
         assert set(modes.values()) == {0o600}, modes
+
+
+def test_it_says_at_the_start_which_hosts_are_allowed(data_dir):
+    with Served(data_dir, "--no-scheduler", "--bind", f"0.0.0.0:{free_port()}") as served:
+        wait_for(lambda: "Stop with Ctrl-C" in served.out.read_text(), what="it has started")
+        assert "localhost, 127.0.0.1, [::1]" in served.out.read_text()
+        assert "REFACTAI_ALLOWED_HOSTS" in served.out.read_text()
+
+
+def test_it_does_not_speak_of_hosts_on_loopback(data_dir):
+    with Served(data_dir, "--no-scheduler") as served:
+        served.wait_until_up()
+        assert "REFACTAI_ALLOWED_HOSTS" not in served.out.read_text()
 
 
 # --- The first administrator ---------------------------------------------------------------------------------------
@@ -278,6 +303,8 @@ def test_it_replaces_a_killed_web_worker(data_dir):
         os.kill(min(before), signal.SIGKILL)
         wait_for(lambda: len(set(served.children_of(web)) - before) == 1, seconds=10, what="a new worker")
         assert all(served.get("/healthz")[0] == 200 for _ in range(20))
+        (line,) = served.log.read_text().splitlines()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR \S+: Unexpected exit from worker-[12]", line)
         assert served.stop() == 0
 
 
@@ -426,10 +453,22 @@ def test_it_refuses_a_locked_database(data_dir):
         assert "is locked by another program" in refused(data_dir)
 
 
+def test_it_refuses_a_database_that_it_may_only_read(data_dir):
+    assert manage(data_dir, "migrate", "-v", "0").returncode == 0
+    read_only = """
+from django.conf import settings
+settings.DATABASES["default"]["OPTIONS"]["init_command"] += ";PRAGMA query_only=ON"
+"""
+    with Served(data_dir, prelude=read_only) as served:
+        assert served.process.wait(30) == 1
+        (sentence,) = served.log.read_text().splitlines()
+        assert str(data_dir / "llmkeys.sqlite3") in sentence and "cannot be opened or written" in sentence
+
+
 ADD_KEY = """
 from django.utils import timezone
 from llmkeys.keys import adding
-adding.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" + "x" * 60}, at=timezone.now())
+adding.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" + "a1B2c3D4e5F6" * 5}, at=timezone.now())
 """
 
 

@@ -13,6 +13,8 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 _PATIENCE_SECONDS = 2.0  # so long what a refused client still sends is taken, so that it gets to read the refusal
 
+_MOST_MEMBERS = 20  # gzip data may consist of several, one after the other; each costs a copy of what follows
+
 
 class BodyRefused(Exception):
     """A body that is not taken: the status of the answer, and a sentence for whoever sent it."""
@@ -108,17 +110,23 @@ def decoded(raw: bytes, encodings: str, *, limit: int) -> bytes:
 
 def _inflated(raw: bytes, name: str, limit: int) -> bytes:
     # "deflate" is zlib's format by the standard, and raw in what some clients send.
-    bits = zlib.MAX_WBITS if name == "deflate" and _has_zlib_header(raw) else -zlib.MAX_WBITS
-    stream = zlib.decompressobj(bits if name == "deflate" else zlib.MAX_WBITS | 16)
-    try:
-        whole = stream.decompress(raw, limit + 1)
-    except zlib.error:
-        raise BodyRefused(400, f"The body is not valid {name} data.") from None
-    if len(whole) > limit:
-        raise _too_large(limit)
-    if not stream.eof:
-        raise BodyRefused(400, f"The {name} data of the body is incomplete.")
-    return whole
+    deflate = zlib.MAX_WBITS if _has_zlib_header(raw) else -zlib.MAX_WBITS
+    bits = deflate if name == "deflate" else zlib.MAX_WBITS | 16
+    whole = b""
+    for _ in range(_MOST_MEMBERS):
+        if not raw:
+            return whole
+        stream = zlib.decompressobj(bits)
+        try:
+            whole += stream.decompress(raw, limit + 1 - len(whole))
+        except zlib.error:
+            raise BodyRefused(400, f"The body is not valid {name} data.") from None
+        if len(whole) > limit:
+            raise _too_large(limit)
+        if not stream.eof:
+            raise BodyRefused(400, f"The {name} data of the body is incomplete.")
+        raw = stream.unused_data
+    raise BodyRefused(400, f"The {name} data of the body has more than {_MOST_MEMBERS} members.")
 
 
 def _has_zlib_header(raw: bytes) -> bool:

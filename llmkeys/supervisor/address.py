@@ -29,6 +29,10 @@ class Address:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
         return f"http://{Address(host, self.port)}"
 
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
 
 def parse(text: str) -> Address:
     """Read `HOST:PORT`, `[IPv6]:PORT` or a bare `PORT`. Raises BindProblem."""

@@ -64,13 +64,16 @@ class Server(MPServer):
     threads: int
     under_way: MutableSequence[int]
     young_deaths = 0
+    _shd: Any
+    _sfd: Any
 
     def _init_shared_socket(self) -> None:
         # Kept, for a holder that is thrown away closes its socket.
-        self.holders = [SocketHolder(listener.fileno(), False, BACKLOG) for listener in self.listeners]
+        holder: Any = SocketHolder
+        self.holders = [holder(listener.fileno(), False, BACKLOG) for listener in self.listeners]
         self._listen_on(0)
 
-    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> Any:
+    def _spawn_worker(self, idx: int, target: Any, *_: Any, **__: Any) -> Any:
         self._listen_on(idx)
         return super()._spawn_worker(idx, target, partial(load, self.threads, self.under_way, idx))
 
@@ -153,8 +156,9 @@ def run_web_server(listeners: list[socket.socket], *, threads: int, under_way: M
 
 def _logging() -> dict[str, Any]:
     """Return the product's own logging, for granian sets up its own and sends it to stdout."""
+    ours: dict[str, Any] = settings.LOGGING
     own = {name: {"handlers": ["stderr"], "propagate": False} for name in ("_granian", "granian.access")}
-    return {**settings.LOGGING, "loggers": settings.LOGGING["loggers"] | own}
+    return {**ours, "loggers": {**ours["loggers"], **own}}
 
 
 # --- django-q2 --------------------------------------------------------------------------------------------------------

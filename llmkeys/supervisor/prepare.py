@@ -12,14 +12,14 @@ from django.contrib.auth import get_user_model
 from django.core import checks
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from llmkeys import backup
 from llmkeys.backup import running
 from llmkeys.backup.errors import BackupFailed
 from llmkeys.checks import in_one_line, leads_back_here
-from llmkeys.database import outages, sqlite
+from llmkeys.database import outages, preparation, sqlite
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
 from refactai_site.data_dir import create_private_file
@@ -54,7 +54,7 @@ def keep_restores_out() -> None:
 
 
 def open_database(*, may_be_new: bool = False) -> None:
-    """Begin and end a transaction that could write.
+    """Open the database and see that it can be written.
 
     Raises CannotServe; also where the database is gone or empty that was here before, unless it `may_be_new`.
     """
@@ -62,8 +62,7 @@ def open_database(*, may_be_new: bool = False) -> None:
         lost = "" if may_be_new else backup.lost_database()
         if lost:
             raise CannotServe(lost)
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        preparation.require_writable()
     except DatabaseError as error:
         raise CannotServe(explain(error)) from None
     sqlite.know_the_file()

@@ -95,7 +95,7 @@ def _fork(target: Callable[[], int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
 
 
-def _run_child(target: Callable[[], int], mask: set[signal.Signals]) -> None:
+def _run_child(target: Callable[[], int], mask: set[int | signal.Signals]) -> None:
     """Run the target and leave by `_exit`: the parent's clean-up handlers are none of the child's business."""
     code = 1
     try:

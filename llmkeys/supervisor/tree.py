@@ -5,6 +5,7 @@ It has no threads (it forks) and holds no database connection while it waits.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -28,6 +29,8 @@ YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
 LONGEST_BACK_OFF_SECONDS = 60
 TRIES = 3
 ALERT_SECONDS = 30.0  # while the scheduler stands still, alerts go out from here this often
+
+logger = logging.getLogger(__name__)
 
 
 def say(sentence: str) -> None:
@@ -86,7 +89,7 @@ class Tree:
                 for service in self.services:
                     self._tend(service)
                 self._watch()
-                self._tell_of_stall()
+                self._alert_of_stall()
                 self._wait(TICK_SECONDS)
         except CannotStart as problem:
             say(str(problem))
@@ -112,15 +115,15 @@ class Tree:
 
     def _tend(self, service: Service) -> None:
         if service.child and not service.child.alive():
-            self._bury(service)
+            self._plan_restart(service, service.child)
         if service.child is None and time.monotonic() >= service.start_at and not self.stop_requests:
             if service is self.scheduler:
                 self._unlock_tasks()
             service.child = Child(service.target)
 
-    def _bury(self, service: Service) -> None:
-        status = service.child.exit_status
-        service.child.kill_all()
+    def _plan_restart(self, service: Service, dead: Child) -> None:
+        """Clear away what is left of a child that ended. Raises CannotStart where trying again is hopeless."""
+        dead.kill_all()
         delay = service.back_off()
         service.child = None
         if service.essential and service.failures >= TRIES:
@@ -128,7 +131,8 @@ class Tree:
         if service is self.scheduler and service.failures >= TRIES:
             self.stalled_by = f"it ended {service.failures} times as soon as it was started"
             self.watchdog.cannot_start()
-        say(f"The {service.name} ended unexpectedly ({_in_words(status)}); starting it again in {delay:g} s.")
+        how = _in_words(dead.exit_status)
+        logger.error("The %s ended unexpectedly (%s); starting it again in %g s.", service.name, how, delay)
 
     def _watch(self) -> None:
         service = self.scheduler
@@ -136,23 +140,23 @@ class Tree:
             return
         fault = self.watchdog.fault(cluster_age_seconds=service.child.age_seconds)
         if fault:
-            say(f"The scheduler does not progress ({fault}); restarting it.")
+            logger.error("The scheduler does not progress (%s); restarting it.", fault)
             service.child.kill_all()
             service.child = None
             self.stalled_by = fault
 
-    def _tell_of_stall(self) -> None:
+    def _alert_of_stall(self) -> None:
         """Have a process of its own write the alert and deliver it: the database or a target may be slow."""
         if self.messenger and not self.messenger.alive() and self.messenger.age_seconds > ALERT_SECONDS:
             self.messenger.kill_all()
             self.messenger = None
         if self.watchdog.stall and self.messenger is None:
-            self.messenger = Child(partial(watchdog.tell, self.stalled_by, self.watchdog.stall))
+            self.messenger = Child(partial(watchdog.alert, self.stalled_by, self.watchdog.stall))
 
     def _unlock_tasks(self) -> None:
         given_up = self.watchdog.unlock_tasks()
         if given_up:
-            say(f"{given_up}.")
+            logger.error("%s.", given_up)
 
     def _stop_all(self) -> None:
         """Ask every main process, wait until the deadline or a second request, then end what is left."""
@@ -160,23 +164,28 @@ class Tree:
         children = [service.child for service in self.services if service.child]
         for child in children:
             child.ask_to_stop()
-        if count := sum(self.requests_under_way):
-            say(f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now.")
-        began = time.monotonic()
-        told = False
-        while time.monotonic() - began < settings.STOP_SECONDS + GRACE_SECONDS and self.stop_requests <= asked_before:
-            living = [service.name for service in self.services if service.child and service.child.alive()]
-            if not living:
+        began, told = time.monotonic(), False
+        while self.stop_requests <= asked_before:
+            seconds = time.monotonic() - began
+            if seconds > settings.STOP_SECONDS + GRACE_SECONDS or not any(child.alive() for child in children):
                 break
-            if living == ["scheduler"] and not told and time.monotonic() - began > QUIET_SECONDS:
-                say("The scheduler is finishing its task. Ctrl-C again ends it now.")
+            if not told and (words := self._waited_for(seconds)):
+                say(words)
                 told = True
             self._wait(0.2)
         if count := sum(self.requests_under_way):
             say(f"{_requests(count)} did not end in time.")
-        for child in [*children, self.messenger]:
-            if child:
-                child.kill_all()
+        for left in [*children, *([self.messenger] if self.messenger else [])]:
+            left.kill_all()
+
+    def _waited_for(self, seconds: float) -> str:
+        """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""
+        count = sum(self.requests_under_way)
+        if count and seconds > 0.1:
+            return f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
+        if not count and seconds > QUIET_SECONDS and self.scheduler and self.scheduler.child:
+            return "The scheduler is finishing its task. Ctrl-C again ends it now."
+        return ""
 
 
 def _requests(count: int) -> str:

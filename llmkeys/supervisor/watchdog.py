@@ -102,7 +102,7 @@ class Watchdog:
         return f"{len(hopeless)} task(s) that ended the scheduler every time were given up" if hopeless else ""
 
 
-def tell(reason: str, stall: str) -> int:
+def alert(reason: str, stall: str) -> int:
     """Write the alert of a stall, once, and deliver what is due in the scheduler's place; return an exit code."""
     now = timezone.now()
     try:

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
 from llmkeys import checks, schedules
+from llmkeys.database import preparation
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes, scheduler, web
@@ -80,17 +81,21 @@ class Command(BaseCommand):
         prepare.check_providers(str(where))
         listeners = address.listen(where, workers)
         prepare.keep_restores_out()
-        prepare.open_database(may_be_new=new_database)
-        prepare.migrate()
-        keyring.verify()
-        keys_in_use.announce()
-        schedules.ensure_schedules()
-        register_environment_keys()
-        self.stdout.write(prepare.offer_import(), ending="")
-        self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")
+        with preparation.alone(self._wait_for_another):
+            prepare.open_database(may_be_new=new_database)
+            prepare.migrate()
+            keyring.verify()
+            keys_in_use.announce()
+            schedules.ensure_schedules()
+            register_environment_keys()
+            self.stdout.write(prepare.offer_import(), ending="")
+            self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")
         web.preload()
         connections.close_all()
         return where, listeners
+
+    def _wait_for_another(self) -> None:
+        self.stderr.write("Another server is preparing this database; waiting until it has done so.")
 
     def _claim_scheduler(self) -> IO[str] | None:
         lock = scheduler.claim(settings.DATA_DIR)
@@ -101,6 +106,9 @@ class Command(BaseCommand):
     def _announce(self, where: address.Address) -> None:
         self.stdout.write(f"Dashboard: {where.url}/llm-settings")
         self.stdout.write(f"Programs:  {where.url}/v1 (with an access token of this product as the API key)")
+        if not where.is_loopback:
+            hosts = ", ".join(settings.ALLOWED_HOSTS)
+            self.stdout.write(f"Browsers may open it as {hosts}; other names and addresses: REFACTAI_ALLOWED_HOSTS")
         self.stdout.write("Stop with Ctrl-C.")
         self.stdout.flush()
 

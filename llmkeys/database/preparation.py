@@ -1,0 +1,76 @@
+"""What `serve` asks of the database before it serves: that it can be written, and to be alone while it prepares it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from django.db import OperationalError, connection, transaction
+
+from llmkeys.database.sql import connection_of_our_own, database_name, is_sqlite
+
+_LOCK = 0x5265666163744149  # of PostgreSQL's advisory locks: one number that nothing else in the database takes
+_RETRY_SECONDS = 0.3
+
+
+def require_writable() -> None:
+    """Write in a transaction, changing nothing. Raises DatabaseError.
+
+    SQLite takes a `BEGIN IMMEDIATE` on a file that it may only read, and opens one that it may only read silently.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        if is_sqlite():
+            cursor.execute("PRAGMA user_version")
+            cursor.execute(f"PRAGMA user_version = {int(cursor.fetchone()[0])}")
+        else:
+            cursor.execute("SELECT current_setting('transaction_read_only')")
+            if cursor.fetchone() == ("on",):
+                raise OperationalError("the server takes no writes: it is a standby, or set to read only")
+
+
+@contextlib.contextmanager
+def alone(on_wait: Callable[[], None]) -> Iterator[None]:
+    """Let one `serve` at a time prepare the database, on this machine and on all others; the next ones wait.
+
+    `on_wait` is called once where somebody else is at it. Ends with its process, however that ends. Raises
+    DatabaseError.
+    """
+    with contextlib.ExitStack() as held:
+        try_lock = (_file_lock if is_sqlite() else _advisory_lock)(held)
+        if not try_lock():
+            on_wait()
+            while not try_lock():
+                time.sleep(_RETRY_SECONDS)
+        yield
+
+
+def _file_lock(held: contextlib.ExitStack) -> Callable[[], bool]:
+    try:
+        file = os.open(f"{database_name()}-prepare", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OperationalError(f"unable to open its lock: {error.strerror}") from error
+    held.callback(os.close, file)
+
+    def try_lock() -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    return try_lock
+
+
+def _advisory_lock(held: contextlib.ExitStack) -> Callable[[], bool]:
+    ours = connection_of_our_own()
+    held.callback(ours.close)
+
+    def try_lock() -> bool:
+        with ours.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+            return bool(cursor.fetchone()[0])
+
+    return try_lock
