@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from django.http import StreamingHttpResponse
+
 from llmkeys.key_state import ACTIVE, Budget, cooling_scopes
 from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, Cooling, UsageRecord
@@ -138,6 +140,15 @@ def usage_json(row: UsageRecord) -> dict[str, Any]:
         "firstByteMs": row.first_byte_ms,
         "skipped": row.skipped,
     }
+
+
+def csv_file(name: str, lines: Iterable[str]) -> StreamingHttpResponse:
+    """Return the lines of a CSV file as a download that is written while it is read."""
+    return StreamingHttpResponse(
+        lines,
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
+    )
 
 
 def token_json(token: AccessToken) -> dict[str, Any]:

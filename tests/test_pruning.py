@@ -25,8 +25,7 @@ from llmkeys.models import (
     UsageRecord,
 )
 from llmkeys.usage import pruning
-from llmkeys.usage.statistics import statistics
-from llmkeys.usage.sums import GROUPS, summary
+from llmkeys.usage.sums import GROUPS, statistics, summary
 from llmkeys.usage.voiding import void_usage
 from tests.helpers import NOW, make_key
 

@@ -12,6 +12,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.utils.functional import cached_property
 
 from llmkeys.lib.spreadsheet import csv_lines
+from llmkeys.presentation import csv_file
 
 LISTED = 2_000  # rows that a list leads to; what lies behind them is found by a filter or a search
 
@@ -35,12 +36,4 @@ class CsvMixin(admin.ModelAdmin):
 
     @admin.action(description="Download the selected as CSV", permissions=["view"])
     def as_csv(self, request: HttpRequest, queryset: QuerySet) -> StreamingHttpResponse:
-        return csv_file(str(self.opts.model_name), self.csv_rows(queryset[:LISTED]))
-
-
-def csv_file(name: str, rows: Iterable[Mapping[str, Any]]) -> StreamingHttpResponse:
-    return StreamingHttpResponse(
-        csv_lines(rows),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
-    )
+        return csv_file(str(self.opts.model_name), csv_lines(self.csv_rows(queryset[:LISTED])))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from llmkeys.api import reading
 from llmkeys.exceptions import InvalidInput
 from llmkeys.models import KeyEvent
 from llmkeys.presentation import instant_json
+from llmkeys.usage import filters
 
 _MOST_KEYS = 1000
 
@@ -31,6 +31,22 @@ def clean(values: Mapping[str, Any], readers: Readers, *, required: tuple[str, .
     return cleaned
 
 
+def _texts(value: object, *, most: int) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("Must be an array of texts.")
+    if len(value) > most:
+        raise ValueError(f"May have at most {most} entries.")
+    return value
+
+
+def _short_text(value: object, *, most: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError("Must be a text.")
+    if len(value) > most or not value.isprintable():
+        raise ValueError(f"May have at most {most} characters, none of them a control character.")
+    return value
+
+
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("Must be true or false.")
@@ -42,15 +58,15 @@ def _key_ids(value: Any) -> list[str] | None:
         return None
     if value == []:
         raise ValueError("Name at least one key, or leave the field out for all keys.")
-    return reading.texts(value, most=_MOST_KEYS)
+    return _texts(value, most=_MOST_KEYS)
 
 
 TOGGLE: Readers = {"active": _switch}
-VOID: Readers = {"reason": lambda value: reading.short_text(value, most=500)}
+VOID: Readers = {"reason": lambda value: _short_text(value, most=500)}
 TOKEN: Readers = {
-    "name": lambda value: reading.short_text(value, most=100),
-    "scopes": lambda value: reading.texts(value, most=10),
-    "expiresAt": lambda value: None if value in (None, "") else reading.instant(value),
+    "name": lambda value: _short_text(value, most=100),
+    "scopes": lambda value: _texts(value, most=10),
+    "expiresAt": lambda value: None if value in (None, "") else filters.instant(value),
     "keyIds": _key_ids,
 }
 

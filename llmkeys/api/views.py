@@ -17,23 +17,25 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
-from llmkeys.api import filters, operations, serializers
+from llmkeys.api import operations, serializers
 from llmkeys.api.auth import actor_of
 from llmkeys.api.pages import page
-from llmkeys.api.usage_csv import csv_response
 from llmkeys.exceptions import InvalidInput
+from llmkeys.key_state import STATUSES
 from llmkeys.keys import adding
 from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
-from llmkeys.presentation import key_json, keys_json, token_json, usage_json
+from llmkeys.presentation import csv_file, key_json, keys_json, token_json, usage_json
 from llmkeys.relay.serving import serving_keys
 from llmkeys.tokens import making
 from llmkeys.tokens.rights import Caller
-from llmkeys.usage import voiding
-from llmkeys.usage.search import newest_first
-from llmkeys.usage.statistics import statistics
-from llmkeys.usage.sums import GROUPS, Wanted, summary_of
+from llmkeys.usage import filters, voiding
+from llmkeys.usage.filters import Filter, one_of
+from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
+from llmkeys.usage.sums import GROUPS, Wanted, statistics, summary_of
 
+KEY_FILTERS = {"provider": filters.PROVIDER, "status": Filter("status", one_of(STATUSES))}
+EVENT_FILTERS = {"key": Filter("key_id"), "kind": Filter("kind", one_of(KeyEvent.Kind.values)), **filters.TIMES}
 NO_KEY = {"available": False, "message": "No active API key available"}
 
 
@@ -100,7 +102,7 @@ class KeyViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         at = timezone.now()
         rows = ApiKey.objects.stored().with_status(at).in_serving_order().defer("secret")
-        return Response(keys_json(filters.apply(rows, filters.KEYS, request.query_params), at=at))
+        return Response(keys_json(rows.filter(**filters.read(KEY_FILTERS, request.query_params)), at=at))
 
     def create(self, request: Request) -> Response:
         at = timezone.now()
@@ -191,14 +193,16 @@ class UsageViewSet(ApiViewSet):
         wanted = request.query_params.get("format", "json")
         if wanted not in ("json", "csv"):
             raise InvalidInput({"format": ["Choose from: json, csv."]})
-        rows = newest_first(filters.read(filters.USAGE, request.query_params), at=timezone.now())
-        return csv_response(rows) if wanted == "csv" else page(request, rows, usage_json)
+        rows = newest_first(filters.read(filters.ROWS, request.query_params), at=timezone.now())
+        if wanted == "csv":
+            return csv_file("usage", csv_lines(in_chunks(rows)))
+        return page(request, rows, usage_json)
 
     def summary(self, request: Request) -> Response:
         group_by = request.query_params.get("group_by") or GROUPS[0]
         if group_by not in GROUPS:
             raise InvalidInput({"group_by": [f"Choose from: {', '.join(GROUPS)}."]})
-        wanted = Wanted(**filters.read(filters.SUMMARY, request.query_params))
+        wanted = Wanted(**filters.read(filters.SUMS, request.query_params))
         return Response(summary_of(wanted, group_by=group_by, at=timezone.now()))
 
     def void(self, request: Request, usage_id: int) -> Response:
@@ -216,7 +220,8 @@ class EventViewSet(ApiViewSet):
 
     def list(self, request: Request) -> Response:
         rows = KeyEvent.objects.select_related("key").defer("key__secret").order_by("-id")
-        return page(request, filters.apply(rows, filters.EVENTS, request.query_params), serializers.event_json)
+        wanted = filters.read(EVENT_FILTERS, request.query_params)
+        return page(request, rows.filter(**wanted), serializers.event_json)
 
 
 @operations.tokens

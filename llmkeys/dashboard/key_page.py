@@ -34,7 +34,7 @@ from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey, DailyUsage, KeyEvent, UsageRecord
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import percent, usd
-from llmkeys.usage.open_rows import charged_lost_ids, open_requests
+from llmkeys.usage.rows import lost_rows, open_requests
 
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
 _PARTS = {
@@ -149,8 +149,7 @@ def _model(row: tuple[str, int, int], at: int, total: int, most: int) -> ModelLi
 
 def _lost(key: ApiKey) -> list[UsageRecord]:
     """Return the newest lost requests whose charge nobody has taken back or corrected."""
-    ids = charged_lost_ids(key.pk, most=_LOST)
-    return list(UsageRecord.objects.filter(pk__in=ids).order_by("-id")) if ids else []
+    return list(lost_rows().filter(key=key).order_by("-id")[:_LOST])
 
 
 # --- what the provider says, and what happened ---------------------------------------------------------------------

@@ -21,8 +21,8 @@ from llmkeys.models import ApiKey, Cooling, DailyUsage
 from llmkeys.presentation import error_words
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import moment, usd, usd_short
-from llmkeys.usage.open_rows import open_requests
-from llmkeys.usage.spend import DaySum, Spending, day_sums, spend_by_key, spend_by_model
+from llmkeys.usage.rows import open_requests
+from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
 
 CHART_DAYS = 30
 
@@ -33,7 +33,7 @@ class Overview:
 
     at: datetime
     everyone: list[Card]  # deleted keys too: what they cost stays in the sums
-    days: dict[date, DaySum]
+    days: dict[date, Sums]
     model: str = ""  # that the first of `serving` serves
 
     @cached_property
@@ -76,7 +76,9 @@ def overview(*, at: datetime) -> Overview:
     model, order = serving_order(active, at=at) if active else ("", [])
     for rank, key_id in enumerate(order):
         active[key_id].rank = rank
-    return Overview(at, cards, day_sums(_first_day(at), current_windows(at).day), model)
+    wanted = Wanted(since=_first_day(at), until=current_windows(at).day)
+    days = {day: sums for (day,), sums in daily_sums(wanted, "day", at=at).items()}
+    return Overview(at, cards, days, model)
 
 
 def _first_day(at: datetime) -> date:
@@ -403,29 +405,35 @@ def _serving(key: ApiKey, rank: int | None, room: Budget | None) -> Note:
 def spend_chart(view: Overview, by: str) -> Chart:
     """Return what was spent on each of the last 30 days, stacked by key or by model."""
     days = days_until(view.today, CHART_DAYS)
-    series, others = _by_model(days) if by == "model" else _by_key(view, days)
+    series, others = _by_model(view, days) if by == "model" else _by_key(view, days)
     return stacked(days, series, title="Spend per day", what=by, today=view.today, held=view.held, others=others)
 
 
-def _by_model(days: Sequence[date]) -> tuple[list[Series], int]:
-    return [Series(spent.name, spent.by_day) for spent in spend_by_model(days[0], days[-1])], 0
+def _by_model(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
+    by_model: dict[str, dict[date, int]] = {}
+    sums_by_day = daily_sums(Wanted(since=days[0], until=days[-1]), "model", "day", at=view.at)
+    for (model, day), sums in sums_by_day.items():
+        by_model.setdefault(model, {})[day] = sums.cost_nano
+    return [Series(model, by_day) for model, by_day in by_model.items()], 0
 
 
 def _by_key(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
     """Return the dearest keys; deleted ones are in the sums too, and say so."""
-    found, others = spend_by_key(days[0], days[-1], most=MOST_SERIES)
+    all_keys = {day: sums.cost_nano for day, sums in view.days.items() if day >= days[0]}
+    wanted = Wanted(since=days[0], until=days[-1])
+    found, others = dearest_keys_by_day(wanted, all_keys, most=MOST_SERIES, at=view.at)
     stored = {card.key.id: card.key.name for card in view.cards}
-    gone = [spent.name for spent in found if spent.name and spent.name not in stored]
+    gone = [key_id for key_id in found if key_id and key_id not in stored]
     names = dict(ApiKey.objects.filter(pk__in=gone).values_list("pk", "name")) if gone else {}
-    return [_series(spent, stored, names) for spent in found], others
+    return [_series(key_id, by_day, stored, names) for key_id, by_day in found.items()], others
 
 
-def _series(spent: Spending, stored: dict[str, str], gone: dict[str, str]) -> Series:
-    if not spent.name:
-        return Series("", spent.by_day)
-    if spent.name in stored:
-        return Series(stored[spent.name], spent.by_day, reverse("key", args=[spent.name]))
-    return Series(f"{gone.get(spent.name, spent.name)} (deleted)", spent.by_day)
+def _series(key_id: str, by_day: dict[date, int], stored: dict[str, str], gone: dict[str, str]) -> Series:
+    if not key_id:
+        return Series("", by_day)
+    if key_id in stored:
+        return Series(stored[key_id], by_day, reverse("key", args=[key_id]))
+    return Series(f"{gone.get(key_id, key_id)} (deleted)", by_day)
 
 
 def key_chart(key: ApiKey, today: date) -> Chart:

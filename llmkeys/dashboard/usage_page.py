@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -18,7 +18,6 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
-from llmkeys.dashboard.usage_daily import SUMS, added, daily_sums
 from llmkeys.dashboard.usage_words import (
     SOURCES,
     Badge,
@@ -31,12 +30,13 @@ from llmkeys.dashboard.usage_words import (
     whole_words,
 )
 from llmkeys.key_state import current_windows
-from llmkeys.lib.windows import day_end, day_start
 from llmkeys.models import AccessToken, Adjustment, ApiKey, ProviderName, UsageRecord
+from llmkeys.presentation import csv_file
 from llmkeys.templatetags.llmkeys_format import growth, percent, usd
+from llmkeys.usage import filters as readers
 from llmkeys.usage.closed_days import first_day
-from llmkeys.usage.rows import csv_lines, in_chunks, usage_rows
-from llmkeys.usage.sums import Wanted, dearest_keys
+from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
+from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
 
 
 @require_safe
@@ -51,8 +51,8 @@ def usage(request: HttpRequest) -> HttpResponse:
     names = {key["id"]: key["name"] for key in keys}
     totals = totals_of(filters, names=names, at=at)
     page = page_of(
-        filters, before=request.GET.get("before", ""), after=request.GET.get("after", ""), names=names
-    )  # fmt: skip
+        filters, before=request.GET.get("before", ""), after=request.GET.get("after", ""), names=names, at=at
+    )
     context = {
         "at": at,
         "filters": filters,
@@ -73,12 +73,9 @@ def usage(request: HttpRequest) -> HttpResponse:
 @permission_required("llmkeys.view_usagerecord", raise_exception=True)
 def csv(request: HttpRequest) -> StreamingHttpResponse:
     """Stream every row that the filters leave, in the columns of the REST API."""
-    rows = matching_rows(read_filters(request.GET, at=timezone.now()))
-    return StreamingHttpResponse(
-        csv_lines(in_chunks(rows)),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": 'attachment; filename="usage.csv"'},
-    )
+    at = timezone.now()
+    rows = matching_rows(read_filters(request.GET, at=at), at)
+    return csv_file("usage", csv_lines(in_chunks(rows)))
 
 
 # --- the filters as links, chips and fields ------------------------------------------------------------------------
@@ -168,7 +165,31 @@ STACKS = {"model": "Model", "key": "Key", "provider": "Provider", "token": "Toke
 
 _YEARS = range(2000, 2200)  # beyond them a zone's midnight cannot be told
 _LONGEST = 200
-_CHOICES = {"provider": ProviderName.values, "state": STATES, "success": RESULTS, "by": STACKS, "range": RANGES}
+
+
+def _words(text: str) -> None:
+    if len(text) > _LONGEST or not text.isprintable():
+        raise ValueError(f"May have at most {_LONGEST} printable characters.")
+
+
+def _day(text: str) -> None:
+    if readers.day(text).year not in _YEARS:
+        raise ValueError("Must be a day such as 2026-11-22.")
+
+
+# What the query may hold, and what refuses a bad value in words.
+_READ: dict[str, Callable[[str], Any]] = {
+    "range": readers.one_of(RANGES),
+    "since": _day,
+    "until": _day,
+    "key": _words,
+    "provider": readers.one_of(ProviderName.values),
+    "model": _words,
+    "token": _words,
+    "state": readers.one_of(STATES),
+    "success": readers.one_of(RESULTS),
+    "by": readers.one_of(STACKS),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +223,10 @@ class UsageFilters:
         wanted = {**self.given, **changes}
         return f"?{urlencode({name: value for name, value in wanted.items() if value})}"
 
-    def row_values(self) -> dict[str, Any]:
-        """Return the filters of usage rows by the API's names, read; None where one is not on."""
-        zone = settings.TIME_ZONE
-        return {
-            **{name: self.get(name) or None for name in ("key", "provider", "model", "token", "state")},
-            "success": {"true": True, "false": False}.get(self.get("success")),
-            "since": day_start(self.since, zone) if self.since else None,
-            "until": day_end(self.until, zone) if self.until else None,
-        }
+    def row_lookups(self) -> dict[str, Any]:
+        """Return the look-ups of the usage rows that fit."""
+        days = {name: day.isoformat() if day else "" for name, day in (("since", self.since), ("until", self.until))}
+        return readers.read(readers.ROWS, {**self.given, **days})
 
     def wanted(self, since: date, until: date) -> Wanted:
         """Return the daily totals of these days that fit; they know nothing of state and success."""
@@ -226,7 +242,7 @@ def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
     """Read the query of the page as of the instant `at`; what is not understood is left out and named."""
     today = current_windows(at).day
     given, errors = _texts(query)
-    days = {name: _day(given, name, errors) for name in ("since", "until")}
+    days = {name: readers.day(given[name]) if name in given else None for name in ("since", "until")}
     if days["since"] and days["until"] and days["since"] > days["until"]:
         errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: the days are left out.")
         days = {"since": None, "until": None}
@@ -241,33 +257,16 @@ def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
 def _texts(query: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     given: dict[str, str] = {}
     errors: list[str] = []
-    for name in ("range", "since", "until", "key", "provider", "model", "token", "state", "success", "by"):
+    for name, read in _READ.items():
         value = query.get(name, "").strip()
-        choices = _CHOICES.get(name)
-        if not value:
-            continue
-        if choices is not None and value not in choices:
-            errors.append(f"“{name}” knows {', '.join(choices)}: it was left out.")
-        elif len(value) > _LONGEST or not value.isprintable():
-            errors.append(f"“{name}” may have at most {_LONGEST} printable characters: it was left out.")
-        else:
-            given[name] = value
+        try:
+            if value:
+                read(value)
+                given[name] = value
+        except ValueError as error:
+            words = str(error)
+            errors.append(f"“{name}” was left out: {words[0].lower()}{words[1:]}")
     return given, errors
-
-
-def _day(given: dict[str, str], name: str, errors: list[str]) -> date | None:
-    text = given.get(name)
-    if not text:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        day = None
-    if day is None or day.year not in _YEARS or day.isoformat() != text:
-        errors.append(f"“{name}” must be a day such as 2026-11-22: it was left out.")
-        del given[name]
-        return None
-    return day
 
 
 def _range_start(name: str, today: date) -> date:
@@ -308,12 +307,12 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
     """
     days = _days(filters)
     if not days:
-        now, series, others = dict.fromkeys(SUMS, 0), list[Series](), 0
+        now, series, others = Sums(), list[Series](), 0
     elif filters.stack == "key" and not filters.get("key"):
         now, series, others = _by_key(filters, days, names, at)
     else:
         now, series, others = _by_group(filters, days, names, at)
-    before = _before(filters, days, at) if filters.since and days else {}
+    before = _before(filters, days, at) if filters.since and days else None
     what = STACKS[filters.stack].lower()
     return Totals(
         numbers=_numbers(now, before, f"{len(days)} days before" if len(days) > 1 else "the day before"),
@@ -329,10 +328,10 @@ def _days(filters: UsageFilters) -> list[date]:
     return days_until(last, max(0, (last - since).days + 1))
 
 
-def _before(filters: UsageFilters, days: list[date], at: datetime) -> dict[str, int]:
+def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
     """Return the sums of as many days before the first."""
     first = days[0] - timedelta(days=len(days))
-    return added(daily_sums(filters.wanted(first, days[0] - timedelta(days=1)), at=at))
+    return Sums.over(daily_sums(filters.wanted(first, days[0] - timedelta(days=1)), at=at).values())
 
 
 # --- the chart -----------------------------------------------------------------------------------------------------
@@ -340,45 +339,26 @@ def _before(filters: UsageFilters, days: list[date], at: datetime) -> dict[str, 
 
 def _by_group(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
-) -> tuple[dict[str, int], list[Series], int]:
+) -> tuple[Sums, list[Series], int]:
     """Return the sums, and what each model, provider or token cost by day."""
     column = _COLUMNS[filters.stack]
     found = daily_sums(filters.wanted(days[0], days[-1]), column, "day", at=at)
     groups: dict[str, dict[date, int]] = {}
-    for (group, day), sums in found:
-        groups.setdefault(group, {})[day] = sums["cost_nano"]
-    return added(found), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
+    for (group, day), sums in found.items():
+        groups.setdefault(group, {})[day] = sums.cost_nano
+    return Sums.over(found.values()), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
 
 
 def _by_key(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
-) -> tuple[dict[str, int], list[Series], int]:
-    """Return the sums, the dearest keys by day and the rest as one, and how many those are.
-
-    Not every key by day: that would be as many figures as there are keys times days.
-    """
+) -> tuple[Sums, list[Series], int]:
+    """Return the sums, the dearest keys by day and the rest as one, and how many those are."""
     wanted = filters.wanted(days[0], days[-1])
-    by_day = daily_sums(wanted, "day", at=at)
-    ranked = dearest_keys(wanted, at=at)
-    kept = _keys_by_day(wanted, ranked[:MOST_SERIES])
-    series = [_series(filters, key_id, amounts, names) for key_id, amounts in kept.items()]
-    others = len(ranked) - len(kept)
-    if others:
-        rest = {day: sums["cost_nano"] for (day,), sums in by_day}
-        for amounts in kept.values():
-            for day, nano in amounts.items():
-                rest[day] = rest.get(day, 0) - nano
-        series.append(Series("", rest))
-    return added(by_day), series, others
-
-
-def _keys_by_day(wanted: Wanted, key_ids: list[str]) -> dict[str, dict[date, int]]:
-    """Return what each of a few keys cost by day, in the order given."""
-    found: dict[str, dict[date, int]] = {key_id: {} for key_id in key_ids}
-    rows = wanted.rows().filter(key_id__in=key_ids).order_by().values_list("key_id", "day")
-    for key_id, day, cost in rows.annotate(cost=Sum("cost_nano")):
-        found[key_id][day] = int(cost)
-    return found
+    sums = {day: one for (day,), one in daily_sums(wanted, "day", at=at).items()}
+    all_keys = {day: one.cost_nano for day, one in sums.items()}
+    found, others = dearest_keys_by_day(wanted, all_keys, most=MOST_SERIES, at=at)
+    series = [_series(filters, key_id, by_day, names) for key_id, by_day in found.items()]
+    return Sums.over(sums.values()), series, others
 
 
 def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], names: Mapping[str, str]) -> Series:
@@ -398,32 +378,34 @@ def _group_name(stack: str, group: str, names: Mapping[str, str]) -> str:
 # --- the strip -----------------------------------------------------------------------------------------------------
 
 
-def _numbers(now: Mapping[str, int], before: Mapping[str, int], when: str) -> list[Number]:
+def _numbers(now: Sums, before: Sums | None, when: str) -> list[Number]:
     rate, rate_before = _failed_share(now), _failed_share(before)
-    mean = now["cost_nano"] // now["requests"] if now["requests"] else 0
+    mean = now.cost_nano // now.requests if now.requests else 0
     return [
-        Number("Spend", usd(now["cost_nano"]), **_change(now, before, "cost_nano", when)),
-        Number("Requests", f"{now['requests']:,}", **_change(now, before, "requests", when)),
+        Number("Spend", usd(now.cost_nano), **_change(now, before, "cost_nano", when)),
+        Number("Requests", f"{now.requests:,}", **_change(now, before, "requests", when)),
         _tokens("Tokens in", now, before, "input_tokens", when),
         _tokens("Tokens out", now, before, "output_tokens", when),
         Number("Failed", "–" if rate is None else percent(rate), **_points(rate, rate_before)),
-        Number("Per request", usd(mean) if now["requests"] else "–", beside="mean cost"),
+        Number("Per request", usd(mean) if now.requests else "–", beside="mean cost"),
     ]
 
 
-def _tokens(title: str, now: Mapping[str, int], before: Mapping[str, int], name: str, when: str) -> Number:
-    return Number(title, short_number(now[name]), exact=f"{now[name]:,}", **_change(now, before, name, when))
+def _tokens(title: str, now: Sums, before: Sums | None, name: str, when: str) -> Number:
+    number = getattr(now, name)
+    return Number(title, short_number(number), exact=f"{number:,}", **_change(now, before, name, when))
 
 
-def _failed_share(sums: Mapping[str, int]) -> float | None:
-    tried = sums["successful"] + sums["failed"] if sums else 0
-    return 100 * sums["failed"] / tried if tried else None
+def _failed_share(sums: Sums | None) -> float | None:
+    tried = sums.successful + sums.failed if sums else 0
+    return 100 * sums.failed / tried if sums and tried else None
 
 
-def _change(now: Mapping[str, int], before: Mapping[str, int], name: str, when: str) -> dict[str, Any]:
-    if not before or before[name] <= 0:
-        return {"beside": f"nothing {when}" if before and now[name] else ""}
-    share = 100 * (now[name] - before[name]) / before[name]
+def _change(now: Sums, before: Sums | None, name: str, when: str) -> dict[str, Any]:
+    have, had = getattr(now, name), getattr(before, name) if before else 0
+    if had <= 0:
+        return {"beside": f"nothing {when}" if before and have else ""}
+    share = 100 * (have - had) / had
     if abs(share) < 0.05:
         return {"beside": f"as {when}"}
     return {"arrow": "up" if share > 0 else "down", "change": growth(abs(share)), "beside": f"vs {when}"}
@@ -520,13 +502,13 @@ class Page:
     older: str = ""
 
 
-def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[str, str]) -> Page:
+def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[str, str], at: datetime) -> Page:
     """Return the page of rows older than the id `before`, or newer than `after`, or the first.
 
     Rows are never counted and never skipped over: a page costs the same wherever it lies. A cursor that is none
     shows the first page.
     """
-    rows = matching_rows(filters)
+    rows = matching_rows(filters, at)
     below, above = _cursor(before), _cursor(after)
     if below:
         found = list(rows.filter(pk__lt=below)[: PAGE + 1])
@@ -539,8 +521,8 @@ def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[st
     return _page(found[:PAGE], filters, names, newer=False, older=len(found) > PAGE)
 
 
-def matching_rows(filters: UsageFilters) -> QuerySet[UsageRecord]:
-    return usage_rows(filters.row_values()).defer("key__secret", "key__fingerprint", "key__last_test")
+def matching_rows(filters: UsageFilters, at: datetime) -> QuerySet[UsageRecord]:
+    return newest_first(filters.row_lookups(), at=at).defer("key__secret", "key__fingerprint", "key__last_test")
 
 
 def _cursor(text: str) -> int | None:

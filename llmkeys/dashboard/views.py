@@ -32,7 +32,7 @@ from llmkeys.lib.windows import day_end, month_end
 from llmkeys.models import Alert, ProviderName
 from llmkeys.scheduling import scheduler_last_ran
 from llmkeys.templatetags.llmkeys_format import growth, moment, percent, relative, usd, usd_short
-from llmkeys.usage.spend import DaySum
+from llmkeys.usage.sums import Sums
 from llmkeys.vault import keyring
 
 
@@ -317,11 +317,11 @@ def _requests(view: Overview) -> Figure:
 # --- changes -------------------------------------------------------------------------------------------------------
 
 
-def _between(view: Overview, first: date, last: date, take: Callable[[DaySum], int]) -> int:
+def _between(view: Overview, first: date, last: date, take: Callable[[Sums], int]) -> int:
     return sum(take(one) for day, one in view.days.items() if first <= day <= last)
 
 
-def _against_last_days(view: Overview, take: Callable[[DaySum], int]) -> Change | None:
+def _against_last_days(view: Overview, take: Callable[[Sums], int]) -> Change | None:
     middle = view.today - timedelta(days=CHART_DAYS)
     now = _between(view, middle + timedelta(days=1), view.today, take)
     before = _between(view, middle - timedelta(days=CHART_DAYS - 1), middle, take)

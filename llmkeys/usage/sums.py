@@ -1,32 +1,35 @@
-"""What was spent, summed by day, month, model, key, provider or token, from the daily totals; no usage row is read.
+"""What was spent, summed by day, month, model, key, provider or token, and over all keys: no usage row is read.
 
-`summary_of` is the quick way: what lies in closed days comes from `services/totals.py`.
+One reader for summaries, pages and figures. What lies in closed days comes from `closed_days.py`: a year costs as
+little as a week.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from operator import attrgetter
+from itertools import chain
 from typing import Any
 
+from django.conf import settings
 from django.db.models import F, QuerySet, Sum
 
+from llmkeys.key_state import ACTIVE, current_windows
 from llmkeys.lib.money import usd_json
+from llmkeys.lib.windows import day_end, month_end
 from llmkeys.models import ApiKey, DailyUsage, DayTotal, RunningTotal
-from llmkeys.presentation import success_rate
+from llmkeys.presentation import instant_json, success_rate
 from llmkeys.usage import closed_days
 from llmkeys.usage.closed_days import ONE_DAY, Plain
 
-# The column that the database groups by. Months and providers are folded here from their days and keys, which are
-# few: so no date function and no join has to touch every daily total.
+# What a summary is grouped by, and the column behind it; months are folded from their days, which are few.
 _COLUMNS = {
     "day": "day",
     "month": "day",
     "model": "model",
     "key": "key_id",
-    "provider": "key_id",
+    "provider": "provider",
     "token": "token_name",
 }
 GROUPS = tuple(_COLUMNS)
@@ -45,6 +48,15 @@ class Sums:
     output_tokens: int = 0
     cost_nano: int = 0
 
+    @classmethod
+    def over(cls, many: Iterable[Sums]) -> Sums:
+        """Return the sums over all groups."""
+        total = cls()
+        for one in many:
+            for name in _NAMES:
+                setattr(total, name, getattr(total, name) + getattr(one, name))
+        return total
+
     def to_json(self) -> dict[str, Any]:
         return {
             "cost": usd_json(self.cost_nano),
@@ -57,8 +69,9 @@ class Sums:
         }
 
 
-_BY_NAME = {f"sum_{name}": Sum(name) for name in Sums.__slots__}
-# A group and its sums in the order of `Sums`. Plain tuples: a thousand keys are four thousand rows.
+_NAMES = Sums.__slots__
+_BY_NAME = {f"sum_{name}": Sum(name) for name in _NAMES}
+# The columns of a group and its sums in the order of `Sums`. Plain tuples: a thousand keys are four thousand rows.
 Row = tuple[Any, ...]
 
 
@@ -84,57 +97,72 @@ class Wanted:
         return {name: value for name, value in wanted.items() if value}
 
 
-def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
-    """Return the sums of the daily totals per group and over all: days and months in order, else the dearest first."""
-    return _sum_up(_grouped(rows, _COLUMNS[group_by]), group_by=group_by)
+# --- by any columns ---------------------------------------------------------------------------------------------------
 
 
-def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
-    """Return the same as `summary`, reading the sums of closed days: a year costs as little as a week."""
-    return _sum_up(_quickly(wanted, group_by, at), group_by=group_by)
+def daily_sums(wanted: Wanted, *columns: str, at: datetime) -> dict[Row, Sums]:
+    """Return the sums of the wanted days grouped by `columns` (day, model, provider, token_name, key_id)."""
+    return _added(chain.from_iterable(_grouped(rows, *columns) for rows in _sources(wanted, columns, at)), len(columns))
 
 
 def dearest_keys(wanted: Wanted, *, at: datetime) -> list[str]:
     """Return the ids of all keys that cost something, the dearest first; keys of equal cost in the order of ids."""
-    costs: dict[str, int] = {}
-    place = 1 + Sums.__slots__.index("cost_nano")
-    for row in _quickly(wanted, "key", at):
-        costs[row[0]] = costs.get(row[0], 0) + int(row[place])
+    costs = {key_id: sums.cost_nano for (key_id,), sums in _added(_by_key(wanted, at), 1).items()}
     return sorted((key_id for key_id, cost in costs.items() if cost > 0), key=lambda key_id: (-costs[key_id], key_id))
 
 
-def _quickly(wanted: Wanted, group_by: str, at: datetime) -> Iterable[Row]:
+def dearest_keys_by_day(
+    wanted: Wanted, all_keys: Mapping[date, int], *, most: int, at: datetime
+) -> tuple[dict[str, dict[date, int]], int]:
+    """Return what the dearest keys cost by day, then all others as one under the empty id; and how many those are.
+
+    `all_keys` is what all of them together cost on the wanted days. Not every key by day: that would be as many
+    figures as there are keys times days.
+    """
+    ranked = dearest_keys(wanted, at=at)
+    found: dict[str, dict[date, int]] = {key_id: {} for key_id in ranked[:most]}
+    rows = wanted.rows().filter(key_id__in=ranked[:most]).order_by().values_list("key_id", "day")
+    for key_id, day, cost in rows.annotate(cost=Sum("cost_nano")):
+        found[key_id][day] = int(cost)
+    others = len(ranked) - len(found)
+    if others:
+        rest = {day: cost - sum(by_day.get(day, 0) for by_day in found.values()) for day, cost in all_keys.items()}
+        found[""] = rest
+    return found, others
+
+
+def _sources(wanted: Wanted, columns: Iterable[str], at: datetime) -> Iterator[QuerySet]:
+    """Yield the totals that make up the wanted days, none of them twice: of closed days, then of the others.
+
+    Closed days know no keys: of one key, whose totals are few, or by key the daily totals themselves are read.
+    """
     known = closed_days.known_days()
-    if known is None or wanted.key:  # a key's own totals are few
-        return _grouped(wanted.rows(), _COLUMNS[group_by])
+    if known is None:
+        return
     first, last = max(known[0], wanted.since or known[0]), min(known[1], wanted.until or known[1])
-    if last - first < _SHORT:
-        return _grouped(wanted.rows(), _COLUMNS[group_by])
-    if group_by == "key":
-        return _by_key(wanted, known[0], at)
-    return _by_day(wanted, group_by, first, last, at)
-
-
-def _grouped(rows: QuerySet, column: str) -> Iterable[Row]:
-    # Grouped in the order of an index, all days would be read instead of those wanted.
-    return rows.order_by().values(group=Plain(F(column))).annotate(**_BY_NAME).values_list("group", *_BY_NAME)
-
-
-def _by_day(wanted: Wanted, group_by: str, first: date, last: date, at: datetime) -> Iterator[Row]:
-    """Yield the closed days, which know no keys, then the other days."""
+    if wanted.key or "key_id" in columns or last - first < _SHORT:
+        yield wanted.rows()
+        return
     still_open = closed_days.open_days(first, last, at=at)
-    column = _COLUMNS[group_by]
     if len(still_open) > closed_days.MANY_DAYS:
-        yield from _grouped(wanted.rows(), column)
+        yield wanted.rows()
         return
     closed = DayTotal.objects.filter(day__range=(first, last), **wanted.lookups(provider="provider"))
-    yield from _grouped(closed.exclude(day__in=still_open), "provider" if group_by == "provider" else column)
-    yield from _grouped(replace(wanted, since=None, until=None).rows().filter(day__in=still_open), column)
+    yield closed.exclude(day__in=still_open)
+    yield replace(wanted, since=None, until=None).rows().filter(day__in=still_open)
 
 
-def _by_key(wanted: Wanted, beginning: date, at: datetime) -> Iterator[Row]:
+def _by_key(wanted: Wanted, at: datetime) -> Iterator[Row]:
     """Yield all until the end of the span, less all before it: each from a running total and the few days after it."""
-    since = max(beginning, wanted.since or beginning)
+    known = closed_days.known_days()
+    if known is None or wanted.key:
+        yield from _grouped(wanted.rows(), "key_id")
+        return
+    beginning, last = known
+    since, until = max(beginning, wanted.since or beginning), min(last, wanted.until or last)
+    if until - since < _SHORT:
+        yield from _grouped(wanted.rows(), "key_id")
+        return
     end = closed_days.running_until(wanted.until or date.max, first=beginning, at=at)
     before = closed_days.running_until(since - ONE_DAY, first=beginning, at=at)
     if end is None or end < since or (before is None and beginning < since):
@@ -149,33 +177,60 @@ def _by_key(wanted: Wanted, beginning: date, at: datetime) -> Iterator[Row]:
             yield from ((group, *(-value for value in values)) for group, *values in _grouped(rows, "key_id"))
 
 
-def _sum_up(rows: Iterable[Row], *, group_by: str) -> dict[str, Any]:
-    by_key = _COLUMNS[group_by] == "key_id"
-    keys = {key["id"]: key for key in ApiKey.objects.values("id", "name", "provider")} if by_key else {}
-    group_of = _reader(group_by, keys)
-    sums: dict[str, list[int]] = {}
-    for group, *values in rows:
-        name = group_of(group)
-        known = sums.get(name)
-        sums[name] = values if known is None else [have + more for have, more in zip(known, values, strict=True)]
+def _grouped(rows: QuerySet, *columns: str) -> Iterable[Row]:
+    if not columns:
+        return [tuple(value or 0 for value in rows.order_by().aggregate(**_BY_NAME).values())]
+    of_keys = rows.model is not DayTotal
+    names = ["key__provider" if of_keys and name == "provider" else name for name in columns]
+    # Grouped in the order of an index, all days would be read instead of those wanted.
+    groups = {f"group_{place}": Plain(F(name)) for place, name in enumerate(names)}
+    return rows.order_by().values(**groups).annotate(**_BY_NAME).values_list(*groups, *_BY_NAME)
+
+
+def _added(rows: Iterable[Row], width: int) -> dict[Row, Sums]:
+    """Add up rows of one group, which come from several sources; `width` columns are the group."""
+    found: dict[Row, list[int]] = {}
+    for row in rows:
+        group, values = row[:width], row[width:]
+        known = found.get(group)
+        found[group] = (
+            list(values) if known is None else [have + more for have, more in zip(known, values, strict=True)]
+        )
+    return {group: Sums(*map(int, values)) for group, values in found.items()}
+
+
+# --- summaries --------------------------------------------------------------------------------------------------------
+
+
+def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
+    """Return the sums per group and over all: days and months in order, else the dearest first."""
+    if group_by == "key":
+        return _summary(_by_key(wanted, at), group_by)
+    sources = _sources(wanted, (_COLUMNS[group_by],), at)
+    return _summary(chain.from_iterable(_grouped(rows, _COLUMNS[group_by]) for rows in sources), group_by)
+
+
+def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
+    """Return the same of these very daily totals: the slow way, which proves the quick one."""
+    return _summary(_grouped(rows, _COLUMNS[group_by]), group_by)
+
+
+def _summary(rows: Iterable[Row], group_by: str) -> dict[str, Any]:
+    if group_by == "month":
+        rows = ((day.replace(day=1), *values) for day, *values in rows)
     # A group of zeros is one that was used before the span alone.
-    groups = {name: Sums(*map(int, values)) for name, values in sums.items() if any(values)}
-    total = Sums(*(sum(map(attrgetter(name), groups.values())) for name in Sums.__slots__))
+    found = {group: sums for (group,), sums in _added(rows, 1).items() if sums != Sums()}
+    groups = {_name_of(group, group_by): sums for group, sums in found.items()}
+    keys = dict(ApiKey.objects.values_list("id", "name")) if group_by == "key" else {}
     results = [
-        {"group": name, **_key_words(group_by, name, keys), **groups[name].to_json()}
+        {"group": name, **({"keyId": name, "keyName": keys[name]} if keys else {}), **groups[name].to_json()}
         for name in _in_order(groups, group_by)
     ]
-    return {"groupBy": group_by, "results": results, "total": total.to_json()}
+    return {"groupBy": group_by, "results": results, "total": Sums.over(groups.values()).to_json()}
 
 
-def _reader(group_by: str, keys: Mapping[str, Mapping[str, Any]]) -> Callable[[Any], str]:
-    """Return what turns a value of the column into the group's name."""
-    match group_by:
-        case "month":
-            return lambda day: day.isoformat()[:7]
-        case "provider":  # closed days name it, others the key
-            return lambda value: keys[value]["provider"] if value in keys else value
-    return str
+def _name_of(group: Any, group_by: str) -> str:
+    return group.isoformat()[:7] if group_by == "month" else str(group)
 
 
 def _in_order(groups: Mapping[str, Sums], group_by: str) -> list[str]:
@@ -184,5 +239,47 @@ def _in_order(groups: Mapping[str, Sums], group_by: str) -> list[str]:
     return sorted(groups, key=lambda name: (-groups[name].cost_nano, name))
 
 
-def _key_words(group_by: str, name: str, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    return {"keyId": name, "keyName": keys[name]["name"]} if group_by == "key" else {}
+# --- all keys together, from their counters ---------------------------------------------------------------------------
+
+# What the sums need of a key: the other thirty columns would cost more than the sums.
+_COUNTERS = (
+    "deleted_at", "day", "month", "spent_day_nano", "spent_month_nano", "spent_total_nano", "held_nano",
+    "daily_limit_nano", "monthly_limit_nano", "total_limit_nano", "total_requests", "successful_requests",
+    "failed_requests",
+)  # fmt: skip
+
+
+def statistics(*, at: datetime) -> dict[str, Any]:
+    """Return contract 5's statistics. Deleted keys keep their place in the sums of cost and requests."""
+    every = list(ApiKey.objects.order_by().only(*_COUNTERS))
+    budgets = [key.budgets(at) for key in every]
+    stored = [of_key for key, of_key in zip(every, budgets, strict=True) if key.deleted_at is None]
+    windows, zone = current_windows(at), settings.TIME_ZONE
+    successful = sum(key.successful_requests for key in every)
+    failed = sum(key.failed_requests for key in every)
+    return {
+        "totalKeys": len(stored),
+        "activeKeys": ApiKey.objects.with_status(at).filter(status=ACTIVE).count(),
+        "totalCost": usd_json(sum(total.spent for _, _, total in budgets)),
+        "totalRequests": sum(key.total_requests for key in every),
+        "successfulRequests": successful,
+        "failedRequests": failed,
+        "successRate": success_rate(successful, failed),
+        **_window("daily", [day for day, _, _ in stored], sum(day.spent for day, _, _ in budgets)),
+        **_window("monthly", [month for _, month, _ in stored], sum(month.spent for _, month, _ in budgets)),
+        "reservedCost": usd_json(sum(key.held_nano for key in every)),
+        "dailyResetsAt": instant_json(day_end(windows.day, zone)),
+        "monthlyResetsAt": instant_json(month_end(windows.month, zone)),
+    }
+
+
+def _window(word: str, budgets: list, spent: int) -> dict[str, Any]:
+    """Return cost, limit and per cent of one window; the per cent is over the keys that have that limit."""
+    limited = [budget for budget in budgets if budget.limit]
+    limit = sum(budget.limit for budget in limited)
+    used = sum(budget.spent for budget in limited)
+    return {
+        f"{word}Cost": usd_json(spent),
+        f"{word}Limit": usd_json(limit),
+        f"{word}BudgetUsed": round(100 * used / limit, 2) if limit else 0.0,
+    }

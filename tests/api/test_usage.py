@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import pytest
 
-from llmkeys.api import reading
 from llmkeys.models import DailyUsage, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS
-from llmkeys.usage import search
+from llmkeys.usage import filters
+from llmkeys.usage.rows import newest_first
 from tests.api import checks
 from tests.api.checks import SECRET
 from tests.helpers import NOW, make_key, make_usage
@@ -127,7 +127,7 @@ def test_it_filters_by_time(api):
 @pytest.fixture
 def many_rows(frozen, monkeypatch):
     """Rows of all kinds over three weeks, with their daily totals, found as if there were too many to read them all."""
-    monkeypatch.setattr(search, "_FEW", 0)
+    monkeypatch.setattr("llmkeys.usage.rows._FEW", 0)
     one, two, three = keys = [make_key(), make_key(), make_key(provider="openai")]
     rows = [
         (key, days, {"model": model, "token_name": f"t{days % 2}"})
@@ -163,13 +163,13 @@ def test_it_finds_what_fits_among_many(api, many_rows):
         "success": [None, True, False],
         "state": [None, *UsageRecord.State.values],
         "token_name": [None, "t0", "worker", "%"],
-        "created_at__gte": [None, *map(reading.instant, day)],
-        "created_at__lt": [None, *map(reading.end, day)],
+        "created_at__gte": [None, *map(filters.instant, day)],
+        "created_at__lt": [None, *map(filters.end, day)],
     }
     for one, other in itertools.combinations(choices, 2):
         for values in itertools.product(choices[one], choices[other]):
             lookups = {name: value for name, value in zip((one, other), values, strict=True) if value is not None}
-            found = list(search.newest_first(lookups, at=NOW).values_list("pk", flat=True))
+            found = list(newest_first(lookups, at=NOW).values_list("pk", flat=True))
             assert found == list(UsageRecord.objects.filter(**lookups).values_list("pk", flat=True)), lookups
 
 

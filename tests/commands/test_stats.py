@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llmkeys.lib.money import NANO
-from llmkeys.usage.statistics import statistics
+from llmkeys.usage.sums import statistics
 from tests.helpers import NOW, make_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

@@ -13,7 +13,7 @@ from django_q.models import Schedule
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
-from llmkeys.usage.statistics import statistics
+from llmkeys.usage.sums import statistics
 from llmkeys.vault.crypto import MasterKey
 from tests.helpers import NOW, make_key, make_usage, new_secret
 

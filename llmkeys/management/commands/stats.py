@@ -17,7 +17,7 @@ from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import ApiKey
 from llmkeys.presentation import keys_json, success_rate
-from llmkeys.usage.statistics import statistics
+from llmkeys.usage.sums import statistics
 
 
 class Command(BaseCommand):

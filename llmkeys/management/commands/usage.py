@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
 
 from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
@@ -17,7 +17,8 @@ from llmkeys.management.base import add_json_option
 from llmkeys.management.picking import pick_key
 from llmkeys.models import ProviderName, UsageRecord
 from llmkeys.presentation import usage_json
-from llmkeys.usage import rows as service
+from llmkeys.usage import filters
+from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
 
 _LIMIT = 50
 _HEADERS = ["ID", "TIME", "KEY", "MODEL", "TOKEN", "STATE", "STATUS", "IN", "OUT", "COST", "KNOWN BY", "MS"]
@@ -35,10 +36,8 @@ class Command(BaseCommand):
         parser.add_argument("--token", metavar="NAME", help="the access token's name")
         parser.add_argument("--state", choices=UsageRecord.State.values, type=str.upper)
         parser.add_argument("--success", choices=("true", "false"))
-        parser.add_argument(
-            "--since", metavar="TIME", type=_time(service.read_instant), help="a date, or date and time"
-        )
-        parser.add_argument("--until", metavar="TIME", type=_time(service.read_end), help="a date counts as a whole")
+        parser.add_argument("--since", metavar="TIME", type=_checked("since"), help="a date, or date and time")
+        parser.add_argument("--until", metavar="TIME", type=_checked("until"), help="a date counts as a whole")
         parser.add_argument(
             "--limit", metavar="N", type=_count, default=None, help=f"how many rows (default: {_LIMIT}; with --csv all)"
         )
@@ -48,7 +47,7 @@ class Command(BaseCommand):
     def handle(self, *, json: bool, csv: bool, limit: int | None, **options: Any) -> None:
         if json and csv:
             raise CommandError("Choose one of --json and --csv.")
-        rows = service.in_chunks(service.usage_rows(_filters(options)))
+        rows = in_chunks(newest_first(filters.read(filters.ROWS, _given(options)), at=timezone.now()))
         if csv:
             self._write_csv(islice(rows, limit))
             return
@@ -61,7 +60,7 @@ class Command(BaseCommand):
             self._write_table(shown, has_more)
 
     def _write_csv(self, rows: Any) -> None:
-        for line in service.csv_lines(rows):
+        for line in csv_lines(rows):
             self.stdout.write(line, ending="")
 
     def _write_table(self, rows: list[UsageRecord], has_more: bool) -> None:
@@ -77,23 +76,22 @@ class Command(BaseCommand):
             self.stdout.write(f"These are the newest {len(rows)}; there are more: --limit N, or --csv for all.")
 
 
-def _filters(options: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: options[name] for name in service.LOOKUPS}
-    if given["key"] is not None:
-        given["key"] = pick_key(given["key"]).id
-    if given["success"] is not None:
-        given["success"] = given["success"] == "true"
-    return given
+def _given(options: Mapping[str, Any]) -> dict[str, str]:
+    given = {name: options[name] for name in filters.ROWS if options[name] is not None}
+    return given | ({"key": pick_key(given["key"]).id} if "key" in given else {})
 
 
-def _time(read: Callable[[str], datetime]) -> Callable[[str], datetime]:
-    def convert(text: str) -> datetime:
+def _checked(name: str) -> Callable[[str], str]:
+    """Return what lets an option's value pass that the filter of this name can read."""
+
+    def check(text: str) -> str:
         try:
-            return read(text)
+            filters.ROWS[name].read(text)
         except ValueError as error:
             raise ArgumentTypeError(str(error)) from None
+        return text
 
-    return convert
+    return check
 
 
 def _count(text: str) -> int:

@@ -1,0 +1,130 @@
+"""What usage rows and their sums may be asked for, and how each value is read: one for page, API, CSV and command.
+
+An empty value does not filter. Values are compared whole, so `%` and `_` are characters like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from django.conf import settings
+from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.timezone import get_default_timezone, is_naive, make_aware
+
+from llmkeys.exceptions import InvalidInput
+from llmkeys.lib.windows import day_end, day_start
+from llmkeys.models import ProviderName, UsageRecord
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_WANTED = "Must be a date and time in ISO 8601, such as 2026-11-22T09:55:00Z."
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A look-up, and what reads its value. Raises ValueError with words for the sender."""
+
+    lookup: str
+    read: Callable[[str], Any] = str
+
+
+def read(filters: Mapping[str, Filter], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the given filters by look-up. Raises InvalidInput naming every bad one."""
+    lookups: dict[str, Any] = {}
+    errors: dict[str, list[str]] = {}
+    for name, wanted in filters.items():
+        if not query.get(name):
+            continue
+        try:
+            lookups[wanted.lookup] = wanted.read(query[name])
+        except ValueError as error:
+            errors[name] = [str(error)]
+    if errors:
+        raise InvalidInput(errors)
+    return lookups
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def instant(text: object) -> datetime:
+    """Read an instant; without an offset it is in the operator's zone. A date is its first instant."""
+    return _instant(text, day_start)
+
+
+def end(text: object) -> datetime:
+    """Read an exclusive end; a date is the end of that day, so that the day counts as a whole."""
+    return _instant(text, day_end)
+
+
+def _instant(text: object, of_day: Callable[[date, str], datetime]) -> datetime:
+    if not isinstance(text, str):
+        raise ValueError(_WANTED)
+    try:
+        if (day := parse_date(text)) is not None:
+            return of_day(day, settings.TIME_ZONE)
+    except (ValueError, OverflowError):
+        pass  # no date, or one that does not exist: the next reading tells
+    try:
+        # In a query, the + of an offset arrives as a space unless it was escaped.
+        when = parse_datetime(text.strip().replace(" ", "+") if "T" in text else text)
+        if when is None:
+            raise ValueError
+        return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(_WANTED) from None
+
+
+def day(text: str) -> date:
+    """Read a whole day. Other spellings that Python knows (20261122, 2026-W47-7) are no days here."""
+    try:
+        found = date.fromisoformat(text) if _DAY.fullmatch(text) else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise ValueError("Must be a day such as 2026-11-22.")
+    return found
+
+
+def truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("Must be true or false.")
+    return text.lower() == "true"
+
+
+def one_of(choices: Collection[str]) -> Callable[[str], str]:
+    """Return a reader that takes these values alone."""
+
+    def read_choice(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"Choose from: {', '.join(choices)}.")
+        return text
+
+    return read_choice
+
+
+# --- the filters ------------------------------------------------------------------------------------------------------
+
+PROVIDER = Filter("provider", one_of(ProviderName.values))
+TIMES = {"since": Filter("created_at__gte", instant), "until": Filter("created_at__lt", end)}
+ROWS = {
+    "key": Filter("key_id"),
+    "provider": PROVIDER,
+    "model": Filter("model"),
+    "success": Filter("success", truth),
+    "state": Filter("state", one_of(UsageRecord.State.values)),
+    "token": Filter("token_name"),
+    **TIMES,
+}
+# The fields of `sums.Wanted`: whole days, and nothing of how a row ended.
+SUMS = {
+    "key": Filter("key"),
+    "provider": PROVIDER,
+    "model": Filter("model"),
+    "token": Filter("token"),
+    "since": Filter("since", day),
+    "until": Filter("until", day),
+}
