@@ -206,7 +206,7 @@ class TestKeys:
         make_key()
         settings.REFACTAI_ENCRYPTION_KEYS = [OTHER, (directory / "encryption.key").read_text().strip()]
         (finding,) = found("Encryption key")
-        assert finding.level == "WARN" and finding.remedy == "Run: python manage.py reencrypt"
+        assert finding.level == "WARN" and finding.remedy == "Run: ./manage.py reencrypt"
 
     def test_it_makes_no_key_file(self, directory):
         doctor.examine(NOW, offline=True)

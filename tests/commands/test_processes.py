@@ -42,7 +42,7 @@ class TestFromAShell:
     def test_it_adds_a_key_and_shows_it_without_its_secret(self, tmp_path):
         early = manage(tmp_path, "keys", "list")
         assert (early.returncode, early.stdout) == (1, "")
-        assert early.stderr == "The database has no tables of this version yet. Run: python manage.py migrate\n"
+        assert early.stderr == "The database has no tables of this version yet. Run: ./manage.py migrate\n"
         assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0
         added = manage(tmp_path, "keys", "add", "--provider", "openrouter", "--name", "Production", stdin=SECRET)
         assert (added.returncode, added.stderr) == (0, "")
@@ -83,4 +83,4 @@ def test_it_has_an_example_in_its_help(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args([*arguments[1:], "--help"])
     assert ended.value.code == 0
-    assert f"example:\n  python manage.py {' '.join(arguments)}" in capsys.readouterr().out
+    assert f"example:\n  ./manage.py {' '.join(arguments)}" in capsys.readouterr().out

@@ -62,7 +62,7 @@ class TestTokensList:
         assert text not in table + shown
 
     def test_it_says_how_to_make_the_first_one(self, run):
-        assert "python manage.py tokens create" in run("tokens", "list").out
+        assert "./manage.py tokens create" in run("tokens", "list").out
         assert json.loads(run("tokens", "list", "--json").out) == []
 
 

@@ -54,7 +54,7 @@ def _card(sums: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Today", f"{_used(sums, 'daily')}; resets {_instant(sums['dailyResetsAt'])}"),
         ("This month", f"{_used(sums, 'monthly')}; resets {_instant(sums['monthlyResetsAt'])}"),
         ("Held now", _usd(sums["reservedCost"])),
-        ("Requests", f"{sums['totalRequests']} ({sums['successfulRequests']} good, {sums['failedRequests']} failed)"),
+        ("Requests", printing.requests(sums["totalRequests"], sums["successfulRequests"], sums["failedRequests"])),
         ("Success rate", f"{sums['successRate']} %"),
     ]
 
