@@ -32,7 +32,7 @@ NOT_RUN = {
         "asks for the secret on a terminal: tests/commands/test_processes.py"
     ),
     "OPENROUTER_API_KEY=sk-or-v1-… make run": "a real key: tests/test_serve.py",
-    "TOKEN=$(./manage.py tokens create my-program)": "docs/api.md runs it",
+    "TOKEN=$(.venv/bin/python manage.py tokens create my-program)": "docs/api.md runs it",
     "curl http://127.0.0.1:8080/v1/chat/completions": "docs/api.md runs it",
     "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": "tests/flows/test_three_keys.py",
     f"{PYTHON} manage.py simulator": "does not end: tests/simulator/test_command.py",
@@ -160,7 +160,7 @@ def test_every_document_is_reached_from_the_readme():
 @pytest.mark.parametrize("unit", sorted(DEPLOY.glob("*.service")), ids=lambda path: path.name)
 def test_the_units_start_what_is_there(unit: Path, tmp_path: Path):
     text = unit.read_text()
-    command = re.search(r"^ExecStart=/opt/refactai/./manage.py serve (.*)$", text, re.MULTILINE)[1]
+    command = re.search(r"^ExecStart=/opt/refactai/.venv/bin/python manage.py serve (.*)$", text, re.MULTILINE)[1]
     known = options_of(parser_of("serve"))
     assert [option for option in re.findall(r"--[a-z-]+", command) if option not in known] == []
     assert ("--no-scheduler" in command) == (unit.name == "refactai-web.service")
