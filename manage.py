@@ -1,11 +1,36 @@
 #!/usr/bin/env python3
-"""The door to every command: `manage.py help` lists them."""
+"""The door to every command: `./manage.py help` lists them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ENVIRONMENT = Path(__file__).resolve().parent / ".venv"
+
+
+def run_inside_the_environment() -> None:
+    """Run this again with the Python of `.venv` where another one runs it, and `.venv` is there."""
+    python = ENVIRONMENT / "bin" / "python"
+    is_whole = python.exists() and (ENVIRONMENT / "pyvenv.cfg").exists()  # else it would lead back here for ever
+    if is_whole and Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606  (ours, with what the user typed)
+    if find_spec("django") is None:
+        sys.exit(
+            f"The product's packages are not installed for {sys.executable}. Run `make run` once: it creates .venv "
+            "with everything that is needed, and this command then uses it."
+        )
+
+
+def open_streams() -> None:
+    """Have streams that take every character; a closed one is as good as none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (open to the end of the process)
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def main() -> None:
@@ -19,5 +44,24 @@ def main() -> None:
     execute_from_command_line(sys.argv)
 
 
+def run() -> None:
+    """Run a command; what a person does to a terminal or a pipe ends without a traceback."""
+    try:
+        main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except EOFError:
+        sys.exit("Nothing was entered.")
+    except OSError as error:
+        if "--traceback" in sys.argv:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered would fail again
+        where = f"{error.filename}: " if error.filename else "The output could not be written: "
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"{where}{error.strerror or error}.")
+
+
 if __name__ == "__main__":
-    main()
+    run_inside_the_environment()
+    open_streams()
+    run()

@@ -308,7 +308,7 @@ def check_targets(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E004: a target that `apprise` does not know. Named by its place: the address is a secret."""
     return [
         Error(
-            f"REFACTAI_ALERT_URLS: number {position + 1} of its {len(settings.ALERT_URLS)} targets is no address that "
+            f"REFACTAI_ALERT_URLS: target {position + 1} of {len(settings.ALERT_URLS)} is not an address that "
             "apprise can use.",
             hint=f"For example {EXAMPLE}",
             id="llmkeys.E004",

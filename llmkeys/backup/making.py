@@ -132,7 +132,7 @@ def automatic_backup(*, at: datetime) -> Made:
     made = make_backup(_automatic_target("daily", at), at=at)
     kept.prune()
     if made.manifest.differences:
-        logger.warning("The backup %s was taken, but its books differ: run `manage.py audit`.", made.path.name)
+        logger.warning("The backup %s was taken, but its books differ: run `./manage.py audit`.", made.path.name)
     return made
 
 

@@ -129,8 +129,9 @@ class _Brought:
         return cls(files.get(archive.KEY), file, given)
 
     @property
-    def swaps_key(self) -> bool:
-        return self.key is not None and not self.given
+    def new_key(self) -> str:
+        """What is to stand in the key file after the restore; "" where the file stays as it is."""
+        return "" if self.key is None or self.given else self.key.read_text()
 
     def keyring(self) -> Keyring | None:
         """Return the keys that will be in force after the restore; None where there are none."""
@@ -193,10 +194,10 @@ class _Swap:
     keep: Path
 
     def __enter__(self) -> None:
-        if not self.brought.swaps_key:
+        if not self.brought.new_key:
             return
         old = keyring.key_file()
-        both = self.brought.key.read_text().strip()
+        both = self.brought.new_key.strip()
         if old.exists():
             (self.keep / old.name).hardlink_to(old)
             both = f"{both}\n{old.read_text()}"
@@ -205,10 +206,10 @@ class _Swap:
     def __exit__(self, kind: type | None, *_: object) -> None:
         kept = self.keep / keyring.key_file().name
         if kind is None:
-            if self.brought.swaps_key:
-                keyring.replace_key_file(self.brought.key.read_text())
+            if self.brought.new_key:
+                keyring.replace_key_file(self.brought.new_key)
             self._replace_settings()
-        elif self.brought.swaps_key and kept.exists():
+        elif self.brought.new_key and kept.exists():
             keyring.replace_key_file(kept.read_text())
 
     def _replace_settings(self) -> None:

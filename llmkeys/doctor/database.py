@@ -44,7 +44,7 @@ def migrations(about: About) -> Iterable[Finding]:
     if plan:
         names = [f"{migration.app_label} {migration.name}" for migration, _ in plan]
         words = f"{count(len(plan), 'migration')} not applied yet: {listed(names)}."
-        yield Finding(FAIL, "Migrations", words, "Run: python manage.py migrate (`serve` does so at its start)")
+        yield Finding(FAIL, "Migrations", words, "Run: ./manage.py migrate (`serve` does so at its start)")
     else:
         yield good("Migrations", "The tables are those of this version.")
 
@@ -59,7 +59,7 @@ def integrity(about: About) -> Iterable[Finding]:
         orphan = cursor.fetchone()
     if answer != "ok" or orphan:
         words = f"SQLite finds the file damaged: {answer if answer != 'ok' else f'an orphaned row in {orphan[0]}'}"
-        yield Finding(FAIL, "Integrity", words, "Stop the server and restore the newest backup: manage.py restore FILE")
+        yield Finding(FAIL, "Integrity", words, "Stop the server, then restore a backup: ./manage.py restore FILE")
     else:
         yield good("Integrity", "Every page of the file is sound.")
 
@@ -94,8 +94,38 @@ def write_ahead_log(about: About) -> Iterable[Finding]:
     log = Path(f"{connection.settings_dict['NAME']}-wal")
     if not is_sqlite() or not log.exists() or log.stat().st_size < BIG_LOG_BYTES:
         return
-    words = f"It has grown to {log.stat().st_size / 1_000_000:,.0f} MB: somebody reads the database without an end."
-    yield Finding(WARN, "Write-ahead log", words, "Close programs that hold the file open; then it shrinks by itself.")
+    words = f"It has grown to {log.stat().st_size / 1_000_000:,.0f} MB: some program has been reading for a long time."
+    remedy = (
+        "Close what holds the file open (a shell, a database browser): the log is cut at the next checkpoint after."
+    )
+    yield Finding(WARN, "Write-ahead log", words, remedy)
+
+
+def file_system(about: About) -> Iterable[Finding]:
+    """SQLite's locks and shared memory are not reliable over a network."""
+    if connection.vendor != "sqlite":
+        return
+    kind = file_system_of(Path(connection.settings_dict["NAME"]))
+    if kind.partition(".")[0] in NETWORK_FILE_SYSTEMS:
+        words = f"The database lies on a file system of the kind {kind}, where SQLite's locks cannot be relied on."
+        yield Finding(WARN, "File system", words, "Move the data directory to a local disk, or use PostgreSQL.")
+
+
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse", "virtiofs", "afs", "ceph", "glusterfs"}
+
+
+def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Return the kind of file system that a path lies on; "" where the system does not tell."""
+    try:
+        lines = [line.split() for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    place, found, length = path.resolve(), "", -1
+    for words in lines:
+        point = Path(words[4].encode().decode("unicode_escape"))  # a blank is written \040
+        if place.is_relative_to(point) and len(point.parts) >= length:
+            found, length = words[words.index("-") + 1], len(point.parts)
+    return found
 
 
 def cost_tracking(about: About) -> Iterable[Finding]:
@@ -109,4 +139,4 @@ def cost_tracking(about: About) -> Iterable[Finding]:
         yield good("Budgets", "Strict: cost and open holds never exceed a limit.")
 
 
-CHECKS = (database, migrations, integrity, sqlite, write_ahead_log, cost_tracking)
+CHECKS = (database, migrations, integrity, sqlite, write_ahead_log, file_system, cost_tracking)

@@ -18,7 +18,7 @@ from llmkeys.presentation import Coolings, error_words
 from llmkeys.vault import keyring
 
 SOON = timedelta(days=7)
-ADD = "Add one on the dashboard, or: python manage.py keys add --provider openrouter --name Production"
+ADD = "Add one on the dashboard, or: ./manage.py keys add --provider openrouter --name Production"
 
 
 def encryption(about: About) -> Iterable[Finding]:
@@ -35,7 +35,7 @@ def encryption(about: About) -> Iterable[Finding]:
     older = sum(not ring.is_current(secret) for secret in stored)
     if older:
         words = f"{older} of {count(len(stored), 'stored secret')} still needs an older encryption key."
-        yield Finding(WARN, "Encryption key", words, "Run: python manage.py reencrypt")
+        yield Finding(WARN, "Encryption key", words, "Run: ./manage.py reencrypt")
         return
     where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(keyring.key_file())
     yield good("Encryption key", f"{count(len(stored), 'stored secret')} can be opened with the key in {where}.")
@@ -80,7 +80,7 @@ def _trouble(key: ApiKey, status: str, remedy: str, about: About) -> Finding:
 def rejected_keys(about: About) -> Iterable[Finding]:
     for key in ApiKey.objects.stored().defer("secret").filter(rejected_at__isnull=False):
         words = f"{key.get_provider_display()} rejects it: {key.last_error or 'no reason was given.'}"
-        remedy = f'Replace its secret, then: python manage.py keys test "{key.name}"'
+        remedy = f'Replace its secret, then: ./manage.py keys test "{key.name}"'
         yield Finding(WARN, f"Key “{key.name}”", words, remedy)
 
 
@@ -115,7 +115,7 @@ def default_key(about: About) -> Iterable[Finding]:
     stored = ApiKey.objects.stored()
     name = stored.filter(is_default=True).values_list("name", flat=True).first()
     if name is None and stored.usable(about.at).exists():
-        yield Finding(WARN, "Default key", "No key has the mark.", "Run: python manage.py keys set-default NAME")
+        yield Finding(WARN, "Default key", "No key has the mark.", "Run: ./manage.py keys set-default NAME")
     elif name is not None:
         yield good("Default key", f"“{name}” serves first.")
 

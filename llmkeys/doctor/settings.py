@@ -23,7 +23,7 @@ def configuration(about: About) -> Iterable[Finding]:
     ]  # fmt: skip
     for message in told:
         level = FAIL if message.is_serious() else WARN
-        remedy = " ".join(str(message.hint or "`manage.py check --deploy` tells more.").split())
+        remedy = " ".join(str(message.hint or "`./manage.py check --deploy` tells more.").split())
         yield Finding(level, f"Settings ({message.id})", " ".join(str(message.msg).split()), remedy)
     if not told:
         yield good("Settings", "Every variable can be read; `check --deploy` is silent.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
+from django.db.models import Q
+
 from llmkeys import scheduling
 from llmkeys.alerts import outbox
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
@@ -16,7 +18,7 @@ LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
 _MOST = 1000
 
-START = "Start it: python manage.py serve (without --no-scheduler)"
+START = "Start it: ./manage.py serve (without --no-scheduler)"
 
 
 def schedules(about: About) -> Iterable[Finding]:
@@ -48,9 +50,7 @@ def lost_requests(about: About) -> Iterable[Finding]:
     number = lost.order_by()[:_MOST].count()
     if number:
         words = f"Of the last 30 days {count(number, 'request')} ended unknown, charged at what was held."
-        yield Finding(
-            WARN, "Lost requests", words, "Compare with the provider's bill; then: python manage.py void --lost"
-        )
+        yield Finding(WARN, "Lost requests", words, "Compare with the provider's bill; then: ./manage.py void --lost")
     else:
         yield good("Lost requests", "None in the last 30 days.")
 
@@ -67,7 +67,8 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
 
 def unpriced_models(about: About) -> Iterable[Finding]:
     since = current_windows(about.at - LOOK_BACK).day
-    used = DailyUsage.objects.filter(day__gte=since).order_by("key__provider", "model")
+    served = DailyUsage.objects.filter(Q(successful__gt=0) | ~Q(cost_nano=0), day__gte=since)
+    used = served.order_by("key__provider", "model")
     models = used.values_list("key__provider", "model").distinct()[:_MOST]
     unknown = [f"{model} ({provider})" for provider, model in models if not _is_priced(provider, model, about)]
     if unknown:
@@ -90,7 +91,7 @@ def alert_targets(about: About) -> Iterable[Finding]:
     failing = outbox.undelivered_alerts()
     if failing:
         words = f"{count(len(failing), 'alert')} was not delivered: {outbox.delivery_words(failing[0])}"
-        yield Finding(WARN, "Alerts", words, "Mend the target, then: python manage.py alert --test")
+        yield Finding(WARN, "Alerts", words, "Mend the target, then: ./manage.py alert --test")
     else:
         yield good("Alerts", f"Sent to {listed(names)}.")
 
@@ -98,8 +99,8 @@ def alert_targets(about: About) -> Iterable[Finding]:
 def unseen_alerts(about: About) -> Iterable[Finding]:
     unseen = outbox.open_alerts()
     if unseen:
-        words = f"{len(unseen)} nobody has put away; the newest: {unseen[0].message}"
-        yield Finding(WARN, "Unseen alerts", words, "See the page “Schedules and health” of the dashboard.")
+        words = f"{count(len(unseen), 'alert')} not dismissed yet; the newest: {unseen[0].message}"
+        yield Finding(WARN, "Open alerts", words, "Dismiss them on the dashboard's page “Health”.")
 
 
 CHECKS = (schedules, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)

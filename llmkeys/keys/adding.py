@@ -18,7 +18,7 @@ from django.db import connection
 
 from llmkeys import ledger, providers
 from llmkeys.database.sql import instant
-from llmkeys.exceptions import DuplicateSecret, KeyConflict, SecretMissing
+from llmkeys.exceptions import DuplicateSecret, InvalidInput, KeyConflict, SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
 from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on
@@ -48,6 +48,23 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
                 give_default(cursor, key.id, at, actor=actor)
     key.refresh_from_db()
     return key
+
+
+def check_new(values: Mapping[str, Any], *, at: datetime) -> None:
+    """Check the fields of a new key before its secret is known. Raises InvalidInput, as `add_key` would."""
+    try:
+        fields.clean_new({**values, "apiKey": ""}, at=at)
+    except InvalidInput as error:
+        others = {name: texts for name, texts in error.errors.items() if name != "apiKey"}
+        if others:
+            raise InvalidInput(others) from None
+
+
+def check_change(key: ApiKey, values: Mapping[str, Any], *, with_secret: bool, at: datetime) -> None:
+    """Check a change before a new secret is known. Raises InvalidInput and KeyConflict, as `update_key` would."""
+    fields.clean_change(values, key=key, at=at)
+    if with_secret:
+        _refuse_environment(key, "its secret comes from the variable")
 
 
 def _has_stored_default() -> bool:
@@ -135,11 +152,7 @@ def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
 
     Raises KeyConflict for a key of the environment.
     """
-    if key.environment_variable:
-        raise KeyConflict(
-            f"“{key.name}” comes from the environment and cannot be deleted. Disable it, or unset the variable "
-            f"{key.environment_variable} and start again."
-        )
+    check_deletable(key)
     with changing_keys() as cursor:
         cursor.execute(
             """UPDATE llmkeys_apikey SET secret = %s, fingerprint = NULL, enabled = %s, is_default = %s,
@@ -150,6 +163,15 @@ def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
         _forget_coolings(cursor, key)
         ledger.add_event(cursor, "deleted", key.id, f"“{key.name}” was deleted.", at, actor=actor)
         ensure_default(cursor, at)
+
+
+def check_deletable(key: ApiKey) -> None:
+    """Raise KeyConflict for a key of the environment."""
+    if key.environment_variable:
+        raise KeyConflict(
+            f"“{key.name}” comes from the environment and cannot be deleted. Disable it, or unset the variable "
+            f"{key.environment_variable} and start again."
+        )
 
 
 # --- the free test -------------------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import re
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn, TextIO, cast
 
 from django.conf import settings
@@ -22,6 +24,10 @@ from llmkeys.supervisor import keys_in_use, settings_in_use
 from refactai_site import settings_file
 
 OUR_CHECKS = "llmkeys.checks"
+NO_TABLES = (
+    "The database does not have the tables of this version yet. Start the product once (make run), or run: "
+    "./manage.py migrate"
+)
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -44,7 +50,9 @@ class Command(BaseCommand):
         try:
             _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
             self._warn()
-            return super().execute(*args, **options)
+            result = super().execute(*args, **options)
+            self.stdout.flush()  # here a full device or a closed pipe can still be told; at the interpreter's end not
+            return result
         except CommandError as error:
             self._refuse(str(error), error.returncode)
         except InvalidInput as error:
@@ -55,18 +63,32 @@ class Command(BaseCommand):
             self._refuse(_database_words(error))
         except KeyboardInterrupt:
             self._refuse("Stopped.", 130)
+        except EOFError:
+            self._refuse("Nothing was entered, so nothing was changed.")
+        except UnicodeError:
+            self._refuse("An argument is not text in UTF-8.")
+        except BrokenPipeError:  # whoever read has seen enough
+            if not getattr(self, "_called_from_command_line", False):
+                raise
+            forget_stdout()
+            sys.exit(1)
+        except OSError as error:
+            if getattr(self, "_called_from_command_line", False) and error.filename is None:
+                forget_stdout()
+            self._refuse(_file_words(error))
 
     def _warn(self) -> None:
         """Say on stderr what is ignored, and where a running server has other settings than this command."""
-        if not self._called_from_command_line or not self.needs_database:
+        if not getattr(self, "_called_from_command_line", False) or not self.needs_database:
             return
-        for line in [*checks.warnings(), *_differences()]:
-            self.stderr.write(line, lambda text: text)
+        with suppress(OSError):
+            self.write_error([*checks.warnings(), *_differences()])
 
     def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
         if not getattr(self, "_called_from_command_line", False):
             raise CommandError(sentence, returncode=code) from None
-        self.stderr.write(sentence)
+        with suppress(OSError):  # a full device: the exit code still tells
+            self.stderr.write(sentence)
         sys.exit(code)
 
     def write_lines(self, lines: list[str]) -> None:
@@ -74,8 +96,9 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
     def write_error(self, lines: list[str]) -> None:
-        """Write to stderr, uncoloured: what belongs to a question, not to the answer of the command."""
-        self.stderr.write("\n".join(lines), lambda line: line)
+        """Write to stderr, uncoloured: what is not the answer of the command."""
+        for line in lines:
+            self.stderr.write(line, lambda text: text)
 
     def write_json(self, data: Any) -> None:
         printing.write_json(cast(TextIO, self.stdout), data)
@@ -87,7 +110,7 @@ class Command(BaseCommand):
 
 
 def examples(text: str) -> str:
-    return f"example:\n  python manage.py {text}" if text else ""
+    return f"example:\n  ./manage.py {text}" if text else ""
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -139,14 +162,24 @@ def _differences() -> list[str]:
     ]
 
 
+def forget_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the end of the process does not fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _file_words(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}." if error.filename else f"The output could not be written: {reason}."
+
+
 def _input_words(error: InvalidInput) -> str:
     """Return the faults under the names of the options: `--daily-limit: must not be negative`."""
     return "\n".join(f"{_option(field)}: {' '.join(texts)}" for field, texts in error.errors.items())
 
 
 def _option(field: str) -> str:
-    if field == "apiKey":
-        return "API key"
+    if field in ("apiKey", "body"):
+        return {"apiKey": "API key", "body": "The request"}[field]
     known = {"expiresAt": "--expires", "keyIds": "--key", "scopes": "--scope"}
     return known.get(field) or "--" + re.sub(r"(?<!^)(?=[A-Z])", "-", field).lower()
 
@@ -154,7 +187,7 @@ def _option(field: str) -> str:
 def _database_words(error: DatabaseError) -> str:
     text = str(error).lower()
     if isinstance(error, OperationalError | ProgrammingError) and ("no such" in text or "does not exist" in text):
-        return "The database has no tables of this version yet. Run: python manage.py migrate"
+        return NO_TABLES
     from llmkeys.supervisor.prepare import explain
 
     return explain(error)

@@ -15,7 +15,7 @@ def pick_key(named: str) -> ApiKey:
         return by_id
     found = list(stored.filter(name=named).order_by("created_at"))
     if not found:
-        raise CommandError(f"There is no key “{named}”. `manage.py keys list` shows the ids and names.")
+        raise CommandError(f"There is no key “{named}”. `./manage.py keys list` shows the ids and names.")
     if len(found) > 1:
         ids = ", ".join(key.id for key in found)
         raise CommandError(f"{len(found)} keys have the name “{named}”. Name one by its id: {ids}.")

@@ -25,7 +25,7 @@ def _as_number(value: Any) -> float:
     """Turn what a provider told as an exact decimal into a JSON number."""
     if isinstance(value, Decimal):
         return float(value)
-    raise TypeError(f"no JSON has a {type(value).__name__}")
+    raise TypeError(f"JSON does not have a {type(value).__name__}")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> list[str]:
@@ -45,6 +45,17 @@ def pairs(values: Iterable[tuple[str, str]]) -> list[str]:
 
 def limit(nano: int) -> str:
     return format_usd(nano) if nano else "no limit"
+
+
+def requests(total: int, good: int, failed: int) -> str:
+    """Return `13 (12 succeeded, 0 failed, 1 was refused as it stood)`: parts that add up.
+
+    The rest are the programs' own mistakes, which their provider refused, and what is still under way.
+    """
+    parts = [f"{good:,} succeeded", f"{failed:,} failed"]
+    if rest := total - good - failed:
+        parts.append(f"{rest:,} neither: refused as the program's own mistake, or still open")
+    return f"{total:,} ({', '.join(parts)})"
 
 
 def when(at: datetime | None) -> str:

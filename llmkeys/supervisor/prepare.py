@@ -95,7 +95,7 @@ def offer_import() -> str:
     file = settings.DATA_DIR / "llm_api_keys.json"
     if not file.is_file() or ApiKey.objects.stored().filter(source=ApiKey.Source.DATABASE).exists():
         return ""
-    command = f"python manage.py import_keys {shlex.quote(str(file))}"
+    command = f"./manage.py import_keys {shlex.quote(str(file))}"
     return f"Keys of the older product were found. Take them over, with their costs, by: {command}\n"
 
 

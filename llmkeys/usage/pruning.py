@@ -190,7 +190,7 @@ def _refuse(cursor: CursorWrapper, day: date, differences: list[tuple], at: date
     words = (
         f"The usage rows of {day} were kept: the day's totals of “{cursor.fetchone()[0]}” say {format_usd(int(cost))} "
         f"for {int(requests)} request(s), its rows {format_usd(int(row_cost))} for {int(row_requests)}{others}. "
-        "`manage.py audit` names what differs, `audit --fix` corrects it."
+        "`./manage.py audit` names what differs, `audit --fix` corrects it."
     )
     ledger.add_event(cursor, "pruned", key_id, words, at, once=f"prune refused {day}")
     return words

@@ -95,8 +95,8 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("urls", "words"),
         [
-            (f"{SECRET},slack://x", "number 1 of its 2 targets is no notification address."),
-            (f"json://127.0.0.1:9/{SECRET}, nonsense://{SECRET}", "number 2 of its 2 targets is no address"),
+            (f"{SECRET},slack://x", "target 1 of 2 is not a notification address."),
+            (f"json://127.0.0.1:9/{SECRET}, nonsense://{SECRET}", "target 2 of 2 is not an address"),
         ],
     )
     def test_a_target_that_is_none_is_named_by_its_place(self, tmp_path, urls, words):

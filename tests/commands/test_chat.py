@@ -107,5 +107,5 @@ class TestChat:
         make_key()
         ran = run("chat", "hello", "--max-tokens", "-5")
         assert (ran.code, ran.out) == (1, "")
-        assert "max_tokens" in ran.err
+        assert ran.err == "--max-tokens must be at least 1."
         assert not UsageRecord.objects.exists()

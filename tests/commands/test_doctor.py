@@ -14,7 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from llmkeys import doctor, scheduling
 from llmkeys.backup import archive
-from llmkeys.doctor import Finding
+from llmkeys.doctor import Finding, database
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, DailyUsage
@@ -160,6 +160,30 @@ class TestFiles:
         assert finding.level == "FAIL" and "encryption.key (0644)" in finding.detail
         assert f"chmod go= {directory} {directory}/encryption.key" in finding.remedy
 
+    @pytest.mark.parametrize(
+        ("kind", "warns"),
+        {
+            "ext4": False,
+            "overlay": False,
+            "fuseblk": False,
+            "nfs4": True,
+            "cifs": True,
+            "9p": True,
+            "virtiofs": True,
+            "fuse.sshfs": True,
+        }.items(),
+    )
+    def test_it_warns_of_a_database_on_a_network_file_system(self, monkeypatch, tmp_path, kind, warns):
+        mounts = tmp_path / "mountinfo"
+        mounts.write_text(
+            "22 1 8:1 / / rw - ext4 /dev/sda rw\n"
+            f"36 22 0:33 / {str(tmp_path).replace(' ', chr(92) + '040')} rw,relatime shared:9 - {kind} server:/x rw\n"
+        )
+        assert database.file_system_of(tmp_path / "data" / "llmkeys.sqlite3", mounts) == kind
+        monkeypatch.setattr(database, "file_system_of", lambda _: kind)
+        if connection.vendor == "sqlite":
+            assert bool(levels("File system")) is warns
+
     def test_it_reminds_of_the_first_password(self, directory):
         (directory / "first-login").touch(0o600)
         assert levels("First login") == ["WARN"]
@@ -206,7 +230,7 @@ class TestKeys:
         make_key()
         settings.REFACTAI_ENCRYPTION_KEYS = [OTHER, (directory / "encryption.key").read_text().strip()]
         (finding,) = found("Encryption key")
-        assert finding.level == "WARN" and finding.remedy == "Run: python manage.py reencrypt"
+        assert finding.level == "WARN" and finding.remedy == "Run: ./manage.py reencrypt"
 
     def test_it_makes_no_key_file(self, directory):
         doctor.examine(NOW, offline=True)
@@ -271,17 +295,18 @@ class TestWork:
     def test_it_names_models_without_a_price(self):
         key = make_key()
         for model, day in (("openai/gpt-4o", NOW), ("acme/unheard-of", NOW), ("acme/older", NOW - timedelta(days=40))):
-            DailyUsage.objects.create(day=day.date(), key=key, model=model, requests=1)
+            DailyUsage.objects.create(day=day.date(), key=key, model=model, requests=1, successful=1)
+        DailyUsage.objects.create(day=NOW.date(), key=key, model="acme/refused", requests=1, failed=1)
         (finding,) = found("Prices")
         assert finding.level == "WARN" and "acme/unheard-of (openrouter):" in finding.detail
-        assert "gpt-4o" not in finding.detail and "older" not in finding.detail
+        assert "gpt-4o" not in finding.detail and "older" not in finding.detail and "refused" not in finding.detail
 
     def test_it_tells_of_alerts_that_nobody_gets(self, settings):
         assert levels("Alerts") == ["WARN"]
         settings.ALERT_URLS = ["json://127.0.0.1:1/"]
         assert levels("Alerts") == ["PASS"]
         Alert.objects.create(kind="test", message="Spent", created_at=NOW, tries=1, delivery_error="json: refused")
-        assert levels("Alerts") == ["WARN"] and levels("Unseen alerts") == ["WARN"]
+        assert levels("Alerts") == ["WARN"] and levels("Open alerts") == ["WARN"]
 
 
 class TestSettings:

@@ -385,7 +385,7 @@ class TestOffer:
 
         assert offer_import() == ""
         (directory / "llm_api_keys.json").write_text("[]")
-        assert f"python manage.py import_keys {directory}/llm_api_keys.json" in offer_import()
+        assert f"./manage.py import_keys {directory}/llm_api_keys.json" in offer_import()
 
     def test_it_is_not_made_where_keys_are_stored(self, directory):
         from llmkeys.supervisor.prepare import offer_import

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 
 class TestKeysList:
     def test_it_says_how_to_add_the_first_one(self, run):
-        assert "python manage.py keys add" in run("keys", "list").out
+        assert "./manage.py keys add" in run("keys", "list").out
 
     def test_it_aligns_a_table_in_serving_order(self, run):
         make_key(name="Spare", priority=200)

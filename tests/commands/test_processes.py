@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from llmkeys.management.base import NO_TABLES
 from tests.serving import ROOT, environment
 
 SECRET = "sk-or-v1-abcdefgh12345678verysecret9999"
@@ -42,7 +43,7 @@ class TestFromAShell:
     def test_it_adds_a_key_and_shows_it_without_its_secret(self, tmp_path):
         early = manage(tmp_path, "keys", "list")
         assert (early.returncode, early.stdout) == (1, "")
-        assert early.stderr == "The database has no tables of this version yet. Run: python manage.py migrate\n"
+        assert early.stderr == f"{NO_TABLES}\n"
         assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0
         added = manage(tmp_path, "keys", "add", "--provider", "openrouter", "--name", "Production", stdin=SECRET)
         assert (added.returncode, added.stderr) == (0, "")
@@ -58,7 +59,7 @@ class TestFromAShell:
     def test_it_names_a_variable_that_cannot_be_parsed(self, tmp_path):
         ran = manage(tmp_path, "stats", REFACTAI_DAILY_LIMIT="ten")
         assert (ran.returncode, ran.stdout) == (1, "")
-        assert ran.stderr.startswith("REFACTAI_DAILY_LIMIT: “ten” is no number.")
+        assert ran.stderr.startswith("REFACTAI_DAILY_LIMIT: “ten” is not a number.")
         assert "Traceback" not in ran.stderr
 
     def test_it_says_that_an_encryption_key_is_wrong(self, tmp_path):
@@ -83,4 +84,4 @@ def test_it_has_an_example_in_its_help(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args([*arguments[1:], "--help"])
     assert ended.value.code == 0
-    assert f"example:\n  python manage.py {' '.join(arguments)}" in capsys.readouterr().out
+    assert f"example:\n  ./manage.py {' '.join(arguments)}" in capsys.readouterr().out

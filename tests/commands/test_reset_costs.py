@@ -102,4 +102,4 @@ class TestResetCosts:
     def test_it_shows_an_example(self, run, capsys):
         with pytest.raises(SystemExit):
             run("reset_costs", "--help")
-        assert "python manage.py reset_costs --key Production --daily" in capsys.readouterr().out
+        assert "./manage.py reset_costs --key Production --daily" in capsys.readouterr().out

@@ -22,6 +22,11 @@ class TestTokensCreate:
         token = AccessToken.objects.get()
         assert (token.scopes, token.user) == (["gateway"], administrator)
 
+    def test_it_prints_all_of_it_as_json(self, run, administrator):
+        shown = json.loads(run("tokens", "create", "worker", "--json").out)
+        assert caller_of(shown["token"], NOW).name == shown["name"] == "worker"
+        assert (shown["scopes"], shown["user"]) == (["gateway"], "admin")
+
     def test_it_takes_scopes_expiry_user_and_keys(self, run, administrator):
         anna, key = make_user("anna"), make_key(name="Development")
         options = ["--scope", "read", "--scope", "gateway", "--expires", "2027-01-31", "--user", "anna"]
@@ -62,7 +67,7 @@ class TestTokensList:
         assert text not in table + shown
 
     def test_it_says_how_to_make_the_first_one(self, run):
-        assert "python manage.py tokens create" in run("tokens", "list").out
+        assert "./manage.py tokens create" in run("tokens", "list").out
         assert json.loads(run("tokens", "list", "--json").out) == []
 
 

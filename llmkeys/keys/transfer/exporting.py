@@ -41,6 +41,8 @@ def _entry(key: ApiKey, shown: dict[str, Any], include_secrets: bool) -> dict[st
 
 
 def _write(path: Path, text: str, overwrite: bool) -> None:
+    if not path.name:
+        raise CannotExport("Name the file to write.")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         try:

@@ -47,7 +47,7 @@ class Command(BaseCommand):
         if made.manifest.differences:
             self._refuse(
                 f"The archive is whole, but the books in it differ in {count(made.manifest.differences, 'place')}: "
-                "run `manage.py audit`."
+                "run `./manage.py audit`."
             )
 
     def _tell(self, made: Made, without_key: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management.base import Command as BaseCommand
@@ -27,7 +27,7 @@ _KNOWN_BY = {
 
 
 class Command(BaseCommand):
-    help = "Ask a model one question through the stored keys; what it cost is told on stderr."
+    help = "Ask a model one question through the stored keys. The answer goes to stdout, its cost to stderr."
     example = 'chat "Say hello" --model openai/gpt-6.1-terra --stream'
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,8 +38,12 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *, prompt: str, model: str, stream: bool, max_tokens: int | None, json: bool, **_: Any) -> None:
-        request = _request(sys.stdin.read() if prompt == "-" else prompt, model, stream, max_tokens)
-        conversation = Conversation(request)
+        if max_tokens is not None and max_tokens < 1:
+            raise CommandError("--max-tokens must be at least 1.")
+        question = sys.stdin.read() if prompt == "-" else prompt
+        if not question.strip():
+            raise CommandError("The prompt is empty.")
+        conversation = Conversation(_request(question, model, stream, max_tokens))
         try:
             answer = conversation.answer()
             text = self._collect(answer, conversation, show=not json)

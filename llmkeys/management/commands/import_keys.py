@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from django.core.management import call_command
 from django.core.management.base import CommandParser
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
 from llmkeys.keys.transfer.importing import Report, import_file
@@ -32,6 +35,8 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *, file: Path, dry_run: bool, json: bool, **_: Any) -> None:
+        if not MigrationRecorder(connection).has_table():  # before the first `serve`: its backup would hold nothing
+            call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         at = timezone.now()
         report = import_file(file.expanduser(), at=at, actor=actor(), dry_run=dry_run)
         if json:

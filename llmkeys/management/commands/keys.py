@@ -16,7 +16,7 @@ from django.utils import timezone
 from llmkeys.key_state import ACTIVE, STATUSES, Budget
 from llmkeys.keys import adding as service
 from llmkeys.lib.money import format_usd
-from llmkeys.management import printing
+from llmkeys.management import asking, printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_verb
 from llmkeys.management.picking import pick_key
@@ -71,9 +71,7 @@ class Command(BaseCommand):
         elif keys:
             self._write_table(keys, at)
         else:
-            self.stdout.write(
-                "No key found. Add one: python manage.py keys add --provider openrouter --name Production"
-            )
+            self.stdout.write("No key found. Add one: ./manage.py keys add --provider openrouter --name Production")
 
     def _write_table(self, keys: list[ApiKey], at: datetime) -> None:
         headers = ["ID", "NAME", "PROVIDER", "STATUS", "DEFAULT", "KEY", "TODAY", "MONTH", "TOTAL", "REQUESTS"]
@@ -97,32 +95,38 @@ class Command(BaseCommand):
     # --- changing ------------------------------------------------------------------------------------------------
 
     def _add(self, options: Mapping[str, Any]) -> None:
-        values = _given(options) | {"provider": options["provider"], "apiKey": _read_secret(options["from_env"])}
+        values = _given(options) | {"provider": options["provider"]}
         if options["default"]:
             values["isDefault"] = True
+        service.check_new(values, at=timezone.now())  # before anybody types a secret
+        values["apiKey"] = _read_secret(options["from_env"])
         key = service.add_key(values=values, at=timezone.now(), actor=actor())
         self._print_key(key, options, f"“{key.name}” was added as {key.id} ({key.masked_secret}).")
 
     def _edit(self, options: Mapping[str, Any]) -> None:
         key, values = pick_key(options["key"]), _given(options)
         if options["new_secret"] or options["from_env"]:
+            service.check_change(key, values, with_secret=True, at=timezone.now())
             values["apiKey"] = _read_secret(options["from_env"])
         if not values:
-            raise CommandError("Nothing to change was given. `manage.py keys edit --help` lists the options.")
+            raise CommandError("Nothing to change was given. `./manage.py keys edit --help` lists the options.")
         key = service.update_key(key, values=values, at=timezone.now(), actor=actor())
         self._print_key(key, options, f"“{key.name}” was changed.")
 
     def _enable(self, options: Mapping[str, Any]) -> None:
         key = service.toggle(pick_key(options["key"]), active=True, at=timezone.now(), actor=actor())
         status = key.status_at(timezone.now())
-        hint = (
-            "" if status == ACTIVE else f" Its status is {status}: {error_words(key, at=timezone.now())}".rstrip(": ")
-        )
+        why = error_words(key, at=timezone.now())
+        hint = "" if status == ACTIVE else f" Its status is {status}" + (f": {why}" if why else ".")
         self._print_key(key, options, f"“{key.name}” is switched on.{hint}")
 
     def _disable(self, options: Mapping[str, Any]) -> None:
-        key = service.toggle(pick_key(options["key"]), active=False, at=timezone.now(), actor=actor())
-        self._print_key(key, options, f"“{key.name}” is switched off.")
+        key = pick_key(options["key"])
+        was_default = key.is_default
+        key = service.toggle(key, active=False, at=timezone.now(), actor=actor())
+        default = ApiKey.objects.stored().filter(is_default=True).exclude(pk=key.pk).values_list("name", flat=True)
+        words = f" “{default[0]}” is the default key now." if was_default and default else ""
+        self._print_key(key, options, f"“{key.name}” is switched off.{words}")
 
     def _set_default(self, options: Mapping[str, Any]) -> None:
         key = service.set_default(pick_key(options["key"]), at=timezone.now(), actor=actor())
@@ -130,8 +134,10 @@ class Command(BaseCommand):
 
     def _delete(self, options: Mapping[str, Any]) -> None:
         key = pick_key(options["key"])
-        if not options["yes"] and not _confirmed(key):
-            raise CommandError("Nothing was deleted.")
+        service.check_deletable(key)
+        if not options["yes"]:
+            question = f"Delete “{key.name}” ({key.id})? Its secret is lost for good."
+            asking.confirm(question, "Nothing was deleted.")
         service.delete_key(key, at=timezone.now(), actor=actor())
         if options["json"]:
             self.write_json({"success": True, "message": "Key deleted"})
@@ -233,12 +239,6 @@ def _read_secret(variable: str | None) -> str:
     return secret
 
 
-def _confirmed(key: ApiKey) -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise CommandError("Nobody can be asked here: repeat with --yes to delete the key.")
-    return input(f"Delete “{key.name}” ({key.id})? Its secret is lost for good. [y/N] ").strip().lower() in ("y", "yes")
-
-
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
@@ -266,7 +266,7 @@ def _card(key: ApiKey, at: datetime) -> list[tuple[str, str]]:
         ("This month", _budget(month)),
         ("Total", _budget(total)),
         ("Held now", format_usd(key.held_nano)),
-        ("Requests", f"{key.total_requests} ({key.successful_requests} good, {key.failed_requests} failed)"),
+        ("Requests", printing.requests(key.total_requests, key.successful_requests, key.failed_requests)),
         ("Priority", str(key.priority)),
         ("Billing group", key.billing_group),
         ("Workspace", key.workspace_id),

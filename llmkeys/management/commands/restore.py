@@ -49,13 +49,15 @@ class Command(BaseCommand):
         if report is None:
             self.stdout.write("It comes from an older version: `serve` brings it up to date, `audit` proves it then.")
         elif report.differences:
-            self.stdout.write(f"Its books differ in {count(len(report.differences), 'place')}: run `manage.py audit`.")
+            self.stdout.write(
+                f"Its books differ in {count(len(report.differences), 'place')}: run `./manage.py audit`."
+            )
         else:
             self.stdout.write(
                 f"{count(report.keys, 'key')}, {count(report.rows, 'usage row')}; "
                 "integrity checked, books audited and clean."
             )
-        self.stdout.write("Start the product again with: make run (or `manage.py serve`)")
+        self.stdout.write("Start the product again with: make run (or ./manage.py serve)")
 
 
 def _as_json(restored: Restored) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes
 from llmkeys.supervisor.tree import Service, Tree
 from llmkeys.vault import keyring
 
-EXAMPLE = "Example: python manage.py serve --bind 127.0.0.1:8080"
+EXAMPLE = "Example: ./manage.py serve --bind 127.0.0.1:8080"
 
 
 class StopRequested(BaseException):

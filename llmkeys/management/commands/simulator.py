@@ -17,7 +17,7 @@ from llmkeys.simulator.server import Simulator
 
 EXAMPLE = f"""
 example:
-  manage.py simulator --bind 127.0.0.1:9900 --latency-ms 200 --journal journal.jsonl
+  ./manage.py simulator --bind 127.0.0.1:9900 --latency-ms 200 --journal journal.jsonl
 
   curl http://127.0.0.1:9900/api/v1/chat/completions -H "Authorization: Bearer sk-or-v1-simulated-key-ok" \\
     -H "Content-Type: application/json" \\

@@ -14,7 +14,7 @@ from llmkeys.key_state import ACTIVE, Budget
 from llmkeys.lib.money import format_usd, usd_to_nano
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import add_json_option
+from llmkeys.management.base import add_json_option, count
 from llmkeys.models import ApiKey
 from llmkeys.presentation import keys_json, success_rate
 from llmkeys.usage.sums import statistics
@@ -41,10 +41,13 @@ class Command(BaseCommand):
 
     def _write_table(self, keys: list[ApiKey], at: datetime) -> None:
         headers = ["KEY", "STATUS", "TODAY", "MONTH", "TOTAL", "REQUESTS", "SUCCESS"]
-        header, *lines = printing.table(headers, [_row(key, at) for key in keys], right=headers[2:])
+        deleted = list(ApiKey.objects.filter(deleted_at__isnull=False).defer("secret"))
+        rows = [_row(key, at) for key in keys] + ([_deleted_row(deleted, at)] if deleted else [])
+        header, *lines = printing.table(headers, rows, right=headers[2:])
         self.stdout.write(self.paint.MIGRATE_HEADING(header))
-        for key, line in zip(keys, lines, strict=True):
+        for key, line in zip(keys, lines, strict=False):  # the deleted ones come after them
             self.stdout.write(line if key.status_at(at) == ACTIVE else self.paint.WARNING(line))
+        self.write_lines(lines[len(keys) :])
 
 
 def _card(sums: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -54,7 +57,7 @@ def _card(sums: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Today", f"{_used(sums, 'daily')}; resets {_instant(sums['dailyResetsAt'])}"),
         ("This month", f"{_used(sums, 'monthly')}; resets {_instant(sums['monthlyResetsAt'])}"),
         ("Held now", _usd(sums["reservedCost"])),
-        ("Requests", f"{sums['totalRequests']} ({sums['successfulRequests']} good, {sums['failedRequests']} failed)"),
+        ("Requests", printing.requests(sums["totalRequests"], sums["successfulRequests"], sums["failedRequests"])),
         ("Success rate", f"{sums['successRate']} %"),
     ]
 
@@ -79,6 +82,19 @@ def _row(key: ApiKey, at: datetime) -> list[str]:
         *(_budget(budget) for budget in key.budgets(at)),
         str(key.total_requests),
         f"{success_rate(key.successful_requests, key.failed_requests)} %",
+    ]
+
+
+def _deleted_row(keys: list[ApiKey], at: datetime) -> list[str]:
+    """Deleted keys keep their place in the sums above."""
+    spent = [sum(budget.spent for budget in window) for window in zip(*(key.budgets(at) for key in keys), strict=True)]
+    good, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
+    return [
+        count(len(keys), "deleted key"),
+        "",
+        *map(format_usd, spent),
+        str(sum(key.total_requests for key in keys)),
+        f"{success_rate(good, failed)} %",
     ]
 
 

@@ -39,7 +39,7 @@ class Command(BaseCommand):
 
     def _create(self, options: Mapping[str, Any]) -> None:
         at = timezone.now()
-        _, text = service.create_token(
+        token, text = service.create_token(
             name=options["name"],
             user=_user(options["user"]),
             at=at,
@@ -47,7 +47,10 @@ class Command(BaseCommand):
             expires_at=_expiry(options["expires"]),
             key_ids=[pick_key(named).id for named in options["key"] or ()] or None,
         )
-        self.stdout.write(text)  # alone, so that a script can take it
+        if options["json"]:
+            self.write_json(token_json(token) | {"token": text})
+        else:
+            self.stdout.write(text)  # alone, so that a script can take it
 
     def _list(self, options: Mapping[str, Any]) -> None:
         tokens = list(AccessToken.objects.select_related("user").prefetch_related("keys"))
@@ -56,7 +59,7 @@ class Command(BaseCommand):
         elif tokens:
             self._write_table(tokens, timezone.now())
         else:
-            self.stdout.write("There is no access token. Make one: python manage.py tokens create my-program")
+            self.stdout.write("There is no access token. Make one: ./manage.py tokens create my-program")
 
     def _write_table(self, tokens: list[AccessToken], at: datetime) -> None:
         headers = ["ID", "NAME", "SCOPES", "USER", "KEYS", "STATE", "EXPIRES", "LAST USED"]
@@ -77,7 +80,6 @@ def _add_create(verbs: Any) -> None:
         "create",
         "Make an access token and print it, alone, on stdout. It cannot be shown again.",
         "tokens create my-program --scope gateway --expires 2027-12-31",
-        json=False,
     )
     create.add_argument("name", metavar="NAME", help="what the token is for")
     create.add_argument(
@@ -94,8 +96,8 @@ def _user(name: str | None) -> User:
         user = service.first_administrator()
         if user is None:
             raise CommandError(
-                "There is no administrator yet, whose token it could be. Start `manage.py serve` once, or create one: "
-                "python manage.py createsuperuser"
+                "There is no administrator yet to own the token. Start the product once (make run), or create one: "
+                "./manage.py createsuperuser"
             )
         return user
     user = users.objects.filter(**{users.USERNAME_FIELD: name}, is_active=True).first()
@@ -119,7 +121,7 @@ def _pick(named: str) -> AccessToken:
     found = list(AccessToken.objects.filter(by_id)) or list(AccessToken.objects.filter(name=named))
     found = [token for token in found if token.revoked_at is None] or found[:1]
     if not found:
-        raise CommandError(f"There is no token “{named}”. `manage.py tokens list` shows the ids and names.")
+        raise CommandError(f"There is no token “{named}”. `./manage.py tokens list` shows the ids and names.")
     if len(found) > 1:
         ids = ", ".join(str(token.id) for token in found)
         raise CommandError(f"{len(found)} tokens have the name “{named}”. Name one by its id: {ids}.")

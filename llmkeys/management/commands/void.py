@@ -28,7 +28,7 @@ class Command(BaseCommand):
     example = 'void 1042 1043 --reason "not on the bill of November"'
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("ids", metavar="ID", nargs="*", help="the id of a usage row; `manage.py usage` shows them")
+        parser.add_argument("ids", metavar="ID", nargs="*", help="the id of a usage row, as `usage` shows it")
         parser.add_argument("--lost", action="store_true", help="all lost rows that nothing has corrected yet")
         parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
         parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -76,7 +76,7 @@ def _named(ids: list[str]) -> list[UsageRecord]:
     found = UsageRecord.objects.select_related("key").defer("key__secret").in_bulk(known)
     unknown = [text for text, number in zip(ids, numbers, strict=True) if number not in found]
     if unknown:
-        raise CommandError(f"There is no usage row {', '.join(unknown)}. `manage.py usage` shows the ids.")
+        raise CommandError(f"There is no usage row {', '.join(unknown)}. `./manage.py usage` shows the ids.")
     return [found[number] for number in dict.fromkeys(numbers)]
 
 

@@ -90,7 +90,7 @@ class Stage:
         with self._process(*arguments, stdout=subprocess.PIPE, stderr=None) as running:
             out, _ = running.communicate()
         if running.returncode:
-            raise DemoFailed(f"The demo could not be prepared: `manage.py {arguments[0]}` failed.")
+            raise DemoFailed(f"The demo could not be prepared: `./manage.py {arguments[0]}` failed.")
         return out.decode()
 
     @property

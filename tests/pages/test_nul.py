@@ -1,0 +1,82 @@
+"""A NUL at any address, in any filter and in any field is the client's mistake, never a failure of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, get_resolver
+from django.urls.resolvers import URLResolver
+
+from tests.helpers import JSON, make_key
+
+pytestmark = pytest.mark.django_db
+
+FILTERS = ("key", "provider", "model", "token", "state", "since", "until", "status", "page", "cursor", "request", "q")
+
+
+def addresses(resolver: URLResolver, before: str = "") -> Iterator[str]:
+    """Yield every address of the product as it is written down, such as `llm-settings/keys/<str:key_id>`."""
+    for entry in resolver.url_patterns:
+        here = before + str(entry.pattern).removeprefix("^").removesuffix("$").removesuffix("\\Z")
+        if isinstance(entry, URLPattern):
+            yield here
+        else:
+            yield from addresses(entry, here)
+
+
+ADDRESSES = sorted(set(addresses(get_resolver())))
+WITH_TEXT = [address for address in ADDRESSES if re.search(r"<(str|path|slug)?:?\w+>", address)]
+
+
+@pytest.fixture
+def operator(administrator: Any) -> Client:
+    """A client that is logged in and may do everything; what fails inside is an answer, as for a browser."""
+    client = Client(raise_request_exception=False)
+    client.force_login(administrator)
+    make_key()
+    return client
+
+
+def test_there_are_addresses_to_try():
+    assert len(WITH_TEXT) > 15 and "llm-settings/keys/<str:key_id>" in WITH_TEXT
+
+
+@pytest.mark.parametrize("address", WITH_TEXT)
+@pytest.mark.parametrize("method", ["get", "post", "delete"])
+def test_an_address_with_a_nul_is_not_there(operator, address, method):
+    path = re.sub(r"<[^>]*>", "%00", address)
+    answer = getattr(operator, method)(f"/{path}")
+    assert answer.status_code in (400, 404, 405), path
+
+
+@pytest.mark.parametrize("address", [address for address in ADDRESSES if "<" not in address and "(" not in address])
+def test_a_filter_with_a_nul_is_refused(operator, address):
+    for name in FILTERS:
+        assert operator.get(f"/{address}?{name}=a%00b").status_code in (400, 404, 405), name
+
+
+@pytest.mark.parametrize("address", ["login", "llm-settings/keys/add", "llm-settings/tokens/create", "admin/login/"])
+def test_a_form_field_with_a_nul_is_refused(operator, address):
+    assert operator.post(f"/{address}", {"username": "a\0b", "password": "x", "name": "a\0b"}).status_code == 400
+
+
+def test_a_selection_in_the_admin_with_a_nul_is_refused(operator):
+    chosen = {"action": "delete_selected", "_selected_action": "a\0b"}
+    assert operator.post("/admin/llmkeys/apikey/", chosen).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "field", ["name", "description", "billingGroup", "apiKey", "provider", "expiresAt", "dailyLimit"]
+)
+def test_a_json_field_with_a_nul_is_refused(api, field):
+    body = {"provider": "openrouter", "name": "A", "apiKey": "sk-or-v1-" + "a" * 40} | {field: "a\0b"}
+    assert api.post("/api/llm/keys", body, content_type=JSON).status_code == 400
+
+
+def test_programs_get_their_refusal_in_json(operator):
+    answer = operator.get("/api/llm/keys?provider=%00")
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/json")
