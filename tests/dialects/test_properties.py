@@ -62,7 +62,7 @@ anything = st.recursive(
     max_leaves=30,
 )
 bodies = st.dictionaries(st.sampled_from(NAMES), anything, max_size=8)
-relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def request(dialect: Dialect, door: Door, body: Any, *, query: str = "") -> Request:
