@@ -18,7 +18,7 @@ _WORDS = "must be a text, a list of texts, or lists of token numbers."
 
 class OpenAIEmbeddings(OpenAIChat):
     name = "openai-embeddings"
-    doors = (Door("/v1/embeddings", "/embeddings", "embeddings"),)
+    doors = (Door("/v1/embeddings", "embeddings"),)
 
     def validate(self, request: Request) -> None:
         body = request.body

@@ -25,7 +25,7 @@ _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items that say
 
 class OpenAIResponses(OpenAIChat):
     name = "openai-responses"
-    doors = (Door("/v1/responses", "/responses", "responses"),)
+    doors = (Door("/v1/responses", "responses"),)
     telling = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)|error|\[DONE\]|\\u00")
 
     # --- the request -------------------------------------------------------------------------------------------------
