@@ -47,6 +47,7 @@ class AnthropicMessages(Dialect):
     )
     passed_headers = frozenset({"anthropic-version", "anthropic-beta", "http-referer", "x-title", "x-openrouter-title"})
     needs_output_limit = True
+    names_models_everywhere = True
     telling = re.compile(rb"message_(?:start|delta|stop)|error|\\u00")
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -153,6 +154,10 @@ class AnthropicMessages(Dialect):
 
     def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
         return b"event: error\ndata: " + self.error_body(status, code, message) + b"\n\n"
+
+    def as_event(self, body: bytes, request: Request) -> bytes:
+        kind = b"error" if b'"error"' in body[:200] else b"message"
+        return b"event: " + kind + b"\ndata: " + b" ".join(body.split(b"\n")).strip() + b"\n\n"
 
     def sign_of_life(self, request: Request) -> bytes:
         return b'event: ping\ndata: {"type": "ping"}\n\n'

@@ -182,7 +182,7 @@ class Dialect:
     # every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
     needs_output_limit: ClassVar[bool] = False  # providers refuse a request that sets none: the gateway puts its own
-    looks_like: ClassVar[str] = ""  # in words, for a body that was sent to another dialect's address
+    names_models_everywhere: ClassVar[bool] = False  # `other_models` may answer at every provider, not at some alone
 
     # --- the request -------------------------------------------------------------------------------------------------
 
@@ -227,10 +227,6 @@ class Dialect:
         """Tell what a whole answer holds. Never raises."""
         raise NotImplementedError
 
-    def see_head(self, headers: Mapping[str, str]) -> Seen:
-        """Tell what the head of an answer holds, by header names in lower case. Never raises."""
-        return Seen(id=headers.get("x-generation-id", "")[:200])
-
     # --- towards the client ------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
@@ -244,6 +240,12 @@ class Dialect:
     def first_error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
         """Return the same where nothing but signs of life has gone out."""
         return self.error_event(status, code, message, request)
+
+    def as_event(self, body: bytes, request: Request) -> bytes:
+        """Return a whole answer, or an error, as the one event of a stream."""
+        if b"\n" in body.strip() or not body.strip():
+            return body + b"\n\n"
+        return b"data: " + body.strip() + b"\n\n"
 
     def sign_of_life(self, request: Request) -> bytes:
         """Return what keeps proxies on the way from cutting a silent stream."""

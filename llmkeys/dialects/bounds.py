@@ -239,7 +239,7 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
         whole_window=found.whole_window or is_kept_elsewhere(body, models) or _has_kept_sound(body),
         output_kinds=output_kinds(body.get("modalities"), models),
         can_write_cache=found.can_write_cache,
-        can_write_cache_1h=found.can_write_cache_1h or body.get("prompt_cache_retention") == "24h",
+        can_write_cache_1h=found.can_write_cache_1h or keeps_cache_long(body),
         searches=added.searches,
         tool_input_tokens=added.round_tokens,
         service_tier=service_tier(body),
@@ -268,6 +268,12 @@ def service_tier(body: Mapping[str, Any]) -> str | None:
     if body.get("speed") == "fast":  # Anthropic's name for it
         return "fast"
     return tier if isinstance(tier, str) else None
+
+
+def keeps_cache_long(body: Mapping[str, Any]) -> bool:
+    """True where the client wants OpenAI to keep what is cached for longer, which costs more to write."""
+    ttl = mapping_in(body, "prompt_cache_options").get("ttl")
+    return body.get("prompt_cache_retention") == "24h" or ttl not in (None, "30m")
 
 
 def _chat_parts(body: Mapping[str, Any]) -> Iterator[Any]:

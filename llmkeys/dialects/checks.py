@@ -46,7 +46,9 @@ def check_objects(body: Mapping[str, Any], name: str, words: str, one: str) -> N
 def missing(body: Mapping[str, Any], name: str, hint: str) -> str:
     """Return what to say of a field that is missing: where the body belongs, if it is of another dialect."""
     for field, words in _ELSEWHERE.items():
-        if field != name and field in body:
+        if field != name and body.get(field) is not None:
+            if field == "input" and "embed" in str(body.get("model")):
+                words = "This is an embeddings body: send it to /v1/embeddings."
             return f"is missing. {words}"
     return f"is missing: {hint}"
 

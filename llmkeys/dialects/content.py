@@ -9,7 +9,8 @@ PICTURE_BYTES = 4_000  # what a picture counts for in an estimate: about 1,300 t
 _SOUND_SHARE = 1_000  # base64 that one byte of text stands for, where it is sound
 
 _NO_CONTENT = frozenset(
-    {"role", "refusal_reason", "index", "id", "type", "call_id", "status", "signature", "thoughtSignature", "mimeType"}
+    {"role", "refusal_reason", "index", "id", "type", "call_id", "status", "mimeType"}
+    | {"signature", "thoughtSignature", "encrypted_content"}
 )
 _PACKED = frozenset({"data", "b64_json", "partial_image_b64"})
 

@@ -167,10 +167,6 @@ class GoogleGenerate(Dialect):
                 _see(seen, found)
         return seen
 
-    def see_head(self, headers: Mapping[str, str]) -> Seen:
-        tier = word(headers.get("x-gemini-service-tier")).lower()
-        return Seen(usage=Usage(service_tier=tier) if tier else None)
-
     # --- towards the client ------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
@@ -188,6 +184,11 @@ class GoogleGenerate(Dialect):
     def first_error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
         event = self.error_event(status, code, message, request)
         return event if _is_sse(request) else b"[" + event.removeprefix(b",\n")
+
+    def as_event(self, body: bytes, request: Request) -> bytes:
+        if _is_sse(request):
+            return b"data: " + b" ".join(body.split(b"\n")).strip() + b"\r\n\r\n"
+        return body if body.lstrip().startswith(b"[") else b"[" + body.strip() + b"]"
 
     def sign_of_life(self, request: Request) -> bytes:
         """Return an empty line, or white space: Google's clients do not know comments."""

@@ -107,8 +107,11 @@ class OpenAIChat(Dialect):
     # --- towards the client ------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
-        kind = _TYPES.get(status, "api_error")
-        return dump({"error": {"message": message, "type": kind, "param": param, "code": code}})
+        return dump({"error": {"message": message, "type": self.error_type(status), "param": param, "code": code}})
+
+    @staticmethod
+    def error_type(status: int) -> str:
+        return _TYPES.get(status, "api_error")
 
     def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
         return b"data: " + self.error_body(status, code, message) + b"\n\n"

@@ -47,7 +47,7 @@ def read_openai_usage(body: Any) -> Usage | None:
         image_output_tokens=count(made.get("image_tokens")),
         searches=count(mapping(found.get("server_tool_use")).get("web_search_requests")),
         cost_usd=told_cost(found),
-        service_tier=word(body.get("service_tier")) or word(found.get("service_tier")),
+        service_tier=_served_tier(body) or _served_tier(found),
         model=text(body.get("model"), limit=200),
     )
     return told if told != Usage() else None
@@ -80,6 +80,11 @@ def told_cost(usage: Mapping[str, Any]) -> Decimal | None:
         return charge
     upstream = money(mapping(usage.get("cost_details")).get("upstream_inference_cost"))
     return charge + upstream if upstream is not None else None
+
+
+def _served_tier(place: Mapping[str, Any]) -> str:
+    tier = word(place.get("service_tier"))
+    return "" if tier == "auto" else tier  # what the client asked for, repeated
 
 
 def word(value: Any) -> str:

@@ -382,6 +382,14 @@ class TestTowardsTheClient:
         assert seen.error is not None
         assert seen.error["error"]["code"] == "upstream_error"
 
+    @pytest.mark.parametrize(
+        ("body", "kind"), [(b'{"type":"error",\n"error":{}}\n', b"error"), (b'{"type":"message"}', b"message")]
+    )
+    def test_a_whole_answer_as_an_event(self, body: bytes, kind: bytes) -> None:
+        event = MESSAGES.as_event(body, ask(stream=True))
+        assert event.startswith(b"event: " + kind + b"\ndata: {")
+        assert event.count(b"\n") == 3
+
     def test_a_sign_of_life_is_a_ping(self) -> None:
         assert MESSAGES.sign_of_life(ask(stream=True)) == b'event: ping\ndata: {"type": "ping"}\n\n'
 

@@ -36,8 +36,8 @@ def sse(*documents: dict[str, Any]) -> Seen:
 
 class TestDoors:
     def test_the_model_is_in_the_path(self) -> None:
-        paths = {door.operation: (door.path, door.upstream_path) for door in GOOGLE.doors}
-        assert paths["generate"] == ("/v1beta/models/{model:path}:generateContent", "/models/{model}:generateContent")
+        paths = {door.operation: (door.path, door.action) for door in GOOGLE.doors}
+        assert paths["generate"] == ("/v1beta/models/{model:path}:generateContent", ":generateContent")
         assert set(paths) == {"generate", "stream", "count_tokens", "embed", "batch_embed"}
 
     @pytest.mark.parametrize("model", ["gemini-2.5-flash", "models/gemini-2.5-flash"])
@@ -309,12 +309,6 @@ class TestAnswers:
         assert GOOGLE.see_answer(body).error == body
         assert GOOGLE.see_answer([body]).error == body
 
-    def test_the_head_may_tell_the_tier(self) -> None:
-        usage = GOOGLE.see_head({"x-gemini-service-tier": "flex"}).usage
-        assert usage is not None
-        assert usage.service_tier == "flex"
-        assert GOOGLE.see_head({}).usage is None
-
 
 class TestArrays:
     REQUEST = ask("stream")
@@ -433,6 +427,7 @@ class TestTowardsTheClient:
         life = GOOGLE.sign_of_life(request)
         first = life + GOOGLE.first_error_event(502, "upstream_error", "Words.", request)
         assert json.loads(first)[0]["error"]["status"] == "UNAVAILABLE"
+        assert json.loads(life + GOOGLE.as_event(GOOGLE.error_body(404, "x", "y"), request))[0]["error"]["code"] == 404
         sent = events_of(request, [ARRAY])[0]
         later = life + sent + life + GOOGLE.error_event(502, "upstream_error", "Words.", request)
         assert json.loads(later)[1]["error"]["code"] == 502

@@ -198,6 +198,7 @@ class TestPlaces:
         assert told({"prompt_tokens": 1}, service_tier="flex").service_tier == "flex"
         assert told({"prompt_tokens": 1, "service_tier": "priority"}).service_tier == "priority"
         assert told({"prompt_tokens": 1}, service_tier=["flex"]).service_tier == ""
+        assert told({"prompt_tokens": 1}, service_tier="auto").service_tier == ""
 
 
 class TestMerging:

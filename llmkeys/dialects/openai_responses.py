@@ -1,0 +1,264 @@
+"""The dialect *OpenAI responses*: `POST /v1/responses`, as OpenAI and OpenRouter serve it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from llmkeys.dialects import bounds, checks
+from llmkeys.dialects.base import Bound, Door, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.content import PICTURE_BYTES, content_size, text_size
+from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
+from llmkeys.dialects.usage import first_count, read_openai_usage
+from llmkeys.exceptions import InvalidInput
+from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.sse import DONE, documents
+
+_ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+_CLIENT_TOOLS = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})  # OpenAI describes them
+_WITHOUT_FEE = frozenset({"mcp", "image_generation", "programmatic_tool_calling", "tool_search", "shell"})
+_KEPT = ("previous_response_id", "conversation", "prompt")  # contents that the provider keeps
+_NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items that say nothing by being there
+
+
+class OpenAIResponses(OpenAIChat):
+    name = "openai-responses"
+    doors = (Door("/v1/responses", "responses"),)
+    telling = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)|error|\[DONE\]|\\u00")
+
+    # --- the request -------------------------------------------------------------------------------------------------
+
+    def validate(self, request: Request) -> None:
+        body = request.body
+        checks.check_model(body)
+        _check_input(body)
+        checks.check_flag(body, "stream")
+        checks.check_flag(body, "background")
+        if body.get("background"):
+            words = (
+                "is not served: nobody would learn what the answer cost. Leave it out and stream the answer instead."
+            )
+            raise InvalidInput({"background": [words]})
+        for name in ("reasoning", "text", "prompt"):
+            checks.check_object(body, name)
+        checks.check_bound(request)
+
+    def bound(self, request: Request) -> Bound:
+        body = request.body
+        limit, unlimited = bounds.output_limit(body, "max_output_tokens")
+        models = bounds.names_in(body.get("model"), body.get("models"))
+        found = bounds.survey(body, size=len(request.raw), places=_parts(body), models=models)
+        added, beside = _added(body)
+        bounds.add_openrouter_extras(added, body, models)
+        if any(map(bounds.searches_itself, models)):
+            added.server_tool()
+        if any(entry.get("type") == "compaction" for entry in bounds.objects_in(body.get("context_management"))):
+            added.round_tokens += found.tokens + added.tokens
+            beside += bounds.COMPACTION_TOKENS
+        may_reason, thinking = bounds.reasoning(body)
+        modalities = [body.get("modalities"), "image" if _draws(body) else None]
+        return Bound(
+            input_tokens=found.tokens + added.tokens,
+            text_tokens=found.text_bytes,
+            output_tokens=None if limit is None else limit + beside,
+            prediction_tokens=beside,
+            audio_input_tokens=found.audio_tokens,
+            image_input_tokens=found.image_tokens,
+            whole_window=found.whole_window or _is_kept(body) or bounds.is_kept_elsewhere(body, models),
+            output_kinds=bounds.output_kinds([*bounds.names_in(*modalities)], models),
+            can_write_cache=found.can_write_cache,
+            can_write_cache_1h=found.can_write_cache_1h or bounds.keeps_cache_long(body),
+            searches=added.searches,
+            tool_input_tokens=added.round_tokens,
+            service_tier=bounds.service_tier(body),
+            may_reason=may_reason,
+            thinking_tokens=thinking,
+            unlimited_field=unlimited,
+        )
+
+    def tighter_bound(self, request: Request, model: str) -> Bound:
+        models = (model, *request.other_models)
+        return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+
+    def rewritten(self, request: Request, change: Rewrite) -> bytes:
+        body = request.body
+        changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
+        if change.output_limit is not None and "max_output_tokens" not in change.without:
+            changes[change.renamed.get("max_output_tokens", "max_output_tokens")] = change.output_limit
+        if change.max_price and "provider" not in change.without:
+            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+        return dump({**body, **changes}) if changes else request.raw
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def see_event(self, event: bytes, request: Request) -> Seen:
+        seen = Seen()
+        for found in documents(event):
+            if found == DONE:
+                seen.is_end = True
+            elif isinstance(found, Mapping):
+                _see(seen, found)
+        return seen
+
+    def see_answer(self, body: Any) -> Seen:
+        seen = Seen()
+        if isinstance(body, Mapping):
+            _see_response(seen, body)
+            sizes = [_item_size(item) for item in items(body.get("output"))]
+            seen.body, seen.content_bytes, seen.has_content = body, sum(sizes), any(sizes)
+        return seen
+
+    # --- towards the client ------------------------------------------------------------------------------------------
+
+    def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
+        """Return an error in both of the shapes that clients know: flat, and with an object `error`."""
+        error = {"type": self.error_type(status), "code": code, "message": message, "param": None}
+        body = {"type": "error", "sequence_number": 0, "code": code, "message": message, "param": None, "error": error}
+        return b"event: error\ndata: " + dump(body) + b"\n\n"
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def _check_input(body: Mapping[str, Any]) -> None:
+    given = body.get("input")
+    if given is None and not _is_kept(body):
+        raise InvalidInput({"input": [checks.missing(body, "input", "give a text or a list of items.")]})
+    is_list = isinstance(given, list) and all(isinstance(item, dict) for item in given)
+    if given is not None and not isinstance(given, str) and not is_list:
+        raise InvalidInput({"input": ["must be a text, or a list of objects such as messages."]})
+
+
+def _is_kept(body: Mapping[str, Any]) -> bool:
+    references = any(item.get("type") == "item_reference" for item in bounds.objects_in(body.get("input")))
+    return references or any(body.get(name) is not None for name in _KEPT)
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what may be media: items, parts of messages, and what tools gave back."""
+    for item in bounds.objects_in(body.get("input")):
+        yield item
+        for name in ("content", "output"):
+            value = item.get(name)
+            if isinstance(value, list):
+                yield from value
+            elif isinstance(value, dict):
+                yield value
+
+
+def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield every tool: of the request, of items that bring more, and those inside a namespace."""
+    stack = [body.get("tools"), *(item.get("tools") for item in bounds.objects_in(body.get("input")))]
+    while stack:
+        for tool in bounds.objects_in(stack.pop()):
+            yield tool
+            if tool.get("type") == "namespace":
+                stack.append(tool.get("tools"))
+
+
+def _draws(body: Mapping[str, Any]) -> bool:
+    return any(tool.get("type") == "image_generation" for tool in _tools(body))
+
+
+def _added(body: Mapping[str, Any]) -> tuple[bounds.Added, int]:
+    """Return what the provider adds, and the tokens of pictures that a tool makes beside the answer."""
+    added, pictures = bounds.Added(), 0
+    for tool in _tools(body):
+        kind = tool.get("type")
+        if kind is None or kind in ("function", "custom", "namespace"):
+            added.tokens += bounds.TOOL_TOKENS
+        elif isinstance(kind, str) and (kind in _CLIENT_TOOLS or _runs_at_the_client(tool)):
+            added.tokens += bounds.PROVIDER_TOOL_TOKENS
+        else:
+            rounds = added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
+            pictures += rounds * bounds.ROUND_TOKENS if kind == "image_generation" else 0
+    calls = body.get("max_tool_calls")
+    if added.round_tokens and isinstance(calls, int) and not isinstance(calls, bool) and calls >= 0:
+        calls = min(calls, bounds.MOST_ROUNDS)
+        added.round_tokens = calls * bounds.ROUND_TOKENS
+        added.searches = calls if added.searches else 0
+        pictures = calls * bounds.ROUND_TOKENS if pictures else 0
+    return added, pictures
+
+
+def _runs_at_the_client(tool: Mapping[str, Any]) -> bool:
+    if tool["type"] == "tool_search":
+        return tool.get("execution") == "client"
+    return tool["type"] == "shell" and bounds.mapping_in(tool, "environment").get("type") == "local"
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+def _see(seen: Seen, body: Mapping[str, Any]) -> None:
+    """Add to `seen` what an event of a stream tells."""
+    seen.body, kind = body, text(body.get("type"), limit=100)
+    if body.get("error"):
+        seen.error = body
+    elif kind == "error":  # OpenAI's flat shape
+        error = {name: body.get(name) for name in ("code", "message", "param")}
+        seen.error = {"error": error | {"type": "server_error"}}
+    response = mapping(body.get("response"))
+    if response:
+        _see_response(seen, response)
+    if kind in _ENDS:
+        seen.is_end = seen.is_finished = True
+        seen.has_content = seen.has_content or any(map(_item_size, items(response.get("output"))))
+    elif kind.endswith(".delta"):
+        delta = body.get("delta")
+        size = text_size(delta) if isinstance(delta, str) else content_size(delta)
+        seen.content_bytes += size
+        seen.has_content = seen.has_content or size > 0
+    elif kind.startswith("response.output_item."):
+        item = mapping(body.get("item"))
+        is_call = text(item.get("type")) not in _NO_OUTPUT and bool(item)
+        seen.has_content = seen.has_content or is_call or _item_size(item) > 0
+    elif kind.endswith((".done", ".partial_image")):  # what deltas said before, so its bytes do not count again
+        seen.has_content = seen.has_content or content_size(body) > 0
+
+
+def _see_response(seen: Seen, response: Mapping[str, Any]) -> None:
+    """Add what a whole response tells, or one of which an event tells the state."""
+    seen.id = text(response.get("id"), limit=200) or seen.id
+    if response.get("error"):
+        seen.error = response
+    seen.is_finished = seen.is_finished or response.get("status") in ("completed", "incomplete", "failed", "cancelled")
+    usage = read_usage(response)
+    seen.usage = usage.merged(seen.usage) if usage else seen.usage
+
+
+def _item_size(item: Mapping[str, Any]) -> int:
+    if item.get("type") == "image_generation_call":
+        return PICTURE_BYTES if item.get("result") else 0
+    return content_size(item)
+
+
+def read_usage(response: Mapping[str, Any]) -> Usage | None:
+    """Return the usage of a response, with the searches that ran and the tokens of pictures that a tool made."""
+    told = read_openai_usage(response)
+    used = mapping(response.get("tool_usage"))
+    searches = count(mapping(used.get("web_search")).get("num_requests"))
+    if searches is None:
+        searches = sum(1 for item in items(response.get("output")) if _is_search(item))
+    searches += sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call")
+    if searches:
+        told = replace(told or Usage(), searches=max(searches, (told and told.searches) or 0))
+    drawn = mapping(used.get("image_gen"))
+    taken, made = count(drawn.get("input_tokens")), count(drawn.get("output_tokens"))
+    if told is None or not (taken or made):
+        return told
+    pictures = first_count(mapping(drawn.get("input_tokens_details")), "image_tokens") or 0
+    return replace(
+        told,
+        input_tokens=(told.input_tokens or 0) + (taken or 0),
+        image_input_tokens=(told.image_input_tokens or 0) + pictures,
+        output_tokens=(told.output_tokens or 0) + (made or 0),
+        image_output_tokens=(told.image_output_tokens or 0) + (made or 0),
+    )
+
+
+def _is_search(item: Mapping[str, Any]) -> bool:
+    """True for a search; opening a page or looking through one costs no fee."""
+    return item.get("type") == "web_search_call" and mapping(item.get("action")).get("type", "search") == "search"

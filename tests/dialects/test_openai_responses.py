@@ -1,0 +1,335 @@
+"""The dialect *OpenAI responses*: what its requests can take, what its answers tell, how it refuses."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from llmkeys.dialects.base import Bound, Request, Rewrite, Seen
+from llmkeys.dialects.openai_responses import OpenAIResponses
+from tests.dialects.helpers import PNG, pieces_of, refusal, request_of, seen_in
+from tests.providers.helpers import recorded_bytes
+
+RESPONSES = OpenAIResponses()
+RECORDING = recorded_bytes("openrouter-responses-stream.sse")
+DATA_URL = f"data:image/png;base64,{PNG}"
+
+
+def ask(**body: Any) -> Request:
+    return request_of(RESPONSES, {"model": "gpt-4.1", "input": "hi"} | body)
+
+
+def bound(**body: Any) -> Bound:
+    return ask(**body).bound
+
+
+def message(*parts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "message", "role": "user", "content": list(parts)}]
+
+
+def stream(*events: dict[str, Any]) -> Seen:
+    return seen_in(ask(stream=True), [f"data: {json.dumps(event)}\n\n".encode() for event in events])
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"input": message({"type": "input_text", "text": "hi"})},
+            {"input": None, "previous_response_id": "resp_1"},
+            {"input": None, "prompt": {"id": "pmpt_1"}},
+            {"store": True, "background": False, "stream": True},
+            {"instructions": "x", "include": ["reasoning.encrypted_content"], "prompt_cache_key": "k"},
+        ],
+    )
+    def test_it_takes_whole_ones(self, body: dict[str, Any]) -> None:
+        assert refusal(ask(**body)) == {}
+
+    @pytest.mark.parametrize(
+        ("body", "param", "words"),
+        [
+            ({"input": None}, "input", "is missing"),
+            ({"input": None, "messages": []}, "input", "send it to /v1/chat/completions"),
+            ({"input": None, "contents": []}, "input", "generateContent"),
+            ({"input": 5}, "input", "must be a text, or a list of objects"),
+            ({"input": ["hi"]}, "input", "must be a text, or a list of objects"),
+            ({"background": True}, "background", "is not served"),
+            ({"background": "yes"}, "background", "true or false"),
+            ({"max_output_tokens": 0}, "max_output_tokens", "must be from 1"),
+            ({"reasoning": "high"}, "reasoning", "must be an object"),
+            ({"stream": 1}, "stream", "true or false"),
+        ],
+    )
+    def test_it_names_what_is_wrong(self, body: dict[str, Any], param: str, words: str) -> None:
+        [(name, [told])] = refusal(ask(**body)).items()
+        assert name == param
+        assert words in told
+
+
+class TestBound:
+    def test_a_text_takes_its_bytes(self) -> None:
+        request = ask(max_output_tokens=256.0)
+        assert request.bound == Bound(len(request.raw) + 256, 256, text_tokens=len(request.raw))
+
+    def test_no_limit_and_minus_one(self) -> None:
+        assert bound().output_tokens is None
+        found = bound(max_output_tokens=-1)
+        assert (found.output_tokens, found.unlimited_field) == (None, "max_output_tokens")
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            message({"type": "input_image", "image_url": DATA_URL}),
+            [{"type": "function_call_output", "output": [{"type": "input_image", "image_url": DATA_URL}]}],
+            [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": DATA_URL}}],
+        ],
+    )
+    def test_a_picture_counts_and_its_base64_does_not(self, items: Any) -> None:
+        request = ask(input=items)
+        assert request.bound.image_input_tokens == 6_000
+        assert request.bound.input_tokens == len(request.raw) - len(DATA_URL) + 6_000 + 256
+
+    def test_a_picture_that_was_made_before_is_one(self) -> None:
+        request = ask(input=[{"type": "image_generation_call", "id": "ig_1", "result": PNG}])
+        assert request.bound.input_tokens == len(request.raw) - len(PNG) + 6_000 + 256
+
+    def test_sound(self) -> None:
+        sound = {"type": "input_audio", "input_audio": {"data": "A" * 200_000, "format": "mp3"}}
+        assert bound(input=message(sound)).audio_input_tokens == 6_000
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"input": message({"type": "input_file", "file_id": "file-1"})},
+            {"input": message({"type": "input_file", "file_url": "https://x/a.pdf"})},
+            {"input": message({"type": "input_file", "file_data": "data:application/pdf;base64,AAAA"})},
+            {"input": [{"type": "item_reference", "id": "msg_1"}]},
+            {"previous_response_id": "resp_1"},
+            {"conversation": "conv_1"},
+            {"prompt": {"id": "pmpt_1"}},
+            {"model": "openai/gpt-4.1@preset/x"},
+        ],
+    )
+    def test_what_the_provider_keeps_or_opens_takes_the_whole_window(self, body: dict[str, Any]) -> None:
+        assert bound(**body).whole_window
+        assert not bound().whole_window
+
+    @pytest.mark.parametrize(
+        ("tool", "tokens", "searches"),
+        [
+            ({"type": "function", "name": "f"}, 0, 0),
+            ({"type": "custom", "name": "f"}, 0, 0),
+            ({"type": "local_shell"}, 0, 0),
+            ({"type": "apply_patch"}, 0, 0),
+            ({"type": "computer_use_preview"}, 0, 0),
+            ({"type": "namespace", "tools": [{"type": "function", "name": "f"}]}, 0, 0),
+            ({"type": "shell", "environment": {"type": "local"}}, 0, 0),
+            ({"type": "tool_search", "execution": "client"}, 0, 0),
+            ({"type": "shell"}, 80_000, 0),
+            ({"type": "mcp", "server_label": "x"}, 80_000, 0),
+            ({"type": "web_search"}, 80_000, 5),
+            ({"type": "web_search_preview"}, 80_000, 5),
+            ({"type": "file_search", "vector_store_ids": []}, 80_000, 5),
+            ({"type": "code_interpreter", "container": {"type": "auto"}}, 80_000, 5),
+            ({"type": "something_new"}, 80_000, 5),
+            ({"type": ["odd"]}, 80_000, 5),
+        ],
+    )
+    def test_tools(self, tool: dict[str, Any], tokens: int, searches: int) -> None:
+        for found in (bound(tools=[tool]), bound(input=[{"type": "additional_tools", "tools": [tool]}])):
+            assert (found.tool_input_tokens, found.searches) == (tokens, searches)
+
+    def test_the_client_may_limit_the_calls(self) -> None:
+        found = bound(tools=[{"type": "web_search"}, {"type": "mcp"}], max_tool_calls=2)
+        assert (found.tool_input_tokens, found.searches) == (32_000, 2)
+
+    def test_pictures_that_a_tool_makes_are_output(self) -> None:
+        found = bound(tools=[{"type": "image_generation"}], max_output_tokens=100)
+        assert found.output_kinds == {"text", "image"}
+        assert (found.output_tokens, found.prediction_tokens) == (80_100, 80_000)
+
+    def test_a_compaction_reads_the_conversation_once_more(self) -> None:
+        found = bound(context_management=[{"type": "compaction", "compact_threshold": 1000}])
+        assert found.tool_input_tokens >= bound().input_tokens
+
+    def test_reasoning_tier_and_cache(self) -> None:
+        assert bound(reasoning={"effort": "high"}).may_reason is True
+        assert bound(reasoning={"effort": "none"}).may_reason is False
+        assert bound(service_tier="flex").service_tier == "flex"
+        assert bound(prompt_cache_options={"ttl": "12h"}).can_write_cache_1h
+        assert not bound(prompt_cache_options={"ttl": "30m"}).can_write_cache_1h
+
+    def test_the_vocabulary_counts_tighter(self) -> None:
+        request = ask(input=message({"type": "input_text", "text": "The quick brown fox. " * 200}), instructions="Go.")
+        assert RESPONSES.tighter_bound(request, "gpt-6.1-terra").input_tokens < request.bound.input_tokens / 2
+        assert RESPONSES.tighter_bound(request, "anthropic/claude-opus-5.5") == request.bound
+
+
+class TestRewriting:
+    def test_nothing_changes_without_need(self) -> None:
+        request = ask()
+        assert RESPONSES.rewritten(request, Rewrite(model="gpt-4.1", asks_usage=True)) is request.raw
+
+    def test_model_limit_and_price(self) -> None:
+        change = Rewrite(model="openai/gpt-4.1", output_limit=9, max_price={"prompt": Decimal(2)})
+        body = json.loads(RESPONSES.rewritten(ask(provider={"max_price": {"prompt": 1}}), change))
+        assert body == {
+            "model": "openai/gpt-4.1",
+            "input": "hi",
+            "max_output_tokens": 9,
+            "provider": {"max_price": {"prompt": 1.0}},
+        }
+
+
+USAGE = {
+    "input_tokens": 500,
+    "input_tokens_details": {
+        "cached_tokens": 100,
+        "cache_write_tokens": 300,
+        "cache_write_tokens_details": {"ttl_30m_tokens": 280, "ttl_12h_tokens": 20},
+    },
+    "output_tokens": 40,
+    "output_tokens_details": {"reasoning_tokens": 30},
+    "total_tokens": 540,
+}
+TEXT = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "größe"}]}
+WHOLE = {
+    "id": "resp_1",
+    "object": "response",
+    "model": "gpt-6.1-sol",
+    "status": "completed",
+    "service_tier": "priority",
+    "error": None,
+    "output": [TEXT],
+    "usage": USAGE,
+}
+
+
+class TestAnswers:
+    def test_it_reads_all_kinds(self) -> None:
+        seen = RESPONSES.see_answer(WHOLE)
+        usage = seen.usage
+        assert usage is not None
+        assert (usage.input_tokens, usage.cached_input_tokens, usage.cache_write_tokens) == (500, 100, 300)
+        assert (usage.cache_write_1h_tokens, usage.output_tokens, usage.reasoning_tokens) == (20, 40, 30)
+        assert (usage.service_tier, usage.model) == ("priority", "gpt-6.1-sol")
+        assert (seen.id, seen.has_content, seen.content_bytes, seen.is_finished) == ("resp_1", True, 7, True)
+
+    def test_searches_that_ran(self) -> None:
+        calls = [
+            {"type": "web_search_call", "action": {"type": "search", "query": "x"}},
+            {"type": "web_search_call"},
+            {"type": "web_search_call", "action": {"type": "open_page"}},
+            {"type": "file_search_call"},
+        ]
+        usage = RESPONSES.see_answer(WHOLE | {"output": calls}).usage
+        assert usage is not None
+        assert usage.searches == 3
+        told = {"web_search": {"num_requests": 1}}
+        usage = RESPONSES.see_answer(WHOLE | {"output": calls, "tool_usage": told}).usage
+        assert usage is not None
+        assert usage.searches == 2
+
+    def test_pictures_that_a_tool_made(self) -> None:
+        drawn = {"input_tokens": 50, "input_tokens_details": {"image_tokens": 30}, "output_tokens": 4000}
+        usage = RESPONSES.see_answer(WHOLE | {"tool_usage": {"image_gen": drawn}}).usage
+        assert usage is not None
+        assert (usage.input_tokens, usage.image_input_tokens) == (550, 30)
+        assert (usage.output_tokens, usage.image_output_tokens) == (4040, 4000)
+
+    def test_a_failure(self) -> None:
+        body = WHOLE | {"status": "failed", "error": {"code": "server_error", "message": "x"}, "output": []}
+        seen = RESPONSES.see_answer(body)
+        assert seen.error is not None
+        assert seen.error["error"]["code"] == "server_error"
+        assert not seen.has_content
+
+
+class TestStreams:
+    def test_the_recording(self) -> None:
+        seen = seen_in(ask(stream=True), [RECORDING])
+        assert seen.usage is not None
+        assert (seen.usage.input_tokens, seen.usage.output_tokens) == (17, 4)
+        assert (seen.usage.cost_usd, seen.usage.service_tier) == (Decimal("0.0000825"), "")
+        assert (seen.content_bytes, seen.is_finished, seen.is_end) == (len("Skipper or Sundance"), True, True)
+        assert seen.id == "gen-1785882264-Dc8eXAHSnjmKOswYtXdR"
+
+    @pytest.mark.parametrize("size", [1, 7, 500])
+    def test_it_may_be_cut_anywhere(self, size: int) -> None:
+        assert seen_in(ask(stream=True), pieces_of(RECORDING, size)) == seen_in(ask(stream=True), [RECORDING])
+
+    @pytest.mark.parametrize("kind", ["response.completed", "response.incomplete", "response.failed"])
+    def test_openai_ends_without_a_marker(self, kind: str) -> None:
+        seen = stream({"type": kind, "response": WHOLE})
+        assert (seen.is_end, seen.is_finished, seen.has_content) == (True, True, True)
+        assert seen.usage is not None
+        assert seen.usage.output_tokens == 40
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            {"type": "response.created", "response": {"id": "r", "usage": None, "output": []}},
+            {"type": "response.output_item.added", "item": {"type": "message", "role": "assistant", "content": []}},
+            {"type": "response.output_item.added", "item": {"type": "reasoning", "id": "rs_1", "summary": []}},
+            {"type": "response.content_part.added", "part": {"type": "output_text", "text": ""}},
+            {"type": "response.output_text.delta", "delta": ""},
+            {"type": "response.web_search_call.in_progress"},
+        ],
+    )
+    def test_what_is_no_content(self, event: dict[str, Any]) -> None:
+        assert not stream(event).has_content
+
+    @pytest.mark.parametrize(
+        ("event", "size"),
+        [
+            ({"type": "response.output_text.delta", "delta": "größe", "obfuscation": "xxxxx"}, 7),
+            ({"type": "response.reasoning_summary_text.delta", "delta": "hm"}, 2),
+            ({"type": "response.function_call_arguments.delta", "delta": '{"a"'}, 4),
+            ({"type": "response.output_item.added", "item": {"type": "function_call", "name": "f"}}, 0),
+            ({"type": "response.output_text.done", "text": "all of it"}, 0),
+            ({"type": "response.image_generation_call.partial_image", "partial_image_b64": PNG}, 0),
+        ],
+    )
+    def test_what_is_content(self, event: dict[str, Any], size: int) -> None:
+        seen = stream(event)
+        assert (seen.has_content, seen.content_bytes) == (True, size)
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            {"type": "error", "code": "server_is_overloaded", "message": "Busy", "param": None, "sequence_number": 2},
+            {"type": "error", "error": {"code": "server_is_overloaded", "message": "Busy"}},
+            {"type": "response.failed", "response": {"error": {"code": "server_is_overloaded", "message": "Busy"}}},
+        ],
+    )
+    def test_errors_in_every_shape(self, event: dict[str, Any]) -> None:
+        seen = stream(event)
+        assert seen.error is not None
+        assert seen.error["error"]["code"] == "server_is_overloaded"
+        assert seen.error["error"]["message"] == "Busy"
+
+
+class TestTowardsTheClient:
+    def test_an_error_in_a_stream_has_both_shapes(self) -> None:
+        event = RESPONSES.error_event(502, "upstream_error", "Words.", ask(stream=True))
+        assert event.startswith(b"event: error\ndata: {")
+        [data] = [line for line in event.splitlines() if line.startswith(b"data: ")]
+        body = json.loads(data[6:])
+        assert (body["type"], body["code"], body["message"]) == ("error", "upstream_error", "Words.")
+        assert body["error"]["code"] == "upstream_error"
+
+    def test_a_whole_error_is_openais(self) -> None:
+        body = json.loads(RESPONSES.error_body(429, "all_keys_at_limit", "Words.", "input"))
+        assert body["error"] == {
+            "message": "Words.",
+            "type": "rate_limit_error",
+            "param": "input",
+            "code": "all_keys_at_limit",
+        }
+
+    def test_a_sign_of_life_is_a_comment(self) -> None:
+        assert RESPONSES.sign_of_life(ask(stream=True)).startswith(b":")
