@@ -132,7 +132,10 @@ def cases(draw) -> Case:
     elif bound.service_tier == "flex":
         tier = draw(st.sampled_from(["", "flex"]))
     told = tier or draw(st.sampled_from(["", "default", "standard"]))
-    return Case(provider, model, others, at, bound, answered, draw(usages(provider, answered, bound, at, told)), tier)
+    usage = draw(usages(provider, answered, bound, at, told))
+    if not others and draw(st.booleans()):
+        usage = replace(usage, model="")  # who chooses among several always tells which
+    return Case(provider, model, others, at, bound, answered, usage, tier)
 
 
 @st.composite
@@ -182,7 +185,7 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
         service_tier="" if told == "fast" and provider == "anthropic" else told,
         speed="fast" if told == "fast" and provider == "anthropic" else "",
         region=bound.region if provider == "anthropic" else "",
-        model=draw(st.sampled_from(["", model])),
+        model=model,
     )
 
 
