@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
+from django.db.models import Q
+
 from llmkeys import scheduling
 from llmkeys.alerts import outbox
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
@@ -67,7 +69,8 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
 
 def unpriced_models(about: About) -> Iterable[Finding]:
     since = current_windows(about.at - LOOK_BACK).day
-    used = DailyUsage.objects.filter(day__gte=since).order_by("key__provider", "model")
+    served = Q(successful__gt=0) | Q(cost_nano__gt=0)  # a model that was only ever refused needs no price
+    used = DailyUsage.objects.filter(served, day__gte=since).order_by("key__provider", "model")
     models = used.values_list("key__provider", "model").distinct()[:_MOST]
     unknown = [f"{model} ({provider})" for provider, model in models if not _is_priced(provider, model, about)]
     if unknown:

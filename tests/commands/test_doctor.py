@@ -271,10 +271,16 @@ class TestWork:
     def test_it_names_models_without_a_price(self):
         key = make_key()
         for model, day in (("openai/gpt-4o", NOW), ("acme/unheard-of", NOW), ("acme/older", NOW - timedelta(days=40))):
-            DailyUsage.objects.create(day=day.date(), key=key, model=model, requests=1)
+            DailyUsage.objects.create(day=day.date(), key=key, model=model, requests=1, successful=1)
         (finding,) = found("Prices")
         assert finding.level == "WARN" and "acme/unheard-of (openrouter):" in finding.detail
         assert "gpt-4o" not in finding.detail and "older" not in finding.detail
+
+    def test_it_wants_no_price_of_a_model_that_was_only_refused(self):
+        DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="acme/unheard-of", requests=3, failed=3)
+        assert levels("Prices") == ["PASS"]
+        DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="acme/lost", requests=1, failed=1, cost_nano=5)
+        assert "acme/lost" in found("Prices")[0].detail and "unheard" not in found("Prices")[0].detail
 
     def test_it_tells_of_alerts_that_nobody_gets(self, settings):
         assert levels("Alerts") == ["WARN"]
