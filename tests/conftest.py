@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+# --hypothesis-profile=long: the tests that say so in their module run 20,000 examples instead of hundreds.
+hypothesis_settings.register_profile("long", deadline=None)
 
 _NOT_INHERITED = (
     "OPENROUTER_",

@@ -8,7 +8,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from llmkeys.admin import access, facts, keys, models, prices, scheduler, tokens, usage  # noqa: F401  (registers them)
+from llmkeys.admin import access, facts, keys, prices, scheduler, tokens, usage  # noqa: F401  (registers them)
 
 admin.site.site_header = "RefactAI LLM key management"
 admin.site.site_title = "RefactAI LLM key management"

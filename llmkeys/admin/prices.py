@@ -1,4 +1,7 @@
-"""The operator's own prices, with what they come to: a price a million times too low is seen before it is saved."""
+"""The operator's own prices and names of models. An edit counts at once in this process, in others within seconds.
+
+A price shows what it comes to, so that one a million times too low is seen before it is saved.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,20 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from llmkeys.admin.models import CataloguedAdmin
-from llmkeys.models import ModelPrice
-from llmkeys.prices import tariffs
+from llmkeys.models import OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
+from llmkeys.prices import catalogue, tariffs
 
 TYPICAL_INPUT, TYPICAL_OUTPUT = 2_000, 500  # tokens of a request, for the preview
 _MILLION = Decimal(1_000_000)
+_CACHE = ("cached_input_usd_per_mtok", "cache_write_usd_per_mtok", "cache_write_1h_usd_per_mtok")
+_OTHER_KINDS = tuple(name for name in OPTIONAL_PRICES if name.endswith("_mtok") and name not in _CACHE)
 _FAR_OFF = 20  # times the known price: more likely a slip than a discount
-_AMOUNTS = ("input_usd_per_mtok", "output_usd_per_mtok", "cached_input_usd_per_mtok", "cache_write_usd_per_mtok")
 
 
 def plain_usd(amount: Decimal | None) -> str:
@@ -44,15 +47,35 @@ def typical_usd(price: ModelPrice) -> Decimal:
     return (price.input_usd_per_mtok * TYPICAL_INPUT + price.output_usd_per_mtok * TYPICAL_OUTPUT) / _MILLION
 
 
+class CataloguedAdmin(admin.ModelAdmin):
+    """Forgets the cached tables after every edit."""
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        catalogue.forget()
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        super().delete_model(request, obj)
+        catalogue.forget()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        super().delete_queryset(request, queryset)
+        catalogue.forget()
+
+
 class PriceForm(forms.ModelForm):
     """Amounts without the zeros that a column of eight decimals adds."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        for name in _AMOUNTS:
+        for name in (*PRICES, *OPTIONAL_PRICES):
             amount = self.initial.get(name)
             if isinstance(amount, Decimal):
                 self.initial[name] = f"{amount.normalize():f}"
+        self.fields["above_input_tokens"].required = False
+
+    def clean_above_input_tokens(self) -> int:
+        return self.cleaned_data["above_input_tokens"] or 0
 
 
 @admin.register(ModelPrice)
@@ -61,6 +84,8 @@ class ModelPriceAdmin(CataloguedAdmin):
     list_display = (
         "model",
         "provider",
+        "service_tier",
+        "above_input_tokens",
         "valid_from",
         price_column("input_usd_per_mtok", "a million in"),
         price_column("output_usd_per_mtok", "a million out"),
@@ -69,17 +94,33 @@ class ModelPriceAdmin(CataloguedAdmin):
         "typical_nano",
         "in_force",
     )
-    list_filter = ("provider",)
+    list_filter = ("provider", "service_tier")
     search_fields = ("model",)
     fieldsets = (
-        (None, {"fields": ("provider", "model", "valid_from")}),
+        (None, {"fields": ("provider", "model", "service_tier", "above_input_tokens", "valid_from")}),
         (
             "USD per million tokens",
             {
                 "description": "As the providers’ price lists have it: 1.25 means 1.25 USD for a million tokens. It "
                 "goes before the price data, for requests admitted from its date on; what was charged before stays. A "
-                "price of 0 is a price. A cache price left empty costs what plain input costs.",
-                "fields": (*_AMOUNTS, "preview"),
+                "price of 0 is a price. A cache price left empty costs what plain input costs, and reasoning what "
+                "output costs.",
+                "fields": (*PRICES, *_CACHE, "preview"),
+            },
+        ),
+        (
+            "Audio, images and reasoning, USD per million tokens",
+            {
+                "description": "Left empty, the price data counts; what that lacks costs as much as the dearest price "
+                "given here, and the request is flagged as estimated.",
+                "fields": _OTHER_KINDS,
+            },
+        ),
+        (
+            "Fees in USD",
+            {
+                "description": "For one search (10 USD for a thousand is 0.01), and for each request.",
+                "fields": ("search_usd", "request_usd"),
             },
         ),
     )
@@ -89,7 +130,12 @@ class ModelPriceAdmin(CataloguedAdmin):
         js = ("js/price-preview.js",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        same = ModelPrice.objects.filter(provider=OuterRef("provider"), model=OuterRef("model"))
+        same = ModelPrice.objects.filter(
+            provider=OuterRef("provider"),
+            model=OuterRef("model"),
+            service_tier=OuterRef("service_tier"),
+            above_input_tokens=OuterRef("above_input_tokens"),
+        )
         present = same.filter(valid_from__lte=timezone.now()).order_by("-valid_from").values("pk")[:1]
         return super().get_queryset(request).annotate(present=Subquery(present))
 
@@ -145,3 +191,37 @@ def known_words(price: ModelPrice) -> SafeString:
 
 def _far_off(own: Decimal, known: Decimal) -> bool:
     return bool(own and known) and not known / _FAR_OFF <= own <= known * _FAR_OFF
+
+
+class NamesField(forms.CharField):
+    """A list of names, one a line."""
+
+    widget = forms.Textarea(attrs={"rows": 4, "class": "vLargeTextField"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [line.strip() for line in str(value or "").splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return self.to_python(data) != (initial or [])
+
+
+class AliasForm(forms.ModelForm):
+    model_names = NamesField(
+        label="Models", help_text="One name a line, in the order in which they are tried, such as openai/gpt-6.1-terra."
+    )
+
+
+@admin.register(ModelAlias)
+class ModelAliasAdmin(CataloguedAdmin):
+    form = AliasForm
+    fields = ("alias", "provider", "model_names")
+    list_display = ("alias", "provider", "models")
+    list_filter = ("provider",)
+    search_fields = ("alias",)
+
+    @admin.display(description="models")
+    def models(self, alias: ModelAlias) -> str:
+        return ", ".join(alias.model_names)

@@ -63,3 +63,17 @@ def page(row: dict[str, Any]) -> dict[str, Any]:
 
 def done(message: str) -> dict[str, Any]:
     return {"success": True, "message": message}
+
+
+PRICE = {
+    "id": 3, "provider": "openai", "model": "gpt-audio", "serviceTier": "", "aboveInputTokens": 0,
+    "validFrom": "2026-11-01T00:00:00Z", "inputUsdPerMtok": 2.5, "outputUsdPerMtok": 10.0,
+    "cachedInputUsdPerMtok": None, "cacheWriteUsdPerMtok": None, "cacheWrite1hUsdPerMtok": None,
+    "audioInputUsdPerMtok": 32.0, "cachedAudioInputUsdPerMtok": None, "imageInputUsdPerMtok": None,
+    "reasoningOutputUsdPerMtok": None, "audioOutputUsdPerMtok": 64.0, "imageOutputUsdPerMtok": None,
+    "searchUsd": 0.01, "requestUsd": None,
+}  # fmt: skip
+
+ALIAS = {
+    "id": 2, "alias": "auto", "models": ["openai/gpt-6.1-terra", "anthropic/claude-sonnet-5.5"], "provider": "",
+}  # fmt: skip

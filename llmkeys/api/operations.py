@@ -11,6 +11,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework.viewsets import ViewSetMixin
 
 from llmkeys.api import examples
+from llmkeys.api.price_serializers import AliasSerializer, PriceSerializer
 from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
 from llmkeys.key_state import STATUSES
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
@@ -75,20 +76,23 @@ def _operation(
     summary: str,
     good: dict[Any, OpenApiResponse],
     *problems: int,
-    body: str = "",
+    body: Any = "",
     example: Any = None,
     optional_body: bool = False,
     parameters: tuple[OpenApiParameter, ...] = (),
     description: str = "",
 ) -> Any:
-    """Return the decorator of one operation; `problems` are its statuses beside those of every operation."""
+    """Return the decorator of one operation; `problems` are its statuses beside those of every operation.
+
+    `body` is a serializer, or the name of a component.
+    """
     statuses = sorted({*_ALWAYS, *problems, *(_WITH_BODY if body else ())})
     responses = good | {
         status: _answer(schema, value, description=words)
         for status, (words, schema, value) in ((status, _PROBLEMS[status]) for status in statuses)
     }
     given = [OpenApiExample("Request", example, request_only=True)] if example is not None else None
-    request = {_JSON: ref(body)} if body else None
+    request = {_JSON: ref(body) if isinstance(body, str) else body} if body else None
     if optional_body:
         description = f"{description} The body may be left out.".strip()
     return extend_schema(
@@ -237,6 +241,42 @@ tokens = _documented(
         parameters=(_TOKEN_ID,),
     ),
 )
+
+_ROW_ID = OpenApiParameter("row_id", row_number("The id of a row"), OpenApiParameter.PATH)
+
+
+def _table(one: str, many: str, serializer: Any, example: dict[str, Any], description: str) -> dict[str, Any]:
+    """Return the operations of a table of the operator's, by action."""
+    component = serializer.__name__.removesuffix("Serializer")
+    row = {name: value for name, value in example.items() if name != "id"}
+    done = _answer(ref("Done"), examples.done(f"{one.split()[1].capitalize()} deleted"))
+    shown, at = _answer(serializer, example), (_ROW_ID,)
+    return {
+        "list": _operation(f"List the {many}", {200: _answer(array(ref(component)), [example])}),
+        "create": _operation(
+            f"Add {one}", {201: shown}, 409, body=serializer, example=row, description=description
+        ),
+        "retrieve": _operation(f"Show {one}", {200: shown}, 404, parameters=at),
+        "update": _operation(
+            f"Change {one}", {200: shown}, 404, 409, body=serializer(partial=True), example=row, parameters=at,
+            description="What is left out stays as it is.",
+        ),
+        "destroy": _operation(f"Delete {one}", {200: done}, 404, parameters=at),
+    }  # fmt: skip
+
+
+prices = _table(
+    "a price", "prices", PriceSerializer, examples.PRICE,
+    "For requests admitted from `validFrom` on. It goes before the price data. What is left out: cached and written "
+    "tokens cost what plain input costs, reasoning what output costs; audio, images and searches what the price data "
+    "says, else the dearest price given.",
+)  # fmt: skip
+
+aliases = _table(
+    "an alias", "aliases", AliasSerializer, examples.ALIAS,
+    "The models are tried in turn for requests that name the alias; `auto` is for requests that name no model. With a "
+    "`provider` it is that provider's own name of one model.",
+)  # fmt: skip
 
 metrics = _documented(
     list=_operation(

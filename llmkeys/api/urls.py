@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
+from llmkeys.api.prices import AliasViewSet, PriceViewSet
 from llmkeys.api.views import EventViewSet, KeyViewSet, NothingHere, TokenViewSet, UsageViewSet
 
 app_name = "api"
+TABLE = {"get": "list", "post": "create"}
+ROW = {"get": "retrieve", "put": "update", "delete": "destroy"}
 
 urlpatterns = [
     path("keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
@@ -26,5 +29,9 @@ urlpatterns = [
     path("events", EventViewSet.as_view({"get": "list"}), name="events"),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"}), name="tokens"),
     path("tokens/<int:token_id>", TokenViewSet.as_view({"delete": "destroy"}), name="token"),
+    path("prices", PriceViewSet.as_view(TABLE), name="prices"),
+    path("prices/<int:row_id>", PriceViewSet.as_view(ROW), name="price"),
+    path("aliases", AliasViewSet.as_view(TABLE), name="aliases"),
+    path("aliases/<int:row_id>", AliasViewSet.as_view(ROW), name="alias"),
     re_path(r"", NothingHere.as_view(), name="nothing"),
 ]

@@ -67,8 +67,8 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
 
 def unpriced_models(about: About) -> Iterable[Finding]:
     since = current_windows(about.at - LOOK_BACK).day
-    served = DailyUsage.objects.filter(Q(successful__gt=0) | ~Q(cost_nano=0), day__gte=since)
-    used = served.order_by("key__provider", "model")
+    served = Q(successful__gt=0) | Q(cost_nano__gt=0)  # a model that was only ever refused needs no price
+    used = DailyUsage.objects.filter(served, day__gte=since).order_by("key__provider", "model")
     models = used.values_list("key__provider", "model").distinct()[:_MOST]
     unknown = [f"{model} ({provider})" for provider, model in models if not _is_priced(provider, model, about)]
     if unknown:

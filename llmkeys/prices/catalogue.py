@@ -10,11 +10,13 @@ from typing import Any, Generic, TypeVar
 from django.conf import settings
 
 from llmkeys import providers
-from llmkeys.models import ModelAlias, ModelPrice
+from llmkeys.models import AUTO, OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
 from llmkeys.prices.tariffs import OperatorPrice, Price, PriceList
 from llmkeys.providers.base import Provider
 
 TABLES_SECONDS = 2.0  # how long an edit of a price or an alias may take to be seen by every process
+
+AMOUNTS = (*PRICES, *OPTIONAL_PRICES)
 
 T = TypeVar("T")
 
@@ -45,23 +47,17 @@ class _Cached(Generic[T]):
         self._made_at = float("-inf")
 
 
-def _read_aliases() -> dict[tuple[str, str], str]:
-    return {
-        (provider, alias): model
-        for provider, alias, model in ModelAlias.objects.values_list("provider", "alias", "model")
-    }
+def _read_aliases() -> dict[tuple[str, str], tuple[str, ...]]:
+    rows = ModelAlias.objects.values_list("provider", "alias", "model_names")
+    return {(provider, alias): tuple(names) for provider, alias, names in rows if names}
 
 
 def _read_prices() -> dict[tuple[str, str], list[OperatorPrice]]:
     found: dict[tuple[str, str], list[OperatorPrice]] = {}
     for row in ModelPrice.objects.order_by("-valid_from"):
-        price = Price(
-            input=row.input_usd_per_mtok,
-            output=row.output_usd_per_mtok,
-            cached_input=row.cached_input_usd_per_mtok,
-            cache_write=row.cache_write_usd_per_mtok,
-        )
-        found.setdefault((row.provider, row.model), []).append(OperatorPrice(price, row.valid_from))
+        amounts = {name.removesuffix("_usd_per_mtok").removesuffix("_usd"): getattr(row, name) for name in AMOUNTS}
+        kept = OperatorPrice(Price(**amounts), row.valid_from, row.service_tier, row.above_input_tokens)
+        found.setdefault((row.provider, row.model), []).append(kept)
     return found
 
 
@@ -71,8 +67,21 @@ _made: dict[str, Any] = {}  # the list made last, and what it was made of
 
 
 def aliases() -> dict[tuple[str, str], str]:
-    """Return the operator's aliases: (provider, name that clients send) → the provider's own name."""
-    return _aliases.get()
+    """Return the operator's aliases at one provider: (provider, name that clients send) → the provider's own name."""
+    return {key: names[0] for key, names in _aliases.get().items() if key[0]}
+
+
+def models_for(alias: str) -> tuple[str, ...] | None:
+    """Return the models for which a name stands, in the order in which they are tried; None for any other name."""
+    return _aliases.get().get(("", alias))
+
+
+def models_to_try(named: str) -> tuple[str, ...]:
+    """Return the models to try in turn for what a client named; for nothing and `auto`, what the operator chose."""
+    found = models_for(named or AUTO)
+    if found is not None:
+        return found
+    return (named,) if named and named != AUTO else (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
 
 
 def price_list() -> PriceList:

@@ -649,6 +649,8 @@ def _spellings(provider: str, model: str) -> Iterator[tuple[str, str]]:
     if colon and variant in _VARIANTS:
         name = base
         yield provider, name
+    if variant == "batch":  # what the vendor asks for other tiers is not what a batch costs
+        return
     vendor, slash, rest = name.partition("/")
     vendor = _VENDORS.get(vendor, vendor)
     if slash and any(listed.id == vendor for listed in _snapshot().providers):

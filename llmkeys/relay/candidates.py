@@ -94,6 +94,12 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
     return Stored(rows, coolings)
 
 
+async def refresh_catalogue() -> None:
+    """Read the operator's prices and aliases again where they are stale, off the loop."""
+    if catalogue.is_stale():
+        await under_way.in_thread(catalogue.refresh)
+
+
 async def find(model: str, *, door: Door, dialect: str, caller: Caller, at: datetime) -> list[Candidate]:
     """Return every stored key of the caller that can serve `model`, in serving order, with what stands in its way.
 
@@ -101,8 +107,7 @@ async def find(model: str, *, door: Door, dialect: str, caller: Caller, at: date
     where no key is stored, ModelNotAvailable where none can serve the model, RecordingUnavailable.
     """
     stored = await reader.run(lambda cursor: read_stored(cursor, at))
-    if catalogue.is_stale():
-        await under_way.in_thread(catalogue.refresh)
+    await refresh_catalogue()
     can_serve = _serving(dialect, door)
     found = _named(stored, model, caller, at, can_serve)
     if not found and not _is_known_name(model):

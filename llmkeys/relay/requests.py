@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from django.conf import settings
-
 from llmkeys import dialects
 from llmkeys.dialects import Dialect
+from llmkeys.prices import catalogue
 from llmkeys.tokens.rights import Caller
 
 if TYPE_CHECKING:
@@ -43,10 +42,7 @@ class RelayRequest:
     @cached_property
     def models(self) -> tuple[str, ...]:
         """The models to try in turn: the one that was named, or the primary and the fallbacks."""
-        named = self.request.model
-        if named and named != "auto":
-            return (named,)
-        return (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
+        return catalogue.models_to_try(self.request.model)
 
 
 class Client(Protocol):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from django.conf import settings
-
 from llmkeys.exceptions import NoKey
 from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
+from llmkeys.prices import catalogue
 from llmkeys.relay import candidates
 from llmkeys.tokens.rights import Caller
 
@@ -19,8 +18,7 @@ def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None)
 
     No provider is asked: for a model that no rule knows, the model lists last read must do.
     """
-    models = (model,) if model and model != "auto" else (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
-    for name in models:
+    for name in catalogue.models_to_try(model):
         free = _without_obstacle(name, caller or Caller(), at)
         keys = ApiKey.objects.in_bulk(free)
         serving = [keys[key_id] for key_id in free if key_id in keys and keys[key_id].status_at(at) == ACTIVE]
@@ -34,7 +32,7 @@ def serving_order(active: Collection[str], *, at: datetime) -> tuple[str, list[s
 
     The model is the first of primary and fallbacks that has any key; an empty text where none has.
     """
-    for name in (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS):
+    for name in catalogue.models_to_try(""):
         serving = [key_id for key_id in _without_obstacle(name, Caller(), at) if key_id in active]
         if serving:
             return name, serving

@@ -73,6 +73,7 @@ class _Turns:
 
     async def run(self) -> Answer:
         dead_ends: list[LLMKeysError] = []
+        await candidates.refresh_catalogue()
         for model in self.request.models:
             if self.is_spent:
                 break

@@ -21,10 +21,10 @@ def needs_authentication(method: str, path: str) -> None:
         assert list(answer.json()) == ["detail"]
 
 
-def needs_permission(method: str, path: str, permission: str) -> None:
+def needs_permission(method: str, path: str, permission: str, *, suffix: str = "") -> None:
     """The scope alone is too little, and so is the permission alone."""
     scope, lesser = ("read", "gateway") if method == "get" else ("manage", "read")
-    able, unable = make_user("able", permission), make_user("unable")
+    able, unable = make_user(f"able{suffix}", permission), make_user(f"unable{suffix}")
     for client in (JsonClient(make_token(able, lesser)), JsonClient(make_token(unable, scope)), _session(unable)):
         answer = getattr(client, method)(path)
         assert answer.status_code == 403, answer.content

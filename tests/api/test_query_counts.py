@@ -9,7 +9,7 @@ import responses
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, KeyEvent
+from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, KeyEvent, ModelAlias, ModelPrice
 from llmkeys.tokens.making import create_token
 from tests.api.test_permission_table import ROUTES
 from tests.helpers import NOW, make_key, make_usage, new_secret
@@ -38,6 +38,22 @@ OPERATIONS = [
     ("tokens", "get", "/api/llm/tokens", None, 4),
     ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"]}, 8),
     ("token", "delete", "/api/llm/tokens/{token}", None, 5),
+    ("prices", "get", "/api/llm/prices", None, 3),
+    (
+        "prices",
+        "post",
+        "/api/llm/prices",
+        {"provider": "openai", "model": "", "inputUsdPerMtok": 1, "outputUsdPerMtok": 2, "serviceTier": "flex"},
+        6,
+    ),
+    ("price", "get", "/api/llm/prices/{price}", None, 3),
+    ("price", "put", "/api/llm/prices/{price}", {"inputUsdPerMtok": 3}, 7),
+    ("price", "delete", "/api/llm/prices/{price}", None, 4),
+    ("aliases", "get", "/api/llm/aliases", None, 3),
+    ("aliases", "post", "/api/llm/aliases", {"alias": "", "models": ["m"]}, 6),
+    ("alias", "get", "/api/llm/aliases/{alias}", None, 3),
+    ("alias", "put", "/api/llm/aliases/{alias}", {"models": ["m2"]}, 7),
+    ("alias", "delete", "/api/llm/aliases/{alias}", None, 4),
     ("metrics", "get", "/metrics", None, 4),
 ]
 
@@ -72,8 +88,13 @@ def statements(api, method, path, body):
     key = make_key(name="asked for")
     token = AccessToken.objects.order_by("-id").first()
     lost = make_usage(key, state="LOST", success=False, cost_source="estimated")
-    body = body | {"apiKey": new_secret("openai")} if body and "apiKey" in body else body
-    path = path.format(key=key.id, usage=lost.id, token=token.id)
+    price = ModelPrice.objects.create(
+        provider="openai", model=key.id, input_usd_per_mtok=1, output_usd_per_mtok=2, valid_from=NOW
+    )
+    alias = ModelAlias.objects.create(alias=key.id, model_names=["m"])
+    fresh = {"apiKey": new_secret("openai"), "model": f"new {key.id}", "alias": f"new {key.id}"}
+    body = {name: fresh.get(name, value) for name, value in body.items()} if body else body
+    path = path.format(key=key.id, usage=lost.id, token=token.id, price=price.pk, alias=alias.pk)
     with CaptureQueriesContext(
         connection,
     ) as asked:

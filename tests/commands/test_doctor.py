@@ -301,6 +301,12 @@ class TestWork:
         assert finding.level == "WARN" and "acme/unheard-of (openrouter):" in finding.detail
         assert "gpt-4o" not in finding.detail and "older" not in finding.detail and "refused" not in finding.detail
 
+    def test_it_wants_no_price_of_a_model_that_was_only_refused(self):
+        DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="acme/unheard-of", requests=3, failed=3)
+        assert levels("Prices") == ["PASS"]
+        DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="acme/lost", requests=1, failed=1, cost_nano=5)
+        assert "acme/lost" in found("Prices")[0].detail and "unheard" not in found("Prices")[0].detail
+
     def test_it_tells_of_alerts_that_nobody_gets(self, settings):
         assert levels("Alerts") == ["WARN"]
         settings.ALERT_URLS = ["json://127.0.0.1:1/"]

@@ -119,7 +119,7 @@ class TestModelNames:
 
     def test_it_knows_the_operators_aliases(self, client, provider):
         make_key()
-        ModelAlias.objects.create(provider="openrouter", alias="house-model", model=MODEL)
+        ModelAlias.objects.create(provider="openrouter", alias="house-model", model_names=[MODEL])
         provider.post(OPENROUTER, json=completion())
         assert ask(client, model="house-model").status_code == 200
         assert sent_body(provider)["model"] == MODEL

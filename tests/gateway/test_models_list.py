@@ -69,7 +69,7 @@ def test_the_operators_price_goes_before_the_providers(client, provider):
     )
     from llmkeys.prices import catalogue
 
-    catalogue._prices.forget()
+    catalogue.forget()
     assert models(client)[entry["id"]]["pricing"] == {"prompt": "0.000007", "completion": "0.000011"}
 
 

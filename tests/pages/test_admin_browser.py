@@ -38,7 +38,7 @@ def make_something_of_everything(user) -> None:
     SealedDay.objects.create(day=row.day)
     FailedAuthentication.objects.create(address="10.0.0.1", at=now)
     ModelPrice.objects.create(provider="openai", model="gpt-4o", input_usd_per_mtok="2.5", output_usd_per_mtok="10")
-    ModelAlias.objects.create(provider="openai", alias="fast", model="gpt-4o")
+    ModelAlias.objects.create(provider="openai", alias="fast", model_names=["gpt-4o"])
     make_token(user)
     ensure_schedules()
     for model, name in ((Success, "good"), (Failure, "bad")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib import admin
@@ -116,19 +117,20 @@ class TestTokens:
 
 class TestModels:
     def test_it_takes_a_price_that_counts_at_once(self, operator):
-        assert catalogue.operator_price("openai", "gpt-x", timezone.now()) is None
+        at = timezone.now()
+        assert not catalogue.price_list().has_operator_price("openai", "gpt-x", at)
         data = {
             "provider": "openai", "model": "gpt-x", "valid_from_0": "2020-01-01", "valid_from_1": "00:00:00",
             "input_usd_per_mtok": "1.25", "output_usd_per_mtok": "10",
         }  # fmt: skip
         operator.post("/admin/llmkeys/modelprice/add/", data)
-        assert str(catalogue.operator_price("openai", "gpt-x", timezone.now()).input) == "1.25000000"
+        assert catalogue.price_list().shown("openai", "gpt-x", at).input == Decimal("1.25")
         operator.post(f"/admin/llmkeys/modelprice/{ModelPrice.objects.get().pk}/delete/", {"post": "yes"})
-        assert catalogue.operator_price("openai", "gpt-x", timezone.now()) is None
+        assert not catalogue.price_list().has_operator_price("openai", "gpt-x", at)
 
     def test_it_takes_an_alias_that_counts_at_once(self, operator):
         assert catalogue.aliases() == {}
-        operator.post("/admin/llmkeys/modelalias/add/", {"provider": "openai", "alias": "fast", "model": "gpt-x"})
+        operator.post("/admin/llmkeys/modelalias/add/", {"provider": "openai", "alias": "fast", "model_names": "gpt-x"})
         assert catalogue.aliases() == {("openai", "fast"): "gpt-x"}
         alias = ModelAlias.objects.get()
         operator.post(

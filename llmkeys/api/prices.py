@@ -1,0 +1,109 @@
+"""/api/llm/prices and /api/llm/aliases: the operator's own prices, and the names that clients may send for models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Model
+from django.http import Http404
+from drf_spectacular.utils import extend_schema_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+
+from llmkeys.api import operations
+from llmkeys.api.price_serializers import AliasSerializer, PriceSerializer
+from llmkeys.api.views import ApiViewSet
+from llmkeys.exceptions import InvalidInput, KeyConflict
+from llmkeys.models import ModelAlias, ModelPrice
+from llmkeys.prices import catalogue
+
+
+class _TableViewSet(ApiViewSet):
+    """What the operator's two tables share. They have few rows, so a list has all of them."""
+
+    model: ClassVar[type[Model]]
+    serializer: ClassVar[type[Serializer]]
+    unique: ClassVar[tuple[str, ...]]
+    exists: ClassVar[str]  # what to say of a row that is there already
+    deleted: ClassVar[str]
+
+    def list(self, request: Request) -> Response:
+        return Response(self.serializer(self.model._default_manager.all(), many=True).data)
+
+    def create(self, request: Request) -> Response:
+        return Response(self._stored(self.model(), request.data), status=201)
+
+    def retrieve(self, request: Request, row_id: int) -> Response:
+        return Response(self.serializer(self._row(row_id)).data)
+
+    def update(self, request: Request, row_id: int) -> Response:
+        return Response(self._stored(self._row(row_id), request.data))
+
+    def destroy(self, request: Request, row_id: int) -> Response:
+        self._row(row_id).delete()
+        catalogue.forget()
+        return Response({"success": True, "message": self.deleted})
+
+    def _row(self, row_id: int) -> Any:
+        row = self.model._default_manager.filter(pk=row_id).first()
+        if row is None:
+            raise Http404
+        return row
+
+    def _stored(self, row: Any, values: Mapping[str, Any]) -> Any:
+        """Store the given values and return the row as JSON; what is left out stays.
+
+        Raises InvalidInput, KeyConflict.
+        """
+        read = self.serializer(data=values, partial=row.pk is not None)
+        errors = {name: ["There is no such field."] for name in values if name not in read.fields}
+        if not read.is_valid() or errors:
+            raise InvalidInput(errors | {name: list(map(str, words)) for name, words in read.errors.items()})
+        for name, value in read.validated_data.items():
+            setattr(row, name, value)
+        try:
+            row.clean()
+        except ValidationError as error:
+            names = {field.source: name for name, field in read.fields.items()}
+            raise InvalidInput({names[source]: words for source, words in error.message_dict.items()}) from None
+        with transaction.atomic():
+            same = self.model._default_manager.filter(**{name: getattr(row, name) for name in self.unique})
+            if same.exclude(pk=row.pk).exists():
+                raise KeyConflict(self.exists)
+            row.save()
+        catalogue.forget()
+        return self.serializer(row).data
+
+
+@extend_schema_view(**operations.prices)
+class PriceViewSet(_TableViewSet):
+    permissions = {
+        "list": "llmkeys.view_modelprice",
+        "create": "llmkeys.add_modelprice",
+        "retrieve": "llmkeys.view_modelprice",
+        "update": "llmkeys.change_modelprice",
+        "destroy": "llmkeys.delete_modelprice",
+    }
+    model, serializer = ModelPrice, PriceSerializer
+    unique = ("provider", "model", "service_tier", "above_input_tokens", "valid_from")
+    exists = "There is a price of this model, tier and length from this instant on already. Change that one."
+    deleted = "Price deleted"
+
+
+@extend_schema_view(**operations.aliases)
+class AliasViewSet(_TableViewSet):
+    permissions = {
+        "list": "llmkeys.view_modelalias",
+        "create": "llmkeys.add_modelalias",
+        "retrieve": "llmkeys.view_modelalias",
+        "update": "llmkeys.change_modelalias",
+        "destroy": "llmkeys.delete_modelalias",
+    }
+    model, serializer = ModelAlias, AliasSerializer
+    unique = ("provider", "alias")
+    exists = "This name stands for models already. Change that alias."
+    deleted = "Alias deleted"
