@@ -52,7 +52,8 @@ class Attempt:
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
                 candidate = self.candidate
                 writer.run_now(
-                    lambda cursor: coolings.forgive(cursor, candidate.id, candidate.scopes, candidate.model, at)
+                    lambda cursor: coolings.forgive(cursor, candidate.id, candidate.scopes, candidate.model, at),
+                    accounts=self.hold.locks,
                 )
 
     def report(self, failure: Failure) -> None:
