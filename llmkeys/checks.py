@@ -72,7 +72,9 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
 
 
 @register(Tags.database)
-def check_database_is_there(app_configs, databases=None, **kwargs) -> list[CheckMessage]:
+def check_database_is_there(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
     """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` begins anew."""
     words = backup.lost_database() if databases else ""
     return [Error(words, id="llmkeys.E004")] if words else []

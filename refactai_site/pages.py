@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from django.conf import settings
@@ -57,7 +57,7 @@ class Handler(BaseHandler):
         set_script_prefix("/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         response = self.get_response(ASGIRequest(scope, BytesIO(body)))
-        response._handler_class = self.__class__  # sender of the signal at its end
+        response._handler_class = self.__class__  # type: ignore[attr-defined]  # sender of the signal at its end
         return response
 
 
@@ -133,7 +133,7 @@ class Pages:
             async for piece in self._pieces(response):
                 if gone.is_set() or not await _taken(send, {"body": piece, "more_body": True}):
                     return
-        content = b"" if response.streaming else response.content
+        content = b"" if response.streaming else cast(HttpResponse, response).content
         await _taken(send, {"body": content, "more_body": False})
 
     async def _pieces(self, response: Any) -> AsyncIterator[bytes]:

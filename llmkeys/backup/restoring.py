@@ -193,7 +193,7 @@ class _Swap:
     keep: Path
 
     def __enter__(self) -> None:
-        if not self.brought.swaps_key:
+        if self.brought.key is None or not self.brought.swaps_key:
             return
         old = keyring.key_file()
         both = self.brought.key.read_text().strip()
@@ -205,7 +205,7 @@ class _Swap:
     def __exit__(self, kind: type | None, *_: object) -> None:
         kept = self.keep / keyring.key_file().name
         if kind is None:
-            if self.brought.swaps_key:
+            if self.brought.key is not None and self.brought.swaps_key:
                 keyring.replace_key_file(self.brought.key.read_text())
             self._replace_settings()
         elif self.brought.swaps_key and kept.exists():

@@ -57,7 +57,7 @@ def _refused(request: HttpRequest, template: str, detail: str, words: str, statu
         response = JsonResponse({"detail": detail}, status=status)
     else:  # without the request: what a template asks of it may need its host
         response = render(None, template, {"words": words}, status=status)
-    response._has_been_logged = bool(words)
+    response._has_been_logged = bool(words)  # type: ignore[attr-defined]
     return response
 
 

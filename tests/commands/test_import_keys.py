@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from llmkeys.usage.statistics import statistics
 
 from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
 from llmkeys.presentation import key_json
-from llmkeys.usage.statistics import statistics
 from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
