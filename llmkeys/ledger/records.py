@@ -67,6 +67,7 @@ class Refusal:
     limit_nano: int = 0
     window: str = ""
     held_nano: int = 0
+    fits_nano: int | None = None  # the most that the account takes now, over all its windows; None: it takes nothing
     only_holds: bool = False  # it would fit if the open holds were not there
     never_fits: bool = False  # it is more than the whole limit
     rests_until: datetime | None = None  # the key cools

@@ -34,6 +34,7 @@ def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> 
     window = (full or lacking)[0]
     limit = found.limits[window.name]
     room = max(0, limit - spent[window.name] - held)
+    fits = min(found.limits[window.name] - spent[window.name] - held for window in limited)
     whose = "" if account.of is accounts.KEYS else "the access token's "
     return Refusal(
         bid.key_id,
@@ -44,6 +45,7 @@ def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> 
         limit_nano=limit,
         window=window.name,
         held_nano=held,
+        fits_nano=max(0, fits),
         only_holds=not full,
         never_fits=any(need > found.limits[window.name] for window in full),
     )

@@ -79,13 +79,17 @@ class Command(BaseCommand):
 
     def _warn(self) -> None:
         """Say on stderr what is ignored, and where a running server has other settings than this command."""
-        if not getattr(self, "_called_from_command_line", False) or not self.needs_database:
+        if not self._is_from_command_line or not self.needs_database:
             return
         with suppress(OSError):
             self.write_error([*checks.warnings(), *_differences()])
 
+    @property
+    def _is_from_command_line(self) -> bool:
+        return getattr(self, "_called_from_command_line", False)
+
     def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
-        if not getattr(self, "_called_from_command_line", False):
+        if not self._is_from_command_line:
             raise CommandError(sentence, returncode=code) from None
         with suppress(OSError):  # a full device: the exit code still tells
             self.stderr.write(sentence)

@@ -475,7 +475,7 @@ class Attempt:
         return int((time.monotonic() - self.started) * 1000)
 
 
-def _tokens(usage: Usage | None) -> dict[str, int | None]:
+def _tokens(usage: Usage | None) -> dict[str, Any]:
     if usage is None:
         return {}
     return {

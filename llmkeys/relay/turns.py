@@ -85,9 +85,9 @@ class _Turns:
                     error.attempts = self.attempts
                     if error.final:
                         break
-        error = min(dead_ends, key=lambda error: _HOPE.index(type(error)))
-        error.may_be_billed = self.lost > 0
-        raise error
+        worst = min(dead_ends, key=lambda error: _HOPE.index(type(error)))
+        worst.may_be_billed = self.lost > 0
+        raise worst
 
     @property
     def is_spent(self) -> bool:

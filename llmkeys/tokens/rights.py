@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from llmkeys.database.sql import as_instant, lean_cursor
-from llmkeys.vault.crypto import TOKEN_PREFIX, token_digest
+from llmkeys.lib.texts import TOKEN_PREFIX
+from llmkeys.vault.crypto import token_digest
 
 _NOTED_EVERY = timedelta(seconds=60)
 

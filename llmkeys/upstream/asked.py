@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests
 import urllib3
@@ -120,7 +120,8 @@ def list_models(key: ApiKey) -> Answer:
 
 def fetch_generation(key: ApiKey, generation_id: str) -> Answer:
     """Ask OpenRouter what one request of this key truly cost."""
-    provider, secret = providers.get(key.provider), keyring.open_secret(key)
+    provider: Any = providers.get(key.provider)
+    secret = keyring.open_secret(key)
     call = provider.generation_call(base_url=base_url(provider), secret=secret, generation_id=generation_id)
     return _call(call, secret)
 
@@ -167,7 +168,7 @@ def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer
         request.headers["Content-Length"] = str(len(body))
     host = urllib3.util.parse_url(url).host or "the provider"
     proxies, verify = _surroundings(url.split("/", 3)[2], url)
-    timeout = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
+    timeout: Any = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
     with _sending_errors(host, timeout, secret):
         response = _adapter().send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies)
     return Stream(response, host, answer_seconds)
@@ -183,7 +184,7 @@ def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
 class _LeanAdapter(HTTPAdapter):
     """`requests`' adapter without what a relay has no use for (0.1 ms a call): cookies, parsing an address again."""
 
-    def get_connection_with_tls_context(self, request, verify, proxies=None, cert=None):
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         address = request.url.split("/", 3)[:3]
         known = self.__dict__.setdefault("_known", {})
         pool = known.get((*address, verify))
@@ -192,7 +193,7 @@ class _LeanAdapter(HTTPAdapter):
             known[(*address, verify)] = pool
         return pool
 
-    def build_response(self, req, resp):
+    def build_response(self, req: Any, resp: Any) -> Response:
         response = Response()
         response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
         response.request, response.url, response.connection = req, req.url, self
