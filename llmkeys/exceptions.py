@@ -93,6 +93,10 @@ class AllKeysCooling(NoKey):
     """Every usable key rests (some may be spent besides)."""
 
 
+class TokenAtLimit(NoKey):
+    """The access token lacks room in a budget of its own for this request."""
+
+
 class BudgetBusy(NoKey):
     """Only open holds of other requests stand in the way."""
 

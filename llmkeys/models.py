@@ -270,6 +270,7 @@ class UsageRecord(models.Model):
     cache_write_tokens = models.BigIntegerField(null=True)
     output_tokens = models.BigIntegerField(null=True)
     reasoning_tokens = models.BigIntegerField(null=True)
+    max_tokens = models.PositiveIntegerField(null=True, help_text="The output limit, lowered to fit a budget.")
     hold_nano = models.BigIntegerField()
     cost_nano = models.BigIntegerField(default=0)
     cost_source = models.CharField(max_length=10, choices=CostSource, blank=True, default="")

@@ -268,6 +268,7 @@ STREAM_IDLE_SECONDS = env.integer("REFACTAI_STREAM_IDLE_SECONDS", 120, least=1, 
 STOP_SECONDS = env.integer("REFACTAI_STOP_SECONDS", 30, least=0, most=3600)
 MAX_RETRIES = env.integer("REFACTAI_MAX_RETRIES", 3, least=0, most=20)
 BUDGET_MODE = env.choice("REFACTAI_BUDGET_MODE", "strict", ("strict", "soft"))
+FIT_OUTPUT = env.boolean("REFACTAI_FIT_OUTPUT", True)
 KEY_ORDER = env.choice("REFACTAI_KEY_ORDER", "fill", ("fill", "spread"))
 DEFAULT_MAX_TOKENS = env.integer("REFACTAI_DEFAULT_MAX_TOKENS", 16_384, least=1, most=10_000_000)
 COST_TRACKING = env.boolean("REFACTAI_COST_TRACKING", True)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from llmkeys.dialects.anthropic_messages import AnthropicMessages
 from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage
+from llmkeys.dialects.google_generate import GoogleGenerate
 from llmkeys.dialects.openai_chat import OpenAIChat
+from llmkeys.dialects.openai_embeddings import OpenAIEmbeddings
+from llmkeys.dialects.openai_responses import OpenAIResponses
 
 __all__ = ["DIALECTS", "Bound", "Dialect", "Door", "Request", "Rewrite", "Seen", "Usage", "get"]
 
-DIALECTS: tuple[Dialect, ...] = (OpenAIChat(),)
+DIALECTS: tuple[Dialect, ...] = (
+    OpenAIChat(),
+    OpenAIResponses(),
+    OpenAIEmbeddings(),
+    AnthropicMessages(),
+    GoogleGenerate(),
+)
 
 
 def get(name: str) -> Dialect:

@@ -23,7 +23,7 @@ from llmkeys.database import reader, writer
 from llmkeys.dialects import Dialect, Door
 from llmkeys.dialects.base import dump
 from llmkeys.exceptions import ClientGone, LLMKeysError, RecordingUnavailable
-from llmkeys.gateway import bodies
+from llmkeys.gateway import bodies, model_shapes
 from llmkeys.gateway.callers import authenticate
 from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
@@ -45,10 +45,19 @@ MOST_REQUESTS = 2000  # under way on this worker
 # request waits that long at each of its four turns there.
 SWITCH_SECONDS = 0.0005
 _SECRET_QUERY = frozenset({"key", "access_token", "api_key", "token"})
-_NOT_SERVED = (
-    "It is not served by this gateway. For OpenAI clients the base URL is {origin}/v1 (POST /v1/chat/completions, "
-    "GET /v1/models)."
-)
+_BASE_URLS = "The base URL is {origin}/v1 for OpenAI clients, {origin} for Anthropic and Google clients."
+# What clients ask for, and why they do not get it here; `docs/clients.md` has the same table.
+NOT_SERVED = {
+    "/v1/completions": "The old completions are not served: use POST /v1/chat/completions.",
+    "/v1/images": "Pictures of their own address are not served: their price cannot be bounded before they are made.",
+    "/v1/audio": "Speech and transcription are not served: their price cannot be bounded before they are made.",
+    "/v1/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
+    "/v1/moderations": "Moderations are not served.",
+    "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1/realtime": "Realtime sessions are not served.",
+    "/v1/mcp": "MCP servers are not served.",
+}
 _FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
 
 _under_way = 0
@@ -305,28 +314,47 @@ def _headers(answer: Answer, tracked: Tracked) -> dict[str, str]:
 
 
 async def _models(exchange: Exchange, caller: Caller) -> None:
-    """GET /v1/models"""
-    found = await servable_models(caller, at=timezone.now())
-    await exchange.answer(200, dump({"object": "list", "data": found}))
+    """GET /v1/models, in OpenAI's shape, or in Anthropic's where its version is named."""
+    as_list, _ = _shapes(exchange)
+    await exchange.answer(200, dump(as_list(await servable_models(caller, at=timezone.now()))))
 
 
 async def _model(exchange: Exchange, caller: Caller) -> None:
     """GET /v1/models/{id}"""
-    name = exchange.scope["path_params"]["model"]
+    _, as_entry = _shapes(exchange)
+    await exchange.answer(200, dump(as_entry(await _entry_of(exchange, caller))))
+
+
+async def _google_models(exchange: Exchange, caller: Caller) -> None:
+    """GET /v1beta/models"""
     found = await servable_models(caller, at=timezone.now())
-    entry = next((entry for entry in found if entry["id"] == name), None)
-    if entry is None:
-        raise GatewayError(
-            404,
-            "model_not_available",
-            f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served.",
-        )
-    await exchange.answer(200, dump(entry))
+    await exchange.answer(200, dump(model_shapes.google_list(found)))
+
+
+async def _google_model(exchange: Exchange, caller: Caller) -> None:
+    """GET /v1beta/models/{model}"""
+    await exchange.answer(200, dump(model_shapes.google_entry(await _entry_of(exchange, caller))))
+
+
+def _shapes(exchange: Exchange) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    if "anthropic-version" in exchange.headers:
+        return model_shapes.anthropic_list, model_shapes.anthropic_entry
+    return model_shapes.openai_list, lambda entry: entry
+
+
+async def _entry_of(exchange: Exchange, caller: Caller) -> dict[str, Any]:
+    """Return the entry of the model that the address names. Raises GatewayError 404."""
+    name = exchange.scope["path_params"]["model"].removeprefix("models/")
+    for entry in await servable_models(caller, at=timezone.now()):
+        if name in (entry["id"], model_shapes.bare(entry["id"])):
+            return entry
+    words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
+    raise GatewayError(404, "model_not_available", words)
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------
 
-_CHAT = dialects.get("openai-chat")
+_CHAT, _GOOGLE, _ANTHROPIC = map(dialects.get, ("openai-chat", "google-generate", "anthropic-messages"))
 _READ = ("GET", "HEAD")
 
 
@@ -340,11 +368,11 @@ def _doors() -> list[Route]:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer an address that is none of ours so that a program can show it: JSON, with the base URL to use."""
-    exchange = Exchange(scope, receive, send, _CHAT)
-    host = exchange.headers.get("host", "HOST:8080")
-    words = f"No such address: {scope['method']} {scope['path'][:200]}. " + _NOT_SERVED.format(
-        origin=f"{scope.get('scheme', 'http')}://{host}"
-    )
+    path = scope["path"]
+    exchange = Exchange(scope, receive, send, _GOOGLE if path.startswith("/v1beta") else _CHAT)
+    origin = f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', 'HOST:8080')}"
+    why = next((words for beginning, words in NOT_SERVED.items() if path.startswith(beginning)), "No such address.")
+    words = f"{scope['method']} {path[:200]}: {why} {_BASE_URLS.format(origin=origin)}"
     await exchange.refuse(Refused(404, "not_found", words))
     await discard(receive)
     exchange.program.close()
@@ -355,6 +383,8 @@ _router = Router(
         *_doors(),
         Route("/v1/models", Endpoint(_CHAT, _READ, _models)),
         Route("/v1/models/{model:path}", Endpoint(_CHAT, _READ, _model)),
+        Route("/v1beta/models", Endpoint(_GOOGLE, _READ, _google_models)),
+        Route("/v1beta/models/{model:path}", Endpoint(_GOOGLE, _READ, _google_model)),
     ],
     redirect_slashes=False,
     default=_not_found,

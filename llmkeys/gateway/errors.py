@@ -43,6 +43,7 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.RequestExceedsBudget, 400, "request_exceeds_budget"),
     (exceptions.ModelNotAvailable, 404, "model_not_available"),
     (exceptions.AllKeysAtLimit, 429, "all_keys_at_limit"),
+    (exceptions.TokenAtLimit, 429, "token_at_limit"),
     (exceptions.BudgetBusy, 429, "budget_busy"),
     (exceptions.NoKeyAvailable, 503, "no_key_available"),
     (exceptions.AllKeysCooling, 503, "all_keys_cooling"),
@@ -55,7 +56,7 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
 ]
 _SECONDS = {"budget_busy": "1", "overloaded": "1", "database_unavailable": "10", "sealed": "10"}
 # States that last until a person or a window changes them: a library that sends again does so in vain.
-_LASTING = {"all_keys_at_limit", "no_key_available"}
+_LASTING = {"all_keys_at_limit", "token_at_limit", "no_key_available"}
 
 
 def refused(error: LLMKeysError, *, request_id: str = "") -> Refused:

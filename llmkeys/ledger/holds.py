@@ -167,7 +167,7 @@ class _Row:
 
 _COLUMNS = (
     "request_id", "attempt", "created_at", "provider", "dialect", "requested_model", "model", "token_name", "hold_nano",
-    "streamed", "skipped", "day", "month", "lease_owner", "lease_until",
+    "streamed", "skipped", "day", "month", "lease_owner", "lease_until", "max_tokens",
 )  # fmt: skip
 _ALWAYS = {
     "state": "'HELD'", "error": "''", "cost_nano": "0", "cost_source": "''", "upstream_id": "''", "overrun": "FALSE",
@@ -208,7 +208,8 @@ def _values(row: _Row) -> list[Any]:
         attempt.request_id, attempt.number, instant(attempt.at), bid.provider, attempt.dialect, attempt.requested_model,
         bid.model, attempt.token_name, bid.hold_nano, attempt.streamed, json.dumps(skipped[:50]) if skipped else "[]",
         str(row.windows.day), str(row.windows.month), attempt.lease_owner,
-        instant((attempt.leased_at or attempt.at) + LEASE), *(ids.get(of.column) for of in accounts.TABLES),
+        instant((attempt.leased_at or attempt.at) + LEASE), bid.max_tokens,
+        *(ids.get(of.column) for of in accounts.TABLES),
     ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ class Bid:
     hold_nano: int
     passed_over: tuple[dict[str, str], ...] = ()  # the keys before it that cannot serve now, and why
     rested: tuple[str, ...] = ()  # the scopes of a key that rested before: one request asks first (`coolings.py`)
+    max_tokens: int | None = None  # the output limit, where it was lowered to fit the room
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class WorstCase:
     bound: Bound = field(default_factory=lambda: Bound(0, 0))
     prices: PriceList | None = field(default=None, repr=False)  # None: costs are not counted
     lines: tuple[Line, ...] = field(default=(), repr=False)
+    is_strict: bool = True  # the hold must cover whatever the request costs
     asked_output: int = 0  # the output limit that the hold covers, for each choice
 
 
@@ -90,7 +91,7 @@ def worst_case(
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
     puts_limit = limit is None and is_strict and nano > 0
     return WorstCase(
-        nano, asked if puts_limit else None, provider, model, other_models, at, bound, prices, lines, asked
+        nano, asked if puts_limit else None, provider, model, other_models, at, bound, prices, lines, is_strict, asked
     )
 
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 from llmkeys import ledger, providers
 from llmkeys.alerts import outbox
 from llmkeys.database import writer
-from llmkeys.dialects import Rewrite, Seen, Usage
+from llmkeys.dialects import Request, Rewrite, Seen, Usage
 from llmkeys.dialects.bounds import estimate_tokens, may_reason_unseen
 from llmkeys.exceptions import (
     DataDirectoryProblem,
@@ -139,7 +139,7 @@ class Attempt:
         self.asked_for_usage = request.streamed and not provider.tells_usage_unasked
         change = Rewrite(
             model=model,
-            output_limit=self.worst.output_limit,
+            output_limit=self._limit_to_put(request),
             asks_usage=self.asked_for_usage,
             max_price=max_price(self.worst) if self._must_bound_prices else None,
             without=frozenset(self._refused_fields),
@@ -201,10 +201,20 @@ class Attempt:
             return self._answer(opened.status, opened.headers, scrub_body(body))
         return Failed(failure)
 
+    def _limit_to_put(self, request: Request) -> int | None:
+        """Return the output limit that the request gets; some dialects refuse one without."""
+        if (
+            self.worst.output_limit is None
+            and request.dialect.needs_output_limit
+            and request.bound.output_tokens is None
+        ):
+            return self.worst.asked_output or None
+        return self.worst.output_limit
+
     @property
     def _must_bound_prices(self) -> bool:
         """True where the provider picks hosts whose prices differ, and the hold must cover all of them."""
-        return self.provider.picks_models and settings.BUDGET_MODE == "strict"
+        return self.provider.picks_models and self.worst.is_strict
 
     def _learns_from(self, body: bytes) -> bool:
         """Note which fields that we added a server refuses; True where it is worth asking once more without them."""

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
+from django.conf import settings
+
 from llmkeys import providers
 from llmkeys.database import reader
 from llmkeys.database.sql import as_instant, lean_cursor
 from llmkeys.dialects import Door
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
-from llmkeys.key_state import cooling_scopes
+from llmkeys.key_state import cooling_scopes, serving_place
 from llmkeys.ledger import coolings as resting
 from llmkeys.prices import catalogue
 from llmkeys.relay import model_lists, under_way
@@ -34,6 +36,7 @@ class Candidate:
     workspace_id: str
     environment_variable: str
     secret: bytes = field(repr=False)
+    is_strict: bool = True  # its budgets are never exceeded
     obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling
     cooling_until: datetime | None = None
     has_rested: bool = False  # for this model: one request asks first, and its success wipes that out
@@ -50,6 +53,8 @@ class Candidate:
 
 
 class _Row(NamedTuple):
+    """A stored key; the last columns are those by which keys are put in order."""
+
     id: str
     provider: str
     name: str
@@ -62,12 +67,26 @@ class _Row(NamedTuple):
     secret_missing: bool
     expires_at: Any
     any_cools: bool
+    budget_mode: str | None
+    source: str
+    is_default: bool
+    priority: int
+    created_at: Any
+    held_nano: int
+    day: Any
+    month: Any
+    daily_limit_nano: int
+    spent_day_nano: int
+    monthly_limit_nano: int
+    spent_month_nano: int
+    total_limit_nano: int
+    spent_total_nano: int
 
 
 _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_variable, secret, enabled,
-   rejected_at IS NOT NULL, secret_missing, expires_at, EXISTS (SELECT 1 FROM llmkeys_cooling)
-   FROM llmkeys_apikey WHERE deleted_at IS NULL
-   ORDER BY is_default DESC, CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id"""
+   rejected_at IS NOT NULL, secret_missing, expires_at, EXISTS (SELECT 1 FROM llmkeys_cooling), budget_mode, source,
+   is_default, priority, created_at, held_nano, day, month, daily_limit_nano, spent_day_nano, monthly_limit_nano,
+   spent_month_nano, total_limit_nano, spent_total_nano FROM llmkeys_apikey WHERE deleted_at IS NULL"""
 
 _COOLINGS = "SELECT scope, model, until, probe_until FROM llmkeys_cooling"
 
@@ -86,7 +105,7 @@ class Stored:
 def read_stored(cursor: Any, at: datetime) -> Stored:
     """Read what candidates are made from."""
     cursor.execute(_KEYS)
-    rows = [_Row(*row) for row in cursor.fetchall()]
+    rows = sorted((_Row(*row) for row in cursor.fetchall()), key=lambda row: serving_place(row, at))
     coolings: Coolings = {}
     if rows and rows[0].any_cools:
         cursor.execute(_COOLINGS)
@@ -223,6 +242,7 @@ def _candidate(row: _Row, model: str, coolings: Coolings, at: datetime) -> Candi
         workspace_id=row.workspace_id,
         environment_variable=row.environment_variable,
         secret=bytes(row.secret or b""),
+        is_strict=(row.budget_mode or settings.BUDGET_MODE) == "strict",
         obstacle=_obstacle(row, at) or ("cooling" if resting else ""),
         cooling_until=until if resting else None,
         has_rested=bool(rests) and not resting,

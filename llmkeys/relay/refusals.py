@@ -8,7 +8,14 @@ from datetime import datetime
 
 from django.conf import settings
 
-from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, BudgetBusy, NoKeyAvailable, RequestExceedsBudget
+from llmkeys.exceptions import (
+    AllKeysAtLimit,
+    AllKeysCooling,
+    BudgetBusy,
+    NoKeyAvailable,
+    RequestExceedsBudget,
+    TokenAtLimit,
+)
 from llmkeys.key_state import current_windows
 from llmkeys.ledger import Refusal
 from llmkeys.lib.money import format_usd
@@ -58,6 +65,25 @@ def at_limit(refusals: Sequence[Refusal], names: Mapping[str, str], at: datetime
     return AllKeysAtLimit(
         f"All keys have reached their limits: this request needs {format_usd(need)} at most, and the most that is left "
         f"is {format_usd(best.room_nano)} ({_window_words(best)} of “{names.get(best.key_id, '')}”). {ending}",
+        retry_at=when,
+    )
+
+
+def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | RequestExceedsBudget:
+    """Say what the access token itself lacks; no key can help."""
+    best = max(refusals, key=lambda refusal: refusal.room_nano)
+    need = min(refusal.need_nano for refusal in refusals)
+    if all(refusal.never_fits for refusal in refusals):
+        return RequestExceedsBudget(
+            f"This request may cost {format_usd(need)}, more than this token's whole limit "
+            f"({format_usd(best.limit_nano)}, its {_window_words(best)}). Lower max_tokens, shorten the prompt, or ask "
+            "whoever manages the token to raise its limit."
+        )
+    when = _resets_at(best, at)
+    ending = f"It resets at {when:%Y-%m-%d %H:%M} UTC." if when else "It does not reset by itself."
+    return TokenAtLimit(
+        f"This token has reached its limit: this request needs {format_usd(need)} at most, and "
+        f"{format_usd(best.room_nano)} is left of its {_window_words(best)}. {ending}",
         retry_at=when,
     )
 

@@ -27,11 +27,12 @@ from llmkeys.exceptions import (
     ModelNotAvailable,
     NoKeyAvailable,
     RequestExceedsBudget,
+    TokenAtLimit,
     UpstreamFailed,
     UpstreamTimeout,
 )
-from llmkeys.ledger import Bid, Placed, Refusal, leases
-from llmkeys.prices.worst_case import WorstCase, worst_case
+from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
+from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind
 from llmkeys.relay import candidates, refusals, under_way
 from llmkeys.relay.attempt import Attempt, Failed
@@ -42,11 +43,12 @@ ROOM_SECONDS = 2.0  # how long a request waits where only open holds, or the pro
 LOOK_AGAIN_SECONDS = 0.05  # other processes give no sign when they give room back
 LONGEST_PAUSE_SECONDS = 8.0
 TRIES_ON_ONE_KEY = 2
+MOST_FITS = 3  # tries to lower the output limit of a request to the room there is
 MOST_REFUSALS = 20  # keys that one request asks in vain
 
 # The most hopeful reason is the one that the client is told.
 _HOPE = (
-    BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, AllKeysAtLimit, RequestExceedsBudget,
+    BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, TokenAtLimit, AllKeysAtLimit, RequestExceedsBudget,
     ModelNotAvailable, NoKeyAvailable,
 )  # fmt: skip
 
@@ -109,6 +111,8 @@ class _ModelTurn:
     passed: dict[str, str] = field(default_factory=dict)  # keys that are out for this request, and why
     tries: dict[str, int] = field(default_factory=dict)
     worst: dict[str, WorstCase] = field(default_factory=dict)
+    fitted: dict[str, int] = field(default_factory=dict)  # output limits that were lowered, by key
+    bids: list[Bid] = field(default_factory=list)
     last: Failed | None = None
 
     @property
@@ -142,22 +146,59 @@ class _ModelTurn:
     async def _hold(self) -> tuple[Candidate, Placed]:
         """Place a hold on the first key with room, waiting a little where only open holds stand in the way."""
         pool = await self._pool()
+        self.fitted.clear()
         waited_until = time.monotonic() + ROOM_SECONDS
         bids, tightened = self._bids(pool, lambda _: self.request.request.bound), False
         while True:
             placed = await self._place(bids, last_try=tightened)
-            if placed.hold is not None:
-                chosen = next(candidate for candidate in pool if candidate.id == placed.hold.key_id)
-                return chosen, placed
-            if self._may_pass_soon(placed.refusals, tightened):
+            if placed.hold is None:
                 left = waited_until - time.monotonic()
-                if left <= 0:
-                    raise self._refused(pool, placed.refusals)
-                await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
-            elif not tightened:
-                bids, tightened = await under_way.in_parser(self._bids, pool, self._tighter_bound), True
-            else:
+                if self._may_pass_soon(placed.refusals, tightened) and left > 0:
+                    await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
+                    continue
+                if not tightened:
+                    bids, tightened = await under_way.in_parser(self._bids, pool, self._tighter_bound), True
+                    continue
+                placed = await self._fit(placed)
+            if placed.hold is None:
                 raise self._refused(pool, placed.refusals)
+            chosen = next(candidate for candidate in pool if candidate.id == placed.hold.key_id)
+            self.turns.tracked.max_tokens = self.fitted.get(chosen.id)
+            return chosen, placed
+
+    async def _fit(self, placed: Placed) -> Placed:
+        """Lower the output limit to what the largest room buys, and try again; unchanged where none buys enough.
+
+        Each account is asked by itself: where the key has room now, its token may not, and the other way round.
+        """
+        refused = placed
+        for _ in range(MOST_FITS if settings.FIT_OUTPUT else 0):
+            bids = self._fitted_bids(refused.refusals)
+            if not bids:
+                break
+            refused = await self._place(bids, last_try=False)
+            if refused.hold is not None:
+                return refused
+        self.fitted.clear()
+        return placed
+
+    def _fitted_bids(self, refused: list[Refusal]) -> list[Bid]:
+        """Return a bid for each key whose room buys enough output, the one that buys most first."""
+        bids: list[Bid] = []
+        for refusal in refused:
+            if refusal.fits_nano is None or (worst := fitted(self.worst[refusal.key_id], refusal.fits_nano)) is None:
+                continue
+            self.worst[refusal.key_id] = worst
+            self.fitted[refusal.key_id] = worst.asked_output
+            rested = next(bid.rested for bid in self.bids if bid.key_id == refusal.key_id)
+            others = tuple({"keyId": other.key_id, "reason": other.reason} for other in refused if other is not refusal)
+            bids.append(
+                Bid(
+                    refusal.key_id, worst.provider, worst.model, worst.nano, others, rested,
+                    max_tokens=worst.asked_output,
+                )
+            )  # fmt: skip
+        return sorted(bids, key=lambda bid: bid.max_tokens or 0, reverse=True)
 
     def _may_pass_soon(self, found: list[Refusal], tightened: bool) -> bool:
         """True where it is worth to wait: for holds, or for the verdict on a key that another request asks first."""
@@ -189,20 +230,24 @@ class _ModelTurn:
 
     def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
-        cases: dict[tuple[str, str], WorstCase] = {}
+        cases: dict[tuple[str, str, bool], WorstCase] = {}
         for candidate in pool:
             if candidate.obstacle:
                 passed_over.append({"keyId": candidate.id, "reason": candidate.obstacle})
                 continue
-            where = (candidate.provider, candidate.model)
-            if where not in cases:
-                others = self.request.request.other_models if candidate.chooses_model else ()
-                cases[where] = worst_case(*where, bound_of(candidate), at=at, other_models=others)
-            self.worst[candidate.id] = cases[where]
-            rested = candidate.scopes if candidate.has_rested else ()
-            bids.append(
-                Bid(candidate.id, candidate.provider, candidate.model, cases[where].nano, tuple(passed_over), rested)
+            where, is_strict = (
+                (candidate.provider, candidate.model),
+                candidate.is_strict or self.request.caller.is_strict,
             )
+            worst = cases.get((*where, is_strict))
+            if worst is None:
+                others = self.request.request.other_models if candidate.chooses_model else ()
+                worst = worst_case(*where, bound_of(candidate), at=at, other_models=others, strict=is_strict)
+                cases[*where, is_strict] = worst
+            self.worst[candidate.id] = worst
+            rested = candidate.scopes if candidate.has_rested else ()
+            bids.append(Bid(candidate.id, *where, worst.nano, tuple(passed_over), rested))
+        self.bids = bids
         return bids
 
     def _tighter_bound(self, candidate: Candidate) -> Bound:
@@ -311,6 +356,9 @@ class _ModelTurn:
         if self.last is not None and self.last.failure.kind is FailureKind.RETRY:
             return self._upstream_error()  # the others are full, but this is why none serves
         lacking = [refusal for refusal in found if refusal.window]
+        of_token = [refusal for refusal in lacking if refusal.account.of is accounts.TOKENS]
+        if of_token and len(of_token) == len(lacking):
+            return refusals.token_at_limit(of_token, timezone.now())
         if not lacking:
             return NoKeyAvailable("No API key available: the last one was switched off a moment ago.")
         names = {candidate.id: candidate.name for candidate in pool}
