@@ -103,7 +103,7 @@ def write_ahead_log(about: About) -> Iterable[Finding]:
 
 def file_system(about: About) -> Iterable[Finding]:
     """SQLite's locks and shared memory are not reliable over a network."""
-    if connection.vendor != "sqlite":
+    if not is_sqlite():
         return
     kind = file_system_of(Path(connection.settings_dict["NAME"]))
     if kind.partition(".")[0] in NETWORK_FILE_SYSTEMS:

@@ -344,7 +344,13 @@ class _ModelTurn:
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])
 
     def _fresh(self, pool: list[Candidate]) -> list[Candidate]:
-        return [candidate for candidate in pool if candidate.obstacle == "cooling" or candidate.id in self.passed]
+        """Return the keys that may serve again: not those that this request saw rejected, though they rest as well."""
+        rejected = FailureKind.REJECTED.value
+        return [
+            candidate
+            for candidate in pool
+            if candidate.obstacle == "cooling" or self.passed.get(candidate.id, rejected) != rejected
+        ]
 
     def _refused(self, pool: list[Candidate], found: list[Refusal]) -> LLMKeysError:
         if any(refusal.only_holds for refusal in found):

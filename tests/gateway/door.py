@@ -15,6 +15,7 @@ from llmkeys import ledger
 from llmkeys.key_state import current_windows
 from llmkeys.ledger import audit
 from llmkeys.lib.money import usd_to_nano
+from llmkeys.lib.windows import WINDOWS
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
 from tests.helpers import NOW
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
@@ -112,7 +113,9 @@ def limits(*, daily: str = "0", monthly: str = "0", total: str = "0") -> dict[st
 def spend(key: ApiKey, usd: str, *, at: datetime = NOW) -> None:
     """Let a key have spent so much in its windows, so that the books still balance."""
     with connection.cursor() as cursor:
-        ledger.adjust(cursor, Adjustment.Kind.OPENING, key.id, current_windows(at), (usd_to_nano(usd),) * 3, at)
+        amounts = {window.name: usd_to_nano(usd) for window in WINDOWS}
+        account = ledger.Account(ledger.KEYS, key.id)
+        ledger.adjust(cursor, Adjustment.Kind.OPENING, account, current_windows(at), amounts, at)
 
 
 def error_of(answer: Any) -> dict[str, Any]:
