@@ -14,10 +14,10 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 
-from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows, day_end, month_end, windows_at
+from llmkeys.lib.windows import TOTAL, WINDOWS, Windows, window_end, windows_at
 
 if TYPE_CHECKING:
-    from llmkeys.models import ApiKey
+    from llmkeys.models import ApiKey, Budgeted
 
 ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED = "ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED"
 STATUSES = (ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED)
@@ -53,21 +53,52 @@ class Budget:
         return 0 < self.limit <= self.spent
 
 
-class KeyState:
-    """What a row says of itself at an instant. Mixed into `ApiKey`."""
+class BudgetState:
+    """What an account says of its budgets at an instant. Mixed into `Budgeted`."""
 
-    def budgets(self: ApiKey, at: datetime) -> tuple[Budget, Budget, Budget]:
-        """Return day, month and total. A stored window later than ours still counts: windows never roll back."""
+    def budgets(self: Budgeted, at: datetime) -> tuple[Budget, ...]:
+        """Return one for each of `WINDOWS`. A stored window later than ours still counts: windows never roll back."""
         now = current_windows(at)
-        zone = settings.TIME_ZONE
-        day, month = max(self.day, now.day), max(self.month, now.month)
-        spent_day = self.spent_day_nano if self.day >= now.day else 0
-        spent_month = self.spent_month_nano if self.month >= now.month else 0
-        return (
-            Budget(DAY, self.daily_limit_nano, max(0, spent_day), self.held_nano, day_end(day, zone)),
-            Budget(MONTH, self.monthly_limit_nano, max(0, spent_month), self.held_nano, month_end(month, zone)),
-            Budget(TOTAL, self.total_limit_nano, max(0, self.spent_total_nano), self.held_nano, None),
-        )
+        found = []
+        for window in WINDOWS:
+            spent, resets_at = getattr(self, window.spent), None
+            if window.ends:
+                stored, current = getattr(self, window.name), getattr(now, window.name)
+                spent = spent if stored >= current else 0
+                resets_at = window_end(window, max(stored, current), settings.TIME_ZONE)
+            found.append(Budget(window.name, getattr(self, window.limit), max(0, spent), self.held_nano, resets_at))
+        return tuple(found)
+
+    def reached_budget(self: Budgeted, at: datetime) -> Budget | None:
+        """Return the spent budget that takes longest to come back, None where none is spent."""
+        if not settings.COST_TRACKING:
+            return None
+        return next((budget for budget in reversed(self.budgets(at)) if budget.is_reached), None)
+
+    def is_refused(self: Budgeted, at: datetime) -> bool:
+        """True while the last request that tried the account found no room in a window that still runs."""
+        if not self.refused_window or not settings.COST_TRACKING:
+            return False
+        if self.refused_window == TOTAL:
+            return True
+        return self.refused_day is not None and self.refused_day >= getattr(current_windows(at), self.refused_window)
+
+
+def limit_reached_q(at: datetime) -> Q:
+    """Return `reached_budget` or `is_refused` in SQL."""
+    if not settings.COST_TRACKING:
+        return Q(pk__in=[])
+    now, found = current_windows(at), Q()
+    for window in WINDOWS:
+        runs = {f"{window.name}__gte": getattr(now, window.name)} if window.ends else {}
+        refused = {"refused_day__gte": getattr(now, window.name)} if window.ends else {}
+        found |= Q(**{f"{window.limit}__gt": 0, f"{window.spent}__gte": F(window.limit)}, **runs)
+        found |= Q(refused_window=window.name, **refused)
+    return found
+
+
+class KeyState:
+    """What a key says of itself at an instant. Mixed into `ApiKey`."""
 
     def status_at(self: ApiKey, at: datetime) -> str:
         """Return the first of the contract's statuses that applies at the aware instant `at`."""
@@ -85,24 +116,6 @@ class KeyState:
 
     def is_expired(self: ApiKey, at: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= at
-
-    def reached_budget(self, at: datetime) -> Budget | None:
-        """Return the spent budget that takes longest to come back, None where none is spent."""
-        if not settings.COST_TRACKING:
-            return None
-        return next((budget for budget in reversed(self.budgets(at)) if budget.is_reached), None)
-
-    def is_refused(self: ApiKey, at: datetime) -> bool:
-        """True while the last request that tried the key found no room in a window that still runs."""
-        if not self.refused_window or not settings.COST_TRACKING:
-            return False
-        now = current_windows(at)
-        still_runs = {
-            TOTAL: True,
-            MONTH: self.refused_day is not None and self.refused_day >= now.month,
-            DAY: self.refused_day is not None and self.refused_day >= now.day,
-        }
-        return still_runs[self.refused_window]
 
 
 class ApiKeyQuerySet(models.QuerySet):
@@ -124,7 +137,7 @@ class ApiKeyQuerySet(models.QuerySet):
             status=Case(
                 When(self.off_q(), then=Value(DISABLED)),
                 When(expires_at__lte=at, then=Value(EXPIRED)),
-                When(self.limit_reached_q(at), then=Value(LIMIT_REACHED)),
+                When(limit_reached_q(at), then=Value(LIMIT_REACHED)),
                 default=Value(ACTIVE),
                 output_field=models.CharField(),
             )
@@ -133,20 +146,6 @@ class ApiKeyQuerySet(models.QuerySet):
     @staticmethod
     def off_q() -> Q:
         return Q(enabled=False) | Q(rejected_at__isnull=False) | Q(secret_missing=True) | Q(deleted_at__isnull=False)
-
-    @staticmethod
-    def limit_reached_q(at: datetime) -> Q:
-        if not settings.COST_TRACKING:
-            return Q(pk__in=[])
-        now = current_windows(at)
-        return (
-            Q(daily_limit_nano__gt=0, day__gte=now.day, spent_day_nano__gte=F("daily_limit_nano"))
-            | Q(monthly_limit_nano__gt=0, month__gte=now.month, spent_month_nano__gte=F("monthly_limit_nano"))
-            | Q(total_limit_nano__gt=0, spent_total_nano__gte=F("total_limit_nano"))
-            | Q(refused_window=TOTAL)
-            | Q(refused_window=MONTH, refused_day__gte=now.month)
-            | Q(refused_window=DAY, refused_day__gte=now.day)
-        )
 
     def usable(self, at: datetime) -> ApiKeyQuerySet:
         """Keys that a person and the provider let serve; budgets and cooling are not asked."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import secrets
 import time
+from datetime import date
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from llmkeys.day_totals import ClosedDay as ClosedDay  # models of this app too
-from llmkeys.day_totals import DayTotal as DayTotal
-from llmkeys.day_totals import RunningTotal as RunningTotal
-from llmkeys.key_state import ApiKeyQuerySet, KeyState
+from llmkeys.key_state import ApiKeyQuerySet, BudgetState, KeyState
 
 _last_millisecond = 0
 
@@ -39,21 +38,68 @@ class ProviderName(models.TextChoices):
     GOOGLE = "google", "Google"
 
 
-class ApiKey(KeyState, models.Model):
-    """A provider's API key with its three budgets.
+class Budgeted(BudgetState, models.Model):
+    """An account of the ledger: a limit for each of `WINDOWS`, what is spent in it, and what is held.
 
-    The counters (`spent_*`, `held_nano`, requests) belong to `ledger/`: nothing else writes them.
+    Spent, held, windows and counters belong to `ledger/`: nothing else writes them.
     """
-
-    class Source(models.TextChoices):
-        DATABASE = "database"
-        ENVIRONMENT = "environment"
 
     class Window(models.TextChoices):
         NONE = ""
         DAY = "day"
         MONTH = "month"
         TOTAL = "total"
+
+    class BudgetMode(models.TextChoices):
+        STRICT = "strict", "strict: never exceeded"
+        SOFT = "soft", "soft: checked before, charged after"
+
+    NEVER = date(2000, 1, 1)  # no window was opened yet: the first hold opens one
+
+    daily_limit_nano = models.BigIntegerField(default=0)
+    monthly_limit_nano = models.BigIntegerField(default=0)
+    total_limit_nano = models.BigIntegerField(default=0)
+    budget_mode = models.CharField(
+        max_length=10, choices=BudgetMode, null=True, blank=True, help_text="Empty: as REFACTAI_BUDGET_MODE says."
+    )
+    day = models.DateField(default=NEVER, editable=False)
+    month = models.DateField(default=NEVER, editable=False)
+    spent_day_nano = models.BigIntegerField(default=0, editable=False)
+    spent_month_nano = models.BigIntegerField(default=0, editable=False)
+    spent_total_nano = models.BigIntegerField(default=0, editable=False)
+    held_nano = models.BigIntegerField(default=0, editable=False)
+
+    refused_window = models.CharField(max_length=10, choices=Window, blank=True, default="", editable=False)
+    refused_day = models.DateField(null=True, editable=False)
+    refused_need_nano = models.BigIntegerField(default=0, editable=False)
+    refused_room_nano = models.BigIntegerField(default=0, editable=False)
+
+    total_requests = models.BigIntegerField(default=0, editable=False)
+    successful_requests = models.BigIntegerField(default=0, editable=False)
+    failed_requests = models.BigIntegerField(default=0, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+
+def account_constraints(name: str) -> list[models.CheckConstraint]:
+    """Return the constraints that every table of accounts has, under names of its own."""
+    return [
+        models.CheckConstraint(condition=Q(held_nano__gte=0), name=f"{name}_held_not_negative"),
+        models.CheckConstraint(
+            condition=Q(daily_limit_nano__gte=0, monthly_limit_nano__gte=0, total_limit_nano__gte=0),
+            name=f"{name}_limits_not_negative",
+        ),
+    ]
+
+
+class ApiKey(KeyState, Budgeted):
+    """A provider's API key with its budgets."""
+
+    class Source(models.TextChoices):
+        DATABASE = "database"
+        ENVIRONMENT = "environment"
 
     id = models.CharField(primary_key=True, max_length=40, default=new_key_id, editable=False)
     provider = models.CharField(max_length=20, choices=ProviderName)
@@ -83,25 +129,6 @@ class ApiKey(KeyState, models.Model):
     last_test_at = models.DateTimeField(null=True, editable=False)
     last_test = models.JSONField(default=dict, blank=True, editable=False)  # what the provider said of the key
 
-    daily_limit_nano = models.BigIntegerField(default=0)
-    monthly_limit_nano = models.BigIntegerField(default=0)
-    total_limit_nano = models.BigIntegerField(default=0)
-    day = models.DateField(editable=False)
-    month = models.DateField(editable=False)
-    spent_day_nano = models.BigIntegerField(default=0, editable=False)
-    spent_month_nano = models.BigIntegerField(default=0, editable=False)
-    spent_total_nano = models.BigIntegerField(default=0, editable=False)
-    held_nano = models.BigIntegerField(default=0, editable=False)
-
-    refused_window = models.CharField(max_length=10, choices=Window, blank=True, default="", editable=False)
-    refused_day = models.DateField(null=True, editable=False)
-    refused_need_nano = models.BigIntegerField(default=0, editable=False)
-    refused_room_nano = models.BigIntegerField(default=0, editable=False)
-
-    total_requests = models.BigIntegerField(default=0, editable=False)
-    successful_requests = models.BigIntegerField(default=0, editable=False)
-    failed_requests = models.BigIntegerField(default=0, editable=False)
-    last_used_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False)
@@ -120,11 +147,7 @@ class ApiKey(KeyState, models.Model):
             ),
             models.CheckConstraint(condition=Q(provider__in=ProviderName.values), name="apikey_known_provider"),
             models.CheckConstraint(condition=~Q(name=""), name="apikey_has_a_name"),
-            models.CheckConstraint(condition=Q(held_nano__gte=0), name="apikey_held_not_negative"),
-            models.CheckConstraint(
-                condition=Q(daily_limit_nano__gte=0, monthly_limit_nano__gte=0, total_limit_nano__gte=0),
-                name="apikey_limits_not_negative",
-            ),
+            *account_constraints("apikey"),
             models.CheckConstraint(
                 condition=Q(deleted_at__isnull=True) | Q(fingerprint__isnull=True, is_default=False, enabled=False),
                 name="apikey_deleted_is_wiped",
@@ -158,8 +181,8 @@ class Cooling(models.Model):
         return f"{self.scope} {self.model or 'all models'} until {self.until:%Y-%m-%d %H:%M:%S}"
 
 
-class AccessToken(models.Model):
-    """What a program of ours holds; only the digest of the token is stored."""
+class AccessToken(Budgeted):
+    """What a program of ours holds, and may have budgets as a key has; only the digest of the token is stored."""
 
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True, editable=False)
@@ -171,12 +194,14 @@ class AccessToken(models.Model):
     limited_to_keys = models.BooleanField(default=False, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
-    last_used_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["-created_at"]
-        constraints = [models.CheckConstraint(condition=~Q(name=""), name="accesstoken_has_a_name")]
+        constraints = [
+            models.CheckConstraint(condition=~Q(name=""), name="accesstoken_has_a_name"),
+            *account_constraints("accesstoken"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -198,6 +223,13 @@ class FailedAuthentication(models.Model):
 
     def __str__(self) -> str:
         return f"{self.address} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+def token_of_history() -> models.ForeignKey:
+    """Return the column that names the access token beside its name: history stays when the token has gone."""
+    return models.ForeignKey(
+        AccessToken, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
 
 
 class UsageRecord(models.Model):
@@ -226,6 +258,7 @@ class UsageRecord(models.Model):
     requested_model = models.CharField(max_length=200, blank=True)
     model = models.CharField(max_length=200)
     token_name = models.CharField(max_length=100, blank=True, default="")
+    token = token_of_history()
     state = models.CharField(max_length=10, choices=State)
     success = models.BooleanField(null=True)
     http_status = models.PositiveSmallIntegerField(null=True)
@@ -248,6 +281,9 @@ class UsageRecord(models.Model):
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
     lease_until = models.DateTimeField(null=True)
+    # Of a row that may be corrected later: the newest reset before it was charged. What a reset after it has taken
+    # out of a budget, a correction does not take out again.
+    charged_after = models.BigIntegerField(null=True)
 
     class Meta:
         verbose_name = "usage row"
@@ -267,6 +303,7 @@ class UsageRecord(models.Model):
             # what a list looks for and finds seldom: without these it would read all rows to fill its page
             models.Index(fields=["model", "-id"], name="usage_by_model"),
             models.Index(fields=["token_name", "-id"], name="usage_by_token"),
+            models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
             models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
         ]
@@ -287,7 +324,7 @@ class UsageRecord(models.Model):
 
 
 class Adjustment(models.Model):
-    """A signed correction of a key's cost in its windows; history itself is never edited."""
+    """A signed correction of what an account has spent in its windows; history itself is never edited."""
 
     class Kind(models.TextChoices):
         OPENING = "opening"
@@ -298,12 +335,17 @@ class Adjustment(models.Model):
         AUDIT = "audit"
 
     kind = models.CharField(max_length=10, choices=Kind)
-    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="adjustments")
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="adjustments")
+    token = models.ForeignKey(
+        AccessToken, on_delete=models.DO_NOTHING, null=True, db_constraint=False, related_name="adjustments"
+    )
     usage = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, null=True, related_name="adjustments")
-    # A reset may take a different amount out of each window; other kinds move all three alike.
+    # What moves in each window. They differ where a reset takes a different amount out of each, and where one has
+    # taken out before what a row's correction would take out.
     day_nano = models.BigIntegerField(default=0)
     month_nano = models.BigIntegerField(default=0)
     total_nano = models.BigIntegerField(default=0)
+    cost_nano = models.BigIntegerField(default=0, help_text="What the row's cost is corrected by; charts show it.")
     day = models.DateField()
     month = models.DateField()
     created_at = models.DateTimeField(default=timezone.now)
@@ -314,12 +356,19 @@ class Adjustment(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(
-                fields=["kind", "usage"], condition=Q(usage__isnull=False), name="adjustment_once_per_source"
-            )
+                fields=["kind", "usage", "key"],
+                condition=Q(usage__isnull=False, key__isnull=False),
+                name="adjustment_once_per_source",
+            ),
+            models.UniqueConstraint(
+                fields=["kind", "usage", "token"],
+                condition=Q(usage__isnull=False, token__isnull=False),
+                name="adjustment_once_per_source_and_token",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.total_nano} on {self.key_id}"
+        return f"{self.kind} {self.total_nano} on {self.key_id or self.token_id}"
 
 
 class DailyUsage(models.Model):
@@ -329,6 +378,7 @@ class DailyUsage(models.Model):
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
     model = models.CharField(max_length=200)
     token_name = models.CharField(max_length=100, default="", blank=True)
+    token = token_of_history()
     requests = models.BigIntegerField(default=0)
     successful = models.BigIntegerField(default=0)
     failed = models.BigIntegerField(default=0)
@@ -340,12 +390,81 @@ class DailyUsage(models.Model):
         verbose_name_plural = "daily usage"
         ordering = ["-day"]
         constraints = [
-            models.UniqueConstraint(fields=["key", "day", "model", "token_name"], name="dailyusage_one_per_group")
+            models.UniqueConstraint(
+                "key", "day", "model", "token_name", Coalesce("token", 0), name="dailyusage_one_per_group"
+            )
         ]
-        indexes = [models.Index(fields=["day"], name="dailyusage_by_day")]
+        indexes = [
+            models.Index(fields=["day"], name="dailyusage_by_day"),
+            models.Index(fields=["token", "day"], condition=Q(token__isnull=False), name="dailyusage_by_token"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.day} {self.key_id} {self.model}"
+
+
+class Totals(models.Model):
+    """Sums derived from the daily totals of days that are over, so that a summary of a year reads few rows.
+
+    Written by `usage/closed_days.py` alone, at a summary's first need; they may be thrown away at any time. Whoever
+    corrects a day that is over need not know of them: triggers of the database (migration 0004) reopen that day.
+    """
+
+    day = models.DateField()
+    model = models.CharField(max_length=200)
+    token_name = models.CharField(max_length=100)
+    token = token_of_history()
+    requests = models.BigIntegerField()
+    successful = models.BigIntegerField()
+    failed = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cost_nano = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class DayTotal(Totals):
+    """A closed day by provider, model and token: the daily totals without their keys."""
+
+    provider = models.CharField(max_length=20)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                "day", "provider", "model", "token_name", Coalesce("token", 0), name="daytotal_one_per_group"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.provider} {self.model}"
+
+
+class RunningTotal(Totals):
+    """All that a key was used for until the end of a closed day: two of these give the sum of any span."""
+
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="+", db_index=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                "day", "key", "model", "token_name", Coalesce("token", 0), name="runningtotal_one_per_group"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"until {self.day} {self.key_id} {self.model}"
+
+
+class ClosedDay(models.Model):
+    """A day whose `DayTotal` rows hold, and, where `running`, whose `RunningTotal` rows hold too."""
+
+    day = models.DateField(primary_key=True)
+    running = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return f"{self.day}"
 
 
 class KeyEvent(models.Model):
@@ -374,6 +493,7 @@ class KeyEvent(models.Model):
 
     kind = models.CharField(max_length=20, choices=Kind)
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="events", null=True)
+    token = models.ForeignKey(AccessToken, on_delete=models.SET_NULL, related_name="events", null=True)
     message = models.CharField(max_length=1000)
     actor = models.CharField(max_length=150, blank=True, default="", help_text="Who did it; empty: by itself.")
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
@@ -405,6 +525,7 @@ class Alert(models.Model):
 
     kind = models.CharField(max_length=20, choices=Kind)
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="alerts", null=True)
+    token = models.ForeignKey(AccessToken, on_delete=models.SET_NULL, related_name="alerts", null=True)
     message = models.CharField(max_length=1000)
     created_at = models.DateTimeField(default=timezone.now)
     once = models.CharField(max_length=160, null=True, unique=True, editable=False)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llmkeys import ledger
 from llmkeys.key_state import current_windows
 from llmkeys.keys import resets
-from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.models import Adjustment, Alert, ApiKey, DailyUsage, KeyEvent, SealedDay, UsageRecord
 from llmkeys.usage import pruning
 from tests.serving import ROOT, environment
@@ -261,7 +261,8 @@ class TestAuditCommand:
     def test_it_leaves_out_requests_that_came_from_an_import(self, books):
         windows = current_windows(NOON)
         with transaction.atomic(), connection.cursor() as cursor:
-            ledger.adjust(cursor, "opening", books.keys[1].id, windows, (5, 5, 5), NOON)
+            amounts = {"day": 5, "month": 5, "total": 5}
+            ledger.adjust(cursor, "opening", Account(KEYS, books.keys[1].id), windows, amounts, NOON)
         run_sql("UPDATE llmkeys_apikey SET total_requests = 142 WHERE name = 'Spare'")
         code, out, _ = run_audit()
         assert code == 0
@@ -280,15 +281,17 @@ from django.core.management import call_command
 from django.db import connection, transaction
 call_command("migrate", verbosity=0, skip_checks=True)
 from llmkeys.ledger import audit
+from llmkeys.ledger import KEYS
 from tests.test_audit import DOLLAR, Books, make_key
 
 books = Books([make_key()])
 books.hold(DOLLAR)
 histories = audit._histories
 
-def write_in_between(cursor, key_id, sealed):
-    books.end(0, "SETTLED", DOLLAR // 2)  # a writer comes between two queries of the audit, and is not held up
-    return histories(cursor, key_id, sealed)
+def write_in_between(cursor, of, account, sealed):
+    if of is KEYS:
+        books.end(0, "SETTLED", DOLLAR // 2)  # a writer comes between two queries of the audit, and is not held up
+    return histories(cursor, of, account, sealed)
 
 audit._histories = write_in_between
 print(audit.audit())

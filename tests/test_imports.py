@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / "llmkeys"
 LAYERS = [
     {"lib", "exceptions", "simulator"},
     {"database", "providers", "dialects"},
-    {"models", "day_totals", "key_state", "presentation"},
+    {"models", "key_state", "presentation"},
     {"vault", "prices"},
     {"ledger"},
     {"alerts", "upstream"},

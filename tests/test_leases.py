@@ -43,15 +43,16 @@ def settled(hold: ledger.Hold, nano: int = 5) -> End:
 
 def refused_by_the_database(monkeypatch, *usage_ids: int, error: type[Exception] = IntegrityError, times: int = 999):
     """Let the ends of these rows fail so many times."""
-    finish, left = ledger.settling.finish, dict.fromkeys(usage_ids, times)
+    finish, left = ledger.settling.finish_all, dict.fromkeys(usage_ids, times)
 
-    def failing(cursor, usage_id, outcome):
-        if left.get(usage_id, 0) > 0 and outcome.state == "SETTLED":
-            left[usage_id] -= 1
-            raise error("could not serialize access due to concurrent update")
-        return finish(cursor, usage_id, outcome)
+    def failing(cursor, ends):
+        for usage_id, outcome in ends:
+            if left.get(usage_id, 0) > 0 and outcome.state == "SETTLED":
+                left[usage_id] -= 1
+                raise error("could not serialize access due to concurrent update")
+        return finish(cursor, ends)
 
-    monkeypatch.setattr(ledger.settling, "finish", failing)
+    monkeypatch.setattr(ledger.settling, "finish_all", failing)
 
 
 def states() -> list[str]:
@@ -97,7 +98,7 @@ def test_a_row_that_is_refused_for_good_is_lost_and_charged_at_its_hold(monkeypa
 
 def test_a_row_of_which_nothing_can_be_written_keeps_no_lease(monkeypatch):
     hold = place(make_key())
-    monkeypatch.setattr(ledger.settling, "finish", lambda *_: 1 / 0)
+    monkeypatch.setattr(ledger.settling, "finish_all", lambda *_: 1 / 0)
     leases.finish_now(settled(hold))
     for _ in range(leases.MOST_TRIES + 1):
         leases._this().catch_up()
@@ -221,17 +222,33 @@ def test_a_server_has_a_clock_and_a_file_has_none():
     assert seen is None if is_sqlite() else seen.tzinfo is not None
 
 
+def test_dead_holds_that_stand_in_the_way_are_settled_first(frozen):
+    small, other = make_key(daily_limit_nano=2 * DOLLAR, total_limit_nano=0, monthly_limit_nano=0), make_key()
+    place(small, 1), place(small, 2), place(other, 3)
+    UsageRecord.objects.exclude(request_id="req-2").update(lease_until=NOW - timedelta(days=1))
+    attempt = Attempt("req-4", 1, NOW, "openai-chat", "asked", "worker", False, "me")
+    placed = leases.place_now([Bid(small.id, small.provider, "model", DOLLAR)], attempt)
+    assert placed.hold is None and placed.refusals[0].room_nano == 0
+    assert dict(UsageRecord.objects.values_list("request_id", "state")) == {
+        "req-1": "LOST", "req-2": "HELD", "req-3": "HELD",
+    }  # fmt: skip
+    UsageRecord.objects.filter(state="HELD").update(lease_until=NOW - timedelta(days=1))
+    ApiKey.objects.update(daily_limit_nano=10 * DOLLAR)
+    asyncio.run(leases.place([Bid(small.id, small.provider, "model", DOLLAR)], attempt))  # there is room
+    assert UsageRecord.objects.filter(state="LOST").count() == 1
+
+
 def test_dead_holds_are_settled_each_by_itself(monkeypatch):
     key = make_key()
     bad, good = place(key, 1), place(key, 2)
-    finish = ledger.settling.finish
+    finish = ledger.settling.finish_all
 
-    def failing(cursor, usage_id, outcome):
-        if usage_id == bad.usage_id:
+    def failing(cursor, ends):
+        if bad.usage_id in dict(ends):
             raise IntegrityError("no")
-        return finish(cursor, usage_id, outcome)
+        return finish(cursor, ends)
 
-    monkeypatch.setattr(ledger.settling, "finish", failing)
+    monkeypatch.setattr(ledger.settling, "finish_all", failing)
     UsageRecord.objects.update(lease_until=NOW - timedelta(days=1))
     assert leases.settle_dead(NOW) == 1
     assert dict(UsageRecord.objects.values_list("id", "state")) == {bad.usage_id: "HELD", good.usage_id: "LOST"}

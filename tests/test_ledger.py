@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from llmkeys import ledger
-from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.lib.windows import Windows
 from llmkeys.models import Adjustment, ApiKey, Cooling, DailyUsage, KeyEvent, UsageRecord
 from tests.helpers import NOW
@@ -388,16 +388,6 @@ class TestLeases:
         assert "void it" in stored.error
         assert money(key) == (DOLLAR, DOLLAR, DOLLAR, 0)
 
-    def test_admission_settles_dead_leases_that_stand_in_its_way(self, books):
-        key = make(daily_limit_nano=2 * DOLLAR, name="small")
-        other = make("other")
-        books.hold(key), books.hold(other)
-        books.at += timedelta(minutes=2)
-        books.hold(key)  # there was room: nothing dead is touched
-        assert UsageRecord.objects.filter(state="LOST").count() == 0
-        books.refused(key)
-        assert list(UsageRecord.objects.filter(state="LOST").values_list("key_id", flat=True)) == [key.id]
-
     def test_a_lease_never_ends_later_than_a_minute_from_now(self, books):
         books.at += timedelta(hours=5)  # a clock that ran ahead
         books.hold(make())
@@ -430,7 +420,8 @@ class TestAdjust:
         key = make()
         yesterday = Windows(TODAY - timedelta(days=1), MONTH)
         with connection.cursor() as cursor:
-            assert ledger.adjust(cursor, "opening", key.id, yesterday, (1, 20, 300), NOW, by="anna")
+            amounts = {"day": 1, "month": 20, "total": 300}
+            assert ledger.adjust(cursor, "opening", Account(KEYS, key.id), yesterday, amounts, NOW, by="anna")
         assert money(key) == (0, 20, 300, 0)
 
 
@@ -439,7 +430,7 @@ class TestServingKey:
         first, second = make("first"), make("second")
         with connection.cursor() as cursor:
             for key in (first, first, second, second, first):
-                ledger.note_serving_key(cursor, "m", key.id, NOW)
+                ledger.note_serving_keys(cursor, {"m": (key.id, NOW)})
         assert sorted(events("rotated")) == [
             "Rotated from “first” to “second” for m.",
             "Rotated from “second” to “first” for m.",

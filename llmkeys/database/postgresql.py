@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from llmkeys.database.sql import Cursor, is_sqlite
 
 _TRY_AGAIN = {"40P01", "40001"}  # a deadlock, or a transaction that could not be ordered among others
@@ -22,6 +25,19 @@ def is_worth_another_try(error: BaseException) -> bool:
 def begin_snapshot(cursor: Cursor) -> None:
     """Begin a transaction that reads one state of the database."""
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def lock_rows(cursor: Cursor, rows: Iterable[tuple[str, Any]]) -> None:
+    """Lock rows of tables by id, in the one order in which all do: by table, then by id; keys of theirs stay free."""
+    if is_sqlite():
+        return
+    by_table: dict[str, set[Any]] = {}
+    for table, row_id in rows:
+        by_table.setdefault(table, set()).add(row_id)
+    for table in sorted(by_table):
+        ids = sorted(by_table[table])
+        marks = ", ".join(["%s"] * len(ids))
+        cursor.execute(f"SELECT id FROM {table} WHERE id IN ({marks}) ORDER BY id FOR NO KEY UPDATE", ids)  # noqa: S608
 
 
 def lock_table(cursor: Cursor, table: str, mode: str, *, wait_milliseconds: int | None = None) -> None:

@@ -104,6 +104,11 @@ def instant(at: datetime) -> Any:
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ") if is_sqlite() else at
 
 
+def cast(expression: str, kind: str) -> str:
+    """Return SQL for a value of a list `VALUES` as what a column holds: PostgreSQL would take it for a text."""
+    return expression if is_sqlite() else f"CAST({expression} AS {kind})"
+
+
 def server_clock(cursor: Cursor) -> datetime | None:
     """Return the clock of the database's server, which all its clients share; None on SQLite: it is ours."""
     if is_sqlite():

@@ -6,7 +6,8 @@ transaction, commits, and wakes the callers. The processes of one machine take t
 sleeping. PostgreSQL gains too: one hot key row is locked once per group.
 
 A job is a function of a cursor. It may run a second time (when another job of its group failed), so it must not
-touch anything but the database, and that by its cursor alone.
+touch anything but the database, and that by its cursor alone. Jobs of a class with a static method `together(cursor,
+jobs)` are done by one call of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[Any], T]
-Account = tuple[str, Any]  # a table and the id of its row
+Row = tuple[str, Any]  # a table and the id of its row
 
 BLOCKED_MILLISECONDS = 250  # after one try has waited in vain for a lock, the next ones do not wait that long again
 TRIES = 5  # of a transaction that others were in the way of
@@ -37,7 +38,7 @@ RETRY_SECONDS = 1.0  # between tries to undo what nobody knows of, where the dat
 TIDY_SECONDS = 5.0  # between looks at the write-ahead log
 
 
-async def run(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Account] = ()) -> T:
+async def run(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Row] = ()) -> T:
     """Run `work` in a transaction and return its result once it is committed; for coroutines.
 
     `undo` takes back a commit of which the caller does not know: it gave up or was cancelled, or nobody saw the end
@@ -47,13 +48,19 @@ async def run(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, ac
     return await _of_this_process.get().run(Job(work, undo, accounts))
 
 
-def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Account] = ()) -> T:
+def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Row] = ()) -> T:
     """Do as `run` does, and block; for threads. Inside an open transaction of this thread it joins that one."""
     ours = connections[DEFAULT_DB_ALIAS]
     if ours.in_atomic_block:
         with ours.cursor() as cursor:
+            lock_accounts(cursor, accounts)
             return work(cursor)
     return _of_this_process.get().run_now(Job(work, undo, accounts))
+
+
+def lock_accounts(cursor: Any, rows: Iterable[Row]) -> None:
+    """Lock rows that a transaction will change, before it changes any: tables and ids in the one order of all."""
+    postgresql.lock_rows(cursor, rows)
 
 
 class Writer(DatabaseThread):
@@ -141,8 +148,8 @@ class Writer(DatabaseThread):
             begin(cursor, BLOCKED_MILLISECONDS if self._turn.is_blocked() else None)
             self._begun = True
             try:
-                for job in group:
-                    job.result = job.work(cursor)
+                lock_accounts(cursor, (row for job in group for row in job.accounts))
+                _do(group, cursor)
                 self._committing = True
                 cursor.execute("COMMIT")
             except BaseException:
@@ -180,6 +187,19 @@ class Writer(DatabaseThread):
             with contextlib.suppress(Exception), self._turn, lean_cursor(self._connection) as cursor:
                 sqlite.shorten_log(cursor)
         self._is_untidy = sqlite.log_is_long()  # somebody still reads from it
+
+
+def _do(group: list[Job], cursor: Any) -> None:
+    """Do the jobs of a kind that can be done together at once, the others one by one."""
+    alike: dict[Any, list[Job]] = {}
+    for job in group:
+        alike.setdefault(getattr(type(job.work), "together", job), []).append(job)
+    for together, jobs in alike.items():
+        if isinstance(together, Job):
+            together.result = together.work(cursor)
+        else:
+            for job, result in zip(jobs, together(cursor, [job.work for job in jobs]), strict=True):
+                job.result = result
 
 
 def _unattended(work: Work[Any]) -> Job:

@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 
 from llmkeys import ledger
-from llmkeys.database.sql import as_date, instant
+from llmkeys.database.sql import Cursor, instant
 from llmkeys.key_state import current_windows
 from llmkeys.keys.default import ensure_default, hand_default_on
+from llmkeys.ledger import KEYS, TOKENS, Account, accounts
+from llmkeys.ledger.accounts import Standing
 from llmkeys.lib.money import format_usd
-from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
-from llmkeys.models import ApiKey
+from llmkeys.lib.windows import DAY, MONTH, TOTAL, WINDOWS
+from llmkeys.models import AccessToken, ApiKey
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What was taken out of each window of a key, in nano-dollars."""
+    """What was taken out of each window of a key or a token, in nano-dollars."""
 
-    key_id: str
+    key_id: Any
     day_nano: int
     month_nano: int
     total_nano: int
@@ -36,66 +38,41 @@ class Reset:
 
 
 def reset_costs(
-    keys: Iterable[ApiKey], *, daily: bool, monthly: bool, total: bool, at: datetime, actor: str = ""
+    keys: Iterable[ApiKey | AccessToken], *, daily: bool, monthly: bool, total: bool, at: datetime, actor: str = ""
 ) -> list[Reset]:
-    """Set the chosen costs of each key to 0 by one `reset` adjustment and one event; return what was taken out.
+    """Set the chosen costs of each key or token to 0 by one `reset` adjustment and one event; return what went.
 
-    One transaction per key: what is read is what is written, so that a cost recorded meanwhile is not lost. Open
+    One transaction for each: what is read is what is written, so that a cost recorded meanwhile is not lost. Open
     holds and the spending in charts stay.
     """
     chosen = {DAY: daily, MONTH: monthly, TOTAL: total}
     done = []
     for key in keys:
         with transaction.atomic(), connection.cursor() as cursor:
-            reset = _reset(cursor, key.id, chosen, at, actor)
+            account = Account(KEYS if isinstance(key, ApiKey) else TOKENS, key.pk)
+            reset = _reset(cursor, account, chosen, at, actor)
         if reset is not None:
             done.append(reset)
     return done
 
 
-def _reset(cursor: CursorWrapper, key_id: str, chosen: dict[str, bool], at: datetime, actor: str) -> Reset | None:
-    ledger.roll(cursor, key_id, current_windows(at))
-    row = _lock(cursor, key_id)
-    if row is None:
+def _reset(cursor: Cursor, account: Account, chosen: dict[str, bool], at: datetime, actor: str) -> Reset | None:
+    accounts.roll(cursor, account, current_windows(at))
+    found = accounts.lock(cursor, account)
+    if found is None:
         return None
-    name, windows, spent = row.name, row.windows, row.spent
-    taken = {window: spent[window] if chosen[window] else 0 for window in spent}
+    taken = {window: spent if chosen[window] else 0 for window, spent in found.spent.items()}
     if not any(taken.values()):
         return None
-    amounts = (-taken[DAY], -taken[MONTH], -taken[TOTAL])
-    words = ", ".join(f"{_WORDS[window]} {format_usd(amount)}" for window, amount in taken.items() if amount)
-    ledger.adjust(cursor, "reset", key_id, windows, amounts, at, by=actor, reason=f"Reset: {words}.")
+    adjectives = {window.name: window.adjective for window in WINDOWS}
+    words = ", ".join(f"{adjectives[window]} {format_usd(amount)}" for window, amount in taken.items() if amount)
+    given_back = {window: -amount for window, amount in taken.items()}
+    ledger.adjust(cursor, "reset", account, found.windows, given_back, at, by=actor, reason=f"Reset: {words}.")
     by = f" by {actor}" if actor else ""
-    message = f"The costs of “{name}” were reset{by}: {words}."
-    ledger.add_event(cursor, "cost_reset", key_id, message, at, actor=actor)
-    return Reset(key_id, taken[DAY], taken[MONTH], taken[TOTAL])
-
-
-_WORDS = {DAY: "daily", MONTH: "monthly", TOTAL: "total"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Locked:
-    name: str
-    windows: Windows
-    spent: dict[str, int]
-
-
-def _lock(cursor: CursorWrapper, key_id: str) -> _Locked | None:
-    """Read a key's counters so that nobody changes them until this transaction ends.
-
-    An UPDATE that changes nothing: SQLite knows no SELECT … FOR UPDATE.
-    """
-    cursor.execute(
-        """UPDATE llmkeys_apikey SET spent_total_nano = spent_total_nano WHERE id = %s
-           RETURNING name, day, month, spent_day_nano, spent_month_nano, spent_total_nano""",
-        [key_id],
-    )
-    row = cursor.fetchone()
-    if row is None:
-        return None
-    spent = {DAY: row[3], MONTH: row[4], TOTAL: row[5]}
-    return _Locked(row[0], Windows(as_date(row[1]), as_date(row[2])), spent)
+    message = f"The costs of “{found.name}” were reset{by}: {words}."
+    key_id, token_id = (account.id, None) if account.of is KEYS else (None, account.id)
+    ledger.add_event(cursor, "cost_reset", key_id, message, at, token_id=token_id, actor=actor)
+    return Reset(account.id, taken[DAY], taken[MONTH], taken[TOTAL])
 
 
 # --- the end of a window ----------------------------------------------------------------------------------------------
@@ -115,11 +92,12 @@ def close_windows(at: datetime) -> int:
     return events
 
 
-def _close(cursor: CursorWrapper, key_id: str, at: datetime) -> int:
-    key, now = _lock(cursor, key_id), current_windows(at)
+def _close(cursor: Cursor, key_id: str, at: datetime) -> int:
+    account, now = Account(KEYS, key_id), current_windows(at)
+    key = accounts.lock(cursor, account)
     if key is None:
         return 0
-    ledger.roll(cursor, key_id, now)
+    accounts.roll(cursor, account, now)
     return sum(
         _tell(cursor, key_id, key, ended, at)
         for ended in (_ended_day(key.windows.day, now.day), _ended_month(key.windows.month, now.month))
@@ -147,7 +125,7 @@ def _ended_month(stored: date, now: date) -> _Ended:
     return _Ended(MONTH, first, (first + timedelta(days=32)).replace(day=1), now, stored < now)
 
 
-def _tell(cursor: CursorWrapper, key_id: str, key: _Locked, ended: _Ended, at: datetime) -> int:
+def _tell(cursor: Cursor, key_id: str, key: Standing, ended: _Ended, at: datetime) -> int:
     """Leave the event of a window in which something was spent; 0 where it was left before."""
     spent = key.spent[ended.window] if ended.rolled_here else _recorded(cursor, key_id, ended)
     if not spent:
@@ -158,7 +136,7 @@ def _tell(cursor: CursorWrapper, key_id: str, key: _Locked, ended: _Ended, at: d
     return int(ledger.add_event(cursor, "window_reset", key_id, message, at, once=once))
 
 
-def _recorded(cursor: CursorWrapper, key_id: str, ended: _Ended) -> int:
+def _recorded(cursor: Cursor, key_id: str, ended: _Ended) -> int:
     """Return what was spent in a window that a request has closed before us."""
     cursor.execute(
         "SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage WHERE key_id = %s AND day >= %s AND day < %s",
@@ -179,7 +157,7 @@ def expire_keys(at: datetime) -> int:
     return events
 
 
-def _expire(cursor: CursorWrapper, key: ApiKey, at: datetime) -> int:
+def _expire(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     cursor.execute(
         "SELECT 1 FROM llmkeys_apikey WHERE id = %s AND expires_at <= %s AND deleted_at IS NULL",
         [key.id, instant(at)],
@@ -207,7 +185,7 @@ def warn_of_expiry(at: datetime) -> int:
         return sum(_warn(cursor, key, at) for key in soon)
 
 
-def _warn(cursor: CursorWrapper, key: ApiKey, at: datetime) -> int:
+def _warn(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     threshold = next(before for before in WARN_BEFORE if key.expires_at <= at + before)
     message = (
         f"“{key.name}” expires on {key.expires_at:%Y-%m-%d %H:%M} UTC, {_in_words(key.expires_at - at)}. "

@@ -1,26 +1,29 @@
-"""Hold → settle, release or lost: the only writer of a key's counters and of usage rows.
+"""Hold → settle, release or lost: the only writer of an account's counters and of usage rows.
 
 Hand-written SQL, because every relayed request passes here twice: through the ORM it cost about four times the CPU.
 Each function takes a cursor and runs inside somebody's transaction (`writer.run`). The row count is the lock: a
 conditional UPDATE that changes no row means that somebody was faster, or that there is no room.
 
-Invariants, proved by `audit.py`: per key, the cost of a window is the sum of its settled and lost rows plus its
-adjustments, and `held_nano` is the sum of its open holds.
+Invariants, proved by `audit.py`: per account (a key, an access token), the cost of a window is the sum of its settled
+and lost rows plus its adjustments, and `held_nano` is the sum of its open holds.
 
-One way through the rooms: records ← rolling, notices ← corrections ← settling ← refusals ← holds.
+One way through the rooms: accounts ← events, coolings ← records ← corrections ← settling ← refusals ← holds ← leases.
 """
 
 from __future__ import annotations
 
+from llmkeys.ledger.accounts import KEYS, TOKENS, Account
 from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
-from llmkeys.ledger.events import add_alert, add_event, note_serving_key
+from llmkeys.ledger.events import add_alert, add_event, note_serving_keys
 from llmkeys.ledger.holds import PlaceHold, note_token_use, place_hold
 from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.settling import LEASE, End, finish, renew_leases, settle_dead_leases
-from llmkeys.ledger.windows_in_sql import roll
 
 __all__ = [
+    "KEYS",
     "LEASE",
+    "TOKENS",
+    "Account",
     "Attempt",
     "Bid",
     "End",
@@ -35,11 +38,10 @@ __all__ = [
     "adjust",
     "correct_cost",
     "finish",
-    "note_serving_key",
+    "note_serving_keys",
     "note_token_use",
     "place_hold",
     "renew_leases",
-    "roll",
     "settle_dead_leases",
     "void_lost",
 ]

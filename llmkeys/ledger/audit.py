@@ -1,4 +1,4 @@
-"""The proof of the books: what the keys' counters say against what the rows and adjustments add up to.
+"""The proof of the books: what the counters of keys and tokens say against what rows and adjustments add up to.
 
 Days whose rows were pruned are sealed: their daily totals, verified before, stand for the rows and what corrects them.
 
@@ -13,15 +13,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 
-from llmkeys import ledger
 from llmkeys.database import postgresql, sqlite
-from llmkeys.database.sql import as_date, connection_of_our_own, is_sqlite
+from llmkeys.database.sql import Cursor, as_date, connection_of_our_own, is_sqlite
+from llmkeys.ledger import accounts
+from llmkeys.ledger.accounts import KEYS, TOKENS, Account, AccountTable
+from llmkeys.ledger.corrections import adjust
+from llmkeys.ledger.events import add_event
 from llmkeys.lib.money import format_usd
-from llmkeys.lib.windows import Windows
+from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
 
 DAILY_COST, MONTHLY_COST, TOTAL_COST = "daily cost", "monthly cost", "total cost"
 HELD = "held amount"
@@ -39,12 +42,14 @@ class Difference:
     stored: int
     expected: int
     day: date | None = None
+    account: Account | None = None
 
     def __str__(self) -> str:
         show = str if self.what in REQUESTS else format_usd
         where = f" of {self.day}" if self.day else ""
+        noun = "The access token " if self.account is not None and self.account.of is TOKENS else ""
         return (
-            f"“{self.key_name}” ({self.key_id}): the {self.what}{where} is stored as {show(self.stored)}, "
+            f"{noun}“{self.key_name}” ({self.key_id}): the {self.what}{where} is stored as {show(self.stored)}, "
             f"its rows and adjustments say {show(self.expected)} (difference {show(self.stored - self.expected)})"
         )
 
@@ -65,13 +70,13 @@ def audit() -> Report:
         return _compare(cursor)
 
 
-def audit_through(cursor: CursorWrapper) -> Report:
+def audit_through(cursor: Cursor) -> Report:
     """Audit what another connection sees: a copy of the database, or a snapshot that is open already."""
     return _compare(cursor)
 
 
 @contextmanager
-def _snapshot() -> Iterator[CursorWrapper]:
+def _snapshot() -> Iterator[Cursor]:
     """Open a transaction that reads one state of the database and holds nobody up.
 
     A connection of its own, because ours begins its transactions as a writer on SQLite.
@@ -91,7 +96,7 @@ def _snapshot() -> Iterator[CursorWrapper]:
 
 @dataclass(slots=True)
 class _History:
-    """What a key's rows and adjustments add up to."""
+    """What an account's rows and adjustments add up to."""
 
     rows: int = 0
     held: int = 0
@@ -103,56 +108,99 @@ class _History:
     imported: bool = False
 
 
-_KEYS = """SELECT id, name, day, month, spent_day_nano, spent_month_nano, spent_total_nano, held_nano,
-   total_requests, successful_requests, failed_requests FROM llmkeys_apikey {where}"""
+class _Stored(NamedTuple):
+    id: Any
+    name: str
+    day: Any
+    month: Any
+    spent_day: int
+    spent_month: int
+    spent_total: int
+    held: int
+    total_requests: int
+    successful_requests: int
+    failed_requests: int
+
+
+class _RowSum(NamedTuple):
+    account_id: Any
+    day: Any
+    month: Any
+    count: int
+    cost: int
+    held: int
+    sent: int
+    good: int
+    bad: int
+
+
+class _AdjustmentSum(NamedTuple):
+    account_id: Any
+    day: Any
+    month: Any
+    day_nano: int
+    month_nano: int
+    total_nano: int
+    of_rows: int
+    openings: int
+
+
+class _DaySum(NamedTuple):
+    account_id: Any
+    day: Any
+    cost: int
+    sent: int
+    good: int
+    bad: int
+
+
+_STORED = """SELECT id, name, day, month, spent_day_nano, spent_month_nano, spent_total_nano, held_nano,
+   total_requests, successful_requests, failed_requests FROM {table} {where}"""
 
 # A released attempt that was never sent has no status; it is counted nowhere.
 _SENT = "(state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))"
 
-_ROWS = f"""SELECT key_id, day, month, COUNT(*),
+_ROWS = f"""SELECT {{column}}, day, month, COUNT(*),
    SUM(CASE WHEN state IN ('SETTLED', 'LOST') THEN cost_nano ELSE 0 END),
    SUM(CASE WHEN state = 'HELD' THEN hold_nano ELSE 0 END),
    SUM(CASE WHEN {_SENT} THEN 1 ELSE 0 END),
    SUM(CASE WHEN success AND {_SENT} THEN 1 ELSE 0 END),
    SUM(CASE WHEN NOT success AND {_SENT} THEN 1 ELSE 0 END)
-   FROM llmkeys_usagerecord {{where}} GROUP BY key_id, day, month"""  # noqa: S608  (constants of this module)
+   FROM llmkeys_usagerecord {{where}} GROUP BY {{column}}, day, month"""
 
-_ADJUSTMENTS = """SELECT key_id, day, month, SUM(day_nano), SUM(month_nano), SUM(total_nano),
-   SUM(CASE WHEN usage_id IS NOT NULL THEN total_nano ELSE 0 END),
+_ADJUSTMENTS = """SELECT {column}, day, month, SUM(day_nano), SUM(month_nano), SUM(total_nano), SUM(cost_nano),
    SUM(CASE WHEN kind = 'opening' THEN 1 ELSE 0 END)
-   FROM llmkeys_adjustment {where} GROUP BY key_id, day, month"""
+   FROM llmkeys_adjustment {where} GROUP BY {column}, day, month"""
 
-_DAILY = """SELECT key_id, day, SUM(cost_nano), SUM(requests), SUM(successful), SUM(failed)
-   FROM llmkeys_dailyusage {where} GROUP BY key_id, day"""
+_DAILY = """SELECT {column}, day, SUM(cost_nano), SUM(requests), SUM(successful), SUM(failed)
+   FROM llmkeys_dailyusage {where} GROUP BY {column}, day"""
 
 
-def _sealed_days(cursor: CursorWrapper) -> frozenset[date]:
+def _sealed_days(cursor: Cursor) -> frozenset[date]:
     cursor.execute("SELECT day FROM llmkeys_sealedday")
-    return frozenset(as_date(row[0]) for row in cursor.fetchall())
+    return frozenset(as_date(day) for (day,) in cursor.fetchall())
 
 
-def _read(cursor: CursorWrapper, query: str, column: str, key_id: str | None) -> list[tuple]:
-    """Run one of the queries above for all keys, or for one."""
-    cursor.execute(query.format(where=f"WHERE {column} = %s" if key_id else ""), [key_id] if key_id else [])
+def _read(cursor: Cursor, query: str, of: AccountTable, account: Account | None, column: str) -> list[Any]:
+    """Run one of the queries above for all accounts of a table, or for one."""
+    where = f"WHERE {column} = %s" if account else f"WHERE {column} IS NOT NULL"
+    cursor.execute(query.format(table=of.table, column=of.column, where=where), [account.id] if account else [])
     return cursor.fetchall()
 
 
-def _histories(cursor: CursorWrapper, key_id: str | None, sealed: frozenset[date]) -> dict[str, _History]:
-    found: dict[str, _History] = defaultdict(_History)
-    for row in _read(cursor, _ROWS, "key_id", key_id):
-        _add_rows(found[row[0]], row, sealed)
-    for row in _read(cursor, _ADJUSTMENTS, "key_id", key_id):
-        _add_adjustments(found[row[0]], row, sealed)
+def _histories(
+    cursor: Cursor, of: AccountTable, account: Account | None, sealed: frozenset[date]
+) -> dict[Any, _History]:
+    found: dict[Any, _History] = defaultdict(_History)
+    for row in map(_RowSum._make, _read(cursor, _ROWS, of, account, of.column)):
+        history = found[row.account_id]
+        history.rows += row.count
+        history.held += int(row.held)
+        if as_date(row.day) not in sealed:  # what is left of a sealed day is in its totals
+            _add_spending(history, as_date(row.day), as_date(row.month), int(row.cost), (row.sent, row.good, row.bad))
+    for adjusted in map(_AdjustmentSum._make, _read(cursor, _ADJUSTMENTS, of, account, of.column)):
+        _add_adjustments(found[adjusted.account_id], adjusted, sealed)
     return found
-
-
-def _add_rows(history: _History, row: tuple, sealed: frozenset[date]) -> None:
-    _, day, month, count, cost, held, *requests = row
-    day, month = as_date(day), as_date(month)
-    history.rows += count
-    history.held += int(held)
-    if day not in sealed:  # what is left of a sealed day is in its totals
-        _add_spending(history, day, month, int(cost), requests)
 
 
 def _add_spending(history: _History, day: date, month: date, cost: int, requests: Iterable[int]) -> None:
@@ -163,59 +211,74 @@ def _add_spending(history: _History, day: date, month: date, cost: int, requests
     history.spending[day] += cost
 
 
-def _add_adjustments(history: _History, row: tuple, sealed: frozenset[date]) -> None:
-    _, day, month, *amounts, of_rows, openings = row
-    day, month, of_rows = as_date(day), as_date(month), int(of_rows)
-    in_totals = of_rows if day in sealed else 0  # a row's correction moves all three windows, and the day's totals
-    day_nano, month_nano, total_nano = (int(amount) - in_totals for amount in amounts)
-    history.total += total_nano
-    history.by_day[day] += day_nano
-    history.by_month[month] += month_nano
+def _add_adjustments(history: _History, row: _AdjustmentSum, sealed: frozenset[date]) -> None:
+    day, of_rows = as_date(row.day), int(row.of_rows)
+    in_totals = of_rows if day in sealed else 0  # a row's correction is in its day's totals
+    history.total += int(row.total_nano) - in_totals
+    history.by_day[day] += int(row.day_nano) - in_totals
+    history.by_month[as_date(row.month)] += int(row.month_nano) - in_totals
     history.spending[day] += of_rows - in_totals
-    history.imported |= bool(openings)
+    history.imported |= bool(row.openings)
 
 
-def _compare(cursor: CursorWrapper, key_id: str | None = None) -> Report:
-    keys = _read(cursor, _KEYS, "id", key_id)
-    sealed = _sealed_days(cursor)
-    histories = _histories(cursor, key_id, sealed)
-    stored_days: dict[str, dict[date, int]] = defaultdict(dict)
-    for owner, day, cost, *requests in _read(cursor, _DAILY, "key_id", key_id):
-        day = as_date(day)
-        stored_days[owner][day] = int(cost)
+def _compare(cursor: Cursor, account: Account | None = None) -> Report:
+    """Compare all accounts of all tables, or one."""
+    sealed, report = _sealed_days(cursor), Report(0, 0, [], [])
+    for of in accounts.TABLES:
+        if account is None or account.of is of:
+            report = _with_table(cursor, report, of, account, sealed)
+    return report
+
+
+def _with_table(
+    cursor: Cursor, report: Report, of: AccountTable, account: Account | None, sealed: frozenset[date]
+) -> Report:
+    stored = [_Stored._make(row) for row in _read(cursor, _STORED, of, account, "id")]
+    histories = _histories(cursor, of, account, sealed)
+    days: dict[Any, dict[date, int]] = defaultdict(dict)
+    for row in map(_DaySum._make, _read(cursor, _DAILY, of, account, of.column)):
+        day = as_date(row.day)
+        days[row.account_id][day] = int(row.cost)
         if day in sealed:
-            _add_spending(histories[owner], day, day.replace(day=1), int(cost), requests)
+            counts = (row.sent, row.good, row.bad)
+            _add_spending(histories[row.account_id], day, day.replace(day=1), int(row.cost), counts)
     differences = []
-    for key in keys:
-        history = histories[key[0]]
-        differences += _counter_differences(key, history)
-        differences += _day_differences(key, history, stored_days[key[0]])
+    for one in stored:
+        history, who = histories[one.id], Account(of, one.id)
+        differences += _counter_differences(who, one, history)
+        if of is KEYS:  # a day's totals belong to key and token alike: once is enough
+            differences += _day_differences(who, one, history, days[one.id])
+    is_keys = of is KEYS
     return Report(
-        keys=len(keys),
-        rows=sum(history.rows for history in histories.values()),
-        differences=differences,
-        uncounted=[key[1] for key in keys if histories[key[0]].imported],
+        keys=report.keys + (len(stored) if is_keys else 0),
+        rows=report.rows + (sum(history.rows for history in histories.values()) if is_keys else 0),
+        differences=[*report.differences, *differences],
+        uncounted=[*report.uncounted, *(one.name for one in stored if histories[one.id].imported)],
     )
 
 
-def _counter_differences(key: tuple, history: _History) -> list[Difference]:
-    key_id, name, day, month, *stored = key
-    expected = [history.by_day[as_date(day)], history.by_month[as_date(month)], history.total, history.held]
-    whats = [DAILY_COST, MONTHLY_COST, TOTAL_COST, HELD]
-    days = [as_date(day), None, None, None]
+def _counter_differences(who: Account, stored: _Stored, history: _History) -> list[Difference]:
+    day, month = as_date(stored.day), as_date(stored.month)
+    figures = [
+        (DAILY_COST, stored.spent_day, history.by_day[day], day),
+        (MONTHLY_COST, stored.spent_month, history.by_month[month], None),
+        (TOTAL_COST, stored.spent_total, history.total, None),
+        (HELD, stored.held, history.held, None),
+    ]
     if not history.imported:
-        expected, whats, days = [*expected, *history.requests], [*whats, *REQUESTS], [*days, None, None, None]
+        have = (stored.total_requests, stored.successful_requests, stored.failed_requests)
+        figures += [(what, one, want, None) for what, one, want in zip(REQUESTS, have, history.requests, strict=True)]
     return [
-        Difference(key_id, name, what, have, want, of_day)
-        for what, have, want, of_day in zip(whats, stored, expected, days, strict=False)
-        if have != want
+        Difference(str(who.id), stored.name, what, have_it, want, of_day, who)
+        for what, have_it, want, of_day in figures
+        if have_it != want
     ]
 
 
-def _day_differences(key: tuple, history: _History, stored: dict[date, int]) -> list[Difference]:
+def _day_differences(who: Account, one: _Stored, history: _History, stored: dict[date, int]) -> list[Difference]:
     days = sorted({*stored, *history.spending})
     return [
-        Difference(key[0], key[1], DAY_TOTAL, stored.get(day, 0), history.spending[day], day)
+        Difference(str(who.id), one.name, DAY_TOTAL, stored.get(day, 0), history.spending[day], day, who)
         for day in days
         if stored.get(day, 0) != history.spending[day]
     ]
@@ -225,35 +288,36 @@ def _day_differences(key: tuple, history: _History, stored: dict[date, int]) -> 
 
 
 def fix(report: Report, *, at: datetime, actor: str) -> list[Difference]:
-    """Correct what a report named and return what was corrected; one transaction and one event for each key.
+    """Correct what a report named and return what was corrected; one transaction and one event for each account.
 
     Costs: the budget counters stay as they are, and an `audit` adjustment of the difference joins the history, so
     that no budget moves unseen. The held amount, the request counters and the daily totals are derived figures:
     they are set to what the rows say. Everything is read anew inside the transaction.
     """
     corrected = []
-    for key_id in dict.fromkeys(difference.key_id for difference in report.differences):
-        with transaction.atomic(), connection.cursor() as cursor:
-            corrected += _fix_key(cursor, key_id, at, actor)
+    for account in dict.fromkeys(difference.account for difference in report.differences):
+        if account is not None:
+            with transaction.atomic(), connection.cursor() as cursor:
+                corrected += _fix(cursor, account, at, actor)
     return corrected
 
 
-def _fix_key(cursor: CursorWrapper, key_id: str, at: datetime, actor: str) -> list[Difference]:
+def _fix(cursor: Cursor, account: Account, at: datetime, actor: str) -> list[Difference]:
     postgresql.lock_table(cursor, "llmkeys_sealedday", "SHARE")  # no day may be sealed while it is added up anew
-    # An UPDATE that changes nothing keeps every other writer of this key out until we are done.
-    cursor.execute("UPDATE llmkeys_apikey SET held_nano = held_nano WHERE id = %s RETURNING name, day, month", [key_id])
-    name, day, month = cursor.fetchone()
-    found = _compare(cursor, key_id).differences
+    stored = accounts.lock(cursor, account)  # every other writer of this account is kept out until we are done
+    if stored is None:
+        return []
+    found = _compare(cursor, account).differences
     off = {difference.what: difference for difference in found}
-    windows = Windows(as_date(day), as_date(month))
-    _fix_costs(cursor, key_id, windows, off, at, actor)
-    _fix_counters(cursor, key_id, off)
+    _fix_costs(cursor, account, stored.windows, off, at, actor)
+    _fix_counters(cursor, account, off)
     for difference in found:
-        if difference.what == DAY_TOTAL:
-            _rebuild_day(cursor, key_id, difference.day)
+        if difference.what == DAY_TOTAL and difference.day is not None:
+            _rebuild_day(cursor, account.id, difference.day)
     if found:
-        words = f"The audit corrected “{name}”: " + "; ".join(_short(one) for one in found)
-        ledger.add_event(cursor, "changed", key_id, words, at, actor=actor)
+        words = f"The audit corrected “{stored.name}”: " + "; ".join(_short(one) for one in found)
+        key_id, token_id = (account.id, None) if account.of is KEYS else (None, account.id)
+        add_event(cursor, "changed", key_id, words, at, token_id=token_id, actor=actor)
     return found
 
 
@@ -262,21 +326,15 @@ def _short(difference: Difference) -> str:
 
 
 def _fix_costs(
-    cursor: CursorWrapper, key_id: str, windows: Windows, off: dict[str, Difference], at: datetime, actor: str
+    cursor: Cursor, account: Account, windows: Windows, off: dict[str, Difference], at: datetime, actor: str
 ) -> None:
     """Explain the counters by an adjustment: they go back to their history first, and the adjustment moves them."""
-    amounts = tuple(
-        off[what].stored - off[what].expected if what in off else 0 for what in (DAILY_COST, MONTHLY_COST, TOTAL_COST)
-    )
-    if not any(amounts):
-        return
-    cursor.execute(
-        """UPDATE llmkeys_apikey SET spent_day_nano = spent_day_nano - %s, spent_month_nano = spent_month_nano - %s,
-             spent_total_nano = spent_total_nano - %s WHERE id = %s""",
-        [*amounts, key_id],
-    )
-    reason = "Audit: the stored costs differed from their rows and adjustments by this amount."
-    ledger.adjust(cursor, "audit", key_id, windows, amounts, at, by=actor, reason=reason)
+    whats = {DAY: DAILY_COST, MONTH: MONTHLY_COST, TOTAL: TOTAL_COST}
+    amounts = {window: off[what].stored - off[what].expected if what in off else 0 for window, what in whats.items()}
+    if any(amounts.values()):
+        accounts.move(cursor, account, windows, {window: -amount for window, amount in amounts.items()})
+        reason = "Audit: the stored costs differed from their rows and adjustments by this amount."
+        adjust(cursor, "audit", account, windows, amounts, at, by=actor, reason=reason)
 
 
 _COLUMNS = dict(
@@ -284,27 +342,27 @@ _COLUMNS = dict(
 )
 
 
-def _fix_counters(cursor: CursorWrapper, key_id: str, off: dict[str, Difference]) -> None:
+def _fix_counters(cursor: Cursor, account: Account, off: dict[str, Difference]) -> None:
     for what, column in _COLUMNS.items():
         if what in off:
             cursor.execute(
-                f"UPDATE llmkeys_apikey SET {column} = %s WHERE id = %s",  # noqa: S608  (one of four names)
-                [off[what].expected, key_id],
+                f"UPDATE {account.of.table} SET {column} = %s WHERE id = %s",
+                [off[what].expected, account.id],
             )
 
 
 _REBUILD = f"""INSERT INTO llmkeys_dailyusage
-  (day, key_id, model, token_name, requests, successful, failed, input_tokens, output_tokens, cost_nano)
-  SELECT day, key_id, model, token_name, COUNT(*),
+  (day, key_id, model, token_name, token_id, requests, successful, failed, input_tokens, output_tokens, cost_nano)
+  SELECT day, key_id, model, token_name, token_id, COUNT(*),
          SUM(CASE WHEN success THEN 1 ELSE 0 END), SUM(CASE WHEN NOT success THEN 1 ELSE 0 END),
          COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),
-         SUM(cost_nano + COALESCE(
-           (SELECT SUM(a.total_nano) FROM llmkeys_adjustment a WHERE a.usage_id = llmkeys_usagerecord.id), 0))
+         SUM(cost_nano + COALESCE((SELECT SUM(a.cost_nano) FROM llmkeys_adjustment a
+               WHERE a.usage_id = llmkeys_usagerecord.id AND a.key_id IS NOT NULL), 0))
     FROM llmkeys_usagerecord WHERE key_id = %s AND day = %s AND {_SENT}
-   GROUP BY day, key_id, model, token_name"""  # noqa: S608  (constants of this module)
+   GROUP BY day, key_id, model, token_name, token_id"""
 
 
-def _rebuild_day(cursor: CursorWrapper, key_id: str, day: date) -> None:
+def _rebuild_day(cursor: Cursor, key_id: str, day: date) -> None:
     """Add a key's day up anew from its rows; never one whose rows were pruned."""
     if day in _sealed_days(cursor):
         return

@@ -45,11 +45,11 @@ _CONCERNED = "scope IN (%s, %s) AND model IN ('', %s)"
 _TAKE = f"""UPDATE llmkeys_cooling
    SET probe_until = %s, until = CASE WHEN until > %s THEN %s ELSE until END
  WHERE {_CONCERNED} AND ((until <= %s AND (probe_until IS NULL OR probe_until <= %s)) OR probe_until > %s)
-RETURNING scope, model"""  # noqa: S608  (constants of this module, here and below)
+RETURNING scope, model"""
 
-_ALL = f"SELECT scope, model, until FROM llmkeys_cooling WHERE {_CONCERNED}"  # noqa: S608
+_ALL = f"SELECT scope, model, until FROM llmkeys_cooling WHERE {_CONCERNED}"
 
-_GIVE_BACK = f"UPDATE llmkeys_cooling SET probe_until = NULL WHERE {_CONCERNED} AND probe_until = %s"  # noqa: S608
+_GIVE_BACK = f"UPDATE llmkeys_cooling SET probe_until = NULL WHERE {_CONCERNED} AND probe_until = %s"
 
 
 def ran_ahead(written_at: datetime | None, at: datetime) -> bool:
@@ -87,7 +87,7 @@ def forgive(cursor: Cursor, key_id: str, scopes: tuple[str, ...], model: str, at
     A key that was exhausted leaves an event, so that the operator hears anew when it runs dry again.
     """
     cursor.execute(
-        f"DELETE FROM llmkeys_cooling WHERE {_CONCERNED} AND until <= %s RETURNING kind",  # noqa: S608
+        f"DELETE FROM llmkeys_cooling WHERE {_CONCERNED} AND until <= %s RETURNING kind",
         [scopes[0], scopes[-1], model, instant(at)],
     )
     if ("exhausted",) in cursor.fetchall():

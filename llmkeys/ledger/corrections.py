@@ -1,68 +1,73 @@
-"""What is charged or given back after an attempt has ended: signed adjustments, one per cause."""
+"""What is charged or given back after an attempt has ended: signed adjustments, one per cause and account."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.backends.utils import CursorWrapper
+from llmkeys.database.sql import Cursor, as_date, instant
+from llmkeys.database.writer import lock_accounts
+from llmkeys.ledger import accounts
+from llmkeys.ledger.accounts import KEYS, Account
+from llmkeys.ledger.events import note_limits
+from llmkeys.lib.windows import WINDOWS, Windows
 
-from llmkeys.database.sql import as_date, instant
-from llmkeys.ledger.events import tell_limits
-from llmkeys.lib.windows import Windows
-
-_TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards; it moves all three windows alike
+_TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards
 
 
 def adjust(
-    cursor: CursorWrapper,
+    cursor: Cursor,
     kind: str,
-    key_id: str,
+    account: Account,
     windows: Windows,
-    amounts: tuple[int, int, int],
+    amounts: Mapping[str, int],
     at: datetime,
     *,
     usage_id: int | None = None,
+    cost_nano: int = 0,
     by: str = "",
     reason: str = "",
 ) -> bool:
-    """Write a signed adjustment (day, month, total) and move the counters alike; False where it was written before."""
-    day, month = str(windows.day), str(windows.month)
+    """Write a signed adjustment, an amount for each of `WINDOWS`, and move what is spent alike.
+
+    `cost_nano` is what the row's own cost is corrected by. False where it was written before.
+    """
+    names = ", ".join(window.amount for window in WINDOWS)
+    marks = ", ".join(["%s"] * len(WINDOWS))
     cursor.execute(
-        """INSERT INTO llmkeys_adjustment
-             (kind, key_id, usage_id, day_nano, month_nano, total_nano, day, month, created_at, created_by, reason)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
-        [kind, key_id, usage_id, *amounts, day, month, instant(at), by, reason[:500]],
-    )
+        f"""INSERT INTO llmkeys_adjustment
+             (kind, {account.of.column}, usage_id, cost_nano, {names}, day, month, created_at, created_by, reason)
+           VALUES (%s, %s, %s, %s, {marks}, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+        [
+            kind, account.id, usage_id, cost_nano, *(amounts[window.name] for window in WINDOWS), str(windows.day),
+            str(windows.month), instant(at), by, reason[:500],
+        ],
+    )  # fmt: skip
     if cursor.rowcount != 1:
         return False
-    cursor.execute(
-        """UPDATE llmkeys_apikey
-              SET spent_day_nano = CASE WHEN day = %s THEN spent_day_nano + %s ELSE spent_day_nano END,
-                  spent_month_nano = CASE WHEN month = %s THEN spent_month_nano + %s ELSE spent_month_nano END,
-                  spent_total_nano = spent_total_nano + %s, refused_window = ''
-            WHERE id = %s
-        RETURNING day, month, spent_day_nano, spent_month_nano, spent_total_nano,
-                  daily_limit_nano, monthly_limit_nano, total_limit_nano""",
-        [day, amounts[0], month, amounts[1], amounts[2], key_id],
-    )
-    if kind in _TOLD_LATER and amounts[2] > 0:
-        tell_limits(cursor, key_id, cursor.fetchone(), amounts[2], windows, at)
+    after = accounts.move(cursor, account, windows, amounts)
+    if after is not None and kind in _TOLD_LATER and cost_nano > 0:
+        note_limits(cursor, account, after, cost_nano, windows, at)
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Charged:
-    """A finished row and what it costs with all its adjustments."""
+    """A finished row, whom it was charged to, and what it costs with all its corrections."""
 
+    id: int
     state: str
-    key_id: str
+    payers: list[Account]
     windows: Windows
-    nano: int
+    charged_nano: int
+    cost_nano: int
+    charged_after: int
 
 
 def correct_cost(
-    cursor: CursorWrapper, usage_id: int, true_nano: int, at: datetime, *, reason: str, only_lost: bool = False
+    cursor: Cursor, usage_id: int, true_nano: int, at: datetime, *, reason: str, only_lost: bool = False
 ) -> int | None:
     """Charge what a row truly cost, whatever was charged so far; return the difference, None where it was done before.
 
@@ -71,48 +76,99 @@ def correct_cost(
     row = _charged(cursor, usage_id)
     if row is None or (only_lost and row.state != "LOST"):
         return None
-    kind, amount = "late" if row.state == "LOST" else "reconcile", true_nano - row.nano
-    if not adjust(cursor, kind, row.key_id, row.windows, (amount,) * 3, at, usage_id=usage_id, reason=reason):
-        return None
-    _correct_daily(cursor, usage_id, amount)
-    return amount
+    kind = "late" if row.state == "LOST" else "reconcile"
+    return _correct(cursor, kind, row, true_nano - row.cost_nano, at, reason=reason)
 
 
-def void_lost(cursor: CursorWrapper, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
+def void_lost(cursor: Cursor, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
     """Take back the charge of a lost row; return the amount, None where it is no lost row or was voided before."""
     row = _charged(cursor, usage_id)
     if row is None or row.state != "LOST":
         return None
-    amount = row.nano
-    if not adjust(cursor, "void", row.key_id, row.windows, (-amount,) * 3, at, usage_id=usage_id, by=by, reason=reason):
-        return None
-    _correct_daily(cursor, usage_id, -amount)
-    return amount
+    done = _correct(cursor, "void", row, -row.cost_nano, at, by=by, reason=reason)
+    return None if done is None else -done
 
 
-def _charged(cursor: CursorWrapper, usage_id: int) -> _Charged | None:
+def _correct(
+    cursor: Cursor, kind: str, row: _Charged, difference: int, at: datetime, *, by: str = "", reason: str
+) -> int | None:
+    """Adjust every account of the row, and the daily total of its group; None where that was done before."""
+    for account in row.payers:
+        amounts = {window.name: difference for window in WINDOWS}
+        if difference < 0:
+            left = _left_to_give_back(cursor, account, row)
+            amounts = {name: max(amount, -max(0, left[name])) for name, amount in amounts.items()}
+        done = adjust(
+            cursor, kind, account, row.windows, amounts, at, usage_id=row.id, cost_nano=difference, by=by, reason=reason
+        )
+        if account.of is KEYS and not done:
+            return None
+    _correct_daily(cursor, row.id, difference)
+    return difference
+
+
+def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[str, int]:
+    """Return how much of the row is still in what the account has spent: what a reset took out is so no more."""
+    left = {}
+    for window in WINDOWS:
+        same, params = ("", [])
+        if window.ends:
+            same, params = f"AND {window.name} = %s", [str(getattr(row.windows, window.name))]
+        cursor.execute(
+            f"""SELECT COALESCE(MAX(id), 0) FROM llmkeys_adjustment
+                 WHERE {account.of.column} = %s AND kind = 'reset' AND {window.amount} <> 0 {same}""",
+            [account.id, *params],
+        )
+        reset = cursor.fetchone()[0]
+        cursor.execute(
+            f"""SELECT COALESCE(SUM({window.amount}), 0) FROM llmkeys_adjustment
+                 WHERE usage_id = %s AND {account.of.column} = %s AND id > %s""",
+            [row.id, account.id, reset],
+        )
+        left[window.name] = int(cursor.fetchone()[0]) + (row.charged_nano if reset <= row.charged_after else 0)
+    return left
+
+
+def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     """Read what a settled or lost row costs by now, and keep others from correcting it until this transaction ends.
 
-    The lock is an UPDATE that changes nothing: two corrections at once must see each other.
+    The lock is an UPDATE that changes nothing: two corrections at once must see each other. The accounts come first,
+    as everywhere.
     """
+    columns = ", ".join(of.column for of in accounts.TABLES)
+    cursor.execute(f"SELECT {columns} FROM llmkeys_usagerecord WHERE id = %s", [usage_id])
+    ids: tuple[Any, ...] = cursor.fetchone() or ()
+    payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=False) if one is not None]
+    lock_accounts(cursor, [account.lock for account in payers])
     cursor.execute(
         """UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
-           RETURNING state, key_id, day, month, cost_nano""",
+           RETURNING state, day, month, cost_nano, charged_after""",
         [usage_id],
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    cursor.execute("SELECT COALESCE(SUM(total_nano), 0) FROM llmkeys_adjustment WHERE usage_id = %s", [usage_id])
-    return _Charged(row[0], row[1], Windows(as_date(row[2]), as_date(row[3])), row[4] + int(cursor.fetchone()[0]))
-
-
-def _correct_daily(cursor: CursorWrapper, usage_id: int, amount: int) -> None:
-    """Move the daily total of a row's group, for charts show the corrected spending."""
+    state, day, month, charged, charged_after = row
     cursor.execute(
-        """UPDATE llmkeys_dailyusage SET cost_nano = cost_nano + %s
+        "SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
+        [usage_id],
+    )
+    corrections = int(cursor.fetchone()[0])
+    windows = Windows(as_date(day), as_date(month))
+    return _Charged(usage_id, state, payers, windows, charged, charged + corrections, charged_after or 0)
+
+
+def _correct_daily(cursor: Cursor, usage_id: int, amount: int) -> None:
+    """Move the daily total of a row's group, for charts show the corrected spending."""
+    same = " AND ".join(
+        f"COALESCE(u.{of.column}, 0) = COALESCE(llmkeys_dailyusage.{of.column}, 0)"
+        for of in accounts.TABLES
+        if of is not KEYS
+    )
+    cursor.execute(
+        f"""UPDATE llmkeys_dailyusage SET cost_nano = cost_nano + %s
             WHERE EXISTS (SELECT 1 FROM llmkeys_usagerecord u WHERE u.id = %s AND u.key_id = llmkeys_dailyusage.key_id
               AND u.day = llmkeys_dailyusage.day AND u.model = llmkeys_dailyusage.model
-              AND u.token_name = llmkeys_dailyusage.token_name)""",
+              AND u.token_name = llmkeys_dailyusage.token_name AND {same})""",
         [amount, usage_id],
     )

@@ -1,66 +1,48 @@
-"""The hold: room is taken on a key and the attempt recorded, in one transaction, before anything is sent."""
+"""The hold: room is taken on a key, and on the token that pays, and the attempt recorded, before anything is sent."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from django.conf import settings
-
-from llmkeys.database.sql import Cursor, as_date, instant
-from llmkeys.database.writer import Account
+from llmkeys.database.sql import Cursor, instant
 from llmkeys.key_state import current_windows
-from llmkeys.ledger import coolings
+from llmkeys.ledger import accounts, coolings
+from llmkeys.ledger.accounts import KEYS, Account
 from llmkeys.ledger.records import Attempt, Bid, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.refusals import refusal_of, remember_refusals
-from llmkeys.ledger.settling import LEASE, finish, settle_dead_leases
-from llmkeys.ledger.windows_in_sql import RECORDED_DAY, RECORDED_MONTH, rebase, recorded_params
+from llmkeys.ledger.settling import LEASE, finish
 from llmkeys.lib.windows import Windows
-
-_USABLE = """id = %s AND enabled AND rejected_at IS NULL AND NOT secret_missing AND deleted_at IS NULL
-   AND (expires_at IS NULL OR expires_at > %s) AND day <= %s AND month <= %s"""
-
-_ROLLED_DAY = f"CASE WHEN day = %s THEN spent_day_nano ELSE {RECORDED_DAY} END"
-
-_ROLLED_MONTH = f"CASE WHEN month = %s THEN spent_month_nano ELSE {RECORDED_MONTH} END"
-
-_ROLL = f"""UPDATE llmkeys_apikey
-   SET held_nano = held_nano + %s, spent_day_nano = {_ROLLED_DAY}, spent_month_nano = {_ROLLED_MONTH},
-       day = %s, month = %s, refused_window = '', last_used_at = %s
- WHERE {_USABLE}"""  # noqa: S608  (constants of this module, here and below)
-
-_HOLD_STRICT = f"""{_ROLL}
-   AND (daily_limit_nano = 0 OR {_ROLLED_DAY} + held_nano + %s <= daily_limit_nano)
-   AND (monthly_limit_nano = 0 OR {_ROLLED_MONTH} + held_nano + %s <= monthly_limit_nano)
-   AND (total_limit_nano = 0 OR spent_total_nano + held_nano + %s <= total_limit_nano)"""
-
-_HOLD_SOFT = f"""{_ROLL}
-   AND (daily_limit_nano = 0 OR {_ROLLED_DAY} < daily_limit_nano)
-   AND (monthly_limit_nano = 0 OR {_ROLLED_MONTH} < monthly_limit_nano)
-   AND (total_limit_nano = 0 OR spent_total_nano < total_limit_nano)"""
-
-_INSERT_USAGE = """INSERT INTO llmkeys_usagerecord
-  (request_id, attempt, created_at, key_id, provider, dialect, requested_model, model, token_name, state, error,
-   hold_nano, cost_nano, cost_source, overrun, streamed, skipped, upstream_id, day, month, lease_owner, lease_until)
-  VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'HELD', '', %s, 0, '', %s, %s, %s, '', %s, %s, %s, %s) RETURNING id"""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceHold:
-    """The job that places a hold."""
+    """The job that places a hold: on the first bid for which there is room."""
 
     bids: list[Bid]
     attempt: Attempt
     last_try: bool = True
 
     @property
-    def accounts(self) -> list[Account]:
-        return [("llmkeys_apikey", bid.key_id) for bid in self.bids]
+    def accounts(self) -> list[tuple[str, Any]]:
+        return [account.lock for bid in self.bids for account in payers(bid, self.attempt)]
 
     def __call__(self, cursor: Cursor) -> Placed:
         return place_hold(cursor, self.bids, self.attempt, last_try=self.last_try)
+
+    @staticmethod
+    def together(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed]:
+        """Place many: first bids at once, by one statement for all that an account has room for together.
+
+        What does not fit so is placed one by one, in order, after them.
+        """
+        at_once = [job for job in jobs if job.bids and not job.bids[0].rested]
+        placed = dict(zip(map(id, at_once), _place_at_once(cursor, at_once), strict=True))
+        return [placed.get(id(job)) or job(cursor) for job in jobs]
 
     def undo(self, cursor: Cursor, placed: Placed) -> None:
         """Release a hold of which its caller does not know: committed after it had given up, or not at all."""
@@ -77,24 +59,28 @@ class PlaceHold:
             finish(cursor, hold.usage_id, Outcome(state="RELEASED", at=self.attempt.at, sent=False, error=error))
 
 
+def payers(bid: Bid, attempt: Attempt) -> list[Account]:
+    """Return the accounts of a bid that exist: the key, and what the attempt names besides."""
+    ids = {KEYS.column: bid.key_id, "token_id": attempt.token_id, **attempt.others}
+    return [Account(of, ids[of.column]) for of in accounts.TABLES if ids.get(of.column) is not None]
+
+
 def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
     """Hold the first bid for which there is room, and record the attempt, in one transaction.
 
-    Dead leases are settled before a key is refused for holds that stand in its way. Unless this is the `last_try`,
-    lower bids may follow where no key takes one: then no key is marked as full yet.
+    Unless this is the `last_try`, lower bids may follow where nothing takes one: then nothing is marked as full yet.
     """
     refusals: list[Refusal] = []
     for bid in bids:
         claim = coolings.claim(cursor, bid.rested, bid.model, attempt.at)
-        found = _resting(bid, claim) or _room_or_refusal(cursor, bid, attempt)
+        found = _resting(bid, claim) or _take_room(cursor, bid, attempt)
         if isinstance(found, Refusal):
             coolings.give_back(cursor, claim.probe)
             refusals.append(found)
             continue
         remember_refusals(cursor, refusals, attempt.at)
-        usage_id = _insert_usage(cursor, bid, attempt, found, refusals)
-        hold = Hold(usage_id, bid.key_id, bid.hold_nano, claim.probe, attempt.request_id)
-        return Placed(hold, refusals)
+        [hold] = _insert(cursor, [_Row(bid, attempt, found, refusals)])
+        return Placed(replace(hold, probe=claim.probe), refusals)
     if last_try:
         remember_refusals(cursor, refusals, attempt.at)
     return Placed(None, refusals)
@@ -104,69 +90,126 @@ def _resting(bid: Bid, claim: coolings.Claim) -> Refusal | None:
     if claim.rests_until is None:
         return None
     reason = "cooling: another request asks it first" if claim.is_asked else "cooling"
-    return Refusal(bid.key_id, reason, rests_until=claim.rests_until, is_asked=claim.is_asked)
+    account = Account(KEYS, bid.key_id)
+    return Refusal(bid.key_id, reason, account, rests_until=claim.rests_until, is_asked=claim.is_asked)
 
 
-def _room_or_refusal(cursor: Cursor, bid: Bid, attempt: Attempt) -> Windows | Refusal:
-    at = attempt.at
-    windows = _take_room(cursor, bid, at)
-    if windows is not None:
-        return windows
-    refusal = refusal_of(cursor, bid, at)
-    if refusal.only_holds and settle_dead_leases(cursor, at, leased_at=attempt.leased_at, key_id=bid.key_id):
-        windows = _take_room(cursor, bid, at)
-    return windows or refusal
+def _take_room(cursor: Cursor, bid: Bid, attempt: Attempt) -> Windows | Refusal:
+    """Hold the bid on all its accounts, or on none; return the windows that are charged, or why not."""
+    windows, of_bid = current_windows(attempt.at), payers(bid, attempt)
+    lacking = _hold_on_all(cursor, of_bid, bid.hold_nano, windows, attempt.at)
+    if lacking is not None:
+        opened = accounts.open_windows(cursor, of_bid, windows)
+        if opened is not None:
+            windows = opened
+            lacking = _hold_on_all(cursor, of_bid, bid.hold_nano, windows, attempt.at)
+    return windows if lacking is None else refusal_of(cursor, lacking, bid, attempt.at)
 
 
-def _take_room(cursor: Cursor, bid: Bid, at: datetime) -> Windows | None:
-    """Raise the key's held amount where it is usable and has room; return the windows that are charged."""
-    windows = current_windows(at)
-    if _update_hold(cursor, bid, at, windows):
-        return windows
-    cursor.execute("SELECT day, month FROM llmkeys_apikey WHERE id = %s", [bid.key_id])
-    row = cursor.fetchone()
-    if row is None:
-        return None
-    stored = Windows(as_date(row[0]), as_date(row[1]))
-    if stored.day <= windows.day and stored.month <= windows.month:
-        return None
-    # Our clock is behind the one that opened the stored window. A little: that window is charged. A lot: the other
-    # clock was wrong, and the key would be stuck in the future.
-    if stored.day - windows.day > timedelta(days=1):
-        rebase(cursor, bid.key_id, windows)
-        return windows if _update_hold(cursor, bid, at, windows) else None
-    return stored if _update_hold(cursor, bid, at, stored) else None
+def _hold_on_all(cursor: Cursor, of_bid: list[Account], nano: int, windows: Windows, at: datetime) -> Account | None:
+    """Hold the amount on each; return the first that does not take it, after giving back what the others did."""
+    for position, account in enumerate(of_bid):
+        if not accounts.hold(cursor, account.of, {account.id: nano}, windows, at):
+            for taken in of_bid[:position]:
+                accounts.give_back(cursor, taken, nano)
+            return account
+    return None
 
 
-def _update_hold(cursor: Cursor, bid: Bid, at: datetime, windows: Windows) -> bool:
-    day, month, now = str(windows.day), str(windows.month), instant(at)
-    hold = bid.hold_nano
-    in_day, in_month = recorded_params(windows)
-    params: list[Any] = [hold, day, *in_day, month, *in_month, day, month, now, bid.key_id, now, day, month]
-    if not settings.COST_TRACKING:
-        cursor.execute(_ROLL, params)
-    elif settings.BUDGET_MODE == "soft":
-        cursor.execute(_HOLD_SOFT, [*params, day, *in_day, month, *in_month])
-    else:
-        cursor.execute(_HOLD_STRICT, [*params, day, *in_day, hold, month, *in_month, hold, hold])
-    return cursor.rowcount == 1
+# --- many at once -----------------------------------------------------------------------------------------------------
 
 
-def _insert_usage(cursor: Cursor, bid: Bid, attempt: Attempt, windows: Windows, refusals: list[Refusal]) -> int:
-    skipped = [*bid.passed_over, *({"keyId": refusal.key_id, "reason": refusal.reason} for refusal in refusals)]
-    cursor.execute(
-        _INSERT_USAGE,
-        [
-            attempt.request_id, attempt.number, instant(attempt.at), bid.key_id, bid.provider, attempt.dialect,
-            attempt.requested_model, bid.model, attempt.token_name, bid.hold_nano, False, attempt.streamed,
-            json.dumps(skipped[:50]), str(windows.day), str(windows.month), attempt.lease_owner,
-            instant((attempt.leased_at or attempt.at) + LEASE),
-        ],
-    )  # fmt: skip
-    usage_id: int = cursor.fetchone()[0]
-    if attempt.notes_use and attempt.token_id is not None:
-        note_token_use(cursor, attempt.token_id, attempt.at)
-    return usage_id
+def _place_at_once(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed | None]:
+    """Hold the first bids of all jobs whose accounts have room for all of them together; None for the others."""
+    if not jobs:
+        return []
+    windows = current_windows(jobs[0].attempt.at)
+    going = [job for job in jobs if current_windows(job.attempt.at) == windows]
+    at = max(job.attempt.at for job in going)
+    taken: list[tuple[accounts.AccountTable, dict[Any, int]]] = []
+    for of in accounts.TABLES:
+        amounts = _amounts(going, of)
+        full = amounts.keys() - accounts.hold(cursor, of, amounts, windows, at)
+        taken.append((of, amounts))
+        refused = [job for job in going if _id_of(job, of) in full]
+        for before in accounts.TABLES[: len(taken) - 1]:
+            for account_id, nano in _amounts(refused, before).items():
+                accounts.give_back(cursor, Account(before, account_id), nano)
+        going = [job for job in going if _id_of(job, of) not in full]
+    holds = _insert(cursor, [_Row(job.bids[0], job.attempt, windows, []) for job in going])
+    found = dict(zip(map(id, going), holds, strict=True))
+    return [Placed(found[id(job)]) if id(job) in found else None for job in jobs]
+
+
+def _amounts(jobs: list[PlaceHold], of: accounts.AccountTable) -> dict[Any, int]:
+    amounts: dict[Any, int] = defaultdict(int)
+    for job in jobs:
+        account_id = _id_of(job, of)
+        if account_id is not None:
+            amounts[account_id] += job.bids[0].hold_nano
+    return amounts
+
+
+def _id_of(job: PlaceHold, of: accounts.AccountTable) -> Any:
+    return next((account.id for account in payers(job.bids[0], job.attempt) if account.of is of), None)
+
+
+# --- the rows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    bid: Bid
+    attempt: Attempt
+    windows: Windows
+    refusals: list[Refusal]
+
+
+_COLUMNS = (
+    "request_id", "attempt", "created_at", "provider", "dialect", "requested_model", "model", "token_name", "hold_nano",
+    "streamed", "skipped", "day", "month", "lease_owner", "lease_until",
+)  # fmt: skip
+_ALWAYS = {
+    "state": "'HELD'", "error": "''", "cost_nano": "0", "cost_source": "''", "upstream_id": "''", "overrun": "FALSE",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _insert_sql(count: int, tables: int) -> str:
+    names = [*_COLUMNS, *(of.column for of in accounts.TABLES), *_ALWAYS]
+    row = ", ".join([*["%s"] * (len(_COLUMNS) + tables), *_ALWAYS.values()])
+    return f"""INSERT INTO llmkeys_usagerecord ({", ".join(names)}) VALUES {", ".join([f"({row})"] * count)}
+      RETURNING id, request_id, attempt"""
+
+
+def _insert(cursor: Cursor, rows: list[_Row]) -> list[Hold]:
+    """Record the attempts; return their holds in the same order."""
+    ids: dict[tuple[str, int], int] = {}
+    for piece in accounts.pieces(rows):
+        parameters: list[Any] = []
+        for row in piece:
+            parameters += _values(row)
+        cursor.execute(_insert_sql(len(piece), len(accounts.TABLES)), parameters)
+        ids.update({(request_id, attempt): usage_id for usage_id, request_id, attempt in cursor.fetchall()})
+    return [
+        Hold(
+            ids[row.attempt.request_id, row.attempt.number], row.bid.key_id, row.bid.hold_nano,
+            request_id=row.attempt.request_id, locks=tuple(account.lock for account in payers(row.bid, row.attempt)),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _values(row: _Row) -> list[Any]:
+    bid, attempt = row.bid, row.attempt
+    skipped = [*bid.passed_over, *({"keyId": refusal.key_id, "reason": refusal.reason} for refusal in row.refusals)]
+    ids = {account.of.column: account.id for account in payers(bid, attempt)}
+    return [
+        attempt.request_id, attempt.number, instant(attempt.at), bid.provider, attempt.dialect, attempt.requested_model,
+        bid.model, attempt.token_name, bid.hold_nano, attempt.streamed, json.dumps(skipped[:50]) if skipped else "[]",
+        str(row.windows.day), str(row.windows.month), attempt.lease_owner,
+        instant((attempt.leased_at or attempt.at) + LEASE), *(ids.get(of.column) for of in accounts.TABLES),
+    ]  # fmt: skip
 
 
 def note_token_use(cursor: Cursor, token_id: int, at: datetime) -> None:

@@ -24,6 +24,7 @@ from django.utils import timezone
 
 from llmkeys.database import sql, writer
 from llmkeys.exceptions import RecordingUnavailable
+from llmkeys.ledger.accounts import Account
 from llmkeys.ledger.holds import PlaceHold
 from llmkeys.ledger.records import Attempt, Bid, Finished, Placed
 from llmkeys.ledger.settling import End, dead_rows, lose, renew_leases
@@ -42,13 +43,33 @@ async def place(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> 
     Raises RecordingUnavailable.
     """
     job = PlaceHold(bids, attempt, last_try)
-    return await writer.run(job, undo=job.undo, accounts=job.accounts)
+    placed = await writer.run(job, undo=job.undo, accounts=job.accounts)
+    for account in _full_of_holds(placed):
+        dead = await writer.run(lambda cursor, of=account: dead_rows(cursor, now(), of=of))
+        for row in dead:
+            await writer.run(lambda cursor, row=row: lose(cursor, row, attempt.at), accounts=row.accounts)
+        if dead:
+            return await writer.run(job, undo=job.undo, accounts=job.accounts)
+    return placed
 
 
 def place_now(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
     """Do as `place` does, and block; for threads."""
     job = PlaceHold(bids, attempt, last_try)
-    return writer.run_now(job, undo=job.undo, accounts=job.accounts)
+    placed = writer.run_now(job, undo=job.undo, accounts=job.accounts)
+    for account in _full_of_holds(placed):
+        dead = writer.run_now(lambda cursor, of=account: dead_rows(cursor, now(), of=of))
+        for row in dead:
+            writer.run_now(lambda cursor, row=row: lose(cursor, row, attempt.at), accounts=row.accounts)
+        if dead:
+            return writer.run_now(job, undo=job.undo, accounts=job.accounts)
+    return placed
+
+
+def _full_of_holds(placed: Placed) -> list[Account]:
+    """Return the accounts in whose way only open holds stand: dead ones among them are declared lost first."""
+    refusals = [] if placed.hold is not None else placed.refusals
+    return list(dict.fromkeys(refusal.account for refusal in refusals if refusal.only_holds))
 
 
 async def finish(end: End) -> Finished | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from llmkeys.ledger import coolings
+from llmkeys.ledger.accounts import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Attempt:
     token_name: str
     streamed: bool
     lease_owner: str
-    token_id: int | None = None
-    notes_use: bool = False  # the token's last use is to be noted: that was not done within the last minute
+    token_id: int | None = None  # the access token pays too
+    others: Mapping[str, Any] = field(default_factory=dict)  # further accounts that do, by their column
     leased_at: datetime | None = None  # by the database's clock (`leases.now`); None: `at`
 
 
@@ -46,14 +49,19 @@ class Hold:
     amount_nano: int
     probe: coolings.Probe | None = None  # set where this request asks a key that rested
     request_id: str = ""
+    locks: tuple[tuple[str, Any], ...] = ()  # its accounts, as the writer locks them
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a key did not take a bid. `window` is set where room was lacking, with the figures in nano-dollars."""
+    """Why a bid on a key was not taken, and by which account: the key, or the token that pays.
+
+    `window` is set where room was lacking, with the figures in nano-dollars.
+    """
 
     key_id: str
     reason: str
+    account: Account
     need_nano: int = 0
     room_nano: int = 0
     limit_nano: int = 0

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from llmkeys.database.sql import Cursor, as_date, instant
-from llmkeys.database.writer import Account
-from llmkeys.ledger import coolings
+from llmkeys.database.sql import Cursor, as_date, cast, instant
+from llmkeys.ledger import accounts, coolings
+from llmkeys.ledger.accounts import Account, Charge, Standing
 from llmkeys.ledger.corrections import correct_cost
-from llmkeys.ledger.events import note_serving_key, tell_limits
+from llmkeys.ledger.events import note_limits, note_serving_keys
 from llmkeys.ledger.records import Finished, Hold, Outcome
-from llmkeys.lib.windows import Windows
+from llmkeys.lib.windows import DAY, Windows
 
 LEASE = timedelta(seconds=60)
-
-_FINISH = """UPDATE llmkeys_usagerecord
-   SET state = %s, finished_at = %s, success = %s, http_status = %s, error = %s, input_tokens = %s,
-       cached_input_tokens = %s, cache_write_tokens = %s, output_tokens = %s, reasoning_tokens = %s,
-       cost_nano = %s, cost_source = %s, overrun = (hold_nano < %s), latency_ms = %s, first_byte_ms = %s,
-       upstream_id = %s, lease_until = NULL
- WHERE id = %s AND state = 'HELD'
-RETURNING key_id, model, token_name, hold_nano, day, month"""
-
-_CHARGE = """UPDATE llmkeys_apikey
-   SET held_nano = held_nano - %s,
-       spent_day_nano = CASE WHEN day = %s THEN spent_day_nano + %s ELSE spent_day_nano END,
-       spent_month_nano = CASE WHEN month = %s THEN spent_month_nano + %s ELSE spent_month_nano END,
-       spent_total_nano = spent_total_nano + %s,
-       total_requests = total_requests + %s, successful_requests = successful_requests + %s,
-       failed_requests = failed_requests + %s
- WHERE id = %s
-RETURNING day, month, spent_day_nano, spent_month_nano, spent_total_nano,
-          daily_limit_nano, monthly_limit_nano, total_limit_nano, held_nano"""
-
-_DAILY = """INSERT INTO llmkeys_dailyusage
-  (day, key_id, model, token_name, requests, successful, failed, input_tokens, output_tokens, cost_nano)
-  VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-  ON CONFLICT (key_id, day, model, token_name) DO UPDATE SET
-    requests = llmkeys_dailyusage.requests + excluded.requests,
-    successful = llmkeys_dailyusage.successful + excluded.successful,
-    failed = llmkeys_dailyusage.failed + excluded.failed,
-    input_tokens = llmkeys_dailyusage.input_tokens + excluded.input_tokens,
-    output_tokens = llmkeys_dailyusage.output_tokens + excluded.output_tokens,
-    cost_nano = llmkeys_dailyusage.cost_nano + excluded.cost_nano"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +32,23 @@ class End:
     keeps_probe: bool = False  # a verdict on the key follows, and nobody may ask it in between
 
     @property
-    def accounts(self) -> list[Account]:
-        return [("llmkeys_apikey", self.hold.key_id)]
+    def accounts(self) -> tuple[tuple[str, Any], ...]:
+        return self.hold.locks
 
     def __call__(self, cursor: Cursor) -> Finished | None:
-        outcome = self.outcome
-        if outcome.success and self.rested:
-            coolings.forgive(cursor, self.hold.key_id, self.rested, self.model, outcome.at)
-        elif not self.keeps_probe:
-            coolings.give_back(cursor, self.hold.probe)
-        finished = finish(cursor, self.hold.usage_id, outcome)
-        if outcome.success and self.serves:
-            note_serving_key(cursor, self.serves, self.hold.key_id, outcome.at)
+        return self.together(cursor, [self])[0]
+
+    @staticmethod
+    def together(cursor: Cursor, ends: list[End]) -> list[Finished | None]:
+        """End many attempts by one statement for the rows, and one for each table of accounts."""
+        for end in ends:
+            if end.outcome.success and end.rested:
+                coolings.forgive(cursor, end.hold.key_id, end.rested, end.model, end.outcome.at)
+            elif not end.keeps_probe:
+                coolings.give_back(cursor, end.hold.probe)
+        finished = finish_all(cursor, [(end.hold.usage_id, end.outcome) for end in ends])
+        serving = {end.serves: end for end in ends if end.serves and end.outcome.success}
+        note_serving_keys(cursor, {model: (end.hold.key_id, end.outcome.at) for model, end in serving.items()})
         return finished
 
     def as_lost(self) -> End:
@@ -84,51 +61,178 @@ class End:
         return End(self.hold, outcome)
 
 
+# What an outcome writes on its row, and PostgreSQL's types of it.
+_WRITTEN = {
+    "state": "text", "finished_at": "timestamptz", "success": "boolean", "http_status": "smallint", "error": "text",
+    "input_tokens": "bigint", "cached_input_tokens": "bigint", "cache_write_tokens": "bigint",
+    "output_tokens": "bigint", "reasoning_tokens": "bigint", "cost_nano": "bigint", "cost_source": "text",
+    "latency_ms": "integer", "first_byte_ms": "integer", "upstream_id": "text",
+}  # fmt: skip
+
+
+def _written(outcome: Outcome) -> list[Any]:
+    return [
+        outcome.state, instant(outcome.at), outcome.success, outcome.http_status, outcome.error[:1000],
+        outcome.input_tokens, outcome.cached_input_tokens, outcome.cache_write_tokens, outcome.output_tokens,
+        outcome.reasoning_tokens, outcome.cost_nano, outcome.cost_source, outcome.latency_ms, outcome.first_byte_ms,
+        outcome.upstream_id[:100],
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _finish_sql(count: int, tables: int) -> str:
+    places = {name: cast(f"v.column{place}", kind) for place, (name, kind) in enumerate(_WRITTEN.items(), 2)}
+    places |= {"overrun": f"(hold_nano < {places['cost_nano']})", "lease_until": "NULL"}
+    written = ", ".join(f"{name} = {value}" for name, value in places.items())
+    columns = ", ".join(of.column for of in accounts.TABLES)
+    return f"""UPDATE llmkeys_usagerecord SET {written}
+      FROM {accounts.values(count, 1 + len(_WRITTEN))}
+     WHERE llmkeys_usagerecord.id = v.column1 AND llmkeys_usagerecord.state = 'HELD'
+    RETURNING id, model, token_name, hold_nano, day, month, {columns}"""
+
+
+@dataclass(slots=True)
+class _Ended:
+    """A row that has just been ended."""
+
+    id: int
+    model: str
+    token_name: str
+    hold_nano: int
+    windows: Windows
+    accounts: list[Account]
+    outcome: Outcome
+
+    def account(self, of: accounts.AccountTable) -> Account | None:
+        return next((account for account in self.accounts if account.of is of), None)
+
+
 def finish(cursor: Cursor, usage_id: int, outcome: Outcome) -> Finished | None:
     """Settle, release or declare lost; None where the row was finished before.
 
     What comes after the row was declared lost writes the difference as one `late` adjustment: all of the charge
     where the attempt was released.
     """
-    cursor.execute(_FINISH, [*_row_values(outcome), usage_id])
-    row = cursor.fetchone()
-    if row is None:
-        if outcome.state != "LOST":
-            _settle_late(cursor, usage_id, outcome)
+    return finish_all(cursor, [(usage_id, outcome)])[0]
+
+
+def finish_all(cursor: Cursor, ends: list[tuple[int, Outcome]]) -> list[Finished | None]:
+    """Do what `finish` does for many rows."""
+    ended = _end_rows(cursor, dict(ends))
+    after = _charge_accounts(cursor, list(ended.values()))
+    _add_to_days(cursor, ended.values())
+    for usage_id, outcome in ends:
+        if usage_id in ended:
+            if outcome.state == "LOST" or outcome.cost_source == "estimated":
+                _note_what_came_before(cursor, usage_id)
+        elif outcome.state != "LOST":
+            what = "true cost" if outcome.state == "SETTLED" else "release"
+            reason = f"The {what} arrived after the hold was declared lost: {outcome.error or outcome.cost_source}"
+            correct_cost(cursor, usage_id, outcome.cost_nano, outcome.at, reason=reason, only_lost=True)
+    return [Finished(_left_today(ended[usage_id], after)) if usage_id in ended else None for usage_id, _ in ends]
+
+
+def _end_rows(cursor: Cursor, outcomes: dict[int, Outcome]) -> dict[int, _Ended]:
+    ended = {}
+    for piece in accounts.pieces(sorted(outcomes.items(), key=lambda item: item[0])):
+        parameters: list[Any] = []
+        for usage_id, outcome in piece:
+            parameters += [usage_id, *_written(outcome)]
+        cursor.execute(_finish_sql(len(piece), len(accounts.TABLES)), parameters)
+        for usage_id, model, token_name, hold, day, month, *ids in cursor.fetchall():
+            payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=True) if one is not None]
+            windows = Windows(as_date(day), as_date(month))
+            ended[usage_id] = _Ended(usage_id, model, token_name, hold, windows, payers, outcomes[usage_id])
+    return ended
+
+
+def _counts(outcome: Outcome) -> tuple[int, int, int]:
+    """Return how this counts as a request that was sent, that succeeded, and that failed."""
+    sent = int(outcome.sent)
+    return sent, int(outcome.success is True), int(outcome.success is False and outcome.sent)
+
+
+def _charge_accounts(cursor: Cursor, ended: list[_Ended]) -> dict[tuple[Account, Windows], Standing]:
+    """Give back and charge on every account; return how each stands after it."""
+    after: dict[tuple[Account, Windows], Standing] = {}
+    for of in accounts.TABLES:
+        charges: dict[tuple[Any, Windows], Charge] = defaultdict(Charge)
+        newest: dict[tuple[Any, Windows], datetime] = {}
+        for row in ended:
+            account = row.account(of)
+            if account is None:
+                continue
+            one, (sent, good, bad) = charges[account.id, row.windows], _counts(row.outcome)
+            one.hold += row.hold_nano
+            one.cost += row.outcome.cost_nano
+            one.sent, one.good, one.bad = one.sent + sent, one.good + good, one.bad + bad
+            newest[account.id, row.windows] = row.outcome.at
+        for (account_id, windows), standing in accounts.charge(cursor, of, charges).items():
+            account = Account(of, account_id)
+            after[account, windows] = standing
+            if cost := charges[account_id, windows].cost:
+                note_limits(cursor, account, standing, cost, windows, newest[account_id, windows])
+    return after
+
+
+def _left_today(row: _Ended, after: dict[tuple[Account, Windows], Standing]) -> int | None:
+    """Return what is left of the key's daily limit; None where it has none."""
+    key = row.account(accounts.KEYS)
+    standing = after.get((key, row.windows)) if key is not None else None
+    if standing is None or not standing.limits[DAY]:
         return None
-    key_id, model, token_name, hold, day, month = row
-    sent, good, bad = int(outcome.sent), int(outcome.success is True), int(outcome.success is False and outcome.sent)
-    cost, day, month = outcome.cost_nano, str(day), str(month)
-    cursor.execute(_CHARGE, [hold, day, cost, month, cost, cost, sent, good, bad, key_id])
-    after = cursor.fetchone()
-    if cost:
-        tell_limits(cursor, key_id, after, cost, Windows(as_date(day), as_date(month)), outcome.at)
-    if sent:
-        tokens = [outcome.input_tokens or 0, outcome.output_tokens or 0]
-        cursor.execute(_DAILY, [day, key_id, model, token_name, sent, good, bad, *tokens, cost])
-    return Finished(max(0, after[5] - after[2] - after[8]) if after[5] else None)
+    return max(0, standing.limits[DAY] - standing.spent[DAY] - standing.held)
 
 
-def _row_values(outcome: Outcome) -> list[Any]:
-    return [
-        outcome.state, instant(outcome.at), outcome.success, outcome.http_status, outcome.error[:1000],
-        outcome.input_tokens, outcome.cached_input_tokens, outcome.cache_write_tokens, outcome.output_tokens,
-        outcome.reasoning_tokens, outcome.cost_nano, outcome.cost_source, outcome.cost_nano, outcome.latency_ms,
-        outcome.first_byte_ms, outcome.upstream_id[:100],
-    ]  # fmt: skip
+@lru_cache(maxsize=64)
+def _daily_sql(count: int, tables: int) -> str:
+    sums = ("requests", "successful", "failed", "input_tokens", "output_tokens", "cost_nano")
+    others = [of.column for of in accounts.TABLES if of is not accounts.KEYS]
+    names = ["day", "key_id", "model", "token_name", *others, *sums]
+    row = f"({', '.join(['%s'] * len(names))})"
+    group = ", ".join(["key_id", "day", "model", "token_name", *(f"COALESCE({column}, 0)" for column in others)])
+    added = ", ".join(f"{name} = llmkeys_dailyusage.{name} + excluded.{name}" for name in sums)
+    return f"""INSERT INTO llmkeys_dailyusage ({", ".join(names)}) VALUES {", ".join([row] * count)}
+      ON CONFLICT ({group}) DO UPDATE SET {added}"""
 
 
-def _settle_late(cursor: Cursor, usage_id: int, outcome: Outcome) -> None:
-    what = "true cost" if outcome.state == "SETTLED" else "release"
-    reason = f"The {what} arrived after the hold was declared lost: {outcome.error or outcome.cost_source}"
-    correct_cost(cursor, usage_id, outcome.cost_nano, outcome.at, reason=reason, only_lost=True)
+def _add_to_days(cursor: Cursor, ended: Iterable[_Ended]) -> None:
+    """Add to the daily totals, one row for each day, key, model and token."""
+    others = [of for of in accounts.TABLES if of is not accounts.KEYS]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in ended:
+        outcome, (sent, good, bad) = row.outcome, _counts(row.outcome)
+        key = row.account(accounts.KEYS)
+        if not sent or key is None:
+            continue
+        ids = [account.id if (account := row.account(of)) else None for of in others]
+        amounts = [sent, good, bad, outcome.input_tokens or 0, outcome.output_tokens or 0, outcome.cost_nano]
+        known = groups.setdefault((str(row.windows.day), key.id, row.model, row.token_name, *ids), [0] * len(amounts))
+        known[:] = [have + more for have, more in zip(known, amounts, strict=True)]
+    for piece in accounts.pieces(sorted(groups.items(), key=lambda item: str(item[0]))):
+        parameters: list[Any] = []
+        for group, amounts in piece:
+            parameters += [*group, *amounts]
+        cursor.execute(_daily_sql(len(piece), len(accounts.TABLES)), parameters)
+
+
+def _note_what_came_before(cursor: Cursor, usage_id: int) -> None:
+    """Note which resets this charge came after: those that come later take it out of the budget with the rest."""
+    cursor.execute(
+        """UPDATE llmkeys_usagerecord SET charged_after = COALESCE((SELECT MAX(id) FROM llmkeys_adjustment), 0)
+            WHERE id = %s""",
+        [usage_id],
+    )
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
 
 
 def renew_leases(cursor: Cursor, owner: str, at: datetime, *, but: Collection[int] = ()) -> int:
     """Extend every open hold of one process by one statement; return how many there are."""
     others = f"AND id NOT IN ({', '.join(str(int(usage_id)) for usage_id in but)})" if but else ""
     cursor.execute(
-        f"UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_owner = %s {others}",  # noqa: S608
+        f"UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_owner = %s {others}",
         [instant(at + LEASE), owner],
     )
     return cursor.rowcount
@@ -139,15 +243,15 @@ class DeadRow:
     """An open hold that no process renews any more."""
 
     usage_id: int
-    key_id: str
     hold_nano: int
+    payers: tuple[Account, ...]
 
     @property
-    def accounts(self) -> list[Account]:
-        return [("llmkeys_apikey", self.key_id)]
+    def accounts(self) -> list[tuple[str, Any]]:
+        return [account.lock for account in self.payers]
 
 
-def dead_rows(cursor: Cursor, leased_at: datetime, *, key_id: str | None = None) -> list[DeadRow]:
+def dead_rows(cursor: Cursor, leased_at: datetime, *, of: Account | None = None) -> list[DeadRow]:
     """Return the open holds whose lease has ended by the database's clock, oldest first.
 
     A lease never ends more than 60 s after the present: after a clock step back it is shortened first.
@@ -156,13 +260,21 @@ def dead_rows(cursor: Cursor, leased_at: datetime, *, key_id: str | None = None)
     cursor.execute(
         "UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_until > %s", [latest, latest]
     )
-    mine, params = ("AND key_id = %s", [key_id]) if key_id else ("", [])
+    mine, params = (f"AND {of.of.column} = %s", [of.id]) if of else ("", [])
+    columns = ", ".join(table.column for table in accounts.TABLES)
     cursor.execute(
-        f"""SELECT id, key_id, hold_nano FROM llmkeys_usagerecord
-             WHERE state = 'HELD' AND lease_until <= %s {mine} ORDER BY id""",  # noqa: S608
+        f"""SELECT id, hold_nano, {columns} FROM llmkeys_usagerecord
+             WHERE state = 'HELD' AND lease_until <= %s {mine} ORDER BY id""",
         [instant(leased_at), *params],
     )
-    return [DeadRow(*row) for row in cursor.fetchall()]
+    return [
+        DeadRow(
+            usage_id,
+            hold,
+            tuple(Account(table, one) for table, one in zip(accounts.TABLES, ids, strict=True) if one is not None),
+        )
+        for usage_id, hold, *ids in cursor.fetchall()
+    ]
 
 
 def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:
@@ -176,7 +288,7 @@ def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:
 
 
 def settle_dead_leases(
-    cursor: Cursor, at: datetime, *, leased_at: datetime | None = None, key_id: str | None = None
+    cursor: Cursor, at: datetime, *, leased_at: datetime | None = None, of: Account | None = None
 ) -> int:
     """Declare lost what no process renews any more; return how many. `leased_at`: the database's clock."""
-    return sum(lose(cursor, row, at) for row in dead_rows(cursor, leased_at or at, key_id=key_id))
+    return sum(lose(cursor, row, at) for row in dead_rows(cursor, leased_at or at, of=of))

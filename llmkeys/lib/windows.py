@@ -11,6 +11,31 @@ DAY, MONTH, TOTAL = "day", "month", "total"
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time that has a budget, and the columns by which an account keeps it."""
+
+    name: str  # also the column with its first day, where it ends
+    adjective: str
+    ends: bool
+
+    @property
+    def limit(self) -> str:
+        return f"{self.adjective}_limit_nano"
+
+    @property
+    def spent(self) -> str:
+        return f"spent_{self.name}_nano"
+
+    @property
+    def amount(self) -> str:
+        """The column of an adjustment."""
+        return f"{self.name}_nano"
+
+
+WINDOWS = (Window(DAY, "daily", True), Window(MONTH, "monthly", True), Window(TOTAL, "total", False))
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """The budget day and month of an instant; `month` is its first day."""
 
@@ -64,6 +89,11 @@ def day_end(day: date, zone: str) -> datetime:
 def month_end(month: date, zone: str) -> datetime:
     """Return the instant (UTC) at which the month after the one of `month` begins."""
     return day_start((month.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
+
+
+def window_end(window: Window, first_day: date, zone: str) -> datetime:
+    """Return the instant (UTC) at which the window that began with `first_day` ends."""
+    return {DAY: day_end, MONTH: month_end}[window.name](first_day, zone)
 
 
 @lru_cache(maxsize=64)

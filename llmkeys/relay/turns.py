@@ -219,7 +219,6 @@ class _ModelTurn:
             streamed=self.request.streamed,
             lease_owner=leases.owner(),
             token_id=self.request.caller.token_id,
-            notes_use=self.request.caller.notes_use,
             leased_at=leases.now(),
         )
         return await leases.place(bids, attempt, last_try=last_try)

@@ -1,4 +1,4 @@
-"""Closes days that are over: writes the sums of `day_totals.py`, a little at each summary's need, never in a job.
+"""Closes days that are over: writes `DayTotal` and `RunningTotal`, a little at each summary's need, never in a job.
 
 A day is closed two days later at the earliest; what still changes it reopens it (a trigger), and the next summary
 closes it again. Nothing depends on any of it: what is not closed is read from the daily totals themselves.
@@ -32,17 +32,17 @@ _rest_until = 0.0
 _SUMS = "requests, successful, failed, input_tokens, output_tokens, cost_nano"
 _SUMMED = ", ".join(f"SUM({name})" for name in _SUMS.split(", "))
 
-_CLOSE = f"""INSERT INTO llmkeys_daytotal (day, provider, model, token_name, {_SUMS})
-  SELECT d.day, k.provider, d.model, d.token_name, {_SUMMED.replace("SUM(", "SUM(d.")}
+_CLOSE = f"""INSERT INTO llmkeys_daytotal (day, provider, model, token_name, token_id, {_SUMS})
+  SELECT d.day, k.provider, d.model, d.token_name, d.token_id, {_SUMMED.replace("SUM(", "SUM(d.")}
     FROM llmkeys_dailyusage d JOIN llmkeys_apikey k ON k.id = d.key_id WHERE d.day = %s
-   GROUP BY d.day, k.provider, d.model, d.token_name"""  # noqa: S608  (constants of this module, here and below)
+   GROUP BY d.day, k.provider, d.model, d.token_name, d.token_id"""  # noqa: S608  (constants of this module, here and below)
 
-_RUN_ON = f"""INSERT INTO llmkeys_runningtotal (day, key_id, model, token_name, {_SUMS})
-  SELECT {{day}}, key_id, model, token_name, {_SUMMED}
-    FROM (SELECT key_id, model, token_name, {_SUMS} FROM llmkeys_runningtotal WHERE day = %s
+_RUN_ON = f"""INSERT INTO llmkeys_runningtotal (day, key_id, model, token_name, token_id, {_SUMS})
+  SELECT {{day}}, key_id, model, token_name, token_id, {_SUMMED}
+    FROM (SELECT key_id, model, token_name, token_id, {_SUMS} FROM llmkeys_runningtotal WHERE day = %s
           UNION ALL
-          SELECT key_id, model, token_name, {_SUMS} FROM llmkeys_dailyusage WHERE day > %s AND day <= %s) t
-   GROUP BY key_id, model, token_name"""  # noqa: S608
+          SELECT key_id, model, token_name, token_id, {_SUMS} FROM llmkeys_dailyusage WHERE day > %s AND day <= %s) t
+   GROUP BY key_id, model, token_name, token_id"""  # noqa: S608
 
 
 class Plain(Func):

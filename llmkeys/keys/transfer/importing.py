@@ -16,7 +16,7 @@ from llmkeys.keys.default import ensure_default, give_default
 from llmkeys.keys.transfer.fields import FileKey, read_key
 from llmkeys.keys.transfer.reading import BrokenFile, read_entries
 from llmkeys.lib.money import format_usd
-from llmkeys.lib.windows import Windows
+from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
 from llmkeys.models import ApiKey, new_key_id
 from llmkeys.vault import keyring
 from llmkeys.vault.crypto import mask
@@ -146,7 +146,8 @@ def _open_account(
     """Write the one adjustment that explains costs without usage rows. Written for 0 too: it marks an import."""
     day, month, total = (format_usd(cost) for cost in costs)
     reason = f"Costs brought along from {file}: {day} today, {month} this month, {total} in total."
-    ledger.adjust(cursor, "opening", row.id, windows, costs, at, by=by, reason=reason)
+    amounts = dict(zip((DAY, MONTH, TOTAL), costs, strict=True))
+    ledger.adjust(cursor, "opening", ledger.Account(ledger.KEYS, row.id), windows, amounts, at, by=by, reason=reason)
 
 
 def _hand_default(

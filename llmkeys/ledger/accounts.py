@@ -1,0 +1,313 @@
+"""Accounts: tables of whatever has budgets (keys, access tokens), and the SQL by which all of them are kept.
+
+Made from `WINDOWS` and a table's name, so that a further window, or a further table of accounts, needs no SQL. What
+concerns several accounts of a table is one statement for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+from django.conf import settings
+
+from llmkeys.database.sql import Cursor, as_date, cast, instant
+from llmkeys.lib.windows import WINDOWS, Windows
+
+T = TypeVar("T")
+ENDING = tuple(window for window in WINDOWS if window.ends)
+
+
+@dataclass(frozen=True)
+class AccountTable:
+    """A table of accounts, and the column by which rows, daily totals, adjustments and events point at it."""
+
+    table: str
+    column: str
+    unusable: str  # SQL: why it takes no hold, budgets apart, else ''; `%s` is the present instant
+
+
+KEYS = AccountTable(
+    "llmkeys_apikey",
+    "key_id",
+    """CASE WHEN NOT enabled OR secret_missing OR deleted_at IS NOT NULL THEN 'disabled'
+       WHEN rejected_at IS NOT NULL THEN 'rejected by its provider' WHEN expires_at <= %s THEN 'expired' ELSE '' END""",
+)
+TOKENS = AccountTable(
+    "llmkeys_accesstoken",
+    "token_id",
+    """CASE WHEN revoked_at IS NOT NULL THEN 'the access token was revoked'
+       WHEN expires_at <= %s THEN 'the access token expired' ELSE '' END""",
+)
+TABLES = [KEYS, TOKENS]
+
+
+class Account(NamedTuple):
+    """A row of one of the tables."""
+
+    of: AccountTable
+    id: Any
+
+    @property
+    def lock(self) -> tuple[str, Any]:
+        """What the writer locks for it."""
+        return self.of.table, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an account has spent and may spend, by the names of `WINDOWS`; nano-dollars."""
+
+    id: Any
+    name: str
+    windows: Windows
+    held: int
+    spent: dict[str, int]
+    limits: dict[str, int]
+
+    def spent_in(self, windows: Windows) -> dict[str, int]:
+        """Return what counts now: 0 in a window that has ended."""
+        return {
+            window.name: 0
+            if window.ends and getattr(self.windows, window.name) < getattr(windows, window.name)
+            else self.spent[window.name]
+            for window in WINDOWS
+        }
+
+
+_STANDING = ", ".join(
+    ["id", "name", "day", "month", "held_nano", *(w.spent for w in WINDOWS), *(w.limit for w in WINDOWS)]
+)
+
+
+def _standing(row: Sequence[Any]) -> Standing:
+    account_id, name, day, month, held, *amounts = row
+    count = len(WINDOWS)
+    return Standing(
+        account_id,
+        name,
+        Windows(as_date(day), as_date(month)),
+        held,
+        {window.name: spent for window, spent in zip(WINDOWS, amounts[:count], strict=True)},
+        {window.name: limit for window, limit in zip(WINDOWS, amounts[count:], strict=True)},
+    )
+
+
+def pieces(items: Iterable[T]) -> Iterator[list[T]]:
+    """Cut a list into pieces of 64, 32, 16, 8, 4, 2 or 1: few statements, and few texts of them to be prepared."""
+    rest = list(items)
+    while rest:
+        size = min(64, 1 << (len(rest).bit_length() - 1))
+        yield rest[:size]
+        rest = rest[size:]
+
+
+@lru_cache(maxsize=256)
+def values(rows: int, columns: int) -> str:
+    row = f"({', '.join(['%s'] * columns)})"
+    return f"(VALUES {', '.join([row] * rows)}) AS v"
+
+
+# --- holding ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _hold(of: AccountTable, count: int, tracked: bool) -> str:
+    room = "".join(
+        f" AND ({window.limit} = 0 OR {window.spent} + "
+        f"CASE WHEN COALESCE(budget_mode, %s) = 'soft' THEN 1 ELSE held_nano + v.column2 END <= {window.limit})"
+        for window in WINDOWS
+    )
+    return f"""UPDATE {of.table} SET held_nano = held_nano + v.column2, refused_window = '', last_used_at = %s
+      FROM {values(count, 2)}
+     WHERE {of.table}.id = v.column1 AND day = %s AND month = %s AND {of.unusable} = ''{room if tracked else ""}
+    RETURNING {of.table}.id"""
+
+
+def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, int], windows: Windows, at: datetime) -> set[Any]:
+    """Hold an amount on each account that is usable, has these windows open and has room; return which have."""
+    tracked, now, taken = settings.COST_TRACKING, instant(at), set()
+    modes = [settings.BUDGET_MODE] * len(WINDOWS) if tracked else []
+    for piece in pieces(sorted(amounts.items())):
+        pairs = [value for pair in piece for value in pair]
+        cursor.execute(_hold(of, len(piece), tracked), [now, *pairs, str(windows.day), str(windows.month), now, *modes])
+        taken |= {row[0] for row in cursor.fetchall()}
+    return taken
+
+
+def give_back(cursor: Cursor, account: Account, nano: int) -> None:
+    """End a hold that another account of the same request did not allow."""
+    cursor.execute(
+        f"UPDATE {account.of.table} SET held_nano = held_nano - %s WHERE id = %s",
+        [nano, account.id],
+    )
+
+
+def why_unusable(cursor: Cursor, account: Account, at: datetime) -> str:
+    """Return why the account takes no hold at all, "" where it would."""
+    cursor.execute(
+        f"SELECT {account.of.unusable} FROM {account.of.table} WHERE id = %s",
+        [instant(at), account.id],
+    )
+    row = cursor.fetchone()
+    return "disabled" if row is None else row[0]
+
+
+def remember_refusal(
+    cursor: Cursor, account: Account, window: str, day: date, *, need_nano: int, room_nano: int
+) -> bool:
+    """Note that a request found no room, from which the status derives; False where that was noted before."""
+    cursor.execute(
+        f"""UPDATE {account.of.table} SET refused_window = %s, refused_day = %s, refused_need_nano = %s,
+              refused_room_nano = %s WHERE id = %s AND (refused_window <> %s OR refused_day <> %s)""",
+        [window, str(day), need_nano, room_nano, account.id, window, str(day)],
+    )
+    return cursor.rowcount == 1
+
+
+def standing(cursor: Cursor, account: Account) -> Standing | None:
+    cursor.execute(f"SELECT {_STANDING} FROM {account.of.table} WHERE id = %s", [account.id])
+    row = cursor.fetchone()
+    return None if row is None else _standing(row)
+
+
+def lock(cursor: Cursor, account: Account) -> Standing | None:
+    """Read an account so that nobody changes it until this transaction ends.
+
+    An UPDATE that changes nothing: SQLite knows no SELECT … FOR UPDATE.
+    """
+    cursor.execute(
+        f"UPDATE {account.of.table} SET held_nano = held_nano WHERE id = %s RETURNING {_STANDING}",
+        [account.id],
+    )
+    row = cursor.fetchone()
+    return None if row is None else _standing(row)
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _recorded(of: AccountTable, window: str) -> str:
+    """What is recorded for a window already: the daily totals, and by what budgets were moved otherwise.
+
+    Nearly always 0 for a window that begins; not where a clock ran far ahead and came back.
+    """
+    return f"""(SELECT COALESCE(SUM(d.cost_nano), 0) FROM llmkeys_dailyusage d
+        WHERE d.{of.column} = {of.table}.id AND d.day >= %s AND d.day < %s)
+      + (SELECT COALESCE(SUM(a.{window}_nano - a.cost_nano), 0) FROM llmkeys_adjustment a
+        WHERE a.{of.column} = {of.table}.id AND a.{window} = %s)"""
+
+
+def roll(cursor: Cursor, account: Account, windows: Windows, *, back: bool = False) -> None:
+    """Open `windows` where the stored ones have ended, with the costs recorded for them; or put later ones `back`."""
+    next_month = (windows.month + timedelta(days=32)).replace(day=1)
+    ends = {"day": windows.day + timedelta(days=1), "month": next_month}
+    for window in ENDING:
+        first: date = getattr(windows, window.name)
+        cursor.execute(
+            f"""UPDATE {account.of.table} SET {window.name} = %s, {window.spent} = {_recorded(account.of, window.name)}
+                 WHERE id = %s AND {window.name} {"<>" if back else "<"} %s""",
+            [str(first), str(first), str(ends[window.name]), str(first), account.id, str(first)],
+        )
+
+
+def open_windows(cursor: Cursor, account_list: Sequence[Account], windows: Windows) -> Windows | None:
+    """Let all these accounts have the same windows open, and return those; None where nothing had to be done.
+
+    Where our clock is behind the one that opened a stored window a little, that window is charged. A lot: the other
+    clock was wrong, and the account would be stuck in the future.
+    """
+    found = [standing(cursor, account) for account in account_list]
+    stored = {account: one.windows for account, one in zip(account_list, found, strict=True) if one is not None}
+    chosen = windows
+    for theirs in stored.values():
+        if _is_later(theirs, chosen) and theirs.day - windows.day <= timedelta(days=1):
+            chosen = theirs
+    for account, theirs in stored.items():
+        if theirs != chosen:
+            roll(cursor, account, chosen, back=_is_later(theirs, chosen))
+    return None if set(stored.values()) <= {windows} else chosen
+
+
+def _is_later(one: Windows, other: Windows) -> bool:
+    return one.day > other.day or one.month > other.month
+
+
+# --- charging ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Charge:
+    """What the ends of an account's attempts of one day come to."""
+
+    hold: int = 0
+    cost: int = 0
+    sent: int = 0
+    good: int = 0
+    bad: int = 0
+
+
+@lru_cache(maxsize=64)
+def _charge(of: AccountTable, count: int) -> str:
+    cost, after_it = "v.column3", 7  # id, hold, cost, sent, good, bad, then the first day of each window that ends
+    spent = [
+        f"{w.spent} = {w.spent} + CASE WHEN {w.name} = {cast(f'v.column{n}', 'date')} THEN {cost} ELSE 0 END"
+        for n, w in enumerate(ENDING, after_it)
+    ]
+    spent += [f"{w.spent} = {w.spent} + {cost}" for w in WINDOWS if not w.ends]
+    return f"""UPDATE {of.table} SET held_nano = held_nano - v.column2, {", ".join(spent)},
+           total_requests = total_requests + v.column4, successful_requests = successful_requests + v.column5,
+           failed_requests = failed_requests + v.column6
+      FROM {values(count, after_it - 1 + len(ENDING))} WHERE {of.table}.id = v.column1 RETURNING {_STANDING}"""
+
+
+def charge(
+    cursor: Cursor, of: AccountTable, charges: Mapping[tuple[Any, Windows], Charge]
+) -> dict[tuple[Any, Windows], Standing]:
+    """Give back what was held and take what it cost; a cost counts in a window that is still the stored one."""
+    after: dict[tuple[Any, Windows], Standing] = {}
+    left = sorted(charges.items(), key=lambda item: (item[0][0], item[0][1].day))
+    while left:  # an UPDATE takes one row of each account: a second day of the same one is a second round
+        now: dict[Any, tuple[Windows, Charge]] = {}
+        later = []
+        for (account_id, windows), one in left:
+            if account_id in now:
+                later.append(((account_id, windows), one))
+            else:
+                now[account_id] = windows, one
+        for piece in pieces(now.items()):
+            parameters: list[Any] = []
+            for account_id, (windows, one) in piece:
+                parameters += (account_id, one.hold, one.cost, one.sent, one.good, one.bad)
+                parameters += (str(getattr(windows, window.name)) for window in ENDING)
+            cursor.execute(_charge(of, len(piece)), parameters)
+            for row in cursor.fetchall():
+                after[row[0], now[row[0]][0]] = _standing(row)
+        left = later
+    return after
+
+
+@lru_cache(maxsize=16)
+def _move(of: AccountTable) -> str:
+    spent = ", ".join(
+        f"{w.spent} = {w.spent} + CASE WHEN {w.name} = %s THEN %s ELSE 0 END"
+        if w.ends
+        else f"{w.spent} = {w.spent} + %s"
+        for w in WINDOWS
+    )
+    return f"UPDATE {of.table} SET {spent}, refused_window = '' WHERE id = %s RETURNING {_STANDING}"
+
+
+def move(cursor: Cursor, account: Account, windows: Windows, amounts: Mapping[str, int]) -> Standing | None:
+    """Change what is spent by an amount for each window, where that window is still the stored one."""
+    parameters: list[Any] = []
+    for window in WINDOWS:
+        parameters += [str(getattr(windows, window.name))] if window.ends else []
+        parameters.append(amounts[window.name])
+    cursor.execute(_move(account.of), [*parameters, account.id])
+    row = cursor.fetchone()
+    return None if row is None else _standing(row)
