@@ -19,7 +19,7 @@ from llmkeys import ledger, tasks
 from llmkeys.alerts import delivery, outbox
 from llmkeys.database import writer
 from llmkeys.keys import resets
-from llmkeys.ledger import Attempt, Bid, Outcome
+from llmkeys.ledger import Attempt, Bid, Outcome, leases
 from llmkeys.models import Alert, ApiKey, KeyEvent, UsageRecord
 from llmkeys.supervisor import watchdog
 from tests.gateway.door import limits
@@ -38,9 +38,9 @@ def charge(key: ApiKey, cents: int, *, at: datetime = NOW) -> None:
     """Let a request of the key cost so much, from hold to settle."""
     attempt = Attempt(f"req-alert-{next(numbers)}", 1, at, "openai-chat", "m", "worker", False, "me")
     bid = Bid(key.id, key.provider, "m", 0)
-    placed = writer.run_now(lambda cursor: ledger.place_hold(cursor, [bid], attempt))
+    placed = leases.place_now([bid], attempt)
     outcome = Outcome(state="SETTLED", at=at, success=True, cost_nano=cents * CENT, cost_source="provider")
-    writer.run_now(lambda cursor: ledger.finish(cursor, placed.hold.usage_id, outcome))
+    leases.finish_now(ledger.End(placed.hold, outcome))
 
 
 def told(kind: str = "") -> list[str]:

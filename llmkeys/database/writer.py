@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -60,7 +61,28 @@ def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, acco
 
 def lock_accounts(cursor: Any, rows: Iterable[Row]) -> None:
     """Lock rows that a transaction will change, before it changes any: tables and ids in the one order of all."""
+    rows = set(rows)
+    if _this_group.declared is not None:
+        _this_group.declared |= rows
     postgresql.lock_rows(cursor, rows)
+
+
+class _ThisGroup(threading.local):
+    """What the jobs that this thread does have declared; None outside of the writer."""
+
+    declared: set[Row] | None = None
+
+
+_this_group = _ThisGroup()
+checks_accounts = False  # the tests switch it on
+
+
+def require_declared(rows: Iterable[Row]) -> None:
+    """Raise where a job is about to lock a row that was not locked in order. For the tests: it costs time."""
+    if checks_accounts and _this_group.declared is not None:
+        missing = set(rows) - _this_group.declared
+        if missing:
+            raise RuntimeError(f"A job must declare the accounts that it changes: {missing}")
 
 
 class Writer(DatabaseThread):
@@ -148,6 +170,7 @@ class Writer(DatabaseThread):
             begin(cursor, BLOCKED_MILLISECONDS if self._turn.is_blocked() else None)
             self._begun = True
             try:
+                _this_group.declared = set()
                 lock_accounts(cursor, (row for job in group for row in job.accounts))
                 _do(group, cursor)
                 self._committing = True
@@ -162,13 +185,13 @@ class Writer(DatabaseThread):
     def _take_back(self, job: Job) -> None:
         if job.undo is not None:
             undo, result = job.undo, job.result
-            self._queue.put(_unattended(lambda cursor: undo(cursor, result)))
+            self._queue.put(_unattended(lambda cursor: undo(cursor, result), job.accounts))
 
     def _finish(self, jobs: list[Job]) -> None:
         super()._finish(jobs)
         for job in jobs:
             if job.is_unattended and isinstance(job.error, RecordingUnavailable):
-                self._again.append(_unattended(job.work))
+                self._again.append(_unattended(job.work, job.accounts))
             elif job.is_unattended and job.error is not None:
                 logger.error("What nobody knows of could not be taken back", exc_info=job.error)
 
@@ -202,9 +225,9 @@ def _do(group: list[Job], cursor: Any) -> None:
                 job.result = result
 
 
-def _unattended(work: Work[Any]) -> Job:
+def _unattended(work: Work[Any], accounts: Iterable[Row]) -> Job:
     """Return a job for which nobody waits."""
-    job = Job(work)
+    job = Job(work, None, accounts)
     job.deadline = float("inf")
     return job
 

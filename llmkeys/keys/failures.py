@@ -15,7 +15,7 @@ from llmkeys.database.sql import as_instant, instant
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import cooling_scopes
 from llmkeys.keys.default import hand_default_on
-from llmkeys.ledger import add_event, coolings
+from llmkeys.ledger import KEYS, Account, add_event, coolings
 from llmkeys.ledger.coolings import Probe
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.upstream import asked
@@ -50,7 +50,10 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
         FailureKind.WRONG_ADDRESS: _note,
     }.get(failure.kind)
     if work is not None:
-        writer.run_now(lambda cursor: (work(cursor, candidate, failure, at), coolings.give_back(cursor, probe)))
+        writer.run_now(
+            lambda cursor: (work(cursor, candidate, failure, at), coolings.give_back(cursor, probe)),
+            accounts=[Account(KEYS, candidate.id).lock],
+        )
 
 
 def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
@@ -80,7 +83,8 @@ def _judge(candidate: Candidate, failure: Failure, at: datetime, probe: Probe | 
     is_rejected, words = _free_test(candidate, at)
     verdict = _reject if is_rejected else _doubt
     writer.run_now(
-        lambda cursor: verdict(cursor, candidate, failure if is_rejected else _with_words(failure, words), at)
+        lambda cursor: verdict(cursor, candidate, failure if is_rejected else _with_words(failure, words), at),
+        accounts=[Account(KEYS, candidate.id).lock],
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from django.conf import settings
 
 from llmkeys.database.sql import Cursor, as_date, cast, instant
+from llmkeys.database.writer import require_declared
 from llmkeys.lib.windows import WINDOWS, Windows
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, int], windows: 
     """Hold an amount on each account that is usable, has these windows open and has room; return which have."""
     tracked, now, taken = settings.COST_TRACKING, instant(at), set()
     modes = [settings.BUDGET_MODE] * len(WINDOWS) if tracked else []
+    require_declared((of.table, account_id) for account_id in amounts)
     for piece in pieces(sorted(amounts.items())):
         pairs = [value for pair in piece for value in pair]
         cursor.execute(_hold(of, len(piece), tracked), [now, *pairs, str(windows.day), str(windows.month), now, *modes])
@@ -269,6 +271,7 @@ def charge(
     cursor: Cursor, of: AccountTable, charges: Mapping[tuple[Any, Windows], Charge]
 ) -> dict[tuple[Any, Windows], Standing]:
     """Give back what was held and take what it cost; a cost counts in a window that is still the stored one."""
+    require_declared((of.table, account_id) for account_id, _ in charges)
     after: dict[tuple[Any, Windows], Standing] = {}
     left = sorted(charges.items(), key=lambda item: (item[0][0], item[0][1].day))
     while left:  # an UPDATE takes one row of each account: a second day of the same one is a second round
@@ -308,6 +311,7 @@ def move(cursor: Cursor, account: Account, windows: Windows, amounts: Mapping[st
     for window in WINDOWS:
         parameters += [str(getattr(windows, window.name))] if window.ends else []
         parameters.append(amounts[window.name])
+    require_declared([account.lock])
     cursor.execute(_move(account.of), [*parameters, account.id])
     row = cursor.fetchone()
     return None if row is None else _standing(row)

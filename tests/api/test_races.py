@@ -10,7 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from llmkeys import ledger
-from llmkeys.database import writer
+from llmkeys.ledger import leases
 from llmkeys.ledger.audit import audit
 from llmkeys.models import ApiKey
 from tests.helpers import JsonClient, make_key, make_token, new_secret
@@ -58,11 +58,9 @@ def traffic(key: ApiKey, name: str) -> Callable[[], None]:
         for number in range(REQUESTS):
             at = timezone.now()
             attempt = ledger.Attempt(f"{name}-{number}", 1, at, "openai_chat", "m", "worker", False, "here")
-            placed = writer.run_now(lambda cursor, attempt=attempt: ledger.place_hold(cursor, [bid], attempt))
+            placed = leases.place_now([bid], attempt)
             outcome = ledger.Outcome(state="SETTLED", at=at, success=True, cost_nano=COST, cost_source="provider")
-            writer.run_now(
-                lambda cursor, hold=placed.hold, outcome=outcome: ledger.finish(cursor, hold.usage_id, outcome)
-            )
+            leases.finish_now(ledger.End(placed.hold, outcome))
 
     return send
 
@@ -140,11 +138,9 @@ def test_a_lost_charge_that_two_take_back_at_once_is_taken_back_once(token):
     key = make_key()
     at = timezone.now()
     attempt = ledger.Attempt("lost", 1, at, "openai_chat", "m", "worker", False, "here")
-    placed = writer.run_now(
-        lambda cursor: ledger.place_hold(cursor, [ledger.Bid(key.id, "openrouter", "m", COST)], attempt)
-    )
+    placed = leases.place_now([ledger.Bid(key.id, "openrouter", "m", COST)], attempt)
     lost = ledger.Outcome(state="LOST", at=at, success=False, cost_nano=COST, cost_source="estimated", http_status=502)
-    writer.run_now(lambda cursor: ledger.finish(cursor, placed.hold.usage_id, lost))
+    leases.finish_now(ledger.End(placed.hold, lost))
     statuses = []
 
     def void() -> None:

@@ -131,7 +131,7 @@ def _one_request(
     placed = ledger.place_hold(cursor, bids, attempt)
     if placed.hold is None:
         return
-    ledger.note_serving_key(cursor, habit.model, placed.hold.key_id, at)
+    ledger.note_serving_keys(cursor, {habit.model: (placed.hold.key_id, at)})
     ledger.finish(cursor, placed.hold.usage_id, _outcome(at, output, cost, chance))
 
 
