@@ -285,10 +285,3 @@ def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:
     )
     outcome = Outcome(state="LOST", at=at, success=False, cost_nano=row.hold_nano, cost_source="estimated", error=error)
     return finish(cursor, row.usage_id, outcome) is not None
-
-
-def settle_dead_leases(
-    cursor: Cursor, at: datetime, *, leased_at: datetime | None = None, of: Account | None = None
-) -> int:
-    """Declare lost what no process renews any more; return how many. `leased_at`: the database's clock."""
-    return sum(lose(cursor, row, at) for row in dead_rows(cursor, leased_at or at, of=of))
