@@ -11,7 +11,7 @@ from typing import Any
 
 from llmkeys.database.sql import Cursor, as_date, cast, instant
 from llmkeys.ledger import accounts, coolings
-from llmkeys.ledger.accounts import Account, Charge, Standing
+from llmkeys.ledger.accounts import Account, AccountTable, Charge, Standing
 from llmkeys.ledger.corrections import correct_cost
 from llmkeys.ledger.events import note_limits, note_serving_keys
 from llmkeys.ledger.records import Finished, Hold, Outcome
@@ -103,7 +103,7 @@ class _Ended:
     accounts: list[Account]
     outcome: Outcome
 
-    def account(self, of: accounts.AccountTable) -> Account | None:
+    def account(self, of: AccountTable) -> Account | None:
         return next((account for account in self.accounts if account.of is of), None)
 
 
