@@ -7,8 +7,8 @@ conditional UPDATE in `ledger/` decides for itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import date, datetime
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import models
@@ -18,9 +18,6 @@ from django.utils import timezone
 
 from llmkeys.database.sql import as_date
 from llmkeys.lib.windows import TOTAL, WINDOWS, Windows, window_end, windows_at
-
-if TYPE_CHECKING:
-    from llmkeys.models import ApiKey, Budgeted
 
 ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED = "ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED"
 STATUSES = (ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED)
@@ -56,10 +53,39 @@ class Budget:
         return 0 < self.limit <= self.spent
 
 
+class AccountRow(Protocol):
+    """The columns of an account that say what its budgets are."""
+
+    held_nano: int
+    refused_window: str
+    refused_day: date | None
+
+    def budgets(self, at: datetime) -> tuple[Budget, ...]: ...
+
+
+class KeyRow(AccountRow, Protocol):
+    """The columns of a key that say whether it is at work."""
+
+    enabled: bool
+    rejected_at: datetime | None
+    secret_missing: bool
+    deleted_at: datetime | None
+    expires_at: datetime | None
+
+    @property
+    def is_off(self) -> bool: ...
+
+    def is_expired(self, at: datetime) -> bool: ...
+
+    def reached_budget(self, at: datetime) -> Budget | None: ...
+
+    def is_refused(self, at: datetime) -> bool: ...
+
+
 class BudgetState:
     """What an account says of its budgets at an instant. Mixed into `Budgeted`."""
 
-    def budgets(self: Budgeted, at: datetime) -> tuple[Budget, ...]:
+    def budgets(self: AccountRow, at: datetime) -> tuple[Budget, ...]:
         """Return one for each of `WINDOWS`. A stored window later than ours still counts: windows never roll back."""
         now = current_windows(at)
         found = []
@@ -72,13 +98,13 @@ class BudgetState:
             found.append(Budget(window.name, getattr(self, window.limit), max(0, spent), self.held_nano, resets_at))
         return tuple(found)
 
-    def reached_budget(self: Budgeted, at: datetime) -> Budget | None:
+    def reached_budget(self: AccountRow, at: datetime) -> Budget | None:
         """Return the spent budget that takes longest to come back, None where none is spent."""
         if not settings.COST_TRACKING:
             return None
         return next((budget for budget in reversed(self.budgets(at)) if budget.is_reached), None)
 
-    def is_refused(self: Budgeted, at: datetime) -> bool:
+    def is_refused(self: AccountRow, at: datetime) -> bool:
         """True while the last request that tried the account found no room in a window that still runs."""
         if not self.refused_window or not settings.COST_TRACKING:
             return False
@@ -103,7 +129,7 @@ def limit_reached_q(at: datetime) -> Q:
 class KeyState:
     """What a key says of itself at an instant. Mixed into `ApiKey`."""
 
-    def status_at(self: ApiKey, at: datetime) -> str:
+    def status_at(self: KeyRow, at: datetime) -> str:
         """Return the first of the contract's statuses that applies at the aware instant `at`."""
         if self.is_off:
             return DISABLED
@@ -114,10 +140,10 @@ class KeyState:
         return ACTIVE
 
     @property
-    def is_off(self: ApiKey) -> bool:
+    def is_off(self: KeyRow) -> bool:
         return not self.enabled or self.rejected_at is not None or self.secret_missing or self.deleted_at is not None
 
-    def is_expired(self: ApiKey, at: datetime) -> bool:
+    def is_expired(self: KeyRow, at: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= at
 
 

@@ -95,7 +95,7 @@ class TestBudgets:
         key = make_key(**limits(daily="1", monthly="1", total="1"))
         charge(key, 85)
         assert [message.split(" limit")[0].rsplit(" ", 1)[1] for message in told("warning_threshold")] == [
-            "total", "daily", "monthly",
+            "daily", "monthly", "total",
         ]  # fmt: skip
         charge(key, 85, at=TOMORROW)  # the month and the total were told before
         assert len(told("warning_threshold")) == 4

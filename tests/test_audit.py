@@ -70,7 +70,8 @@ class Books:
 
     def lose_dead_leases(self) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
-            ledger.settle_dead_leases(cursor, self.at)
+            for dead in ledger.dead_rows(cursor, self.at):
+                ledger.lose(cursor, dead, self.at)
 
     def reset(self, key: int, daily: bool, monthly: bool, total: bool) -> None:
         chosen = [self.keys[key % len(self.keys)]]

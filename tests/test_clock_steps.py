@@ -147,7 +147,7 @@ def test_a_request_under_way_is_charged_once_whatever_the_clock_does(error):
     world.error = error
     world.renew()
     with transaction.atomic(), connection.cursor() as cursor:
-        assert ledger.settle_dead_leases(cursor, world.at) == 0
+        assert ledger.dead_rows(cursor, world.at) == []
     world.answer(1)
     world.error = timedelta(0)
     assert world.taken_in(day=TRUE_TIME.date()) == DAY_LIMIT

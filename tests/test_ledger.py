@@ -57,9 +57,9 @@ class Books:
         with transaction.atomic(), connection.cursor() as cursor:
             return ledger.void_lost(cursor, row, self.at, by="anna", reason="not on the bill")
 
-    def lose_dead(self, **options) -> int:
+    def lose_dead(self) -> int:
         with transaction.atomic(), connection.cursor() as cursor:
-            return ledger.settle_dead_leases(cursor, self.at, **options)
+            return sum(ledger.lose(cursor, row, self.at) for row in ledger.dead_rows(cursor, self.at))
 
     def balance(self) -> None:
         with connection.cursor() as cursor:

@@ -35,10 +35,10 @@ class AccessTokenAuthentication(BaseAuthentication):
         caller = caller_of(text.strip(), at)
         if caller is None:
             self.refuse(request)
-        number = caller.token_id or 0
-        if caller.notes_use:
-            writer.run_now(lambda cursor: ledger.note_token_use(cursor, number, at))
-        token = AccessToken.objects.select_related("user").filter(pk=number).first()
+        token_id = caller.token_id
+        if caller.notes_use and token_id is not None:
+            writer.run_now(lambda cursor: ledger.note_token_use(cursor, token_id, at))
+        token = AccessToken.objects.select_related("user").filter(pk=caller.token_id or 0).first()
         return (token.user, token) if token is not None else self.refuse(request)
 
     def refuse(self, request: Request) -> NoReturn:

@@ -224,7 +224,7 @@ class Card:
         return _BADGES[self.status][1]
 
     @cached_property
-    def facts(self) -> tuple[Budget, Budget, Budget]:
+    def facts(self) -> tuple[Budget, ...]:
         return self.key.budgets(self.at)
 
     @cached_property

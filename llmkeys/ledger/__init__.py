@@ -17,7 +17,7 @@ from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
 from llmkeys.ledger.events import add_alert, add_event, note_serving_keys
 from llmkeys.ledger.holds import PlaceHold, note_token_use, place_hold
 from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
-from llmkeys.ledger.settling import LEASE, End, finish, renew_leases, settle_dead_leases
+from llmkeys.ledger.settling import LEASE, End, dead_rows, finish, lose, renew_leases
 
 __all__ = [
     "KEYS",
@@ -37,11 +37,12 @@ __all__ = [
     "add_event",
     "adjust",
     "correct_cost",
+    "dead_rows",
     "finish",
+    "lose",
     "note_serving_keys",
     "note_token_use",
     "place_hold",
     "renew_leases",
-    "settle_dead_leases",
     "void_lost",
 ]

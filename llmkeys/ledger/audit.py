@@ -126,7 +126,7 @@ class _RowSum(NamedTuple):
     account_id: Any
     day: Any
     month: Any
-    count: int
+    rows: int
     cost: int
     held: int
     sent: int
@@ -194,7 +194,7 @@ def _histories(
     found: dict[Any, _History] = defaultdict(_History)
     for row in map(_RowSum._make, _read(cursor, _ROWS, of, account, of.column)):
         history = found[row.account_id]
-        history.rows += row.count
+        history.rows += row.rows
         history.held += int(row.held)
         if as_date(row.day) not in sealed:  # what is left of a sealed day is in its totals
             _add_spending(history, as_date(row.day), as_date(row.month), int(row.cost), (row.sent, row.good, row.bad))

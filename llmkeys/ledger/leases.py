@@ -18,6 +18,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils import timezone
@@ -45,9 +46,9 @@ async def place(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> 
     job = PlaceHold(bids, attempt, last_try)
     placed = await writer.run(job, undo=job.undo, accounts=job.accounts)
     for account in _full_of_holds(placed):
-        dead = await writer.run(lambda cursor, of=account: dead_rows(cursor, now(), of=of))
+        dead = await writer.run(partial(dead_rows, leased_at=now(), of=account))
         for row in dead:
-            await writer.run(lambda cursor, row=row: lose(cursor, row, attempt.at), accounts=row.accounts)
+            await writer.run(partial(lose, row=row, at=attempt.at), accounts=row.accounts)
         if dead:
             return await writer.run(job, undo=job.undo, accounts=job.accounts)
     return placed
@@ -58,9 +59,9 @@ def place_now(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Pl
     job = PlaceHold(bids, attempt, last_try)
     placed = writer.run_now(job, undo=job.undo, accounts=job.accounts)
     for account in _full_of_holds(placed):
-        dead = writer.run_now(lambda cursor, of=account: dead_rows(cursor, now(), of=of))
+        dead = writer.run_now(partial(dead_rows, leased_at=now(), of=account))
         for row in dead:
-            writer.run_now(lambda cursor, row=row: lose(cursor, row, attempt.at), accounts=row.accounts)
+            writer.run_now(partial(lose, row=row, at=attempt.at), accounts=row.accounts)
         if dead:
             return writer.run_now(job, undo=job.undo, accounts=job.accounts)
     return placed
@@ -135,9 +136,9 @@ def settle_dead(at: datetime) -> int:
     """Declare lost what no process renews any more, each row by itself; return how many. For the scheduler."""
     clock, count = _this().clock, 0
     writer.run_now(clock.read)
-    for row in writer.run_now(lambda cursor: dead_rows(cursor, clock.now())):
+    for row in writer.run_now(partial(dead_rows, leased_at=clock.now())):
         try:
-            count += writer.run_now(lambda cursor, row=row: lose(cursor, row, at), accounts=row.accounts)
+            count += writer.run_now(partial(lose, row=row, at=at), accounts=row.accounts)
         except RecordingUnavailable:
             raise
         except Exception:

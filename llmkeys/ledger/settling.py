@@ -11,7 +11,7 @@ from typing import Any
 
 from llmkeys.database.sql import Cursor, as_date, cast, instant
 from llmkeys.ledger import accounts, coolings
-from llmkeys.ledger.accounts import Account, Charge, Standing
+from llmkeys.ledger.accounts import Account, AccountTable, Charge, Standing
 from llmkeys.ledger.corrections import correct_cost
 from llmkeys.ledger.events import note_limits, note_serving_keys
 from llmkeys.ledger.records import Finished, Hold, Outcome
@@ -103,7 +103,7 @@ class _Ended:
     accounts: list[Account]
     outcome: Outcome
 
-    def account(self, of: accounts.AccountTable) -> Account | None:
+    def account(self, of: AccountTable) -> Account | None:
         return next((account for account in self.accounts if account.of is of), None)
 
 
@@ -285,10 +285,3 @@ def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:
     )
     outcome = Outcome(state="LOST", at=at, success=False, cost_nano=row.hold_nano, cost_source="estimated", error=error)
     return finish(cursor, row.usage_id, outcome) is not None
-
-
-def settle_dead_leases(
-    cursor: Cursor, at: datetime, *, leased_at: datetime | None = None, of: Account | None = None
-) -> int:
-    """Declare lost what no process renews any more; return how many. `leased_at`: the database's clock."""
-    return sum(lose(cursor, row, at) for row in dead_rows(cursor, leased_at or at, of=of))

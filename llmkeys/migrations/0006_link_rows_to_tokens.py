@@ -99,7 +99,7 @@ def unlink(apps, schema_editor):
         cursor.execute("DELETE FROM llmkeys_adjustment WHERE key_id IS NULL")
         for table in _DERIVED:
             cursor.execute(f"DELETE FROM {table}")
-        kept = {}
+        kept: dict = {}
         for row in daily.objects.using(connection.alias).order_by("id").iterator():
             one = kept.setdefault(tuple(getattr(row, name) for name in group), row)
             if one is not row:

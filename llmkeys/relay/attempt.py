@@ -374,7 +374,10 @@ class Attempt:
         if self.hold.probe is not None:
             at, key = timezone.now(), self.candidate
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
-                await writer.run(lambda cursor: coolings.forgive(cursor, key.id, key.scopes, key.model, at))
+                await writer.run(
+                    lambda cursor: coolings.forgive(cursor, key.id, key.scopes, key.model, at),
+                    accounts=self.hold.locks,
+                )
 
     async def _report(self, failure: Failure) -> None:
         await under_way.in_thread(report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
