@@ -30,19 +30,18 @@ ASK_AGAIN = timedelta(minutes=30)  # an exhausted key of which nobody says until
 DAILY_QUOTA = "Daily quota: "  # how the reason of such a cooling begins
 DAY = timedelta(days=1)
 
-CONFIRM_SECONDS = 5.0  # a client waits for the free test that confirms a rejection
+CONFIRM_SECONDS = 5.0
 TEST_REST = timedelta(seconds=BACK_OFF_SECONDS[0])
 
 
-def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, probe: Probe | None = None) -> None:
+def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, probe: Probe | None = None) -> bool:
     """Store what the failure means for the key, and its billing group, in one transaction with its event.
 
-    A rejection is confirmed by the provider's free test first. `probe` is the claim that ends with this verdict.
-    Raises RecordingUnavailable.
+    True for a rejection that has to be confirmed: the key rests meanwhile, and `confirm_rejection` is to follow in the
+    background. `probe` is the claim that ends with this verdict. Raises RecordingUnavailable.
     """
     if failure.kind is FailureKind.REJECTED:
-        _judge(candidate, failure, at, probe)
-        return
+        return writer.run_now(lambda cursor: _rest_for_test(cursor, candidate, at, probe))
     work = {
         FailureKind.RATE_LIMITED: _cool,
         FailureKind.EXHAUSTED: _exhaust,
@@ -55,6 +54,18 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
             lambda cursor: (work(cursor, candidate, failure, at), coolings.give_back(cursor, probe)),
             accounts=[Account(KEYS, candidate.id).lock],
         )
+    return False
+
+
+def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -> None:
+    """Ask the provider with the free test whether it means its rejection: there were incidents with false ones.
+
+    It takes up to 5 seconds, and no transaction is open. Raises RecordingUnavailable.
+    """
+    is_rejected, words = _free_test(candidate, at)
+    verdict = _reject if is_rejected else _doubt
+    told = failure if is_rejected else _with_words(failure, words)
+    writer.run_now(lambda cursor: verdict(cursor, candidate, told, at), accounts=[Account(KEYS, candidate.id).lock])
 
 
 def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
@@ -83,21 +94,6 @@ def _exhaust(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: 
     words = f"Exhausted at its provider until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
     add_event(cursor, "exhausted", candidate.id, f"“{candidate.name}” has no credit left. {words}", at)
-
-
-def _judge(candidate: Candidate, failure: Failure, at: datetime, probe: Probe | None) -> None:
-    """Ask the provider with the free test whether it means its rejection: there were incidents with false ones.
-
-    The key rests meanwhile, so that no other request waits for this test or makes it too; no transaction is open.
-    """
-    if not writer.run_now(lambda cursor: _rest_for_test(cursor, candidate, at, probe)):
-        return
-    is_rejected, words = _free_test(candidate, at)
-    verdict = _reject if is_rejected else _doubt
-    writer.run_now(
-        lambda cursor: verdict(cursor, candidate, failure if is_rejected else _with_words(failure, words), at),
-        accounts=[Account(KEYS, candidate.id).lock],
-    )
 
 
 def _rest_for_test(cursor: CursorWrapper, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:

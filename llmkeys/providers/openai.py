@@ -78,7 +78,8 @@ def _forbidden_here(view: ErrorView) -> Failure | None:
 
 def _unavailable(view: ErrorView) -> Failure | None:
     """Find a model that this key's project does not have; another project may."""
-    if is_about_model(view) or (view.status == 403 and view.matches(_NO_ACCESS)):
+    no_such = view.status == 400 and view.begins("invalid model id")
+    if no_such or is_about_model(view) or (view.status == 403 and view.matches(_NO_ACCESS)):
         return view.failure(FailureKind.MODEL_UNAVAILABLE, model_only=True)
     return None
 

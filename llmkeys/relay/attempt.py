@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from llmkeys.exceptions import (
     UpstreamFailed,
     WrongEncryptionKey,
 )
-from llmkeys.keys.failures import report_failure
+from llmkeys.keys.failures import confirm_rejection, report_failure
 from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.lib.reading import load_json
 from llmkeys.prices import catalogue, cost
@@ -379,22 +380,18 @@ class Attempt:
                     accounts=self.hold.locks,
                 )
 
-    async def _report(self, failure: Failure) -> None:
-        await under_way.in_thread(report_failure, self.candidate, failure, at=timezone.now(), probe=self.hold.probe)
-
     async def report(self, failure: Failure) -> None:
-        """Store what the failure means for the key; a rejection in the background, for its test takes a while.
+        """Store what the failure means for the key; a rejection is confirmed in the background, for that takes a while.
 
         Raises RecordingUnavailable.
         """
-        if failure.kind is FailureKind.REJECTED:
-            under_way.start(self._report_quietly(failure))
-        else:
-            await self._report(failure)
+        at = timezone.now()
+        if await under_way.in_thread(report_failure, self.candidate, failure, at=at, probe=self.hold.probe):
+            under_way.start(self._confirm(failure, at))
 
-    async def _report_quietly(self, failure: Failure) -> None:
+    async def _confirm(self, failure: Failure, at: datetime) -> None:
         with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
-            await self._report(failure)
+            await under_way.in_thread(confirm_rejection, self.candidate, failure, at=at)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from llmkeys.exceptions import (
 )
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
-from llmkeys.providers.base import Failure, FailureKind
+from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.relay import candidates, refusals, under_way
 from llmkeys.relay.attempt import Attempt, Failed
 from llmkeys.relay.candidates import Candidate
@@ -284,8 +284,8 @@ class _ModelTurn:
             self.turns.tracked.may_be_billed = self.turns.lost > 0
         if failed.lost and failed.timed_out:
             raise UpstreamTimeout(failure.message)
-        if failure.kind is FailureKind.MODEL_UNAVAILABLE:
-            await self._pass_provider(candidate)
+        if failure.kind in (FailureKind.MODEL_UNAVAILABLE, FailureKind.WRONG_ADDRESS):
+            await self._pass_all(candidate, failure)
         elif failure.kind is not FailureKind.RETRY:
             self.passed[candidate.id] = failure.kind.value.replace("_", " ")
         if self.turns.is_spent:
@@ -293,10 +293,18 @@ class _ModelTurn:
         if failure.kind is FailureKind.RETRY:
             await self._try_again(candidate, failure)
 
-    async def _pass_provider(self, candidate: Candidate) -> None:
+    async def _pass_all(self, candidate: Candidate, failure: Failure) -> None:
+        """Pass over every key of which the provider would say the same."""
+        if failure.kind is FailureKind.WRONG_ADDRESS:
+            words = "its provider's address is wrong"
+        else:
+            words = "its provider does not have the model"
+        self.passed[candidate.id] = words
         for other in await self._found():
-            if other.provider == candidate.provider:
-                self.passed[other.id] = "its provider does not have the model"
+            same_account = other.billing_group == candidate.billing_group != ""
+            concerned = {Scope.PROVIDER: True, Scope.ACCOUNT: same_account, Scope.KEY: False}[failure.scope]
+            if other.provider == candidate.provider and concerned:
+                self.passed[other.id] = words
 
     async def _try_again(self, candidate: Candidate, failure: Failure) -> None:
         """The same key once more after a pause, then one other key, then the next model."""
@@ -355,7 +363,7 @@ class _ModelTurn:
     def _refused(self, pool: list[Candidate], found: list[Refusal]) -> LLMKeysError:
         if any(refusal.only_holds for refusal in found):
             return refusals.busy(found)
-        cooling: list[datetime] = [candidate.cooling_until for candidate in pool if candidate.cooling_until]
+        cooling: list[datetime] = [until for candidate in self._fresh(pool) if (until := candidate.cooling_until)]
         cooling += [refusal.rests_until for refusal in found if refusal.rests_until]
         if cooling:
             return refusals.cooling(min(cooling), len(pool))

@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 import aiohttp
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
+from multidict import CIMultiDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.providers.scrub import scrub, without_secret
+from llmkeys.providers.scrub import StreamScrubber, scrub, without_secret
 from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
 
@@ -38,10 +39,12 @@ class OpenAnswer:
     def __init__(self, response: aiohttp.ClientResponse, host: str, secret: str):
         self._response, self._host = response, host
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers = _without_secret(response.headers, secret)
         self._waiting: asyncio.Timeout | None = None
         self._decode = _decoder(response.headers.get("content-encoding", ""))
-        # What the provider says is shown and stored, and may repeat the key in any dress.
+        # What the provider says is shown and stored, and may repeat the key in any form: the whole of it is taken out
+        # here, and parts of it out of errors.
+        self._scrubber = StreamScrubber(secret)
         self.without_secret: Callable[[bytes], bytes] = lambda data: without_secret(data, secret)
 
     async def next_piece(self, deadline: float, *, silent_seconds: float) -> bytes:
@@ -52,9 +55,9 @@ class OpenAnswer:
         try:
             async with asyncio.timeout_at(deadline) as self._waiting:
                 while piece := await self._response.content.readany():
-                    if decoded := self._decode(piece):
-                        return decoded
-            return b""
+                    if clean := self._scrubber.feed(self._decode(piece)):
+                        return clean
+            return self._scrubber.rest()
         except TimeoutError:
             words = f"{self._host} fell silent for {silent_seconds:.0f} s in the middle of its answer."
             raise TransportError(words, sent=True, timed_out=True) from None
@@ -90,6 +93,15 @@ class OpenAnswer:
     def done(self) -> None:
         """Give the connection back for the next request."""
         self._response.release()
+
+
+def _without_secret(headers: Mapping[str, str], secret: str) -> Mapping[str, str]:
+    """Return the headers without the secret; nearly always they do not hold it."""
+    values = "".join(f"{value}\n" for value in headers.values()).encode("utf-8", "surrogateescape")
+    clean = StreamScrubber(secret).feed(values)
+    if clean == values:
+        return headers
+    return CIMultiDict(zip(headers, clean.decode("utf-8", "surrogateescape").split("\n"), strict=False))
 
 
 class Pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmkeys.models import KeyEvent
-from tests.gateway.door import ask, error_of, fresh, is_refused, only_row, rows
+from tests.gateway.door import ask, error_of, eventually, fresh, is_refused, only_row, rows
 from tests.helpers import NOW, make_key, new_secret
 
 MODELS = {
@@ -132,6 +132,7 @@ class TestEcho:
         key = make_key(provider=provider, secret=secret)
         answer = ask(client, model=MODELS[provider], stream=streamed)
         error_of(answer)
+        eventually(lambda: fresh(key).rejected_at is not None, "the rejection is not confirmed yet")
         row, key = only_row(), fresh(key)
         shown = [answer.content.decode(), str(answer.headers), row.error, key.last_error, caplog.text]
         shown += KeyEvent.objects.values_list("message", flat=True)

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import responses
+from django.db import connection
 
 from llmkeys import providers
-from llmkeys.keys.failures import report_failure
+from llmkeys.keys.failures import confirm_rejection, report_failure
 from llmkeys.ledger import coolings
 from llmkeys.models import ApiKey, Cooling
 from llmkeys.providers import Failure, FailureKind
@@ -42,6 +44,11 @@ def candidate(key: ApiKey) -> Any:
     )  # fmt: skip
 
 
+def stored(key: ApiKey) -> Any:
+    """Return the key as the call to its provider needs it."""
+    return SimpleNamespace(**vars(candidate(key)), secret=key.secret, workspace_id="")
+
+
 @pytest.fixture
 def key():
     return make_key(provider="google")
@@ -64,8 +71,6 @@ class TestAQuotaOfTheDay:
 
     def test_a_success_in_between_begins_anew(self, key):
         report(key, refusal(PER_DAY, NOW), 0)
-        from django.db import connection
-
         with connection.cursor() as cursor:
             coolings.forgive(cursor, key.id, candidate(key).scopes, MODEL, NOW + timedelta(seconds=40))
         later = NOW + timedelta(seconds=50)
@@ -100,3 +105,46 @@ def test_what_is_not_the_keys_own_leaves_it_alone(key, kind):
     report_failure(candidate(key), Failure(kind, "m", status=404), at=NOW)
     key.refresh_from_db()
     assert (key.last_error, Cooling.objects.exists()) == ("", False)
+
+
+class TestARejection:
+    """The key rests at once, and is judged by a free test that nobody waits for."""
+
+    REJECTED = Failure(FailureKind.REJECTED, "User not found.", status=401)
+    FREE = "https://openrouter.ai/api/v1/key"
+
+    @pytest.fixture
+    def key(self):
+        return make_key()
+
+    def test_it_lets_the_key_rest_without_asking_anybody(self, key):
+        assert report_failure(candidate(key), self.REJECTED, at=NOW) is True
+        assert Cooling.objects.get().until == NOW + timedelta(seconds=10)
+        assert ApiKey.objects.get().rejected_at is None
+
+    def test_only_the_first_of_many_refusals_asks(self, key):
+        asked = [report_failure(candidate(key), self.REJECTED, at=NOW) for _ in range(3)]
+        assert asked == [True, False, False]
+
+    @responses.activate
+    def test_the_test_rejects_it(self, key):
+        responses.get(self.FREE, status=401, json={"error": {"message": "User not found.", "code": 401}})
+        report_failure(candidate(key), self.REJECTED, at=NOW)
+        confirm_rejection(stored(key), self.REJECTED, at=NOW)
+        key.refresh_from_db()
+        assert (key.rejected_at, Cooling.objects.exists()) == (NOW, False)
+
+    @responses.activate
+    def test_the_test_takes_it(self, key):
+        responses.get(self.FREE, json={"data": {"label": "x", "limit": None, "usage": 0}})
+        report_failure(candidate(key), self.REJECTED, at=NOW)
+        confirm_rejection(stored(key), self.REJECTED, at=NOW)
+        key.refresh_from_db()
+        assert key.rejected_at is None
+        assert key.last_error.endswith("The free test accepts the key.")
+        assert Cooling.objects.get().until == NOW + timedelta(seconds=10)
+
+    def test_no_other_failure_is_to_be_confirmed(self, key):
+        for kind in FailureKind:
+            if kind is not FailureKind.REJECTED:
+                assert report_failure(candidate(key), Failure(kind, "m"), at=NOW) is False

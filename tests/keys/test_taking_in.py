@@ -8,6 +8,8 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
+from llmkeys.doctor import keys as doctor_keys
+from llmkeys.doctor.finding import About
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.keys.transfer.importing import import_file
 from llmkeys.keys.transfer.reading import BrokenFile
@@ -359,3 +361,12 @@ def test_a_name_that_is_empty_to_the_eye_or_misleads_is_refused(api, name):
     assert "name" in api.put(f"{PATH}/{key.id}", {"name": name}).json()
     answer = api.post("/api/llm/tokens", {"name": name})
     assert (answer.status_code, "name" in answer.json()) == (400, True)
+
+
+def test_doctor_tells_of_variables_that_hold_no_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "YOUR_API_KEY")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", '"sk-ant-api03-' + "aB3" * 14 + '"')
+    found = list(doctor_keys.variables(About(at=NOW, offline=True, thorough=False)))
+    assert [(finding.level, finding.title) for finding in found] == [
+        ("FAIL", "OPENAI_API_KEY"), ("WARN", "ANTHROPIC_API_KEY"),
+    ]  # fmt: skip

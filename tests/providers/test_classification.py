@@ -214,6 +214,7 @@ OPENAI = {
     "404 model": o(
         404, "The model `x` does not exist or you do not have access to it.", NO_MODEL, **MODEL, code="model_not_found"
     ),
+    "400 model": o(400, "invalid model ID", NO_MODEL, **MODEL, type="invalid_request_error"),
     "404 of a local server": o(404, "The model `x` does not exist.", NO_MODEL, **MODEL, type="NotFoundError"),
     "404 of something else": o(404, "No thread found with id 'x'.", CLIENT, type="invalid_request_error"),
     "400 context": o(400, "This model's maximum context length is 8192 tokens", CLIENT, code="context_length_exceeded"),
