@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import Exists, Max, Q, QuerySet, Subquery
-from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule, Task
 
 LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` mends a stall within two minutes
@@ -104,7 +104,7 @@ def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
 
     `lock` is when one was queued or, once a worker has claimed it, when the claim ends.
     """
-    claim = timedelta(seconds=Conf.RETRY)
+    claim = timedelta(seconds=settings.Q_CLUSTER["retry"])
     return OrmQ.objects.filter(Q(lock__lte=since) | Q(lock__gt=now, lock__lte=since + claim))
 
 

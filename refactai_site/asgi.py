@@ -44,7 +44,7 @@ Lifespan = Callable[[Callable[[], float]], AbstractAsyncContextManager[None]]
 LIFESPANS: list[Lifespan] = [health.lifespan, pages.lifespan, waiting_pages.lifespan, gateway_lifespan]
 
 _GATEWAY = re.compile(r"/v1(beta)?(/|$)")
-_WAITING = re.compile(r"/llm-settings/playground/run$|/test$")
+_WAITING = re.compile(r"/llm-settings/playground(/run)?$|/(test|try)$")
 logger = logging.getLogger("refactai_site.asgi")
 _TOKEN_HEADERS = {b"authorization", b"x-api-key", b"x-goog-api-key"}
 

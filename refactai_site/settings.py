@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 from csp.constants import NONE, SELF
@@ -231,7 +232,7 @@ SPECTACULAR_SETTINGS = {
 }
 
 # --- django-q2 -------------------------------------------------------------------------------------------------------
-Q_CLUSTER = {
+Q_CLUSTER: dict[str, Any] = {
     "name": "refactai",
     "label": "Schedules",
     "orm": "default",

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import MutableSequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from llmkeys.supervisor.address import BACKLOG
+from llmkeys.supervisor.shared import Shared
 
 # A request's line and headers, together. The web server reads bodies through the same buffer.
 HEADERS_BYTES = 65_536
@@ -45,11 +46,6 @@ def choose_start_method() -> None:
         multiprocessing.set_start_method("fork")
 
 
-def counters(count: int) -> MutableSequence[int]:
-    """Return so many numbers, in memory that child processes share."""
-    return multiprocessing.RawArray("l", count)
-
-
 # --- granian ----------------------------------------------------------------------------------------------------------
 
 
@@ -62,7 +58,7 @@ class Server(MPServer):
 
     listeners: list[socket.socket]
     threads: int
-    under_way: MutableSequence[int]
+    shared: Shared
     young_deaths = 0
     _shd: Any
     _sfd: Any
@@ -75,11 +71,14 @@ class Server(MPServer):
 
     def _spawn_worker(self, idx: int, target: Any, *_: Any, **__: Any) -> Any:
         self._listen_on(idx)
-        return super()._spawn_worker(idx, target, partial(load, self.threads, self.under_way, idx))
+        return super()._spawn_worker(idx, target, partial(load, self.threads, self.shared, idx))
 
     def _listen_on(self, index: int) -> None:
         self._shd, self._sso = self.holders[index], self.listeners[index]
         self._sfd = self._sso.fileno()
+
+    def signal_handler_reload(self, *_: object) -> None:
+        """Not here: a worker is forked from what was loaded, so that a new one would be as the old one."""
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
         """Replace these workers; after ten deaths in a row soon after the start, tell `serve` by ending."""
@@ -90,10 +89,10 @@ class Server(MPServer):
             self.respawned_wrks.clear()  # by these granian tells that a worker dies again and again
 
 
-def load(threads: int, under_way: MutableSequence[int], place: int) -> Any:
+def load(threads: int, shared: Shared, place: int) -> Any:
     """Return the application, in a worker. A module's function, for a spawned worker gets it by its name."""
     application = import_string(settings.ASGI_APPLICATION)
-    application.configure(threads=threads, under_way=under_way, place=place)
+    application.configure(threads=threads, under_way=shared.under_way, place=place)
     return application
 
 
@@ -101,37 +100,40 @@ def run_worker(number: int, name: str, loader: Any, sockets: Any, *others: Any) 
     """What a worker process runs: granian's own worker, but it does more when it is asked to stop.
 
     The application hears of it at once; granian tells it by the end of its lifespan, which comes when the last
-    request has ended. And the socket is closed for every holder, `serve` included: who comes then is refused instead
-    of left waiting. Not before granian has stopped accepting: it does not end when it meets a closed socket.
+    request has ended. And when all of `serve` stops, the socket is closed for every holder: who comes then is refused
+    instead of left waiting. Not before granian has stopped accepting: it does not end when it meets a closed socket.
     """
     listener = sockets[1].dup()  # granian closes the other one when it has stopped accepting
-    granian._signals.set_loop_signals = partial(_set_loop_signals, listener)
+    refuse = partial(_refuse_connections, listener, loader.args[1])
+    granian._signals.set_loop_signals = partial(_set_loop_signals, refuse)
     MPServer._spawn_asgi_lifespan_worker(number, name, loader, sockets, *others)
-    _refuse_connections(listener)
+    refuse()
 
 
 _granians_own = granian._signals.set_loop_signals
 
 
-def _set_loop_signals(listener: socket.socket, loop: asyncio.AbstractEventLoop) -> Any:
+def _set_loop_signals(refuse: Callable[[], None], loop: asyncio.AbstractEventLoop) -> Any:
     event = _granians_own(loop)
 
     def stop() -> None:
         import_string(settings.ASGI_APPLICATION).stop()
         event.set()
-        loop.call_later(REFUSE_SECONDS, _refuse_connections, listener)
+        loop.call_later(REFUSE_SECONDS, refuse)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     return event
 
 
-def _refuse_connections(listener: socket.socket) -> None:
+def _refuse_connections(listener: socket.socket, shared: Shared) -> None:
+    if not shared.is_stopping:
+        return  # this worker alone was asked to end: the next one listens where it did
     with suppress(OSError):  # it is closed already
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def run_web_server(listeners: list[socket.socket], *, threads: int, under_way: MutableSequence[int]) -> None:
+def run_web_server(listeners: list[socket.socket], *, threads: int, shared: Shared) -> None:
     """Run granian until SIGTERM, with a worker for each of the listening sockets."""
     server = Server(
         settings.ASGI_APPLICATION,
@@ -150,7 +152,7 @@ def run_web_server(listeners: list[socket.socket], *, threads: int, under_way: M
         respawn_failed_workers=True,
         workers_kill_timeout=settings.STOP_SECONDS + KILL_SECONDS,
     )
-    server.listeners, server.threads, server.under_way = listeners, threads, under_way
+    server.listeners, server.threads, server.shared = listeners, threads, shared
     server.serve(spawn_target=run_worker, target_loader=load, wrap_loader=False)
 
 

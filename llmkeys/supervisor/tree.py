@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from django.conf import settings
 
 from llmkeys.supervisor import watchdog
 from llmkeys.supervisor.processes import STOP_SIGNALS, Child
+from llmkeys.supervisor.shared import Shared
 
 TICK_SECONDS = 1.0
 # Beyond `REFACTAI_STOP_SECONDS`: for the web server, which kills its workers within 5, and the end of its own process.
@@ -68,9 +69,9 @@ class Tree:
         *,
         web: Service,
         scheduler: Service | None,
-        requests_under_way: Sequence[int],
+        shared: Shared,
     ) -> None:
-        self.requests_under_way = requests_under_way
+        self.shared = shared
         self.scheduler = scheduler
         self.services = [service for service in (web, scheduler) if service]
         self.watchdog = watchdog.Watchdog()
@@ -162,6 +163,7 @@ class Tree:
         """Ask every main process, wait until the deadline or a second request, then end what is left."""
         asked_before = max(self.stop_requests, 1)
         children = [service.child for service in self.services if service.child]
+        self.shared.stop()
         for child in children:
             child.ask_to_stop()
         began, told = time.monotonic(), False
@@ -173,14 +175,14 @@ class Tree:
                 say(words)
                 told = True
             self._wait(0.2)
-        if count := sum(self.requests_under_way):
+        if count := self.shared.requests_under_way:
             say(f"{_requests(count)} did not end in time.")
         for left in [*children, *([self.messenger] if self.messenger else [])]:
             left.kill_all()
 
     def _waited_for(self, seconds: float) -> str:
         """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""
-        count = sum(self.requests_under_way)
+        count = self.shared.requests_under_way
         if count and seconds > 0.1:
             return f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
         if not count and seconds > QUIET_SECONDS and self.scheduler and self.scheduler.child:

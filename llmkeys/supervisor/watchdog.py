@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import Error, connections
 from django.db.models import Min
 from django.utils import timezone
-from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
 
 from llmkeys.alerts import outbox
@@ -20,7 +20,7 @@ from llmkeys.exceptions import LLMKeysError
 
 LOOK_SECONDS = 20
 OVERDUE_SECONDS = 90  # the tick is 30 s: three were missed
-STUCK_SECONDS = (Conf.TIMEOUT or 300) + 30  # no task may run longer than the timeout
+STUCK_SECONDS = settings.Q_CLUSTER["timeout"] + 30  # no task may run longer than the timeout
 UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not keep all others waiting for ever
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import resource
 import socket
-from collections.abc import MutableSequence
 from contextlib import suppress
 
 from django.conf import settings
@@ -16,6 +15,7 @@ from django.utils.module_loading import import_string
 from llmkeys.database.sql import is_sqlite
 from llmkeys.prices import tariffs
 from llmkeys.supervisor import engines
+from llmkeys.supervisor.shared import Shared
 
 
 def preload() -> None:
@@ -27,11 +27,11 @@ def preload() -> None:
     gc.freeze()  # the collector then leaves the shared pages alone
 
 
-def run(listeners: list[socket.socket], *, threads: int, under_way: MutableSequence[int]) -> int:
-    """Serve until SIGTERM; return the exit code. `under_way` counts the requests of each worker."""
+def run(listeners: list[socket.socket], *, threads: int, shared: Shared) -> int:
+    """Serve until SIGTERM; return the exit code."""
     _pool_connections()
     _allow_many_files()
-    engines.run_web_server(listeners, threads=threads, under_way=under_way)
+    engines.run_web_server(listeners, threads=threads, shared=shared)
     return 0
 
 

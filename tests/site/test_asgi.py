@@ -57,7 +57,9 @@ def answered_by(method: str, path: str, **headers: str) -> str:
         ("GET", "/nothing-here", "pages"),
         ("POST", "/chat/completions", "gateway"),
         ("POST", "/llm-settings/playground/run", "waiting_pages"),
+        ("GET", "/llm-settings/playground", "waiting_pages"),
         ("POST", "/api/llm/keys/key-1/test", "waiting_pages"),
+        ("POST", "/llm-settings/keys/try", "waiting_pages"),
     ],
 )
 def test_each_address_has_its_application(method, path, name):

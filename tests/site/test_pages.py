@@ -127,6 +127,13 @@ def test_a_body_above_the_limit_is_refused(headers, pieces):
     assert answer.status == 413
 
 
+def test_a_client_that_asks_first_whether_it_may_send_so_much_is_refused_before_it_does():
+    headers = {"Content-Length": "1001", "Expect": "100-continue"}
+    exchange = Exchange(method="POST", headers=headers, pieces=[None])
+    assert run(lambda: exchange, told).status == 413
+    assert not exchange.is_asked_for_more.is_set()
+
+
 def test_a_body_at_the_limit_is_taken():
     assert len(json_of(send(method="POST", pieces=[b"x" * 1000]))["body"]) == 1000
 

@@ -17,6 +17,7 @@ from llmkeys.database import preparation
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes, scheduler, web
+from llmkeys.supervisor.shared import Shared
 from llmkeys.supervisor.tree import Service, Tree
 from llmkeys.vault import keyring
 
@@ -118,12 +119,12 @@ class Command(BaseCommand):
 
 
 def _tree(listeners: list[socket.socket], lock: IO[str] | None, *, threads: int) -> Tree:
-    under_way = engines.counters(len(listeners))
+    shared = Shared(len(listeners))
 
     def run_web() -> int:
         if lock:
             lock.close()  # held by the scheduler and `serve` alone
-        return web.run(listeners, threads=threads, under_way=under_way)
+        return web.run(listeners, threads=threads, shared=shared)
 
     def run_scheduler() -> int:
         for listener in listeners:
@@ -134,5 +135,5 @@ def _tree(listeners: list[socket.socket], lock: IO[str] | None, *, threads: int)
     return Tree(
         web=Service("web server", run_web, essential=True),
         scheduler=Service("scheduler", run_scheduler, essential=False) if lock else None,
-        requests_under_way=under_way,
+        shared=shared,
     )

@@ -1,0 +1,25 @@
+"""What `serve` and its workers tell each other: a few numbers in memory that they share."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import MutableSequence
+
+
+class Shared:
+    """The requests under way of each worker, and whether `serve` stops. Each number has one writer."""
+
+    def __init__(self, workers: int) -> None:
+        self._stopping: MutableSequence[int] = multiprocessing.RawArray("b", 1)
+        self.under_way: MutableSequence[int] = multiprocessing.RawArray("l", workers)
+
+    @property
+    def requests_under_way(self) -> int:
+        return sum(self.under_way)
+
+    @property
+    def is_stopping(self) -> bool:
+        return bool(self._stopping[0])
+
+    def stop(self) -> None:
+        self._stopping[0] = 1
