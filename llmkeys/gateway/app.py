@@ -250,7 +250,7 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
     except LLMKeysError as error:
         told = refused(error, request_id=request.id)
         if program.has_begun:
-            await program.write(dialect.error_event(told.status, told.code, told.message, request.request))
+            await program.write(dialect.first_error_event(told.status, told.code, told.message, request.request))
             await program.end()
         else:
             await exchange.refuse(told)
@@ -262,7 +262,8 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
         await answer.content.run()
         await program.end()
     elif program.has_begun:  # a whole answer after a sign of life: a client's own mistake, or a server without streams
-        await program.write(_inside(answer, dialect, request))
+        assert isinstance(answer.content, bytes)
+        await program.write(dialect.as_event(answer.content, request.request))
         await program.end()
     else:
         await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
@@ -272,14 +273,6 @@ _STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # a proxy in front must not collect the stream
 }
-
-
-def _inside(answer: Answer, dialect: Dialect, request: RelayRequest) -> bytes:
-    """Return a whole answer as the one event of a stream."""
-    assert isinstance(answer.content, bytes)
-    if b"\n" in answer.content.strip() or not answer.content.strip():
-        return answer.content + b"\n\n"
-    return b"data: " + answer.content.strip() + b"\n\n"
 
 
 def _tracked_headers(request_id: str, tracked: Tracked) -> dict[str, str]:

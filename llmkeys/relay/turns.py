@@ -241,7 +241,8 @@ class _ModelTurn:
             )
             worst = cases.get((*where, is_strict))
             if worst is None:
-                others = self.request.request.other_models if candidate.chooses_model else ()
+                may_choose = candidate.chooses_model or self.request.dialect.names_models_everywhere
+                others = self.request.request.other_models if may_choose else ()
                 worst = worst_case(*where, bound_of(candidate), at=at, other_models=others, strict=is_strict)
                 cases[*where, is_strict] = worst
             self.worst[candidate.id] = worst
