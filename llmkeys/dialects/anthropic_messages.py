@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
@@ -158,6 +158,23 @@ class AnthropicMessages(Dialect):
     def as_event(self, body: bytes, request: Request) -> bytes:
         kind = b"error" if b'"error"' in body[:200] else b"message"
         return b"event: " + kind + b"\ndata: " + b" ".join(body.split(b"\n")).strip() + b"\n\n"
+
+    def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "model",
+            "id": entry["id"],
+            "display_name": entry["id"],
+            "created_at": "1970-01-01T00:00:00Z",  # not known
+            "max_input_tokens": entry["context_length"],
+            "max_tokens": entry["max_output_tokens"],
+            "providers": entry["providers"],
+            "pricing": entry["pricing"],
+        }
+
+    def model_list(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        found = [self.model(entry) for entry in entries]
+        ends = {"first_id": found[0]["id"] if found else None, "last_id": found[-1]["id"] if found else None}
+        return {"data": found, "has_more": False} | ends
 
     def sign_of_life(self, request: Request) -> bytes:
         return b'event: ping\ndata: {"type": "ping"}\n\n'

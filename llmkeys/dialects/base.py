@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property
@@ -246,6 +246,14 @@ class Dialect:
         if b"\n" in body.strip() or not body.strip():
             return body + b"\n\n"
         return b"data: " + body.strip() + b"\n\n"
+
+    def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an entry of OpenAI's list of models in the dialect's own shape."""
+        return dict(entry)
+
+    def model_list(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the whole list in the dialect's own shape."""
+        return {"object": "list", "data": [self.model(entry) for entry in entries]}
 
     def sign_of_life(self, request: Request) -> bytes:
         """Return what keeps proxies on the way from cutting a silent stream."""

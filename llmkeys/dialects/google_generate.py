@@ -6,7 +6,7 @@ Google takes the names of fields in camelCase and in snake_case, so both are rea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,22 +54,18 @@ GENERATES = frozenset({"generate", "stream"})
 
 class GoogleGenerate(Dialect):
     name = "google-generate"
-    doors = (
-        *(
-            Door(f"/v1beta/models/{{model:path}}:{method}", operation, f":{method}")
-            for method, operation in (
-                ("generateContent", "generate"),
-                ("countTokens", "count_tokens"),
-                ("embedContent", "embed"),
-                ("batchEmbedContents", "batch_embed"),
-            )
-        ),
+    doors = tuple(
         Door(
-            "/v1beta/models/{model:path}:streamGenerateContent",
-            "stream",
-            ":streamGenerateContent",
-            always_streams=True,
-        ),
+            f"/{version}/models/{{model:path}}:{method}", operation, f":{method}", always_streams=operation == "stream"
+        )
+        for version in ("v1beta", "v1")  # Google's own clients have begun to ask for the latter
+        for method, operation in (
+            ("generateContent", "generate"),
+            ("streamGenerateContent", "stream"),
+            ("countTokens", "count_tokens"),
+            ("embedContent", "embed"),
+            ("batchEmbedContents", "batch_embed"),
+        )
     )
     passed_headers = frozenset({"x-goog-api-client", "x-goog-request-params", "x-server-timeout"})
 
@@ -193,6 +189,20 @@ class GoogleGenerate(Dialect):
     def sign_of_life(self, request: Request) -> bytes:
         """Return an empty line, or white space: Google's clients do not know comments."""
         return b"\r\n" if _is_sse(request) else b" "
+
+    def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "name": f"models/{entry['id']}",
+            "displayName": entry["id"],
+            "inputTokenLimit": entry["context_length"],
+            "outputTokenLimit": entry["max_output_tokens"],
+            "supportedGenerationMethods": ["generateContent", "countTokens"],
+            "providers": entry["providers"],
+            "pricing": entry["pricing"],
+        }
+
+    def model_list(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {"models": [self.model(entry) for entry in entries]}
 
     def stream_type(self, request: Request) -> str:
         return "text/event-stream" if _is_sse(request) else "application/json"

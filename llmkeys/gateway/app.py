@@ -18,12 +18,12 @@ from starlette.datastructures import Headers
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from llmkeys import dialects
+from llmkeys import dialects, providers
 from llmkeys.database import reader, writer
 from llmkeys.dialects import Dialect, Door
 from llmkeys.dialects.base import dump
 from llmkeys.exceptions import ClientGone, LLMKeysError, RecordingUnavailable
-from llmkeys.gateway import bodies, model_shapes
+from llmkeys.gateway import bodies
 from llmkeys.gateway.callers import authenticate
 from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
@@ -108,12 +108,13 @@ Handler = Callable[[Exchange, Caller], Awaitable[None]]
 class Endpoint:
     """An address: its methods, whose token, then the handler; every error in the dialect's own shape."""
 
-    def __init__(self, dialect: Dialect, methods: tuple[str, ...], handler: Handler):
+    def __init__(self, dialect: Dialect | Callable[[Scope], Dialect], methods: tuple[str, ...], handler: Handler):
         self.dialect, self.methods, self.handler = dialect, methods, handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         global _under_way
-        exchange = Exchange(scope, receive, send, self.dialect)
+        dialect = self.dialect if isinstance(self.dialect, Dialect) else self.dialect(scope)
+        exchange = Exchange(scope, receive, send, dialect)
         _under_way += 1
         try:
             await self._serve(exchange)
@@ -250,7 +251,7 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
     except LLMKeysError as error:
         told = refused(error, request_id=request.id)
         if program.has_begun:
-            await program.write(dialect.error_event(told.status, told.code, told.message, request.request))
+            await program.write(dialect.first_error_event(told.status, told.code, told.message, request.request))
             await program.end()
         else:
             await exchange.refuse(told)
@@ -262,7 +263,8 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
         await answer.content.run()
         await program.end()
     elif program.has_begun:  # a whole answer after a sign of life: a client's own mistake, or a server without streams
-        await program.write(_inside(answer, dialect, request))
+        assert isinstance(answer.content, bytes)
+        await program.write(dialect.as_event(answer.content, request.request))
         await program.end()
     else:
         await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
@@ -272,14 +274,6 @@ _STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # a proxy in front must not collect the stream
 }
-
-
-def _inside(answer: Answer, dialect: Dialect, request: RelayRequest) -> bytes:
-    """Return a whole answer as the one event of a stream."""
-    assert isinstance(answer.content, bytes)
-    if b"\n" in answer.content.strip() or not answer.content.strip():
-        return answer.content + b"\n\n"
-    return b"data: " + answer.content.strip() + b"\n\n"
 
 
 def _tracked_headers(request_id: str, tracked: Tracked) -> dict[str, str]:
@@ -314,42 +308,39 @@ def _headers(answer: Answer, tracked: Tracked) -> dict[str, str]:
 
 
 async def _models(exchange: Exchange, caller: Caller) -> None:
-    """GET /v1/models, in OpenAI's shape, or in Anthropic's where its version is named."""
-    as_list, _ = _shapes(exchange)
-    await exchange.answer(200, dump(as_list(await servable_models(caller, at=timezone.now()))))
+    """GET /v1/models, GET /v1beta/models"""
+    await exchange.answer(200, dump(exchange.dialect.model_list(await _servable(exchange.dialect, caller))))
 
 
 async def _model(exchange: Exchange, caller: Caller) -> None:
-    """GET /v1/models/{id}"""
-    _, as_entry = _shapes(exchange)
-    await exchange.answer(200, dump(as_entry(await _entry_of(exchange, caller))))
-
-
-async def _google_models(exchange: Exchange, caller: Caller) -> None:
-    """GET /v1beta/models"""
-    found = await servable_models(caller, at=timezone.now())
-    await exchange.answer(200, dump(model_shapes.google_list(found)))
-
-
-async def _google_model(exchange: Exchange, caller: Caller) -> None:
-    """GET /v1beta/models/{model}"""
-    await exchange.answer(200, dump(model_shapes.google_entry(await _entry_of(exchange, caller))))
-
-
-def _shapes(exchange: Exchange) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    if "anthropic-version" in exchange.headers:
-        return model_shapes.anthropic_list, model_shapes.anthropic_entry
-    return model_shapes.openai_list, lambda entry: entry
-
-
-async def _entry_of(exchange: Exchange, caller: Caller) -> dict[str, Any]:
-    """Return the entry of the model that the address names. Raises GatewayError 404."""
+    """GET /v1/models/{id}, GET /v1beta/models/{id}"""
     name = exchange.scope["path_params"]["model"].removeprefix("models/")
-    for entry in await servable_models(caller, at=timezone.now()):
-        if name in (entry["id"], model_shapes.bare(entry["id"])):
-            return entry
-    words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
-    raise GatewayError(404, "model_not_available", words)
+    found = await _servable(exchange.dialect, caller)
+    entry = next((entry for entry in found if entry["id"] == name), None)
+    entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
+    if entry is None:
+        raise GatewayError(
+            404,
+            "model_not_available",
+            f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served.",
+        )
+    await exchange.answer(200, dump(exchange.dialect.model(entry)))
+
+
+async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
+    """Return what the keys of this caller can serve; in a vendor's own dialect, what is served in that."""
+    found = await servable_models(caller, at=timezone.now())
+    if dialect is _CHAT:
+        return found
+    return [one for one in found if any(providers.get(name).serves(dialect.name) for name in one["providers"])]
+
+
+def _list_dialect(scope: Scope) -> Dialect:
+    """Return whose shape a list of models has: as the program's headers, or the address, show."""
+    headers = Headers(scope=scope)
+    if scope["path"].startswith("/v1beta/") or "x-goog-api-key" in headers:
+        return _GOOGLE
+    return _ANTHROPIC if "anthropic-version" in headers else _CHAT
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------
@@ -381,10 +372,11 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 _router = Router(
     [
         *_doors(),
-        Route("/v1/models", Endpoint(_CHAT, _READ, _models)),
-        Route("/v1/models/{model:path}", Endpoint(_CHAT, _READ, _model)),
-        Route("/v1beta/models", Endpoint(_GOOGLE, _READ, _google_models)),
-        Route("/v1beta/models/{model:path}", Endpoint(_GOOGLE, _READ, _google_model)),
+        *(
+            Route(f"/{version}/models{rest}", Endpoint(_list_dialect, _READ, handler))
+            for version in ("v1", "v1beta")
+            for rest, handler in (("", _models), ("/{model:path}", _model))
+        ),
     ],
     redirect_slashes=False,
     default=_not_found,

@@ -198,7 +198,7 @@ class RelayedStream:
             if failure is not None:
                 self._failure = self._failure or failure
                 clean = scrub_body(self._opened.without_secret(event))
-                self.error_body = self.error_body or b"\n".join(data_lines(clean)) or clean
+                self.error_body = self.error_body or b"\n".join(data_lines(clean)) or clean.strip(b" ,[]\r\n\t")
                 return clean
         return b"" if seen.is_usage_only and self._attempt.asked_for_usage else event
 

@@ -23,6 +23,7 @@ from llmkeys.exceptions import (
     AllKeysCooling,
     BudgetBusy,
     ClientGone,
+    InvalidInput,
     LLMKeysError,
     ModelNotAvailable,
     NoKeyAvailable,
@@ -231,6 +232,7 @@ class _ModelTurn:
     def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
         cases: dict[tuple[str, str, bool], WorstCase] = {}
+        unlimited = self.request.request.bound.unlimited_field  # -1: only where it costs nothing
         for candidate in pool:
             if candidate.obstacle:
                 passed_over.append({"keyId": candidate.id, "reason": candidate.obstacle})
@@ -241,12 +243,18 @@ class _ModelTurn:
             )
             worst = cases.get((*where, is_strict))
             if worst is None:
-                others = self.request.request.other_models if candidate.chooses_model else ()
+                may_choose = candidate.chooses_model or self.request.dialect.names_models_everywhere
+                others = self.request.request.other_models if may_choose else ()
                 worst = worst_case(*where, bound_of(candidate), at=at, other_models=others, strict=is_strict)
                 cases[*where, is_strict] = worst
             self.worst[candidate.id] = worst
+            if unlimited and worst.nano:
+                passed_over.append({"keyId": candidate.id, "reason": f"the model costs money and {unlimited} is -1"})
+                continue
             rested = candidate.scopes if candidate.has_rested else ()
             bids.append(Bid(candidate.id, *where, worst.nano, tuple(passed_over), rested))
+        if unlimited and cases and not bids:
+            raise InvalidInput({unlimited: ["must be at least 1: -1 is for models that cost nothing."]})
         self.bids = bids
         return bids
 

@@ -21,6 +21,7 @@ from tests.gateway.door import (
     ask,
     chat,
     completion,
+    error_of,
     eventually,
     fresh,
     is_refused,
@@ -156,6 +157,22 @@ class TestOutputLimit:
         provider.post(url, json=completion())
         assert ask(client, model=model, max_tokens=...).status_code == 200
         assert sent_body(provider) == chat(model=model, max_tokens=...) | {field: limit}
+
+    @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+    def test_minus_one_is_no_limit_where_the_model_costs_nothing(self, client, provider, settings, field):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": f"{provider.local}/v1"}
+        make_key(provider="openai")
+        provider.get(f"{provider.local}/v1/models", json={"object": "list", "data": [{"id": "llama3:8b"}]})
+        provider.post(f"{provider.local}/v1/chat/completions", json=completion(usage=usage()))
+        assert ask(client, model="llama3:8b", **({"max_tokens": ...} | {field: -1})).status_code == 200
+        assert sent_body(provider, -1)[field] == -1
+
+    @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+    def test_minus_one_is_refused_where_it_costs(self, client, field):
+        make_key()
+        answer = ask(client, **({"max_tokens": ...} | {field: -1}))
+        is_refused(answer, 400, "invalid_request", f"“{field}” must be at least 1")
+        assert error_of(answer)["param"] == field
 
     def test_it_takes_the_operators_default(self, client, provider, settings):
         settings.DEFAULT_MAX_TOKENS = 100

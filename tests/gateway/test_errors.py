@@ -167,10 +167,10 @@ class TestBody:
 
     @pytest.mark.parametrize("n", [0, -1, 129, "x", 1.5, True, [], {}])
     def test_it_asks_for_a_possible_number_of_answers(self, client, n):
-        self.refused(client, json.dumps(chat(n=n)), "n must be")
+        self.refused(client, json.dumps(chat(n=n)), "“n” must be")
 
     @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-    @pytest.mark.parametrize("limit", [0, -1, "x", 10**30, True, 1.5, [], {}])
+    @pytest.mark.parametrize("limit", [0, -2, "x", 10**30, True, 1.5, [], {}])
     def test_it_sets_a_possible_limit(self, client, field, limit):
         self.refused(client, json.dumps(chat(**{field: limit})), field)
 

@@ -1,0 +1,292 @@
+"""Every dialect at the front door: bytes as they came, cost from its own counts, errors in its own shape."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from llmkeys.lib.money import nano_to_usd
+from tests.gateway.door import RESET, Pieces, event, limits, only_row
+from tests.helpers import make_key
+from tests.providers.helpers import recorded_bytes
+
+ANTHROPIC = "https://api.anthropic.com/v1"
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta/models"
+OPENAI = "https://api.openai.com/v1"
+TEXT = [{"role": "user", "content": "hi"}]
+PARTS = [{"role": "user", "parts": [{"text": "hi"}]}]
+
+
+@dataclass
+class Call:
+    """A request in one dialect, where it goes, an answer, and what that costs by the provider's price list."""
+
+    name: str
+    provider: str
+    path: str
+    url: str
+    body: dict[str, Any]
+    answer: dict[str, Any]
+    cost: str
+    stream: dict[str, Any] = field(default_factory=dict)  # what makes it a stream
+    stream_path: str = ""
+    stream_url: str = ""
+    events: list[bytes] = field(default_factory=list)
+
+
+def named(kind: str, **body: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **body})}\n\n".encode()
+
+
+# gpt-6.1-terra: 1 USD per million in, 5 out. claude-sonnet-5-5: 2 and 10, cached 0.1, written 2.5.
+# gemini-2.5-flash: 0.3 and 2.5, cached 0.03. text-embedding-3-small: 0.02.
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "model": "gpt-6.1-terra",
+    "status": "completed",
+    "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hello"}]}],
+    "usage": {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100},
+}
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-5-5",
+    "content": [{"type": "text", "text": "hello"}],
+    "stop_reason": "end_turn",
+    "usage": {
+        "input_tokens": 1000,
+        "cache_read_input_tokens": 10_000,
+        "cache_creation_input_tokens": 400,
+        "output_tokens": 100,
+    },
+}
+GENERATED = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "hello"}]}, "finishReason": "STOP"}],
+    "usageMetadata": {
+        "promptTokenCount": 11_000,
+        "cachedContentTokenCount": 10_000,
+        "candidatesTokenCount": 60,
+        "thoughtsTokenCount": 40,
+        "totalTokenCount": 11_100,
+    },
+    "modelVersion": "gemini-2.5-flash",
+}
+CALLS = {
+    call.name: call
+    for call in (
+        Call(
+            "responses",
+            "openai",
+            "/v1/responses",
+            f"{OPENAI}/responses",
+            {"model": "gpt-6.1-terra", "input": "hi", "max_output_tokens": 500, "store": False},
+            RESPONSE,
+            "0.0015",
+            {"stream": True},
+            events=[
+                named("response.created", response={"id": "resp_1", "usage": None}),
+                named("response.output_text.delta", delta="hello"),
+                named("response.completed", response=RESPONSE),
+            ],
+        ),
+        Call(
+            "messages",
+            "anthropic",
+            "/v1/messages",
+            f"{ANTHROPIC}/messages",
+            {"model": "claude-sonnet-5-5", "messages": TEXT, "max_tokens": 500},
+            MESSAGE,
+            "0.005",  # 1,000 × 2 + 10,000 × 0.1 + 400 × 2.5 + 100 × 10 millionths
+            {"stream": True},
+            events=[
+                named(
+                    "message_start", message=MESSAGE | {"content": [], "usage": MESSAGE["usage"] | {"output_tokens": 1}}
+                ),
+                named("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+                named("ping"),
+                named("content_block_delta", index=0, delta={"type": "text_delta", "text": "hello"}),
+                named("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 100}),
+                named("message_stop"),
+            ],
+        ),
+        Call(
+            "generate",
+            "google",
+            "/v1beta/models/gemini-2.5-flash:generateContent",
+            f"{GOOGLE}/gemini-2.5-flash:generateContent",
+            {"contents": PARTS, "generationConfig": {"maxOutputTokens": 500}},
+            GENERATED,
+            "0.00085",  # 1,000 × 0.3 + 10,000 × 0.03 + 100 × 2.5 millionths
+            stream_path="/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
+            stream_url=f"{GOOGLE}/gemini-2.5-flash:streamGenerateContent",
+            events=[
+                event({"candidates": [{"content": {"parts": [{"text": "hel"}]}}]}, b"\r\n\r\n"),
+                event(GENERATED, b"\r\n\r\n"),
+            ],
+        ),
+        Call(
+            "embeddings",
+            "openai",
+            "/v1/embeddings",
+            f"{OPENAI}/embeddings",
+            {"model": "text-embedding-3-small", "input": ["hi", "there"]},
+            {"object": "list", "data": [{"embedding": [0.1]}], "usage": {"prompt_tokens": 1000, "total_tokens": 1000}},
+            "0.00002",
+        ),
+    )
+}
+STREAMED = [name for name, call in CALLS.items() if call.events]
+
+
+def post(client: Any, path: str, body: Any, **headers: str) -> Any:
+    return client.post(path, json.dumps(body), headers=headers)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_whole_answer_costs_what_the_price_list_says(client: Any, provider: Any, name: str) -> None:
+    call = CALLS[name]
+    make_key(provider=call.provider)
+    provider.post(call.url, json=call.answer)
+    answer = post(client, call.path, call.body)
+    assert (answer.status_code, answer.json()) == (200, call.answer)
+    assert Decimal(answer["X-LLM-Cost-USD"]) == Decimal(call.cost)
+    assert json.loads(provider.calls[0].body) == call.body
+    row = only_row()
+    assert (row.state, row.cost_source, nano_to_usd(row.cost_nano)) == ("SETTLED", "computed", Decimal(call.cost))
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_stream_arrives_unchanged_and_costs_the_same(client: Any, provider: Any, name: str) -> None:
+    call = CALLS[name]
+    make_key(provider=call.provider)
+    provider.post(call.stream_url or call.url, Pieces(*call.events))
+    answer = post(client, call.stream_path or call.path, call.body | call.stream)
+    assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")
+    assert answer.content == b"".join(call.events)
+    assert nano_to_usd(only_row().cost_nano) == Decimal(call.cost)
+
+
+def test_googles_array_arrives_unchanged(client: Any, provider: Any) -> None:
+    make_key(provider="google")
+    recording = recorded_bytes("google-generate-stream-jsonarray.json")
+    pieces = [recording[at : at + 700] for at in range(0, len(recording), 700)]
+    method = "gemini-3.6-flash:streamGenerateContent"
+    provider.post(f"{GOOGLE}/{method}", Pieces(*pieces, headers={"Content-Type": "application/json"}))
+    answer = post(client, f"/v1beta/models/{method}", {"contents": PARTS})
+    assert (answer["Content-Type"], answer.content) == ("application/json", recording)
+    # 11 in at 0.75 and 293 out at 3.75 per million
+    assert nano_to_usd(only_row().cost_nano) == Decimal("0.001107")
+
+
+@pytest.mark.parametrize(
+    ("provider_name", "path", "url", "body", "answer"),
+    [
+        (
+            "anthropic",
+            "/v1/messages/count_tokens",
+            f"{ANTHROPIC}/messages/count_tokens",
+            {"model": "claude-sonnet-5-5", "messages": TEXT},
+            {"input_tokens": 12},
+        ),
+        (
+            "google",
+            "/v1beta/models/gemini-2.5-flash:countTokens",
+            f"{GOOGLE}/gemini-2.5-flash:countTokens",
+            {"contents": PARTS},
+            {"totalTokens": 12},
+        ),
+    ],
+)
+def test_counting_is_free(
+    client: Any, provider: Any, provider_name: str, path: str, url: str, body: Any, answer: Any
+) -> None:
+    make_key(provider=provider_name, **limits(daily="0.000001"))
+    provider.post(url, json=answer)
+    reply = post(client, path, body)
+    assert (reply.status_code, reply.json()) == (200, answer)
+    assert only_row().cost_nano == 0
+
+
+def test_headers_and_query_of_the_dialect_go_along(client: Any, provider: Any) -> None:
+    call = CALLS["messages"]
+    make_key(provider="anthropic")
+    provider.post(call.url, json=call.answer)
+    headers = {"anthropic-beta": "context-1m", "anthropic-version": "2026-10-21", "x-stainless-os": "Linux"}
+    post(client, f"{call.path}?beta=true", call.body, **headers)
+    sent = provider.calls[0]
+    assert sent.query == {"beta": "true"}
+    assert (sent.headers["anthropic-beta"], sent.headers["anthropic-version"]) == ("context-1m", "2026-10-21")
+    assert "x-stainless-os" not in sent.headers
+
+
+def test_googles_key_in_the_query_is_the_programs_own(client: Any, provider: Any) -> None:
+    call = CALLS["generate"]
+    make_key(provider="google")
+    provider.post(call.url, json=call.answer)
+    post(client, f"{call.path}?key=rfk_mine&prettyPrint=false", call.body)
+    assert provider.calls[0].query == {"prettyPrint": "false"}
+
+
+def test_anthropic_gets_a_limit_where_a_client_sets_none(client: Any, provider: Any, settings: Any) -> None:
+    call = CALLS["messages"]
+    settings.BUDGET_MODE = "soft"
+    make_key(provider="anthropic")
+    provider.post(call.url, json=call.answer)
+    post(client, call.path, call.body | {"max_tokens": None})
+    assert provider.calls[0].json["max_tokens"] == settings.DEFAULT_MAX_TOKENS
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("name", "where", "expected"),
+        [
+            ("responses", ("error", "type"), "api_error"),
+            ("messages", ("error", "type"), "overloaded_error"),
+            ("generate", ("error", "status"), "UNAVAILABLE"),
+        ],
+    )
+    def test_they_have_the_dialects_shape(self, client: Any, name: str, where: tuple[str, str], expected: str) -> None:
+        call = CALLS[name]
+        answer = post(client, call.path, call.body)  # no key is stored
+        assert answer.status_code == 503
+        assert answer.json()[where[0]][where[1]] == expected
+        assert "no_key_available" in answer.content.decode()
+        assert "No API key available" in answer.json()["error"]["message"]
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_a_bad_body_names_its_field(self, client: Any, name: str) -> None:
+        call = CALLS[name]
+        answer = post(client, call.path, {"model": "gpt-6.1-terra"})
+        assert answer.status_code == 400
+        assert "is missing" in answer.json()["error"]["message"]
+        assert "invalid_request" in answer.content.decode()
+
+    def test_a_body_for_another_dialect_is_told_where_it_belongs(self, client: Any) -> None:
+        answer = post(client, "/v1/chat/completions", CALLS["responses"].body)
+        assert "/v1/responses" in answer.json()["error"]["message"]
+        answer = post(client, "/v1/messages", CALLS["generate"].body)
+        assert ":generateContent" in answer.json()["error"]["message"]
+
+    def test_a_providers_own_error_comes_back_unchanged(self, client: Any, provider: Any) -> None:
+        call = CALLS["messages"]
+        make_key(provider="anthropic")
+        body = recorded_bytes("anthropic-error-400.json")
+        provider.post(call.url, body=body, status=400, content_type="application/json")
+        answer = post(client, call.path, call.body)
+        assert (answer.status_code, answer.content) == (400, body)
+
+    @pytest.mark.parametrize("name", STREAMED)
+    def test_what_breaks_in_the_middle_ends_with_an_error_event(self, client: Any, provider: Any, name: str) -> None:
+        call = CALLS[name]
+        make_key(provider=call.provider)
+        first = call.events[:-1] if name != "generate" else call.events[:1]
+        provider.post(call.stream_url or call.url, Pieces(*first, RESET))
+        answer = post(client, call.stream_path or call.path, call.body | call.stream)
+        assert answer.content.startswith(b"".join(first))
+        assert b"upstream_error" in answer.content[len(b"".join(first)) :]
