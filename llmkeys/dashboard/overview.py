@@ -8,7 +8,6 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Sum
 from django.urls import reverse
 from django.utils.html import format_html
@@ -19,6 +18,7 @@ from llmkeys.dashboard.charts import MOST_SERIES, Bar, Chart, Series, budget_bar
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, cooling_scopes, current_windows
 from llmkeys.models import ApiKey, Cooling, DailyUsage
 from llmkeys.presentation import error_words
+from llmkeys.prices import catalogue
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import moment, usd, usd_short
 from llmkeys.usage.rows import open_requests
@@ -167,10 +167,10 @@ def _trouble(view: Overview) -> str:
     if view.serving or not view.cards:
         return ""
     if view.available:
-        models = ", ".join((settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS))
+        models = ", ".join(catalogue.models_to_try(""))
         return (
             f"No stored key can serve the primary model or a fallback ({models}). Requests that name another model are "
-            "served. Add a key of another provider, or set REFACTAI_PRIMARY_MODEL."
+            "served. Add a key of another provider, or set REFACTAI_PRIMARY_MODEL or the alias “auto”."
         )
     return (
         f"All are out: {_counted(view.cards)}. Requests are refused until one is back. "

@@ -178,7 +178,7 @@ def _decimals(amount: Decimal) -> int:
 
 def choices(*, at: datetime, ask: bool) -> list[Choice]:
     """Return the primary model and the fallbacks that a key can serve, then what the providers list."""
-    configured = [_configured(name, at) for name in dict.fromkeys((settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS))]
+    configured = [_configured(name, at) for name in dict.fromkeys(catalogue.models_to_try(""))]
     listed = [_listed(entry) for entry in models_to_choose(at=at, ask=ask)]
     found = {choice.id: choice for choice in listed}
     first = [found.get(choice.id, choice) for choice in configured if choice is not None]
@@ -234,7 +234,7 @@ def _label(provider: str) -> str:
 
 def auto_words(at: datetime) -> str:
     """Return which models are tried where none is named."""
-    names = [name for name in (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS) if first_candidate(name, at)]
+    names = [name for name in catalogue.models_to_try("") if first_candidate(name, at)]
     if not names:
         return "no stored key can serve the primary model or a fallback now"
     return ", then ".join(names)

@@ -50,6 +50,8 @@ def prices(provider: str, model: str, at: datetime, tier: str = "") -> dict[str,
         found = given | found
     if "cache_audio_read_mtok" in found:
         found.setdefault("cache_read_mtok", found["input_mtok"])
+    if "cache_write_1h_mtok" in found:
+        found.setdefault("cache_write_mtok", found["input_mtok"])
     # Where no other price is listed, a kind costs in a cache what it costs outside: the library wants to be told so.
     for kind in ("audio", "image"):
         for use in ("read", "write", "write_1h"):

@@ -1,0 +1,214 @@
+"""What requests hold and cost, from the client's body to the row; each figure beside the provider's price list.
+
+USD per million tokens, as the providers' price pages have them in November 2026.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+
+from llmkeys.models import ModelAlias, ModelPrice
+from tests.gateway.door import (
+    DONE,
+    GOOGLE,
+    OPENAI,
+    OPENROUTER,
+    Pieces,
+    ask,
+    chunk,
+    completion,
+    event,
+    only_row,
+    rows,
+    usage,
+)
+from tests.helpers import make_key
+
+SPOKEN = usage(
+    2360,
+    50,
+    prompt_tokens_details={"audio_tokens": 2340},
+    completion_tokens_details={"audio_tokens": 40},
+)
+SOUND = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"\0" * 150_000).decode(), "format": "mp3"}}
+HEARD = [{"role": "user", "content": [SOUND]}]
+
+
+def answered(**changes):
+    return completion(**{"usage": usage()} | changes)
+
+
+def cost_and_source():
+    row = only_row()
+    assert row.state == "SETTLED" and not row.overrun
+    assert row.cost_nano <= row.hold_nano
+    return row.cost_nano, row.cost_source
+
+
+class TestSoundAndPictures:
+    @pytest.mark.parametrize(("name", "url", "model"), [
+        ("openrouter", OPENROUTER, "openai/gpt-audio"), ("openai", OPENAI, "gpt-audio"),
+    ])  # fmt: skip
+    def test_sound_costs_what_sound_costs(self, client, provider, name, url, model):
+        """B1: 20 × 2.5 + 2340 × 32 + 10 × 10 + 40 × 64 = 77,590; it was 9,100."""
+        make_key(provider=name)
+        provider.post(url, json=answered(usage=SPOKEN))
+        assert ask(client, model=model, messages=HEARD).status_code == 200
+        assert cost_and_source() == (77_590_000, "computed")
+
+    def test_sound_without_a_known_rate_is_flagged(self, client, provider):
+        """B1: the price page's 40 and 80: 20 × 2.5 + 2340 × 40 + 10 × 10 + 40 × 80 = 96,950."""
+        make_key(provider="openai")
+        provider.post(OPENAI, json=answered(usage=SPOKEN))
+        ask(client, model="gpt-4o-audio-preview", messages=HEARD, modalities=["text", "audio"])
+        assert cost_and_source() == (96_950_000, "estimated")
+
+    def test_a_picture_that_was_made_costs_what_pictures_cost(self, client, provider):
+        """B1: 340 × 2.5 + 2000 × 30 + 10 × 0.3 = 60,853; it was 5,853."""
+        make_key()
+        made = usage(10, 2340, completion_tokens_details={"image_tokens": 2000})
+        provider.post(OPENROUTER, json=answered(usage=made))
+        ask(client, model="google/gemini-2.5-flash-image", max_tokens=4_000)
+        assert cost_and_source() == (60_853_000, "computed")
+
+    def test_the_hold_of_sound_is_at_the_rate_of_sound(self, client, provider):
+        """B2: 150 kB of sound at 32; it was 10,300."""
+        make_key()
+        provider.post(OPENROUTER, json=answered(usage=SPOKEN))
+        ask(client, model="openai/gpt-audio", messages=HEARD)
+        assert only_row().hold_nano >= 77_590_000
+
+
+class TestTheModelThatAnswered:
+    BOTH = ("openai/gpt-6-luna", "openai/gpt-6.1-sol")
+
+    @pytest.mark.parametrize(
+        ("told", "nano"),
+        [("openai/gpt-6.1-sol", 12_000_000), ("openai/gpt-6-luna", 600_000), (..., 600_000)],
+    )  # Sol: 1000 × 2 + 1000 × 10; Luna: 1000 × 0.1 + 1000 × 0.5
+    def test_it_is_charged_at_its_own_price(self, client, provider, told, nano):
+        """B4."""
+        make_key()
+        provider.post(OPENROUTER, json=answered(usage=usage(1000, 1000), model=told))
+        ask(client, model=self.BOTH[0], models=list(self.BOTH), max_tokens=1000, messages=[
+            {"role": "user", "content": "word " * 1000}
+        ])  # fmt: skip
+        assert cost_and_source() == (nano, "computed")
+
+    def test_a_list_is_held_at_the_dearest_of_it(self, client, provider):
+        """B3: Opus 5.5 may give 128,000 tokens at 20: 2,560,000; it was 127,000."""
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        ask(client, model="openai/gpt-4-turbo", models=["anthropic/claude-opus-5.5"], max_tokens=128_000)
+        assert 2_560_000_000 < only_row().hold_nano < 2_570_000_000
+
+
+class TestFeesAndTiers:
+    def test_a_search_model_has_a_fee_for_each_answer(self, client, provider):
+        """B6: 20 × 2.5 + 30 × 10 = 350, and 25 USD for 1,000 searches."""
+        make_key(provider="openai")
+        provider.post(OPENAI, json=answered(usage=usage(20, 30)))
+        ask(client, model="gpt-4o-search-preview", web_search_options={})
+        assert cost_and_source() == (25_350_000, "computed")
+
+    def test_a_tool_that_was_only_declared_has_none(self, client, provider):
+        """B6: 20 × 1 + 30 × 5 = 170."""
+        make_key()
+        provider.post(OPENROUTER, json=answered(usage=usage(20, 30)))
+        ask(client, tools=[{"type": "openrouter:web_search"}])
+        assert cost_and_source() == (170_000, "computed")
+
+    def test_google_tells_its_tier_in_a_header(self, client, provider):
+        """B7: gemini-3.8-flash-tts costs 0.5 and 9; flex: 10 × 0.25 + 5 × 4.5 = 25."""
+        make_key(provider="google")
+        provider.post(GOOGLE, json=answered(), headers={"x-gemini-service-tier": "flex"})
+        ask(client, model="google/gemini-3.8-flash-tts", service_tier="flex")
+        assert cost_and_source() == (25_000, "computed")
+
+    def test_a_tier_without_a_rate_is_flagged(self, client, provider):
+        """B7: the data has no flex for gemini-2.5-flash: 10 × 0.3 + 5 × 2.5 = 15.5."""
+        make_key(provider="google")
+        provider.post(GOOGLE, json=answered(), headers={"x-gemini-service-tier": "flex"})
+        ask(client, model="google/gemini-2.5-flash", service_tier="flex")
+        assert cost_and_source() == (15_500, "estimated")
+
+    def test_the_tier_asked_for_counts_where_none_is_told(self, client, provider):
+        """B7: gpt-4o-mini, priority: 10 × 0.25 + 5 × 1 = 7.5."""
+        make_key(provider="openai")
+        provider.post(OPENAI, json=answered())
+        ask(client, model="gpt-4o-mini", service_tier="priority")
+        assert cost_and_source() == (7_500, "computed")
+
+    def test_a_tier_in_the_first_chunk_alone_counts(self, client, provider):
+        """A4: the same in a stream."""
+        make_key(provider="openai")
+        pieces = [chunk(service_tier="priority"), chunk(finish_reason="stop"), event({"choices": [], "usage": usage()})]
+        provider.post(OPENAI, Pieces(*pieces, DONE))
+        _ = ask(client, model="gpt-4o-mini", service_tier="auto", stream=True).content
+        assert cost_and_source() == (7_500, "computed")
+
+
+class TestWhatIsNotBelieved:
+    def test_zeros_beside_content_are_estimated(self, client, provider):
+        """A3: 500 words are 2,500 bytes and at least 833 tokens at 5, flagged; it was 0."""
+        make_key()
+        words = {"role": "assistant", "content": "word " * 500}
+        choice = {"index": 0, "message": words, "finish_reason": "stop"}
+        provider.post(OPENROUTER, json=answered(choices=[choice], usage=usage(0, 0)))
+        ask(client, max_tokens=5_000)
+        nano, source = cost_and_source()
+        assert source == "estimated" and nano >= 833 * 5_000
+
+    def test_counts_written_as_texts_are_counts(self, client, provider):
+        """B8: gpt-4o-mini: 10 × 0.15 + 4 × 0.6 = 3.9."""
+        make_key()
+        provider.post(OPENROUTER, json=answered(usage={
+            "prompt_tokens": "10", "completion_tokens": "4", "total_tokens": "14",
+        }))  # fmt: skip
+        ask(client, model="openai/gpt-4o-mini")
+        assert cost_and_source() == (3_900, "computed")
+
+
+def test_the_price_is_that_of_admission(client, provider, frozen):
+    """B10: gemini-4-argon doubles on 1 December: 10 × 2 + 5 × 10 = 70, and not 140."""
+    make_key()
+    frozen.move_to(datetime(2026, 11, 30, 23, 59, 50, tzinfo=UTC))
+
+    def midnight():
+        frozen.move_to(datetime(2026, 12, 1, 0, 0, 10, tzinfo=UTC))
+
+    pieces = [chunk(), midnight, event({"id": "gen-1", "choices": [], "usage": usage()}), DONE]
+    provider.post(OPENROUTER, Pieces(*pieces))
+    _ = ask(client, model="google/gemini-4-argon", stream=True).content
+    assert cost_and_source() == (70_000, "computed")
+
+
+class TestTheOperator:
+    def test_a_price_of_sound_counts_for_hold_and_cost(self, client, provider):
+        # 20 × 1 + 2340 × 3 + 10 × 2 + 40 × 4 = 20 + 7,020 + 20 + 160
+        make_key()
+        ModelPrice.objects.create(
+            provider="openrouter", model="acme/ear", valid_from="2020-01-01T00:00Z", input_usd_per_mtok=1,
+            output_usd_per_mtok=2, audio_input_usd_per_mtok=3, audio_output_usd_per_mtok=4,
+        )  # fmt: skip
+        provider.post(OPENROUTER, json=answered(usage=SPOKEN))
+        ask(client, model="acme/ear", messages=HEARD, modalities=["text", "audio"])
+        assert cost_and_source() == (7_220_000, "computed")
+
+    def test_an_alias_is_tried_model_by_model(self, client, provider):
+        make_key(provider="openai")
+        ModelAlias.objects.create(alias="house", model_names=["anthropic/claude-opus-5.5", "openai/gpt-4o-mini"])
+        provider.post(OPENAI, json=answered())
+        assert ask(client, model="house").status_code == 200
+        assert (only_row().requested_model, only_row().model) == ("house", "gpt-4o-mini")
+
+    @pytest.mark.parametrize("named", ["auto", "", ...])
+    def test_auto_is_such_an_alias(self, client, provider, named):
+        make_key()
+        ModelAlias.objects.create(alias="auto", model_names=["openai/gpt-4o-mini"])
+        provider.post(OPENROUTER, json=answered())
+        assert ask(client, model=named).status_code == 200
+        assert [row.model for row in rows()] == ["openai/gpt-4o-mini"]
