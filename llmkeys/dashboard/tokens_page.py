@@ -14,14 +14,15 @@ from django.contrib.auth.models import User
 from django.db.models import Prefetch
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import resolve
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
+from starlette.routing import compile_path
 
 from llmkeys.dashboard.usage_words import Badge
+from llmkeys.dialects import DIALECTS
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.windows import day_end
 from llmkeys.models import AccessToken, ApiKey
@@ -239,9 +240,6 @@ def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
 # --- the lines to paste -----------------------------------------------------------------------------------------------
 
 
-_NO_ADDRESS = "/v1/no-such-address"
-
-
 @dataclass(frozen=True, slots=True)
 class Snippet:
     """Lines for one client. `needs` is the address that must be served, `scope` what the token must be allowed."""
@@ -332,8 +330,9 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
 
 
 def is_served(path: str) -> bool:
-    """Tell whether an address has a view of its own: what the gateway does not know goes to one that says so."""
-    return resolve(path).func is not resolve(_NO_ADDRESS).func
+    """Tell whether a dialect of the gateway, or the REST API, has this address."""
+    doors = [door for dialect in DIALECTS for door in dialect.doors]
+    return path.startswith("/api/") or any(compile_path(door.path)[0].match(path) for door in doors)
 
 
 def _bare_name(vendor: str, otherwise: str) -> str:
