@@ -330,8 +330,8 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
 
 
 def is_served(path: str) -> bool:
-    """Tell whether an address of the gateway is that of a dialect; those of the REST API are always there."""
-    doors = (door for dialect in DIALECTS for door in dialect.doors)
+    """Tell whether a dialect of the gateway, or the REST API, has this address."""
+    doors = [door for dialect in DIALECTS for door in dialect.doors]
     return path.startswith("/api/") or any(compile_path(door.path)[0].match(path) for door in doors)
 
 

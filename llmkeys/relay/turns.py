@@ -353,6 +353,8 @@ class _ModelTurn:
         cooling = [until for candidate in self._fresh(pool) if (until := candidate.cooling_until)]
         if cooling:
             return refusals.cooling(min(cooling), len(pool))
+        if self.last is not None and self.last.failure.kind is FailureKind.TOO_EXPENSIVE:
+            return refusals.beyond_balance(self.last.failure.message)
         if self.last is not None and self.last.failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return ModelNotAvailable(f"No stored key can serve model “{self.model}”: {self.last.failure.message}")
         if self.last is not None and not self.last.failure.is_refusal:
@@ -360,7 +362,7 @@ class _ModelTurn:
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])
 
     def _fresh(self, pool: list[Candidate]) -> list[Candidate]:
-        """Return the keys that may serve again: not those that this request saw rejected, though they rest as well."""
+        """Return the keys that rest; one that was rejected just now rests for its test alone, and is no hope."""
         rejected = FailureKind.REJECTED.value
         return [
             candidate
