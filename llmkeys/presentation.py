@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
+from django.db.models import Sum
 from django.http import StreamingHttpResponse
 
-from llmkeys.key_state import ACTIVE, Budget, cooling_scopes
+from llmkeys.key_state import ACTIVE, Budget, cooling_scopes, current_windows
 from llmkeys.lib.money import usd_json
-from llmkeys.models import AccessToken, ApiKey, Cooling, UsageRecord
+from llmkeys.lib.windows import MONTH, month_end
+from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, UsageRecord
 
 
 def instant_json(at: datetime | None) -> str | None:
@@ -36,15 +39,45 @@ class Coolings:
         return max((self._until[scope] for scope in scopes if scope in self._until), default=None)
 
 
+PACE_DAYS = 7
+
+
+class Projections:
+    """What the month will have cost at the pace of the last seven whole days, read once for a whole list of accounts.
+
+    An account that is younger is measured by the whole days that it has; before the first there is no pace.
+    """
+
+    def __init__(self, at: datetime, column: str = "key_id"):
+        self._at, self._today = at, current_windows(at).day
+        self._ends = month_end(current_windows(at).month, settings.TIME_ZONE)
+        begins = self._today - timedelta(days=PACE_DAYS)
+        sums = DailyUsage.objects.filter(day__gte=begins, day__lt=self._today).values(column)
+        self._spent = dict(sums.order_by().annotate(cost=Sum("cost_nano")).values_list(column, "cost"))
+
+    def of(self, account: ApiKey | AccessToken) -> int | None:
+        """Return nano-dollars."""
+        age = (self._today - current_windows(account.created_at).day).days
+        if age < 1:
+            return None
+        pace = (self._spent.get(account.pk) or 0) / min(PACE_DAYS, age)
+        left = (self._ends - self._at).total_seconds() / 86_400
+        month = next(budget for budget in account.budgets(self._at) if budget.window == MONTH)
+        return month.spent + round(pace * left)
+
+
 def keys_json(keys: Iterable[ApiKey], *, at: datetime) -> list[dict[str, Any]]:
-    coolings = Coolings(at)
-    return [key_json(key, at=at, coolings=coolings) for key in keys]
+    coolings, projections = Coolings(at), Projections(at)
+    return [key_json(key, at=at, coolings=coolings, projections=projections) for key in keys]
 
 
-def key_json(key: ApiKey, *, at: datetime, coolings: Coolings | None = None) -> dict[str, Any]:
+def key_json(
+    key: ApiKey, *, at: datetime, coolings: Coolings | None = None, projections: Projections | None = None
+) -> dict[str, Any]:
     """Return contract 3's JSON of a key at the instant `at`."""
     day, month, total = key.budgets(at)
     status = key.status_at(at)
+    projected = (projections or Projections(at)).of(key)
     return {
         "id": key.id,
         "provider": key.provider,
@@ -79,6 +112,8 @@ def key_json(key: ApiKey, *, at: datetime, coolings: Coolings | None = None) -> 
         "workspaceId": key.workspace_id,
         "lastError": error_words(key, at=at),
         "enabled": key.enabled,
+        "budgetMode": key.budget_mode,
+        "projectedMonthlyCost": None if projected is None else usd_json(projected),
     }
 
 
@@ -103,12 +138,12 @@ USAGE_COLUMNS = (
     "id", "requestId", "attempt", "createdAt", "finishedAt", "keyId", "keyName", "provider", "dialect",
     "requestedModel", "model", "token", "state", "success", "httpStatus", "error", "inputTokens", "cachedInputTokens",
     "cacheWriteTokens", "outputTokens", "reasoningTokens", "cost", "costSource", "held", "overrun", "streamed",
-    "latencyMs", "firstByteMs", "skipped",
+    "latencyMs", "firstByteMs", "skipped", "tokenId", "user", "maxTokens",
 )  # fmt: skip
 
 
 def usage_json(row: UsageRecord) -> dict[str, Any]:
-    """Return contract 5's JSON of a usage row; its `key` must be selected along."""
+    """Return contract 5's JSON of a usage row; its `key` and `token__user` must be selected along."""
     return {
         "id": row.id,
         "requestId": row.request_id,
@@ -139,6 +174,9 @@ def usage_json(row: UsageRecord) -> dict[str, Any]:
         "latencyMs": row.latency_ms,
         "firstByteMs": row.first_byte_ms,
         "skipped": row.skipped,
+        "tokenId": row.token_id,
+        "user": row.token.user.get_username() if row.token is not None else "",
+        "maxTokens": row.max_tokens,
     }
 
 

@@ -14,7 +14,7 @@ KEY: dict[str, Any] = {
     "totalRequests": 142, "successfulRequests": 138, "failedRequests": 4, "successRate": 97.18,
     "createdAt": "2026-11-22T09:55:00Z", "updatedAt": "2026-11-22T09:57:30Z", "lastUsed": "2026-11-22T09:57:30Z",
     "expiresAt": None, "coolingUntil": None, "billingGroup": "", "workspaceId": "", "lastError": "",
-    "enabled": True,
+    "enabled": True, "budgetMode": None, "projectedMonthlyCost": 41.3,
 }  # fmt: skip
 NEW_KEY = {"provider": "openrouter", "name": "Production", "apiKey": "sk-or-v1-your-own-secret", "dailyLimit": 10}
 KEY_CHANGE = {"dailyLimit": 20, "priority": 50}
@@ -37,7 +37,7 @@ USAGE = {
     "token": "my-program", "state": "SETTLED", "success": True, "httpStatus": 200, "error": "", "inputTokens": 812,
     "cachedInputTokens": None, "cacheWriteTokens": None, "outputTokens": 164, "reasoningTokens": None, "cost": 0.00213,
     "costSource": "provider", "held": 0.1669, "overrun": False, "streamed": False, "latencyMs": 1903,
-    "firstByteMs": 1880, "skipped": [],
+    "firstByteMs": 1880, "skipped": [], "tokenId": 1, "user": "admin", "maxTokens": None,
 }  # fmt: skip
 SUMS = {
     "cost": 15.75, "requests": 142, "successful": 138, "failed": 4, "inputTokens": 115304, "outputTokens": 23288,

@@ -69,6 +69,10 @@ _EXPIRY: Schema = {
     "anyOf": [WHEN, {"type": "string", "format": "date"}, {"type": "null"}, {"const": ""}],
     "description": "In the future, or the date that is stored; null or an empty text: never.",
 }
+BUDGET_MODE: Schema = {
+    "enum": ["strict", "soft", None],
+    "description": "null: as REFACTAI_BUDGET_MODE says.",
+}
 _WRITABLE: dict[str, Schema] = {
     "name": _NAME,
     "description": words(500),
@@ -80,6 +84,7 @@ _WRITABLE: dict[str, Schema] = {
     "billingGroup": words(100),
     "workspaceId": {"type": "string", "maxLength": 100, "pattern": "^[!-~]*$"},
     "enabled": TRUTH,
+    "budgetMode": BUDGET_MODE,
 }
 _SHOWN: Schema = {"description": "Shown by a GET, ignored here."}
 
@@ -117,6 +122,8 @@ KEY = answer(
     workspaceId=TEXT,
     lastError=TEXT,
     enabled=TRUTH,
+    budgetMode=BUDGET_MODE,
+    projectedMonthlyCost=nullable(USD),
 )
 
 _SUMS: dict[str, Schema] = {
@@ -159,6 +166,9 @@ _USAGE = answer(
     latencyMs=nullable(COUNT),
     firstByteMs=nullable(COUNT),
     skipped=array(answer(keyId=TEXT, reason=TEXT)),
+    tokenId=nullable({"type": "integer"}),
+    user=TEXT,
+    maxTokens=nullable(COUNT),
 )
 
 _TOKEN: dict[str, Schema] = {

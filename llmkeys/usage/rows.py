@@ -39,7 +39,7 @@ def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageR
 
     `lookups`: key_id, provider, model, token_name, success, state, created_at__gte, created_at__lt; all optional.
     """
-    rows = UsageRecord.objects.select_related("key").defer("key__secret").order_by("-id")
+    rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
     numbers = _numbers(rows, lookups, at)
     return rows.none() if numbers is None else rows.filter(**numbers)
@@ -78,7 +78,7 @@ def lost_rows() -> QuerySet[UsageRecord]:
     The state stands in the statement itself: only so does SQLite find them by their partial index.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"))
-    rows = UsageRecord.objects.select_related("key").defer("key__secret")
+    rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret")
     return rows.filter(~Exists(corrected), state=RawSQL("'LOST'", ()), cost_nano__gt=0).order_by("id")
 
 
