@@ -79,6 +79,7 @@ def key_json(key: ApiKey, *, at: datetime, coolings: Coolings | None = None) -> 
         "workspaceId": key.workspace_id,
         "lastError": error_words(key, at=at),
         "enabled": key.enabled,
+        "budgetMode": key.budget_mode,
     }
 
 

@@ -14,7 +14,7 @@ KEY: dict[str, Any] = {
     "totalRequests": 142, "successfulRequests": 138, "failedRequests": 4, "successRate": 97.18,
     "createdAt": "2026-11-22T09:55:00Z", "updatedAt": "2026-11-22T09:57:30Z", "lastUsed": "2026-11-22T09:57:30Z",
     "expiresAt": None, "coolingUntil": None, "billingGroup": "", "workspaceId": "", "lastError": "",
-    "enabled": True,
+    "enabled": True, "budgetMode": None,
 }  # fmt: skip
 NEW_KEY = {"provider": "openrouter", "name": "Production", "apiKey": "sk-or-v1-your-own-secret", "dailyLimit": 10}
 KEY_CHANGE = {"dailyLimit": 20, "priority": 50}

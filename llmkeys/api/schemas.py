@@ -69,6 +69,7 @@ _EXPIRY: Schema = {
     "anyOf": [WHEN, {"type": "string", "format": "date"}, {"type": "null"}, {"const": ""}],
     "description": "In the future, or the date that is stored; null or an empty text: never.",
 }
+_BUDGET_MODE: Schema = {"enum": ["strict", "soft", None]}
 _WRITABLE: dict[str, Schema] = {
     "name": _NAME,
     "description": words(500),
@@ -80,6 +81,7 @@ _WRITABLE: dict[str, Schema] = {
     "billingGroup": words(100),
     "workspaceId": {"type": "string", "maxLength": 100, "pattern": "^[!-~]*$"},
     "enabled": TRUTH,
+    "budgetMode": _BUDGET_MODE,
 }
 _SHOWN: Schema = {"description": "Shown by a GET, ignored here."}
 
@@ -117,6 +119,7 @@ KEY = answer(
     workspaceId=TEXT,
     lastError=TEXT,
     enabled=TRUTH,
+    budgetMode=_BUDGET_MODE,
 )
 
 _SUMS: dict[str, Schema] = {

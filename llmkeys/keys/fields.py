@@ -34,6 +34,7 @@ WRITABLE = {
     "billingGroup": "billing_group",
     "workspaceId": "workspace_id",
     "enabled": "enabled",
+    "budgetMode": "budget_mode",
 }
 LABELS = {column: name for name, column in WRITABLE.items()} | {"secret": "apiKey"}
 
@@ -61,6 +62,7 @@ READ_ONLY = frozenset(
         "lastUsed",
         "coolingUntil",
         "lastError",
+        "projectedMonthlyCost",
     ]
 )
 
@@ -151,6 +153,7 @@ class _Checker:
             "billingGroup": lambda value: _text(value, most=100),
             "workspaceId": lambda value: _header_text(value, most=100),
             "enabled": _boolean,
+            "budgetMode": _budget_mode,
         }
         for name, read in readers.items():
             if name in self.values:
@@ -209,6 +212,12 @@ def _secret(value: Any, provider: str | None) -> str:
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("Must be true or false.")
+    return value
+
+
+def _budget_mode(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or value not in ApiKey.BudgetMode.values):
+        raise ValueError(f"Must be {' or '.join(ApiKey.BudgetMode.values)}, or null for the setting.")
     return value
 
 

@@ -370,3 +370,26 @@ def test_doctor_tells_of_variables_that_hold_no_key(monkeypatch):
     assert [(finding.level, finding.title) for finding in found] == [
         ("FAIL", "OPENAI_API_KEY"), ("WARN", "ANTHROPIC_API_KEY"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["strict", "soft", None])
+def test_a_key_may_have_its_own_budget_mode(api, mode):
+    made = api.post(PATH, body(KEY, budgetMode=mode)).json()
+    assert made["budgetMode"] == mode
+    for change in (api.put, api.patch):
+        for other in ("soft", None, "strict"):
+            assert change(f"{PATH}/{made['id']}", {"budgetMode": other}).json()["budgetMode"] == other
+        assert change(f"{PATH}/{made['id']}", {"name": "Renamed"}).json()["budgetMode"] == "strict"
+
+
+@pytest.mark.parametrize("mode", ["", "STRICT", "hard", 1, True, []])
+def test_no_other_budget_mode_is_taken(api, mode):
+    assert api.post(PATH, body(KEY, budgetMode=mode)).json() == {
+        "budgetMode": ["Must be strict or soft, or null for the setting."]
+    }
+
+
+def test_a_key_that_is_shown_can_be_put_back(api):
+    path = f"{PATH}/{make_key().id}"
+    shown = api.get(path).json()
+    assert api.put(path, shown).json() == shown

@@ -27,7 +27,16 @@ _LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
 _COUNTERS = ("totalRequests", "successfulRequests", "failedRequests")
 _INSTANTS = ("createdAt", "updatedAt", "lastUsed", "expiresAt", "rejectedAt")
 _TEXTS = ("id", "status", "lastError", "createdBy", "source")
-_CHECKED_AS_ANYWHERE = ("provider", "name", "description", "apiKey", "priority", "billingGroup", "workspaceId")
+_CHECKED_AS_ANYWHERE = (
+    "provider",
+    "name",
+    "description",
+    "apiKey",
+    "priority",
+    "billingGroup",
+    "workspaceId",
+    "budgetMode",
+)
 _KNOWN = {
     *_COSTS, *_LIMITS, *_COUNTERS, *_INSTANTS, *_TEXTS, *_CHECKED_AS_ANYWHERE, "enabled",
     *(name for names in _BOTH_SPELLINGS for name in names),
@@ -35,7 +44,7 @@ _KNOWN = {
 # Derived from the others, or of the moment: written into the file, never read from it.
 _DERIVED = {
     "maskedApiKey", "successRate", "remainingDailyBudget", "remainingMonthlyBudget", "remainingTotalBudget",
-    "reservedCost", "coolingUntil",
+    "reservedCost", "coolingUntil", "projectedMonthlyCost",
 }  # fmt: skip
 _STATUSES = ("ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED")
 _MOST_COST_USD = 10**9
