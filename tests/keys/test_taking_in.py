@@ -55,6 +55,7 @@ REFUSED = {
     "our mask": ("sk-proj-12345678...abcd", MASK),
     "our mask in quotes": ('"sk-proj-12345678...abcd"', MASK),
     "stars": ("sk-proj-********abcd", MASK),
+    "two dots": ("sk-proj-1234..wxyz", MASK),
     "only stars": ("***", MASK),
     "dots": ("sk-proj-••••••••••••abcd", MASK),
     "an ellipsis": ("sk-proj-Ab3d…Xy7z", MASK),
@@ -68,6 +69,7 @@ REFUSED = {
     "an assignment with quotes": (f'OPENAI_API_KEY="{KEY}"', ASSIGNMENT),
     "an export": (f"export OPENAI_API_KEY={KEY}", ASSIGNMENT),
     "PowerShell": (f'$env:OPENAI_API_KEY = "{KEY}"', ASSIGNMENT),
+    "a colon": (f"OPENAI_API_KEY:{KEY}", ASSIGNMENT),
     "YAML": (f"openai_api_key: {KEY}", ASSIGNMENT),
     "an option": (f"--api-key={KEY}", ASSIGNMENT),
     "JSON": (f'{{"apiKey": "{KEY}"}}', JSON),
@@ -81,6 +83,7 @@ REFUSED = {
     # what stands for a key
     "a variable": ("${OPENAI_API_KEY}", REFERENCE),
     "a shell variable": ("$OPENAI_API_KEY", REFERENCE),
+    "a PowerShell variable": ("$env:OPENAI_API_KEY", REFERENCE),
     "a Windows variable": ("%OPENAI_API_KEY%", REFERENCE),
     "a template": ("{{ openai_api_key }}", REFERENCE),
     "a secret of GitHub": ("${{ secrets.OPENAI }}", REFERENCE),
@@ -95,9 +98,12 @@ REFUSED = {
     "x": ("sk-xxxxxxxxxxxxxxxxxxxxxxxx", PLACEHOLDER),
     "X in groups": ("sk-proj-XXXX-XXXX", PLACEHOLDER),
     "changeme": ("changeme", PLACEHOLDER),
+    "changeme with a number": ("changeme123", PLACEHOLDER),
     "placeholder": ("placeholder", PLACEHOLDER),
     # addresses
     "an address": ("https://platform.openai.com/api-keys", ADDRESS),
+    "an address without a scheme": ("openrouter.ai/api/v1", ADDRESS),
+    "a host and port": ("localhost:11434", ADDRESS),
     "a path": ("/run/secrets/openai", "path of a file"),
     # tokens of ours
     "our token": ("rfk_" + "aB3" * 14, OURS),
