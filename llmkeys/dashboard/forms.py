@@ -120,7 +120,7 @@ class AddKeyForm(KeyForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.initial = {
-            "provider": "openrouter",
+            "provider": next(iter(providers.PROVIDERS)),
             "dailyLimit": f"{settings.DAILY_LIMIT_USD:f}",
             "monthlyLimit": f"{settings.MONTHLY_LIMIT_USD:f}",
             "totalLimit": f"{settings.TOTAL_LIMIT_USD:f}",

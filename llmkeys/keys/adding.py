@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 
 from llmkeys import ledger, providers
-from llmkeys.database.sql import instant
+from llmkeys.database.sql import Cursor, instant
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, KeyConflict, SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
@@ -215,9 +215,6 @@ def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
     return result
 
 
-test_key.__test__ = False
-
-
 def try_secret(*, values: Mapping[str, Any], at: datetime) -> TestResult:
     """Test a secret that a person has typed (`provider`, `apiKey`, `workspaceId`); nothing is stored.
 
@@ -239,9 +236,6 @@ def test_secret(*, provider: str, secret: str, workspace_id: str = "", at: datet
         return TestResult(False, str(error), _milliseconds(started))
     check = providers.get(provider).check_answer(status=answer.status, headers=answer.headers, body=answer.body, at=at)
     return TestResult(check.ok, check.message, _milliseconds(started), check.details)
-
-
-test_secret.__test__ = False
 
 
 def _milliseconds(started: float) -> int:
@@ -266,7 +260,7 @@ def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> None
             _reject(cursor, key, check.message, at, actor)
 
 
-def _reject(cursor, key: ApiKey, message: str, at: datetime, actor: str) -> None:
+def _reject(cursor: Cursor, key: ApiKey, message: str, at: datetime, actor: str) -> None:
     cursor.execute(
         """UPDATE llmkeys_apikey SET rejected_at = %s, updated_at = %s WHERE id = %s AND rejected_at IS NULL""",
         [instant(at), instant(at), key.id],
@@ -296,5 +290,5 @@ def _refuse_environment(key: ApiKey, why: str) -> None:
         raise KeyConflict(f"“{key.name}” comes from the environment: {why} {key.environment_variable}.")
 
 
-def _forget_coolings(cursor, key: ApiKey) -> None:
+def _forget_coolings(cursor: Cursor, key: ApiKey) -> None:
     cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s", [f"key:{key.id}"])

@@ -79,7 +79,8 @@ def _rejected(at: datetime) -> QuerySet[ApiKey]:
 
 def _is_due(key: ApiKey, at: datetime) -> bool:
     """True where a deadline has passed since the rejection, and no test was made since that deadline."""
-    deadlines = [key.rejected_at + after for after in AFTER_REJECTION if key.rejected_at + after <= at]
+    assert key.rejected_at is not None
+    deadlines = [due for after in AFTER_REJECTION if (due := key.rejected_at + after) <= at]
     return bool(deadlines) and (key.last_test_at is None or key.last_test_at < deadlines[-1])
 
 

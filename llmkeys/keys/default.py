@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 
 from llmkeys.database import postgresql
-from llmkeys.database.sql import instant
+from llmkeys.database.sql import Cursor, instant
 from llmkeys.ledger import add_event
 
 _NEXT = """SELECT id, name FROM llmkeys_apikey
@@ -22,7 +21,7 @@ _TURN = 0x6B657973  # a number of our own among the database's advisory locks
 
 
 @contextmanager
-def changing_keys() -> Iterator[CursorWrapper]:
+def changing_keys() -> Iterator[Cursor]:
     """Open a transaction in which a person changes keys; those of others wait, so that no two move the mark at once.
 
     SQLite's writers take turns anyway. On PostgreSQL, two that each take the mark from the same key and give it to
@@ -33,7 +32,7 @@ def changing_keys() -> Iterator[CursorWrapper]:
         yield cursor
 
 
-def give_default(cursor: CursorWrapper, key_id: str, at: datetime, *, actor: str = "") -> None:
+def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") -> None:
     """Take the mark from whoever has it and give it to this key, with an event where that is a change."""
     cursor.execute(
         "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE is_default AND id <> %s",
@@ -48,7 +47,7 @@ def give_default(cursor: CursorWrapper, key_id: str, at: datetime, *, actor: str
         add_event(cursor, "default_changed", key_id, f"“{row[0]}” is the default key now.", at, actor=actor)
 
 
-def hand_default_on(cursor: CursorWrapper, key_id: str, at: datetime) -> None:
+def hand_default_on(cursor: Cursor, key_id: str, at: datetime) -> None:
     """Take the mark from this key, if it has it, and give it to the next available one."""
     cursor.execute(
         "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE id = %s AND is_default",
@@ -57,7 +56,7 @@ def hand_default_on(cursor: CursorWrapper, key_id: str, at: datetime) -> None:
     ensure_default(cursor, at)
 
 
-def ensure_default(cursor: CursorWrapper, at: datetime) -> None:
+def ensure_default(cursor: Cursor, at: datetime) -> None:
     """Give the mark to the first available key where no key has it."""
     cursor.execute("SELECT 1 FROM llmkeys_apikey WHERE is_default")
     if cursor.fetchone() is not None:

@@ -7,11 +7,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from django.db.backends.utils import CursorWrapper
-
 from llmkeys import providers
 from llmkeys.database import writer
-from llmkeys.database.sql import as_instant, instant
+from llmkeys.database.sql import Cursor, as_instant, instant
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import cooling_scopes
 from llmkeys.keys.default import hand_default_on
@@ -49,11 +47,14 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
         FailureKind.TOO_EXPENSIVE: _note,
         FailureKind.WRONG_ADDRESS: _note,
     }.get(failure.kind)
-    if work is not None:
-        writer.run_now(
-            lambda cursor: (work(cursor, candidate, failure, at), coolings.give_back(cursor, probe)),
-            accounts=[Account(KEYS, candidate.id).lock],
-        )
+    if work is None:
+        return False
+
+    def store(cursor: Cursor) -> None:
+        work(cursor, candidate, failure, at)
+        coolings.give_back(cursor, probe)
+
+    writer.run_now(store, accounts=[Account(KEYS, candidate.id).lock])
     return False
 
 
@@ -68,7 +69,7 @@ def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -
     writer.run_now(lambda cursor: verdict(cursor, candidate, told, at), accounts=[Account(KEYS, candidate.id).lock])
 
 
-def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     scope = _scope(candidate, Scope.ACCOUNT)
     until, reason = failure.until or at + _back_off(cursor, scope, candidate.model, at), failure.message
     if failure.until_if_repeated is not None:
@@ -81,14 +82,14 @@ def _cool(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: dat
     add_event(cursor, "cooled", candidate.id, f"“{candidate.name}” is cooling down. {words}", at)
 
 
-def _was_asked_again(cursor: CursorWrapper, scope: str, model: str, day_ends: datetime, at: datetime) -> bool:
+def _was_asked_again(cursor: Cursor, scope: str, model: str, day_ends: datetime, at: datetime) -> bool:
     """True where the same day's quota refused before, and the wait that it named is over: now it is known to last."""
     cursor.execute("SELECT reason, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
     row = cursor.fetchone()
     return row is not None and row[0].startswith(DAILY_QUOTA) and day_ends - DAY < as_instant(row[1]) <= at
 
 
-def _exhaust(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _exhaust(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     scope = _scope(candidate, failure.scope)
     until = _rest(cursor, scope, "", "exhausted", failure.until or at + ASK_AGAIN, failure.message, at)
     words = f"Exhausted at its provider until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
@@ -96,7 +97,7 @@ def _exhaust(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: 
     add_event(cursor, "exhausted", candidate.id, f"“{candidate.name}” has no credit left. {words}", at)
 
 
-def _rest_for_test(cursor: CursorWrapper, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
+def _rest_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
     """Let the key rest for a moment; False where it rests already: another request is testing it."""
     cursor.execute(
         """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
@@ -131,7 +132,7 @@ def _with_words(failure: Failure, words: str) -> Failure:
     return replace(failure, message=f"{failure.message} {words}")
 
 
-def _doubt(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _doubt(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     """Let a key rest that was refused and is not rejected for certain."""
     scope = f"key:{candidate.id}"
     until = at + _back_off(cursor, scope, "", at)
@@ -141,7 +142,7 @@ def _doubt(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: da
     add_event(cursor, "cooled", candidate.id, f"“{candidate.name}”: {words}", at)
 
 
-def _reject(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _reject(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     # Nothing to wait for once the key is accepted again.
     cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s AND model = ''", [f"key:{candidate.id}"])
     words = f"Rejected by its provider: {failure.message} Replace the secret, or test the key again."
@@ -155,7 +156,7 @@ def _reject(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: d
         hand_default_on(cursor, candidate.id, at)
 
 
-def _note(cursor: CursorWrapper, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _note(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     if candidate.environment_variable and not os.environ.get(candidate.environment_variable, "").strip():
         return  # a command in another shell: the server may have the variable, and only `serve` marks a key so
     _set_error(cursor, candidate.id, failure.message)
@@ -166,7 +167,7 @@ def _scope(candidate: Candidate, scope: Scope) -> str:
     return scopes[-1] if scope is Scope.ACCOUNT else scopes[0]
 
 
-def _back_off(cursor: CursorWrapper, scope: str, model: str, at: datetime) -> timedelta:
+def _back_off(cursor: Cursor, scope: str, model: str, at: datetime) -> timedelta:
     """Return how long to rest without a hint; the failures of requests that were under way together count as one."""
     cursor.execute("SELECT strikes, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
     row = cursor.fetchone()
@@ -174,9 +175,7 @@ def _back_off(cursor: CursorWrapper, scope: str, model: str, at: datetime) -> ti
     return timedelta(seconds=BACK_OFF_SECONDS[min(before, len(BACK_OFF_SECONDS) - 1)])
 
 
-def _rest(
-    cursor: CursorWrapper, scope: str, model: str, kind: str, until: datetime, reason: str, at: datetime
-) -> datetime:
+def _rest(cursor: Cursor, scope: str, model: str, kind: str, until: datetime, reason: str, at: datetime) -> datetime:
     """Store the cooling; the longer deadline wins, unless a clock wrote it that ran ahead. Return the one in force."""
     until = min(max(until, at + SHORTEST), at + LONGEST)
     cursor.execute(
@@ -194,5 +193,5 @@ def _rest(
     return as_instant(cursor.fetchone()[0])
 
 
-def _set_error(cursor: CursorWrapper, key_id: str, words: str) -> None:
+def _set_error(cursor: Cursor, key_id: str, words: str) -> None:
     cursor.execute("UPDATE llmkeys_apikey SET last_error = %s WHERE id = %s", [words[:1000], key_id])

@@ -216,9 +216,9 @@ def _boolean(value: Any) -> bool:
 
 
 def read_budget_mode(value: Any) -> str | None:
-    """Return how an account's budgets are kept; None: as REFACTAI_BUDGET_MODE says. Raises ValueError."""
-    if value not in (None, *ApiKey.BudgetMode.values):
-        raise ValueError("Must be “strict”, “soft” or null (as REFACTAI_BUDGET_MODE says).")
+    """Return how an account keeps its budgets; None: as REFACTAI_BUDGET_MODE says. Raises ValueError."""
+    if value is not None and (not isinstance(value, str) or value not in ApiKey.BudgetMode.values):
+        raise ValueError(f"Must be {' or '.join(ApiKey.BudgetMode.values)}, or null for the setting.")
     return value
 
 

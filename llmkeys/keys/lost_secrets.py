@@ -11,7 +11,7 @@ from llmkeys.exceptions import WrongEncryptionKey
 from llmkeys.keys.default import changing_keys, hand_default_on
 from llmkeys.models import ApiKey
 from llmkeys.vault import keyring
-from llmkeys.vault.crypto import DecryptionFailed
+from llmkeys.vault.crypto import DecryptionFailed, Keyring
 
 LOST = "Its secret was lost together with the encryption key. Enter a new one: edit the key and replace its secret."
 
@@ -26,7 +26,7 @@ def unreadable_keys() -> list[ApiKey]:
     return [key for key in stored if not _opens(ring, key)]
 
 
-def _opens(ring: keyring.Keyring, key: ApiKey) -> bool:
+def _opens(ring: Keyring, key: ApiKey) -> bool:
     try:
         ring.decrypt(bytes(key.secret), row_id=key.id)
     except DecryptionFailed:

@@ -165,6 +165,7 @@ def _expire(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     if cursor.fetchone() is None:
         return 0  # a person has moved the date meanwhile
     hand_default_on(cursor, key.id, at)
+    assert key.expires_at is not None
     message = (
         f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and serves no more. Move its date or replace it."
     )
@@ -186,6 +187,7 @@ def warn_of_expiry(at: datetime) -> int:
 
 
 def _warn(cursor: Cursor, key: ApiKey, at: datetime) -> int:
+    assert key.expires_at is not None
     threshold = next(before for before in WARN_BEFORE if key.expires_at <= at + before)
     message = (
         f"“{key.name}” expires on {key.expires_at:%Y-%m-%d %H:%M} UTC, {_in_words(key.expires_at - at)}. "

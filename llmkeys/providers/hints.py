@@ -53,8 +53,9 @@ _ZONES = {"p": -8, "m": -7, "c": -6, "e": -5}  # standard time; an hour less beh
 
 # In a sentence a wait counts only behind words such as these: model names and the client's own words hold dates too.
 _LEAD = (
-    r"\b(?:reset(?:s|ting)?|retry[\s_-]?after|retry(?:ing)?|retries|try(?:ing)?|again|wait(?:ing)?|until|resumes?|resumed|"
-    r"regain(?:ed)?|available|renew(?:s|ed)?|refresh(?:es|ed)?|replenish(?:es|ed)?|restored?|lifted|recovers?|back)"
+    r"\b(?:reset(?:s|ting)?|retry[\s_-]?(?:after|delay)|retry(?:ing)?|retries|try(?:ing)?|again|wait(?:ing)?|until|"
+    r"resumes?|resumed|regain(?:ed)?|available|renew(?:s|ed)?|refresh(?:es|ed)?|replenish(?:es|ed)?|restored?|lifted|"
+    r"recovers?|back|limited|throttled|blocked|banned|locked|paused|suspended|cool(?:ing)?[\s-]?down)"
 )
 _SAID_DURATION = re.compile(
     rf"{_LEAD}(?![a-z])[^.;!?\n\d]{{0,40}}?(?:\b(?:in|after|for|within|wait)\b|[:=~])?\s*"

@@ -20,11 +20,15 @@ LEAST = 8  # at a provider's own address; local servers ask for words such as "o
 _QUOTES = "\"'`´‘’‚‛“”„‟«»‹›＂＇"
 _OUR_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}", re.IGNORECASE)
 _REFERENCE = re.compile(
-    r"\$\{|\$\(|\{\{|^\$\w+$|^%\w+%$|^!\w+\s|^<[^>]*>$|^arn:|^(?:os\.environ|process\.env)|^(?:env|secretref|vault|file|ssm):|"
+    r"\$\{|\$\(|\{\{|^\$\w+(?::\w+)?$|^%\w+%$|^!\w+\s|^<[^>]*>$|^arn:|^(?:os\.environ|process\.env)|^(?:env|secretref|vault|file|ssm):|"
     r"^(?:op|vault|aws-sm|gcp-sm|azure-kv|keyring|secret)://",
     re.IGNORECASE,
 )
-_URL = re.compile(r"^[a-z][a-z0-9+.-]*://|^www\.", re.IGNORECASE)
+_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*://|www\.|"
+    r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|(?:[a-z0-9-]+\.)+(?:com|ai|org|net|io|dev|local))(?::\d{1,5})?(?:/\S*)?$",
+    re.IGNORECASE,
+)
 _PATH = re.compile(r"^(?:~|\.{1,2})?/|^[A-Za-z]:\\")
 _HEADER = re.compile(
     r"^(?:-H\s*)?[\"']?(?:authorization|proxy-authorization|x-api-key|x-goog-api-key|api-key)[\"']?\s*:|"
@@ -33,16 +37,16 @@ _HEADER = re.compile(
 )
 _ASSIGNMENT = re.compile(
     r"^(?:export\s+|set\s+|setx\s+|env\s+|\$env:|const\s+|let\s+|var\s+|--)?[\"']?[A-Za-z_][\w.-]*[\"']?\s*"
-    r"(?::?=\s*[^=\s]|:\s+\S|[\"']\s*:|=>)"
+    r"(?::?=\s*[^=\s]|:\s+\S|[\"']\s*:|=>)|(?:[A-Z][A-Z0-9_]*(?:KEY|TOKEN)|api[_-]?key)\s*:\s*\S"
 )
 _OPTION = re.compile(r"^(?:export|set|setx|--[a-z-]+)\s", re.IGNORECASE)
-_MASK = re.compile(r"\.{3}|…|\*{2}|•|●|·{3}|█|⋯")
+_MASK = re.compile(r"\.{2}|…|\*{2}|•|●|·{3}|█|⋯")
 _BETWEEN_KEYS = re.compile(r"[,;|\s]+")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:API_?)?(?:KEY|TOKEN|SECRET)(?:_\d+)?")
 _NAME_OF_A_KEY = re.compile(r"(?:[A-Za-z]+[_ -])*api[_ -]?key|(?:[A-Za-z]+[_ -])+(?:key|token|secret)", re.IGNORECASE)
 _FILL_IN = re.compile(
     r"(?=.*\b(?:your|insert|enter|paste|put|replace)\b)(?=.*(?:key|token|secret|here|this))|\bkey here\b|"
-    r"\b(?:change|replace|fill)[ ]?me\b|\bchange ?this\b"
+    r"\b(?:change|replace|fill)[ ]?me\d*\b|\bchange ?this\b"
 )
 _STAND_INS = frozenset(
     [
@@ -117,8 +121,8 @@ def _not_one_key(text: str) -> str:
         return "This is an assignment (NAME=…), not a key. Paste only what follows the sign."
     if _MASK.search(text):
         return "This is a masked key, of which a part is hidden. Paste the whole key, or create a new one."
-    parts = [part for part in _BETWEEN_KEYS.split(text) if part]
-    if len(parts) > 1 and sum(len(part) >= LEAST for part in parts) > 1:
+    parts = [part for part in _BETWEEN_KEYS.split(text) if len(part) >= LEAST]
+    if len(parts) > 1:
         return f"These are {len(parts)} keys, or one with white space or commas in it. Add each key by itself."
     return ""
 

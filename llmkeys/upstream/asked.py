@@ -27,6 +27,7 @@ from llmkeys.database import sql
 from llmkeys.providers.base import Call, Provider
 from llmkeys.providers.scrub import scrub, without_secret
 from llmkeys.vault import keyring
+from llmkeys.vault.keyring import SecretHolder
 
 if TYPE_CHECKING:
     from llmkeys.models import ApiKey
@@ -108,12 +109,12 @@ def base_url(provider: Provider) -> str:
     return settings.PROVIDER_BASE_URLS[provider.name]
 
 
-def check_key(key: ApiKey, *, seconds: float = CHECK_SECONDS) -> Answer:
+def check_key(key: SecretHolder, *, seconds: float = CHECK_SECONDS) -> Answer:
     """Make the provider's free test call, which may take so long."""
     return _free_call(key, "check_call", seconds)
 
 
-def list_models(key: ApiKey) -> Answer:
+def list_models(key: SecretHolder) -> Answer:
     """Ask the provider for its own model list."""
     return _free_call(key, "models_call")
 
@@ -138,7 +139,7 @@ def reach(provider: Provider, *, seconds: float) -> Answer:
     return Answer(stream.status, stream.headers, b"")
 
 
-def _free_call(key: ApiKey, which: str, seconds: float = CHECK_SECONDS) -> Answer:
+def _free_call(key: SecretHolder, which: str, seconds: float = CHECK_SECONDS) -> Answer:
     provider, secret = providers.get(key.provider), keyring.open_secret(key)
     make = getattr(provider, which)
     return _call(make(base_url=base_url(provider), secret=secret, workspace_id=key.workspace_id), secret, seconds)

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -199,7 +199,24 @@ def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def open_secret(key: ApiKey) -> str:
+class SecretHolder(Protocol):
+    """A key as far as its secret goes: an ApiKey, or a candidate of the relay."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def environment_variable(self) -> str: ...
+    @property
+    def workspace_id(self) -> str: ...
+    @property
+    def secret(self) -> bytes | memoryview: ...
+
+
+def open_secret(key: SecretHolder) -> str:
     """Return the secret in clear, for the one call that sends it.
 
     Raises WrongEncryptionKey where it does not decrypt, SecretMissing where there is none to send.

@@ -48,7 +48,7 @@ def test_it_works(api, frozen):
         "successfulRequests": 138, "failedRequests": 4, "successRate": 97.18, "createdAt": "2026-11-23T20:30:00Z",
         "updatedAt": "2026-11-23T20:30:00Z", "lastUsed": "2026-11-23T20:30:00Z", "expiresAt": None,
         "coolingUntil": None, "billingGroup": "", "workspaceId": "", "lastError": "",
-        "enabled": True,
+        "enabled": True, "budgetMode": None,
     }  # fmt: skip
     assert answer["Content-Type"] == "application/json"
     assert answer["Cache-Control"] == "no-store"

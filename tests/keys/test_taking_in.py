@@ -55,6 +55,7 @@ REFUSED = {
     "our mask": ("sk-proj-12345678...abcd", MASK),
     "our mask in quotes": ('"sk-proj-12345678...abcd"', MASK),
     "stars": ("sk-proj-********abcd", MASK),
+    "two dots": ("sk-proj-1234..wxyz", MASK),
     "only stars": ("***", MASK),
     "dots": ("sk-proj-••••••••••••abcd", MASK),
     "an ellipsis": ("sk-proj-Ab3d…Xy7z", MASK),
@@ -68,6 +69,7 @@ REFUSED = {
     "an assignment with quotes": (f'OPENAI_API_KEY="{KEY}"', ASSIGNMENT),
     "an export": (f"export OPENAI_API_KEY={KEY}", ASSIGNMENT),
     "PowerShell": (f'$env:OPENAI_API_KEY = "{KEY}"', ASSIGNMENT),
+    "a colon": (f"OPENAI_API_KEY:{KEY}", ASSIGNMENT),
     "YAML": (f"openai_api_key: {KEY}", ASSIGNMENT),
     "an option": (f"--api-key={KEY}", ASSIGNMENT),
     "JSON": (f'{{"apiKey": "{KEY}"}}', JSON),
@@ -81,6 +83,7 @@ REFUSED = {
     # what stands for a key
     "a variable": ("${OPENAI_API_KEY}", REFERENCE),
     "a shell variable": ("$OPENAI_API_KEY", REFERENCE),
+    "a PowerShell variable": ("$env:OPENAI_API_KEY", REFERENCE),
     "a Windows variable": ("%OPENAI_API_KEY%", REFERENCE),
     "a template": ("{{ openai_api_key }}", REFERENCE),
     "a secret of GitHub": ("${{ secrets.OPENAI }}", REFERENCE),
@@ -95,9 +98,12 @@ REFUSED = {
     "x": ("sk-xxxxxxxxxxxxxxxxxxxxxxxx", PLACEHOLDER),
     "X in groups": ("sk-proj-XXXX-XXXX", PLACEHOLDER),
     "changeme": ("changeme", PLACEHOLDER),
+    "changeme with a number": ("changeme123", PLACEHOLDER),
     "placeholder": ("placeholder", PLACEHOLDER),
     # addresses
     "an address": ("https://platform.openai.com/api-keys", ADDRESS),
+    "an address without a scheme": ("openrouter.ai/api/v1", ADDRESS),
+    "a host and port": ("localhost:11434", ADDRESS),
     "a path": ("/run/secrets/openai", "path of a file"),
     # tokens of ours
     "our token": ("rfk_" + "aB3" * 14, OURS),
@@ -370,3 +376,26 @@ def test_doctor_tells_of_variables_that_hold_no_key(monkeypatch):
     assert [(finding.level, finding.title) for finding in found] == [
         ("FAIL", "OPENAI_API_KEY"), ("WARN", "ANTHROPIC_API_KEY"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["strict", "soft", None])
+def test_a_key_may_have_its_own_budget_mode(api, mode):
+    made = api.post(PATH, body(KEY, budgetMode=mode)).json()
+    assert made["budgetMode"] == mode
+    for change in (api.put, api.patch):
+        for other in ("soft", None, "strict"):
+            assert change(f"{PATH}/{made['id']}", {"budgetMode": other}).json()["budgetMode"] == other
+        assert change(f"{PATH}/{made['id']}", {"name": "Renamed"}).json()["budgetMode"] == "strict"
+
+
+@pytest.mark.parametrize("mode", ["", "STRICT", "hard", 1, True, []])
+def test_no_other_budget_mode_is_taken(api, mode):
+    assert api.post(PATH, body(KEY, budgetMode=mode)).json() == {
+        "budgetMode": ["Must be strict or soft, or null for the setting."]
+    }
+
+
+def test_a_key_that_is_shown_can_be_put_back(api):
+    path = f"{PATH}/{make_key().id}"
+    shown = api.get(path).json()
+    assert api.put(path, shown).json() == shown

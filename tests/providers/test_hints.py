@@ -187,6 +187,9 @@ def test_it_reads_fields_of_errors(error: dict[str, Any]) -> None:
         ("Your limit resets in 3 hours and 5 minutes", 11_100),
         ("Retry in a minute.", 60),
         ("Retry-After: 90", 90),
+        ("retryDelay: 90s", 90),
+        ("You are temporarily blocked for 1.5 minutes", 90),
+        ("cooldown 90s", 90),
         ("retry_after=90s", 90),
         ("Your limit resets at 3am (UTC)", 23_400),
         ("It resets at 22:30 UTC.", 7200),
@@ -195,6 +198,7 @@ def test_it_reads_fields_of_errors(error: dict[str, Any]) -> None:
         ("Try again in 20 s. Your daily limit resets in 90 s.", 90),
         # nothing: no time, or one that speaks of something else
         ("Please try again later.", None),
+        ("You are limited to 100 requests per 24 hours", None),
         ("Please try again later. Rate limit: 100 requests per 24 hours", None),
         ("Rate limit reached for gpt-4o-2027-08-06 in organization x", None),
         ("The model claude-x-2026-12-01 is overloaded, try again", None),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import partial
 from typing import Any
 
 from llmkeys.exceptions import InvalidInput
@@ -27,7 +28,16 @@ _LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
 _COUNTERS = ("totalRequests", "successfulRequests", "failedRequests")
 _INSTANTS = ("createdAt", "updatedAt", "lastUsed", "expiresAt", "rejectedAt")
 _TEXTS = ("id", "status", "lastError", "createdBy", "source")
-_CHECKED_AS_ANYWHERE = ("provider", "name", "description", "apiKey", "priority", "billingGroup", "workspaceId")
+_CHECKED_AS_ANYWHERE = (
+    "provider",
+    "name",
+    "description",
+    "apiKey",
+    "priority",
+    "billingGroup",
+    "workspaceId",
+    "budgetMode",
+)
 _KNOWN = {
     *_COSTS, *_LIMITS, *_COUNTERS, *_INSTANTS, *_TEXTS, *_CHECKED_AS_ANYWHERE, "enabled",
     *(name for names in _BOTH_SPELLINGS for name in names),
@@ -35,7 +45,7 @@ _KNOWN = {
 # Derived from the others, or of the moment: written into the file, never read from it.
 _DERIVED = {
     "maskedApiKey", "successRate", "remainingDailyBudget", "remainingMonthlyBudget", "remainingTotalBudget",
-    "reservedCost", "coolingUntil",
+    "reservedCost", "coolingUntil", "projectedMonthlyCost",
 }  # fmt: skip
 _STATUSES = ("ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED")
 _MOST_COST_USD = 10**9
@@ -111,7 +121,7 @@ def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
     values = {name: reader.values[name] for name in _CHECKED_AS_ANYWHERE if name in reader.values}
     if isinstance(values.get("provider"), str):
         values["provider"] = values["provider"].strip().lower()
-    limits = {name: reader.take(name, lambda value, name=name: _limit(reader, name, value), 0) for name in _LIMITS}
+    limits = {name: reader.take(name, partial(_limit, reader, name), 0) for name in _LIMITS}
     values |= {name: nano_to_usd(nano) for name, nano in limits.items()}
     try:
         cleaned = fields.clean_new(values, at=reader.at)
@@ -239,7 +249,8 @@ def _from_numbers(numbers: list[Any]) -> str:
         raise ValueError("must be a date and time: a text, or [year, month, day, hour, minute, second, nanosecond].")
     parts = [*numbers, 0, 0, 0, 0][:7]
     try:
-        return datetime(*parts[:6], parts[6] // 1000).isoformat()
+        year, month, day, hour, minute, second, nanosecond = parts
+        return datetime(year, month, day, hour, minute, second, nanosecond // 1000).isoformat()
     except (ValueError, OverflowError):
         raise ValueError(f"{numbers} is no date and time that exists.") from None
 

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from django.db import connection, transaction
-from django.db.backends.utils import CursorWrapper
 from django.db.models import Q
 
 from llmkeys import ledger, providers
+from llmkeys.database.sql import Cursor
 from llmkeys.key_state import current_windows
 from llmkeys.keys.default import ensure_default, give_default
 from llmkeys.keys.transfer.fields import FileKey, read_key
@@ -97,7 +97,7 @@ def _why_not(key: FileKey, all_keys: list[FileKey]) -> str:
     return f"it is stored already as “{stored.name}”" if stored else ""
 
 
-def _store(cursor: CursorWrapper, key: FileKey, at: datetime, actor: str, file: str, report: Report) -> ApiKey:
+def _store(cursor: Cursor, key: FileKey, at: datetime, actor: str, file: str, report: Report) -> ApiKey:
     windows = current_windows(at)
     row = ApiKey(**key.columns, id=_free_id(key, report), day=windows.day, month=windows.month)
     row.secret = keyring.seal_one_of_many(key.secret, row_id=row.id)
@@ -141,7 +141,7 @@ def _free_id(key: FileKey, report: Report) -> str:
 
 
 def _open_account(
-    cursor: CursorWrapper, row: ApiKey, costs: tuple[int, int, int], windows: Windows, at: datetime, by: str, file: str
+    cursor: Cursor, row: ApiKey, costs: tuple[int, int, int], windows: Windows, at: datetime, by: str, file: str
 ) -> None:
     """Write the one adjustment that explains costs without usage rows. Written for 0 too: it marks an import."""
     day, month, total = (format_usd(cost) for cost in costs)
@@ -151,7 +151,7 @@ def _open_account(
 
 
 def _hand_default(
-    cursor: CursorWrapper, stored: list[tuple[FileKey, ApiKey]], at: datetime, actor: str, report: Report
+    cursor: Cursor, stored: list[tuple[FileKey, ApiKey]], at: datetime, actor: str, report: Report
 ) -> None:
     """Carry the default mark over: to one key, that can serve, and only where no stored key has it yet."""
     marked = [row for key, row in stored if key.is_default]
@@ -171,7 +171,7 @@ def _hand_default(
         ApiKey.objects.filter(pk=row.pk).exclude(updated_at=row.updated_at).update(updated_at=row.updated_at)
 
 
-def _first_available(cursor: CursorWrapper, rows: list[ApiKey], at: datetime) -> None:
+def _first_available(cursor: Cursor, rows: list[ApiKey], at: datetime) -> None:
     """As when a first key is added: a stored key goes before one of the environment."""
     ready = [row for row in rows if not row.is_off and not row.is_expired(at)]
     if ready:

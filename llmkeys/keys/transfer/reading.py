@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from json.decoder import WHITESPACE
 from pathlib import Path
 from typing import Any, NoReturn
 
 from llmkeys.exceptions import LLMKeysError
 
 MOST_BYTES = 32 * 1024 * 1024
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
 
 
 class BrokenFile(LLMKeysError):
@@ -108,7 +108,8 @@ def _kind(value: Any) -> str:
 
 
 def _skip(text: str, at: int) -> int:
-    return WHITESPACE.match(text, at).end()
+    found = _WHITESPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _line(text: str, at: int) -> int:
