@@ -127,7 +127,12 @@ class Pages:
             taken=taken,
             declared=int(declared) if declared.isdigit() else None,
         )
-        return bodies.decoded(raw, headers.get(b"content-encoding", b"").decode("latin-1"), limit=self._limit)
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        if not encoding:
+            return raw
+        body = bodies.decoded(raw, encoding, limit=self._limit)
+        taken.more(len(body))
+        return body
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)

@@ -168,6 +168,16 @@ def test_bodies_that_are_too_many_together_are_refused_and_leave_room_for_the_ne
     assert taken.status == 200
 
 
+def test_what_a_body_is_decoded_to_takes_room_too():
+    async def in_worker() -> Exchange:
+        application = Pages(View(told), limit=LIMIT, room=500)
+        async with application.lifespan(lambda: 0.0):
+            small = gzip.compress(b"x" * 900)
+            return await Exchange(method="POST", headers={"Content-Encoding": "gzip"}, pieces=[small]).run(application)
+
+    assert asyncio.run(in_worker()).status == 503
+
+
 def test_a_header_name_with_an_underscore_is_left_out():
     headers = [("X_Forwarded_For", "6.6.6.6"), ("X-Forwarded-For", "1.2.3.4")]
     assert json_of(send(headers=headers))["meta"]["HTTP_X_FORWARDED_FOR"] == "1.2.3.4"
