@@ -1,6 +1,6 @@
 """Sums derived from the daily totals of days that are over, so that a summary of a year reads few rows.
 
-Written by `services/totals.py` alone, at a summary's first need; they may be thrown away at any time. Whoever corrects
+Written by `usage/closed_days.py` alone, at a summary's first need; they may be thrown away at any time. Whoever corrects
 a day that is over need not know of them: triggers of the database (migration 0004) reopen that day.
 """
 
