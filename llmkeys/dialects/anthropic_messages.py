@@ -54,6 +54,7 @@ class AnthropicMessages(Dialect):
 
     def validate(self, request: Request) -> None:
         checks.check_model(request.body)
+        checks.check_other_models(request)
         checks.check_messages(request.body)
         checks.check_flag(request.body, "stream")
         for name in ("thinking", "tool_choice", "metadata", "output_config", "context_management"):
@@ -66,8 +67,9 @@ class AnthropicMessages(Dialect):
     def other_models(self, request: Request) -> tuple[str, ...]:
         """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool asks."""
         body = request.body
-        asked = [entry.get("model") for name in ("fallbacks", "tools") for entry in bounds.objects_in(body.get(name))]
-        return bounds.names_in(body.get("models"), asked)
+        fallbacks = [entry.get("model") for entry in bounds.objects_in(body.get("fallbacks"))]
+        tools = [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith("advisor_")]
+        return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in tools])
 
     def bound(self, request: Request) -> Bound:
         body, size = request.body, len(request.raw)

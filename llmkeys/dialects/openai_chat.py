@@ -45,6 +45,7 @@ class OpenAIChat(Dialect):
 
     def validate(self, request: Request) -> None:
         checks.check_model(request.body)
+        checks.check_other_models(request)
         checks.check_messages(request.body)
         checks.check_flag(request.body, "stream")
         checks.check_object(request.body, "stream_options")

@@ -62,6 +62,8 @@ class TestRequests:
     def test_models_that_may_answer(self) -> None:
         assert ask(models=["a", 5, "", "b"]).other_models == ("a", "b")
         assert ask(models="a").other_models == ("a",)
+        assert refusal(ask(models=["a"] * 50)) == {}
+        assert list(refusal(ask(models=["a"] * 51))) == ["models"]
 
 
 class TestRewriting:
