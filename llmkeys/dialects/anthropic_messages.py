@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
-from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.openai_chat import with_max_price
 from llmkeys.dialects.usage import told_cost, word
@@ -159,7 +159,7 @@ class AnthropicMessages(Dialect):
 
     def as_event(self, body: bytes, request: Request) -> bytes:
         kind = b"error" if b'"error"' in body[:200] else b"message"
-        return b"event: " + kind + b"\ndata: " + b" ".join(body.split(b"\n")).strip() + b"\n\n"
+        return b"event: " + kind + b"\ndata: " + one_line(body) + b"\n\n"
 
     def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -222,3 +222,11 @@ class TestAnswers:
         body = recorded(name)
         assert CHAT.see_answer(body).error == body
         assert CHAT.see_answer([body]).error == body
+
+
+def test_an_error_on_several_lines_becomes_one_event() -> None:
+    body = recorded_bytes("openai-error-401-invalid-key.json")
+    assert b"\n" in body.strip()
+    event = CHAT.as_event(body, ask(stream=True))
+    assert CHAT.see_event(event, ask(stream=True)).error == json.loads(body)
+    assert event.count(b"\n") == 2
