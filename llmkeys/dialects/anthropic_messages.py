@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
-from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.openai_chat import with_max_price
 from llmkeys.dialects.usage import told_cost, word
@@ -54,6 +54,7 @@ class AnthropicMessages(Dialect):
 
     def validate(self, request: Request) -> None:
         checks.check_model(request.body)
+        checks.check_other_models(request)
         checks.check_messages(request.body)
         checks.check_flag(request.body, "stream")
         for name in ("thinking", "tool_choice", "metadata", "output_config", "context_management"):
@@ -66,8 +67,9 @@ class AnthropicMessages(Dialect):
     def other_models(self, request: Request) -> tuple[str, ...]:
         """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool asks."""
         body = request.body
-        asked = [entry.get("model") for name in ("fallbacks", "tools") for entry in bounds.objects_in(body.get(name))]
-        return bounds.names_in(body.get("models"), asked)
+        fallbacks = [entry.get("model") for entry in bounds.objects_in(body.get("fallbacks"))]
+        tools = [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith("advisor_")]
+        return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in tools])
 
     def bound(self, request: Request) -> Bound:
         body, size = request.body, len(request.raw)
@@ -157,7 +159,7 @@ class AnthropicMessages(Dialect):
 
     def as_event(self, body: bytes, request: Request) -> bytes:
         kind = b"error" if b'"error"' in body[:200] else b"message"
-        return b"event: " + kind + b"\ndata: " + b" ".join(body.split(b"\n")).strip() + b"\n\n"
+        return b"event: " + kind + b"\ndata: " + one_line(body) + b"\n\n"
 
     def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         return {

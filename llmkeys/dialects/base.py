@@ -243,9 +243,7 @@ class Dialect:
 
     def as_event(self, body: bytes, request: Request) -> bytes:
         """Return a whole answer, or an error, as the one event of a stream."""
-        if b"\n" in body.strip() or not body.strip():
-            return body + b"\n\n"
-        return b"data: " + body.strip() + b"\n\n"
+        return b"data: " + one_line(body) + b"\n\n"
 
     def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entry of OpenAI's list of models in the dialect's own shape."""
@@ -261,6 +259,11 @@ class Dialect:
 
     def stream_type(self, request: Request) -> str:
         return "text/event-stream"
+
+
+def one_line(body: bytes) -> bytes:
+    """Return JSON that may have been written on several lines on one: inside texts there are no ends of lines."""
+    return b" ".join(body.split(b"\n")).replace(b"\r", b"").strip()
 
 
 def dump(body: Mapping[str, Any]) -> bytes:

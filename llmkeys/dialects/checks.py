@@ -9,6 +9,7 @@ from llmkeys.dialects import bounds
 from llmkeys.dialects.base import MAX_MODEL_NAME, Request
 from llmkeys.exceptions import InvalidInput
 
+MOST_MODELS = 50
 _ELSEWHERE = {
     "messages": "This is a chat body: send it to /v1/chat/completions, or to /v1/messages in Anthropic's form.",
     "contents": "This is a Google body: send it to /v1beta/models/MODEL:generateContent.",
@@ -26,6 +27,12 @@ def check_model(body: Mapping[str, Any]) -> None:
         raise InvalidInput({"model": ["must be a text, the name of a model."]})
     if model and (len(model) > MAX_MODEL_NAME or not model.isprintable()):
         raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
+
+
+def check_other_models(request: Request) -> None:
+    """Raise InvalidInput for more models than any provider takes: each of them is bounded by itself."""
+    if len(request.other_models) > MOST_MODELS:
+        raise InvalidInput({"models": [f"names {len(request.other_models)} models; at most {MOST_MODELS} may answer."]})
 
 
 def check_messages(body: Mapping[str, Any]) -> None:

@@ -11,7 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
-from llmkeys.dialects.base import MAX_MODEL_NAME, Bound, Dialect, Door, Events, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.base import (
+    MAX_MODEL_NAME,
+    Bound,
+    Dialect,
+    Door,
+    Events,
+    Request,
+    Rewrite,
+    Seen,
+    Usage,
+    dump,
+    one_line,
+)
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.json_array import ArraySplitter
 from llmkeys.dialects.usage import first_count, word
@@ -183,7 +195,7 @@ class GoogleGenerate(Dialect):
 
     def as_event(self, body: bytes, request: Request) -> bytes:
         if _is_sse(request):
-            return b"data: " + b" ".join(body.split(b"\n")).strip() + b"\r\n\r\n"
+            return b"data: " + one_line(body) + b"\r\n\r\n"
         return body if body.lstrip().startswith(b"[") else b"[" + body.strip() + b"]"
 
     def sign_of_life(self, request: Request) -> bytes:

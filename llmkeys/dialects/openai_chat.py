@@ -45,6 +45,7 @@ class OpenAIChat(Dialect):
 
     def validate(self, request: Request) -> None:
         checks.check_model(request.body)
+        checks.check_other_models(request)
         checks.check_messages(request.body)
         checks.check_flag(request.body, "stream")
         checks.check_object(request.body, "stream_options")
@@ -52,8 +53,7 @@ class OpenAIChat(Dialect):
 
     def other_models(self, request: Request) -> tuple[str, ...]:
         """OpenRouter's own list: any of these may answer and be billed."""
-        listed = request.body.get("models")
-        return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
+        return bounds.names_in(request.body.get("models"))
 
     def bound(self, request: Request) -> Bound:
         return bounds.chat_bound(request.body, body_size=len(request.raw))
@@ -85,15 +85,15 @@ class OpenAIChat(Dialect):
         return EventSplitter()
 
     def see_event(self, event: bytes, request: Request) -> Seen:
-        seen = Seen()
-        for found in documents(event):
+        seen, carried = Seen(), documents(event)
+        for found in carried:
             if found == DONE:
                 seen.is_end = True
             elif isinstance(found, Mapping):
                 see_document(seen, found, "delta")
         body = seen.body
-        if isinstance(body, Mapping) and body.get("usage") and not body.get("choices") and not seen.error:
-            seen.is_usage_only = not wants_usage(request.body)
+        if len(carried) == 1 and isinstance(body, Mapping) and body.get("usage") and not body.get("choices"):
+            seen.is_usage_only = not seen.error and not wants_usage(request.body)
         return seen
 
     def see_answer(self, body: Any) -> Seen:

@@ -23,6 +23,7 @@ class OpenAIEmbeddings(OpenAIChat):
     def validate(self, request: Request) -> None:
         body = request.body
         checks.check_model(body)
+        checks.check_other_models(request)
         given = body.get("input")
         if given is None:
             raise InvalidInput({"input": [checks.missing(body, "input", "give a text or a list of texts.")]})

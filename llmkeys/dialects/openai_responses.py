@@ -33,6 +33,7 @@ class OpenAIResponses(OpenAIChat):
     def validate(self, request: Request) -> None:
         body = request.body
         checks.check_model(body)
+        checks.check_other_models(request)
         _check_input(body)
         checks.check_flag(body, "stream")
         checks.check_flag(body, "background")

@@ -319,11 +319,8 @@ async def _model(exchange: Exchange, caller: Caller) -> None:
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
-        raise GatewayError(
-            404,
-            "model_not_available",
-            f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served.",
-        )
+        words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
+        raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))
 
 

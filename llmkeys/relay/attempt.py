@@ -85,7 +85,8 @@ class Attempt:
 
     @property
     def may_reason_unseen(self) -> bool:
-        return may_reason_unseen(self.candidate.model, self.request.request.bound)
+        models, bound = (self.candidate.model, *self.worst.other_models), self.request.request.bound
+        return any(may_reason_unseen(model, bound) for model in models)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmkeys.lib.money import nano_to_usd
-from tests.gateway.door import RESET, Pieces, event, limits, only_row
+from tests.gateway.door import RESET, Gate, Pieces, event, limits, only_row
 from tests.helpers import make_key
 from tests.providers.helpers import recorded_bytes
 
@@ -242,6 +242,15 @@ def test_anthropic_gets_a_limit_where_a_client_sets_none(client: Any, provider: 
     assert provider.calls[0].json["max_tokens"] == settings.DEFAULT_MAX_TOKENS
 
 
+def test_the_hold_covers_the_models_that_anthropic_may_fall_back_to(client: Any, provider: Any) -> None:
+    call = CALLS["messages"]
+    make_key(provider="anthropic", **limits(daily="0.03"))  # 500 tokens of claude-fable-5-2 cost $0.02, twice
+    provider.post(call.url, json=call.answer)
+    assert post(client, call.path, call.body).status_code == 200
+    answer = post(client, call.path, call.body | {"fallbacks": [{"model": "claude-fable-5-2"}]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_exceeds_budget")
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("name", "where", "expected"),
@@ -266,6 +275,55 @@ class TestErrors:
         assert answer.status_code == 400
         assert "is missing" in answer.json()["error"]["message"]
         assert "invalid_request" in answer.content.decode()
+
+    @pytest.mark.parametrize(
+        ("provider_name", "path", "url", "body", "beginning"),
+        [
+            (
+                "google",
+                "/v1beta/models/gemini-2.5-flash:streamGenerateContent",
+                f"{GOOGLE}/gemini-2.5-flash:streamGenerateContent",
+                CALLS["generate"].body,
+                b" ",
+            ),
+            (
+                "anthropic",
+                "/v1/messages",
+                f"{ANTHROPIC}/messages",
+                CALLS["messages"].body | {"stream": True},
+                b'event: ping\ndata: {"type": "ping"}\n\n',
+            ),
+        ],
+    )
+    def test_after_a_sign_of_life_they_come_inside_the_stream(
+        self,
+        client: Any,
+        provider: Any,
+        settings: Any,
+        pauses: Any,
+        provider_name: str,
+        path: str,
+        url: str,
+        body: Any,
+        beginning: bytes,
+    ) -> None:
+        settings.KEEPALIVE_SECONDS = 0.05
+        make_key(provider=provider_name)
+        gate = Gate()
+        provider.post(url, Pieces(gate, RESET))
+        wire = client.begin("POST", path, json.dumps(body))
+        gate.wait_until_reached()
+        answer = wire.answer()  # the head: a sign of life has gone out
+        gate.open()
+        assert answer.status_code == 200
+        content = answer.content
+        assert content.startswith(beginning)
+        if provider_name == "google":
+            [element] = json.loads(content)
+            assert element["error"]["status"] == "UNAVAILABLE"
+        else:
+            assert b"event: error\ndata: {" in content
+        assert b"upstream_error" in content
 
     def test_a_body_for_another_dialect_is_told_where_it_belongs(self, client: Any) -> None:
         answer = post(client, "/v1/chat/completions", CALLS["responses"].body)
