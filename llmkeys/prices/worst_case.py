@@ -58,6 +58,7 @@ class WorstCase:
     lines: tuple[Line, ...] = field(default=(), repr=False)
     is_strict: bool = True  # the hold must cover whatever the request costs
     asked_output: int = 0  # the output limit that the hold covers, for each choice
+    wanted_output: int = 0  # the one that the client wanted: fitting may have lowered the other
 
 
 def worst_case(
@@ -91,7 +92,18 @@ def worst_case(
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
     puts_limit = limit is None and is_strict and nano > 0
     return WorstCase(
-        nano, asked if puts_limit else None, provider, model, other_models, at, bound, prices, lines, is_strict, asked
+        nano,
+        asked if puts_limit else None,
+        provider,
+        model,
+        other_models,
+        at,
+        bound,
+        prices,
+        lines,
+        is_strict=is_strict,
+        asked_output=asked,
+        wanted_output=asked,
     )
 
 
@@ -112,7 +124,7 @@ def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
     limit, room = worst.asked_output, room_nano * PER_NANO
     if worst.nano <= room_nano:
         return limit
-    least = max(LEAST_FITTED_TOKENS, math.ceil(limit / 4), worst.bound.thinking_tokens + 1)
+    least = max(LEAST_FITTED_TOKENS, math.ceil(worst.wanted_output / 4), worst.bound.thinking_tokens + 1)
     for line in worst.lines:
         if line.at(limit) <= room:
             continue

@@ -132,14 +132,17 @@ def cases(draw) -> Case:
     elif bound.service_tier == "flex":
         tier = draw(st.sampled_from(["", "flex"]))
     told = tier or draw(st.sampled_from(["", "default", "standard"]))
-    usage = draw(usages(provider, answered, bound, at, told))
+    limit = 16_384  # what is put on a request without a limit, or less where a model of the list gives less
+    if bound.output_tokens is None:
+        limit = min([limit, *(own for name in (model, *others) if (own := max_output_tokens(name)) is not None)])
+    usage = draw(usages(provider, answered, bound, at, told, limit))
     if not others and draw(st.booleans()):
         usage = replace(usage, model="")  # who chooses among several always tells which
     return Case(provider, model, others, at, bound, answered, usage, tier)
 
 
 @st.composite
-def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: str) -> Usage:
+def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: str, limit: int) -> Usage:
     rates = oracle.prices(provider, model, at)
     window = known_window(model) or oracle.window(provider, model)  # a longer prompt is refused
     if bound.whole_window:
@@ -162,7 +165,7 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
     cached_sound = draw(st.integers(0, sound)) if sound and draw(st.booleans()) else 0
 
     own = max_output_tokens(model)
-    limit = bound.output_tokens - bound.prediction_tokens if bound.output_tokens is not None else 16_384
+    limit = bound.output_tokens - bound.prediction_tokens if bound.output_tokens is not None else limit
     limit = limit if own is None else min(limit, own)
     output = draw(st.sampled_from([limit, draw(st.integers(0, limit))])) * bound.choices
     output += draw(st.sampled_from([0, bound.prediction_tokens]))

@@ -196,6 +196,11 @@ class TestFitting:
         assert fitted_output_limit(self.OPUS, 400_000_000) == 16_000
         assert fitted_output_limit(self.OPUS, 399_999_999) is None
 
+    def test_nor_in_several_steps(self):
+        once = fitted(self.OPUS, 500_000_000)
+        assert fitted_output_limit(once, 400_000_000) == 16_000
+        assert fitted_output_limit(once, 399_999_999) is None
+
     def test_nor_below_4096_tokens(self):
         worst = held("anthropic", "claude-opus-5-5", output_tokens=8_000)  # 1000 × 4 + 4,096 × 20 = 85,920
         assert fitted_output_limit(worst, 85_920_000) == 4_096
