@@ -46,6 +46,13 @@ def unusable(model: str, obstacles: Sequence[str]) -> NoKeyAvailable:
     )
 
 
+def beyond_balance(words: str) -> AllKeysAtLimit:
+    return AllKeysAtLimit(
+        "All keys have reached their limits: what is left in the account does not cover what this request may cost "
+        f"({words.rstrip('.')}). Lower max_tokens, shorten the prompt, or add credit at the provider."
+    )
+
+
 def too_expensive(refusals: Sequence[Refusal], names: Mapping[str, str]) -> RequestExceedsBudget:
     largest = max(refusals, key=lambda refusal: refusal.limit_nano)
     need = min(refusal.need_nano for refusal in refusals)

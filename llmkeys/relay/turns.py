@@ -337,6 +337,8 @@ class _ModelTurn:
         cooling = [until for candidate in self._fresh(pool) if (until := candidate.cooling_until)]
         if cooling:
             return refusals.cooling(min(cooling), len(pool))
+        if self.last is not None and self.last.failure.kind is FailureKind.TOO_EXPENSIVE:
+            return refusals.beyond_balance(self.last.failure.message)
         if self.last is not None and self.last.failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return ModelNotAvailable(f"No stored key can serve model “{self.model}”: {self.last.failure.message}")
         if self.last is not None and not self.last.failure.is_refusal:

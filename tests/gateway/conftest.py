@@ -46,6 +46,15 @@ def client(user: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
+def provider(provider: Any) -> Iterator[Any]:
+    """The scripted provider; it stays until nothing asks it any more."""
+    from tests.gateway import door
+
+    yield provider
+    door.done()
+
+
+@pytest.fixture
 def sends(provider: Any) -> Callable[..., list[Any]]:
     """Let the provider answer with these, one for each request; return those that are left."""
     return provider.sends

@@ -17,6 +17,7 @@ from llmkeys.ledger import audit
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.lib.windows import WINDOWS
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
+from llmkeys.relay import under_way
 from tests.helpers import NOW
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
 from tests.web import Program, Reply
@@ -84,6 +85,11 @@ def eventually(condition: Callable[[], object], what: str, *, seconds: float = 1
         pause.wait(0.01)
 
 
+def done() -> None:
+    """Wait until nothing goes on behind the answers: tests of keys that were refused, alerts, drained streams."""
+    eventually(lambda: under_way.count() == 0, "something is under way")
+
+
 def settled(count: int = 1) -> None:
     """Wait until so many rows are there and none is open."""
     eventually(lambda: [row.state for row in rows()].count("HELD") == 0 and len(rows()) == count, "a row is open")
@@ -137,6 +143,7 @@ def is_refused(answer: Any, status: int, code: str, beginning: str) -> str:
 
 def books_balance() -> None:
     """Nothing is held, no row is open, and every counter is the sum of its history."""
+    done()
     with connection.cursor() as cursor:
         report = audit._compare(cursor)
     assert not report.differences, "\n".join(map(str, report.differences))

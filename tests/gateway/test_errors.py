@@ -90,7 +90,11 @@ class TestToken:
         answer = Program().post(PATH, json.dumps(chat()), headers={header: value})
         assert error_of(answer)["code"] == "no_key_available"
 
-    def test_its_last_use_is_noted(self, client):
+    def test_its_last_use_is_noted_with_a_hold(self, client, provider):
+        ask(client)
+        assert AccessToken.objects.get().last_used_at is None, "nothing was sent"
+        make_key()
+        provider.post(OPENROUTER, json=completion())
         ask(client)
         assert AccessToken.objects.get().last_used_at == NOW
 
@@ -150,12 +154,12 @@ class TestBody:
         assert "LOST" not in {row.state for row in rows()}
 
     def test_a_lone_surrogate_is_passed_on(self, client, provider):
-        make_key()
-        provider.post(OPENROUTER, json=completion(usage=usage(cost=0)))
-        raw = f'{{"model":"{MODEL}","max_tokens":5,"messages":[{{"role":"user","content":"\\ud83d"}}]}}'
+        make_key(provider="openai")
+        provider.post(OPENAI, json=completion(usage=usage()))
+        raw = '{"model":"gpt-6.1-terra","max_completion_tokens":5,"messages":[{"role":"user","content":"\\ud83d"}]}'
         assert client.post(PATH, raw).status_code == 200
         assert provider.calls[0].body == raw.encode()
-        assert client.post(PATH, raw.replace('"max_tokens":5,', "")).status_code == 200
+        assert client.post(PATH, raw.replace('"max_completion_tokens":5,', "")).status_code == 200
         assert b"\\ud83d" in provider.calls[1].body
 
     def test_a_surrogate_in_the_models_name_is_refused(self, client):
@@ -167,10 +171,10 @@ class TestBody:
 
     @pytest.mark.parametrize("n", [0, -1, 129, "x", 1.5, True, [], {}])
     def test_it_asks_for_a_possible_number_of_answers(self, client, n):
-        self.refused(client, json.dumps(chat(n=n)), "n must be")
+        self.refused(client, json.dumps(chat(n=n)), "“n” must be")
 
     @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-    @pytest.mark.parametrize("limit", [0, -1, "x", 10**30, True, 1.5, [], {}])
+    @pytest.mark.parametrize("limit", [0, -2, "x", 10**30, True, 1.5, [], {}])
     def test_it_sets_a_possible_limit(self, client, field, limit):
         self.refused(client, json.dumps(chat(**{field: limit})), field)
 
@@ -221,7 +225,7 @@ class TestNoKey:
     def test_a_request_may_cost_more_than_any_limit(self, client):
         make_key(name="Small", **limits(daily="0.5")), make_key(**limits(monthly="0.2"))
         message = is_refused(
-            ask(client, max_tokens=1_000_000), 400, "request_exceeds_budget", "This request may cost $5.0"
+            ask(client, max_tokens=1_000_000), 400, "request_exceeds_budget", "This request may cost $0.64"
         )
         assert "the largest is $0.50, daily budget of “Small”" in message and "Lower max_tokens" in message
 

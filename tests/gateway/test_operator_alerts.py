@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from llmkeys.models import Alert
-from tests.gateway.door import MODEL, OPENROUTER, ask, completion, limits, spend, usage
+from tests.gateway.door import MODEL, OPENROUTER, ask, completion, done, limits, spend, usage
 from tests.helpers import NOW, make_key
 from tests.serving import ROOT, environment
 
@@ -23,6 +23,7 @@ def as_another_process(nothing_told):
 
 
 def told(kind: str) -> list[str]:
+    done()
     return list(Alert.objects.filter(kind=kind).order_by("id").values_list("message", flat=True))
 
 
@@ -92,10 +93,10 @@ def test_a_gateway_request_does_not_load_the_library_that_sends(tmp_path):
     code = (
         "import sys, django; django.setup()\n"
         "from django.core.management import call_command; call_command('migrate', verbosity=0)\n"
-        "from django.utils import timezone\nfrom llmkeys.services import alerts\nfrom tests import web\n"
+        "from django.utils import timezone\nfrom llmkeys.alerts import outbox\nfrom tests import web\n"
         "assert web.Program().post('/v1/chat/completions').status_code == 401\nweb.stop()\n"
-        "assert alerts.backup_failed('Look.', at=timezone.now()) and alerts.send_due_alerts(timezone.now()) == 0\n"
-        "assert alerts.undelivered_alerts()\n"
+        "assert outbox.backup_failed('Look.', at=timezone.now()) and outbox.send_due_alerts(timezone.now()) == 0\n"
+        "assert outbox.undelivered_alerts()\n"
         "sys.exit('apprise' in sys.modules)"
     )
     here = environment(
