@@ -85,14 +85,16 @@ class Conversation:
         self._loop = _loop()
         self._request = request
         self._reader = _Reader()
+        self.is_streaming = False  # the provider's stream has not come to its end
 
     def answer(self) -> Answer:
         """Block until its answer, or the first content of its stream, has come. Raises as `relay`."""
         return self._call(self._begin())
 
     async def _begin(self) -> Answer:
-        answer = await under_way.start(relay(self._request, self._reader))
+        answer = await under_way.start(relay(self._request, self._reader), is_awaited=True)
         if isinstance(answer.content, RelayedStream):
+            self.is_streaming = True
             under_way.start(self._run(answer.content))
         return answer
 
@@ -100,6 +102,7 @@ class Conversation:
         try:
             await stream.run()
         finally:
+            self.is_streaming = False
             if not self._reader.has_gone:
                 await self._reader.pieces.put(None)
 

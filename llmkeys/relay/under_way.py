@@ -24,17 +24,18 @@ _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llmkeys-relay")
 _parsers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="llmkeys-bodies")
 
 
-def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task that nobody cancels but the worker's end."""
+def start(work: Coroutine[Any, Any, T], *, is_awaited: bool = False) -> asyncio.Task[T]:
+    """Start a task that nobody cancels but the worker's end. Its failure is logged, unless somebody awaits it."""
     task = asyncio.create_task(work)
     _tasks.add(task)
-    task.add_done_callback(_done)
+    task.add_done_callback(_tasks.discard)
+    if not is_awaited:
+        task.add_done_callback(_log_failure)
     return task
 
 
-def _done(task: asyncio.Task[Any]) -> None:
-    _tasks.discard(task)
-    if not task.cancelled() and task.exception() is not None and not getattr(task, "is_awaited", False):
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
         logger.error("Work in the background failed", exc_info=task.exception())
 
 

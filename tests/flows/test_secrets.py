@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery staple"
 FRAGILE = """
 django.setup()
 import os, pathlib
-import llmkeys.upstream.asked, llmkeys.keys.adding
+import llmkeys.upstream.asked, llmkeys.upstream.relayed, llmkeys.keys.adding
 marker = pathlib.Path(os.environ["REFACTAI_DATA_DIR"]).with_name("fail")
 def fragile(function):
     def call(*arguments, **named):
@@ -36,6 +36,7 @@ def fragile(function):
         return function(*arguments, **named)
     return call
 llmkeys.upstream.asked._send = fragile(llmkeys.upstream.asked._send)
+llmkeys.upstream.relayed.Pool.send = fragile(llmkeys.upstream.relayed.Pool.send)
 llmkeys.keys.adding._put_secret = fragile(llmkeys.keys.adding._put_secret)
 """
 

@@ -11,7 +11,7 @@ from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
-from llmkeys.relay import inside, under_way
+from llmkeys.relay import inside
 from llmkeys.relay.inside import Conversation
 from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.texts import chat_request, complete_text, deltas
@@ -77,7 +77,7 @@ class Command(BaseCommand):
     def _leave(self, conversation: Conversation) -> None:
         """Close the stream; where it was left early, wait until its cost is recorded."""
         conversation.close()
-        if under_way.count():
+        if conversation.is_streaming:
             self.stderr.write("Waiting until the cost of what was left is known …", lambda line: line)
         inside.finish(DRAIN_SECONDS)
 
