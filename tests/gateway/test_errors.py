@@ -100,9 +100,14 @@ class TestToken:
 
 
 class TestAddress:
-    @pytest.mark.parametrize("path", ["/v1/", "/v1/chat", "/v1/embeddings2", "/v1beta/x:generate"])
+    @pytest.mark.parametrize("path", ["/v1/", "/v1/chat", "/v1/embeddings2"])
     def test_an_unknown_one_is_told_in_the_dialect(self, client, path):
         assert error_of(client.post(path, "{}"))["code"] == "not_found"
+
+    @pytest.mark.parametrize("path", ["/v1beta/x:generate", "/v1beta/models/x:generate"])
+    def test_an_unknown_one_of_googles_is_told_as_google_does(self, client, path):
+        answer = client.post(path, "{}")
+        assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
 
     @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
     def test_chat_takes_post_only(self, client, method):
@@ -396,8 +401,7 @@ _QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 class TestAnyBody:
     @pytest.fixture
     def keys(self, provider):
-        """Keys of three providers that list no models. What one example does to them and to the token, the next one does
-        not see."""
+        """Keys of three providers that list no models; no example sees what another did to them, or to the token."""
         provider.must_be_asked = False
         for url in (OPENROUTER, OPENAI, ANTHROPIC):
             provider.get(url.replace("/chat/completions", "/models"), json={"data": []})
