@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -33,7 +34,7 @@ from llmkeys.prices.cost import Charge
 from llmkeys.prices.worst_case import WorstCase, max_price
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.relay import under_way
+from llmkeys.relay import stream, under_way
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest
 from llmkeys.relay.stream import RelayedStream
@@ -108,7 +109,8 @@ class Attempt:
     async def _open(self, answer_seconds: float) -> OpenAnswer | Failed:
         try:
             body = await self._body()
-            return await relayed.pool().send(self.candidate, self._call, body, answer_seconds=answer_seconds)
+            async with self._while_awaited():
+                return await relayed.pool().send(self.candidate, self._call, body, answer_seconds=answer_seconds)
         except SecretMissing as error:
             await self.release(sent=False, error=str(error))
             return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
@@ -153,6 +155,26 @@ class Attempt:
         if len(request.raw) > under_way.LARGE_BYTES:
             return await under_way.in_parser(request.dialect.rewritten, request, change)
         return request.dialect.rewritten(request, change)
+
+    @contextlib.asynccontextmanager
+    async def _while_awaited(self) -> AsyncIterator[None]:
+        """Bound a wait for a stream's beginning once its client has gone: what it cost is worth a while, and no more.
+
+        Raises TransportError.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as waiting:
+
+                def leave() -> None:
+                    with contextlib.suppress(RuntimeError):  # the wait is over
+                        waiting.reschedule(loop.time() + stream.DRAIN_SECONDS)
+
+                if self.request.streamed:
+                    self.client.when_gone(leave)
+                yield
+        except TimeoutError:
+            raise TransportError("The client went away before the stream began.", sent=True, timed_out=True) from None
 
     async def _broken(self, error: TransportError) -> Failed:
         """Tell apart what never reached the provider from what it may have billed."""
@@ -250,7 +272,8 @@ class Attempt:
         first = b""
         while not first.strip():
             left = deadline - time.monotonic()
-            piece = await opened.read_some(min(left, settings.STREAM_IDLE_SECONDS))
+            async with self._while_awaited():
+                piece = await opened.read_some(min(left, settings.STREAM_IDLE_SECONDS))
             if not piece:
                 break
             self.first_byte()
@@ -266,15 +289,15 @@ class Attempt:
             answer = await self._complete(opened, first + rest)
             opened.done()
             return answer
-        stream = RelayedStream(self, opened, self.client, first)
-        failure = await stream.begin()
-        if failure is None and stream.is_empty:
+        begun = RelayedStream(self, opened, self.client, first)
+        failure = await begun.begin()
+        if failure is None and begun.is_empty:
             raise TransportError(f"{self.provider.label} ended the stream before its first event.", sent=True)
         if failure is None:
             await self._serves_again()
             headers = {**opened.headers, "content-type": self.request.dialect.stream_type(self.request.request)}
-            return self._answer(200, headers, stream)
-        return await self._failed_inside(opened, failure, stream.usage, stream.error_body)
+            return self._answer(200, headers, begun)
+        return await self._failed_inside(opened, failure, begun.usage, begun.error_body)
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()

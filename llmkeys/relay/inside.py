@@ -19,7 +19,7 @@ from llmkeys.upstream import relayed
 MOST_PIECES = 64  # that wait for a slow reader: until it takes one, nothing is read from the provider
 
 _worker_loop: asyncio.AbstractEventLoop | None = None
-_own_loop: asyncio.AbstractEventLoop | None = None
+_own: _OwnLoop | None = None
 _starting = threading.Lock()
 
 
@@ -29,28 +29,44 @@ def use(loop: asyncio.AbstractEventLoop | None) -> None:
     _worker_loop = loop
 
 
+class _OwnLoop:
+    """A loop in a thread of its own, with its pool of connections."""
+
+    def __init__(self) -> None:
+        self._ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="llmkeys-relay", daemon=True)
+        self._thread.start()
+        self.loop = self._ready.result(10)
+
+    async def _serve(self) -> None:
+        async with relayed.opened():
+            self._ready.set_result(asyncio.get_running_loop())
+            await self._stop.wait()
+
+    def finish(self, seconds: float) -> None:
+        asyncio.run_coroutine_threadsafe(under_way.finish(seconds), self.loop).result(seconds + 10)
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+
 def finish(seconds: float) -> None:
-    """Wait until what is under way on our own loop has ended; for a command before its process ends."""
-    if _own_loop is not None:
-        asyncio.run_coroutine_threadsafe(under_way.finish(seconds), _own_loop).result(seconds + 10)
+    """Wait until what is under way on our own loop has ended, and close it; for a command before its process ends."""
+    global _own
+    with _starting:
+        if _own is not None:
+            _own.finish(seconds)
+            _own = None
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    global _own_loop
+    global _own
     if _worker_loop is not None:
         return _worker_loop
     with _starting:
-        if _own_loop is None or _own_loop.is_closed():
-            ready: Future[asyncio.AbstractEventLoop] = Future()
-            threading.Thread(target=lambda: asyncio.run(_serve(ready)), name="llmkeys-relay-loop", daemon=True).start()
-            _own_loop = ready.result(10)
-        return _own_loop
-
-
-async def _serve(ready: Future[asyncio.AbstractEventLoop]) -> None:
-    async with relayed.opened():
-        ready.set_result(asyncio.get_running_loop())
-        await asyncio.Event().wait()
+        if _own is None:
+            _own = _OwnLoop()
+        return _own.loop
 
 
 class _Reader:

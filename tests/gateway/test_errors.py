@@ -100,9 +100,14 @@ class TestToken:
 
 
 class TestAddress:
-    @pytest.mark.parametrize("path", ["/v1/", "/v1/chat", "/v1/embeddings2", "/v1beta/models/x:generate"])
+    @pytest.mark.parametrize("path", ["/v1/", "/v1/chat", "/v1/embeddings2"])
     def test_an_unknown_one_is_told_in_the_dialect(self, client, path):
         assert error_of(client.post(path, "{}"))["code"] == "not_found"
+
+    @pytest.mark.parametrize("path", ["/v1beta/x:generate", "/v1beta/models/x:generate"])
+    def test_an_unknown_one_of_googles_is_told_as_google_does(self, client, path):
+        answer = client.post(path, "{}")
+        assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
 
     @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
     def test_chat_takes_post_only(self, client, method):
@@ -396,13 +401,13 @@ _QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 class TestAnyBody:
     @pytest.fixture
     def keys(self, provider):
-        """Keys of three providers that list no models; what one example does to them, the next one does not see."""
+        """Keys of three providers that list no models; no example sees what another did to them, or to the token."""
         provider.must_be_asked = False
         for url in (OPENROUTER, OPENAI, ANTHROPIC):
             provider.get(url.replace("/chat/completions", "/models"), json={"data": []})
         provider.get("https://openrouter.ai/api/v1/key", json={"data": {"limit": None}})
-        made = [make_key(), make_key(provider="openai"), make_key(provider="anthropic")]
-        return [ApiKey.objects.filter(pk=key.pk).values().get() for key in made]
+        make_key(), make_key(provider="openai"), make_key(provider="anthropic")
+        return [(kind, row) for kind in (ApiKey, AccessToken) for row in kind.objects.values()]
 
     def never_a_500(self, client, provider, keys, raw, reply):
         provider.replace(OPENROUTER, Pieces(reply))
@@ -417,8 +422,8 @@ class TestAnyBody:
         with transaction.atomic():
             for kept in (UsageRecord, DailyUsage, Cooling, KeyEvent):
                 kept.objects.all().delete()
-            for key in keys:
-                ApiKey.objects.filter(pk=key["id"]).update(**key)
+            for kind, row in keys:
+                kind.objects.filter(pk=row["id"]).update(**row)
 
     @settings(max_examples=150, deadline=None, suppress_health_check=_QUIET, derandomize=True)
     @given(body=_BODY)
