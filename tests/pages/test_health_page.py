@@ -59,7 +59,7 @@ def test_it_needs_a_login_and_the_right_to_look(client, with_rights):
     looker = with_rights("view_apikey")
     alert = make_alert()
     page = page_of(looker)
-    assert "Put away" not in page and "Send a test alert" not in page
+    assert "Dismiss" not in page and "Send a test alert" not in page
     assert looker.post(SEEN, {"alert": alert.pk}).status_code == looker.post(TEST).status_code == 403
     assert Alert.objects.get().seen_at is None
 
@@ -89,7 +89,7 @@ class TestSchedules:
         assert "stands still" not in page_of(operator)
         Schedule.objects.update(next_run=NOW - timedelta(minutes=9))
         page = page_of(operator)
-        assert "The scheduler stands still." in page and "Late" in page and "favicon-alert" in page
+        assert "The scheduler has stopped." in page and "Late" in page and "favicon-alert" in page
 
     def test_it_tells_which_are_paused(self, operator):
         ensure_schedules()
@@ -114,7 +114,7 @@ class TestAlerts:
         assert set(Alert.objects.filter(seen_at=None)) == {second, third}
         later = make_alert()
         answer = operator.post(SEEN, {"up_to": third.pk}, follow=True)
-        assert messages_of(answer) == ["2 alerts were put away."]
+        assert messages_of(answer) == ["2 alerts dismissed."]
         assert set(Alert.objects.filter(seen_at=None)) == {later}, "what came after the page was shown stays"
 
     @pytest.mark.parametrize("given", [{}, {"alert": "x"}, {"alert": "9" * 30}, {"up_to": "-1"}, {"alert": "²"}])
@@ -187,4 +187,4 @@ def test_it_asks_the_database_as_often_for_many_alerts_as_for_one(operator):
     with CaptureQueriesContext(connection) as many:
         page = page_of(operator)
     assert len(many) == len(few) <= 40, "the doctor asks most of them"
-    assert page.count("Put away<") == 50
+    assert page.count("Dismiss<") == 50

@@ -140,7 +140,7 @@ class TestCreate:
             ({"expiry": "soon"}, "soon is not one of the available choices"),
             ({"expiry": "date"}, "Give the last day, or choose another expiry."),
             ({"expiry": "date", "expiresAt": "soon"}, "Must be a day such as"),
-            ({"expiry": "date", "expiresAt": "2020-01-01"}, "The expiry lies in the past."),
+            ({"expiry": "date", "expiresAt": "2020-01-01"}, "The expiry is in the past."),
             ({"expiry": "date", "expiresAt": "9999-12-31"}, "The last day must lie before"),
             ({"keyIds": ["key-0-0"]}, "key-0-0 is not one of the available choices"),
             ({"name": "a\0b"}, "Null characters are not allowed."),
