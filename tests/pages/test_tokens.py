@@ -204,7 +204,7 @@ class TestRevoke:
         text = make_token(administrator, "read", name="shop")
         path = f"{PATH}/{AccessToken.objects.get().pk}/revoke"
         page = operator.get(path).content.decode()
-        assert "Revoke “shop”?" in page and "There is no way back" in page
+        assert "Revoke “shop”?" in page and "This cannot be undone" in page
         assert JsonClient(text).get("/api/llm/keys").status_code == 200
         answer = operator.post(path, follow=True)
         assert messages_of(answer) == ["“shop” is revoked: requests with it are refused from now on."]
