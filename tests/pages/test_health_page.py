@@ -106,7 +106,11 @@ class TestAlerts:
 
     def test_it_is_calm_where_there_is_none(self, operator, doctor_says):
         page = page_of(operator)
-        assert "There are no alerts to look at" in page and "no target is configured" in page and "favicon-alert" not in page
+        assert (
+            "There are no alerts to look at" in page
+            and "no target is configured" in page
+            and "favicon-alert" not in page
+        )
 
     def test_it_puts_one_away_and_all_that_were_shown(self, operator):
         first, second, third = make_alert(), make_alert(), make_alert()
