@@ -34,7 +34,9 @@ class Planned:
 PLANNED = (
     Planned("reset_daily_costs", "0 0 * * *", "Closes the day: stored daily costs to zero, an event for each key."),
     Planned("reset_monthly_costs", "0 0 1 * *", "Closes the month: stored monthly costs to zero."),
-    Planned("check_expired_keys", "0 * * * *", "Tells of keys that expired or will soon, and hands the default on."),
+    Planned(
+        "check_expired_keys", "0 * * * *", "Warns of keys that have expired or soon will, and hands the default on."
+    ),
     Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died; tests rejected keys again soon."),
     Planned("send_alerts", "* * * * *", "Sends what the operator must hear of to the notification targets."),
     Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),

@@ -1,9 +1,8 @@
-"""No address, filter or form field holds a NUL: PostgreSQL cannot store one, and nobody means one."""
+"""A NUL in an address, a filter or a field: SQLite takes one, PostgreSQL refuses it, and nobody means one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import unquote
 
 from django.core.exceptions import BadRequest
@@ -14,19 +13,21 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class RefuseNul:
-    """Answer 400 to a NUL in the path, the query or a field of a form, in whatever way it is written there."""
+    """Answer 400 where a view that does not look for a NUL itself has handed one to the database."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if NUL in request.path_info or NUL in unquote(request.META.get("QUERY_STRING", "")):
-            raise BadRequest("The address holds a NUL character.")
         return self.get_response(request)
 
-    def process_view(self, request: HttpRequest, *_: Any) -> None:
-        """Look into the fields here, where the CSRF check has read them already."""
-        if request.content_type in FORMS and any(
-            NUL in text for name, values in request.POST.lists() for text in (name, *values)
-        ):
-            raise BadRequest("A field of the form holds a NUL character.")
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        if isinstance(exception, ValueError) and NUL in _sent_with(request):
+            raise BadRequest("The request holds a NUL character.") from exception
+
+
+def _sent_with(request: HttpRequest) -> str:
+    texts = [request.path_info, unquote(request.META.get("QUERY_STRING", ""))]
+    if request.content_type in FORMS:
+        texts += [text for name, values in request.POST.lists() for text in (name, *map(str, values))]
+    return "\n".join(texts)

@@ -38,7 +38,7 @@ from llmkeys.simulator.thread import SimulatorThread
 from tests.serving import ROOT, Served, environment
 
 ADDRESS = "127.0.0.1:8080"  # of the product, as the guides write it
-PYTHON = ".venv/bin/python"
+COMMAND = "./manage.py"
 SECONDS = 60  # for one block
 MORE = "…"
 _WRAP = textwrap.TextWrapper(110, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False)
@@ -147,7 +147,7 @@ def _run_all(found: list[Block], shell: Shell, address: str) -> Iterator[tuple[B
 
 
 def _run(block: Block, shell: Shell, address: str) -> str:
-    script = block.text.replace(ADDRESS, address).replace(PYTHON, sys.executable)
+    script = block.text.replace(ADDRESS, address).replace(COMMAND, f"{sys.executable} manage.py")
     try:
         return shell.run(script).replace(address, ADDRESS)
     except GuideFailed as failure:

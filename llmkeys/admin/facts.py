@@ -134,11 +134,11 @@ class KeyEventAdmin(CsvMixin, KeyFactAdmin):
 
 
 class SeenFilter(admin.SimpleListFilter):
-    title = "put away"
+    title = "dismissed"
     parameter_name = "seen"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
-        return (("no", "Waits on the dashboard"), ("yes", "Put away"))
+        return (("no", "Waits on the dashboard"), ("yes", "Dismissed"))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         wanted = {"no": True, "yes": False}.get(self.value() or "")
@@ -162,11 +162,11 @@ class AlertAdmin(KeyFactAdmin):
     def has_put_away_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("llmkeys.change_alert") or request.user.has_perm("llmkeys.change_apikey")
 
-    @admin.action(description="Put away", permissions=["put_away"])
+    @admin.action(description="Dismiss", permissions=["put_away"])
     def put_away(self, request: HttpRequest, queryset: QuerySet) -> None:
         at = timezone.now()
         done = sum(outbox.put_away(pk, at) for pk in queryset.values_list("pk", flat=True))
-        self.message_user(request, f"{done} alert{'' if done == 1 else 's'} put away.")
+        self.message_user(request, f"{done} alert{'' if done == 1 else 's'} dismissed.")
 
 
 @admin.register(SealedDay)

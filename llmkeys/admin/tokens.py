@@ -33,7 +33,7 @@ class AddTokenForm(StoringForm):
         label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
     )
     keys = forms.ModelMultipleChoiceField(
-        queryset=ApiKey.objects.none(), required=False, help_text="Only these keys serve it; none chosen: all."
+        queryset=ApiKey.objects.none(), required=False, help_text="Only these keys serve it; if none is chosen, all do."
     )
     error_fields = {"expiresAt": "expires_at", "keyIds": "keys"}
     text = ""

@@ -253,12 +253,12 @@ def target_names() -> list[str]:
 
 
 def open_alerts(limit: int = 20) -> list[Alert]:
-    """Return the newest alerts that nobody has put away, with their keys (no secret is read)."""
+    """Return the newest alerts that nobody has dismissed, with their keys (no secret is read)."""
     return list(_with_keys().filter(seen_at__isnull=True)[:limit])
 
 
 def recent_alerts(limit: int = 50) -> list[Alert]:
-    """Return the newest alerts, put away or not, with their keys."""
+    """Return the newest alerts, dismissed or not, with their keys."""
     return list(_with_keys()[:limit])
 
 
@@ -292,7 +292,7 @@ def _in_line(alert: Alert) -> str:
 
 
 def put_away(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard; False where it is unknown or was put away before."""
+    """Take an alert off the dashboard; False where it is unknown or was dismissed before."""
     return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
 
 

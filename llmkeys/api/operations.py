@@ -51,10 +51,10 @@ _PROBLEMS: dict[int, tuple[str, Schema, Any]] = {
     400: ("Bad input", {"anyOf": [ref("FieldErrors"), ref("Error")]}, {"name": ["May not be empty."]}),
     401: ("No valid access token or session", ref("Error"), _EXPIRED),
     403: ("Too little right", ref("Error"), {"detail": "This token may not do this: it lacks the scope “manage”."}),
-    404: ("There is no such thing", ref("Error"), {"detail": "Not found."}),
+    404: ("There is nothing at this address", ref("Error"), {"detail": "Not found."}),
     409: ("It does not fit what is stored", ref("Error"), {"detail": "This API key is already stored as “Team”."}),
     413: ("The body is larger than 1 MB", ref("Error"), {"detail": "The body is larger than 1 MB."}),
-    415: ("The body is no JSON", ref("Error"), {"detail": "Unsupported media type “text/plain” in request."}),
+    415: ("The body is not JSON", ref("Error"), {"detail": "Unsupported media type “text/plain” in request."}),
     429: ("Too many wrong tokens", ref("Error"), {"detail": "Too many wrong access tokens came from this address."}),
     503: ("The database or the encryption key is not there", ref("Error"), {"detail": "Try again in 10 seconds."}),
 }
@@ -205,7 +205,7 @@ usage = _documented(
     summary=_operation(
         "Sum usage up by group",
         {200: _answer(ref("UsageSummary"), examples.SUMMARY)},
-        description="From the daily totals. Days and months come in order, other groups the dearest first.",
+        description="From the daily totals. Days and months come in order, other groups with the highest cost first.",
         parameters=(
             _query("group_by", _choice(*GROUPS), "Left out: day"), *_OF_USAGE,
             _query("since", _DAY, "The first day"), _query("until", _DAY, "The last day"),

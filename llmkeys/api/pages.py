@@ -36,7 +36,7 @@ class Pages(CursorPagination):
 
 
 def _bad_cursor() -> InvalidInput:
-    return InvalidInput({"cursor": ["This is no cursor. Take “next” and “previous” from an answer as they are."]})
+    return InvalidInput({"cursor": ["This is not a cursor. Take “next” and “previous” from an answer as they are."]})
 
 
 def page(request: Request, rows: QuerySet, to_json: Callable[[Any], dict[str, Any]]) -> Response:

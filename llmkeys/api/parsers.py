@@ -44,9 +44,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
             raise _bad_body("The body must be a JSON object.")
         _check(body)
     except UnicodeDecodeError:
-        raise _bad_body("The body is no valid UTF-8.") from None
+        raise _bad_body("The body is not valid UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise _bad_body(f"The body is no valid JSON: {error}.") from None
+        raise _bad_body(f"The body is not valid JSON: {error}.") from None
     except ValueError:
         raise _bad_body("A number in the body has too many digits.") from None
     except RecursionError:
@@ -102,5 +102,5 @@ def _text_problem(text: str) -> str:
     if "\0" in text:
         return "May not hold NUL characters."
     if any("\ud800" <= character <= "\udfff" for character in text):
-        return "Holds half of a surrogate pair, which is no text."
+        return "Holds half of a surrogate pair, which is not text."
     return ""

@@ -153,7 +153,7 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
     seen: set[str] = set()
     while (info := tar.next()) is not None:
         if info.name not in _CONTENTS or not info.isfile() or info.name in seen:
-            raise CannotRestore(f"{path} holds “{info.name}”, which no backup of this product has.")
+            raise CannotRestore(f"{path} holds “{info.name}”, which does not belong in a backup of this product.")
         seen.add(info.name)
         yield info
 
@@ -164,13 +164,13 @@ def _check(path: Path, manifest: Manifest, parts: Mapping[str, tuple[int, str]])
         if parts.get(name) != (told["bytes"], told["sha256"]):
             raise CannotRestore(f"{path} is damaged: its part “{name}” is not what was written. Take another backup.")
     if set(parts) != set(manifest.members) or DATABASES.get(manifest.database) not in parts:
-        raise CannotRestore(f"{path} is no complete backup of this product.")
+        raise CannotRestore(f"{path} is not a complete backup of this product.")
 
 
 def _read_manifest(tar: tarfile.TarFile, path: Path) -> Manifest:
     first = tar.next()
     if first is None or first.name != MANIFEST or first.size > _LONGEST_MANIFEST or not first.isfile():
-        raise CannotRestore(f"{path} is no backup of this product.")
+        raise CannotRestore(f"{path} is not a backup of this product.")
     try:
         manifest = Manifest(**json.load(_reader(tar, first)))
         datetime.fromisoformat(manifest.created_at)
@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, mode="r:gz") as tar:
             yield tar
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise CannotRestore(f"{path} is no readable backup ({type(error).__name__}). Take another one.") from None
+        raise CannotRestore(f"{path} is not a readable backup ({type(error).__name__}). Take another one.") from None
     except OSError as error:
         raise CannotRestore(f"{path} cannot be read: {error.strerror or error}.") from None
 

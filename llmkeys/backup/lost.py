@@ -29,7 +29,7 @@ def lost_database() -> str:
     name = connection.settings_dict["NAME"]
     return (
         f"The database {name} is missing or empty, but {evidence} shows that there was one. "
-        f"`./manage.py serve --new-database` begins with an empty one. {how_to_restore()}"
+        f"`./manage.py serve --new-database` starts with an empty one. {how_to_restore()}"
     )
 
 

@@ -53,7 +53,7 @@ def make_backup(
     """
     target = target.absolute()
     if target.exists():
-        raise BackupFailed(f"{target} exists already; name another file, or move it away.")
+        raise BackupFailed(f"{target} already exists; choose another name, or move it away.")
     if not target.parent.is_dir():
         raise BackupFailed(f"The directory {target.parent} does not exist.")
     with _failures_told(target), archive.workshop(target) as room:
@@ -94,7 +94,7 @@ def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, 
             counts = cursor.fetchone()
         problem = postgresql.unreadable(file)
     if problem:
-        raise BackupFailed(f"The copy of the database is not whole, so it is no backup: {problem}")
+        raise BackupFailed(f"The copy of the database is not intact, so no backup was written: {problem}")
     return file, report, counts
 
 

@@ -76,7 +76,7 @@ def _check_kind(path: Path, manifest: Manifest) -> None:
 def _restore_file(manifest: Manifest, file: Path, brought: _Brought, at: datetime) -> Restored:
     problem = sqlite.integrity_problem(file)
     if problem:
-        raise CannotRestore(f"The database in the archive is not whole: {problem}")
+        raise CannotRestore(f"The database in the archive is not intact: {problem}")
     reader = _Reader(lambda query: sqlite.rows_of(file, query), lambda: sqlite.audited(file))
     closed, report = _prove(manifest, reader, brought)
     keep = _keep_directory(at)

@@ -177,7 +177,7 @@ def alert_seen(request: HttpRequest) -> None:
     at, one, up_to = timezone.now(), _id(request, "alert"), _id(request, "up_to")
     done = outbox.put_all_away(at, up_to=up_to) if up_to else int(outbox.put_away(one, at))
     if done != 1:
-        messages.info(request, f"{done} alerts were put away." if done else "It was put away before.")
+        messages.info(request, f"{done} alerts dismissed." if done else "It was dismissed before.")
 
 
 def _id(request: HttpRequest, name: str) -> int:

@@ -154,7 +154,7 @@ class Choice:
     def prices(self) -> str:
         if not self.is_priced:
             per_token = f"{settings.FALLBACK_USD_PER_TOKEN.normalize():f}"
-            return f"no price known: ${per_token} per token is charged, unless the provider tells its cost"
+            return f"no price known: ${per_token} per token is charged, unless the provider reports the cost"
         if not self.input and not self.output:
             return "free"
         return f"{_usd(self.input)} in, {_usd(self.output)} out per million tokens"

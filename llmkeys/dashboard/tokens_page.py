@@ -164,7 +164,7 @@ class TokenForm(forms.Form):
         required=False,
         max_length=100,
         widget=forms.TextInput({"class": "input", "autocomplete": "off", "maxlength": 100}),
-        help_text="Which program, machine or person holds it. Usage is told by this name.",
+        help_text="Which program, machine or person holds it. Usage is shown under this name.",
     )
     scopes = forms.MultipleChoiceField(choices=[(scope, scope) for scope in SCOPES], required=False)
     expiry = forms.ChoiceField(choices=list(EXPIRIES.items()), required=False)

@@ -12,7 +12,7 @@ from llmkeys.templatetags.llmkeys_format import usd
 SOURCES = {
     "provider": "reported by the provider",
     "computed": "computed from tokens and prices",
-    "estimated": "estimated: the answer was cut, or told no tokens",
+    "estimated": "estimated: the answer was cut off, or reported no tokens",
     "fallback": "fallback price: no price of this model is known",
 }
 # What stands in a row's `skipped`, as a person says it; other reasons are sentences already.

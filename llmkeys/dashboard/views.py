@@ -140,7 +140,7 @@ _PAUSE = re.compile(r"[.:;] ")
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """A note over the whole width. `alert_id` is that of an alert which a person can put away."""
+    """A note over the whole width. `alert_id` is that of an alert which a person can dismiss."""
 
     tone: str
     title: str
@@ -155,7 +155,7 @@ class Banner:
 
 
 def banners(view: Overview) -> list[Banner]:
-    """Return what is wrong with the whole, the worst first, then the newest alerts that nobody has put away."""
+    """Return what is wrong with the whole, the worst first, then the newest alerts that nobody has dismissed."""
     return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts()]
 
 
@@ -178,7 +178,7 @@ def _stalled(view: Overview) -> Iterator[Banner]:
         text = format_html(
             "{} Budgets are right without it; alerts, key tests and the clean-up wait until it is started again.", when
         )
-        yield Banner("full", "The scheduler stands still.", text, reverse("health"), "See what is late")
+        yield Banner("full", "The scheduler has stopped.", text, reverse("health"), "See what is late")
 
 
 def _alerts() -> Iterator[Banner]:

@@ -61,7 +61,7 @@ def integrity(about: About) -> Iterable[Finding]:
         words = f"SQLite finds the file damaged: {answer if answer != 'ok' else f'an orphaned row in {orphan[0]}'}"
         yield Finding(FAIL, "Integrity", words, "Stop the server, then restore a backup: ./manage.py restore FILE")
     else:
-        yield good("Integrity", "Every page of the file is sound.")
+        yield good("Integrity", "Every page of the file is intact.")
 
 
 def sqlite(about: About) -> Iterable[Finding]:
@@ -74,7 +74,7 @@ def sqlite(about: About) -> Iterable[Finding]:
     wrong = _wrong_pragmas()
     if wrong:
         words = f"These settings endanger what is recorded: {', '.join(wrong)}."
-        yield Finding(FAIL, "SQLite", words, "Take away what overrides them; the file must lie on a local disk.")
+        yield Finding(FAIL, "SQLite", words, "Remove what overrides them; the file must be on a local disk.")
     else:
         yield good("SQLite", "Write-ahead log, every commit flushed to the disk, foreign keys checked.")
 
@@ -130,11 +130,11 @@ def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> s
 
 def cost_tracking(about: About) -> Iterable[Finding]:
     if not settings.COST_TRACKING:
-        words = "Requests are counted, but cost and budgets are not: no limit is kept."
-        yield Finding(WARN, "Cost tracking", words, "Unless that is meant, take REFACTAI_COST_TRACKING=false away.")
+        words = "Requests are counted, but costs are not, so no budget limit applies."
+        yield Finding(WARN, "Cost tracking", words, "Unless that is intended, remove REFACTAI_COST_TRACKING=false.")
     elif settings.BUDGET_MODE == "soft":
         words = "A budget is checked before a request and charged after it, so it can be exceeded."
-        yield Finding(WARN, "Budgets", words, "Unless that is meant, set REFACTAI_BUDGET_MODE=strict.")
+        yield Finding(WARN, "Budgets", words, "Unless that is intended, set REFACTAI_BUDGET_MODE=strict.")
     else:
         yield good("Budgets", "Strict: cost and open holds never exceed a limit.")
 

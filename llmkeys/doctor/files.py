@@ -44,10 +44,10 @@ def file_modes(about: About) -> Iterable[Finding]:
     if wide:
         names = [f"{path.name} ({_mode(path):04o})" for path in wide]
         remedy = f"Run: chmod go= {' '.join(str(path) for path in wide[:10])}"
-        words = f"Other users of this machine may read or list: {listed(names)}."
+        words = f"Other users of this machine can read or list: {listed(names)}."
         yield Finding(FAIL if any(path.is_file() for path in wide) else WARN, "File modes", words, remedy)
     else:
-        yield good("File modes", "The database, the keys and the backups are readable by their owner alone.")
+        yield good("File modes", "Only their owner can read the database, the keys and the backups.")
 
 
 _SECRETS = ("encryption.key", "secret_key", "first-login", "llm_api_keys.json")
@@ -102,12 +102,12 @@ def backups(about: About) -> Iterable[Finding]:
     if not found:
         if ApiKey.objects.stored().exists():
             words = "There is no backup of these keys yet."
-            yield Finding(WARN, "Backups", words, "`serve` makes one a day; now: ./manage.py backup FILE")
+            yield Finding(WARN, "Backups", words, "`serve` makes one a day; to make one now: ./manage.py backup FILE")
         return
     newest = max(manifest.created for manifest in found)
     words = f"{count(len(found), 'backup')} kept, the newest from {newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
     if about.at - newest > OLD_BACKUP:
-        yield Finding(WARN, "Backups", words, "The daily backup does not run; the schedules below say why.")
+        yield Finding(WARN, "Backups", words, "The daily backup is not running; see the schedules below.")
     else:
         yield good("Backups", words)
 

@@ -55,7 +55,10 @@ def usable_keys(about: About) -> Iterable[Finding]:
         yield good("API keys", f"{len(ready)} of {count(len(keys), 'key')} can serve now.")
     elif by_status[ACTIVE]:
         yield Finding(
-            WARN, "API keys", "Every active key is cooling down.", "It ends by itself; another key bridges it."
+            WARN,
+            "API keys",
+            "Every active key is cooling down.",
+            "It ends by itself; a key of another account helps until then.",
         )
     else:
         yield Finding(FAIL, "API keys", f"None of {count(len(keys), 'key')} can serve.", ADD)
@@ -115,7 +118,7 @@ def default_key(about: About) -> Iterable[Finding]:
     stored = ApiKey.objects.stored()
     name = stored.filter(is_default=True).values_list("name", flat=True).first()
     if name is None and stored.usable(about.at).exists():
-        yield Finding(WARN, "Default key", "No key has the mark.", "Run: ./manage.py keys set-default NAME")
+        yield Finding(WARN, "Default key", "No key is the default.", "Run: ./manage.py keys set-default NAME")
     elif name is not None:
         yield good("Default key", f"“{name}” serves first.")
 
@@ -124,8 +127,8 @@ def same_names(about: About) -> Iterable[Finding]:
     names = list(ApiKey.objects.stored().values_list("name", flat=True))
     twins = sorted({name for name in names if names.count(name) > 1}) if len(names) <= 2000 else []
     if twins:
-        words = f"More than one key is called {listed([f'“{name}”' for name in twins])}."
-        yield Finding(WARN, "Names", words, "Commands then need the id: rename them.")
+        words = f"More than one key is named {listed([f'“{name}”' for name in twins])}."
+        yield Finding(WARN, "Names", words, "Commands then need the id; better rename them.")
 
 
 CHECKS = (encryption, usable_keys, rejected_keys, variables, missing_secrets, expiring_keys, default_key, same_names)

@@ -68,7 +68,7 @@ def _ahead(date: str, now: datetime) -> timedelta | None:
 
 def _reached(knock: _Knock) -> Finding:
     if knock.problem:
-        remedy = f"Look at the network and the proxy of this machine; its address here is {knock.host}."
+        remedy = f"Check the network and the proxy of this machine; the provider's address here is {knock.host}."
         return Finding(FAIL, knock.label, knock.problem, remedy)
     return good(knock.label, f"{knock.host} answers within {knock.milliseconds} ms.")
 
@@ -81,7 +81,7 @@ def _clock(knocks: list[_Knock]) -> Iterator[Finding]:
     ahead, label = min(known, key=lambda one: abs(one[0]))
     seconds = ahead.total_seconds()
     words = f"This machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} that of {label}."
-    remedy = "Let it be set by NTP: budget days, leases and logins go by it."
+    remedy = "Set it by NTP: budget days, leases and logins depend on it."
     if abs(ahead) > SOME:
         yield Finding(FAIL if abs(ahead) > MUCH else WARN, "Clock", words, remedy)
     else:

@@ -23,29 +23,29 @@ def configuration(about: About) -> Iterable[Finding]:
     ]  # fmt: skip
     for message in told:
         level = FAIL if message.is_serious() else WARN
-        remedy = " ".join(str(message.hint or "`./manage.py check --deploy` tells more.").split())
+        remedy = " ".join(str(message.hint or "`./manage.py check --deploy` has the details.").split())
         yield Finding(level, f"Settings ({message.id})", " ".join(str(message.msg).split()), remedy)
     if not told:
-        yield good("Settings", "Every variable can be read; `check --deploy` is silent.")
+        yield good("Settings", "Every variable can be parsed; `check --deploy` finds nothing.")
 
 
 def debug(about: About) -> Iterable[Finding]:
     if settings.DEBUG:
-        words = "Error pages show the insides of the product to anybody."
-        yield Finding(FAIL, "Debug", words, "Take REFACTAI_DEBUG=true away.")
+        words = "Error pages show internal details to anybody."
+        yield Finding(FAIL, "Debug", words, "Remove REFACTAI_DEBUG=true.")
 
 
 def hosts(about: About) -> Iterable[Finding]:
     outside = [host for host in settings.ALLOWED_HOSTS if host not in _LOOPBACK]
     if "*" in outside:
-        words = "Any host name is accepted, which helps attacks by forged ones."
+        words = "Any host name is accepted, which helps attacks with forged ones."
         yield Finding(WARN, "Host names", words, "Name them: REFACTAI_ALLOWED_HOSTS=keys.example.com")
     if outside and not settings.REFACTAI_HTTPS:
-        words = "Other machines may come in, and passwords and tokens travel in clear."
+        words = "Other machines can connect, and passwords and tokens travel unencrypted."
         remedy = "Put it behind a proxy with TLS and set REFACTAI_HTTPS=true."
         yield Finding(WARN, "HTTPS", words, remedy)
     elif not outside:
-        yield good("Host names", "This machine alone may open the dashboard by name.")
+        yield good("Host names", "Only this machine can open the dashboard by name.")
 
 
 def time_zone(about: About) -> Iterable[Finding]:

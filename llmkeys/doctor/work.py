@@ -29,7 +29,7 @@ def schedules(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "Schedules", words, START)
     if scheduling.scheduler_last_ran(about.at).is_stalled:
         late = [state.name for state in states if state.is_late]
-        words = f"The scheduler does not run: {listed(late)} should have started. Budgets are right all the same."
+        words = f"The scheduler is not running: {listed(late)} should have started. Budgets are still right."
         yield Finding(FAIL, "Schedules", words, START)
     for state in states:
         if state.has_failed:
@@ -49,8 +49,10 @@ def lost_requests(about: About) -> Iterable[Finding]:
     lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
     number = lost.order_by()[:_MOST].count()
     if number:
-        words = f"Of the last 30 days {count(number, 'request')} ended unknown, charged at what was held."
-        yield Finding(WARN, "Lost requests", words, "Compare with the provider's bill; then: ./manage.py void --lost")
+        words = f"{count(number, 'request')} of the last 30 days ended unknown and were charged at what was held."
+        yield Finding(
+            WARN, "Lost requests", words, "Compare with the provider's bill, then run: ./manage.py void --lost"
+        )
     else:
         yield good("Lost requests", "None in the last 30 days.")
 
@@ -59,10 +61,10 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
     dead = UsageRecord.objects.filter(state="HELD", lease_until__lt=about.at - FORGOTTEN)
     number = dead.order_by()[:_MOST].count()
     if number:
-        words = f"{count(number, 'hold')} of dead processes still blocks a budget."
+        words = f"{count(number, 'hold')} left by dead processes still takes up budget."
         yield Finding(WARN, "Open holds", words, f"The schedule settle_lost_holds frees them. {START}")
     else:
-        yield good("Open holds", "No hold is left behind by a dead process.")
+        yield good("Open holds", "No hold was left behind by a dead process.")
 
 
 def unpriced_models(about: About) -> Iterable[Finding]:
@@ -85,13 +87,13 @@ def _is_priced(provider: str, model: str, about: About) -> bool:
 def alert_targets(about: About) -> Iterable[Finding]:
     names = outbox.target_names()
     if not names:
-        words = "Nobody is told when a key is spent or rejected; alerts stay on the dashboard."
+        words = "Nobody is notified when a key is spent or rejected; alerts stay on the dashboard."
         yield Finding(WARN, "Alerts", words, f"For example {outbox.EXAMPLE}")
         return
     failing = outbox.undelivered_alerts()
     if failing:
         words = f"{count(len(failing), 'alert')} was not delivered: {outbox.delivery_words(failing[0])}"
-        yield Finding(WARN, "Alerts", words, "Mend the target, then: ./manage.py alert --test")
+        yield Finding(WARN, "Alerts", words, "Fix the target, then run: ./manage.py alert --test")
     else:
         yield good("Alerts", f"Sent to {listed(names)}.")
 

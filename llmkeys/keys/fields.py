@@ -164,7 +164,7 @@ class _Checker:
             return None
         when = value if isinstance(value, datetime) else parse_instant(value)
         if when <= self.at and when != self.current_expiry:
-            raise ValueError("The expiry lies in the past. Disable the key instead, or give a later date.")
+            raise ValueError("The expiry is in the past. Disable the key instead, or give a later date.")
         return when
 
     def finish(self) -> None:

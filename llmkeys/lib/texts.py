@@ -27,7 +27,7 @@ def name_problem(text: str) -> str:
     if any(character in _TURNS for character in text):
         return "May not hold marks that change the direction of reading: it would not show what it is."
     if not any(_is_visible(character) for character in text):
-        return "May not be empty." if not text else "May not be empty: it holds only characters that nobody sees."
+        return "May not be empty." if not text else "May not be empty: it holds only invisible characters."
     hidden = [character for character in text if unicodedata.category(character) == "Cf" and character not in _JOINS]
     return f"May not hold invisible characters (U+{ord(hidden[0]):04X})." if hidden else ""
 

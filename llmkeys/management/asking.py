@@ -10,6 +10,6 @@ from django.core.management.base import CommandError
 def confirm(question: str, refused: str) -> None:
     """Return where a person says yes. Raises CommandError with `refused`, or where nobody can be asked."""
     if sys.stdin is None or not sys.stdin.isatty():
-        raise CommandError(f"{refused} Nobody can be asked here: repeat with --yes.")
+        raise CommandError(f"{refused} There is no terminal to ask on: repeat with --yes.")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise CommandError(refused)

@@ -39,7 +39,7 @@ def parse(text: str) -> Address:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise BindProblem(f"--bind {text} is no address; write it as HOST:PORT, for instance 127.0.0.1:8080.")
+        raise BindProblem(f"--bind {text} is not an address; write it as HOST:PORT, for example 127.0.0.1:8080.")
     return Address(host, int(port))
 
 

@@ -37,7 +37,7 @@ def create_token(
     if not scopes or not scopes <= set(SCOPES):
         errors["scopes"] = [f"Choose from: {', '.join(SCOPES)}."]
     if expires_at is not None and expires_at <= at:
-        errors["expiresAt"] = ["The expiry lies in the past."]
+        errors["expiresAt"] = ["The expiry is in the past."]
     keys = list(ApiKey.objects.stored().filter(pk__in=wanted))
     if len(keys) != len(wanted):
         errors["keyIds"] = ["There is no such key: " + ", ".join(sorted(wanted - {key.id for key in keys}))]

@@ -144,7 +144,7 @@ def _give_up(at: datetime) -> int:
     told = 0
     for key_id, name, day, count, cost in _never_told(at):
         message = (
-            f"OpenRouter did not tell within {ASK_FOR.total_seconds() / 3600:.0f} hours what {count} estimated "
+            f"OpenRouter did not report within {ASK_FOR.total_seconds() / 3600:.0f} hours what {count} estimated "
             f"request(s) of “{name}” on {day} truly cost: the estimates, {format_usd(int(cost))}, stand."
         )
         once = f"unreconciled {key_id} {day}"

@@ -31,7 +31,7 @@ SEALED = (
 )
 WAYS_BACK = (
     " A backup that was made without --without-key holds that key: ./manage.py restore FILE. If it is lost for good, "
-    "./manage.py reencrypt --discard-unreadable gives up the secrets alone; then enter each of them anew."
+    "./manage.py reencrypt --discard-unreadable discards only the secrets; then enter each of them again."
 )
 
 DRAFT = "replaced-key."  # how a draft of another key file is called
@@ -68,7 +68,7 @@ def _keyring_from_file(path: str) -> Keyring:
         raise DataDirectoryProblem(f"The encryption key file {path} cannot be used: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise WrongEncryptionKey(
-            f"The encryption key file {path} holds no text. Put back the one that was there."
+            f"The encryption key file {path} is not a text file. Put back the one that was there."
         ) from None
     if not texts:
         raise WrongEncryptionKey(f"The encryption key file {path} is empty. Put back the key that was in it.")

@@ -20,7 +20,9 @@ from llmkeys.models import ApiKey
 from llmkeys.vault import keyring
 from llmkeys.vault.crypto import DecryptionFailed
 
-CLOSED = "No key in REFACTAI_ENCRYPTION_KEYS opens it. Add the master key it was stored with, or enter its secret anew."
+CLOSED = (
+    "No key in REFACTAI_ENCRYPTION_KEYS opens it. Add the master key it was stored with, or enter its secret again."
+)
 TWIN = "It has the same secret as another key; delete one of the two."
 
 _REPLACE = "UPDATE llmkeys_apikey SET secret = %s, fingerprint = %s WHERE id = %s AND secret = %s"
@@ -37,7 +39,7 @@ class LeftAlone:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How many secrets were encrypted anew, how many were under the first key already, and what was left alone."""
+    """How many secrets were re-encrypted, how many were under the first key already, and what was left alone."""
 
     changed: int
     current: int

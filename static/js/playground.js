@@ -120,7 +120,7 @@ function tell() {
   const known = [...document.querySelectorAll("#models option")].find((option) => option.value === name);
   const words = part("model-words");
   words.textContent = !name || name === "auto" ? words.dataset.auto
-    : known ? known.dataset.words : "No model of the list; it is asked for by this name.";
+    : known ? known.dataset.words : "Not in the list; it is requested under this name.";
 }
 
 async function askForModels(address) {

@@ -36,7 +36,7 @@ class TestTest:
         assert ran.code == 1
         assert ran.out.splitlines()[0] == f"{target.name}  delivered"
         assert ran.out.splitlines()[1].startswith(f"{other.name}  failed: ")
-        assert ran.err.startswith("1 of 2 targets did not get the test alert.")
+        assert ran.err.startswith("1 of 2 targets did not receive the test alert.")
         assert SECRET not in ran.out + ran.err
         other.close()
 

@@ -289,7 +289,7 @@ class TestWork:
         held = {"state": "HELD", "cost_nano": 0, "finished_at": None}
         make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
         make_usage(key, lease_until=NOW + timedelta(minutes=1), **held)
-        assert found("Lost requests")[0].detail.startswith("Of the last 30 days 1 request ended unknown")
+        assert found("Lost requests")[0].detail.startswith("1 request of the last 30 days ended unknown")
         assert found("Open holds")[0].detail.startswith("1 hold of dead processes")
 
     def test_it_names_models_without_a_price(self):

@@ -63,7 +63,7 @@ class TestKeysAdd:
             ((), "rfk_something-of-our-own", "access token of this product"),
             (("--daily-limit", "-1"), SECRET, "--daily-limit: must not be negative"),
             (("--total-limit", "NaN"), SECRET, "--total-limit: must be a number"),
-            (("--expires", "2020-01-01"), SECRET, "--expires: The expiry lies in the past"),
+            (("--expires", "2020-01-01"), SECRET, "--expires: The expiry is in the past"),
             (("--expires", "tomorrow"), SECRET, "--expires: Must be a date"),
         ],
     )

@@ -39,7 +39,7 @@ def test_it_puts_every_secret_under_the_first_key(run, rotate):
     secrets = {make_key(provider=provider, secret=secret).pk: secret for provider, secret in some_secrets()}
     rotate()
     ran = run("reencrypt")
-    assert ran.code == 0 and "3 secrets encrypted anew, 0 under the first key already." in ran.out
+    assert ran.code == 0 and "3 secrets re-encrypted, 0 under the first key already." in ran.out
     rotate(NEW)
     assert {key.pk: keyring.open_secret(key) for key in ApiKey.objects.all()} == secrets
     rotate(OLD)
@@ -100,7 +100,7 @@ def test_it_lists_what_does_not_open_and_leaves_it_alone(run, rotate):
     good.save()
     rotate()
     ran = run("reencrypt")
-    assert ran.code == 1 and "1 secret could not be encrypted anew" in ran.err
+    assert ran.code == 1 and "1 secret could not be re-encrypted" in ran.err
     assert lost.id in ran.out and "Lost" in ran.out and "No key in REFACTAI_ENCRYPTION_KEYS opens it" in ran.out
     lost.refresh_from_db()
     assert (bytes(lost.secret), lost.fingerprint) == before
@@ -178,4 +178,4 @@ class TestRunningServer:
         file.write_text(f"{NEW}\n{old}\n")
         settings.REFACTAI_ENCRYPTION_KEYS = []
         ran = run("reencrypt")
-        assert ran.code == 0 and "1 secret encrypted anew" in ran.out
+        assert ran.code == 0 and "1 secret re-encrypted" in ran.out

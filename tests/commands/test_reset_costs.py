@@ -82,7 +82,7 @@ class TestResetCosts:
     def test_it_does_not_ask_where_nobody_answers(self, run):
         make_key(name="Production", **SPENT)
         ran = run("reset_costs", "--daily")
-        assert ran.code == 1 and ran.err.endswith("Nobody can be asked here: repeat with --yes.")
+        assert ran.code == 1 and ran.err.endswith("There is no terminal to ask on: repeat with --yes.")
         assert costs()[0] == NANO
 
     def test_it_has_nothing_to_do_where_nothing_was_spent(self, run):

@@ -45,7 +45,7 @@ class TestTokensCreate:
         ("options", "words"),
         [
             (["--scope", "everything"], "--scope: Choose from: gateway, read, manage."),
-            (["--expires", "2020-01-01"], "--expires: The expiry lies in the past."),
+            (["--expires", "2020-01-01"], "--expires: The expiry is in the past."),
             (["--expires", "soon"], "--expires: Must be a date"),
             (["--user", "nobody"], "There is no active user “nobody”."),
             (["--key", "nothing"], "There is no key “nothing”."),

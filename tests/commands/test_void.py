@@ -63,7 +63,7 @@ class TestVoid:
 
     def test_it_does_not_ask_where_nobody_answers(self, run, key):
         make_usage(key, **LOST)
-        assert run("void", "--lost").err.endswith("Nobody can be asked here: repeat with --yes.")
+        assert run("void", "--lost").err.endswith("There is no terminal to ask on: repeat with --yes.")
         assert spent() == NANO
 
     def test_it_goes_on_past_a_row_that_was_never_lost(self, run, key):

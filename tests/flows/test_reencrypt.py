@@ -112,7 +112,7 @@ def test_it_changes_the_master_key_under_load_through_ten_kills(
             last = product.command("reencrypt")
         with capsys.disabled():
             print(f"\n{killed_at} of {KEYS} secrets through {KILLS} kills; the programs saw {dict(traffic.outcomes)}")
-        assert under_new_key(product) == KEYS and f"{KEYS - killed_at} secrets encrypted anew" in last
+        assert under_new_key(product) == KEYS and f"{KEYS - killed_at} secrets re-encrypted" in last
         assert set(traffic.outcomes) == {200} and traffic.outcomes[200] > 100
         assert product.served.stop() == 0
     assert_it_serves_with_the_new_key_alone(data_dir, simulator, database)

@@ -78,7 +78,7 @@ def test_it_makes_the_key_the_default_where_that_was_asked(operator):
         ({"dailyLimit": "-1"}, "Must not be negative"),
         ({"monthlyLimit": "1,000"}, "Must be a number in USD"),
         ({"totalLimit": "NaN"}, "Must be a number, not NaN"),
-        ({"expiresAt": "2001-01-01T00:00"}, "The expiry lies in the past."),
+        ({"expiresAt": "2001-01-01T00:00"}, "The expiry is in the past."),
         ({"expiresAt": "soon"}, "Must be a date and time"),
         ({"priority": "first"}, "Must be a whole number"),
         ({"workspaceId": "a b"}, "without spaces"),
@@ -89,7 +89,7 @@ def test_it_says_beside_the_field_what_is_wrong(operator, fields, words):
     page = refused(operator, **fields)
     (name,) = fields
     assert words in page.partition(f'id="id_{name}_error"')[2]
-    assert "Enter the API key once more" in page
+    assert "Enter the API key again" in page
     assert not ApiKey.objects.exists()
 
 

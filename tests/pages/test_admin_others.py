@@ -92,7 +92,7 @@ class TestTokens:
 
     def test_it_shows_what_the_service_refuses(self, operator):
         page = self.add(operator, expires_at_0="2001-01-01", expires_at_1="00:00:00").content.decode()
-        assert "The expiry lies in the past." in page and not AccessToken.objects.exists()
+        assert "The expiry is in the past." in page and not AccessToken.objects.exists()
 
     def test_it_belongs_to_whoever_made_it(self, with_rights, administrator):
         client = with_rights("add_accesstoken", "view_accesstoken", is_staff=True)

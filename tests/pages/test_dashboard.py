@@ -167,7 +167,7 @@ class TestBanners:
 
     def test_it_says_when_the_scheduler_stands_still(self, operator):
         Schedule.objects.create(name="check_keys", func="llmkeys.tasks.x", next_run=NOW - timedelta(minutes=9))
-        assert "The scheduler stands still." in page_of(operator)
+        assert "The scheduler has stopped." in page_of(operator)
 
 
 class TestManyKeys:

@@ -84,7 +84,7 @@ def test_it_takes_the_quick_choices_of_expiry(operator, choice, expires):
         ({"name": ""}, "May not be empty."),
         ({"dailyLimit": "-1"}, "Must not be negative"),
         ({"expires": "date", "expiresAt": ""}, "Give a date and time"),
-        ({"expires": "date", "expiresAt": "2020-01-01T00:00"}, "lies in the past"),
+        ({"expires": "date", "expiresAt": "2020-01-01T00:00"}, "is in the past"),
         ({"priority": "soon"}, "whole number"),
         ({"apiKey": "rfk_1234567890"}, "access token of this product"),
     ],
@@ -190,4 +190,4 @@ class TestTry:
             "/llm-settings/keys/try", {"provider": "openrouter", "apiKey": secret, "name": "Kept"}
         ).content.decode()
         assert "Key tested successfully" in page and 'value="Kept"' in page and secret not in page
-        assert "once more" in page
+        assert "never sent back to a page" in page

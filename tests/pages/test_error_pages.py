@@ -19,7 +19,7 @@ STYLES = sorted((Path(settings.BASE_DIR) / "static").rglob("*.css"))
 def test_it_answers_an_unknown_address_in_our_look(client):
     answer = client.get("/nothing/here")
     assert answer.status_code == 404
-    assert "There is no such page" in answer.content.decode() and "components.css" in answer.content.decode()
+    assert "Page not found" in answer.content.decode() and "components.css" in answer.content.decode()
 
 
 def test_it_renders_the_page_of_a_failure_without_context_and_database():

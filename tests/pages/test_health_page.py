@@ -59,7 +59,7 @@ def test_it_needs_a_login_and_the_right_to_look(client, with_rights):
     looker = with_rights("view_apikey")
     alert = make_alert()
     page = page_of(looker)
-    assert "Put away" not in page and "Send a test alert" not in page
+    assert "Dismiss" not in page and "Send a test alert" not in page
     assert looker.post(SEEN, {"alert": alert.pk}).status_code == looker.post(TEST).status_code == 403
     assert Alert.objects.get().seen_at is None
 
@@ -89,7 +89,7 @@ class TestSchedules:
         assert "stands still" not in page_of(operator)
         Schedule.objects.update(next_run=NOW - timedelta(minutes=9))
         page = page_of(operator)
-        assert "The scheduler stands still." in page and "Late" in page and "favicon-alert" in page
+        assert "The scheduler has stopped." in page and "Late" in page and "favicon-alert" in page
 
     def test_it_tells_which_are_paused(self, operator):
         ensure_schedules()
@@ -102,11 +102,15 @@ class TestAlerts:
         make_alert(), make_alert(message="seen before", seen_at=NOW)
         page = page_of(operator)
         assert "“Production” is spent." in page and "seen before" not in page and "favicon-alert" in page
-        assert "No alert waits for you" not in page and "waiting to be sent" in page
+        assert "There are no alerts to look at" not in page and "waiting to be sent" in page
 
     def test_it_is_calm_where_there_is_none(self, operator, doctor_says):
         page = page_of(operator)
-        assert "No alert waits for you" in page and "no target is configured" in page and "favicon-alert" not in page
+        assert (
+            "There are no alerts to look at" in page
+            and "no target is configured" in page
+            and "favicon-alert" not in page
+        )
 
     def test_it_puts_one_away_and_all_that_were_shown(self, operator):
         first, second, third = make_alert(), make_alert(), make_alert()
@@ -114,7 +118,7 @@ class TestAlerts:
         assert set(Alert.objects.filter(seen_at=None)) == {second, third}
         later = make_alert()
         answer = operator.post(SEEN, {"up_to": third.pk}, follow=True)
-        assert messages_of(answer) == ["2 alerts were put away."]
+        assert messages_of(answer) == ["2 alerts dismissed."]
         assert set(Alert.objects.filter(seen_at=None)) == {later}, "what came after the page was shown stays"
 
     @pytest.mark.parametrize("given", [{}, {"alert": "x"}, {"alert": "9" * 30}, {"up_to": "-1"}, {"alert": "²"}])
@@ -187,4 +191,4 @@ def test_it_asks_the_database_as_often_for_many_alerts_as_for_one(operator):
     with CaptureQueriesContext(connection) as many:
         page = page_of(operator)
     assert len(many) == len(few) <= 40, "the doctor asks most of them"
-    assert page.count("Put away<") == 50
+    assert page.count("Dismiss<") == 50

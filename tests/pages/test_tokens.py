@@ -140,7 +140,7 @@ class TestCreate:
             ({"expiry": "soon"}, "soon is not one of the available choices"),
             ({"expiry": "date"}, "Give the last day, or choose another expiry."),
             ({"expiry": "date", "expiresAt": "soon"}, "Must be a day such as"),
-            ({"expiry": "date", "expiresAt": "2020-01-01"}, "The expiry lies in the past."),
+            ({"expiry": "date", "expiresAt": "2020-01-01"}, "The expiry is in the past."),
             ({"expiry": "date", "expiresAt": "9999-12-31"}, "The last day must lie before"),
             ({"keyIds": ["key-0-0"]}, "key-0-0 is not one of the available choices"),
             ({"name": "a\0b"}, "Null characters are not allowed."),
@@ -204,7 +204,7 @@ class TestRevoke:
         text = make_token(administrator, "read", name="shop")
         path = f"{PATH}/{AccessToken.objects.get().pk}/revoke"
         page = operator.get(path).content.decode()
-        assert "Revoke “shop”?" in page and "There is no way back" in page
+        assert "Revoke “shop”?" in page and "This cannot be undone" in page
         assert JsonClient(text).get("/api/llm/keys").status_code == 200
         answer = operator.post(path, follow=True)
         assert messages_of(answer) == ["“shop” is revoked: requests with it are refused from now on."]

@@ -31,7 +31,7 @@ def test_it_makes_copies_and_revokes_a_token(page):
     assert settled_fits(page)
     page.get_by_role("button", name="Create token").click()
 
-    page.get_by_text("Copy it now: it is shown this once.").wait_for()
+    page.get_by_text("Copy it now: it is shown only once.").wait_for()
     shown = page.get_by_label("Access token").input_value()
     token = AccessToken.objects.get(digest=token_digest(shown))
     assert token.limited_to_keys and token.scopes == ["gateway", "read"] and shown not in page.url

@@ -55,10 +55,10 @@ def test_it_filters_pages_and_opens_a_request(page):
     page.get_by_label("Provider").select_option("openrouter")
     assert settled_fits(page)
     page.get_by_role("button", name="Apply").click()
-    page.get_by_role("link", name="Take off the filter Provider OpenRouter").wait_for()
+    page.get_by_role("link", name="Remove the filter Provider OpenRouter").wait_for()
     assert models(page) == 1 and "state=LOST" in page.url and settled_fits(page)
 
-    page.get_by_role("link", name="Take off the filter Status Lost").click()
+    page.get_by_role("link", name="Remove the filter Status Lost").click()
     page.get_by_role("link", name="Provider OpenRouter").wait_for()
     assert models(page) == 50 and "state=" not in page.url
     page.get_by_role("link", name="Clear all").click()

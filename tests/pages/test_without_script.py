@@ -97,7 +97,7 @@ def test_usage_is_filtered_and_taken_as_csv_and_a_charge_taken_back(plain, tmp_p
     plain.get_by_text("Filter", exact=True).click()
     plain.get_by_label("Token").fill("bot")
     plain.get_by_role("button", name="Apply").click()
-    plain.get_by_role("link", name="Take off the filter Token bot").wait_for()
+    plain.get_by_role("link", name="Remove the filter Token bot").wait_for()
     assert plain.locator("tbody a[href*='/usage/req_lost']").count() and "req_0" not in plain.content()
     with plain.expect_download() as download:
         plain.get_by_role("link", name="CSV").click()
@@ -138,14 +138,14 @@ def test_alerts_are_put_away_where_they_are_shown(plain):
     for number in range(3):
         Alert.objects.create(kind="key_rejected", message=f"Alert number {number}.", created_at=timezone.now())
     plain.goto("/llm-settings?by=model")
-    plain.get_by_role("button", name="Put away").first.click()
+    plain.get_by_role("button", name="Dismiss").first.click()
     plain.wait_for_url("**/llm-settings?by=model")
     assert Alert.objects.filter(seen_at=None).count() == 2
     plain.goto("/llm-settings/health")
     plain.get_by_role("button", name="Send a test alert").click()
     said(plain, "No target is configured")
-    plain.get_by_role("button", name="Put all away").click()
-    said(plain, "2 alerts were put away.")
+    plain.get_by_role("button", name="Dismiss all").click()
+    said(plain, "2 alerts dismissed.")
 
 
 def test_every_page_opens_and_leads_to_the_others(plain):

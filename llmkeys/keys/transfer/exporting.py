@@ -56,6 +56,6 @@ def _write(path: Path, text: str, overwrite: bool) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except FileExistsError:
-        raise CannotExport(f"{path} exists already. Choose another name, or repeat with --force.") from None
+        raise CannotExport(f"{path} already exists. Choose another name, or repeat with --force.") from None
     except OSError as error:
         raise CannotExport(f"{path} cannot be written: {error.strerror}.") from None

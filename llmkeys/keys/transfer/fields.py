@@ -214,7 +214,7 @@ def _amount(value: Any) -> Decimal:
         raise ValueError("must be a number in USD, such as 10 or 2.50.")
     amount = Decimal(value)
     if not amount.is_finite() or amount.adjusted() > 30:
-        raise ValueError("is no amount of money.")
+        raise ValueError("is not an amount of money.")
     return amount
 
 
@@ -252,7 +252,7 @@ def _from_numbers(numbers: list[Any]) -> str:
         year, month, day, hour, minute, second, nanosecond = parts
         return datetime(year, month, day, hour, minute, second, nanosecond // 1000).isoformat()
     except (ValueError, OverflowError):
-        raise ValueError(f"{numbers} is no date and time that exists.") from None
+        raise ValueError(f"{numbers} is not a date and time that exists.") from None
 
 
 def _boolean(value: Any) -> bool:

@@ -48,9 +48,9 @@ def read_entries(path: Path) -> list[Entry]:
     try:
         return list(_entries(_text(path)))
     except json.JSONDecodeError as error:
-        raise BrokenFile(f"Line {error.lineno}, column {error.colno}: this is no JSON ({error.msg}).") from None
+        raise BrokenFile(f"Line {error.lineno}, column {error.colno}: this is not JSON ({error.msg}).") from None
     except RecursionError:
-        raise BrokenFile("The file nests too deeply for a list of keys.") from None
+        raise BrokenFile("The file is nested too deeply for a list of keys.") from None
 
 
 def _text(path: Path) -> str:
@@ -59,7 +59,7 @@ def _text(path: Path) -> str:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise BrokenFile(
-                f"The file {path} is larger than {MOST_BYTES // 1024 // 1024} MB: that is no list of keys."
+                f"The file {path} is larger than {MOST_BYTES // 1024 // 1024} MB, too large for a list of keys."
             )
         return data.decode("utf-8-sig")
     except OSError as error:
@@ -98,7 +98,7 @@ def _value(text: str, start: int, number: int) -> tuple[dict[str, Any], int]:
     except ValueError as error:
         raise BrokenFile(f"Line {_line(text, start)}, key {number}: {error}") from None
     if not isinstance(values, dict):
-        raise BrokenFile(f"Line {_line(text, start)}: entry {number} of the list is no key, but {_kind(values)}.")
+        raise BrokenFile(f"Line {_line(text, start)}: entry {number} of the list is not a key, but {_kind(values)}.")
     return values, end
 
 
@@ -117,7 +117,7 @@ def _line(text: str, at: int) -> int:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _Fault(f"{name} is no number that JSON has.")
+    raise _Fault(f"{name} is not a JSON number.")
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

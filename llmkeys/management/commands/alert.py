@@ -15,13 +15,13 @@ from llmkeys.management.printing import table, when
 from llmkeys.models import Alert
 from llmkeys.presentation import instant_json
 
-NO_TARGET = f"No notification target is set, so alerts are on the dashboard alone. For example {outbox.EXAMPLE}"
+NO_TARGET = f"No notification target is set, so alerts appear only on the dashboard. For example {outbox.EXAMPLE}"
 
 
 class Command(BaseCommand):
     help = (
-        "List the newest alerts and what became of them. With --test, send a test alert to every target of "
-        "REFACTAI_ALERT_URLS and tell what came of each; exit code 1 where one did not get it, or there is none."
+        "List the newest alerts and whether they were delivered. With --test, send a test alert to every target of "
+        "REFACTAI_ALERT_URLS and report each result; the exit code is 1 if one failed or no target is set."
     )
     example = "alert --test"
 
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             raise CommandError(NO_TARGET)
         if failed:
             raise CommandError(
-                f"{len(failed)} of {len(deliveries)} targets did not get the test alert. Check the address in "
+                f"{len(failed)} of {len(deliveries)} targets did not receive the test alert. Check the address in "
                 "REFACTAI_ALERT_URLS, and whether this machine may reach it."
             )
 

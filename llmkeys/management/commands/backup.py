@@ -46,7 +46,7 @@ class Command(BaseCommand):
             self._tell(made, without_key)
         if made.manifest.differences:
             self._refuse(
-                f"The archive is whole, but the books in it differ in {count(made.manifest.differences, 'place')}: "
+                f"The archive is intact, but its books differ in {count(made.manifest.differences, 'place')}: "
                 "run `./manage.py audit`."
             )
 
@@ -63,8 +63,8 @@ def _key_words(told: Manifest, without_key: bool) -> str:
     if told.has_key or (given and told.has_settings and "REFACTAI_ENCRYPTION_KEYS" in settings_file.FROM_FILE):
         return "It holds the encryption key: whoever has this file has every stored API key. Keep it as safe as those."
     if given and not without_key:
-        return "The encryption key comes from REFACTAI_ENCRYPTION_KEYS and is not in it: keep that value as well."
-    return "The encryption key is not in it: without that key its secrets cannot be read."
+        return "The encryption key comes from REFACTAI_ENCRYPTION_KEYS and is not in it: keep that value safe too."
+    return "It does not hold the encryption key, without which its secrets cannot be read."
 
 
 def _as_json(made: Made) -> dict[str, Any]:

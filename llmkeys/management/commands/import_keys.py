@@ -23,7 +23,7 @@ from llmkeys.presentation import keys_json
 class Command(BaseCommand):
     help = (
         "Take over the keys of the older product's llm_api_keys.json, or of an export: all fields, costs and counters. "
-        "All keys or none: a fault is told with its line, and nothing is changed. A key that is stored already is "
+        "All keys or none: a mistake is reported with its line, and nothing changes. A key that is stored already is "
         "skipped, so that a second run changes nothing. A daily or monthly cost counts in the running day or month "
         "only where the file says that the key was used or changed in it; the total cost always counts."
     )
@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, metavar="FILE")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+        parser.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
         add_json_option(parser)
 
     def handle(self, *, file: Path, dry_run: bool, json: bool, **_: Any) -> None:

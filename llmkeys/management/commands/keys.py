@@ -176,7 +176,9 @@ _VERBS = {
 
 
 def _add_add(verbs: Any) -> None:
-    words = "Store a new key. The secret is asked for, read from stdin where that is no terminal, or --from-env."
+    words = (
+        "Store a new key. The secret is prompted for, read from stdin if piped, or taken from a variable (--from-env)."
+    )
     verb = add_verb(
         verbs, "add", words, "keys add --provider openrouter --name Production --daily-limit 10 --from-env MY_KEY"
     )

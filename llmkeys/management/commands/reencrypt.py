@@ -35,7 +35,7 @@ class Command(BaseCommand):
             "--discard-unreadable",
             action="store_true",
             help="the encryption key is lost for good: wipe the secrets that no given key opens, and keep names, "
-            "budgets, costs and usage; `keys edit KEY --new-secret` then enters each of them anew",
+            "budgets, costs and usage; `keys edit KEY --new-secret` then enters each of them again",
         )
         parser.add_argument("--yes", action="store_true", help="do not ask")
         add_json_option(parser)
@@ -75,7 +75,7 @@ class Command(BaseCommand):
         if report.left_alone:
             rows = [[one.key_id, one.name, one.problem] for one in report.left_alone]
             self.write_lines(printing.table(["ID", "NAME", "LEFT ALONE, BECAUSE"], rows))
-        done = f"{_count(report.changed)} encrypted anew, {report.current} under the first key already."
+        done = f"{_count(report.changed)} re-encrypted, {report.current} under the first key already."
         self.stdout.write(self.paint.SUCCESS(done) if not report.left_alone else done)
         if not report.left_alone and len(keyring.keyring().keys) > 1:
             self.stdout.write(
@@ -97,7 +97,7 @@ def _count(number: int) -> str:
 
 
 def _verdict(report: reencryption.Report) -> str:
-    return f"{_count(len(report.left_alone))} could not be encrypted anew; keep the older encryption keys until then."
+    return f"{_count(len(report.left_alone))} could not be re-encrypted; keep the older encryption keys until then."
 
 
 def _as_json(report: reencryption.Report) -> dict[str, Any]:

@@ -34,20 +34,20 @@ class Command(BaseCommand):
             names = ", ".join(f"“{name}”" for name in restored.closed)
             self._refuse(
                 f"The database is back, but these secrets were unreadable already when the backup was taken: {names}. "
-                "Put the right encryption key back, or enter those secrets anew."
+                "Put the right encryption key back, or enter those secrets again."
             )
 
     def _tell(self, restored: Restored) -> None:
         told, report = restored.manifest, restored.report
-        self.stdout.write(
-            f"Restored the state of {told.created_at}. The data that was here before is kept: {restored.kept}"
-        )
+        self.stdout.write(f"Restored the state of {told.created_at}. The previous data is kept: {restored.kept}")
         if restored.has_settings:
-            self.stdout.write("settings.env is the one of the backup again.")
+            self.stdout.write("settings.env was restored as well.")
         elif told.has_settings:
-            self.stdout.write("settings.env was left as it is: the one in the backup names another DATABASE_URL.")
+            self.stdout.write(
+                "settings.env was left as it is, because the one in the backup names another DATABASE_URL."
+            )
         if report is None:
-            self.stdout.write("It comes from an older version: `serve` brings it up to date, `audit` proves it then.")
+            self.stdout.write("It comes from an older version: `serve` migrates it; run `audit` after that.")
         elif report.differences:
             self.stdout.write(
                 f"Its books differ in {count(len(report.differences), 'place')}: run `./manage.py audit`."

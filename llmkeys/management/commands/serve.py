@@ -47,7 +47,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--no-scheduler", action="store_true", help="web server only")
         parser.add_argument(
-            "--new-database", action="store_true", help="start with an empty database although there was one here"
+            "--new-database", action="store_true", help="start with an empty database although there was one before"
         )
 
     def handle(

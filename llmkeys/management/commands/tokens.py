@@ -86,7 +86,7 @@ def _add_create(verbs: Any) -> None:
         "--scope", action="append", metavar="S", help=f"{', '.join(service.SCOPES)}; may be repeated (default: gateway)"
     )
     create.add_argument("--expires", metavar="DATE", help="such as 2027-01-31 or 2027-01-31T12:00:00Z")
-    create.add_argument("--user", metavar="NAME", help="whose token it is (default: the first administrator)")
+    create.add_argument("--user", metavar="NAME", help="the owner of the token (default: the first administrator)")
     create.add_argument("--key", action="append", metavar="ID", help="only this key serves it; may be repeated")
 
 
