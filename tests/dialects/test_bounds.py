@@ -198,6 +198,19 @@ class TestCacheWrites:
     def test_it_sees_that_a_request_can_write_a_cache(self, body: dict[str, Any], hour: bool) -> None:
         assert (bound_of(body).can_write_cache, bound_of(body).can_write_cache_1h) == (True, hour)
 
+    @pytest.mark.parametrize(
+        ("body", "long"),
+        [
+            ({}, False),
+            ({"prompt_cache_retention": "in_memory"}, False),
+            ({"prompt_cache_options": {"ttl": "30m"}}, False),
+            ({"prompt_cache_retention": "24h"}, True),
+            ({"prompt_cache_options": {"ttl": "12h"}}, True),
+        ],
+    )
+    def test_openai_may_keep_what_is_cached_for_longer(self, body: dict[str, Any], long: bool) -> None:
+        assert bound_of(body).can_write_cache_1h is long
+
     def test_it_is_not_misled_by_a_text(self) -> None:
         assert not bound_of({"messages": [{"content": '"cache_control": {}'}]}).can_write_cache
 
