@@ -75,6 +75,16 @@ def test_a_model_that_a_provider_does_not_have_is_asked_of_it_once(client, provi
     assert len(provider.calls) == 1
 
 
+def test_a_balance_that_covers_too_little_is_told_in_our_words_and_not_asked_again(client, provider):
+    make_key()
+    body = {"error": {"message": "This request requires more credits, but can only afford 20.", "code": 402}}
+    provider.post(OPENROUTER, json=body, status=402)
+    answer = ask(client)
+    assert (answer.status_code, error_of(answer)["code"]) == (429, "all_keys_at_limit")
+    assert answer["x-should-retry"] == "false"
+    assert error_of(answer)["message"].startswith("All keys have reached their limits")
+
+
 def test_the_providers_own_wait_is_passed_on(client, provider):
     make_key(provider="openai")
     provider.post(OPENAI, body=b"", status=503, headers={"Retry-After": "90"})
