@@ -26,6 +26,7 @@ _SKIPPED = {
     "rejected": "was rejected by its provider in this request",
     "rejected by its provider": "is rejected by its provider",
     "not allowed for this token": "may not serve this token",
+    "its provider's address is wrong": "has another server behind its provider's address",
     "too expensive": "has too little money left at its provider",
     "forbidden here": "may not be used from here, says its provider",
     "its environment variable is not set": "has no secret: its environment variable is not set",

@@ -46,6 +46,7 @@ def canary(prefix: str, ending: str) -> str:
 
 
 PREFIX = {"openrouter": "sk-or-v1-", "openai": "sk-proj-", "anthropic": "sk-ant-api03-", "google": "AIza"}
+OF_NO_KNOWN_FORM = "own/key+of=a:local~server."  # no prefix to know it by, and every sign that a key may hold
 MODELS = {
     "openrouter": "openai/gpt-4o",
     "openai": "gpt-4o",
@@ -62,8 +63,8 @@ class Canaries:
     answers: list[tuple[str, bytes]] = field(default_factory=list)
     told_once: list[bytes] = field(default_factory=list)  # the two answers that show a new access token
 
-    def new(self, what: str, provider: str, ending: str = "ok") -> str:
-        self.secrets[what] = canary(PREFIX[provider], ending)
+    def new(self, what: str, provider: str, ending: str = "ok", prefix: str = "") -> str:
+        self.secrets[what] = canary(prefix or PREFIX[provider], ending)
         return self.secrets[what]
 
     def collect(self, response: requests.Response, *_: Any, **__: Any) -> None:
@@ -198,9 +199,11 @@ def serve_with_only(program: Door, key: str) -> None:
 
 def be_rejected(product: Product, canaries: Canaries, browser: Door, program: Door) -> None:
     """Providers that repeat the whole key in their refusal: to a test, to a request, to a stream."""
-    for provider in PREFIX:
-        secret = canaries.new(f"{provider} rejected", provider, "echo")
-        body = {"provider": provider, "name": f"Rejected {provider}", "apiKey": secret}
+    forms = [(provider, form) for provider in PREFIX for form in ("", OF_NO_KNOWN_FORM)]
+    for provider, form in forms:
+        name = f"Rejected {provider}{' without a prefix' if form else ''}"
+        secret = canaries.new(name, provider, "echo", form)
+        body = {"provider": provider, "name": name, "apiKey": secret}
         key = program.send("POST", "/api/llm/keys", body).json()["id"]
         serve_with_only(program, key)
         refused = program.send("POST", "/v1/chat/completions", chat(model=MODELS[provider]))
@@ -209,7 +212,7 @@ def be_rejected(product: Product, canaries: Canaries, browser: Door, program: Do
         assert program.send("POST", "/v1/chat/completions", body).status_code >= 400
         assert program.send("POST", f"/api/llm/keys/{key}/test").json()["success"] is False
         browser.submit(f"/llm-settings/keys/{key}/test")
-        command(product, canaries, "keys", "test", f"Rejected {provider}", code=None)
+        command(product, canaries, "keys", "test", name, code=None)
         assert program.get(f"/api/llm/keys/{key}").json()["lastError"]
 
 

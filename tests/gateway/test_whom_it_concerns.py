@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gateway.door import OPENAI, OPENROUTER, ask, completion, error_of, fresh, rows
+from llmkeys.models import ApiKey
+from tests.gateway.door import OPENAI, OPENROUTER, ask, completion, error_of, eventually, fresh, rows
 from tests.gateway.door import sent_with as sent
 from tests.helpers import make_key, new_secret
 
@@ -74,8 +75,44 @@ def test_a_model_that_a_provider_does_not_have_is_asked_of_it_once(client, provi
     assert len(provider.calls) == 1
 
 
+def test_a_balance_that_covers_too_little_is_told_in_our_words_and_not_asked_again(client, provider):
+    make_key()
+    body = {"error": {"message": "This request requires more credits, but can only afford 20.", "code": 402}}
+    provider.post(OPENROUTER, json=body, status=402)
+    answer = ask(client)
+    assert (answer.status_code, error_of(answer)["code"]) == (429, "all_keys_at_limit")
+    assert answer["x-should-retry"] == "false"
+    assert error_of(answer)["message"].startswith("All keys have reached their limits")
+
+
 def test_the_providers_own_wait_is_passed_on(client, provider):
     make_key(provider="openai")
     provider.post(OPENAI, body=b"", status=503, headers={"Retry-After": "90"})
     answer = ask(client, model=MODEL)
     assert (answer.status_code, answer["Retry-After"]) == (502, "90")
+
+
+REFUSALS = [
+    (401, {"error": {"message": "User not found.", "code": 401}}, {}),
+    (402, {"error": {"message": "Insufficient credits.", "code": 402}}, {}),
+    (402, {"error": {"message": "This request requires more credits: can only afford 20", "code": 402}}, {}),
+    (403, {"error": {"message": "Key limit exceeded (daily limit).", "code": 403}}, {}),
+    (403, {"error": {"message": "Spent", "code": 403, "metadata": {"limit_source": "openrouter_key_limit"}}}, {}),
+    (404, {"error": {"message": "No endpoints found matching your data policy", "code": 404}}, {}),
+    (429, {"error": {"message": "Rate limit exceeded", "code": 429}}, {"Retry-After": "90"}),
+]
+
+
+def test_nineteen_keys_that_refuse_in_different_ways_delay_the_twentieth_by_nothing_else(client, provider):
+    for number in range(19):
+        status, body, headers = REFUSALS[number % len(REFUSALS)]
+        make_key(secret=(secret := new_secret()))
+        provider.post(OPENROUTER, json=body, status=status, headers=headers, match=sent(secret))
+    provider.get("https://openrouter.ai/api/v1/key", json=REFUSALS[0][1], status=401)
+    last = make_key(secret=(secret := new_secret()))
+    provider.post(OPENROUTER, json=completion(), match=sent(secret))
+    answer = ask(client, model=MODEL)
+    assert (answer.status_code, answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (200, last.id, "20")
+    assert [row.state for row in rows()] == ["RELEASED"] * 19 + ["SETTLED"]
+    rejected = len([number for number in range(19) if REFUSALS[number % len(REFUSALS)][0] == 401])
+    eventually(lambda: ApiKey.objects.filter(rejected_at__isnull=False).count() == rejected, "not all are confirmed")
