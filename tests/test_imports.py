@@ -76,6 +76,11 @@ def test_every_number_is_a_room():
     assert LEVEL.keys() == {room_of(path) for path in MODULES} - {"__init__", "apps"}
 
 
+def test_the_table_for_contributors_is_the_same():
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", (ROOT.parent / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    assert {int(number): set(rooms.split(" · ")) for number, rooms in rows} == dict(enumerate(LEVELS))
+
+
 def test_the_commands_alone_know_the_simulator():
     assert {room_of(path) for path in MODULES if "simulator" in imported(path)} == {"management"}
     assert not [path for path in (ROOT / "simulator").rglob("*.py") if imported(path) - {"simulator"}]
