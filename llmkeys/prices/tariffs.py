@@ -66,6 +66,9 @@ _SEARCH_FEES = {
     "google": Decimal("0.035"),
     "openrouter": Decimal("0.040"),
 }
+# The older search tool (`web_search_preview`) of these models is dearer than the one whose price the data has, and no
+# usage tells which of them ran: the hold covers the dearer one.
+_PREVIEWS, _PREVIEW_SEARCH = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
 _GROUNDED_PROMPTS = Decimal(35)  # Gemini 2 is billed by grounded prompts, Gemini 3 (14) by queries
 
 
@@ -160,6 +163,7 @@ class Tariff:
     steps: tuple[Step, ...]
     guessed: frozenset[str] = frozenset()  # kinds, and `search`, whose rate the source lacks
     search: int = 0
+    search_most: int = 0  # what one may cost where no usage tells which tool ran
     searches_always: bool = False  # each answer of a search model is one search
     search_per_answer: bool = False  # billed once however many queries it took
     request: int = 0
@@ -340,7 +344,7 @@ def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, q
     if first.search is not None or is_free:
         fees["search_guessed"] = False
     if first.search is not None:
-        fees["search"] = first.search
+        fees |= {"search": first.search, "search_most": first.search}
     if first.request is not None:
         fees["request"] = first.request
     starts = tuple(row.above_input_tokens for row in rows[1:])
@@ -432,6 +436,7 @@ def _tariff(
         tuple(steps),
         frozenset(guessed),
         search=_fee(fees["search"]),
+        search_most=_fee(max(fees["search"], fees.get("search_most", fees["search"]))),
         searches_always=fees.get("searches_always", False),
         search_per_answer=fees.get("search_per_answer", False),
         request=_fee(fees["request"]),
@@ -464,7 +469,8 @@ def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime)
         "search": _SEARCH_FEES.get(provider, max(_SEARCH_FEES.values())) if search is None else search,
         "search_guessed": search is None or (provider == "openrouter" and of_model is None),
         "searches_always": of_model is not None or variant == "online",
-        "search_per_answer": thousand == _GROUNDED_PROMPTS,
+        "search_most": _PREVIEW_SEARCH if provider == "openai" and _PREVIEWS.match(name) else Decimal(0),
+        "search_per_answer": provider == "google" and thousand == _GROUNDED_PROMPTS,
         "request": next((fee for pattern, fee in _REQUEST_FEES if pattern.match(name)), request),
     }
 
