@@ -82,7 +82,7 @@ def check_database_is_there(
 
 
 @register(Tags.security)
-def check_environment_keys(app_configs, **kwargs) -> list[CheckMessage]:
+def check_environment_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E006: a variable for a provider's key holds something else, which is never sent.
 
     llmkeys.W007: it holds quotes or invisible characters as well, which are not sent.

@@ -116,8 +116,6 @@ class Pages:
                 listener.cancel()
 
     async def _body(self, scope: Scope, receive: Receive, taken: Any) -> bytes:
-        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            raise bodies.BodyRefused(400, "The address contains a NUL character.")
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"")
         raw = await bodies.read(

@@ -5,6 +5,7 @@ A price shows what it comes to, so that one a million times too low is seen befo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -31,10 +32,10 @@ def plain_usd(amount: Decimal | None) -> str:
     if amount is None:
         return "–"
     amount = amount.normalize()
-    return f"${amount:,.2f}" if amount.as_tuple().exponent >= -2 else f"${amount:,f}"
+    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount:,f}"
 
 
-def price_column(name: str, title: str):
+def price_column(name: str, title: str) -> Callable[[ModelPrice], str]:
     @admin.display(description=title, ordering=name)
     def column(row: ModelPrice) -> str:
         return plain_usd(getattr(row, name))
@@ -147,7 +148,7 @@ class ModelPriceAdmin(CataloguedAdmin):
     def in_force(self, price: ModelPrice) -> str:
         if price.valid_from > timezone.now():
             return "Not yet"
-        return "Yes" if price.present == price.pk else "Replaced"
+        return "Yes" if vars(price)["present"] == price.pk else "Replaced"
 
     @admin.display(description="What it comes to")
     def preview(self, price: ModelPrice) -> SafeString:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -54,7 +53,7 @@ class _TableViewSet(ApiViewSet):
             raise Http404
         return row
 
-    def _stored(self, row: Any, values: Mapping[str, Any]) -> Any:
+    def _stored(self, row: Any, values: Any) -> Any:
         """Store the given values and return the row as JSON; what is left out stays.
 
         Raises InvalidInput, KeyConflict.

@@ -8,9 +8,6 @@ from llmkeys.api.prices import AliasViewSet, PriceViewSet
 from llmkeys.api.views import EventViewSet, KeyViewSet, NothingHere, TokenViewSet, UsageViewSet
 
 app_name = "api"
-TABLE = {"get": "list", "post": "create"}
-ROW = {"get": "retrieve", "put": "update", "delete": "destroy"}
-
 urlpatterns = [
     path("keys", KeyViewSet.as_view({"get": "list", "post": "create"}), name="keys"),
     path("keys/statistics", KeyViewSet.as_view({"get": "statistics"}), name="statistics"),
@@ -29,9 +26,9 @@ urlpatterns = [
     path("events", EventViewSet.as_view({"get": "list"}), name="events"),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"}), name="tokens"),
     path("tokens/<int:token_id>", TokenViewSet.as_view({"delete": "destroy"}), name="token"),
-    path("prices", PriceViewSet.as_view(TABLE), name="prices"),
-    path("prices/<int:row_id>", PriceViewSet.as_view(ROW), name="price"),
-    path("aliases", AliasViewSet.as_view(TABLE), name="aliases"),
-    path("aliases/<int:row_id>", AliasViewSet.as_view(ROW), name="alias"),
+    path("prices", PriceViewSet.as_view({"get": "list", "post": "create"}), name="prices"),
+    path("prices/<int:row_id>", PriceViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}), name="price"),
+    path("aliases", AliasViewSet.as_view({"get": "list", "post": "create"}), name="aliases"),
+    path("aliases/<int:row_id>", AliasViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}), name="alias"),
     re_path(r"", NothingHere.as_view(), name="nothing"),
 ]

@@ -13,7 +13,8 @@ from llmkeys import providers
 from llmkeys.dialects import bounds
 from llmkeys.dialects.base import Usage
 from llmkeys.lib.money import usd_to_nano
-from llmkeys.prices.tariffs import PriceList, in_region, same_model, to_nano
+from llmkeys.prices.data import same_model
+from llmkeys.prices.tariffs import PriceList, in_region, to_nano
 from llmkeys.prices.worst_case import WorstCase
 
 PROVIDER, COMPUTED, FALLBACK, ESTIMATED = "provider", "computed", "fallback", "estimated"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from llmkeys.prices import tariffs
+from llmkeys.prices import data
 
 UNKNOWN_WINDOW = 1_050_000  # the longest that is common
 
@@ -61,12 +61,12 @@ def max_output_tokens(model: str) -> int | None:
 def largest_window(provider: str, model: str) -> int:
     """Return the longest prompt that the model may take, for what cannot be counted."""
     known = known_window(model)
-    return max([known or 0, *tariffs.listed_windows(provider, model)]) or UNKNOWN_WINDOW
+    return max([known or 0, *data.listed_windows(provider, model)]) or UNKNOWN_WINDOW
 
 
 def shown_window(provider: str, model: str) -> int | None:
     """Return the context window to show to people, None where nobody tells it."""
-    return known_window(model) or max(tariffs.listed_windows(provider, model), default=None)
+    return known_window(model) or max(data.listed_windows(provider, model), default=None)
 
 
 @lru_cache(maxsize=4096)

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llmkeys.dialects.base import Usage
+from llmkeys.prices import data
 
 if TYPE_CHECKING:  # the price data costs 15 MB and 0.1 s: only those who ask for a price pay
-    from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo
 
 PER_NANO = 10**15  # 10⁻²⁴ USD in a nano-dollar
 
 _RATE_DIGITS, _FEE_DIGITS = 18, 24  # USD per million tokens, or USD, to 10⁻²⁴ USD
-_LONGEST_NAME = 200
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _PRICE_SECONDS = 900  # prices change at full quarters of an hour at the finest
 _CACHED_TARIFFS = 4096
@@ -33,37 +32,10 @@ STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "scale",
 CHEAP_TIERS = frozenset({"flex", "batch"})
 DEAR_TIERS = ("priority", "fast")
 _TWICE = "twice"  # stands for a tier above the standard one for which nobody has rates
-_TIER_CONTEXT: Mapping[str, Mapping[str, str]] = {
-    "flex": {"service_tier": "flex"},
-    "priority": {"service_tier": "priority"},
-    "fast": {"service_tier": "fast", "speed": "fast"},  # Anthropic calls it a speed
-    "batch": {"processing": "batch"},
-}
 _SAME_TIER = {"priority": "fast", "fast": "priority"}  # OpenAI renamed it: an operator's row under either name counts
-
-_VARIANTS = frozenset({"nitro", "floor", "online", "exacto", "thinking", "extended", "beta", "batch"})
-_VENDORS = {"mistralai": "mistral", "z-ai": "zai"}  # OpenRouter's name → the price data's, where they differ
 
 INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in")
 OUTPUT_KINDS = ("text_out", "reasoning", "audio_out", "image_out")
-_DATA_KEYS = {
-    "text": "input_mtok",
-    "cached": "cache_read_mtok",
-    "write": "cache_write_mtok",
-    "write_1h": "cache_write_1h_mtok",
-    "audio_in": "input_audio_mtok",
-    "cached_audio": "cache_audio_read_mtok",
-    "image_in": "input_image_mtok",
-    "video_in": "input_video_mtok",
-    "text_out": "output_mtok",
-    "reasoning": "output_reasoning_mtok",
-    "audio_out": "output_audio_mtok",
-    "image_out": "output_image_mtok",
-    "video_out": "output_video_mtok",
-}
-# What OpenRouter's entries leave out and the vendor's have; OpenRouter charges the vendor's list price.
-_OF_THE_VENDOR = frozenset(_DATA_KEYS) - {"text", "cached", "write", "text_out"}
-
 # Rates that the price data lacks, USD per million tokens. A row priced with one is flagged all the same.
 # Sound: platform.openai.com/docs/pricing, "Audio tokens". Pictures: the same page, "Image tokens".
 _DOCUMENTED_RATES: tuple[tuple[re.Pattern[str], Mapping[str, Decimal]], ...] = (
@@ -94,6 +66,9 @@ _SEARCH_FEES = {
     "google": Decimal("0.035"),
     "openrouter": Decimal("0.040"),
 }
+# The older search tool (`web_search_preview`) of these models is dearer than the one whose price the data has, and no
+# usage tells which of them ran: the hold covers the dearer one.
+_PREVIEWS, _PREVIEW_SEARCH = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
 _GROUNDED_PROMPTS = Decimal(35)  # Gemini 2 is billed by grounded prompts, Gemini 3 (14) by queries
 
 
@@ -188,6 +163,7 @@ class Tariff:
     steps: tuple[Step, ...]
     guessed: frozenset[str] = frozenset()  # kinds, and `search`, whose rate the source lacks
     search: int = 0
+    search_most: int = 0  # what one may cost where no usage tells which tool ran
     searches_always: bool = False  # each answer of a search model is one search
     search_per_answer: bool = False  # billed once however many queries it took
     request: int = 0
@@ -250,7 +226,7 @@ def tier_name(told: str | None) -> str:
     tier = (told or "").strip().lower().removeprefix("service_tier_")
     if tier in STANDARD_TIERS:
         return ""
-    return tier if tier in _TIER_CONTEXT or tier == "auto" else "other"
+    return tier if tier in data.TIER_CONTEXT or tier == "auto" else "other"
 
 
 # --- the list of prices ----------------------------------------------------------------------------------------------
@@ -350,23 +326,25 @@ _MODALITIES = frozenset({"audio_in", "cached_audio", "image_in", "audio_out", "i
 
 
 def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, quarter: int, has_tier: bool) -> Tariff:
-    entries, at = _entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
+    entries, at = data.entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
     steps, guessed = [], set()
     first = rows[0].price
     is_free = not any(value for value in _known_to_operator(first).values())
     for row in rows:
         known = _known_to_operator(row.price)
         if not is_free:  # to whom text is free, sound is free as well
-            data = _known_to_data(entries, at, "", row.above_input_tokens + 1)
-            known = {kind: rate for kind, rate in data.items() if kind in _MODALITIES} | known
+            known_to_data = data.known_rates(entries, at, "", row.above_input_tokens + 1)
+            known = {kind: rate for kind, rate in known_to_data.items() if kind in _MODALITIES} | known
         step, lacking = _step(known, provider, model)
         steps.append(step)
         guessed |= lacking
-    fees = {"search": Decimal(0), "request": Decimal(0)} if is_free else _fees(provider, model, entries, at)
+    fees: dict[str, Any] = (
+        {"search": Decimal(0), "request": Decimal(0)} if is_free else _fees(provider, model, entries, at)
+    )
     if first.search is not None or is_free:
         fees["search_guessed"] = False
     if first.search is not None:
-        fees["search"] = first.search
+        fees |= {"search": first.search, "search_most": first.search}
     if first.request is not None:
         fees["request"] = first.request
     starts = tuple(row.above_input_tokens for row in rows[1:])
@@ -458,6 +436,7 @@ def _tariff(
         tuple(steps),
         frozenset(guessed),
         search=_fee(fees["search"]),
+        search_most=_fee(max(fees["search"], fees.get("search_most", fees["search"]))),
         searches_always=fees.get("searches_always", False),
         search_per_answer=fees.get("search_per_answer", False),
         request=_fee(fees["request"]),
@@ -477,18 +456,21 @@ def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime)
     """Return the fees in USD: of a search and of a request."""
     name, _, variant = model.rpartition("/")[2].partition(":")
     prices = [entry.get_prices(at) for entry in entries]
-    thousand = next((found for each in prices if (found := _at_length(each.web_searches_kcount, 0)) is not None), None)
+    thousand = next(
+        (found for each in prices if (found := data.at_length(each.web_searches_kcount, 0)) is not None), None
+    )
     of_model = next((fee for pattern, fee in _SEARCH_MODELS if pattern.match(name)), None)
     search = of_model if of_model is not None else thousand / 1000 if thousand is not None else None
     if provider == "openrouter":  # its own plugin may search in the place of the vendor's tool
         search = max(search or Decimal(0), _SEARCH_FEES["openrouter"]) if of_model is None else search
-    thousand_requests = next((found for each in prices if (found := _at_length(each.requests_kcount, 0))), None)
+    thousand_requests = next((found for each in prices if (found := data.at_length(each.requests_kcount, 0))), None)
     request = thousand_requests / 1000 if thousand_requests else Decimal(0)
     return {
         "search": _SEARCH_FEES.get(provider, max(_SEARCH_FEES.values())) if search is None else search,
         "search_guessed": search is None or (provider == "openrouter" and of_model is None),
         "searches_always": of_model is not None or variant == "online",
-        "search_per_answer": thousand == _GROUNDED_PROMPTS,
+        "search_most": _PREVIEW_SEARCH if provider == "openai" and _PREVIEWS.match(name) else Decimal(0),
+        "search_per_answer": provider == "google" and thousand == _GROUNDED_PROMPTS,
         "request": next((fee for pattern, fee in _REQUEST_FEES if pattern.match(name)), request),
     }
 
@@ -517,10 +499,10 @@ def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
     """Return what the price data says of a short prompt at the standard tier; None where it says nothing."""
     if _is_free(provider, model):
         return Price(Decimal(0), Decimal(0))
-    entries = _entries(provider, model)
-    if not entries or not _prices_tokens(entries[0], at):
+    entries = data.entries(provider, model)
+    if not entries or not data.prices_tokens(entries[0], at):
         return None
-    known = {kind: Decimal(f"{rate.normalize():f}") for kind, rate in _known_to_data(entries, at, "", 0).items()}
+    known = {kind: Decimal(f"{rate.normalize():f}") for kind, rate in data.known_rates(entries, at, "", 0).items()}
     return Price(
         input=known.get("text", Decimal(0)),
         output=known.get("text_out", Decimal(0)),
@@ -536,122 +518,27 @@ def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
     )
 
 
-def listed_windows(provider: str, model: str) -> list[int]:
-    """Return the context windows that the data has for the model, its vendor's included. Some are too small."""
-    return [entry.context_window for entry in _entries(provider, model) if entry.context_window]
-
-
-def same_model(provider: str, name: str, other: str) -> bool:
-    """True where both names are the data's one model, as a dated snapshot is of the name that was asked for."""
-    if name == other:
-        return True
-    mine, theirs = _entries(provider, name), _entries(provider, other)
-    return bool(mine and theirs) and mine[0] is theirs[0]
-
-
 @lru_cache(maxsize=_CACHED_TARIFFS)
 def _data_tariff(provider: str, model: str, quarter: int, tier: str) -> Tariff | None:
     if _is_free(provider, model):
         step, _ = _step({"text": Decimal(0), "text_out": Decimal(0)}, provider, model)
         return _tariff(model, (), [step], set(), {"search": Decimal(0), "request": Decimal(0)})
-    entries, at = _entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
-    if not entries or not _prices_tokens(entries[0], at):
+    entries, at = data.entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
+    if not entries or not data.prices_tokens(entries[0], at):
         return None
     has_tier = True
     if tier:
-        with_tier = [entry for entry in entries if _has_tier(entry, at, tier)]
+        with_tier = [entry for entry in entries if data.has_tier(entry, at, tier)]
         has_tier = bool(with_tier)
         entries = tuple(with_tier) or entries  # of OpenRouter and its vendor only the vendor has tiers
         tier = tier if has_tier else ""
-    prices = entries[0].get_prices(at, dict(_TIER_CONTEXT.get(tier, {})))
+    prices = entries[0].get_prices(at, dict(data.TIER_CONTEXT.get(tier, {})))
     starts = tuple(
         sorted({tier.start for value in vars(prices).values() if hasattr(value, "tiers") for tier in value.tiers})
     )
     steps, guessed = [], set()
     for length in (0, *(start + 1 for start in starts)):
-        step, lacking = _step(_known_to_data(entries, at, tier, length), provider, model)
+        step, lacking = _step(data.known_rates(entries, at, tier, length), provider, model)
         steps.append(step)
         guessed |= lacking
     return _tariff(model, starts, steps, guessed, _fees(provider, model, entries, at), has_tier=has_tier)
-
-
-def _known_to_data(entries: Sequence[ModelInfo], at: datetime, tier: str, length: int) -> dict[str, Decimal]:
-    """Return the rates of prompts of `length` tokens; the vendor's entry fills what OpenRouter's leaves out."""
-    known: dict[str, Decimal] = {}
-    context = dict(_TIER_CONTEXT.get(tier, {}))
-    for number, entry in enumerate(entries):
-        prices = entry.get_prices(at, context)
-        for kind, key in _DATA_KEYS.items():
-            rate = _at_length(getattr(prices, key), length)
-            if rate is not None and (not number or kind in _OF_THE_VENDOR):
-                known.setdefault(kind, rate)
-    return known
-
-
-def _has_tier(entry: ModelInfo, at: datetime, tier: str) -> bool:
-    context = _TIER_CONTEXT.get(tier, {"": ""})
-    return any(
-        (variant.constraint is None or variant.constraint.active(at))
-        and all(context.get(name) == value for name, value in variant.when.items())
-        for variant in entry.price_variants or ()
-    )
-
-
-def _prices_tokens(entry: ModelInfo, at: datetime) -> bool:
-    """False for a price of minutes, characters or images only; an empty one is the data's way to say free."""
-    prices = entry.get_prices(at)
-    given = [value for value in vars(prices).values() if value is not None]
-    return not given or prices.input_mtok is not None or prices.output_mtok is not None
-
-
-def _at_length(price: Any, input_tokens: int) -> Decimal | None:
-    if price is None or isinstance(price, Decimal):
-        return price
-    reached = [tier.price for tier in price.tiers if input_tokens > tier.start]  # the data sorts them
-    return reached[-1] if reached else price.base
-
-
-@cache
-def _snapshot() -> DataSnapshot:
-    from genai_prices.data_snapshot import get_snapshot
-
-    return get_snapshot()
-
-
-@lru_cache(maxsize=_CACHED_TARIFFS)
-def _entries(provider: str, model: str) -> tuple[ModelInfo, ...]:
-    """Return the data's entries of a model under any of its spellings: the provider's own, then the vendor's."""
-    if len(model) > _LONGEST_NAME:
-        return ()
-    found: list[ModelInfo] = []
-    seen: set[str] = set()
-    for place, name in _spellings(provider, model):
-        entry = _look_up(place, name) if place not in seen else None
-        if entry is not None:
-            seen.add(place)
-            found.append(entry)
-    return tuple(found)
-
-
-def _look_up(provider: str, name: str) -> ModelInfo | None:
-    try:
-        return _snapshot().find_provider_model(name, None, provider, None)[1]
-    except (LookupError, ValueError):
-        return None
-
-
-def _spellings(provider: str, model: str) -> Iterator[tuple[str, str]]:
-    name = model.removeprefix("models/") if provider == "google" else model
-    yield provider, name
-    if provider != "openrouter":
-        return
-    base, colon, variant = name.rpartition(":")
-    if colon and variant in _VARIANTS:
-        name = base
-        yield provider, name
-    if variant == "batch":  # what the vendor asks for other tiers is not what a batch costs
-        return
-    vendor, slash, rest = name.partition("/")
-    vendor = _VENDORS.get(vendor, vendor)
-    if slash and any(listed.id == vendor for listed in _snapshot().providers):
-        yield vendor, rest

@@ -233,7 +233,7 @@ def _line(tariff: Tariff, step: Step, bound: Bound, input_tokens: int, provider:
         searches = min(searches, bound.choices)
     tokens = _most_input_cost(tariff, step, bound, input_tokens) + bound.prediction_tokens * output
     return Line(
-        base=in_region(tokens, provider, bound.region) + searches * tariff.search + tariff.request,
+        base=in_region(tokens, provider, bound.region) + searches * tariff.search_most + tariff.request,
         per_output_token=in_region(bound.choices * output, provider, bound.region),
         most_output_tokens=limits.max_output_tokens(model),
     )

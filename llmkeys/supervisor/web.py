@@ -13,7 +13,7 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from llmkeys.database.sql import is_sqlite
-from llmkeys.prices import tariffs
+from llmkeys.prices import data
 from llmkeys.supervisor import engines
 from llmkeys.supervisor.shared import Shared
 
@@ -22,7 +22,7 @@ def preload() -> None:
     """Load all that a worker needs into the parent, so that its children share the memory."""
     import_string(settings.ASGI_APPLICATION)
     _ = get_resolver().url_patterns
-    tariffs.listed_windows("openai", settings.PRIMARY_MODEL)  # reads the price data
+    data.listed_windows("openai", settings.PRIMARY_MODEL)  # reads the price data
     gc.collect()
     gc.freeze()  # the collector then leaves the shared pages alone
 

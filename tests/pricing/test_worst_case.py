@@ -107,6 +107,15 @@ class TestKinds:
         # 1000 × 2.5 + 100 × 10 = 3,500, and 0.025
         assert most("openai", "gpt-4o-search-preview") == 28_500_000
 
+    def test_it_holds_the_fee_of_the_dearer_of_two_search_tools(self):
+        # GPT-4.1: 1000 × 2 + 100 × 8 = 2,800, and 2 × 0.025 for the older tool; the newer one costs 0.01
+        assert most("openai", "gpt-4.1", searches=2) == 2_800_000 + 50_000_000
+
+    def test_openrouters_plugin_may_search_for_gemini_2_more_than_once(self):
+        # 1000 × 0.3 + 100 × 2.5 = 550, and 3 × 0.04; at Google one grounded prompt, 0.035
+        assert most("openrouter", "google/gemini-2.5-flash", searches=3) == 550_000 + 120_000_000
+        assert most("google", "gemini-2.5-flash", searches=3) == 550_000 + 35_000_000
+
     def test_a_tool_may_take_more_than_one_window(self):
         # GPT-4o: 128,000 once, and 500,000 over its rounds: 628,000 × 2.5 + 100 × 10 = 1,571,000
         assert most("openai", "gpt-4o", input_tokens=128_000, tool_input_tokens=500_000) == 1_571_000_000
