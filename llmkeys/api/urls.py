@@ -27,8 +27,16 @@ urlpatterns = [
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"}), name="tokens"),
     path("tokens/<int:token_id>", TokenViewSet.as_view({"delete": "destroy"}), name="token"),
     path("prices", PriceViewSet.as_view({"get": "list", "post": "create"}), name="prices"),
-    path("prices/<int:row_id>", PriceViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}), name="price"),
+    path(
+        "prices/<int:row_id>",
+        PriceViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}),
+        name="price",
+    ),
     path("aliases", AliasViewSet.as_view({"get": "list", "post": "create"}), name="aliases"),
-    path("aliases/<int:row_id>", AliasViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}), name="alias"),
+    path(
+        "aliases/<int:row_id>",
+        AliasViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}),
+        name="alias",
+    ),
     re_path(r"", NothingHere.as_view(), name="nothing"),
 ]
