@@ -43,7 +43,10 @@ def window(provider: str, model: str) -> int | None:
 def prices(provider: str, model: str, at: datetime, tier: str = "") -> dict[str, Any]:
     """Return the rates of a model by the library's keys, what OpenRouter leaves out filled from the vendor."""
     found: dict[str, Any] = {}
-    for number, entry in enumerate(entries(provider, model)):
+    listed = entries(provider, model)
+    if tier:  # of OpenRouter and its vendor only the vendor has tiers
+        listed = [entry for entry in listed if _differs(entry, at, tier)] or listed
+    for number, entry in enumerate(listed):
         given = {key: value for key, value in vars(entry.get_prices(at, _CONTEXTS.get(tier, {}))).items() if value}
         if number:
             given = {key: value for key, value in given.items() if "audio" in key or "image" in key or "1h" in key}
@@ -62,9 +65,11 @@ def prices(provider: str, model: str, at: datetime, tier: str = "") -> dict[str,
 
 def has_tier(provider: str, model: str, at: datetime, tier: str) -> bool:
     """True where a tier of the first entry has rates of its own."""
-    return any(
-        vars(entry.get_prices(at, _CONTEXTS[tier])) != vars(entry.get_prices(at)) for entry in entries(provider, model)
-    )
+    return any(_differs(entry, at, tier) for entry in entries(provider, model))
+
+
+def _differs(entry: ModelInfo, at: datetime, tier: str) -> bool:
+    return vars(entry.get_prices(at, _CONTEXTS[tier])) != vars(entry.get_prices(at))
 
 
 def bill(provider: str, model: str, usage: Usage, at: datetime, tier: str = "") -> int | None:
