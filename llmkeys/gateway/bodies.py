@@ -23,7 +23,11 @@ MOST_CONTAINERS = 250_000  # objects and lists: each takes twenty times its byte
 MOST_VALUES = 2_000_000
 
 _CODES = {413: "request_too_large", 415: "unsupported_encoding", 408: "request_timeout", 400: "invalid_request"}
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+MOST_STRINGS = 1_000_000
+_TOO_MUCH = (
+    f"The body has more than {MOST_CONTAINERS:,} objects and lists, {MOST_VALUES:,} values or {MOST_STRINGS:,} texts."
+)
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # possessive: it holds the interpreter's lock
 
 _room = Room(free=256 * 1024 * 1024)  # of this worker
 
@@ -44,7 +48,7 @@ async def read(receive: Receive, headers: Headers, taken: Any) -> bytes:
         encoding = headers.get("content-encoding", "")
         if not encoding:
             return raw
-        decoded = bodies.decoded(raw, encoding, limit=limit)
+        decoded = await under_way.in_parser(bodies.decoded, raw, encoding, limit=limit)
         taken.more(len(decoded))
         return decoded
     except BodyRefused as refusal:
@@ -96,12 +100,13 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 def _refuse_amplified(raw: bytes) -> None:
     """Refuse a body that would take many times its size in memory. What stands in texts does not count."""
+    if raw.count(b'"') - raw.count(b'\\"') > 2 * MOST_STRINGS:
+        raise InvalidInput({"body": [_TOO_MUCH]})
     if raw.count(b"{") + raw.count(b"[") <= MOST_CONTAINERS and raw.count(b",") <= MOST_VALUES:
         return
     bare = _STRINGS.sub(b"", raw)
     if bare.count(b"{") + bare.count(b"[") > MOST_CONTAINERS or bare.count(b",") > MOST_VALUES:
-        words = f"The body has more than {MOST_CONTAINERS:,} objects and lists, or {MOST_VALUES:,} values."
-        raise InvalidInput({"body": [words]})
+        raise InvalidInput({"body": [_TOO_MUCH]})
 
 
 def _refuse_constant(name: str) -> NoReturn:

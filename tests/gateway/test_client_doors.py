@@ -1,0 +1,384 @@
+"""How clients come in: bodies in every framing and encoding, browsers, addresses, words for what is wrong, slowness."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import zlib
+
+import pytest
+
+from tests.gateway.door import (
+    DONE,
+    OPENROUTER,
+    PATH,
+    Gate,
+    Pieces,
+    Program,
+    ask,
+    begin,
+    chat,
+    chunk,
+    completion,
+    error_of,
+    is_refused,
+    only_row,
+    rows,
+    settled,
+    usage,
+    usage_chunk,
+)
+from tests.helpers import make_key
+from tests.serving import ROOT
+from tests.web import JSON
+
+RAW = json.dumps(chat()).encode()
+CHUNKED = {"Transfer-Encoding": "chunked", "Content-Type": JSON}
+ORIGIN = "app://obsidian.md"
+ASKED = "authorization, content-type, x-stainless-os"
+
+
+@pytest.fixture
+def serving(provider):
+    make_key()
+    provider.post(OPENROUTER, json=completion())
+    return provider
+
+
+class TestBodies:
+    @pytest.mark.parametrize("size", [1, 17, 10_000])
+    def test_a_chunked_one_is_as_good_as_one_with_a_length(self, client, serving, size):
+        pieces = [RAW[at : at + size] for at in range(0, len(RAW), size)]
+        answer = client.open("POST", PATH, CHUNKED).chunks(*pieces).answer()
+        assert answer.status_code == 200
+        assert serving.calls[0].json["messages"] == chat()["messages"]
+
+    def test_the_limit_holds_for_a_chunked_one(self, client, settings):
+        settings.MAX_BODY_MB = 1
+        wire = client.open("POST", PATH, CHUNKED)
+        answer = wire.chunks(*[b" " * 65_536] * 20).answer()
+        is_refused(answer, 413, "request_too_large", "The body is larger than 1 MB")
+
+    @pytest.mark.parametrize(
+        ("encoding", "encode"),
+        [
+            ("gzip", gzip.compress),
+            ("x-gzip", gzip.compress),
+            ("deflate", zlib.compress),
+            ("deflate", lambda raw: zlib.compress(raw, wbits=-15)),
+            ("gzip, deflate", lambda raw: zlib.compress(gzip.compress(raw))),
+            ("GZIP", gzip.compress),
+            ("identity", bytes),
+        ],
+    )
+    def test_an_encoded_one_is_decoded(self, client, serving, encoding, encode):
+        answer = client.post(PATH, encode(RAW), headers={"Content-Encoding": encoding})
+        assert answer.status_code == 200
+        assert serving.calls[0].json["messages"] == chat()["messages"]
+        assert "Content-Encoding" not in serving.calls[0].headers
+
+    @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "aes128gcm"])
+    def test_an_encoding_that_is_not_known_is_named(self, client, encoding):
+        answer = client.post(PATH, RAW, headers={"Content-Encoding": encoding})
+        message = is_refused(answer, 415, "unsupported_encoding", "")
+        assert encoding.split()[-1] in message
+
+    @pytest.mark.parametrize("raw", [RAW, b"", gzip.compress(RAW)[:-4]])
+    def test_one_that_is_not_what_it_says_is_refused(self, client, raw):
+        answer = client.post(PATH, raw, headers={"Content-Encoding": "gzip"})
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+
+    def test_the_limit_holds_for_the_decoded_size(self, client, settings):
+        settings.MAX_BODY_MB = 1
+        bomb = gzip.compress(b" " * 50_000_000)
+        answer = client.post(PATH, bomb, headers={"Content-Encoding": "gzip"})
+        is_refused(answer, 413, "request_too_large", "The body is larger than 1 MB")
+
+    def test_a_client_may_ask_whether_to_send_it(self, client, serving):
+        """`Expect: 100-continue`, as curl sends it before larger bodies."""
+        wire = client.open(
+            "POST", PATH, {"Content-Length": str(len(RAW)), "Content-Type": JSON, "Expect": "100-continue"}
+        )
+        assert wire.send(RAW).answer().status_code == 200
+
+
+class TestHalfClosed:
+    """The web server takes a client that closes its sending side for one that has gone: the documents say so."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_it_has_gone_and_is_charged_what_was_made(self, client, sends, stream):
+        make_key()
+        gate = Gate()
+        if stream:
+            sends(Pieces(gate, chunk("a"), usage_chunk(cost=0.0123), DONE))
+        else:
+            sends(Pieces(gate, json.dumps(completion()).encode(), headers={"Content-Type": JSON}))
+        wire = begin(client, stream=stream)
+        gate.wait_until_reached()
+        wire.half_close()
+        wire.wait_until_heard()
+        gate.open()
+        settled()
+        assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+        assert "half-close" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+class TestBrowsers:
+    @pytest.fixture(autouse=True)
+    def _listed(self, settings):
+        settings.CORS_ORIGINS = [ORIGIN, "https://chat.example"]
+
+    def preflight(self, path: str = PATH, *, origin: str = ORIGIN, method: str = "POST"):
+        headers = {
+            "Origin": origin,
+            "Access-Control-Request-Method": method,
+            "Access-Control-Request-Headers": ASKED,
+        }
+        return Program().options(path, headers=headers)
+
+    @pytest.mark.parametrize(("path", "method"), [(PATH, "POST"), ("/v1/models", "GET"), ("/v1/models/a/b", "GET")])
+    def test_a_listed_origin_may_ask(self, client, path, method):
+        answer = self.preflight(path, method=method)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert answer["Access-Control-Allow-Origin"] == ORIGIN
+        assert answer["Access-Control-Allow-Headers"] == ASKED
+        assert method in answer["Access-Control-Allow-Methods"]
+        assert "Origin" in answer["Vary"]
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+    def test_a_star_lists_every_origin(self, client, settings):
+        settings.CORS_ORIGINS = ["*"]
+        assert self.preflight(origin="null").status_code == 204
+        assert self.preflight(origin="https://anywhere.example").status_code == 204
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "https://chat.example.evil.example", "null", ""])
+    def test_another_origin_is_told_which_setting_lists_it(self, client, origin):
+        answer = self.preflight(origin=origin)
+        assert answer.status_code == 405 and "POST" in answer["Allow"]
+        assert "REFACTAI_CORS_ORIGINS" in error_of(answer)["message"]
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+    def test_none_is_listed_at_first(self, client, settings):
+        settings.CORS_ORIGINS = []
+        assert self.preflight().status_code == 405
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_answers_and_streams_may_be_read(self, client, sends, stream):
+        make_key()
+        sends(Pieces(chunk("a"), usage_chunk(cost=0.01), DONE) if stream else Pieces.whole(json=completion()))
+        answer = client.post(PATH, json.dumps(chat(stream=stream)), headers={"Origin": ORIGIN})
+        assert (answer.status_code, answer["Access-Control-Allow-Origin"]) == (200, ORIGIN)
+        assert answer.content
+
+    def test_errors_may_be_read(self, client):
+        for answer in (
+            client.post(PATH, "{}", headers={"Origin": ORIGIN}),
+            Program().post(PATH, RAW, headers={"Origin": ORIGIN}),
+            client.post("/v1/nothing", RAW, headers={"Origin": ORIGIN}),
+            client.get(PATH, headers={"Origin": ORIGIN}),
+        ):
+            assert answer.status_code >= 400
+            assert answer["Access-Control-Allow-Origin"] == ORIGIN, answer.content
+
+    @pytest.mark.parametrize("path", ["/api/llm/keys", "/llm-settings", "/login", "/healthz"])
+    def test_pages_and_the_rest_api_are_never_opened(self, client, path):
+        answer = Program().get(path, headers={"Origin": ORIGIN})
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "Access-Control-Allow-Origin" not in self.preflight(path).headers
+
+
+class TestAddresses:
+    @pytest.mark.parametrize("path", [f"/{PATH}", PATH.replace("/", "//"), f"{PATH}/", "///v1//chat//completions//"])
+    def test_slashes_are_folded(self, client, serving, path):
+        assert client.post(path, RAW).status_code == 200
+
+    @pytest.mark.parametrize("path", ["/v1/models", "//v1//models", "/v1/models/"])
+    def test_the_list_too(self, client, provider, path):
+        assert client.get(path).json() == {"object": "list", "data": []}
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("post", "/chat/completions"), ("get", "/models"), ("post", "/v1"),
+            ("get", "/v1"), ("get", "/v1/"), ("post", "/v1/moderations"), ("post", "/api/v1/chat/completions"),
+            ("post", "/openai/v1/chat/completions"), ("get", "/v1/threads"), ("delete", "/anything"), ("put", "/x"),
+        ],
+    )  # fmt: skip
+    def test_one_that_is_not_there_names_the_base_url(self, client, method, path):
+        answer = getattr(client, method)(path)
+        error = error_of(answer)
+        assert (answer.status_code, error["code"]) == (404, "not_found")
+        assert "/v1" in error["message"] and "127.0.0.1:" in error["message"]
+
+    def test_a_program_without_a_token_is_told_as_well(self, client):
+        assert error_of(Program().post("/chat/completions", RAW))["code"] == "not_found"
+
+    @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/openai/gpt-4o-mini"])
+    def test_head_is_get_without_its_body(self, client, provider, path):
+        make_key()
+        provider.get("https://openrouter.ai/api/v1/models", json={"data": [{"id": "openai/gpt-4o-mini"}]})
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
+        assert head["Content-Type"] == got["Content-Type"] == JSON
+
+    @pytest.mark.parametrize(
+        ("method", "path", "allowed"),
+        [
+            ("get", PATH, {"POST"}), ("head", PATH, {"POST"}), ("put", PATH, {"POST"}), ("delete", PATH, {"POST"}),
+            ("options", PATH, {"POST"}), ("post", "/v1/models", {"GET", "HEAD"}),
+            ("patch", "/v1/models/a", {"GET", "HEAD"}), ("options", "/v1/models", {"GET", "HEAD"}),
+        ],
+    )  # fmt: skip
+    def test_each_405_names_what_is_allowed(self, client, method, path, allowed):
+        answer = getattr(client, method)(path)
+        assert answer.status_code == 405
+        assert allowed <= {name.strip() for name in answer["Allow"].split(",")}
+
+    def test_one_model_is_its_entry_of_the_list(self, client, provider):
+        make_key()
+        provider.get("https://openrouter.ai/api/v1/models", json={"data": [{"id": "openai/gpt-4o-mini"}]})
+        (entry,) = client.get("/v1/models").json()["data"]
+        for path in ("openai/gpt-4o-mini", "openai%2Fgpt-4o-mini"):
+            answer = client.get(f"/v1/models/{path}")
+            assert (answer.status_code, answer.json()) == (200, entry)
+
+    def test_an_unknown_model_is_named(self, client, provider):
+        make_key()
+        provider.get("https://openrouter.ai/api/v1/models", json={"data": []})
+        answer = client.get("/v1/models/acme/none")
+        assert "acme/none" in is_refused(answer, 404, "model_not_available", "No stored key can serve model")
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+    def test_a_whole_number_may_have_a_point(self, client, provider, name):
+        make_key(provider="openai")
+        provider.post("https://api.openai.com/v1/chat/completions", json=completion(usage=usage()))
+        raw = json.dumps(chat(model="gpt-6.1-terra", max_tokens=...) | {name: 256.0, "n": 1.0})
+        assert client.post(PATH, raw).status_code == 200
+        assert provider.calls[0].json[name] == 256
+
+    @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+    def test_minus_one_is_none(self, client, serving, name):
+        assert client.post(PATH, json.dumps(chat(max_tokens=...) | {name: -1})).status_code == 200
+        sent = serving.calls[0].json
+        assert all(sent.get(field) != -1 for field in ("max_tokens", "max_completion_tokens"))
+
+    @pytest.mark.parametrize(
+        ("changes", "param"),
+        [
+            ({"max_tokens": 0}, "max_tokens"), ({"max_completion_tokens": "x"}, "max_completion_tokens"),
+            ({"n": 0}, "n"), ({"stream": "yes"}, "stream"), ({"messages": "hi"}, "messages"),
+            ({"model": 7}, "model"), ({"stream": True, "stream_options": []}, "stream_options"),
+        ],
+    )  # fmt: skip
+    def test_a_refusal_names_its_field(self, client, changes, param):
+        error = error_of(ask(client, **changes))
+        assert (error["code"], error["param"]) == ("invalid_request", param)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ({"model": "gpt-4o", "input": "hi"}, "/v1/responses"),
+            ({"contents": [{"parts": [{"text": "hi"}]}]}, "/v1beta/models"),
+            ({"model": "gpt-4o", "messages": "hi"}, "list"),
+            ({"model": "gpt-4o", "prompt": "hi"}, "messages"),
+            ({"model": "gpt-4o"}, "messages"),
+        ],
+    )
+    def test_they_say_what_came_and_where_it_belongs(self, client, body, words):
+        make_key()
+        assert words in is_refused(client.post(PATH, json.dumps(body)), 400, "invalid_request", "")
+
+    def test_an_empty_body_is_empty(self, client):
+        is_refused(client.post(PATH, b""), 400, "invalid_request", "The body is empty")
+
+    def test_a_number_of_thousands_of_digits_is_no_matter_of_pythons(self, client):
+        message = is_refused(client.post(PATH, b'{"seed": ' + b"9" * 5000 + b"}"), 400, "invalid_request", "The body")
+        assert "sys" not in message and "digits" in message
+
+
+class TestAmplifiedBodies:
+    @pytest.mark.parametrize("item", [b'{"a":{}}', b"[]", b"[[]]", b"{}", b"0", b'""', b"null"])
+    def test_one_that_would_take_many_times_its_size_is_refused_before_it_is_parsed(self, client, item):
+        raw = b'{"messages":[' + b",".join([item] * (20_000_000 // (len(item) + 1))) + b"]}"
+        began = time.monotonic()
+        is_refused(client.post(PATH, raw), 400, "invalid_request", "The body has more than")
+        assert time.monotonic() - began < 5
+
+    @pytest.mark.parametrize("text", ["{}[]," * 600_000, '\\"{}[],\\\\' * 300_000])
+    def test_what_stands_in_texts_does_not_count(self, client, serving, text):
+        assert ask(client, model="openai/gpt-4.1-mini", messages=[{"role": "user", "content": text}]).status_code == 200
+        assert serving.calls[0].json["messages"][0]["content"] == text
+
+    def test_a_large_body_does_not_stop_others(self, client, provider):
+        """While 24 MB are read, small requests are answered at once."""
+        make_key()
+        provider.must_be_asked = False
+        provider.post(OPENROUTER, json=completion())
+        messages = [{"role": "user", "content": "wörd " * 4_000_000}]
+        large = json.dumps(chat(model="openai/gpt-4o-mini", messages=messages), ensure_ascii=False)
+        wires = [client.begin("POST", PATH, large) for _ in range(2)]
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert client.get("/v1/nothing").status_code == 404
+            slowest = max(slowest, time.monotonic() - began)
+        for wire in wires:
+            assert wire.answer().status_code in (200, 400, 429)
+        assert slowest < 2
+
+
+class TestSlowStrangers:
+    def test_a_refusal_waits_for_no_body(self, client):
+        head = {"Content-Length": "1000000", "Content-Type": JSON}
+        began = time.monotonic()
+        wires = [Program().open("POST", PATH, head).send(b"{") for _ in range(150)]
+        for wire in wires:
+            answer = wire.answer()
+            assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_token")
+        assert time.monotonic() - began < 20
+
+    def test_others_are_served_meanwhile(self, client, serving):
+        """Slow bodies with a good token hold no one up, the pages neither."""
+        head = {"Content-Length": "1000", "Content-Type": JSON}
+        wires = [client.open("POST", PATH, head).send(b"{") for _ in range(150)]
+        began = time.monotonic()
+        assert ask(client).status_code == 200
+        assert Program().get("/healthz").status_code == 200
+        assert Program().get("/login").status_code == 200
+        assert time.monotonic() - began < 5
+        for wire in wires:
+            wire.close()
+
+    def test_a_body_has_a_deadline(self, client, monkeypatch):
+        monkeypatch.setattr("llmkeys.gateway.bodies.BODY_SECONDS", 0.5)
+        wire = client.open("POST", PATH, {"Content-Length": "1000", "Content-Type": JSON}).send(b"{")
+        answer = wire.answer()
+        assert (answer.status_code, error_of(answer)["code"]) == (408, "request_timeout")
+
+    def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(self, client):
+        make_key()
+        wire = client.open("POST", PATH, {"Content-Length": "1000", "Content-Type": JSON}).send(b"{")
+        wire.close()
+        wire.wait_until_heard()
+        assert rows() == []
+
+
+class TestSentTwice:
+    def test_an_idempotency_key_changes_nothing(self, client, serving):
+        """The documents say so: libraries send one with every try, and an answer that was lost cannot be had again."""
+        assert "Idempotency-Key" in (ROOT / "docs" / "deployment.md").read_text()
+        for _ in range(2):
+            assert client.post(PATH, RAW, headers={"Idempotency-Key": "abc"}).status_code == 200
+        assert len(serving.calls) == len(rows()) == 2
+
+
+class TestSecretsInTheQuery:
+    @pytest.mark.parametrize("name", ["key", "api_key", "access_token", "token"])
+    def test_they_do_not_go_along(self, client, serving, name):
+        assert client.post(f"{PATH}?beta=true&{name}=secret", RAW).status_code == 200
+        assert serving.calls[0].query == {"beta": "true"}
