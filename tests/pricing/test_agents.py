@@ -93,5 +93,5 @@ def test_what_the_document_says_is_what_happens(mode, served):
     day = DAYS[mode].run()
     assert day.served == served
     row = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| {mode} |"))
-    figures = [int(number.replace(",", "")) for number in re.findall(r"[\d,]+", row.replace("$", "").replace(".", ""))]
+    figures = [int(re.sub(r"\D", "", cell)) for cell in row.split("|")[2:-1]]
     assert figures == [day.served, day.at_once, day.lowered, day.seconds // 60, day.spent // 10**7], (row, day)
