@@ -141,12 +141,13 @@ def _run_all(found: list[Block], shell: Shell, address: str) -> Iterator[tuple[B
     printed = ""
     for block in found:
         if block.mark == "run":
-            printed = _run(block, shell, address)
+            printed = run(block, shell, address)
         else:
             yield block, printed
 
 
-def _run(block: Block, shell: Shell, address: str) -> str:
+def run(block: Block, shell: Shell, address: str) -> str:
+    """Run one block at the product of this address; return what it printed, with the guide's own address."""
     script = block.text.replace(ADDRESS, address).replace(COMMAND, f"{sys.executable} manage.py")
     try:
         return shell.run(script).replace(address, ADDRESS)

@@ -1,0 +1,110 @@
+"""Every documented example is safe to paste where there are keys already: what was there is the same afterwards."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkeys.simulator.thread import SimulatorThread
+from tests import guide
+from tests.helpers import new_secret
+from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage
+
+# What belongs to the operator, and the columns that time alone changes.
+TABLES = {
+    # An example takes the default mark and gives it back; another rotates the encryption key.
+    "llmkeys_apikey": {"secret", "fingerprint", "last_test", "last_test_at", "updated_at"},
+    "llmkeys_accesstoken": {"last_used_at"},
+    "llmkeys_usagerecord": set(),
+    "llmkeys_adjustment": set(),
+    "llmkeys_dailyusage": set(),
+    "llmkeys_modelprice": set(),
+    "llmkeys_modelalias": set(),
+    "auth_user": {"last_login"},
+}
+
+
+class Installation:
+    """A product that somebody uses: two keys of which the later one is the default, a token, a price, history."""
+
+    def __init__(self, directory: Path, simulator: SimulatorThread) -> None:
+        self.data = directory / "data"
+        self.urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
+
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT, env=environment(self.data, **self.urls), input=stdin, capture_output=True, text=True,
+            timeout=DEADLINE_SECONDS,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def fill(self) -> None:
+        for name in ("Production", "Reserve"):
+            self.run("keys", "add", "--provider", "openrouter", "--name", name, stdin=new_secret() + "-ok")
+        self.run("keys", "set-default", "Reserve")
+        self.run("keys", "disable", "Production")
+        self.run("tokens", "create", "operator", "--scope", "manage")
+        self.run("chat", "Say hello", "--max-tokens", "50")
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        with closing(sqlite3.connect(self.data / "llmkeys.sqlite3")) as books:
+            books.row_factory = sqlite3.Row
+            return {
+                table: [dict(row) for row in books.execute(f"SELECT * FROM {table} ORDER BY 1")] for table in TABLES
+            }
+
+    def secrets(self) -> dict[str, str]:
+        """Return every stored secret in clear, as an export has it."""
+        file = self.data.parent / "all.json"
+        self.run("export_keys", str(file), "--include-secrets", "--force")
+        return {key["id"]: key["apiKey"] for key in json.loads(file.read_text()) if "apiKey" in key}
+
+
+@pytest.mark.parametrize("path", guide.guides(), ids=lambda path: path.name)
+def test_what_was_there_is_the_same_afterwards(path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
+        here = Installation(Path(name), simulator)
+        with Served(here.data, **here.urls) as served:
+            served.wait_until_up()
+            here.fill()
+            before, secrets = here.rows(), here.secrets()
+            surroundings = environment(here.data, **here.urls) | {"HOME": name}
+            surroundings.pop("DJANGO_SETTINGS_MODULE", None)
+            with guide.Shell(surroundings, Path(name)) as shell:
+                for block in guide.blocks(path.read_text()):
+                    if block.mark == "run":
+                        guide.run(block, shell, f"127.0.0.1:{served.port}")
+            after = here.rows()
+            assert here.secrets() == secrets, "a key more, or one less"
+    for table, ignored in TABLES.items():
+        known = {row["id"]: row for row in after[table]}
+        for row in before[table]:
+            changed = {column for column in row if row[column] != known[row["id"]][column]} - ignored
+            assert not changed, f"{table} {row['id']}: {changed}"
+    mine = {row["id"] for row in before["llmkeys_accesstoken"]}
+    assert [
+        row["name"] for row in after["llmkeys_accesstoken"] if row["id"] not in mine and not row["revoked_at"]
+    ] == []
+    for table in ("llmkeys_modelprice", "llmkeys_modelalias", "auth_user"):
+        assert len(after[table]) == len(before[table]), f"{table} has grown"
+
+
+def test_it_would_notice_an_example_that_deletes_a_key() -> None:
+    with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
+        here = Installation(Path(name), simulator)
+        with Served(here.data, "--no-scheduler", **here.urls) as served:
+            served.wait_until_up()
+            here.fill()
+            secrets = here.secrets()
+            assert manage(here.data, "keys", "delete", "Reserve", "--yes").returncode == 0
+            assert here.secrets() != secrets
