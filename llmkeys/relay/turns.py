@@ -47,6 +47,9 @@ TRIES_ON_ONE_KEY = 2
 MOST_FITS = 3  # tries to lower the output limit of a request to the room there is
 MOST_REFUSALS = 20  # keys that one request asks in vain
 
+_NO_MODEL = "its provider does not have the model"
+_WRONG_ADDRESS = "its provider's address is wrong"
+_HOPELESS = {FailureKind.REJECTED.value, _NO_MODEL, _WRONG_ADDRESS}
 # The most hopeful reason is the one that the client is told.
 _HOPE = (
     BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, TokenAtLimit, AllKeysAtLimit, RequestExceedsBudget,
@@ -304,9 +307,9 @@ class _ModelTurn:
     async def _pass_all(self, candidate: Candidate, failure: Failure) -> None:
         """Pass over every key of which the provider would say the same."""
         if failure.kind is FailureKind.WRONG_ADDRESS:
-            words = "its provider's address is wrong"
+            words = _WRONG_ADDRESS
         else:
-            words = "its provider does not have the model"
+            words = _NO_MODEL
         self.passed[candidate.id] = words
         for other in await self._found():
             same_account = other.billing_group == candidate.billing_group != ""
@@ -362,12 +365,12 @@ class _ModelTurn:
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])
 
     def _fresh(self, pool: list[Candidate]) -> list[Candidate]:
-        """Return the keys that rest; one that was rejected just now rests for its test alone, and is no hope."""
-        rejected = FailureKind.REJECTED.value
+        """Return the keys that may serve again, of those that rest: not one that this request saw rejected, nor one
+        whose provider does not have the model."""
         return [
             candidate
             for candidate in pool
-            if candidate.obstacle == "cooling" or self.passed.get(candidate.id, rejected) != rejected
+            if candidate.obstacle == "cooling" or self.passed.get(candidate.id, _NO_MODEL) not in _HOPELESS
         ]
 
     def _refused(self, pool: list[Candidate], found: list[Refusal]) -> LLMKeysError:
