@@ -48,7 +48,7 @@ def test_it_works(api, frozen):
         "successfulRequests": 138, "failedRequests": 4, "successRate": 97.18, "createdAt": "2026-11-23T20:30:00Z",
         "updatedAt": "2026-11-23T20:30:00Z", "lastUsed": "2026-11-23T20:30:00Z", "expiresAt": None,
         "coolingUntil": None, "billingGroup": "", "workspaceId": "", "lastError": "",
-        "enabled": True, "budgetMode": None,
+        "enabled": True, "budgetMode": None, "projectedMonthlyCost": None,
     }  # fmt: skip
     assert answer["Content-Type"] == "application/json"
     assert answer["Cache-Control"] == "no-store"
@@ -114,11 +114,11 @@ def test_it_shows_cooling(api, frozen):
 def test_it_asks_the_database_as_often_for_fifty_keys_as_for_one(api, django_assert_num_queries, frozen):
     make_key()
     api.get(PATH)
-    with django_assert_num_queries(4):  # the token, its user, the keys, their coolings
+    with django_assert_num_queries(5):  # the token, its user, the keys, their coolings, their last week
         api.get(PATH)
     for _ in range(49):
         make_key(billing_group="team")
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         assert len(api.get(PATH).json()) == 50
 
 

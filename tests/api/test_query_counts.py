@@ -19,11 +19,11 @@ pytestmark = pytest.mark.django_db
 KEYS, KEY = "/api/llm/keys", "/api/llm/keys/{key}"
 # Operation: route, method, path, body, the most statements. Two of each are the access token and its user.
 OPERATIONS = [
-    ("keys", "get", KEYS, None, 4),
+    ("keys", "get", KEYS, None, 5),
     ("keys", "post", KEYS, {"provider": "openai", "name": "n", "apiKey": ""}, 16),
     ("statistics", "get", f"{KEYS}/statistics", None, 4),
     ("active", "get", f"{KEYS}/active", None, 12),
-    ("key", "get", KEY, None, 4),
+    ("key", "get", KEY, None, 5),
     ("key", "put", KEY, {"dailyLimit": 7}, 12),
     ("key", "patch", KEY, {"name": "other"}, 12),
     ("key", "delete", KEY, None, 14),
@@ -33,7 +33,7 @@ OPERATIONS = [
     ("usage", "get", "/api/llm/usage?model=m1&success=true", None, 6),
     ("usage", "get", "/api/llm/usage?since=2026-11-20&key={key}", None, 8),
     ("summary", "get", "/api/llm/usage/summary?group_by=key", None, 12),
-    ("void", "post", "/api/llm/usage/{usage}/void", None, 14),
+    ("void", "post", "/api/llm/usage/{usage}/void", None, 15),
     ("events", "get", "/api/llm/events", None, 3),
     ("tokens", "get", "/api/llm/tokens", None, 4),
     ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"]}, 8),

@@ -32,6 +32,16 @@ TABLE = {
     ("tokens", "get"): ("read", "view_accesstoken"),
     ("tokens", "post"): ("manage", "add_accesstoken"),
     ("token", "delete"): ("manage", "delete_accesstoken"),
+    ("prices", "get"): ("read", "view_modelprice"),
+    ("prices", "post"): ("manage", "add_modelprice"),
+    ("price", "get"): ("read", "view_modelprice"),
+    ("price", "put"): ("manage", "change_modelprice"),
+    ("price", "delete"): ("manage", "delete_modelprice"),
+    ("aliases", "get"): ("read", "view_modelalias"),
+    ("aliases", "post"): ("manage", "add_modelalias"),
+    ("alias", "get"): ("read", "view_modelalias"),
+    ("alias", "put"): ("manage", "change_modelalias"),
+    ("alias", "delete"): ("manage", "delete_modelalias"),
     ("metrics", "get"): ("read", "view_usagerecord"),
 }
 EVERY = sorted({permission for _, permission in TABLE.values()})

@@ -49,6 +49,7 @@ def test_it_works(api):
                 "cacheWriteTokens": None, "outputTokens": 20, "reasoningTokens": None, "cost": 0.25,
                 "costSource": "provider", "held": 0.5, "overrun": False, "streamed": False, "latencyMs": 900,
                 "firstByteMs": 300, "skipped": [{"keyId": "key-1-1", "reason": "cooling"}],
+                "tokenId": None, "user": "", "maxTokens": None,
             }
         ],
         "next": None,
