@@ -9,6 +9,7 @@ from typing import Any
 from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line
 from llmkeys.dialects.content import content_size
+from llmkeys.dialects.media import survey
 from llmkeys.dialects.openai_chat import with_max_price
 from llmkeys.dialects.usage import told_cost, word
 from llmkeys.lib.reading import count, items, mapping, text
@@ -76,7 +77,7 @@ class AnthropicMessages(Dialect):
         if request.door.operation == "count_tokens":
             return Bound(input_tokens=size, output_tokens=0, is_free=True)
         models = bounds.names_in(body.get("model"), *self.other_models(request))
-        found = bounds.survey(body, size=size, places=_parts(body), models=models)
+        found = survey(body, size=size, places=_parts(body), models=models)
         fallbacks = list(bounds.objects_in(body.get("fallbacks")))
         limits = [bounds.output_limit(one, "max_tokens", least=0) for one in (body, *fallbacks)]
         limit = None if limits[0][0] is None else max(most for most, _ in limits if most is not None)

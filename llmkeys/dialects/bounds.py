@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from llmkeys.dialects.base import Bound
 from llmkeys.dialects.media import survey
@@ -51,13 +51,17 @@ def whole(body: Mapping[str, Any], name: str, most: int, *, least: int = 1, para
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, float | Decimal) and value == value and abs(value) <= most and value == int(value):
-        value = int(value)
+    if isinstance(value, float | Decimal) and value == value and -most <= value <= most and value == int(value):
+        return _within(int(value), param or name, least, most)
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadCount(param or name, "must be a whole number.")
-    if not least <= value <= most:
-        raise BadCount(param or name, f"must be from {least} to {most:,}.")
-    return value
+    return _within(value, param or name, least, most)
+
+
+def _within(number: int, param: str, least: int, most: int) -> int:
+    if not least <= number <= most:
+        raise BadCount(param, f"must be from {least} to {most:,}.")
+    return number
 
 
 def output_limit(body: Mapping[str, Any], *names: str, least: int = 1, prefix: str = "") -> tuple[int | None, str]:
@@ -119,7 +123,7 @@ class Added:
         return rounds
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -17,7 +17,8 @@ _PACKED = frozenset({"data", "b64_json", "partial_image_b64"})
 
 def content_size(part: Any) -> int:
     """Return the bytes of what an object says, thinks or calls; 0 for a role alone or empty texts. Never raises."""
-    total, stack = 0, [part] if isinstance(part, Mapping | list) else []
+    total = 0
+    stack: list[Any] = [part] if isinstance(part, Mapping | list) else []
     while stack:
         node = stack.pop()
         if isinstance(node, list):

@@ -26,6 +26,7 @@ from llmkeys.dialects.base import (
 )
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.json_array import ArraySplitter
+from llmkeys.dialects.media import survey
 from llmkeys.dialects.usage import first_count, word
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.reading import count, items, mapping, text
@@ -111,7 +112,7 @@ class GoogleGenerate(Dialect):
 
     def bound(self, request: Request) -> Bound:
         body, operation, models = request.body, request.door.operation, (request.model,)
-        found = bounds.survey(body, size=len(request.raw), places=_parts(body), models=models)
+        found = survey(body, size=len(request.raw), places=_parts(body), models=models)
         made = Bound(
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
             text_tokens=found.text_bytes,

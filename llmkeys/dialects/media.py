@@ -134,7 +134,8 @@ def _image_url(node: Mapping[str, Any]) -> Part | None:
     inner = node.get("image_url")
     detail = node.get("detail")
     if isinstance(inner, dict):
-        inner, detail = inner.get("url"), inner.get("detail", detail)
+        detail = inner.get("detail", detail)
+        inner = inner.get("url")
     if inner is None and node.get("file_id"):
         return Part("image", detail=detail)
     return _part(inner, "image", mime="", detail=detail)

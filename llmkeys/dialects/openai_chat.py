@@ -62,7 +62,8 @@ class OpenAIChat(Dialect):
         return bounds.tighter_chat_bound(request.body, request.bound, model=model)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        body, changes = request.body, {}
+        body = request.body
+        changes: dict[str, Any] = {}
         if body.get("model") != change.model:
             changes["model"] = change.model
         removed: set[str] = set()
@@ -125,7 +126,8 @@ def wants_usage(body: Mapping[str, Any]) -> bool:
 def with_max_price(given: Any, most: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenRouter's `provider` with the highest prices that the hold covers; a client's lower ones win."""
     routing = dict(given) if isinstance(given, dict) else {}
-    own = routing.get("max_price") if isinstance(routing.get("max_price"), dict) else {}
+    own: Any = routing.get("max_price")
+    own = own if isinstance(own, dict) else {}
     routing["max_price"] = {**own, **{name: _lower(own.get(name), price) for name, price in most.items()}}
     return routing
 

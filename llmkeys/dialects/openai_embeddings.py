@@ -8,6 +8,7 @@ from typing import Any
 
 from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import Bound, Door, Request, Rewrite, Seen, dump
+from llmkeys.dialects.media import survey
 from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
 from llmkeys.dialects.usage import read_openai_usage
 from llmkeys.exceptions import InvalidInput
@@ -37,7 +38,7 @@ class OpenAIEmbeddings(OpenAIChat):
     def bound(self, request: Request) -> Bound:
         body = request.body
         models = bounds.names_in(body.get("model"), body.get("models"))
-        found = bounds.survey(body, size=len(request.raw), places=_parts(body), models=models)
+        found = survey(body, size=len(request.raw), places=_parts(body), models=models)
         return Bound(
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
             text_tokens=found.text_bytes,

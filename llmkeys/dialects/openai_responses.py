@@ -10,6 +10,7 @@ from typing import Any
 from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import Bound, Door, Request, Rewrite, Seen, Usage, dump
 from llmkeys.dialects.content import PICTURE_BYTES, content_size, text_size
+from llmkeys.dialects.media import survey
 from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
 from llmkeys.dialects.usage import first_count, read_openai_usage
 from llmkeys.exceptions import InvalidInput
@@ -50,7 +51,7 @@ class OpenAIResponses(OpenAIChat):
         body = request.body
         limit, unlimited = bounds.output_limit(body, "max_output_tokens")
         models = bounds.names_in(body.get("model"), body.get("models"))
-        found = bounds.survey(body, size=len(request.raw), places=_parts(body), models=models)
+        found = survey(body, size=len(request.raw), places=_parts(body), models=models)
         added, beside = _added(body)
         bounds.add_openrouter_extras(added, body, models)
         if any(map(bounds.searches_itself, models)):
