@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from llmkeys.usage.statistics import statistics
 
 from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
 from llmkeys.presentation import key_json
+from llmkeys.usage.sums import statistics
 from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
@@ -262,7 +262,7 @@ class TestTwice:
 
 
 BROKEN = {
-    "no JSON": ('[\n {"name": "A",\n}', "Line 3, column 1: this is no JSON"),
+    "no JSON": ('[\n {"name": "A",\n}', "Line 3, column 1: this is not JSON"),
     "cut off": ('[\n {"name": "A"}', "Line 2"),
     "no comma": ('[{"name": "A"}\n{"name": "B"}]', "Line 2, column 1"),
     "no list": ('{"name": "A"}', "Line 1: the file must hold a list of keys"),
@@ -271,7 +271,7 @@ BROKEN = {
     "NaN": ('[\n{"totalCost": NaN}]', "Line 2, key 1: NaN is not a JSON number."),
     "twice the same field": ('[{"name": "A", "name": "B"}]', "Line 1, key 1: the field “name” stands there twice."),
     "more behind it": ("[] x", "Extra data after the list"),
-    "nested": ("[" + '{"a":' * 100_000, "nests too deeply"),
+    "nested": ("[" + '{"a":' * 100_000, "nested too deeply"),
     "trailing comma": ('[{"name": "A"},]', "Line 1"),
 }
 
@@ -302,7 +302,7 @@ class TestBroken:
             ({"isActive": False}, "isActive: it says otherwise than “active”"),
             ({"status": "SLEEPY"}, "status: must be one of ACTIVE"),
             ({"expiresAt": "soon"}, "expiresAt: Must be a date and time"),
-            ({"expiresAt": [2026, 13, 1]}, "expiresAt: [2026, 13, 1] is no date and time that exists"),
+            ({"expiresAt": [2026, 13, 1]}, "expiresAt: [2026, 13, 1] is not a date and time that exists"),
             ({"expiresAt": [2026, "1", 1]}, "expiresAt: must be a date and time"),
             ({"createdAt": 17}, "createdAt: Must be a date and time"),
             ({"createdAt": {}}, "createdAt: Must be a date and time"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from llmkeys.models import AccessToken
-from llmkeys.relay.candidates import caller_of
+from llmkeys.tokens.rights import caller_of
 from tests.helpers import NOW, make_key, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

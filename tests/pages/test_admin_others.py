@@ -25,7 +25,7 @@ from llmkeys.models import (
     UsageRecord,
 )  # fmt: skip
 from llmkeys.prices import catalogue
-from llmkeys.relay import candidates
+from llmkeys.tokens import rights
 from llmkeys.vault.crypto import token_digest
 from tests.helpers import NOW, make_key, make_token, make_usage, make_user
 
@@ -77,7 +77,7 @@ class TestTokens:
         text = page.partition("<code>")[2].partition("</code>")[0]
         token = AccessToken.objects.get()
         assert text.startswith("rfk_") and token.digest == token_digest(text) and token.user == administrator
-        assert candidates.caller_of(text, timezone.now()).may_gateway
+        assert rights.caller_of(text, timezone.now()).may_gateway
         for address in (TOKENS, f"{TOKENS}{token.pk}/change/", "/admin/"):
             later = operator.get(address).content.decode()
             assert text not in later and token.digest not in later
@@ -104,7 +104,7 @@ class TestTokens:
         token = AccessToken.objects.get()
         assert operator.post(f"{TOKENS}{token.pk}/change/", {"name": "other"}).status_code == 403
         operator.post(TOKENS, {"action": "revoke", "_selected_action": [token.pk]})
-        assert candidates.caller_of(text, timezone.now()) is None
+        assert rights.caller_of(text, timezone.now()) is None
         assert "Revoked" in operator.get(TOKENS).content.decode()
 
     def test_it_tells_in_which_state_a_token_is(self, operator):

@@ -77,7 +77,7 @@ class TestList:
     def test_it_leads_to_the_first_token(self, operator, with_rights):
         assert "No token yet" in operator.get(PATH).content.decode()
         reader = with_rights("view_accesstoken").get(PATH).content.decode()
-        assert "may look, but not make tokens" in reader and "/tokens/create" not in reader
+        assert "can look, but not create tokens" in reader and "/tokens/create" not in reader
 
     def test_its_queries_do_not_grow(self, operator, administrator, django_assert_max_num_queries):
         keys = [make_key().id for _ in range(3)]

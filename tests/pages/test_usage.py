@@ -247,8 +247,8 @@ class TestNumbersAndChart:
         assert "?provider=openrouter" in html.unescape(page_of(operator, "?by=provider")).replace("by=provider&", "")
 
     def test_it_says_that_status_narrows_the_table_alone(self, operator):
-        assert "narrow this table alone" in page_of(operator, "?state=LOST")
-        assert "narrow this table alone" not in page_of(operator, "?model=x")
+        assert "filter only this table" in page_of(operator, "?state=LOST")
+        assert "filter only this table" not in page_of(operator, "?model=x")
 
 
 class TestSpeed:
