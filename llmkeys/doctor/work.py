@@ -102,7 +102,7 @@ def unseen_alerts(about: About) -> Iterable[Finding]:
     unseen = outbox.open_alerts()
     if unseen:
         words = f"{count(len(unseen), 'alert')} not dismissed yet; the newest: {unseen[0].message}"
-        yield Finding(WARN, "Open alerts", words, "Dismiss them on the dashboard's page “Health”.")
+        yield Finding(WARN, "Open alerts", words, "Look at them on the dashboard's page “Health”.")
 
 
 CHECKS = (schedules, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)

@@ -290,7 +290,7 @@ class TestWork:
         make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
         make_usage(key, lease_until=NOW + timedelta(minutes=1), **held)
         assert found("Lost requests")[0].detail.startswith("1 request of the last 30 days ended unknown")
-        assert found("Open holds")[0].detail.startswith("1 hold of dead processes")
+        assert found("Open holds")[0].detail.startswith("1 hold left by dead processes")
 
     def test_it_names_models_without_a_price(self):
         key = make_key()

@@ -58,7 +58,7 @@ def test_it_never_writes_a_secret_of_the_environment(run, file, monkeypatch):
 def test_it_replaces_a_file_only_by_force(run, file):
     file.write_text("mine")
     ran = run("export_keys", str(file))
-    assert ran.code == 1 and "exists already" in ran.err and file.read_text() == "mine"
+    assert ran.code == 1 and "already exists" in ran.err and file.read_text() == "mine"
     assert run("export_keys", str(file), "--force").code == 0
     assert json.loads(file.read_text()) == []
     assert [one.name for one in file.parent.iterdir()] == ["keys.json"]

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from llmkeys.usage.sums import statistics
 
 from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
 from llmkeys.presentation import key_json
+from llmkeys.usage.sums import statistics
 from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key, new_secret
 
@@ -271,7 +271,7 @@ BROKEN = {
     "NaN": ('[\n{"totalCost": NaN}]', "Line 2, key 1: NaN is not a JSON number."),
     "twice the same field": ('[{"name": "A", "name": "B"}]', "Line 1, key 1: the field “name” stands there twice."),
     "more behind it": ("[] x", "Extra data after the list"),
-    "nested": ("[" + '{"a":' * 100_000, "nests too deeply"),
+    "nested": ("[" + '{"a":' * 100_000, "nested too deeply"),
     "trailing comma": ('[{"name": "A"},]', "Line 1"),
 }
 
