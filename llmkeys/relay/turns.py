@@ -306,10 +306,7 @@ class _ModelTurn:
 
     async def _pass_all(self, candidate: Candidate, failure: Failure) -> None:
         """Pass over every key of which the provider would say the same."""
-        if failure.kind is FailureKind.WRONG_ADDRESS:
-            words = _WRONG_ADDRESS
-        else:
-            words = _NO_MODEL
+        words = _WRONG_ADDRESS if failure.kind is FailureKind.WRONG_ADDRESS else _NO_MODEL
         self.passed[candidate.id] = words
         for other in await self._found():
             same_account = other.billing_group == candidate.billing_group != ""
