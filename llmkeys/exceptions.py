@@ -45,7 +45,7 @@ class KeyConflict(LLMKeysError):
 
 
 class SecretMissing(LLMKeysError):
-    """The key has no secret to send: its environment variable is gone, or it was deleted."""
+    """The key has no secret that can be sent: its variable is gone, it was deleted, or no header can carry it."""
 
 
 class RecordingUnavailable(LLMKeysError):

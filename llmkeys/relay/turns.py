@@ -223,14 +223,16 @@ class _ModelTurn:
 
     async def _pool(self) -> list[Candidate]:
         """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
-        found = await self._found()
-        pool = [
-            replace(candidate, obstacle=self.passed[candidate.id]) if candidate.id in self.passed else candidate
-            for candidate in found
-        ]
+        pool = self._marked(await self._found())
         if all(candidate.obstacle for candidate in pool):
             raise self._nobody(pool)
         return pool
+
+    def _marked(self, found: list[Candidate]) -> list[Candidate]:
+        return [
+            replace(candidate, obstacle=self.passed[candidate.id]) if candidate.id in self.passed else candidate
+            for candidate in found
+        ]
 
     def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
@@ -306,10 +308,7 @@ class _ModelTurn:
 
     async def _pass_all(self, candidate: Candidate, failure: Failure) -> None:
         """Pass over every key of which the provider would say the same."""
-        if failure.kind is FailureKind.WRONG_ADDRESS:
-            words = _WRONG_ADDRESS
-        else:
-            words = _NO_MODEL
+        words = _WRONG_ADDRESS if failure.kind is FailureKind.WRONG_ADDRESS else _NO_MODEL
         self.passed[candidate.id] = words
         for other in await self._found():
             same_account = other.billing_group == candidate.billing_group != ""
@@ -333,10 +332,8 @@ class _ModelTurn:
 
     async def _gave_up(self, failure: Failure) -> LLMKeysError:
         if failure.is_refusal and failure.kind is not FailureKind.MODEL_UNAVAILABLE:
-            try:
-                await self._pool()
-            except LLMKeysError as error:
-                return error
+            pool = self._marked(await self._found())
+            return self._nobody([candidate for candidate in pool if candidate.obstacle])
         if failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return ModelNotAvailable(f"No stored key can serve model “{self.model}”: {failure.message}")
         return self._upstream_error()

@@ -23,12 +23,13 @@ from django.core.exceptions import SynchronousOnlyOperation
 from multidict import CIMultiDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from llmkeys.exceptions import LLMKeysError
+from llmkeys.exceptions import LLMKeysError, SecretMissing
 from llmkeys.providers.scrub import StreamScrubber, scrub, without_secret
 from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
+AT_ONCE_SECONDS = 1.0  # a connection that rested, and ends so soon, ended before the request reached the other side
 IDLE_SECONDS = 30.0  # routers forget connections that rest longer, and a request on one of those is lost
 _HEADER_BYTES = 64 * 1024
 
@@ -117,6 +118,7 @@ class Pool:
             max_field_size=_HEADER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             timeout=aiohttp.ClientTimeout(total=None),
+            trace_configs=[_reuse_noted()],
         )
 
     async def close(self) -> None:
@@ -135,11 +137,11 @@ class Pool:
         host = urlsplit(url).hostname or "the provider"
         given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
         if not all(map(_can_be_sent, given.values())):
-            raise TransportError("The key holds characters that no HTTP header can carry.", sent=False)
+            raise SecretMissing("The key holds characters that no HTTP header can carry: replace its secret.")
         connect = min(
             settings.TIMEOUT_SECONDS, 0.95 * answer_seconds
         )  # so that it ends first, and tells that nothing left
-        began = time.monotonic()
+        began, connection = time.monotonic(), {"has_rested": False}
         try:
             async with asyncio.timeout(answer_seconds):
                 response = await self._session.post(
@@ -149,14 +151,37 @@ class Pool:
                     allow_redirects=False,
                     proxy=_proxy(url),
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                    trace_request_ctx=connection,
                 )
         except TimeoutError as error:
             raise _timed_out(error, host, connect, time.monotonic() - began) from None
         except aiohttp.ClientError as error:
+            ended_at_once = connection["has_rested"] and time.monotonic() - began < AT_ONCE_SECONDS
+            if ended_at_once and _brought_nothing(error):
+                words = f"{host} closed a connection that had rested, just as a request was to be sent on it."
+                raise TransportError(words, sent=False) from None
             raise _transport_error(error, host, secret) from None
         except (OSError, ValueError) as error:
             raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=True) from None
         return OpenAnswer(response, host, secret)
+
+
+def _reuse_noted() -> aiohttp.TraceConfig:
+    """Have it noted where a request goes out on a connection that has served before."""
+
+    async def note(_session: Any, connection: dict[str, bool], _params: Any) -> None:
+        connection["has_rested"] = True
+
+    traces = aiohttp.TraceConfig(trace_config_ctx_factory=lambda trace_request_ctx: trace_request_ctx)
+    traces.on_connection_reuseconn.append(note)
+    return traces
+
+
+def _brought_nothing(error: aiohttp.ClientError) -> bool:
+    """True for an end, or a reset, before the first byte of an answer."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else it is what came of a head
+    return isinstance(error, aiohttp.ClientOSError) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 async def _secret_of(key: Any) -> str:

@@ -119,6 +119,24 @@ def fast_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def hardly_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a connection that ends after 0.2 s for one that ends after the provider has worked."""
+    monkeypatch.setattr("llmkeys.upstream.relayed.AT_ONCE_SECONDS", 0.2)
+
+
+@pytest.fixture
+def quick_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait half a second for the providers' model lists."""
+    monkeypatch.setattr("llmkeys.relay.model_lists.ASK_SECONDS", 0.5)
+
+
+@pytest.fixture
+def quick_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait half a second for the whole body of a request."""
+    monkeypatch.setattr("llmkeys.gateway.bodies.BODY_SECONDS", 0.5)
+
+
+@pytest.fixture
 def short_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon on an SQLite database that is locked."""
     from django.db import connection

@@ -354,8 +354,7 @@ class TestSlowStrangers:
         for wire in wires:
             wire.close()
 
-    def test_a_body_has_a_deadline(self, client, monkeypatch):
-        monkeypatch.setattr("llmkeys.gateway.bodies.BODY_SECONDS", 0.5)
+    def test_a_body_has_a_deadline(self, client, quick_bodies):
         wire = client.open("POST", PATH, {"Content-Length": "1000", "Content-Type": JSON}).send(b"{")
         answer = wire.answer()
         assert (answer.status_code, error_of(answer)["code"]) == (408, "request_timeout")

@@ -125,9 +125,9 @@ FAULTS = [
         (404, "model_not_available"),
         stops=True,
     ),
-    # not the provider at all
-    Fault("another API", refused(404, {"detail": "Not Found"}), ONCE, FAILS),
-    Fault("a web server", refused(404, b"<html>404</html>"), ONCE, FAILS),
+    # not the provider at all: its other keys would meet the same
+    Fault("another API", refused(404, {"detail": "Not Found"}), ONCE, FAILS, stops=True),
+    Fault("a web server", refused(404, b"<html>404</html>"), ONCE, FAILS, stops=True),
     # the provider's own trouble: the same key once more, then the next
     Fault("500", refused(500), TWICE, FAILS),
     Fault("502 of a proxy", refused(502, HTML), TWICE, FAILS),

@@ -1,0 +1,364 @@
+"""Whose fault it is: dead keys, what was not sent, fields that we added, wrong addresses, connections that rested."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from tests.gateway.door import (
+    CLOSE,
+    DONE,
+    OPENAI,
+    OPENROUTER,
+    PATH,
+    RESET,
+    SILENCE,
+    Gate,
+    Pieces,
+    Program,
+    ask,
+    begin,
+    chat,
+    chunk,
+    completion,
+    error_of,
+    fresh,
+    is_refused,
+    only_row,
+    rows,
+    sent_with,
+    usage,
+    usage_chunk,
+)
+from tests.helpers import NOW, make_key, make_token, new_secret
+
+KEY = "https://openrouter.ai/api/v1/key"
+LIST = "https://openrouter.ai/api/v1/models"
+REJECTED = {"error": {"code": 401, "message": "User not found."}}
+UNKNOWN = "acme-never-heard-of-it"
+OPENAI_MODEL = "gpt-6.1-terra"
+
+
+class TestDeadKeys:
+    """C1: a key that refuses for its own sake uses up no retry."""
+
+    @pytest.mark.parametrize("retries", [0, 3])
+    def test_the_sixth_serves_after_five_that_are_dead(self, client, provider, settings, retries):
+        settings.MAX_RETRIES = retries
+        for number in range(5):
+            make_key(secret=(secret := new_secret()), billing_group=f"account-{number}")
+            provider.post(OPENROUTER, json=REJECTED, status=401, match=sent_with(secret))
+        good = make_key(secret=(secret := new_secret()))
+        provider.post(OPENROUTER, json=completion(), match=sent_with(secret))
+        provider.get(KEY, json=REJECTED, status=401)
+        answer = ask(client)
+        assert (answer.status_code, answer["X-LLM-Key-Id"], answer["X-LLM-Attempts"]) == (200, good.id, "6")
+
+    def test_where_none_is_left_the_words_are_our_own(self, client, provider):
+        for _ in range(5):
+            make_key()
+        provider.post(OPENROUTER, json=REJECTED, status=401)
+        provider.get(KEY, json=REJECTED, status=401)
+        answer = ask(client)
+        message = is_refused(answer, 503, "no_key_available", "No API key available")
+        assert "5 rejected" in message and "User not found" not in message
+        assert answer["x-should-retry"] == "false"
+
+    def test_twenty_are_enough(self, client, provider):
+        for _ in range(22):
+            make_key()
+        provider.post(OPENROUTER, json=REJECTED, status=401)
+        provider.get(KEY, Pieces(SILENCE, framing="raw"))
+        provider.must_be_asked = False
+        assert ask(client).status_code == 503
+        assert len(rows()) == 20
+
+
+class TestNotSent:
+    """C8: until the request's first byte has left, the hold is released."""
+
+    @pytest.mark.parametrize(
+        "secret", ["sk-one\nsk-two-0123456789", "sk-\x00-0123456789012345", "sk-😀-0123456789012345"]
+    )
+    def test_a_key_that_cannot_be_sent_is_passed_over(self, client, provider, monkeypatch, pauses, secret):
+        bad, good = make_key(), make_key(provider="openai")
+        monkeypatch.setattr("llmkeys.vault.keyring.open_secret", _opened_as(secret, bad.id))
+        provider.post(OPENAI, json=completion(usage=usage()))
+        answer = ask(client)
+        assert (answer.status_code, answer["X-LLM-Key-Id"]) == (200, good.id)
+        first, second = rows()
+        assert (first.key_id, first.state, first.cost_nano) == (bad.id, "RELEASED", 0)
+        assert "header" in first.error and secret not in first.error
+        assert second.state == "SETTLED" and pauses == [], "it would not do better a second time"
+        assert fresh(bad).last_error
+
+    def test_it_is_told_in_words_where_no_other_is_left(self, client, monkeypatch, pauses):
+        key = make_key()
+        monkeypatch.setattr("llmkeys.vault.keyring.open_secret", _opened_as("a\nb", key.id))
+        answer = ask(client)
+        assert answer.status_code in (502, 503) and error_of(answer)["message"]
+        assert [row.state for row in rows()] == ["RELEASED"]
+
+
+def _opened_as(secret: str, key_id: str):
+    from llmkeys.vault import keyring
+
+    real = keyring.open_secret
+    return lambda key: secret if key.id == key_id else real(key)
+
+
+class TestFieldsThatWeAdded:
+    """C9: a 400 that blames a field or value of ours is answered by asking once more."""
+
+    NO_MAX_TOKENS = {
+        "error": {
+            "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
+            "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter",
+        }
+    }  # fmt: skip
+    NO_OPTIONS = {"error": {"message": "Unrecognized request argument supplied: stream_options", "param": None}}
+
+    @pytest.fixture
+    def local(self, provider, settings):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": f"{provider.local}/v1"}
+        return f"{provider.local}/v1/chat/completions"
+
+    def test_the_limit_has_the_other_name(self, client, provider, local):
+        make_key(provider="openai")
+        names = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+        def answer(request):
+            if len(provider.calls) > 1:
+                return Pieces.whole(json=completion(usage=usage()))
+            sent = next(name for name in names if name in request.json)
+            words = f"Unsupported parameter: '{sent}' is not supported with this model. Use '{names[sent]}' instead."
+            error = {"message": words, "type": "invalid_request_error", "param": sent, "code": "unsupported_parameter"}
+            return Pieces.whole(json={"error": error}, status=400)
+
+        provider.post(local, answer)
+        assert ask(client, model="gpt-6-luna", max_tokens=...).status_code == 200
+        (was, limit), (now, same) = (
+            next((name, call.json[name]) for name in names if name in call.json) for call in provider.calls
+        )
+        assert (now, same) == (names[was], limit)
+        assert only_row().state == "SETTLED", "both under one hold: a refusal costs nothing"
+
+    def test_stream_options_are_left_out(self, client, provider, local):
+        make_key(provider="openai")
+        provider.post(local, json=self.NO_OPTIONS, status=400)
+        provider.post(local, Pieces(chunk("a"), DONE))
+        answer = ask(client, model="gpt-6-luna", stream=True)
+        assert answer.status_code == 200 and answer.content.endswith(DONE)
+        first, second = (call.json for call in provider.calls)
+        assert "stream_options" in first and "stream_options" not in second
+
+    def test_it_is_asked_once_more_and_no_more(self, client, provider, local):
+        make_key(provider="openai")
+        provider.post(local, json=self.NO_MAX_TOKENS, status=400)
+        assert ask(client, model="gpt-6-luna", max_tokens=...).status_code == 400
+        assert len(provider.calls) <= 2 and only_row().state == "RELEASED"
+
+    def test_what_the_client_sent_is_its_own_mistake(self, client, provider, local):
+        make_key(provider="openai")
+        provider.post(local, json=self.NO_MAX_TOKENS, status=400)
+        answer = ask(client, model="gpt-6-luna", max_tokens=50)
+        assert (answer.status_code, answer.json()) == (400, self.NO_MAX_TOKENS)
+        assert len(provider.calls) == 1
+
+
+class TestWrongAddress:
+    """C10: what is not of the provider's making is a 502 that names the variable, and the key is flagged."""
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (404, b'{"detail":"Not Found"}'),
+            (404, b"<!DOCTYPE html><html>nginx</html>"),
+            (404, b"404 page not found"),
+            (405, b"<html>Not allowed</html>"),
+            (403, b"<html>Blocked by the firewall</html>"),
+        ],
+    )
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_it_names_the_variable(self, client, provider, status, body, stream):
+        key = make_key(provider="openai")
+        kind = "application/json" if body.startswith(b"{") else "text/html"
+        provider.post(OPENAI, body=body, status=status, content_type=kind)
+        answer = ask(client, model=OPENAI_MODEL, stream=stream)
+        assert "OPENAI_BASE_URL" in is_refused(answer, 502, "upstream_error", "")
+        assert "OPENAI_BASE_URL" in fresh(key).last_error and only_row().state == "RELEASED"
+
+    def test_another_provider_may_serve(self, client, provider):
+        make_key(provider="openai")
+        other = make_key()
+        provider.post(OPENAI, json={"detail": "Not Found"}, status=404)
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Key-Id"] == other.id
+
+
+class TestWaits:
+    """C12: what the provider asks for is passed on; C7: what would be in vain, or cost twice, is not sent again."""
+
+    @pytest.mark.parametrize(("status", "told"), [(503, "90"), (529, "90")])
+    def test_its_wait_is_passed_on(self, client, provider, pauses, status, told):
+        make_key()
+        provider.post(
+            OPENROUTER, json={"error": {"code": status, "message": "x"}}, status=status, headers={"Retry-After": told}
+        )
+        answer = ask(client)
+        is_refused(answer, 502, "upstream_error", "")
+        assert answer["Retry-After"] == told and pauses == [], "a wait of over 8 s is not waited out"
+
+    def test_a_short_one_is_waited_out(self, client, provider, pauses):
+        make_key()
+        provider.post(
+            OPENROUTER, json={"error": {"code": 503, "message": "x"}}, status=503, headers={"Retry-After": "7"}
+        )
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200 and pauses == [7.0]
+
+    def test_a_balance_that_is_too_small_is_told_as_a_spent_key(self, client, provider):
+        make_key()
+        words = "This request requires more credits. You requested up to 50 tokens, but can only afford 20."
+        provider.post(OPENROUTER, json={"error": {"code": 402, "message": words}}, status=402)
+        answer = ask(client)
+        is_refused(answer, 429, "all_keys_at_limit", "All keys have reached their limits")
+        assert answer["x-should-retry"] == "false" and "Retry-After" not in answer.headers
+
+    def test_a_silence_is_told_once(self, client, provider, settings):
+        settings.ANSWER_TIMEOUT_SECONDS = settings.STREAM_IDLE_SECONDS = 1
+        make_key(), make_key()
+        provider.post(OPENROUTER, Pieces(SILENCE, framing="raw"))
+        answer = ask(client)
+        assert "1 s" in is_refused(answer, 504, "upstream_timeout", "")
+        assert answer["x-should-retry"] == "false" and len(provider.calls) == 1
+
+
+class TestConnections:
+    """C13, C14: connections that rested, and answers before the answer."""
+
+    @pytest.fixture
+    def twice(self, client, provider, provider_server):
+        """A connection that has served once and rests."""
+        provider_server.hang_up()
+        make_key()
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client).status_code == 200
+        provider.reset()
+        return provider
+
+    @pytest.mark.parametrize("ending", [CLOSE, RESET])
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_one_that_ends_as_the_request_arrives_has_not_taken_it(self, client, twice, pauses, ending, stream):
+        good = Pieces(chunk("a"), usage_chunk(cost=0.01), DONE) if stream else Pieces.whole(json=completion())
+        twice.sends(Pieces(ending, framing="raw"), good)
+        answer = ask(client, stream=stream)
+        assert answer.status_code == 200 and answer.content
+        assert [row.state for row in rows()] == ["SETTLED", "RELEASED", "SETTLED"]
+
+    @pytest.mark.parametrize("ending", [CLOSE, RESET])
+    def test_one_that_ends_after_it_has_worked_may_have(self, client, twice, pauses, hardly_at_once, ending):
+        wait = threading.Event()
+        twice.sends(Pieces(lambda: wait.wait(0.6), ending, framing="raw"), Pieces.whole(json=completion()))
+        assert ask(client).status_code == 200
+        assert [row.state for row in rows()] == ["SETTLED", "LOST", "SETTLED"]
+
+    def test_one_that_ends_in_the_middle_of_a_head_has(self, client, twice, pauses):
+        twice.sends(Pieces(b"HTTP/1.1 200 OK\r\nContent-Ty", CLOSE, framing="raw"), Pieces.whole(json=completion()))
+        assert ask(client).status_code == 200
+        assert [row.state for row in rows()] == ["SETTLED", "LOST", "SETTLED"]
+
+    def test_one_that_the_provider_closed_is_not_used(self, client, twice, provider_server):
+        provider_server.hang_up()
+        twice.post(OPENROUTER, json=completion())
+        assert ask(client)["X-LLM-Attempts"] == "1"
+        assert {row.state for row in rows()} == {"SETTLED"}
+
+    def test_a_fresh_one_that_ends_may_have_taken_it(self, client, provider, provider_server, pauses):
+        provider_server.hang_up()
+        make_key()
+        provider.sends(Pieces(CLOSE, framing="raw"), Pieces.whole(json=completion()))
+        assert ask(client).status_code == 200
+        assert [row.state for row in rows()] == ["LOST", "SETTLED"]
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            (b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n",),
+            (b"HTTP/1.1 100 Continue\r\n\r\n",),
+            (b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        ],
+    )
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_answers_before_the_answer_are_skipped(self, client, sends, before, stream):
+        make_key()
+        if stream:
+            sends(Pieces(chunk("a"), usage_chunk(cost=0.01), DONE, informational=before))
+        else:
+            answer = Pieces.whole(json=completion())
+            answer.informational = before
+            sends(answer)
+        answer = ask(client, stream=stream)
+        assert answer.status_code == 200 and answer.content
+        assert (only_row().state, only_row().success) == ("SETTLED", True)
+
+
+class TestUnknownNames:
+    """C16: one usable key of each provider is asked for its list, side by side, once, within 5 s, and it is kept."""
+
+    def test_keys_that_cannot_serve_are_not_asked(self, client, provider):
+        make_key(), make_key(enabled=False), make_key(rejected_at=NOW), make_key(expires_at=NOW)
+        provider.get(LIST, json={"data": []})
+        for _ in range(3):
+            is_refused(ask(client, model=UNKNOWN), 404, "model_not_available", "No stored key can serve model")
+        assert len(provider.calls) == 1
+
+    def test_callers_share_one_question(self, client, provider):
+        make_key()
+        gate = Gate()
+        listed = json.dumps({"data": [{"id": "another"}]}).encode()
+        provider.get(LIST, Pieces(gate, listed, headers={"Content-Type": "application/json"}))
+        wires = [begin(client, model=UNKNOWN) for _ in range(8)]
+        gate.wait_until_reached()
+        gate.open()
+        for wire in wires:
+            assert wire.answer().status_code == 404
+        assert len(provider.calls) == 1
+
+    def test_silent_lists_have_one_deadline(self, client, provider, provider_server, quick_lists):
+        make_key(), make_key(provider="openai"), make_key(provider="anthropic")
+        for url in (LIST, "https://api.openai.com/v1/models", "https://api.anthropic.com/v1/models"):
+            provider.get(url, Pieces(SILENCE, framing="raw"))
+        provider.must_be_asked = False
+        began = time.monotonic()
+        assert ask(client, model=UNKNOWN).status_code == 404
+        assert time.monotonic() - began < 2
+        provider_server.hang_up()
+
+
+class TestTokensLimitedToKeys:
+    """C17: only its own keys exist for such a token."""
+
+    def test_a_model_of_others_is_not_available(self, client, user):
+        own = make_key(provider="anthropic")
+        for _ in range(7):
+            make_key()
+        door = Program(make_token(user, key_ids=[own.id]))
+        answer = door.post(PATH, json.dumps(chat(model="gpt-4o-mini")))
+        message = is_refused(answer, 404, "model_not_available", "No stored key can serve model")
+        assert "8" not in message and "7" not in message
+
+    def test_waits_come_from_its_own_keys_alone(self, client, user, provider):
+        own, other = make_key(secret=(mine := new_secret())), make_key(secret=(theirs := new_secret()))
+        limited = {"error": {"code": 429, "message": "Rate limit exceeded"}}
+        provider.post(OPENROUTER, json=limited, status=429, headers={"Retry-After": "7"}, match=sent_with(theirs))
+        provider.post(OPENROUTER, json=limited, status=429, headers={"Retry-After": "90"}, match=sent_with(mine))
+        assert ask(client)["Retry-After"] == "7"
+        door = Program(make_token(user, key_ids=[own.id]))
+        answer = ask(door)
+        assert answer["Retry-After"] == "90" and "1 for this model" in answer.json()["error"]["message"]
+        assert other.id not in answer.content.decode()
