@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -169,10 +170,10 @@ class Pool:
 def _reuse_noted() -> aiohttp.TraceConfig:
     """Have it noted where a request goes out on a connection that has served before."""
 
-    async def note(_session: Any, connection: dict[str, bool], _params: Any) -> None:
-        connection["has_rested"] = True
+    async def note(_session: aiohttp.ClientSession, trace: SimpleNamespace, _params: Any) -> None:
+        trace.trace_request_ctx["has_rested"] = True
 
-    traces = aiohttp.TraceConfig(trace_config_ctx_factory=lambda trace_request_ctx: trace_request_ctx)
+    traces = aiohttp.TraceConfig()
     traces.on_connection_reuseconn.append(note)
     return traces
 

@@ -43,6 +43,7 @@ def fuzz(
     directory.mkdir(exist_ok=True)
     with SimulatorThread() as simulator:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()} | more
+        urls["REFACTAI_HTTPS"] = "true"  # as behind a proxy, whose headers then tell a client's address
         with Served(directory / "data", "--no-scheduler", **urls) as served:
             served.wait_until_up()
             made = manage(directory / "data", "tokens", "create", "fuzzing", "--scope", "manage", **urls)
@@ -56,7 +57,7 @@ def fuzz(
 def _run(port: int, token: str, own: int, options: tuple[str, ...], *, seconds: int, directory: Path) -> Completed:
     command = [
         Path(sys.executable).parent / "schemathesis", "run", f"http://127.0.0.1:{port}/api/schema",
-        "--url", f"http://127.0.0.1:{port}", "-H", f"Authorization: Bearer {token}", "--checks", ",".join(CHECKS),
+        "--url", f"http://127.0.0.1:{port}", "-H", f"Authorization: Bearer {token}", "-H", "X-Forwarded-Proto: https", "--checks", ",".join(CHECKS),
         *options, "--continue-on-failure", "--suppress-health-check", "all",
         "--request-timeout", "20", "--generation-database", "none", "--warnings", "off", "--no-color",
     ]  # fmt: skip

@@ -13,6 +13,9 @@ _PREFIXES = {"openrouter": "sk-or-v1-", "openai": "sk-proj-", "anthropic": "sk-a
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
+    # A client of its own each time: a wrong token is tried at every operation, which is more than one address may.
+    address = ".".join(str(secrets.randbelow(254) + 1) for _ in range(4))
+    case.headers = {**(case.headers or {}), "X-Forwarded-For": address}
     if case.method == "DELETE" and str(case.path_parameters.get("token_id")) == _OWN_TOKEN:
         case.path_parameters["token_id"] = 2**62
     if case.method == "POST" and _has_secret(case.body):
