@@ -57,7 +57,8 @@ def fuzz(
 def _run(port: int, token: str, own: int, options: tuple[str, ...], *, seconds: int, directory: Path) -> Completed:
     command = [
         Path(sys.executable).parent / "schemathesis", "run", f"http://127.0.0.1:{port}/api/schema",
-        "--url", f"http://127.0.0.1:{port}", "-H", f"Authorization: Bearer {token}", "-H", "X-Forwarded-Proto: https", "--checks", ",".join(CHECKS),
+        "--url", f"http://127.0.0.1:{port}", "-H", f"Authorization: Bearer {token}",
+        "-H", "X-Forwarded-Proto: https", "--checks", ",".join(CHECKS),
         *options, "--continue-on-failure", "--suppress-health-check", "all",
         "--request-timeout", "20", "--generation-database", "none", "--warnings", "off", "--no-color",
     ]  # fmt: skip
