@@ -110,6 +110,7 @@ class WebServer:
 
     def stop(self) -> None:
         """Stop as after SIGTERM: the application's lifespan ends."""
+        self._loop.call_soon_threadsafe(application().stop)
         self._loop.call_soon_threadsafe(self._server.stop)
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), "the web server does not stop"
