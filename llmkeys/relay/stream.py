@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30.0  # how long the usage is waited for after the client has gone
 LONGEST_STREAM_SECONDS = 3600.0  # a stream without an end is cut here
 AFTER_END_SECONDS = 1.0  # how long a provider may take to close what it has ended
+MOST_HELD_BACK = 1_000_000  # bytes of events without content; from then on the answer counts as begun
 GONE = "The client went away in the middle of the stream."
 
 
@@ -43,7 +44,7 @@ class RelayedStream:
         self.usage: Usage | None = None
         self.error_body = b""  # of the failure that came instead of content, as the client may see it
         self._failure: Failure | None = None
-        self._count = self._content_bytes = self._envelope = 0
+        self._count = self._content_bytes = self._envelope = self._held_bytes = 0
         self._has_content = self._is_finished = self._is_end = self._is_over = False
         client.when_gone(self._leave)
 
@@ -67,8 +68,8 @@ class RelayedStream:
 
     @property
     def _has_begun(self) -> bool:
-        """True from the first output on, and for an answer that ends without any."""
-        return self._has_content or self._is_end or self._is_finished
+        """True from the first output on, for an answer that ends without any, and where too much came before it."""
+        return self._has_content or self._is_end or self._is_finished or self._held_bytes > MOST_HELD_BACK
 
     @property
     def is_empty(self) -> bool:
@@ -169,6 +170,7 @@ class RelayedStream:
         kept = self._look(event)
         if kept:
             self._held.append(kept)
+            self._held_bytes += len(kept)
 
     def _look(self, event: bytes) -> bytes:
         """Return the event as the client gets it. After content came, only what may tell something new is parsed."""
