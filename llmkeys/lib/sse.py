@@ -18,6 +18,7 @@ DONE = b"[DONE]"
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _LONGEST_END = 4
+_MARK = b"\xef\xbb\xbf"  # a stream may begin with a byte order mark, which is none of its first line
 
 
 class EventSplitter:
@@ -56,7 +57,7 @@ def data_lines(event: bytes) -> list[bytes]:
     """Return the value of each `data` line; comments and other fields are skipped line by line."""
     if event.startswith(b"data:") and event.find(b"\n") >= len(event.rstrip()):  # one line, as nearly always
         return [event[5:].strip()]
-    lines = _LINE_END.split(event)
+    lines = _LINE_END.split(event.removeprefix(_MARK))
     return [line[5:].removeprefix(b" ").rstrip() for line in lines if line.startswith(b"data:")]
 
 

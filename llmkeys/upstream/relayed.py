@@ -30,7 +30,8 @@ from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
-AT_ONCE_SECONDS = 1.0  # a connection that rested, and ends so soon, ended before the request reached the other side
+RESTED_SECONDS = 2.0  # no server ends a connection for its rest before
+AT_ONCE_SECONDS = 1.0  # a connection that rested, and ends so soon, was ended before the request reached the other side
 IDLE_SECONDS = 30.0  # routers forget connections that rest longer, and a request on one of those is lost
 _HEADER_BYTES = 64 * 1024
 
@@ -110,6 +111,7 @@ class Pool:
     """The connections of one event loop; to be opened and closed on it."""
 
     def __init__(self) -> None:
+        self._sent_at: dict[str, float] = {}  # when the last request went out, by host
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=_tls_context()),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -142,7 +144,9 @@ class Pool:
         connect = min(
             settings.TIMEOUT_SECONDS, 0.95 * answer_seconds
         )  # so that it ends first, and tells that nothing left
-        began, connection = time.monotonic(), {"has_rested": False}
+        began, connection = time.monotonic(), {"is_used": False}
+        has_rested = began - self._sent_at.get(host, began) >= RESTED_SECONDS
+        self._sent_at[host] = began
         try:
             async with asyncio.timeout(answer_seconds):
                 response = await self._session.post(
@@ -157,8 +161,8 @@ class Pool:
         except TimeoutError as error:
             raise _timed_out(error, host, connect, time.monotonic() - began) from None
         except aiohttp.ClientError as error:
-            ended_at_once = connection["has_rested"] and time.monotonic() - began < AT_ONCE_SECONDS
-            if ended_at_once and _brought_nothing(error):
+            ended_at_once = time.monotonic() - began < AT_ONCE_SECONDS
+            if has_rested and connection["is_used"] and ended_at_once and _brought_nothing(error):
                 words = f"{host} closed a connection that had rested, just as a request was to be sent on it."
                 raise TransportError(words, sent=False) from None
             raise _transport_error(error, host, secret) from None
@@ -171,7 +175,7 @@ def _reuse_noted() -> aiohttp.TraceConfig:
     """Have it noted where a request goes out on a connection that has served before."""
 
     async def note(_session: aiohttp.ClientSession, trace: SimpleNamespace, _params: Any) -> None:
-        trace.trace_request_ctx["has_rested"] = True
+        trace.trace_request_ctx["is_used"] = True
 
     traces = aiohttp.TraceConfig()
     traces.on_connection_reuseconn.append(note)

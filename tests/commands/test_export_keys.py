@@ -14,6 +14,7 @@ from llmkeys.keys.adding import delete_key
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
+from llmkeys.lib.windows import DAY, MONTH, TOTAL
 from llmkeys.models import Adjustment, ApiKey, KeyEvent
 from llmkeys.presentation import key_json
 from llmkeys.vault import keyring
@@ -89,8 +90,8 @@ def every_kind_of_key() -> list[ApiKey]:
     ]
     with connection.cursor() as cursor:
         for number, key in enumerate(keys):
-            amounts = (NANO + 1, 3 * NANO + 7, 123_456_789_012_345 + number)
-            ledger.adjust(cursor, "audit", key.id, current_windows(NOW), amounts, NOW)
+            amounts = {DAY: NANO + 1, MONTH: 3 * NANO + 7, TOTAL: 123_456_789_012_345 + number}
+            ledger.adjust(cursor, "audit", ledger.Account(ledger.KEYS, key.id), current_windows(NOW), amounts, NOW)
     counters = {"total_requests": 9, "successful_requests": 7, "failed_requests": 1, "last_used_at": NOW}
     counters["updated_at"] = NOW - timedelta(hours=3)
     ApiKey.objects.update(**counters)

@@ -173,7 +173,7 @@ def test_a_backup_has_it_and_a_restore_brings_it_back(place, tmp_path):
     place.done("backup", str(tmp_path / "without.tar"), "--without-key")
     assert "settings.env" in names(tmp_path / "with.tar") and "settings.env" not in names(tmp_path / "without.tar")
     file.write_text("REFACTAI_DAILY_LIMIT=6\n")
-    assert "settings.env is the one of the backup again" in place.done("restore", str(tmp_path / "with.tar"))
+    assert "settings.env was restored as well" in place.done("restore", str(tmp_path / "with.tar"))
     assert file.read_text() == "REFACTAI_DAILY_LIMIT=5\n" and file.stat().st_mode & 0o777 == 0o600
     (kept,) = place.data.glob("before-restore-*/settings.env")
     assert kept.read_text() == "REFACTAI_DAILY_LIMIT=6\n"

@@ -125,6 +125,12 @@ def hardly_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def rested_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every connection that has served for one that has rested."""
+    monkeypatch.setattr("llmkeys.upstream.relayed.RESTED_SECONDS", 0.0)
+
+
+@pytest.fixture
 def quick_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait half a second for the providers' model lists."""
     monkeypatch.setattr("llmkeys.relay.model_lists.ASK_SECONDS", 0.5)

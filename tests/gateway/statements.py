@@ -25,7 +25,7 @@ def watched() -> Iterator[list[str]]:
             connection.execute_wrappers.append(note)
 
     def every_connection() -> list[BaseDatabaseWrapper]:
-        return [found for found in gc.get_objects() if isinstance(found, BaseDatabaseWrapper)]
+        return [found for found in gc.get_objects() if issubclass(type(found), BaseDatabaseWrapper)]
 
     for connection in every_connection():
         watch(connection)

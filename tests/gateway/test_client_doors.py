@@ -260,10 +260,18 @@ class TestNumbers:
         assert provider.calls[0].json[name] == 256
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-    def test_minus_one_is_none(self, client, serving, name):
-        assert client.post(PATH, json.dumps(chat(max_tokens=...) | {name: -1})).status_code == 200
-        sent = serving.calls[0].json
-        assert all(sent.get(field) != -1 for field in ("max_tokens", "max_completion_tokens"))
+    def test_minus_one_is_refused_where_it_costs(self, client, name):
+        make_key()
+        error = error_of(client.post(PATH, json.dumps(chat(max_tokens=...) | {name: -1})))
+        assert (error["code"], error["param"]) == ("invalid_request", name) and rows() == []
+
+    def test_minus_one_is_none_where_it_costs_nothing(self, client, provider, settings):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": f"{provider.local}/v1"}
+        make_key(provider="openai")
+        provider.get(f"{provider.local}/v1/models", json={"data": [{"id": "llama3.2"}]})
+        provider.post(f"{provider.local}/v1/chat/completions", json=completion(usage=usage()))
+        assert ask(client, model="llama3.2", max_tokens=-1).status_code == 200
+        assert provider.calls[-1].json.get("max_tokens") in (None, -1) and only_row().cost_nano == 0
 
     @pytest.mark.parametrize(
         ("changes", "param"),

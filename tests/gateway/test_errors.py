@@ -104,7 +104,7 @@ class TestAddress:
     def test_an_unknown_one_is_told_in_the_dialect(self, client, path):
         assert error_of(client.post(path, "{}"))["code"] == "not_found"
 
-    @pytest.mark.parametrize("path", ["/v1beta/x:generate", "/v1beta/models/x:generate"])
+    @pytest.mark.parametrize("path", ["/v1beta/x:generate", "/v1beta/tunedModels/x:generateContent"])
     def test_an_unknown_one_of_googles_is_told_as_google_does(self, client, path):
         answer = client.post(path, "{}")
         assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")

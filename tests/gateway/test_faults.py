@@ -4,6 +4,7 @@ what the client gets and how soon, what becomes of the key, and what is recorded
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass
 
@@ -59,9 +60,9 @@ def trickle():
     answer = Pieces(headers=JSON)
 
     def blanks():
-        pause = time.sleep
+        pause = threading.Event()
         while True:
-            yield lambda: pause(0.05)
+            yield lambda: pause.wait(0.05)
             yield b" "
 
     answer.pieces = blanks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 
 import pytest
@@ -27,6 +28,8 @@ from tests.gateway.door import (
 from tests.helpers import make_key
 
 PLAIN = "openai/gpt-4o-mini"
+GOOGLES = "https://generativelanguage.googleapis.com"
+ANTHROPICS_PING = rb'event: ping\ndata: \{"type": ?"ping"\}\n\n'
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
 LIMITED = {"error": {"code": 429, "message": "Rate limit exceeded"}}
 REST = (chunk("a"), usage_chunk(cost=0.01), DONE)
@@ -149,6 +152,43 @@ class TestInTheMiddle:
         assert is_sign(next(answer.pieces))
         gate.open()
         assert answer.content.endswith(chunk("b") + b"".join(REST))
+
+
+class TestEachDialect:
+    """Each has a sign of life of its own that its clients skip."""
+
+    GOOGLE = "/v1beta/models/gemini-3.8-flash:streamGenerateContent"
+    CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 50}}
+    MESSAGES = {"max_tokens": 50, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    RESPONSES = {"model": "gpt-4o-mini", "input": "hi", "max_output_tokens": 50, "stream": True}
+
+    @pytest.mark.parametrize(
+        ("whose", "path", "body", "kind", "sign"),
+        [
+            ("openai", "/v1/responses", RESPONSES, "text/event-stream", rb":[^\n]*\n\n"),
+            (
+                "anthropic",
+                "/v1/messages",
+                MESSAGES | {"model": "claude-sonnet-5-5"},
+                "text/event-stream",
+                ANTHROPICS_PING,
+            ),
+            ("google", f"{GOOGLE}?alt=sse", CONTENTS, "text/event-stream", rb"[\r\n]+"),
+            ("google", GOOGLE, CONTENTS, "application/json", rb"\s+"),
+        ],
+        ids=["responses", "messages", "google", "google's array"],
+    )
+    def test_a_silence_gets_it(self, client, provider, often, fast_drain, whose, path, body, kind, sign):
+        make_key(provider=whose)
+        base = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}.get(whose, GOOGLES)
+        provider.post(f"{base}{path}", Pieces(SILENCE))
+        answer = client.post(path, json.dumps(body))
+        assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (200, kind)
+        for _ in range(2):
+            assert re.fullmatch(sign, next(answer.pieces))
+        answer.close()
+        settled()
+        assert only_row().state == "LOST"
 
 
 class TestNone:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 
 import pytest
 
@@ -77,6 +79,39 @@ class TestEndsOfLines:
         assert next(answer.pieces) == first
         gate.open()
         assert answer.content.endswith(DONE)
+
+
+class TestEncodings:
+    """We ask for none; some hosts compress all the same, and some begin with a byte order mark."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+    def test_a_compressed_answer_is_read_and_passed_on_plain(self, client, sends, stream, encoding):
+        make_key()
+        raw = chunk("a") + with_usage(U9) + DONE if stream else json.dumps(completion(usage=U9)).encode()
+        packed = gzip.compress(raw) if encoding == "gzip" else zlib.compress(raw)
+        kind = "text/event-stream" if stream else "application/json"
+        sends(Pieces(*cut(packed, 10), headers={"Content-Type": kind, "Content-Encoding": encoding}))
+        answer = ask(client, model=PLAIN, stream=stream)
+        assert (answer.status_code, answer.content) == (200, raw)
+        assert "Content-Encoding" not in answer.headers
+        assert costs() == (U9_COST, "computed")
+
+    def test_a_compressed_refusal_is_understood(self, client, sends):
+        make_key()
+        packed = gzip.compress(json.dumps(LIMITED).encode())
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        sends(Pieces(packed, status=429, headers=headers))
+        is_refused(ask(client), 503, "all_keys_cooling", "All keys are cooling down")
+
+    def test_a_byte_order_mark_hides_nothing(self, client, sends):
+        first, second = make_key(), make_key()
+        mark = b"\xef\xbb\xbf"
+        sends(Pieces(mark + event(LIMITED)), Pieces(mark + chunk("a"), with_usage(U9), DONE))
+        answer = streamed(client)
+        assert answer["X-LLM-Key-Id"] == second.id
+        assert answer.content == mark + chunk("a") + with_usage(U9) + DONE
+        assert Cooling.objects.get().scope.endswith(first.id)
 
 
 class TestUsage:
@@ -317,9 +352,12 @@ class TestWhatCommits:
         row = only_row()
         assert (row.state, row.success, row.cost_nano, row.cost_source) == ("SETTLED", False, U9_COST, "computed")
 
-    def test_a_whole_answer_with_an_error_beside_its_output_is_charged(self, client, sends):
+    @pytest.mark.parametrize("within", ["the answer", "its choice"])
+    def test_a_whole_answer_with_an_error_beside_its_output_is_charged(self, client, sends, within):
         first, second = make_key(), make_key()
-        sends(Pieces.whole(json={**completion(usage=U9), **LIMITED}), Pieces.whole(json=completion(usage=U9)))
+        half = {"index": 0, "message": {"role": "assistant", "content": "half"}, "finish_reason": "error", **LIMITED}
+        failing = LIMITED if within == "the answer" else {"choices": [half]}
+        sends(Pieces.whole(json=completion(usage=U9) | failing), Pieces.whole(json=completion(usage=U9)))
         answer = ask(client, model=PLAIN)
         assert answer["X-LLM-Key-Id"] == second.id
         failed, served = rows()

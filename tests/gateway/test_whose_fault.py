@@ -242,7 +242,7 @@ class TestConnections:
     """C13, C14: connections that rested, and answers before the answer."""
 
     @pytest.fixture
-    def twice(self, client, provider, provider_server):
+    def twice(self, client, provider, provider_server, rested_at_once):
         """A connection that has served once and rests."""
         provider_server.hang_up()
         make_key()
@@ -265,6 +265,13 @@ class TestConnections:
         wait = threading.Event()
         twice.sends(Pieces(lambda: wait.wait(0.6), ending, framing="raw"), Pieces.whole(json=completion()))
         assert ask(client).status_code == 200
+        assert [row.state for row in rows()] == ["SETTLED", "LOST", "SETTLED"]
+
+    def test_one_that_served_a_moment_ago_may_have(self, client, provider, provider_server, pauses):
+        provider_server.hang_up()
+        make_key()
+        provider.sends(Pieces.whole(json=completion()), Pieces(CLOSE, framing="raw"), Pieces.whole(json=completion()))
+        assert [ask(client).status_code for _ in range(2)] == [200, 200]
         assert [row.state for row in rows()] == ["SETTLED", "LOST", "SETTLED"]
 
     def test_one_that_ends_in_the_middle_of_a_head_has(self, client, twice, pauses):
