@@ -128,6 +128,7 @@ class TestWebServer:
                 told.append((await receive())["type"])
                 await send({"type": f"{told[-1]}.complete"})
 
+        application.stop = lambda: None
         monkeypatch.setattr(web, "application", lambda: application)
         server = web.WebServer()
         assert told == ["lifespan.startup"]

@@ -9,7 +9,6 @@ import pytest
 from django.db import OperationalError, ProgrammingError, connection
 
 from llmkeys.database import outages, queues, reader, sqlite, writer
-from llmkeys.database.sql import is_sqlite
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.models import KeyEvent
 
@@ -92,7 +91,7 @@ def test_who_waits_too_long_is_told(monkeypatch):
     assert asyncio.run(reader.run(messages)) == []
 
 
-@pytest.mark.skipif(is_sqlite(), reason="A server is restarted")
+@pytest.mark.only_on("postgresql")
 def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error():
     assert asyncio.run(reader.run(messages)) == []
     with connection.cursor() as cursor:
@@ -103,7 +102,7 @@ def test_a_server_that_was_restarted_meanwhile_costs_nobody_an_error():
     assert asyncio.run(reader.run(messages)) == []
 
 
-@pytest.mark.skipif(not is_sqlite(), reason="A file is replaced")
+@pytest.mark.only_on("sqlite")
 def test_it_reads_nothing_while_another_file_lies_in_the_place_of_the_database(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sqlite, "_known_file", (0, 0))

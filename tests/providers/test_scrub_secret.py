@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmkeys.providers.scrub import StreamScrubber, without_secret
@@ -94,6 +94,8 @@ def test_no_cut_lets_a_secret_through(secret: str, before: bytes, after: bytes, 
 
 @given(stream=st.binary(max_size=200), size=st.integers(1, 20))
 def test_it_changes_nothing_else(stream: bytes, size: int) -> None:
+    secret = SECRETS[0].encode()
+    assume(not any(secret[at : at + 12] in stream for at in range(len(secret) - 11)))  # no part of it that is taken out
     assert streamed(stream, SECRETS[0], size) == stream
     assert without_secret(stream, SECRETS[0]) == stream
 

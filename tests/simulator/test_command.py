@@ -85,6 +85,6 @@ class TestCommand:
         with command("--help") as process:
             output, _ = process.communicate(timeout=10)
         assert process.returncode == 0
-        assert "example:\n  manage.py simulator --bind 127.0.0.1:9900" in output
+        assert "example:\n  ./manage.py simulator --bind 127.0.0.1:9900" in output
         assert "-429x2" in output
         assert "[[prompt_tokens=1000" in output
