@@ -21,7 +21,7 @@ class Program:
 
     def __init__(self, receive: Receive, send: Send):
         self._receive, self._send = receive, send
-        self.has_begun = self.has_gone = False
+        self.has_begun = self.has_gone = self._is_over = False
         self._calls: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -102,6 +102,8 @@ class Program:
         if self.has_gone:
             return
         async with self._lock:
+            if self._is_over:  # a sign of life that was due as the answer went out
+                return
             await self._begin()
             await self._give({"type": "http.response.body", "body": piece, "more_body": True})
             self._written_at = self._loop.time()
@@ -112,6 +114,7 @@ class Program:
             self._sign.cancel()
             self._sign = None
         async with self._lock:
+            self._is_over = True
             if not self.has_gone:
                 await self._give({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -122,7 +125,7 @@ class Program:
         if self._sign is not None:
             self._sign.cancel()
             self._sign = None
-        self.has_begun = True
+        self.has_begun = self._is_over = True
         given = [*headers, ("content-length", str(len(body)))]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded(given)})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

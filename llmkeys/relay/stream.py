@@ -161,7 +161,8 @@ class RelayedStream:
         comments: list[bytes] = []
         for event in self._events.feed(piece):
             self._keep(event)
-            if self._client.has_begun and not self._has_begun and event.startswith(b":"):
+            is_comment = event.lstrip(b"\r\n").startswith(b":") and not data_lines(event)
+            if is_comment and self._client.has_begun and not self._has_begun:
                 comments.append(self._held.pop())
         if comments:  # the status is out already: a sign of life of the provider's own passes at once
             await self._client.write(b"".join(comments))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
 
 import pytest
 
+from llmkeys.gateway.program import Program
 from tests.gateway.door import (
     DONE,
     SILENCE,
@@ -130,6 +132,33 @@ class TestBeforeContent:
             assert is_sign(piece), "no content has come yet"
         second.open()
         assert answer.content.endswith(b"".join(REST))
+
+    def test_an_error_behind_a_comment_does_not_pass_with_it(self, client, sends):
+        make_key(), make_key()
+        gate = Gate()
+        sends(Pieces(gate, b": PROCESSING\n" + event(LIMITED)), Pieces(*REST))
+        answer = waited_for(begin(client, model=PLAIN, stream=True))
+        gate.open()
+        body = answer.content
+        assert body.endswith(b"".join(REST)) and b"Rate limit" not in body
+
+    def test_one_that_was_due_as_a_whole_answer_went_out_is_dropped(self, settings):
+        """No test at the door can make the two meet."""
+        said: list[dict] = []
+
+        async def meet() -> None:
+            async def send(message):
+                said.append(message)
+
+            program = Program(asyncio.Event().wait, send)
+            program.keep_alive(b": x\n\n", lambda: (200, ()))
+            sign = asyncio.create_task(program.write(b": x\n\n"))
+            await program.answer(503, (), b"no")
+            await sign
+            program.close()
+
+        asyncio.run(meet())
+        assert [message.get("status", message.get("body")) for message in said] == [503, b"no"]
 
 
 class TestInTheMiddle:
