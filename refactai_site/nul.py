@@ -6,6 +6,7 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 from django.core.exceptions import BadRequest
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 
 NUL = "\0"
@@ -22,7 +23,7 @@ class RefuseNul:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        if isinstance(exception, ValueError) and NUL in _sent_with(request):
+        if isinstance(exception, ValueError | DataError) and NUL in _sent_with(request):
             raise BadRequest("The request holds a NUL character.") from exception
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import BadRequest
+from django.db import DataError
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, get_resolver
@@ -79,7 +80,7 @@ def test_a_selection_in_the_admin_with_a_nul_is_no_failure(operator):
 @pytest.mark.parametrize("path", ["/a%00b", "/a?b=%00", "/a?%00=b"])
 def test_what_the_database_refuses_for_a_nul_is_a_400(rf, path):
     """SQLite takes a NUL: this is how PostgreSQL's driver refuses one."""
-    refused = ValueError("A string literal cannot contain NUL (0x00) characters.")
+    refused = DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
     middleware = RefuseNul(lambda request: HttpResponse())
     with pytest.raises(BadRequest):
         middleware.process_exception(rf.get(path), refused)
