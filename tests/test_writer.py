@@ -17,7 +17,7 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from llmkeys import ledger
 from llmkeys.database import outages, queues, sqlite, writer
 from llmkeys.database.outages import recording_errors
-from llmkeys.database.sql import connection_of_our_own, is_sqlite, lean_cursor
+from llmkeys.database.sql import connection_of_our_own, lean_cursor
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.models import KeyEvent
 from tests.helpers import NOW
@@ -543,7 +543,7 @@ def test_a_forked_process_has_a_writer_of_its_own(own_writer):
     assert noted() == {"parent", "child", "again"}
 
 
-@pytest.mark.skipif(not is_sqlite(), reason="SQLite's write-ahead log")
+@pytest.mark.only_on("sqlite")
 def test_the_write_ahead_log_shrinks_when_a_long_reader_has_gone(own_writer, monkeypatch):
     monkeypatch.setattr(writer, "TIDY_SECONDS", 0.02)
     monkeypatch.setattr(sqlite, "LOG_BYTES", 500_000)

@@ -120,7 +120,7 @@ class TestDatabase:
         (finding,) = found("Migrations")
         assert finding.level == "FAIL" and f"llmkeys {newest}" in finding.detail and "migrate" in finding.remedy
 
-    @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="SQLite's own settings")
+    @pytest.mark.only_on("sqlite")
     def test_it_tells_of_settings_that_could_lose_data(self, monkeypatch):
         from llmkeys.doctor import database
 
@@ -129,7 +129,7 @@ class TestDatabase:
         (finding,) = found("SQLite")
         assert finding.level == "FAIL" and "synchronous is 2 instead of 3" in finding.detail
 
-    @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="SQLite's own check")
+    @pytest.mark.only_on("sqlite")
     def test_it_reads_everything_only_when_thorough(self):
         assert levels("Integrity") == []
         assert levels("Integrity", thorough=True) == ["PASS"]

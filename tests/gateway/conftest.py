@@ -149,8 +149,6 @@ def short_busy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from llmkeys.database import queues, reader, writer
 
-    if connection.vendor != "sqlite":
-        pytest.skip("SQLite's own lock")
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
     monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.5)
     writer.forget()  # a new connection, which has this timeout

@@ -316,6 +316,7 @@ class TestDatabase:
         yield other
         other.close()
 
+    @pytest.mark.only_on("sqlite")
     def test_nothing_is_sent_while_it_cannot_be_written(self, client, provider, short_busy, other):
         make_key()
         other.execute("BEGIN IMMEDIATE")
@@ -331,6 +332,7 @@ class TestDatabase:
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
 
+    @pytest.mark.only_on("sqlite")
     def test_an_answer_is_given_and_recorded_as_soon_as_that_is_possible(self, client, sends, short_busy, other):
         make_key()
 
