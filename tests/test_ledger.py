@@ -127,6 +127,31 @@ class TestHold:
         books.hold(make(expires_at=NOW + timedelta(microseconds=1)))
 
 
+class TestLower:
+    def lower(self, hold: ledger.Hold, nano: int) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            ledger.LowerHold(hold, nano)(cursor)
+
+    def test_it_gives_back_what_is_not_needed(self, books):
+        key = make()
+        hold = books.place(key).hold
+        self.lower(hold, DOLLAR // 4)
+        self.lower(hold, DOLLAR // 4)  # once more: nothing is given back twice
+        key.refresh_from_db()
+        assert key.held_nano == UsageRecord.objects.get().hold_nano == DOLLAR // 4
+        books.end(hold.usage_id, "SETTLED", DOLLAR // 5)
+        key.refresh_from_db()
+        assert (key.held_nano, key.spent_day_nano) == (0, DOLLAR // 5)
+
+    def test_it_gives_nothing_back_after_the_end(self, books):
+        key = make()
+        hold = books.place(key).hold
+        books.end(hold.usage_id, "RELEASED")
+        self.lower(hold, DOLLAR // 4)
+        key.refresh_from_db()
+        assert key.held_nano == 0 and UsageRecord.objects.get().hold_nano == DOLLAR
+
+
 class TestRefusal:
     def test_it_names_the_window_that_takes_longest(self, books):
         key = make(daily_limit_nano=DOLLAR, monthly_limit_nano=DOLLAR, total_limit_nano=DOLLAR)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from llmkeys.ledger.accounts import KEYS, TOKENS, Account
 from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
 from llmkeys.ledger.events import add_alert, add_event, note_serving_keys
-from llmkeys.ledger.holds import PlaceHold, note_token_use, place_hold
+from llmkeys.ledger.holds import LowerHold, PlaceHold, note_token_use, place_hold
 from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.settling import LEASE, End, dead_rows, finish, lose, renew_leases
 
@@ -29,6 +29,7 @@ __all__ = [
     "End",
     "Finished",
     "Hold",
+    "LowerHold",
     "Outcome",
     "PlaceHold",
     "Placed",

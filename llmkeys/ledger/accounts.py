@@ -141,7 +141,7 @@ def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, int], windows: 
 
 
 def give_back(cursor: Cursor, account: Account, nano: int) -> None:
-    """End a hold that another account of the same request did not allow."""
+    """Give back a hold that another account of the same request did not allow, or the part that is not needed."""
     cursor.execute(
         f"UPDATE {account.of.table} SET held_nano = held_nano - %s WHERE id = %s",
         [nano, account.id],

@@ -59,6 +59,30 @@ class PlaceHold:
             finish(cursor, hold.usage_id, Outcome(state="RELEASED", at=self.attempt.at, sent=False, error=error))
 
 
+@dataclass(frozen=True, slots=True)
+class LowerHold:
+    """The job that gives back what a hold has too much; nothing where the attempt has ended."""
+
+    hold: Hold
+    nano: int
+
+    @property
+    def accounts(self) -> tuple[tuple[str, Any], ...]:
+        return self.hold.locks
+
+    def __call__(self, cursor: Cursor) -> None:
+        columns = ", ".join(of.column for of in accounts.TABLES)
+        cursor.execute(
+            f"""UPDATE llmkeys_usagerecord SET hold_nano = %s
+                 WHERE id = %s AND request_id = %s AND state = 'HELD' AND hold_nano = %s RETURNING {columns}""",
+            [self.nano, self.hold.usage_id, self.hold.request_id, self.hold.amount_nano],
+        )
+        for ids in cursor.fetchall():
+            for of, one in zip(accounts.TABLES, ids, strict=True):
+                if one is not None:
+                    accounts.give_back(cursor, Account(of, one), self.hold.amount_nano - self.nano)
+
+
 def payers(bid: Bid, attempt: Attempt) -> list[Account]:
     """Return the accounts of a bid that exist: the key, and what the attempt names besides."""
     ids = {KEYS.column: bid.key_id, "token_id": attempt.token_id, **attempt.others}

@@ -26,8 +26,8 @@ from django.utils import timezone
 from llmkeys.database import sql, writer
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.ledger.accounts import Account
-from llmkeys.ledger.holds import PlaceHold
-from llmkeys.ledger.records import Attempt, Bid, Finished, Placed
+from llmkeys.ledger.holds import LowerHold, PlaceHold
+from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Placed
 from llmkeys.ledger.settling import End, dead_rows, lose, renew_leases
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,14 @@ def _full_of_holds(placed: Placed) -> list[Account]:
     """Return the accounts in whose way only open holds stand: dead ones among them are declared lost first."""
     refusals = [] if placed.hold is not None else placed.refusals
     return list(dict.fromkeys(refusal.account for refusal in refusals if refusal.only_holds))
+
+
+async def lower(hold: Hold, nano: int) -> None:
+    """Give back what a hold has too much, so that others may use the room. What cannot be written stays held."""
+    job = LowerHold(hold, nano)
+    with contextlib.suppress(RecordingUnavailable):
+        await writer.run(job, accounts=job.accounts)
+        _this().room.notify()
 
 
 async def finish(end: End) -> Finished | None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from django.conf import settings
 
-from llmkeys.dialects.base import Bound
+from llmkeys.dialects.base import Bound, Usage
 from llmkeys.prices import catalogue, limits
 from llmkeys.prices.tariffs import (
     CHEAP_TIERS,
@@ -132,6 +132,27 @@ def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
             return None
         limit = (room - line.base) // line.per_output_token
     return limit if limit >= least else None
+
+
+def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
+    """Return what a hold may shrink to once a stream has told its input; never more than it was.
+
+    What server tools may still add to the input stays held, and so do their fees and all output.
+    """
+    if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
+        return hold_nano
+    told = replace(usage, output_tokens=0, reasoning_tokens=None, audio_output_tokens=None, image_output_tokens=None)
+    rest = replace(
+        worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
+    )  # what is still to come
+    most = 0
+    for model in (worst.model, *worst.other_models):
+        for tariff in _that_may_serve(worst.prices, worst.provider, model, rest, worst.at):
+            for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
+                line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
+                known = in_region(step.cost(told), worst.provider, rest.region)
+                most = max(most, known + line.at(worst.asked_output))
+    return min(hold_nano, to_nano(most))
 
 
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:

@@ -46,6 +46,7 @@ class Anthropic(Provider):
     check_path = "/v1/models?limit=1"
     models_path = "/v1/models?limit=1000"
     has_workspaces = True
+    tells_input_first = True
 
     def _extra(self, workspace_id: str) -> dict[str, str]:
         return {"anthropic-workspace-id": workspace_id} if workspace_id else {}

@@ -103,6 +103,7 @@ class Provider:
     reports_costs = False  # each answer tells what it cost, and `generation_call` tells it afterwards
     picks_models = False  # a request may name several models, and this provider picks the one that answers
     tells_usage_unasked = False  # at the end of a stream too
+    tells_input_first = False  # a stream's first event says how much input is billed, and all of it
     rate_limit_is_per_model = True
 
     # --- addresses and headers ---------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.lib.reading import load_json
 from llmkeys.prices import catalogue, cost
 from llmkeys.prices.cost import Charge
-from llmkeys.prices.worst_case import WorstCase, max_price
+from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay import stream, under_way
@@ -416,6 +416,16 @@ class Attempt:
     async def _confirm(self, failure: Failure, at: datetime) -> None:
         with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
             await under_way.in_thread(confirm_rejection, self.candidate, failure, at=at)
+
+    async def lower_hold(self, usage: Usage) -> None:
+        """Hold no more than is still to come, now that the input is known.
+
+        The smaller amount is enough from here on, also where it cannot be written.
+        """
+        nano = shrunk_hold(self.worst, usage, self.hold.amount_nano)
+        if not self.ended and nano < self.hold.amount_nano:
+            before, self.hold = self.hold, replace(self.hold, amount_nano=nano)
+            await leases.lower(before, nano)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class RelayedStream:
         self._failure: Failure | None = None
         self._count = self._content_bytes = self._envelope = self._held_bytes = 0
         self._has_content = self._is_finished = self._is_end = self._is_over = False
+        self._may_lower_hold = attempt.provider.tells_input_first
         client.when_gone(self._leave)
 
     # --- before the client has content -------------------------------------------------------------------------------
@@ -164,6 +165,9 @@ class RelayedStream:
             is_comment = event.lstrip(b"\r\n").startswith(b":") and not data_lines(event)
             if is_comment and self._client.has_begun and not self._has_begun:
                 comments.append(self._held.pop())
+        if self._may_lower_hold and self.usage is not None and self.usage.input_tokens and not self._is_finished:
+            self._may_lower_hold = False
+            await self._attempt.lower_hold(self.usage)
         if comments:  # the status is out already: a sign of life of the provider's own passes at once
             await self._client.write(b"".join(comments))
 

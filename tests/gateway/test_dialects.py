@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmkeys.lib.money import nano_to_usd
+from llmkeys.models import AccessToken, ApiKey
 from tests.gateway.door import RESET, Gate, Pieces, event, limits, only_row
 from tests.helpers import make_key
 from tests.providers.helpers import recorded_bytes
@@ -324,6 +325,30 @@ class TestErrors:
         else:
             assert b"event: error\ndata: {" in content
         assert b"upstream_error" in content
+
+    def test_the_hold_shrinks_as_soon_as_the_input_is_told(self, client: Any, provider: Any) -> None:
+        call = CALLS["messages"]
+        key = make_key(provider="anthropic")
+        gate = Gate()
+        provider.post(call.url, Pieces(*call.events[:4], gate, *call.events[4:]))
+        body = call.body | {
+            "max_tokens": 50_000,
+            "messages": [{"role": "user", "content": "x" * 60_000}],
+            **call.stream,
+        }
+        wire = client.begin("POST", call.path, json.dumps(body))
+        gate.wait_until_reached()
+        answer = wire.answer()
+        row, key = only_row(), ApiKey.objects.get(id=key.id)
+        # 1,000 × 2 + 10,000 × 0.1 + 400 × 2.5 and 50,000 × 10 millionths of a dollar; more than 60,000 × 2.5 before
+        assert (row.state, row.hold_nano, key.held_nano) == ("HELD", 504_000_000, 504_000_000)
+        assert AccessToken.objects.get(id=row.token_id).held_nano == 504_000_000
+        gate.open()
+        assert b"message_stop" in answer.content
+        row.refresh_from_db()
+        key.refresh_from_db()
+        assert (row.state, row.cost_nano, row.hold_nano, row.overrun) == ("SETTLED", 5_000_000, 504_000_000, False)
+        assert key.held_nano == 0
 
     def test_a_body_for_another_dialect_is_told_where_it_belongs(self, client: Any) -> None:
         answer = post(client, "/v1/chat/completions", CALLS["responses"].body)

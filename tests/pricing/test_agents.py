@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from llmkeys.prices.worst_case import fitted
+from llmkeys.dialects.base import Usage
+from llmkeys.prices.worst_case import fitted, shrunk_hold
 from tests.pricing.helpers import held
 
 LIMIT, COST = 10_000_000_000, 50_000_000
-AGENTS, STREAM_SECONDS, PATIENCE_SECONDS = 10, 20, 2
+AGENTS, STREAM_SECONDS, FIRST_EVENT_SECONDS, PATIENCE_SECONDS = 10, 20, 1, 2
 TURN = held("anthropic", "claude-opus-5-5", input_tokens=76_000, output_tokens=64_000, can_write_cache=True)
+TOLD = Usage(input_tokens=20_000, cached_input_tokens=19_000, output_tokens=1)
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 
 
@@ -25,13 +27,14 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 class Day:
     is_strict: bool = True
     fits: bool = False
+    shrinks: bool = False
     spent: int = 0
     served: int = 0
     lowered: int = 0
     at_once: int = 0
     seconds: int = 0
     waiting: list[int] = field(default_factory=lambda: [0] * AGENTS)  # seconds that an idle agent has waited
-    open: list[tuple[int, int]] = field(default_factory=list)  # (ends at, hold)
+    open: list[list] = field(default_factory=list)  # [ends at, hold, worst case]
 
     def run(self) -> Day:
         """Let time pass until a turn is refused though no other is under way."""
@@ -41,6 +44,10 @@ class Day:
                 self.spent += COST
                 self.served += 1
                 self.waiting.append(0)
+            if self.shrinks:
+                for turn in self.open:
+                    if turn[0] - STREAM_SECONDS + FIRST_EVENT_SECONDS == self.seconds:
+                        turn[1] = shrunk_hold(turn[2], TOLD, turn[1])
             if not self._begin_what_fits() and not self.open:
                 return self
             self.at_once = max(self.at_once, len(self.open))
@@ -50,7 +57,7 @@ class Day:
     def _begin_what_fits(self) -> bool:
         begun = False
         for waited in sorted(self.waiting, reverse=True):
-            room = LIMIT - self.spent - sum(hold for _, hold in self.open)
+            room = LIMIT - self.spent - sum(hold for _, hold, _ in self.open)
             worst = TURN
             if not self.is_strict:
                 worst = TURN if self.spent < LIMIT else None
@@ -58,7 +65,7 @@ class Day:
                 may_fit = self.fits and (waited >= PATIENCE_SECONDS or not self.open)
                 worst = fitted(TURN, room) if may_fit else None
             if worst is not None:
-                self.open.append((self.seconds + STREAM_SECONDS, worst.nano))
+                self.open.append([self.seconds + STREAM_SECONDS, worst.nano, worst])
                 self.waiting.remove(waited)
                 self.lowered += worst is not TURN
                 begun = True
@@ -66,15 +73,17 @@ class Day:
 
 
 DAYS = {
-    "strict, nothing lowered": Day(),
-    "strict": Day(fits=True),
+    "strict, nothing lowered": Day(shrinks=True),
+    "strict": Day(fits=True, shrinks=True),
     "soft": Day(is_strict=False),
 }
 
 
 def test_a_turn_holds_thirty_times_what_it_costs():
-    # 76,000 × 5 (written to the cache) + 64,000 × 20 = 1,660,000
+    # 76,000 × 5 (written to the cache) + 64,000 × 20 = 1,660,000; once the input is told:
+    # 1,000 × 4 + 19,000 × 0.2 + 64,000 × 20 = 1,287,800
     assert TURN.nano == 1_660_000_000
+    assert shrunk_hold(TURN, TOLD, TURN.nano) == 1_287_800_000
 
 
 @pytest.mark.parametrize(("mode", "served"), [("strict, nothing lowered", 167), ("strict", 187), ("soft", 200)])

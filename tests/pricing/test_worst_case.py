@@ -6,8 +6,10 @@ from decimal import Decimal
 
 import pytest
 
+from llmkeys.dialects.base import Usage
+from llmkeys.prices.cost import charge
 from llmkeys.prices.tariffs import OperatorPrice, Price
-from llmkeys.prices.worst_case import fitted, fitted_output_limit, max_price
+from llmkeys.prices.worst_case import fitted, fitted_output_limit, max_price, shrunk_hold
 from tests.pricing.helpers import LONG_AGO, held, operators, price_list
 
 
@@ -243,6 +245,36 @@ class TestFitting:
 
     def test_it_is_worth_nothing_where_the_input_alone_is_too_dear(self):
         assert fitted_output_limit(self.OPUS, 79_999_999) is None
+
+
+class TestShrinking:
+    def test_it_keeps_what_the_input_costs_and_all_output(self):
+        # 76,000 bytes were held; the stream tells 20,000, 18,000 of them cached:
+        # 2,000 × 4 + 18,000 × 0.2 + 64,000 × 20 = 8,000 + 3,600 + 1,280,000
+        worst = held("anthropic", "claude-opus-5-5", input_tokens=76_000, output_tokens=64_000)
+        told = Usage(input_tokens=20_000, cached_input_tokens=18_000, output_tokens=1)
+        assert shrunk_hold(worst, told, worst.nano) == 1_291_600_000
+
+    def test_it_keeps_what_tools_may_still_take(self):
+        # 100 × 4 told; 5 × 0.01 and 80,000 × 4 to come; 100 × 20
+        worst = held("anthropic", "claude-opus-5-5", searches=5, tool_input_tokens=80_000)
+        assert shrunk_hold(worst, Usage(input_tokens=100), worst.nano) == 400_000 + 50_000_000 + 320_000_000 + 2_000_000
+
+    def test_it_reckons_with_a_long_price_that_tools_may_reach(self):
+        # Haiku 5.5 costs five times as much above 100,000: 90,000 × 0.5 + 20,000 × 0.5 + 100 × 2.5
+        worst = held("anthropic", "claude-haiku-5-5", input_tokens=200_000, tool_input_tokens=20_000)
+        assert shrunk_hold(worst, Usage(input_tokens=90_000), worst.nano) == 55_250_000
+
+    def test_it_never_grows_and_wants_to_be_told(self):
+        worst = held("anthropic", "claude-opus-5-5")
+        assert shrunk_hold(worst, Usage(input_tokens=50_000), worst.nano) == worst.nano
+        assert shrunk_hold(worst, Usage(output_tokens=1), worst.nano) == worst.nano
+
+    def test_it_covers_what_is_charged_in_the_end(self):
+        worst = held("anthropic", "claude-opus-5-5", output_tokens=500, service_tier="fast", region="us")
+        told = Usage(input_tokens=700, cached_input_tokens=100)
+        end = Usage(700, cached_input_tokens=100, output_tokens=500, speed="fast", region="us")
+        assert charge(end, worst, saw_content=True).nano == shrunk_hold(worst, told, worst.nano)
 
 
 class TestOpenRoutersMaxPrice:
