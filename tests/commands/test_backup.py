@@ -54,7 +54,7 @@ def test_it_says_that_a_key_of_the_environment_is_not_in_it(tmp_path):
 def test_it_never_overwrites(place, archive):
     before = archive.read_bytes()
     refused = place.run("backup", str(archive))
-    assert refused.returncode == 1 and "exists already" in refused.stderr
+    assert refused.returncode == 1 and "already exists" in refused.stderr
     assert archive.read_bytes() == before
 
 

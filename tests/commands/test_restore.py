@@ -97,7 +97,7 @@ def strange(name, kind=tarfile.REGTYPE, link="", size=0):
     ids=["above", "absolute", "link", "hard link", "pipe", "foreign file"],
 )
 def test_it_refuses_members_that_no_backup_has(place, archive, member):
-    assert "which no backup of this product has" in refused(place, forge(archive, more=member))
+    assert "which does not belong in a backup of this product" in refused(place, forge(archive, more=member))
 
 
 def test_it_refuses_a_part_that_is_not_what_was_written(place, archive):

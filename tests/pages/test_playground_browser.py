@@ -89,4 +89,4 @@ def test_it_lets_a_person_choose_a_model_with_its_price(page):
     assert page.locator("#id_model").input_value() == "anthropic/claude-sonnet-5.5"
     assert "out per million tokens" in page.locator("#model-words").inner_text() and fits(page)
     page.locator("#id_model").fill("my-own-model")
-    assert "No model of the list" in page.locator("#model-words").inner_text()
+    assert "Not in the list" in page.locator("#model-words").inner_text()
