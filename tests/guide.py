@@ -126,7 +126,8 @@ class Shell:
 
 def outputs(text: str) -> Iterator[tuple[Block, str]]:
     """Run a guide on a fresh product; yield each answer's block with what was really printed."""
-    with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
+    scratch = tempfile.TemporaryDirectory(prefix="llmkeys-guide-", ignore_cleanup_errors=True)  # a last file may come
+    with scratch as name, SimulatorThread() as simulator:
         directory = Path(name)
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
         with Served(directory / "data", **urls) as served:

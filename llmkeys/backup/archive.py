@@ -156,7 +156,7 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
             raise CannotRestore(f"{path} holds “{info.name}”, which does not belong in a backup of this product.")
         seen.add(info.name)
         yield info
-    while tar.fileobj is not None and tar.fileobj.read(_CHUNK):
+    while tar.fileobj.read(_CHUNK):
         pass  # to the end of the compressed stream, which has a checksum: one that was cut is told by it alone
 
 
