@@ -33,7 +33,7 @@ OPERATIONS = [
     ("usage", "get", "/api/llm/usage?model=m1&success=true", None, 6),
     ("usage", "get", "/api/llm/usage?since=2026-11-20&key={key}", None, 8),
     ("summary", "get", "/api/llm/usage/summary?group_by=key", None, 12),
-    ("void", "post", "/api/llm/usage/{usage}/void", None, 15),
+    ("void", "post", "/api/llm/usage/{usage}/void", None, 16),
     ("events", "get", "/api/llm/events", None, 3),
     ("tokens", "get", "/api/llm/tokens", None, 4),
     ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"]}, 8),
