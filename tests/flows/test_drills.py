@@ -297,7 +297,7 @@ def test_a_driver_that_is_not_installed(data_dir):
     given = environment(data_dir, DATABASE_URL="postgres://user:sesame@127.0.0.1:1/llmkeys")
     done = subprocess.run([sys.executable, "-c", WITHOUT_DRIVER], cwd=ROOT, env=given, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert "pip install 'psycopg[binary,pool]" in done.stderr and "sesame" not in done.stderr
+    assert "make postgres" in done.stderr and "sesame" not in done.stderr
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------

@@ -202,6 +202,8 @@ def test_it_serves_again_from_midnight_on_by_the_clock_alone(data_dir, simulator
 _YESTERDAY = """
 UPDATE llmkeys_apikey SET day = date(day, '-1 day'), month = date(day, '-1 day', 'start of month'),
   refused_day = date(refused_day, '-1 day');
+UPDATE llmkeys_accesstoken SET day = date(day, '-1 day'), month = date(day, '-1 day', 'start of month'),
+  refused_day = date(refused_day, '-1 day');
 UPDATE llmkeys_usagerecord SET day = date(day, '-1 day'), month = date(day, '-1 day', 'start of month');
 UPDATE llmkeys_dailyusage SET day = date(day, '-1 day');
 """
