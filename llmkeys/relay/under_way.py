@@ -9,6 +9,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from django.db import close_old_connections
+
+from llmkeys.database import outages
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -40,8 +44,16 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run a blocking call off the loop."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, functools.partial(call, *args, **named))
+    """Run a blocking call off the loop. Raises RecordingUnavailable where the database does not answer."""
+    work = functools.partial(call, *args, **named)
+    return await asyncio.get_running_loop().run_in_executor(_threads, _on_a_live_connection, work)
+
+
+def _on_a_live_connection(work: Callable[[], T]) -> T:
+    """Do the work; a server that was restarted while this thread had nothing to do costs nobody an error."""
+    close_old_connections()
+    with outages.recording_errors():
+        return work()
 
 
 async def in_parser(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
