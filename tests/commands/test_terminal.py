@@ -162,6 +162,7 @@ def typed(place: Place, text: bytes, *arguments: str) -> tuple[int, str]:
     """Run a command on a terminal on which somebody types; return its exit code and all that was shown."""
     child, terminal = pty.fork()
     if not child:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
         os.chdir(ROOT)
         os.execve(sys.executable, [sys.executable, "manage.py", *arguments], environment(place.data))
     shown = b""
