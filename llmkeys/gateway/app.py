@@ -32,6 +32,7 @@ from llmkeys.lib.bodies import ClientGone as BodyCut
 from llmkeys.lib.bodies import discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
+from llmkeys.relay.candidates import Stored
 from llmkeys.relay.models import servable_models
 from llmkeys.relay.requests import Answer, RelayRequest, Tracked
 from llmkeys.relay.stream import RelayedStream
@@ -102,7 +103,7 @@ class Exchange:
         await self.answer(told.status, body, told.headers)
 
 
-Handler = Callable[[Exchange, Caller], Awaitable[None]]
+Handler = Callable[[Exchange, Caller, Stored], Awaitable[None]]
 
 
 class Endpoint:
@@ -139,7 +140,7 @@ class Endpoint:
             raise _wrong_method(method, self.methods, exchange)
         if _under_way > MOST_REQUESTS:
             raise Overloaded("This server has as many requests under way as it may. Try again in a second.")
-        await self.handler(exchange, await authenticate(exchange.headers, exchange.scope))
+        await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 
 
 def _wrong_method(method: str, methods: tuple[str, ...], exchange: Exchange) -> GatewayError:
@@ -183,15 +184,15 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 # --- relayed requests ------------------------------------------------------------------------------------------------
 
 
-async def _relayed(door: Door, exchange: Exchange, caller: Caller) -> None:
+async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Stored) -> None:
     """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
     with bodies.taking() as taken:
-        request = await _request(door, exchange, caller, taken)
+        request = RelayRequest(await _request(door, exchange, taken), caller, stored)
         work = _stream(exchange, request) if request.streamed else _whole(exchange, request)
         await asyncio.shield(under_way.start(work))
 
 
-async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -> RelayRequest:
+async def _request(door: Door, exchange: Exchange, taken: Any) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
     passed = exchange.dialect.passed_headers
@@ -208,7 +209,7 @@ async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -
         await under_way.in_parser(exchange.dialect.validate, request)
     else:
         exchange.dialect.validate(request)
-    return RelayRequest(request, caller)
+    return request
 
 
 def _query(query: str) -> str:
@@ -307,12 +308,12 @@ def _headers(answer: Answer, tracked: Tracked) -> dict[str, str]:
 # --- model lists -----------------------------------------------------------------------------------------------------
 
 
-async def _models(exchange: Exchange, caller: Caller) -> None:
+async def _models(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models, GET /v1beta/models"""
     await exchange.answer(200, dump(exchange.dialect.model_list(await _servable(exchange.dialect, caller))))
 
 
-async def _model(exchange: Exchange, caller: Caller) -> None:
+async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models/{id}, GET /v1beta/models/{id}"""
     name = exchange.scope["path_params"]["model"].removeprefix("models/")
     found = await _servable(exchange.dialect, caller)
