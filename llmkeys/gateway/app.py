@@ -29,7 +29,7 @@ from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
 from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
-from llmkeys.lib.bodies import discard
+from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
 from llmkeys.relay.candidates import Stored
@@ -188,11 +188,11 @@ async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Store
     """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
     with bodies.taking() as taken:
         request = RelayRequest(await _request(door, exchange, taken), caller, stored)
-        work = _stream(exchange, request) if request.streamed else _whole(exchange, request)
+        work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
         await asyncio.shield(under_way.start(work))
 
 
-async def _request(door: Door, exchange: Exchange, taken: Any) -> dialects.Request:
+async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
     passed = exchange.dialect.passed_headers
@@ -232,7 +232,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
     await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
-async def _stream(exchange: Exchange, request: RelayRequest) -> None:
+async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
     """Relay a stream. When the first sign of life is due the status goes out; an error after that comes inside."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
@@ -260,6 +260,8 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
     if isinstance(answer.content, RelayedStream):
         headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
+        request.request.let_go()
+        taken.give_back()
         await program.start()
         await answer.content.run()
         await program.end()
