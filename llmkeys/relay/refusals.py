@@ -86,8 +86,8 @@ def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | 
     if least.never_fits:
         return RequestExceedsBudget(
             f"This request may cost {need}, more than this token's whole limit "
-            f"({format_usd(least.limit_nano)}, its {_window_words(least)}). Lower max_tokens, shorten the prompt, or ask "
-            "whoever manages the token to raise its limit."
+            f"({format_usd(least.limit_nano)}, its {_window_words(least)}). Lower max_tokens, shorten the prompt, or "
+            "ask whoever manages the token to raise its limit."
         )
     when = _resets_at(least, at)
     ending = f"It resets at {when:%Y-%m-%d %H:%M} UTC." if when else "It does not reset by itself."
