@@ -129,10 +129,8 @@ def _measure(server: Server, target: Target, connections: int, requests: int, bo
 def _rows(connections: int, rounds: dict[str, list[dict[str, float]]]) -> None:
     for name, many in rounds.items():
         figures = {key: statistics.median(one[key] for one in many) for key in many[0]}
-        beside = {"product": "bare", "limited": "product"}.get(name)
-        ratios = (
-            [one["rate"] / other["rate"] for one, other in zip(many, rounds[beside], strict=True)] if beside else []
-        )
+        beside = rounds[{"product": "bare", "limited": "product"}.get(name, name)]
+        ratios = [one["rate"] / other["rate"] for one, other in zip(many, beside, strict=True)]
         ratio = "" if beside is many else f"{statistics.median(ratios):14.2f}"
         print(
             f"{connections:>11}  {name:9} {figures['rate']:>10.0f} {figures['p50']:>8.1f} {figures['p99']:>8.1f} "
