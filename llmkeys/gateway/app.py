@@ -34,7 +34,7 @@ from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
 from llmkeys.relay.candidates import Stored
 from llmkeys.relay.models import servable_models
-from llmkeys.relay.requests import Answer, RelayRequest, Tracked
+from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.tokens.rights import Caller
 from llmkeys.upstream import relayed
@@ -322,6 +322,7 @@ async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
+        models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))
