@@ -18,7 +18,7 @@ from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.usage import reconciling
 from llmkeys.usage.voiding import void_usage
 from tests.gateway import door
-from tests.helpers import NOW, make_key, make_token, make_usage, parts_of, make_user
+from tests.helpers import NOW, make_key, make_token, make_usage, make_user, parts_of
 from tests.web import Program
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

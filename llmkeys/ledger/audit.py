@@ -9,7 +9,7 @@ no writer waits for it; `fix` reads one key inside the transaction that corrects
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -187,7 +187,8 @@ _ADJUSTMENTS = """SELECT {column}, day, month, SUM(day_nano), SUM(month_nano), S
    FROM llmkeys_adjustment {where} GROUP BY {column}, day, month"""
 
 # By how much the corrections of rows move what is estimated and what is lost.
-_MOVED_PARTS = f"""SELECT {{column}}, day, SUM({ESTIMATED_OF_ROW} - {FIRST_ESTIMATED}), SUM({LOST_OF_ROW} - {FIRST_LOST})
+_MOVED_PARTS = f"""SELECT {{column}}, day,
+   SUM({ESTIMATED_OF_ROW} - {FIRST_ESTIMATED}), SUM({LOST_OF_ROW} - {FIRST_LOST})
    FROM llmkeys_usagerecord u {{where}}
     AND id IN (SELECT usage_id FROM llmkeys_adjustment WHERE usage_id IS NOT NULL) GROUP BY {{column}}, day"""
 

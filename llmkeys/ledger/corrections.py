@@ -57,8 +57,8 @@ def adjust(
               reason)
            VALUES (%s, %s, %s, %s, %s, {marks}, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
         [
-            kind, account.id, usage_id, cost_nano, source, *(amounts[window.name] for window in WINDOWS), str(windows.day),
-            str(windows.month), instant(at), by, reason[:500],
+            kind, account.id, usage_id, cost_nano, source, *(amounts[window.name] for window in WINDOWS),
+            str(windows.day), str(windows.month), instant(at), by, reason[:500],
         ],
     )  # fmt: skip
     if cursor.rowcount != 1:

@@ -10,7 +10,6 @@ from typing import Any
 from llmkeys.ledger import coolings
 from llmkeys.ledger.accounts import Account
 
-
 GUESSES = ("estimated", "fallback")  # how a cost is known that nobody reported and that is not computed
 PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; what they leave of the cost is known
 
