@@ -137,7 +137,8 @@ def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
 def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
     """Return what a hold may shrink to once a stream has told its input; never more than it was.
 
-    What server tools may still add to the input stays held, and so do their fees and all output.
+    What server tools may still add to the input stays held, and so do their fees and all output. A kind of input that
+    was not told yet may be as much of it as the request allows.
     """
     if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
         return hold_nano
@@ -150,9 +151,21 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
         for tariff in _that_may_serve(worst.prices, worst.provider, model, rest, worst.at):
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
-                known = in_region(step.cost(told), worst.provider, rest.region)
+                known = in_region(
+                    step.cost(told) + _untold(tariff, step, told, worst.bound), worst.provider, rest.region
+                )
                 most = max(most, known + line.at(worst.asked_output))
     return min(hold_nano, to_nano(most))
+
+
+def _untold(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
+    """Return what an input may cost more than it seems, where the usage names none of its kinds yet."""
+    kinds = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    if any(count is not None for count in kinds):
+        return 0
+    tokens = usage.input_tokens or 0
+    known = replace(bound, input_tokens=tokens, tool_input_tokens=0)
+    return max(0, _most_input_cost(tariff, step, known, tokens) - tokens * step.text)
 
 
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:

@@ -209,8 +209,8 @@ def test_the_hold_covers_what_is_billed_and_what_is_charged(case):
 
 
 @many
-@given(cases(), st.floats(0, 1), st.floats(0, 1))
-def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later):
+@given(cases(), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later, tells_kinds):
     worst = case.worst()
     room = int(worst.nano * share)
     found = fitted(worst, room)
@@ -222,12 +222,28 @@ def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later):
         assert cost is None or cost.nano <= found.nano
         worst = found
     # The first event of a stream tells the input; afterwards tools may add to it, and all output is still to come.
-    tools = int(case.bound.tool_input_tokens * later)
-    first = replace(case.usage, input_tokens=max(0, case.usage.input_tokens - tools), output_tokens=1)
+    # It may not tell yet of which kinds the input is.
+    full = case.usage
+    tools = min(int(case.bound.tool_input_tokens * later), _text_of(full))
+    first = replace(full, input_tokens=full.input_tokens - tools, output_tokens=1)
+    if not tells_kinds:
+        first = replace(first, **dict.fromkeys(_KINDS))
     left = shrunk_hold(worst, first, worst.nano)
     assert left <= worst.nano
     cost = charge(_within(case, worst.asked_output), worst, saw_content=False)
     assert cost is None or cost.nano <= left
+
+
+_KINDS = (
+    "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "audio_input_tokens", "cached_audio_tokens",
+    "image_input_tokens",
+)  # fmt: skip
+
+
+def _text_of(usage: Usage) -> int:
+    """Return the plain text of an input: what tools bring is that."""
+    named = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    return max(0, (usage.input_tokens or 0) - sum(count or 0 for count in named))
 
 
 def _within(case: Case, limit: int) -> Usage:
