@@ -64,7 +64,8 @@ INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, requests, succes
   output_tokens, cost_nano, estimated_nano, lost_nano)
 SELECT day, key_id, model, token_name, COUNT(*), SUM(success), SUM(1 - success), SUM(input_tokens), SUM(output_tokens),
   SUM(cost_nano), SUM(CASE WHEN state <> 'LOST' AND cost_source = 'estimated' THEN cost_nano ELSE 0 END),
-  SUM(CASE WHEN state = 'LOST' THEN cost_nano ELSE 0 END) FROM llmkeys_usagerecord GROUP BY day, key_id, model, token_name"""
+  SUM(CASE WHEN state = 'LOST' THEN cost_nano ELSE 0 END)
+FROM llmkeys_usagerecord GROUP BY day, key_id, model, token_name"""
 
 _OLDER_TOTALS = """
 WITH RECURSIVE n(i) AS (SELECT {older} UNION ALL SELECT i - 1 FROM n WHERE i > 1)

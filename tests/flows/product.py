@@ -192,7 +192,7 @@ _BUDGETS = """SELECT id, day, spent_day_nano, held_nano, daily_limit_nano FROM l
 
 @dataclass
 class Sampler:
-    """Looks at the daily budget of every key and access token every few milliseconds while a test runs, and keeps what broke it.
+    """Looks at the daily budgets of keys and tokens every few milliseconds while a test runs; keeps what broke one.
 
     Each look is one statement, so that what it sees is one state of the database.
     """

@@ -1,7 +1,7 @@
 """64 programs with sound, pictures, lists of models, server tools and 64,000 output tokens: never above a limit.
 
 Half of them share a key with a limit; the others an access token with one, on a key without. Every kind of request may
-cost all but its hold, some answers break off and are lost, and at every look what was spent and held is within the limit.
+cost nearly its hold, some answers break off and are lost; at every look what was spent and held is within the limit.
 In `make proof` with twenty times the money and ten times the turns.
 """
 

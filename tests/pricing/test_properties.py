@@ -84,12 +84,15 @@ class Case:
             return None
         if tier and not oracle.has_tier(self.provider, self.answered, self.at, tier):
             return None
-        return oracle.bill(self.provider, self.answered, self.usage, self.at, tier)
+        drawn_by = self.bound.drawing_models[0] if self.bound.drawing_models else "gpt-image-1"
+        return oracle.bill(self.provider, self.answered, self.usage, self.at, tier, drawn_by=drawn_by)
 
     @property
     def has_fees(self) -> bool:
         """Fees are in the examples worked out by hand."""
-        return bool(self.usage.searches) or any(word in self.answered for word in ("search", "sonar", ":online"))
+        return bool(self.usage.searches or self.usage.containers) or any(
+            word in self.answered for word in ("search", "sonar", ":online")
+        )
 
 
 @st.composite
@@ -111,6 +114,9 @@ def bounds(draw) -> Bound:
         can_write_cache=writes,
         can_write_cache_1h=writes and draw(st.booleans()),
         searches=tools,
+        fees=draw(st.sampled_from([(), (), (), (("container 1g", 1),), (("container 64g", 1), ("page", 1_000))])),
+        drawings=draw(st.sampled_from([0, 0, 0, 1, 5])),
+        drawing_models=draw(st.sampled_from([(), ("gpt-image-1.5",), ("gpt-image-1-mini",)])),
         tool_input_tokens=tools * 16_000,
         service_tier=draw(st.sampled_from([None, None, "", "default", "flex", *DEAR])),
         region=draw(st.sampled_from(["", "", "us", "global"])),
@@ -169,21 +175,30 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
     limit = limit if own is None else min(limit, own)
     output = draw(st.sampled_from([limit, draw(st.integers(0, limit))])) * bound.choices
     output += draw(st.sampled_from([0, bound.prediction_tokens]))
+    # Each picture that a tool draws takes and makes 16,000 tokens at most.
+    drawn = draw(st.integers(0, bound.drawings * 16_000))
+    taken = draw(st.integers(0, drawn))
+    shown = draw(st.integers(0, taken))
+    containers = sum(times for what, times in bound.fees if what.startswith("container"))
     makes = {kind for kind in ("audio", "image") if kind in bound.output_kinds or f"output_{kind}_mtok" in rates}
     spoken = draw(st.integers(0, output)) if "audio" in makes else 0
     painted = draw(st.integers(0, output - spoken)) if "image" in makes else 0
     return Usage(
-        input_tokens=total,
+        drawn_input_tokens=taken,
+        drawn_image_input_tokens=shown,
+        drawn_output_tokens=drawn - taken,
+        containers=draw(st.integers(0, containers)),
+        input_tokens=total + taken,
         cached_input_tokens=cached + cached_sound,
         cache_write_tokens=written,
         cache_write_1h_tokens=hour,
         audio_input_tokens=sound,
         cached_audio_tokens=cached_sound,
-        image_input_tokens=pictures,
-        output_tokens=output,
+        image_input_tokens=pictures + shown,
+        output_tokens=output + drawn - taken,
         reasoning_tokens=draw(st.integers(0, output - spoken - painted)),
         audio_output_tokens=spoken,
-        image_output_tokens=painted,
+        image_output_tokens=painted + drawn - taken,
         searches=draw(st.integers(0, bound.searches)),
         service_tier="" if told == "fast" and provider == "anthropic" else told,
         speed="fast" if told == "fast" and provider == "anthropic" else "",
@@ -250,9 +265,12 @@ def _within(case: Case, limit: int) -> Usage:
     """Return the usage of the case with no more output than a limit allows."""
     own, usage = max_output_tokens(case.answered), case.usage
     most = (limit if own is None else min(own, limit)) * case.bound.choices
-    output = min(usage.output_tokens, most)
+    made, drawn = usage.of_the_model(), usage.drawn_output_tokens
+    output = min(made.output_tokens, most)
     kinds = ("reasoning_tokens", "audio_output_tokens", "image_output_tokens")
-    return replace(usage, output_tokens=output, **{kind: min(output, getattr(usage, kind)) for kind in kinds})
+    less = {kind: min(output, getattr(made, kind)) for kind in kinds}
+    less["image_output_tokens"] += drawn
+    return replace(usage, output_tokens=output + drawn, **less)
 
 
 @many
