@@ -159,7 +159,8 @@ def _is_rare(lookups: Mapping[str, Any]) -> bool:
 
 def _is_counted(lookups: Mapping[str, Any]) -> bool:
     """True where the totals can tell whether there are such rows: those of a rare state are few anyway."""
-    return not _is_rare(lookups) and any(name in lookups for name in (*_OF_WHAT, "success"))
+    is_few = lookups.get("state") in _RARE_STATES or lookups.get("cost") == "lost"
+    return not is_few and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
 def _ends_soon(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
