@@ -25,7 +25,7 @@ from llmkeys.usage.closed_days import ONE_DAY, Plain
 
 State = UsageRecord.State
 Span = tuple[date, date]
-_OF_WHAT = ("key_id", "provider", "model", "token_name")
+_OF_WHAT = ("key_id", "provider", "model", "token_name", "token_id")
 _RARE_STATES = (State.HELD, State.RELEASED, State.LOST)
 _PAGE = 51  # what a page reads
 _CHUNK_ROWS = 500
@@ -37,7 +37,8 @@ _CLOCKS = ONE_DAY  # so far the clocks of several machines, or one that was put 
 def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
     """Return the rows that fit, their keys along.
 
-    `lookups`: key_id, provider, model, token_name, success, state, created_at__gte, created_at__lt; all optional.
+    `lookups`, all optional: key_id, provider, model, token_name, token_id, success, state, created_at__gte,
+    created_at__lt.
     """
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
