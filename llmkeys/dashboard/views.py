@@ -22,10 +22,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from llmkeys.alerts.outbox import open_alerts, put_away
+from llmkeys.dashboard.accounts import CHART_DAYS
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
-from llmkeys.dashboard.overview import CHART_DAYS, Card, Overview, overview, spend_chart, turns
+from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, turns
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
 from llmkeys.lib.windows import day_end, month_end
@@ -59,7 +60,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @never_cache
-@for_the_page
+@for_the_page("llmkeys.view_apikey")
 def live(request: HttpRequest) -> HttpResponse:
     """Answer the dashboard's question: what changed since it last looked."""
     context = _context(request)
