@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
-from django.db.models import Sum
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -16,9 +16,10 @@ from llmkeys.dashboard.charts import Bar, Chart, Series, budget_bar, days_until,
 from llmkeys.dashboard.usage_page import lines_of
 from llmkeys.dashboard.usage_words import skipped_ids
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, current_windows
-from llmkeys.models import AccessToken, ApiKey, DailyUsage, KeyEvent, UsageRecord
+from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
 from llmkeys.templatetags.llmkeys_format import moment, percent, usd, usd_short
 from llmkeys.usage.rows import lost_rows
+from llmkeys.usage.sums import Sums, Wanted, daily_sums
 
 REVOKED = "REVOKED"
 CHART_DAYS = 30
@@ -40,7 +41,7 @@ Column = Literal["key", "token"]  # by which rows, totals and events point at th
 
 def account_parts(account: Account, column: Column, at: datetime) -> dict[str, Any]:
     """Return what the templates of `PARTS` need but the card; a number of queries that does not grow with requests."""
-    today = current_windows(at).day
+    sums = _last_days(account, column, at)
     rows = UsageRecord.objects.filter(**{column: account}).select_related("key").order_by("-id")
     recent = list(rows.defer("key__secret", "key__fingerprint", "key__last_test")[:_REQUESTS])
     names = dict(ApiKey.objects.filter(pk__in=skipped_ids(recent)).values_list("pk", "name"))
@@ -48,8 +49,8 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "account": account,
         "column": column,
         "usage_query": f"{column}={account.pk}",
-        "chart": account_chart(account, column, today),
-        "models": _models(account, column, today),
+        "chart": _chart(account, sums, at),
+        "models": _models(sums),
         "lines": lines_of(recent, names),
         # The newest lost requests whose charge nobody has taken back or corrected.
         "lost": list(lost_rows().filter(**{column: account}).order_by("-id")[:_LOST]),
@@ -57,20 +58,26 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
     }
 
 
-def account_chart(account: Account, column: Column, today: date) -> Chart:
-    """Return what an account cost on each of the last 30 days, with its daily limit and what it holds."""
-    days = days_until(today, CHART_DAYS)
-    rows = _last_days(account, column, today)
-    by_day = {day: int(cost) for day, cost in rows.values_list("day").annotate(Sum("cost_nano"))}
+DayAndModel = tuple[date, str]
+
+
+def _last_days(account: Account, column: Column, at: datetime) -> dict[DayAndModel, Sums]:
+    """Return what an account cost on each of the last 30 days with each model: from totals, never from single rows."""
+    today = current_windows(at).day
+    wanted = Wanted(key=account.pk) if column == "key" else Wanted(token_id=account.pk)
+    span = replace(wanted, since=today - timedelta(days=CHART_DAYS - 1), until=today)
+    return {(day, model): sums for (day, model), sums in daily_sums(span, "day", "model", at=at).items()}
+
+
+def _chart(account: Account, sums: Mapping[DayAndModel, Sums], at: datetime) -> Chart:
+    """Draw the days, with the account's daily limit and what it holds."""
+    today, by_day = current_windows(at).day, Counter[date]()
+    for (day, _), one in sums.items():
+        by_day[day] += one.cost_nano
     return stacked(
-        days, [Series(account.name, by_day)], title="Spend per day", today=today, held=account.held_nano,
-        limit=account.daily_limit_nano,
+        days_until(today, CHART_DAYS), [Series(account.name, by_day)], title="Spend per day", today=today,
+        held=account.held_nano, limit=account.daily_limit_nano,
     )  # fmt: skip
-
-
-def _last_days(account: Account, column: Column, today: date) -> Any:
-    first = today - timedelta(days=CHART_DAYS - 1)
-    return DailyUsage.objects.filter(**{column: account}, day__gte=first, day__lte=today).order_by()
 
 
 # --- by model ---------------------------------------------------------------------------------------------------------
@@ -88,10 +95,14 @@ class ModelLine:
     is_one: bool = True
 
 
-def _models(account: Account, column: Column, today: date) -> list[ModelLine]:
-    days = _last_days(account, column, today)
-    rows = list(days.values_list("model").annotate(Sum("requests"), Sum("cost_nano")))
-    rows.sort(key=lambda row: (-row[2], row[0]))
+def _models(sums: Mapping[DayAndModel, Sums]) -> list[ModelLine]:
+    by_model: dict[str, list[Sums]] = {}
+    for (_, model), one in sums.items():
+        by_model.setdefault(model, []).append(one)
+    found = {model: Sums.over(days) for model, days in by_model.items()}
+    rows = sorted(
+        ((name, one.requests, one.cost_nano) for name, one in found.items()), key=lambda row: (-row[2], row[0])
+    )
     if len(rows) > _MODELS + 1:
         rest = rows[_MODELS:]
         others = (f"{len(rest)} other models", sum(row[1] for row in rest), sum(row[2] for row in rest))
@@ -102,7 +113,7 @@ def _models(account: Account, column: Column, today: date) -> list[ModelLine]:
 
 
 def _model(row: tuple[str, int, int], at: int, total: int, most: int) -> ModelLine:
-    name, requests, cost = row[0], int(row[1]), int(row[2])
+    name, requests, cost = row
     share = percent(max(0, 100 * cost / total)) if total > 0 else "–"
     width = f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
     return ModelLine(name, requests, cost, share, width, is_one=at < _MODELS)

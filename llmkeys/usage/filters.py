@@ -97,6 +97,14 @@ def day(text: str) -> date:
     return found
 
 
+def month(text: str) -> date:
+    """Read a month as its first day."""
+    try:
+        return day(f"{text}-01")
+    except ValueError:
+        raise ValueError("Must be a month such as 2026-11.") from None
+
+
 def is_id(text: str) -> bool:
     """Tell whether it is a number that a column of ids can hold."""
     return _ID.fullmatch(text) is not None
