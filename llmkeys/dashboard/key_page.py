@@ -302,12 +302,10 @@ def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | N
     """Do what the form is for; None where it was refused, with the reasons beside the fields."""
     try:
         return verb(form.values(at=timezone.now()))
-    except InvalidInput as error:
-        form.take_errors(error.errors)
     except DuplicateSecret as error:
         form.add_error("apiKey", str(error))
     except LLMKeysError as error:
-        form.add_error(None, str(error))
+        form.take(error)
     return None
 
 

@@ -65,12 +65,12 @@ def _held() -> QuerySet[UsageRecord, Any]:
 # --- the few that are not finished business ---------------------------------------------------------------------------
 
 
-def open_requests() -> Counter[str]:
-    """Return how many requests are open on each key that has any.
+def open_requests(column: str = "key_id") -> Counter[Any]:
+    """Return how many requests are open on each key (or by another `column`, each token) that has any.
 
     Not grouped in the database: the planner would walk the index by key, ten million rows, to be spared sorting a few.
     """
-    return Counter(_held().values_list("key_id", flat=True))
+    return Counter(_held().values_list(column, flat=True))
 
 
 def lost_rows() -> QuerySet[UsageRecord]:
