@@ -15,13 +15,12 @@ from django.utils.safestring import SafeString
 from llmkeys.dashboard.charts import Bar, Chart, Series, budget_bar, days_until, stacked
 from llmkeys.dashboard.usage_page import lines_of
 from llmkeys.dashboard.usage_words import skipped_ids
-from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, current_windows
+from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, REVOKED, Budget, current_windows
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
 from llmkeys.templatetags.llmkeys_format import moment, percent, usd, usd_short
 from llmkeys.usage.rows import lost_rows
 from llmkeys.usage.sums import Sums, Wanted, daily_sums
 
-REVOKED = "REVOKED"
 CHART_DAYS = 30
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -167,9 +167,7 @@ def with_keys(tokens: AccessTokenQuerySet) -> AccessTokenQuerySet:
 def _senders(user_ids: set[int]) -> set[int]:
     """Return those of these users who may send requests through the gateway: by themselves or by a group."""
     of_user = Q(user_permissions__codename="use_gateway", user_permissions__content_type__app_label="llmkeys")
-    of_group = Q(
-        groups__permissions__codename="use_gateway", groups__permissions__content_type__app_label="llmkeys"
-    )
+    of_group = Q(groups__permissions__codename="use_gateway", groups__permissions__content_type__app_label="llmkeys")
     users = get_user_model().objects.filter(Q(is_superuser=True) | of_user | of_group, pk__in=user_ids)
     return set(users.values_list("pk", flat=True))
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from llmkeys.dashboard import health_page, key_page, login, playground, request_page, token_page, tokens_page, usage_page, views
+from llmkeys.dashboard import (
+    health_page,
+    key_page,
+    login,
+    playground,
+    request_page,
+    token_page,
+    tokens_page,
+    usage_page,
+    views,
+)
 
 urlpatterns = [
     path("", views.home, name="home"),

@@ -28,8 +28,15 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> Caller:
             "`manage.py tokens create NAME` makes one.",
             {"WWW-Authenticate": "Bearer"},
         )
-    if not caller.may_gateway:
+    if not caller.has_gateway_scope:
         raise GatewayError(403, "missing_scope", "This token may not send requests: it lacks the scope “gateway”.")
+    if not caller.may_send:
+        raise GatewayError(
+            403,
+            "missing_scope",
+            "This token may not send requests: its user lacks the permission llmkeys.use_gateway, which an "
+            "administrator gives (admin, Users).",
+        )
     return caller
 
 

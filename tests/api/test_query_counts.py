@@ -10,7 +10,6 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, KeyEvent, ModelAlias, ModelPrice
-from llmkeys.tokens.making import create_token
 from tests.api.test_permission_table import ROUTES
 from tests.helpers import NOW, make_key, make_usage, new_secret
 
@@ -80,7 +79,7 @@ def grow(administrator, count):
             DailyUsage.objects.create(key=key, day=NOW.date() - timedelta(days=days), model="m1", requests=1)
         Cooling.objects.create(scope=f"group:openrouter:{key.id}", kind="exhausted", until=NOW + timedelta(hours=1))
         KeyEvent.objects.create(kind="cooled", key=key, message="rests", created_at=NOW)
-        create_token(name=f"t{number}", user=administrator, at=NOW, scopes=["read"], key_ids=[key.id])
+        make_token(administrator, "read", name=f"t{number}", keyIds=[key.id])
 
 
 def statements(api, method, path, body):

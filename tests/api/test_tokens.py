@@ -1,4 +1,4 @@
-"""GET and POST /api/llm/tokens, DELETE /api/llm/tokens/{id}"""
+"""/api/llm/tokens, /api/llm/tokens/{id}, …/rotate and …/current"""
 
 from __future__ import annotations
 
@@ -29,16 +29,14 @@ def test_it_makes_a_token_and_shows_it_once(api, frozen):
     text = made.pop("token")
     assert text.startswith("rfk_")
     assert made == {
-        "id": made["id"],
-        "name": "shop",
-        "scopes": ["gateway", "read"],
-        "user": "admin",
-        "keyIds": [key.id],
-        "createdAt": "2026-11-23T20:30:00Z",
-        "expiresAt": "2026-12-01T00:00:00Z",
-        "revokedAt": None,
-        "lastUsed": None,
-    }
+        "id": made["id"], "name": "shop", "user": "admin", "scopes": ["gateway", "read"], "keyIds": [key.id],
+        "models": None, "requestsPerMinute": 0, "status": "ACTIVE", "dailyLimit": 0.0, "monthlyLimit": 0.0,
+        "totalLimit": 0.0, "currentDailyCost": 0.0, "currentMonthlyCost": 0.0, "totalCost": 0.0, "reservedCost": 0.0,
+        "remainingDailyBudget": None, "remainingMonthlyBudget": None, "remainingTotalBudget": None,
+        "totalRequests": 0, "successfulRequests": 0, "failedRequests": 0, "successRate": 0.0,
+        "createdAt": "2026-11-23T20:30:00Z", "lastUsed": None, "expiresAt": "2026-12-01T00:00:00Z",
+        "budgetMode": None, "projectedMonthlyCost": None, "revokedAt": None,
+    }  # fmt: skip
     listed = api.get(PATH)
     assert made in listed.json()
     assert text not in listed.content.decode()
@@ -74,7 +72,7 @@ def test_it_names_a_bad_field(api, frozen, field, value):
 
 def test_a_token_limited_to_keys_makes_no_wider_one(administrator, frozen):
     mine, other = make_key(), make_key()
-    client = JsonClient(make_token(administrator, "manage", key_ids=[mine.id]))
+    client = JsonClient(make_token(administrator, "manage", keyIds=[mine.id]))
     for key_ids in (None, [other.id], [mine.id, other.id]):
         assert client.post(PATH, {"name": "wider", "keyIds": key_ids}).status_code == 403
     assert client.post(PATH, {"name": "as narrow", "keyIds": [mine.id]}).status_code == 201
@@ -101,9 +99,9 @@ def test_it_knows_no_other_token(api, number):
 def test_it_lists_with_a_constant_number_of_queries(api, administrator, django_assert_num_queries, frozen):
     keys = [make_key().id for _ in range(3)]
     for _ in range(20):
-        make_token(administrator, "read", key_ids=keys)
+        make_token(administrator, "read", keyIds=keys)
     api.get(PATH)
-    with django_assert_num_queries(4):  # the token, its user, the tokens, their keys
+    with django_assert_num_queries(5):  # the token, its user, the tokens, their keys, the last days' costs
         assert len(api.get(PATH).json()) == 21
 
 
@@ -148,11 +146,14 @@ def test_it_needs_the_permission(method, address, permission):
 
 def test_it_refuses_other_methods(api):
     checks.refuses_other_methods(api, PATH, "get", "post")
-    checks.refuses_other_methods(api, path(1), "delete")
+    number = AccessToken.objects.get().pk
+    checks.refuses_other_methods(api, path(number), "get", "patch", "delete")
+    checks.refuses_other_methods(api, path(number) + "/rotate", "post")
+    checks.refuses_other_methods(api, path("current"), "get")
 
 
 def test_an_expired_token_ends(administrator, frozen):
-    client = JsonClient(make_token(administrator, "read", expires_at=NOW + timedelta(seconds=1)))
+    client = JsonClient(make_token(administrator, "read", expiresAt=NOW + timedelta(seconds=1)))
     assert client.get(PATH).status_code == 200
     frozen.move_to(NOW + timedelta(seconds=1))
     assert client.get(PATH).status_code == 401

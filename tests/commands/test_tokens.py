@@ -62,7 +62,7 @@ class TestTokensList:
     def test_it_shows_all_and_never_their_text(self, run, administrator):
         text = run("tokens", "create", "worker").out.strip()
         table, shown = run("tokens", "list").out, run("tokens", "list", "--json").out
-        assert "worker" in table and "active" in table
+        assert "worker" in table and "ACTIVE" in table
         assert json.loads(shown)[0]["name"] == "worker"
         assert text not in table + shown
 
@@ -78,7 +78,7 @@ class TestTokensRevoke:
         named = "worker" if by == "name" else str(AccessToken.objects.get().id)
         assert run("tokens", "revoke", named).out == "The token “worker” is revoked.\n"
         assert caller_of(text, NOW) is None
-        assert "revoked" in run("tokens", "list").out
+        assert "REVOKED" in run("tokens", "list").out
 
     def test_it_asks_for_the_id_where_a_name_is_ambiguous(self, run, administrator):
         run("tokens", "create", "worker")
