@@ -113,9 +113,16 @@ def _models(sums: Mapping[DayAndModel, Sums]) -> list[ModelLine]:
 
 def _model(row: tuple[str, int, int], at: int, total: int, most: int) -> ModelLine:
     name, requests, cost = row
-    share = percent(max(0, 100 * cost / total)) if total > 0 else "–"
-    width = f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
-    return ModelLine(name, requests, cost, share, width, is_one=at < _MODELS)
+    return ModelLine(name, requests, cost, share_of(cost, total), width_of(cost, most), is_one=at < _MODELS)
+
+
+def share_of(cost: int, total: int) -> str:
+    return percent(max(0, 100 * cost / total)) if total > 0 else "–"
+
+
+def width_of(cost: int, most: int) -> str:
+    """Return how wide the bar behind a name is."""
+    return f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -21,15 +22,18 @@ from llmkeys.dashboard.accounts import (
     expired_note,
     refused_note,
     room_words,
+    share_of,
     spent_note,
+    width_of,
 )
 from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, cooling_scopes, current_windows
-from llmkeys.models import ApiKey, Cooling
+from llmkeys.models import AccessToken, ApiKey, Cooling
 from llmkeys.presentation import error_words
 from llmkeys.prices import catalogue
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import moment
+from llmkeys.tokens.making import visible_tokens
 from llmkeys.usage.rows import open_requests
 from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
 
@@ -332,3 +336,46 @@ def _series(key_id: str, by_day: dict[date, int], stored: dict[str, str], gone: 
     if key_id in stored:
         return Series(stored[key_id], by_day, reverse("key", args=[key_id]))
     return Series(f"{gone.get(key_id, key_id)} (deleted)", by_day)
+
+
+# --- who spent it -----------------------------------------------------------------------------------------------------
+
+
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """What an access token cost in the last 30 days, and what it may still spend."""
+
+    token: AccessToken
+    sums: Sums
+    share: str
+    width: str
+    left: str
+
+
+def top_tokens(user: User, at: datetime) -> list[TopToken]:
+    """Return the dearest tokens that this person may see; none where there is but one token, or nothing was spent."""
+    visible = visible_tokens(user)
+    if not user.has_perm("llmkeys.view_accesstoken") or len(visible.values_list("pk")[:2]) < 2:
+        return []
+    today = current_windows(at).day
+    sums = daily_sums(Wanted(since=today - timedelta(days=CHART_DAYS - 1), until=today), "token_id", at=at)
+    spent = {token_id: one for (token_id,), one in sums.items() if token_id is not None and one.cost_nano > 0}
+    if not user.is_superuser:
+        own = set(visible.values_list("pk", flat=True))
+        spent = {token_id: one for token_id, one in spent.items() if token_id in own}
+    ranked = sorted(spent, key=lambda token_id: (-spent[token_id].cost_nano, token_id))[:_TOP]
+    found = visible.in_bulk(ranked)
+    total, most = (
+        sum(one.cost_nano for one in spent.values()),
+        max((one.cost_nano for one in spent.values()), default=0),
+    )
+    return [_top_token(found[pk], spent[pk], total, most, at) for pk in ranked if pk in found]
+
+
+def _top_token(token: AccessToken, sums: Sums, total: int, most: int, at: datetime) -> TopToken:
+    limited = [budget for budget in token.budgets(at) if budget.limit]
+    room = room_words(min(limited, key=lambda budget: budget.remaining or 0, default=None))
+    return TopToken(token, sums, share_of(sums.cost_nano, total), width_of(sums.cost_nano, most), room)

@@ -98,9 +98,7 @@ class TestPage:
             last_used_at=NOW - timedelta(hours=2),
             budget_mode="soft",
         )
-        KeyEvent.objects.create(
-            kind="changed", token=token, message="Changed.", created_at=NOW, actor="somebody"
-        )
+        KeyEvent.objects.create(kind="changed", token=token, message="Changed.", created_at=NOW, actor="somebody")
         text = text_of(page_of(operator, token))
         assert "Changed. by somebody" in text
         assert "Models openai/* Keys every key Pace 1 request a minute Budget mode soft" in text
