@@ -173,7 +173,7 @@ class _ModelTurn:
 
     @staticmethod
     def _keep_the_pace(found: list[Refusal]) -> None:
-        """Neither waiting nor another key helps whoever has sent the requests of this minute. Raises TooManyRequests."""
+        """Raise TooManyRequests where this minute's requests were sent: neither a wait nor another key helps."""
         for refusal in found:
             if refusal.pace is not None:
                 raise refusals.too_many_requests(refusal.pace)

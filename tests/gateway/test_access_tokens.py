@@ -240,7 +240,7 @@ class TestModels:
 class TestPace:
     def test_so_many_in_a_minute_and_not_one_more(self, client, user, provider, frozen):
         make_key()
-        token, door = program(user, requestsPerMinute=3)
+        _, door = program(user, requestsPerMinute=3)
         provider.post(OPENROUTER, json=completion())
         frozen.move_to(NOW + timedelta(seconds=20.5))
         assert [ask(door).status_code for _ in range(3)] == [200] * 3
