@@ -60,16 +60,17 @@ class FactAdmin(admin.ModelAdmin):
 class KeyFactAdmin(FactAdmin):
     """Rows of a key; the key's secret is not even read for its name."""
 
-    list_select_related: tuple[str, ...] = ("key",)
+    list_select_related = ("key",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).select_related(*self.list_select_related).defer("key__secret")
+        return super().get_queryset(request).select_related("key").defer("key__secret")
 
 
 class AccountFactAdmin(KeyFactAdmin):
     """Rows of a key or of an access token."""
 
-    list_select_related = ("key", "token")
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).select_related("token")
 
 
 @admin.register(Adjustment)

@@ -152,7 +152,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
     def get_form(
         self, request: HttpRequest, obj: AccessToken | None = None, change: bool = False, **kwargs: Any
     ) -> type:
-        form = AddTokenForm if obj is None else ChangeTokenForm
+        form: type[TokenForm] = AddTokenForm if obj is None else ChangeTokenForm
         if obj is not None and not self.has_change_permission(request, obj):
             form = TokenForm
         return type(form.__name__, (form,), {"user": request.user})

@@ -40,7 +40,7 @@ Column = Literal["key", "token"]  # by which rows, totals and events point at th
 
 def account_parts(account: Account, column: Column, at: datetime) -> dict[str, Any]:
     """Return what the templates of `PARTS` need but the card; a number of queries that does not grow with requests."""
-    sums = _last_days(account, column, at)
+    sums = _last_days(account, at)
     rows = UsageRecord.objects.filter(**{column: account}).select_related("key").order_by("-id")
     recent = list(rows.defer("key__secret", "key__fingerprint", "key__last_test")[:_REQUESTS])
     names = dict(ApiKey.objects.filter(pk__in=skipped_ids(recent)).values_list("pk", "name"))
@@ -60,10 +60,10 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
 DayAndModel = tuple[date, str]
 
 
-def _last_days(account: Account, column: Column, at: datetime) -> dict[DayAndModel, Sums]:
+def _last_days(account: Account, at: datetime) -> dict[DayAndModel, Sums]:
     """Return what an account cost on each of the last 30 days with each model: from totals, never from single rows."""
     today = current_windows(at).day
-    wanted = Wanted(key=account.pk) if column == "key" else Wanted(token_id=account.pk)
+    wanted = Wanted(key=account.pk) if isinstance(account, ApiKey) else Wanted(token_id=account.pk)
     span = replace(wanted, since=today - timedelta(days=CHART_DAYS - 1), until=today)
     return {(day, model): sums for (day, model), sums in daily_sums(span, "day", "model", at=at).items()}
 

@@ -128,6 +128,12 @@ class Request:
         return self.dialect.other_models(self)
 
     @cached_property
+    def presets(self) -> tuple[str, ...]:
+        """What is named and kept at OpenRouter, and may choose a model of its own."""
+        preset = self.body.get("preset")
+        return (f"@preset/{preset}",) if preset else ()
+
+    @cached_property
     def streamed(self) -> bool:
         return self.dialect.is_streamed(self)
 

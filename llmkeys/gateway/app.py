@@ -33,7 +33,7 @@ from llmkeys.lib.bodies import discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
 from llmkeys.relay.models import servable_models
-from llmkeys.relay.requests import Answer, RelayRequest, Tracked
+from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.tokens.rights import Caller
 from llmkeys.upstream import relayed
@@ -319,6 +319,7 @@ async def _model(exchange: Exchange, caller: Caller) -> None:
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
+        models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))

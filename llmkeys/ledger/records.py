@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from llmkeys.ledger import coolings
-from llmkeys.ledger.accounts import Account
+from llmkeys.ledger.accounts import Account, Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class Attempt:
     token_id: int | None = None  # the access token pays too
     others: Mapping[str, Any] = field(default_factory=dict)  # further accounts that do, by their column
     leased_at: datetime | None = None  # by the database's clock (`leases.now`); None: `at`
+
+    @property
+    def is_first(self) -> bool:
+        """True for the attempt whose hold is its request's first: requests per minute count that."""
+        return self.number == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Refusal:
     fits_nano: int | None = None  # the most that the account takes now, over all its windows; None: it takes nothing
     only_holds: bool = False  # it would fit if the open holds were not there
     never_fits: bool = False  # it is more than the whole limit
+    pace: Pace | None = None  # the account has sent as many requests in this minute as it may
     rests_until: datetime | None = None  # the key cools
     is_asked: bool = False  # another request asks just now whether the key serves again
 

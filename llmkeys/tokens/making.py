@@ -19,7 +19,7 @@ from django.db.models import F, Q, QuerySet
 from llmkeys import ledger
 from llmkeys.exceptions import BeyondItsMaker, InvalidInput, TokenConflict
 from llmkeys.lib.money import usd_to_nano
-from llmkeys.models import AccessToken
+from llmkeys.models import AccessToken, ApiKey
 from llmkeys.tokens import fields
 from llmkeys.tokens.fields import SCOPES
 from llmkeys.tokens.rights import is_within
@@ -52,7 +52,7 @@ def create_token(
             _lock(maker)
             _check_within(maker, token, key_ids, "The new token")
         token.save(force_insert=True)
-        token.keys.set(key_ids or ())
+        token.keys.set(ApiKey.objects.filter(pk__in=key_ids or ()))
         _note("added", token, f"The token “{token.name}” of {owner.get_username()} was made.", at, actor)
     return token, text
 
@@ -191,10 +191,12 @@ def _save_change(token: AccessToken, changed: list[str], key_ids: list[str] | No
     columns = {name: getattr(token, name) for name in changed}
     if any(name.endswith("_limit_nano") for name in changed):
         columns["refused_window"] = ""
+    if "requests_per_minute" in changed:
+        columns["minute"] = 0  # without a limit nothing was counted: the next request counts the rows
     if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(**columns):
         raise TokenConflict(_REVOKED.format(token.name))
     if "limited_to_keys" in changed:
-        token.keys.set(key_ids or ())
+        token.keys.set(ApiKey.objects.filter(pk__in=key_ids or ()))
     if "expires_at" in changed and token.expires_at is not None:
         later = Q(expires_at__isnull=True) | Q(expires_at__gt=token.expires_at)
         AccessToken.objects.filter(later, pk__in=_descendants(token)).update(expires_at=token.expires_at)

@@ -30,7 +30,7 @@ _ACCESS = f"""SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, {_MAY_SEND
      t.expires_at, t.last_used_at, t.budget_mode,
      t.daily_limit_nano > 0 OR t.monthly_limit_nano > 0 OR t.total_limit_nano > 0
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
-   WHERE t.revoked_at IS NULL AND u.is_active"""
+   WHERE t.revoked_at IS NULL AND u.is_active"""  # noqa: S608  (constants alone)
 _KEYS = "SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %s"
 
 

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, KeyEvent, ModelAlias, ModelPrice
 from tests.api.test_permission_table import ROUTES
-from tests.helpers import NOW, make_key, make_usage, new_secret
+from tests.helpers import NOW, make_key, make_token, make_usage, new_secret
 
 pytestmark = pytest.mark.django_db
 
@@ -34,9 +34,13 @@ OPERATIONS = [
     ("summary", "get", "/api/llm/usage/summary?group_by=key", None, 12),
     ("void", "post", "/api/llm/usage/{usage}/void", None, 16),
     ("events", "get", "/api/llm/events", None, 3),
-    ("tokens", "get", "/api/llm/tokens", None, 4),
-    ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"]}, 8),
-    ("token", "delete", "/api/llm/tokens/{token}", None, 5),
+    ("tokens", "get", "/api/llm/tokens", None, 5),
+    ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"], "keyIds": []}, 18),
+    ("current-token", "get", "/api/llm/tokens/current", None, 4),
+    ("token", "get", "/api/llm/tokens/{token}", None, 5),
+    ("token", "patch", "/api/llm/tokens/{token}", {"dailyLimit": 5, "expiresAt": "2027-01-01"}, 18),
+    ("rotate-token", "post", "/api/llm/tokens/{token}/rotate", {"overlapSeconds": 60}, 14),
+    ("token", "delete", "/api/llm/tokens/{token}", None, 12),
     ("prices", "get", "/api/llm/prices", None, 3),
     (
         "prices",
@@ -91,7 +95,7 @@ def statements(api, method, path, body):
         provider="openai", model=key.id, input_usd_per_mtok=1, output_usd_per_mtok=2, valid_from=NOW
     )
     alias = ModelAlias.objects.create(alias=key.id, model_names=["m"])
-    fresh = {"apiKey": new_secret("openai"), "model": f"new {key.id}", "alias": f"new {key.id}"}
+    fresh = {"apiKey": new_secret("openai"), "model": f"new {key.id}", "alias": f"new {key.id}", "keyIds": [key.id]}
     body = {name: fresh.get(name, value) for name, value in body.items()} if body else body
     path = path.format(key=key.id, usage=lost.id, token=token.id, price=price.pk, alias=alias.pk)
     with CaptureQueriesContext(
