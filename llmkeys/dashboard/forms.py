@@ -227,7 +227,7 @@ class TokenForm(ServiceForm):
     monthlyLimit = _text("Per month", inputmode="decimal")
     totalLimit = _text("In total", inputmode="decimal")
     requestsPerMinute = _text("Requests a minute", inputmode="numeric")
-    budgetMode = forms.ChoiceField(label="A limit is", required=False, widget=forms.Select({"class": "input"}))
+    budgetMode = forms.ChoiceField(label="Budget mode", required=False, widget=forms.Select({"class": "input"}))
     scopes = forms.MultipleChoiceField(choices=[(scope, scope) for scope in SCOPES], required=False)
     models = forms.CharField(
         required=False,

@@ -152,7 +152,8 @@ def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
         else:
             return show_once(request, token, text, rotated=True)
     choices = [Choice(name, word, name == chosen) for name, word in OVERLAPS.items()]
-    return render(request, "dashboard/token_rotate.html", {"token": token, "choices": choices, "error": error})
+    context = {"token": token, "choices": choices, "error": error, "section": "tokens"}
+    return render(request, "dashboard/token_rotate.html", context)
 
 
 @_verb("llmkeys.change_accesstoken")
@@ -173,6 +174,7 @@ def reset(request: UserRequest, token: AccessToken) -> HttpResponse:
         "token": token,
         "budgets": list(zip(chosen, token_cards([token], at=at)[0].budgets, strict=True)),
         "error": "Choose at least one." if request.method == "POST" else "",
+        "section": "tokens",
     }
     return render(request, "dashboard/token_reset.html", context)
 
@@ -181,7 +183,7 @@ def reset(request: UserRequest, token: AccessToken) -> HttpResponse:
 def revoke(request: UserRequest, token: AccessToken) -> HttpResponse:
     """Ask first, saying what it means; then end the token, and those that it made."""
     if request.method != "POST":
-        return render(request, "dashboard/token_revoke.html", {"token": token})
+        return render(request, "dashboard/token_revoke.html", {"token": token, "section": "tokens"})
     revoke_token(token, at=timezone.now(), actor=request.user.get_username())
     messages.success(request, f"“{token.name}” is revoked: requests with it are refused from now on.")
     return redirect("tokens")

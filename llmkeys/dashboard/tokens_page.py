@@ -90,6 +90,10 @@ class TokenCard(AccountCard):
         return "every model" if models is None else ", ".join(models)
 
     @property
+    def mode(self) -> str:
+        return self.token.budget_mode or settings.BUDGET_MODE
+
+    @property
     def pace_words(self) -> str:
         pace = self.token.requests_per_minute
         return f"{pace:,} request{'' if pace == 1 else 's'} a minute" if pace else ""
@@ -108,7 +112,7 @@ class TokenCard(AccountCard):
 
     def _ended(self) -> Note | None:
         if self.token.revoked_at is not None:
-            text = format_html("{}. Requests with it are refused, for good.", moment(self.token.revoked_at))
+            text = format_html("at {}. Requests with it are refused, for good.", moment(self.token.revoked_at))
             return Note("", "i-power", "Revoked", text)
         if not self.token.user.is_active:
             name = self.token.user.get_username()
@@ -265,7 +269,7 @@ def create(request: UserRequest) -> HttpResponse:
             form.take(error)
         else:
             return show_once(request, *made)
-    return render(request, "dashboard/token_create.html", {"form": form})
+    return render(request, "dashboard/token_create.html", {"form": form, "section": "tokens"})
 
 
 @sensitive_variables()
@@ -275,6 +279,7 @@ def show_once(request: UserRequest, token: AccessToken, text: str, *, rotated: b
         "token": token,
         "text": text,
         "rotated": rotated,
+        "section": "tokens",
         "scopes": ", ".join(SCOPE_WORDS[scope][0].lower() for scope in token.scopes),
         "snippets": snippets_for(text, base=base_of(request), scopes=token.scopes),
     }
