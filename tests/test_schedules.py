@@ -14,7 +14,7 @@ from django_q.models import Schedule
 from llmkeys import ledger, schedules, tasks
 from llmkeys.key_state import current_windows
 from llmkeys.keys import resets
-from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent, UsageRecord
 from llmkeys.schedules import ensure_schedules

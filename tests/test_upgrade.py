@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import pytest
 from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.db import connection
 
 from llmkeys.ledger import audit
@@ -158,3 +160,22 @@ def test_a_total_that_changes_still_opens_its_day():
     ClosedDay.objects.create(day=NOW.date(), running=False)
     DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="m")
     assert not ClosedDay.objects.exists()
+
+
+def test_who_sends_already_may_go_on(frozen):
+    """Everybody with a live token for the gateway gets the permission that it needs from now on, and nobody else."""
+    permission = importlib.import_module("llmkeys.migrations.0012_gateway_needs_a_permission")
+    tokens = {
+        "sends": {}, "manages": {"scope_gateway": False, "scope_manage": True}, "reads": {"scope_gateway": False},
+        "revoked": {"revoked_at": NOW}, "expired": {"expires_at": NOW},
+        "later": {"expires_at": NOW + timedelta(days=1)},
+    }  # fmt: skip
+    for name, columns in tokens.items():
+        user = make_user(name)
+        AccessToken.objects.create(name=name, user=user, digest=name, **columns)
+    make_user("without a token")
+    Permission.objects.filter(codename="use_gateway").delete()  # before the upgrade there is none
+    permission.grant(apps, Editor)
+    permission.grant(apps, Editor)
+    users = get_user_model().objects.order_by("username")
+    assert [user.username for user in users if user.has_perm("llmkeys.use_gateway")] == ["later", "manages", "sends"]

@@ -35,7 +35,9 @@ def gateway_users(about: About) -> Iterable[Finding]:
             idle.setdefault(token.user.get_username(), []).append(f"“{token.name}”")
     for name, tokens in sorted(idle.items()):
         words = f"They may not send requests, so {listed(tokens)} cannot either."
-        yield Finding(WARN, f"User “{name}”", words, "Give them the permission llmkeys.use_gateway in the admin (Users).")
+        yield Finding(
+            WARN, f"User “{name}”", words, "Give them the permission llmkeys.use_gateway in the admin (Users)."
+        )
 
 
 def expiring_tokens(about: About) -> Iterable[Finding]:

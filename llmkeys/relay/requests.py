@@ -14,6 +14,7 @@ from llmkeys.dialects import Dialect
 from llmkeys.models import AUTO
 from llmkeys.prices import catalogue
 from llmkeys.relay import refusals
+from llmkeys.relay.candidates import Stored
 from llmkeys.tokens.rights import Caller
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class RelayRequest:
 
     request: dialects.Request
     caller: Caller
+    stored: Stored | None = field(default=None, repr=False)  # the keys as they were read with the access token
     id: str = field(default_factory=new_request_id)
 
     @property

@@ -297,7 +297,7 @@ class TestMaker:
         own = AccessToken.objects.get(name="maker").pk
         for answer in (
             client.post(PATH, {"name": "child", **limit}),
-            client.patch(path(own), {name: 0 for name in limit}),
+            client.patch(path(own), dict.fromkeys(limit, 0)),
             client.patch(path(other["id"]), {"name": "x"}),
             client.post(path(other["id"]) + "/rotate"),
         ):

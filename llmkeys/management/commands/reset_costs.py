@@ -17,7 +17,8 @@ from llmkeys.management.base import actor, add_json_option, count
 from llmkeys.management.picking import pick_key, pick_token
 from llmkeys.models import AccessToken, ApiKey
 
-Names = dict[tuple[type[ApiKey | AccessToken], Any], str]
+Account = ApiKey | AccessToken
+Names = dict[tuple[type, Any], str]
 
 _WORDS = ("daily", "monthly", "total")
 
@@ -44,14 +45,12 @@ class Command(BaseCommand):
         parser.add_argument("--yes", action="store_true", help="do not ask")
         add_json_option(parser)
 
-    def handle(
-        self, *, key: list[str] | None, token: list[str] | None, yes: bool, json: bool, **options: Any
-    ) -> None:
+    def handle(self, *, key: list[str] | None, token: list[str] | None, yes: bool, json: bool, **options: Any) -> None:
         chosen = {word: options[word] for word in _WORDS}
         if not any(chosen.values()):
             raise CommandError("Choose at least one of --daily, --monthly and --total.")
         at = timezone.now()
-        found = [*_keys(key, or_all=token is None), *_tokens(token)]
+        found: list[Account] = [*_keys(key, or_all=token is None), *_tokens(token)]
         names = {(type(one), one.pk): one.name for one in found}
         planned = [(one, _spent(one, chosen, at)) for one in found if any(_spent(one, chosen, at))]
         if planned and not yes:
@@ -74,17 +73,17 @@ def _tokens(named: list[str] | None) -> list[AccessToken]:
     return list({token.pk: token for token in map(pick_token, named or ())}.values())
 
 
-def _count(planned: list[tuple[ApiKey | AccessToken, list[int]]]) -> str:
+def _count(planned: list[tuple[Account, list[int]]]) -> str:
     tokens = sum(isinstance(one, AccessToken) for one, _ in planned)
     parts = [count(len(planned) - tokens, "key")] if len(planned) > tokens else []
     return " and ".join([*parts, count(tokens, "token")] if tokens else parts)
 
 
-def _spent(key: ApiKey | AccessToken, chosen: dict[str, bool], at: datetime) -> list[int]:
+def _spent(key: Account, chosen: dict[str, bool], at: datetime) -> list[int]:
     return [budget.spent if chosen[word] else 0 for word, budget in zip(_WORDS, key.budgets(at), strict=True)]
 
 
-def _preview(planned: list[tuple[ApiKey | AccessToken, list[int]]]) -> list[str]:
+def _preview(planned: list[tuple[Account, list[int]]]) -> list[str]:
     headers = ["NAME", "TODAY", "MONTH", "TOTAL"]
     rows = [[key.name, *(format_usd(nano) if nano else "-" for nano in spent)] for key, spent in planned]
     return printing.table(headers, rows, right=headers[1:])
