@@ -136,7 +136,8 @@ class Product:
 
     @property
     def books(self) -> Books:
-        return Books(self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3"))
+        database = self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3")
+        return Books(database.removeprefix("sqlite:///"))
 
     def probe(self, body: dict[str, Any]) -> tuple[int, int]:
         """Send the request once on a key of its own, which is then deleted; return its hold and cost (nano-dollars)."""
