@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import socket
 import struct
 from collections import Counter
@@ -26,23 +25,15 @@ CUTS = size("CUTS", short=2, long=50)
 POINTS = range(10)  # before the first byte, after the head, after the first piece of text, after the second …
 TEXT = "[[prompt_tokens=100 completion_tokens=40 chunks=8 chunk_delay_ms=15{}]]"
 AT_ONCE = 20
-SECRETS = {
-    "openrouter": "sk-or-v1-{}-ok",
-    "openai": "sk-proj-{}-ok",
-    "anthropic": "sk-ant-api03-{}-ok",
-    "google": "AQ.{}-ok",
-}
 TOKENS: dict[str, str] = {}  # each may use the key of one provider
 
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     with SimulatorThread() as simulator, Product(tmp_path_factory.mktemp("cuts") / "data", simulator) as running:
-        for provider, secret in SECRETS.items():
-            no_limits = {"dailyLimit": 0, "monthlyLimit": 0, "totalLimit": 0}
-            body = {"provider": provider, "name": provider, "apiKey": secret.format(secrets.token_hex(20)), **no_limits}
-            key = running.api("POST", "/keys", body)["id"]
-            TOKENS[provider] = running.command("tokens", "create", provider, "--key", key).strip()
+        for provider in simulator.urls:
+            key = running.add_key(provider, provider=provider, dailyLimit=0, monthlyLimit=0, totalLimit=0)
+            TOKENS[provider] = running.token_for(key)
         yield running
 
 
