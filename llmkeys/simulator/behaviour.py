@@ -26,6 +26,7 @@ way (402: no credit left, 503: overloaded). A token is a word of what is sent; a
 The OpenAI layers of Anthropic and Google cache nothing: they could not report it.
 
     [[tool=NAME {"argument": "value"}]]   calls this tool, if the request offers it and does not end with its result
+                                          (a custom tool of responses gets the value of "input")
 
 Thinking is shown where the request asks for it, and sealed for the key: sent with a key of another organisation (of
 another name behind "org-" in the key, else any other key) it is refused with 400.

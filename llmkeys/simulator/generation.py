@@ -22,6 +22,15 @@ class Unacceptable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that may be called; a custom one takes text, a namespace groups tools of one name."""
+
+    name: str
+    is_custom: bool = False
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What a request asks for, whatever its dialect; `output_limit` is for all choices together."""
 
@@ -32,7 +41,7 @@ class Asked:
     choices: int = 1
     is_streamed: bool = False
     wants_usage: bool = False  # in a stream; some dialects always tell it
-    tools: tuple[str, ...] = ()  # names of tools that may be called
+    tools: tuple[Tool, ...] = ()
     follows_tool: bool = False  # the conversation ends with what a tool gave back
     shows_thinking: bool = False
     signatures: tuple[str, ...] = ()  # sealed thoughts of earlier turns
@@ -48,8 +57,17 @@ class Asked:
 class Call:
     """A call of a tool that the client runs."""
 
-    name: str
+    tool: Tool
     values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.tool.name
+
+    @property
+    def text(self) -> str:
+        """What a custom tool gets."""
+        return str(self.values.get("input", ""))
 
     @property
     def arguments(self) -> str:
@@ -126,9 +144,10 @@ def _prompt(asked: Asked, directives: Directives) -> int:
 
 def _call(asked: Asked, directives: Directives) -> Call | None:
     """The call that the text asks for, if the request offers that tool; after its result the model just answers."""
-    if directives.tool is None or asked.follows_tool or directives.tool not in asked.tools:
+    if directives.tool is None or asked.follows_tool:
         return None
-    return Call(directives.tool, directives.arguments or {})
+    tool = next((tool for tool in asked.tools if tool.name == directives.tool), None)
+    return Call(tool, directives.arguments or {}) if tool is not None else None
 
 
 def pieces_of(words: int, chunks: int) -> list[str]:

@@ -223,6 +223,16 @@ class TestTools:
     def test_it_calls_no_tool_that_is_not_offered(self, simulator: SimulatorThread, name: str) -> None:
         assert self.call_in(name, ask(simulator, SPOKEN[name], self.CALL).content) == ("", None)
 
+    def test_it_calls_custom_tools_in_a_namespace(self, simulator: SimulatorThread) -> None:
+        tools = [{"type": "namespace", "name": "functions", "tools": [{"type": "custom", "name": "run"}]}]
+        text, items = '[[tool=run {"input": "a(1)"}]]', [{"type": "additional_tools", "tools": tools}]
+        following = {"input": [*items, {"role": "user", "content": text}]}
+        call = ask(simulator, SPOKEN["responses"], **following).json()["output"][-1]
+        assert (call["type"], call["name"], call["namespace"]) == ("custom_tool_call", "run", "functions")
+        assert call["input"] == "a(1)"
+        streamed = values(ask(simulator, SPOKEN["responses"], stream=True, **following).content)
+        assert "".join(event["delta"] for event in streamed if event["type"].endswith("input.delta")) == "a(1)"
+
 
 class TestThinking:
     THINKS = "[[reasoning_tokens=5]]"

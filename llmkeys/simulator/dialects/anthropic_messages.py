@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..generation import Asked, Generation, Unacceptable
+from ..generation import Asked, Generation, Tool, Unacceptable
 from ..http import Request
 from ..signatures import signature
 from .base import Dialect, Reply, Stream, halves, listed, named_model, objects, texts_of, whole_number
@@ -30,7 +30,7 @@ class AnthropicMessages(Dialect):
             output_limit=limit,
             is_streamed=body.get("stream") is True and not action,
             wants_usage=True,
-            tools=tuple(str(tool.get("name")) for tool in objects(body.get("tools"))),
+            tools=tuple(Tool(str(tool.get("name"))) for tool in objects(body.get("tools"))),
             follows_tool=any(block.get("type") == "tool_result" for block in blocks[-1]) if blocks else False,
             shows_thinking=isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive"),
             signatures=tuple(str(block["signature"]) for one in blocks for block in one if block.get("signature")),

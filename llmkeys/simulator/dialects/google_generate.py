@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..generation import MAX_CHOICES, Asked, Generation, Unacceptable
+from ..generation import MAX_CHOICES, Asked, Generation, Tool, Unacceptable
 from ..http import Request
 from ..signatures import signature
 from ..wire import encoded
@@ -45,7 +45,7 @@ class GoogleGenerate(Dialect):
             is_streamed=method == "streamGenerateContent",
             is_array=method == "streamGenerateContent" and request.parameter("alt") != "sse",
             wants_usage=True,
-            tools=tuple(str(function.get("name")) for listed in declared for function in objects(listed)),
+            tools=tuple(Tool(str(function.get("name"))) for listed in declared for function in objects(listed)),
             follows_tool=any(_field(part, "functionResponse") for part in objects(contents[-1].get("parts"))),
             shows_thinking=_field(_object(config, "thinkingConfig"), "includeThoughts") is True,
             signatures=tuple(str(found) for part in parts if (found := _field(part, "thoughtSignature"))),

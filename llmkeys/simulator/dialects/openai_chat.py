@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..generation import MAX_CHOICES, Asked, Generation
+from ..generation import MAX_CHOICES, Asked, Generation, Tool
 from ..http import Request
 from .base import Dialect, Reply, Stream, halves, listed, named_model, objects, smallest, texts_of, whole_number
 
@@ -33,7 +33,7 @@ class OpenAIChat(Dialect):
             choices=choices,
             is_streamed=body.get("stream") is True,
             wants_usage=isinstance(options, dict) and options.get("include_usage") is True,
-            tools=tuple(str(function.get("name")) for function in functions if isinstance(function, dict)),
+            tools=tuple(Tool(str(function.get("name"))) for function in functions if isinstance(function, dict)),
             follows_tool=bool(messages) and messages[-1].get("role") in ("tool", "function"),
         )
 

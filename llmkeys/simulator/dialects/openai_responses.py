@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..generation import Asked, Unacceptable
+from ..generation import Asked, Call, Tool, Unacceptable
 from ..http import Request
 from ..signatures import signature
 from .base import Dialect, Reply, Stream, halves, named_model, objects, texts_of, whole_number
@@ -31,7 +31,7 @@ class OpenAIResponses(Dialect):
             output_limit=whole_number(body, "max_output_tokens"),
             is_streamed=body.get("stream") is True,
             wants_usage=True,
-            tools=tuple(_tool_names(body)),
+            tools=tuple(_tools(body)),
             follows_tool=bool(items) and items[-1].get("type") in _OUTPUTS,
             shows_thinking=isinstance(includes, list) and "reasoning.encrypted_content" in includes,
             signatures=tuple(str(item["encrypted_content"]) for item in items if item.get("encrypted_content")),
@@ -97,21 +97,28 @@ class _Events:
         return {"type": kind, "sequence_number": self._number, **fields}
 
 
-def _tool_names(body: dict[str, Any]) -> list[str]:
+def _tools(body: dict[str, Any]) -> list[Tool]:
     """Every function and custom tool: of the request, of items that bring more, and inside a namespace."""
-    stack = [body.get("tools"), *(item.get("tools") for item in objects(body.get("input")))]
-    names = []
+    stack = [(one, "") for one in (body.get("tools"), *(item.get("tools") for item in objects(body.get("input"))))]
+    found = []
     while stack:
-        for tool in objects(stack.pop()):
-            stack.append(tool.get("tools"))
-            names.append(str(tool.get("name") or tool.get("type")))
-    return names
+        tools, namespace = stack.pop()
+        for tool in objects(tools):
+            name = str(tool.get("name") or tool.get("type"))
+            if tool.get("type") == "namespace":
+                stack.append((tool.get("tools"), name))
+            else:
+                found.append(Tool(name, tool.get("type") == "custom", namespace))
+    return found
 
 
-def _items(reply: Reply) -> list[tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]]:
+Item = tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]
+
+
+def _items(reply: Reply) -> list[Item]:
     """Each item of the output with the events that build it up."""
     generation, number = reply.generation, reply.id.removeprefix("resp_")
-    found: list[tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = []
+    found: list[Item] = []
     if generation.tokens.reasoning:
         item: dict[str, Any] = {"id": f"rs_{number}", "type": "reasoning", "summary": []}
         if reply.asked.shows_thinking:
@@ -126,22 +133,31 @@ def _items(reply: Reply) -> list[tuple[dict[str, Any], list[tuple[str, dict[str,
         ]
         done = ("response.output_text.done", {"content_index": 0, "text": generation.text, "logprobs": []})
         found.append((message | {"content": [part]}, [*deltas, done]))
-    if (call := generation.call) is not None:
-        item = {"id": f"fc_{number}", "type": "function_call", "status": "completed", "call_id": f"call_{number}"}
-        kind = "response.function_call_arguments"
-        pieces = [(f"{kind}.delta", {"delta": piece}) for piece in halves(call.arguments)]
-        done = (f"{kind}.done", {"name": call.name, "arguments": call.arguments})
-        found.append((item | {"name": call.name, "arguments": call.arguments}, [*pieces, done]))
+    if generation.call is not None:
+        found.append(_called(generation.call, number))
     return found
+
+
+def _called(call: Call, number: str) -> Item:
+    """A call: a function gets arguments, a custom tool a text."""
+    is_custom = call.tool.is_custom
+    kind, field = ("custom_tool_call", "input") if is_custom else ("function_call", "arguments")
+    event = f"response.{kind}_{field}"
+    given = call.text if is_custom else call.arguments
+    item = {"id": f"fc_{number}", "type": kind, "status": "completed", "call_id": f"call_{number}", "name": call.name}
+    if call.tool.namespace:
+        item["namespace"] = call.tool.namespace
+    pieces = [(f"{event}.delta", {"delta": piece}) for piece in halves(given)]
+    done = (f"{event}.done", {field: given} | ({} if is_custom else {"name": call.name}))
+    return item | {field: given}, [*pieces, done]
 
 
 def _empty(item: dict[str, Any]) -> dict[str, Any]:
     """An item as it is when its first event comes."""
     if item["type"] == "message":
         return item | {"status": "in_progress", "content": []}
-    if item["type"] == "function_call":
-        return item | {"status": "in_progress", "arguments": ""}
-    return item
+    empty = {"function_call": {"arguments": ""}, "custom_tool_call": {"input": ""}}.get(item["type"])
+    return item | {"status": "in_progress"} | empty if empty else item
 
 
 def _response(reply: Reply, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
