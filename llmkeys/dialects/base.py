@@ -106,9 +106,9 @@ class Door:
     always_streams: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request as it came: parsed, and the client's own bytes."""
+    """A request as it came: parsed, and the client's own bytes, until both are let go."""
 
     dialect: Dialect
     door: Door
@@ -117,6 +117,11 @@ class Request:
     path_model: str = ""
     query: str = ""  # without the question mark and without anything secret
     headers: Mapping[str, str] = field(default_factory=dict)  # of the dialect, to be passed on
+
+    @cached_property
+    def size(self) -> int:
+        """How many bytes the client sent."""
+        return len(self.raw)
 
     @cached_property
     def model(self) -> str:
@@ -134,6 +139,15 @@ class Request:
     @cached_property
     def bound(self) -> Bound:
         return self.dialect.bound(self)
+
+    def let_go(self) -> None:
+        """Give back the memory of a body that nobody will be sent again: content has begun, and streams take minutes.
+
+        What is still asked of it is kept, and what was worked out from it.
+        """
+        _ = self.size, self.model, self.other_models, self.streamed, self.bound
+        kept = self.dialect.read_while_streaming
+        self.raw, self.body = b"", {name: value for name, value in self.body.items() if name in kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +195,7 @@ class Dialect:
     # What an event must hold to tell more than content. It saves the parsing of the others and decides nothing; None:
     # every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
+    read_while_streaming: ClassVar[frozenset[str]] = frozenset()  # fields of a body that `see_event` looks at
     needs_output_limit: ClassVar[bool] = False  # providers refuse a request that sets none: the gateway puts its own
     names_models_everywhere: ClassVar[bool] = False  # `other_models` may answer at every provider, not at some alone
 

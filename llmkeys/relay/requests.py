@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmkeys import dialects
 from llmkeys.dialects import Dialect
 from llmkeys.prices import catalogue
+from llmkeys.relay.candidates import Stored
 from llmkeys.tokens.rights import Caller
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class RelayRequest:
 
     request: dialects.Request
     caller: Caller
+    stored: Stored | None = field(default=None, repr=False)  # the keys as they were read with the access token
     id: str = field(default_factory=new_request_id)
 
     @property

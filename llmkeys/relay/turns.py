@@ -75,6 +75,7 @@ class _Turns:
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
     refused: int = 0  # keys that refused for their own sake
     lost: int = 0  # attempts that may have been billed in vain
+    has_looked: bool = False  # at the stored keys: whoever looks again wants to see what has changed
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
@@ -212,13 +213,15 @@ class _ModelTurn:
         return bool(asked) and (tightened or len(asked) == len(found))
 
     async def _found(self) -> list[Candidate]:
-        request = self.request
+        request, stored = self.request, None if self.turns.has_looked else self.request.stored
+        self.turns.has_looked = True
         return await candidates.find(
             self.model,
             door=request.request.door,
             dialect=request.dialect.name,
             caller=request.caller,
             at=timezone.now(),
+            stored=stored,
         )
 
     async def _pool(self) -> list[Candidate]:

@@ -107,6 +107,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The worker may have 200 kB of bodies in hand; return that."""
+    from llmkeys.lib.bodies import Room
+
+    monkeypatch.setattr("llmkeys.gateway.bodies._room", Room(free=200_000))
+    return 200_000
+
+
+@pytest.fixture
 def fast_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for the usage only a moment after the client has gone."""
     monkeypatch.setattr("llmkeys.relay.stream.DRAIN_SECONDS", 0.2)
