@@ -280,6 +280,8 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
+    # A digest of the last sealed thought in the answer: the next turn of its conversation prefers this key.
+    sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
@@ -309,6 +311,10 @@ class UsageRecord(models.Model):
             models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
             models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
+            # which key wrote a sealed thought
+            models.Index(
+                fields=["sealed_thought"], condition=Q(sealed_thought__isnull=False), name="usage_by_sealed_thought"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),
