@@ -56,8 +56,14 @@ NOT_SERVED = {
     "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
     "/v1/moderations": "Moderations are not served.",
     "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1/responses/": "Stored responses are not served: they lie in the account of one key. Send the conversation anew.",
+    "/v1/conversations": "Stored conversations are not served: they lie in the account of one key.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
+    "/v1beta/interactions": "Interactions are not served: use POST /v1beta/models/{model}:generateContent.",
+    "/v1beta/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
+    "/v1beta/cachedContents": "Explicit caches are not served: they cost by the hour, which no answer tells.",
+    "/v1beta/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
 }
 _FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
 

@@ -20,12 +20,19 @@ from google.genai import types as google
 
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, new_secret
+from tests.serving import ROOT
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAACklEQVR4nGMAAQAABQABDQottAAAAABJRU5ErkJggg==")
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
 CALLS_A_TOOL = '[[tool=look_up {"word": "budget"}]] Look it up.'
 THINKS = "[[reasoning_tokens=5]] Think."
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+# The blocks of the guide whose libraries are here: `from openai`, `from anthropic`, `from google`.
+SNIPPETS = [
+    code
+    for code in re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs" / "clients.md").read_text())
+    if code.startswith(("from openai", "from anthropic", "from google"))
+]
 LIMITS = {"dailyLimit": 0, "monthlyLimit": 0, "totalLimit": 0}
 
 
@@ -472,6 +479,14 @@ def test_a_spent_budget(world: World):
         MESSAGES_CALLS["whole"](client_of_anthropic, CLAUDES["anthropic"])
     with pytest.raises(google_errors.ClientError, match="may cost"):
         GENERATE_CALLS["whole"](google_client(world.bad_token("google", "ok", **spent), world.origin))
+
+
+@pytest.mark.parametrize("code", SNIPPETS, ids=lambda code: code.split()[1])
+def test_the_snippets_of_the_guide_run(world: World, capsys: pytest.CaptureFixture[str], code: str):
+    provider = code.split()[1]
+    written = code.replace("http://127.0.0.1:8080", world.origin).replace("rfk_…", world.token(provider))
+    exec(compile(written, "docs/clients.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("simulated word")
 
 
 def test_every_call_left_a_row_and_the_books_are_right(world: World):
