@@ -34,6 +34,11 @@ def open_streams() -> None:
 
 
 def main() -> None:
+    if sys.argv[1:] in (["version"], ["--version"]):
+        from refactai_site import VERSION
+
+        sys.stdout.write(f"{VERSION}\n")
+        return
     if sys.argv[1:2] == ["serve"]:
         # Until `serve` has handlers of its own: stopped while it still imports, it has nothing to clean up.
         for number in (signal.SIGTERM, signal.SIGINT):
