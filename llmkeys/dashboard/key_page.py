@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -37,6 +38,9 @@ from llmkeys.templatetags.llmkeys_format import percent, usd
 from llmkeys.usage.rows import lost_rows, open_requests
 
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
+_EVENTS_READ = 200  # what repeats is joined
+_OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # of which one a day stands for all
+_FIGURES = re.compile(r"[0-9][0-9.,:-]*")
 _PARTS = {
     "top": "_key_top.html",
     "lost": "_key_lost.html",
@@ -93,7 +97,7 @@ def _context(request: HttpRequest, key_id: str) -> dict[str, Any]:
         "models": _models(key, today),
         "lines": lines_of(rows, names),
         "lost": _lost(key),
-        "events": [EventLine(event) for event in key.events.order_by("-id")[:_EVENTS]],
+        "events": event_lines(key.events.order_by("-id")[:_EVENTS_READ]),
         "own": own_figures(key),
         "live_url": reverse("key-live", args=[key.pk]),
     }
@@ -210,9 +214,10 @@ _EVENT_LOOKS = {
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """An event with the colour and the shape of what it means."""
+    """An event with the colour and the shape of what it means, and how often the like of it happened that day."""
 
     event: KeyEvent
+    times: int = 1
 
     @property
     def tone(self) -> str:
@@ -221,6 +226,17 @@ class EventLine:
     @property
     def shape(self) -> str:
         return _EVENT_LOOKS.get(self.event.kind, ("", "s-ring"))[1]
+
+
+def event_lines(events: Iterable[KeyEvent]) -> list[EventLine]:
+    """Return the newest events; what happened again by itself on the same day is joined to the newest of its kind."""
+    found: dict[tuple[Any, ...], list[KeyEvent]] = {}
+    for event in events:
+        day = current_windows(event.created_at).day
+        words = "" if event.kind in _OFTEN else _FIGURES.sub("0", event.message)
+        by_itself = (event.kind, day, words) if not event.actor else (event.pk,)
+        found.setdefault(by_itself, []).append(event)
+    return [EventLine(alike[0], len(alike)) for alike in list(found.values())[:_EVENTS]]
 
 
 # --- forms and buttons ------------------------------------------------------------------------------------------------
