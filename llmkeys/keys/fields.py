@@ -174,7 +174,7 @@ class _Checker:
 
 def _provider(value: Any) -> str:
     if not isinstance(value, str) or value not in providers.PROVIDERS:
-        raise ValueError(f"Unknown provider. Known are: {', '.join(providers.PROVIDERS)}.")
+        raise ValueError(f"Unknown provider. Choose from: {', '.join(providers.PROVIDERS)}.")
     return value
 
 
