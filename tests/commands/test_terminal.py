@@ -239,10 +239,11 @@ def test_it_runs_itself_again_inside_its_environment(checkout):
 
 
 def test_an_environment_of_another_user_is_said_in_a_sentence(monkeypatch):
-    def forbidden(self):
-        raise PermissionError(13, "Permission denied")
+    class Forbidden(type(Path())):
+        def exists(self, **_):
+            raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "exists", forbidden)
+    monkeypatch.setattr(command_door, "ENVIRONMENT", Forbidden("/opt/refactai/.venv"))
     with pytest.raises(SystemExit, match="cannot be read by this user"):
         command_door.run_inside_the_environment()
 
