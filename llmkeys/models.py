@@ -579,7 +579,7 @@ class Alert(models.Model):
     sent_at = models.DateTimeField(null=True, editable=False)
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
     delivery_error = models.CharField(max_length=500, blank=True, default="", editable=False)
-    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person put it away on the dashboard.")
+    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person dismissed it on the dashboard.")
 
     class Meta:
         ordering = ["-id"]
@@ -590,6 +590,11 @@ class Alert(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def of(self) -> tuple[str | None, int | None] | None:
+        """The key or token that it is about, None where it is about neither."""
+        return (self.key_id, self.token_id) if self.key_id or self.token_id else None
 
 
 class SealedDay(models.Model):
