@@ -307,6 +307,8 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
+    # A digest of the last sealed thought in the answer: the next turn of its conversation prefers this key.
+    sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
@@ -336,6 +338,13 @@ class UsageRecord(models.Model):
             models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
             models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
+            models.Index(
+                fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+            ),
+            # which key wrote a sealed thought
+            models.Index(
+                fields=["sealed_thought"], condition=Q(sealed_thought__isnull=False), name="usage_by_sealed_thought"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),
@@ -376,6 +385,8 @@ class Adjustment(models.Model):
     month_nano = models.BigIntegerField(default=0)
     total_nano = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0, help_text="What the row's cost is corrected by; charts show it.")
+    # How the true cost of a `late` or `reconcile` correction is known; empty: the provider's figure, or computed.
+    cost_source = models.CharField(max_length=10, blank=True, db_default="")
     day = models.DateField()
     month = models.DateField()
     created_at = models.DateTimeField(default=timezone.now)
@@ -415,6 +426,9 @@ class DailyUsage(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0)
+    # Parts of the cost that nobody reported or computed (`ledger/records.py`); the rest is known.
+    estimated_nano = models.BigIntegerField(default=0)
+    lost_nano = models.BigIntegerField(default=0)
 
     class Meta:
         verbose_name_plural = "daily usage"
@@ -450,6 +464,8 @@ class Totals(models.Model):
     input_tokens = models.BigIntegerField()
     output_tokens = models.BigIntegerField()
     cost_nano = models.BigIntegerField()
+    estimated_nano = models.BigIntegerField(default=0)
+    lost_nano = models.BigIntegerField(default=0)
 
     class Meta:
         abstract = True
@@ -563,7 +579,7 @@ class Alert(models.Model):
     sent_at = models.DateTimeField(null=True, editable=False)
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
     delivery_error = models.CharField(max_length=500, blank=True, default="", editable=False)
-    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person put it away on the dashboard.")
+    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person dismissed it on the dashboard.")
 
     class Meta:
         ordering = ["-id"]
@@ -574,6 +590,11 @@ class Alert(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def of(self) -> tuple[str | None, int | None] | None:
+        """The key or token that it is about, None where it is about neither."""
+        return (self.key_id, self.token_id) if self.key_id or self.token_id else None
 
 
 class SealedDay(models.Model):

@@ -267,7 +267,15 @@ SCHEMAS: dict[str, Schema] = {
     "Sums": answer(**_SUMS),
     "SumsOfGroup": {
         "type": "object",
-        "properties": {"group": TEXT, "keyId": TEXT, "keyName": TEXT, **_SUMS},
+        "properties": {
+            "group": TEXT,
+            "keyId": TEXT,
+            "keyName": TEXT,
+            "tokenId": {"type": ["integer", "null"]},
+            "tokenName": TEXT,
+            "user": TEXT,
+            **_SUMS,
+        },
         "required": ["group", *_SUMS],
         "additionalProperties": False,
     },

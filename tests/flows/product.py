@@ -24,8 +24,11 @@ MODEL = "anthropic/claude-haiku-4.5"
 PATIENCE_SECONDS = 60
 
 
-def new_secret(ending: str = "ok") -> str:
-    return f"sk-or-v1-{secrets.token_hex(24)}-{ending}"
+_LOOKS = {"openrouter": "sk-or-v1-", "openai": "sk-proj-", "anthropic": "sk-ant-api03-", "google": "AQ."}
+
+
+def new_secret(ending: str = "ok", provider: str = "openrouter") -> str:
+    return f"{_LOOKS[provider]}{secrets.token_hex(24)}-{ending}"
 
 
 def chat(text: str = "Say something", *, model: str = MODEL, max_tokens: int = 200, **more: Any) -> dict[str, Any]:
@@ -120,8 +123,8 @@ class Product:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)["id"]
 
-    def program(self, *, seconds: float = PATIENCE_SECONDS) -> Program:
-        return Program(self.served.port, self.token, seconds=seconds)
+    def program(self, token: str = "", *, seconds: float = PATIENCE_SECONDS) -> Program:
+        return Program(self.served.port, token or self.token, seconds=seconds)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         with closing(self.program()) as program:
@@ -129,10 +132,15 @@ class Product:
         assert reply.status < 400, (reply.status, reply.body)
         return reply.json
 
-    def add_key(self, name: str, *, ending: str = "ok", **fields: Any) -> str:
-        """Store an OpenRouter key and return its id."""
-        body = {"provider": "openrouter", "name": name, "apiKey": new_secret(ending), **fields}
+    def add_key(self, name: str, *, ending: str = "ok", provider: str = "openrouter", **fields: Any) -> str:
+        """Store a key and return its id."""
+        body = {"provider": provider, "name": name, "apiKey": new_secret(ending, provider), **fields}
         return self.api("POST", "/keys", body)["id"]
+
+    def token_for(self, *keys: str, **fields: Any) -> str:
+        """Return an access token that may use these keys only."""
+        body = {"name": f"for {keys[0]}", "keyIds": list(keys), **fields}
+        return self.api("POST", "/tokens", body)["token"]
 
     @property
     def books(self) -> Books:
@@ -186,12 +194,14 @@ class Books:
 
 
 _BUDGETS = """SELECT id, day, spent_day_nano, held_nano, daily_limit_nano FROM llmkeys_apikey
-   WHERE daily_limit_nano > 0 AND deleted_at IS NULL"""
+   WHERE daily_limit_nano > 0 AND deleted_at IS NULL
+   UNION ALL SELECT 'token ' || name, day, spent_day_nano, held_nano, daily_limit_nano FROM llmkeys_accesstoken
+   WHERE daily_limit_nano > 0"""
 
 
 @dataclass
 class Sampler:
-    """Looks at every key's daily budget every few milliseconds while a test runs, and keeps what broke it.
+    """Looks at the daily budgets of keys and tokens every few milliseconds while a test runs; keeps what broke one.
 
     Each look is one statement, so that what it sees is one state of the database.
     """
