@@ -275,10 +275,11 @@ class TokenForm(ServiceForm):
         """A box for each key. Not drawn by the template: of a thousand keys that would take as long as all the rest."""
         chosen, labels = set(self["keyIds"].value() or ()), dict(ProviderName.choices)
         boxes = (
-            f'<div class="check"><input type="checkbox" name="keyIds" id="serve-{escape(key_id)}" value="{escape(key_id)}"'
-            f'{" checked" if key_id in chosen else ""}><label for="serve-{escape(key_id)}">{escape(name)} '
+            f'<div class="check"><input type="checkbox" name="keyIds" id="serve-{shown}" value="{shown}"'
+            f'{" checked" if key_id in chosen else ""}><label for="serve-{shown}">{escape(name)} '
             f'<span class="faint">{labels[provider]}</span></label></div>'
             for key_id, name, provider in self.stored
+            for shown in [escape(key_id)]
         )
         return mark_safe("".join(boxes))  # noqa: S308  (escaped above)
 
