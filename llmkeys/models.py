@@ -336,6 +336,9 @@ class UsageRecord(models.Model):
             models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
             models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
+            models.Index(
+                fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),
@@ -376,6 +379,8 @@ class Adjustment(models.Model):
     month_nano = models.BigIntegerField(default=0)
     total_nano = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0, help_text="What the row's cost is corrected by; charts show it.")
+    # How the true cost of a `late` or `reconcile` correction is known; empty: the provider's figure, or computed.
+    cost_source = models.CharField(max_length=10, blank=True, db_default="")
     day = models.DateField()
     month = models.DateField()
     created_at = models.DateTimeField(default=timezone.now)
@@ -415,6 +420,9 @@ class DailyUsage(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0)
+    # Parts of the cost that nobody reported or computed (`ledger/records.py`); the rest is known.
+    estimated_nano = models.BigIntegerField(default=0)
+    lost_nano = models.BigIntegerField(default=0)
 
     class Meta:
         verbose_name_plural = "daily usage"
@@ -450,6 +458,8 @@ class Totals(models.Model):
     input_tokens = models.BigIntegerField()
     output_tokens = models.BigIntegerField()
     cost_nano = models.BigIntegerField()
+    estimated_nano = models.BigIntegerField(default=0)
+    lost_nano = models.BigIntegerField(default=0)
 
     class Meta:
         abstract = True

@@ -74,6 +74,16 @@ def make_usage(key: ApiKey, *, at: datetime = NOW, **columns: Any) -> UsageRecor
     return UsageRecord.objects.create(key=key, **defaults | columns)
 
 
+def parts_of(row: UsageRecord) -> dict[str, int]:
+    """Return what a row's cost adds to the parts of its day's total, by their columns."""
+    is_lost = row.state == "LOST"
+    is_guess = row.cost_source in ("estimated", "fallback")
+    return {
+        "estimated_nano": row.cost_nano if is_guess and not is_lost else 0,
+        "lost_nano": row.cost_nano if is_lost else 0,
+    }
+
+
 def make_user(name: str, *permissions: str, **fields: Any) -> Any:
     """Make a user with permissions of this app, such as `view_apikey`."""
     user = get_user_model().objects.create_user(name, password="correct horse", **fields)

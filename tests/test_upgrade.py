@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.db import connection
+from django.db import connection, transaction
 
+from llmkeys import ledger
 from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, ApiKey, ClosedDay, DailyUsage, UsageRecord
@@ -19,7 +21,7 @@ from tests.helpers import NOW, make_key, make_usage, make_user
 pytestmark = pytest.mark.django_db(transaction=True)  # the migration commits in batches
 
 linking = importlib.import_module("llmkeys.migrations.0006_link_rows_to_tokens")
-schema = importlib.import_module("llmkeys.migrations.0005_tokens_are_accounts")
+parts = importlib.import_module("llmkeys.migrations.0014_estimated_and_lost_of_each_day")
 COST = NANO // 4
 
 
@@ -53,6 +55,7 @@ class Editor:
 
 def upgrade() -> None:
     linking.link(apps, Editor)
+    parts.fill(apps, Editor)
 
 
 def test_rows_and_totals_are_linked_and_counters_start_from_them(frozen):
@@ -142,6 +145,31 @@ def test_it_goes_on_where_it_was_stopped(frozen, monkeypatch):
     upgrade()  # and once more changes nothing
     worker.refresh_from_db()
     assert worker.spent_total_nano == 6 * COST
+    assert audit.audit().differences == []
+
+
+def test_days_tell_what_was_estimated_and_what_was_lost(frozen, monkeypatch):
+    """Taken back, or told later, it is neither; stopped half way, the next run does it all again."""
+    key = make_key()
+    kinds = [("SETTLED", "provider"), ("SETTLED", "estimated"), ("SETTLED", "fallback"), ("LOST", "estimated")]
+    rows = [spend(key, f"worker {days}", days_ago=days, state=state) for days in (0, 1) for state, _ in kinds]
+    for row, (_, source) in zip(rows, kinds * 2, strict=True):
+        UsageRecord.objects.filter(pk=row.pk).update(cost_source=source)
+    with connection.cursor() as cursor, transaction.atomic():
+        ledger.void_lost(cursor, rows[7].pk, NOW, by="anna", reason="not on the bill")
+        ledger.correct_cost(cursor, rows[6].pk, COST // 2, NOW, reason="the bill says so")
+    DailyUsage.objects.update(estimated_nano=0, lost_nano=0)  # as the version before left them
+    monkeypatch.setattr(parts, "BATCH_GROUPS", 1)
+    with monkeypatch.context() as patch:
+        batches = iter([transaction.atomic])
+        patch.setattr(parts, "transaction", SimpleNamespace(atomic=lambda **on: next(batches)(**on)))
+        with pytest.raises(StopIteration):
+            parts.fill(apps, Editor)
+    assert DailyUsage.objects.exclude(estimated_nano=0).count() == 1
+    upgrade()
+    upgrade()
+    days = DailyUsage.objects.order_by("-day").values_list("day", "estimated_nano", "lost_nano")
+    assert list(days) == [(NOW.date(), 2 * COST, COST), (NOW.date() - timedelta(days=1), COST, 0)]
     assert audit.audit().differences == []
 
 

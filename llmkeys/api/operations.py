@@ -15,6 +15,7 @@ from llmkeys.api.price_serializers import AliasSerializer, PriceSerializer
 from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
 from llmkeys.key_state import STATUSES
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
+from llmkeys.usage.filters import COSTS
 from llmkeys.usage.sums import GROUPS
 
 _JSON = "application/json"
@@ -199,7 +200,9 @@ usage = _documented(
         description="One row for each attempt, newest first, in pages of 50; `format=csv` streams all of them.",
         parameters=(
             *_OF_USAGE, *_SPAN, _query("success", _choice("true", "false")),
-            _query("state", _choice(*UsageRecord.State.values)), _query("format", _choice("json", "csv")), _CURSOR,
+            _query("state", _choice(*UsageRecord.State.values)),
+            _query("cost", _choice(*COSTS), "how it is known by now: reported or computed, estimated, or lost"),
+            _query("format", _choice("json", "csv")), _CURSOR,
         ),
     ),
     summary=_operation(

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llmkeys.dashboard.charts import Bar, Chart, Series, budget_bar, days_until, stacked
 from llmkeys.dashboard.usage_page import lines_of
-from llmkeys.dashboard.usage_words import skipped_ids
+from llmkeys.dashboard.usage_words import guessed_parts, skipped_ids
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, REVOKED, Budget, current_windows
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
 from llmkeys.templatetags.llmkeys_format import moment, percent, usd, usd_short
@@ -49,6 +50,7 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "column": column,
         "usage_query": f"{column}={account.pk}",
         "chart": _chart(account, sums, at),
+        "parts": guessed_parts(Sums.over(sums.values()), lambda **cost: f"?{urlencode({column: account.pk, **cost})}"),
         "models": _models(sums),
         "lines": lines_of(recent, names),
         # The newest lost requests whose charge nobody has taken back or corrected.

@@ -10,6 +10,15 @@ from typing import Any
 from llmkeys.ledger import coolings
 from llmkeys.ledger.accounts import Account, Pace
 
+GUESSES = ("estimated", "fallback")  # how a cost is known that nobody reported and that is not computed
+PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; what they leave of the cost is known
+
+
+def parts_of(state: str, source: str, cost_nano: int) -> tuple[int, int]:
+    """Return how much of a row's cost is estimated, and how much is charged because the row is lost."""
+    is_lost = state == "LOST"
+    return cost_nano if source in GUESSES and not is_lost else 0, cost_nano if is_lost else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Bid:
