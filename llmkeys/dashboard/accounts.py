@@ -58,7 +58,7 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "models": _models(sums),
         "lines": lines_of(recent, names),
         # The newest lost requests whose charge nobody has taken back or corrected.
-        "lost": list(lost_rows().filter(**{column: account}).order_by("-id")[:_LOST]),
+        "lost": list(lost_rows(**{f"{column}_id": account.pk}).order_by("-id")[:_LOST]),
         "events": event_lines(account.events.order_by("-id")[:_EVENTS_READ]),
     }
 

@@ -88,7 +88,7 @@ def _context(token: AccessToken) -> dict[str, Any]:
         "at": at,
         "title": token.name,
         "is_wrong": card.needs_attention,
-        "projected": Projections(at, "token_id").of(token),
+        "projected": Projections(at, "token_id", only=token.pk).of(token),
         "live_url": reverse("token-live", args=[token.pk]),
         "section": "tokens",
     }
