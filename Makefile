@@ -48,7 +48,8 @@ screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.screenshots $(ARGS)
 
 # The long forms of what `make test` proves shortly: clients at once, killed processes, two machines, the clock. Any
-# size by a variable: PROOF_KILLS, PROOF_BACKUPS, PROOF_PROGRAMS, PROOF_ROOM_FOR, PROOF_REQUESTS, PROOF_SECONDS, PROOF_SEED.
+# size by a variable: PROOF_KILLS, PROOF_BACKUPS, PROOF_PROGRAMS, PROOF_ROOM_FOR, PROOF_REQUESTS, PROOF_SECONDS,
+# PROOF_INSTANTS, PROOF_SEED.
 proof: .venv/installed-dev
 	PROOF=1 $(BIN)/python -m pytest -m proof -n 0 -v --no-skips $(ARGS)
 

@@ -10,6 +10,8 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from django.core.management import get_commands, load_command_class
 
 from llmkeys.gateway.app import NOT_SERVED
 from llmkeys.scheduling import PLANNED
+from refactai_site import VERSION
 from tests.guide import blocks
 from tests.serving import ROOT
 
@@ -230,3 +233,11 @@ def test_it_locks_the_driver_of_postgresql():
     )
     assert plain < with_driver
     assert {line.partition("==")[0] for line in with_driver - plain} >= {"psycopg", "psycopg-binary", "psycopg-pool"}
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert project == newest == VERSION
+    done = subprocess.run([sys.executable, "manage.py", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{VERSION}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -10,7 +11,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
-from django.db.models import Max, QuerySet, Sum
+from django.db.models import Max, QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -19,11 +20,15 @@ from django.views.decorators.http import require_safe
 
 from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
 from llmkeys.dashboard.usage_words import (
-    SOURCES,
+    COSTS,
     Badge,
+    Known,
+    Part,
     Skip,
     badge_of,
     cost_words,
+    known_of,
+    parts_of,
     seconds_words,
     short_number,
     skips_of,
@@ -32,7 +37,7 @@ from llmkeys.dashboard.usage_words import (
 from llmkeys.key_state import current_windows
 from llmkeys.models import AccessToken, Adjustment, ApiKey, ProviderName, UsageRecord
 from llmkeys.presentation import csv_file
-from llmkeys.templatetags.llmkeys_format import growth, percent, usd
+from llmkeys.templatetags.llmkeys_format import percent, usd
 from llmkeys.usage import filters as readers
 from llmkeys.usage.closed_days import first_day
 from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
@@ -114,15 +119,17 @@ def _links(filters: UsageFilters, name: str, words: dict[str, str], *, chosen: s
 
 
 def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
+    token = filters.get("token")
     words = {
         "since": ("From", filters.get("since")),
         "until": ("Until", filters.get("until")),
         "key": ("Key", names.get(filters.get("key"), filters.get("key"))),
         "provider": ("Provider", dict(ProviderName.choices).get(filters.get("provider"), "")),
         "model": ("Model", filters.get("model")),
-        "token": ("Token", filters.get("token")),
+        "token": ("Token", token_names([token]).get(token, token)),
         "state": ("Status", STATES.get(filters.get("state"), "")),
         "success": ("Result", RESULTS.get(filters.get("success"), "")),
+        "cost": ("Cost", COSTS.get(filters.get("cost"), "")),
     }
     return [
         Chip(word, value, filters.query(**{name: ""})) for name, (word, value) in words.items() if filters.get(name)
@@ -140,6 +147,7 @@ def _form(filters: UsageFilters, keys: Sequence[Mapping[str, Any]], page: Page, 
         Field("token", "Token", filters.get("token"), suggestions=sorted(filter(None, tokens))),
         Field("state", "Status", filters.get("state"), STATES.items()),
         Field("success", "Result", filters.get("success"), RESULTS.items()),
+        Field("cost", "Cost", filters.get("cost"), COSTS.items()),
         Field("since", "From", filters.get("since"), type="date"),
         Field("until", "Until", filters.get("until"), type="date"),
     ]
@@ -188,6 +196,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "token": _words,
     "state": readers.one_of(STATES),
     "success": readers.one_of(RESULTS),
+    "cost": readers.one_of(COSTS),
     "by": readers.one_of(STACKS),
 }
 
@@ -229,13 +238,13 @@ class UsageFilters:
         return readers.read(readers.ROWS, {**self.given, **days})
 
     def wanted(self, since: date, until: date) -> Wanted:
-        """Return the daily totals of these days that fit; they know nothing of state and success."""
+        """Return the daily totals of these days that fit; they know nothing of state, success and cost."""
         of_what = {name: self.get(name) for name in ("key", "provider", "model", "token")}
-        return Wanted(**of_what, since=since, until=until)
+        return Wanted(**readers.read(readers.SUMS, of_what), since=since, until=until)
 
     @property
     def narrows_rows_only(self) -> bool:
-        return bool(self.get("state") or self.get("success"))
+        return bool(self.get("state") or self.get("success") or self.get("cost"))
 
 
 def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
@@ -278,24 +287,24 @@ def _range_start(name: str, today: date) -> date:
 # --- the strip and the chart ------------------------------------------------------------------------------------------
 
 
-_COLUMNS = {"model": "model", "key": "key_id", "provider": "provider", "token": "token_name"}
+_COLUMNS = {"model": ("model",), "key": ("key_id",), "provider": ("provider",), "token": ("token_id", "token_name")}
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number of the strip: its change against the time before as an arrow (`up`, `down`, none) and words."""
+    """One number of the strip: an arrow (`up`, `down`, none) and words for the time before."""
 
     name: str
     value: str
     exact: str = ""
     arrow: str = ""
-    change: str = ""
     beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
     numbers: list[Number]
+    parts: list[Part]
     chart: Chart
     models: list[str]  # the models of this time, for the filter's suggestions; none where the stacks are others
 
@@ -315,7 +324,8 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
     before = _before(filters, days, at) if filters.since and days else None
     what = STACKS[filters.stack].lower()
     return Totals(
-        numbers=_numbers(now, before, f"{len(days)} days before" if len(days) > 1 else "the day before"),
+        numbers=_numbers(now, before, f"in the {len(days)} days before" if len(days) > 1 else "on the day before"),
+        parts=parts_of(now, filters.query),
         chart=stacked(days, series, title="Spend per day", what=what, today=filters.today, others=others),
         models=sorted(one.name for one in series) if filters.stack == "model" else [],
     )
@@ -340,12 +350,14 @@ def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
 def _by_group(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, and what each model, provider or token cost by day."""
-    column = _COLUMNS[filters.stack]
-    found = daily_sums(filters.wanted(days[0], days[-1]), column, "day", at=at)
+    """Return the sums, and what each model, provider or token cost by day. A token's group is its id, if it has one."""
+    found = daily_sums(filters.wanted(days[0], days[-1]), *_COLUMNS[filters.stack], "day", at=at)
     groups: dict[str, dict[date, int]] = {}
-    for (group, day), sums in found.items():
-        groups.setdefault(group, {})[day] = sums.cost_nano
+    for (*columns, day), sums in found.items():
+        by_day = groups.setdefault(str(columns[0] or columns[-1]), {})
+        by_day[day] = by_day.get(day, 0) + sums.cost_nano
+    if filters.stack == "token":
+        names = token_names(groups)
     return Sums.over(found.values()), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
 
 
@@ -367,8 +379,16 @@ def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], name
     return Series(_group_name(filters.stack, group, names), amounts, link=link)
 
 
+def token_names(groups: Iterable[str]) -> dict[str, str]:
+    """Return the names of the tokens among these ids; of two that have one name, with their ids."""
+    ids = [int(group) for group in groups if readers.is_id(group)]
+    found = {str(pk): name for pk, name in AccessToken.objects.filter(pk__in=ids).values_list("pk", "name")}
+    often = Counter(found.values())
+    return {pk: f"{name} ({pk})" if often[name] > 1 else name for pk, name in found.items()}
+
+
 def _group_name(stack: str, group: str, names: Mapping[str, str]) -> str:
-    if stack == "key":
+    if stack == "key" or (stack == "token" and group):
         return names.get(group, group)
     if stack == "provider":
         return dict(ProviderName.choices).get(group, group)
@@ -405,10 +425,9 @@ def _change(now: Sums, before: Sums | None, name: str, when: str) -> dict[str, A
     have, had = getattr(now, name), getattr(before, name) if before else 0
     if had <= 0:
         return {"beside": f"nothing {when}" if before and have else ""}
-    share = 100 * (have - had) / had
-    if abs(share) < 0.05:
-        return {"beside": f"as {when}"}
-    return {"arrow": "up" if share > 0 else "down", "change": growth(abs(share)), "beside": f"vs {when}"}
+    words = usd(had) if name == "cost_nano" else short_number(had) if name.endswith("tokens") else whole_words(had)
+    arrow = "up" if have > had else "down" if have < had else ""
+    return {"arrow": arrow, "beside": f"against {words} {when}"}
 
 
 def _points(rate: float | None, before: float | None) -> dict[str, Any]:
@@ -416,11 +435,7 @@ def _points(rate: float | None, before: float | None) -> dict[str, Any]:
         return {}
     if abs(rate - before) < 0.05:
         return {"beside": "as before"}
-    return {
-        "arrow": "up" if rate > before else "down",
-        "change": f"{abs(rate - before):.1f} points",
-        "beside": "vs before",
-    }
+    return {"arrow": "up" if rate > before else "down", "beside": f"against {percent(before)} before"}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -438,11 +453,8 @@ class Line:
     badge: Badge
     skips: list[Skip]
     of: int
+    known: Known | None
     corrected_nano: int
-
-    @property
-    def attempt_words(self) -> str:
-        return f"{self.row.attempt} of {self.of}" if self.of > 1 else "1"
 
     @property
     def tokens_in(self) -> str:
@@ -467,10 +479,6 @@ class Line:
         return f"{'+' if self.corrected_nano > 0 else ''}{cost_words(self.corrected_nano)} corrected"
 
     @property
-    def source_words(self) -> str:
-        return SOURCES.get(self.row.cost_source, "")
-
-    @property
     def latency(self) -> str:
         return seconds_words(self.row.latency_ms)
 
@@ -483,14 +491,6 @@ class Line:
         if row.state != "SETTLED" and row.http_status:
             return f"status {row.http_status}"
         return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""
-
-    @property
-    def skip_words(self) -> str:
-        """The first key that was passed over; the reason stands first, since a long name is cut."""
-        if not self.skips:
-            return ""
-        more = f" +{len(self.skips) - 1}" if len(self.skips) > 1 else ""
-        return f"{self.skips[0].reason.partition(':')[0]}: {self.skips[0].name}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,7 +549,8 @@ def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line
             badge=badge_of(row),
             skips=skips_of(row, names),
             of=max(row.attempt, attempts.get(row.request_id, 1)),
-            corrected_nano=corrections.get(row.pk, 0),
+            known=known_of(row, {kind: source for kind, source, _ in corrections.get(row.pk, ())}),
+            corrected_nano=sum(amount for _, _, amount in corrections.get(row.pk, ())),
         )
         for row in rows
     ]
@@ -560,6 +561,10 @@ def _attempts(rows: list[UsageRecord]) -> dict[str, int]:
     return dict(found.values_list("request_id").annotate(last=Max("attempt")))
 
 
-def _corrections(rows: list[UsageRecord]) -> dict[int, int]:
-    found = Adjustment.objects.filter(usage__in=[row.pk for row in rows]).order_by()
-    return {usage: int(amount) for usage, amount in found.values_list("usage").annotate(amount=Sum("total_nano"))}
+def _corrections(rows: list[UsageRecord]) -> dict[int, list[tuple[str, str, int]]]:
+    """Return the corrections of each row's cost: kind, source and amount. The token's own copies say the same."""
+    found: dict[int, list[tuple[str, str, int]]] = {}
+    of_rows = Adjustment.objects.filter(usage__in=[row.pk for row in rows], key__isnull=False).order_by()
+    for usage, kind, source, cost in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):
+        found.setdefault(usage, []).append((kind, source, cost))
+    return found

@@ -34,7 +34,7 @@ from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
 from llmkeys.relay.candidates import Stored
 from llmkeys.relay.models import servable_models
-from llmkeys.relay.requests import Answer, RelayRequest, Tracked
+from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.tokens.rights import Caller
 from llmkeys.upstream import relayed
@@ -56,7 +56,7 @@ NOT_SERVED = {
     "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
     "/v1/moderations": "Moderations are not served.",
     "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
-    "/v1/responses/": "Stored responses are not served: they lie in the account of one key. Send the conversation anew.",
+    "/v1/responses/": "Stored responses are not served: they lie in one key’s account. Send the conversation anew.",
     "/v1/conversations": "Stored conversations are not served: they lie in the account of one key.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
@@ -328,6 +328,7 @@ async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
+        models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))

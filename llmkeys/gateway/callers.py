@@ -35,8 +35,15 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller
             {"WWW-Authenticate": "Bearer"},
         )
     caller, stored = found
-    if stored is None:
+    if not caller.has_gateway_scope:
         raise GatewayError(403, "missing_scope", "This token may not send requests: it lacks the scope “gateway”.")
+    if stored is None:
+        raise GatewayError(
+            403,
+            "missing_scope",
+            "This token may not send requests: its user lacks the permission llmkeys.use_gateway, which an "
+            "administrator gives (admin, Users).",
+        )
     return caller, stored
 
 
@@ -44,7 +51,7 @@ def _read(cursor: Any, token: str, at: datetime) -> tuple[Caller, Stored | None]
     caller = read_caller(cursor, token, at)
     if caller is None:
         return None
-    return caller, read_stored(cursor, at) if caller.may_gateway else None
+    return caller, read_stored(cursor, at) if caller.has_gateway_scope and caller.may_send else None
 
 
 def _token(headers: Mapping[str, str]) -> str:

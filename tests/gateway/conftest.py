@@ -31,7 +31,7 @@ def _stopped(frozen: Any) -> None:
 def user(_database: None) -> Any:
     from tests.helpers import make_user
 
-    return make_user("worker")
+    return make_user("worker", "use_gateway")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('llmkeys', '0010_output_limit_lowered_to_fit'),
+        ('llmkeys', '0014_estimated_and_lost_of_each_day'),
     ]
 
     operations = [
