@@ -88,7 +88,7 @@ def asked(draw: Any) -> Asked:
     allowed, others = Allowed(), list[str]()
     texts = draw(st.lists(WORDS.filter(bool), min_size=1, max_size=3))
     allowed.text = sum(len(text.encode()) for text in texts)
-    limit = allowed.limit = draw(st.none() | st.integers(1, 150_000))
+    limit = allowed.limit = draw(st.sampled_from([None, 1]) | st.integers(1, 150_000))
     has_media = dialect.name != "openai-embeddings"
     media = draw(st.lists(st.sampled_from(["sound", "picture", "file"]), max_size=3)) if has_media else []
     tools = draw(st.booleans())
@@ -194,27 +194,29 @@ _BODIES: dict[str, Callable[..., Any]] = {
 def bills(draw: Any) -> tuple[Asked, str, Usage]:
     """Draw a request, which of its models answers, and what that takes and makes."""
     case = draw(asked())
+
+    def up_to(most: int) -> int:
+        return draw(st.just(most) | st.integers(0, most))
+
     allowed, answered = case.allowed, draw(st.sampled_from([case.model, *case.others]))
     window = known_window(answered) or oracle.window(case.provider, answered)  # a longer prompt is refused
-    sound, pictures = draw(st.integers(0, allowed.sound)), draw(st.integers(0, allowed.pictures))
-    text = draw(st.just(allowed.text) | st.integers(0, allowed.text))
+    sound, pictures, text = up_to(allowed.sound), up_to(allowed.pictures), up_to(allowed.text)
     if allowed.files:
-        text += draw(st.integers(0, window or 100_000))
+        text += up_to(window or 100_000)
     total = min(text + sound + pictures, window or 10**9)
     sound, pictures = min(sound, total), min(pictures, max(0, total - sound))
-    searches = draw(st.integers(0, allowed.searches))
-    tool_text = draw(st.integers(0, searches * ROUND_TOKENS))
+    searches = up_to(allowed.searches)
+    tool_text = up_to(searches * ROUND_TOKENS)
     plain = total - sound - pictures + tool_text
     may_write = allowed.can_write or "claude" not in answered
-    written = draw(st.integers(0, plain)) if may_write else 0
+    written = up_to(plain) if may_write else 0
     own = max_output_tokens(answered)
     limit = DEFAULT_LIMIT if allowed.limit is None else allowed.limit
     if allowed.limit is None:
         limit = min([limit, *(most for name in (case.model, *case.others) if (most := max_output_tokens(name)))])
     limit = limit if own is None else min(own, limit)
-    output = draw(st.just(limit) | st.integers(0, limit))
-    output = output * allowed.choices + draw(st.integers(0, allowed.beside))
-    drawn = draw(st.integers(0, allowed.drawings)) * 6_208  # gpt-image-1, high quality, 1024 × 1536
+    output = up_to(limit) * allowed.choices + up_to(allowed.beside)
+    drawn = up_to(allowed.drawings) * 6_208  # gpt-image-1, high quality, 1024 × 1536
     usage = Usage(
         input_tokens=total + tool_text,
         cached_input_tokens=draw(st.integers(0, plain - written)),
