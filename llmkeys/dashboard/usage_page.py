@@ -571,6 +571,6 @@ def _corrections(rows: list[UsageRecord]) -> dict[int, list[tuple[str, str, int]
     """Return the corrections of each row's cost: kind, source and amount. The token's own copies say the same."""
     found: dict[int, list[tuple[str, str, int]]] = {}
     of_rows = Adjustment.objects.filter(usage__in=[row.pk for row in rows], key__isnull=False).order_by()
-    for usage, *correction in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):
-        found.setdefault(usage, []).append(tuple(correction))
+    for usage, kind, source, nano in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):
+        found.setdefault(usage, []).append((kind, source, nano))
     return found

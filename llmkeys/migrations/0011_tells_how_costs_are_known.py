@@ -7,7 +7,7 @@ from django.db import migrations, models
 _BEFORE = import_module("llmkeys.migrations.0005_tokens_are_accounts")
 
 # Made anew where they are wanted, with the parts that `0012` fills in.
-_FORGET = [f"DELETE FROM llmkeys_{table}" for table in ("closedday", "daytotal", "runningtotal")]
+_FORGET = ("DELETE FROM llmkeys_closedday", "DELETE FROM llmkeys_daytotal", "DELETE FROM llmkeys_runningtotal")
 
 
 class Migration(migrations.Migration):
