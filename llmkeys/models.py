@@ -18,7 +18,7 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from llmkeys.key_state import ApiKeyQuerySet, BudgetState, KeyState
+from llmkeys.key_state import AccessTokenQuerySet, ApiKeyQuerySet, BudgetState, KeyState, TokenState
 
 _last_millisecond = 0
 
@@ -183,23 +183,44 @@ class Cooling(models.Model):
         return f"{self.scope} {self.model or 'all models'} until {self.until:%Y-%m-%d %H:%M:%S}"
 
 
-class AccessToken(Budgeted):
+class AccessToken(TokenState, Budgeted):
     """What a program of ours holds, and may have budgets as a key has; only the digest of the token is stored."""
 
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True, editable=False)
+    # After a rotation the secret before it holds until then.
+    previous_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)
+    previous_until = models.DateTimeField(null=True, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_tokens")
+    maker = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="children",
+        help_text="The token that made it, and whose end is its own.",
+    )
     scope_gateway = models.BooleanField(default=True)
     scope_read = models.BooleanField(default=False)
     scope_manage = models.BooleanField(default=False)
     keys = models.ManyToManyField(ApiKey, blank=True, help_text="Only these keys serve it; none chosen: all.")
     limited_to_keys = models.BooleanField(default=False, editable=False)
+    allowed_models = models.JSONField(
+        null=True, blank=True, help_text="Names of models, or patterns such as openai/*; empty: every model."
+    )
+    requests_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit.")
+    # The minute that was counted last, in minutes since 1970, and its requests; they belong to `ledger/`.
+    minute = models.BigIntegerField(default=0, editable=False)
+    minute_requests = models.PositiveIntegerField(default=0, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    objects = AccessTokenQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at"]
+        permissions = [("use_gateway", "Can send requests through the gateway")]
         constraints = [
             models.CheckConstraint(condition=~Q(name=""), name="accesstoken_has_a_name"),
             *account_constraints("accesstoken"),
@@ -212,6 +233,12 @@ class AccessToken(Budgeted):
     def scopes(self) -> list[str]:
         given = {"gateway": self.scope_gateway, "read": self.scope_read, "manage": self.scope_manage}
         return [scope for scope, has in given.items() if has or self.scope_manage]
+
+    @property
+    def has_limits(self) -> bool:
+        """True where it has a budget or a pace of its own."""
+        limits = (self.daily_limit_nano, self.monthly_limit_nano, self.total_limit_nano, self.requests_per_minute)
+        return any(limits)
 
 
 class FailedAuthentication(models.Model):
@@ -280,6 +307,8 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
+    # A digest of the last sealed thought in the answer: the next turn of its conversation prefers this key.
+    sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
@@ -311,6 +340,10 @@ class UsageRecord(models.Model):
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
             models.Index(
                 fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+            ),
+            # which key wrote a sealed thought
+            models.Index(
+                fields=["sealed_thought"], condition=Q(sealed_thought__isnull=False), name="usage_by_sealed_thought"
             ),
         ]
         constraints = [
@@ -546,7 +579,7 @@ class Alert(models.Model):
     sent_at = models.DateTimeField(null=True, editable=False)
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
     delivery_error = models.CharField(max_length=500, blank=True, default="", editable=False)
-    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person put it away on the dashboard.")
+    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person dismissed it on the dashboard.")
 
     class Meta:
         ordering = ["-id"]
@@ -557,6 +590,11 @@ class Alert(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def of(self) -> tuple[str | None, int | None] | None:
+        """The key or token that it is about, None where it is about neither."""
+        return (self.key_id, self.token_id) if self.key_id or self.token_id else None
 
 
 class SealedDay(models.Model):

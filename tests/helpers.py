@@ -94,10 +94,14 @@ def make_user(name: str, *permissions: str, **fields: Any) -> Any:
 
 
 def make_token(user: Any, *scopes: str, at: datetime | None = None, **fields: Any) -> str:
-    """Return the text of a new access token; without a scope it has `gateway`."""
-    name = fields.pop("name", f"token {next(_numbers)}")
-    _, text = create_token(name=name, user=user, at=at or NOW, scopes=scopes or ("gateway",), **fields)
-    return text
+    """Return the text of a new access token; without a scope it has `gateway`. Fields are the contract's."""
+    return make_account(user, *scopes, at=at, **fields)[1]
+
+
+def make_account(user: Any, *scopes: str, at: datetime | None = None, **fields: Any) -> tuple[Any, str]:
+    """Return a new access token and its text."""
+    values = {"name": f"token {next(_numbers)}", "scopes": list(scopes or ("gateway",)), **fields}
+    return create_token(user=user, values=values, at=at or NOW)
 
 
 class JsonClient(Client):

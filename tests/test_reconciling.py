@@ -73,7 +73,7 @@ class TestBySimulator:
     )
     def test_it_charges_what_the_provider_billed(self, simulator, ending, state, kind):
         key = make_key(secret=f"sk-or-v1-{'a1' * 24}-{ending}")
-        door.ask(Program(make_token(make_user("worker"), "gateway")))
+        door.ask(Program(make_token(make_user("worker", "use_gateway"), "gateway")))
         rows = UsageRecord.objects.all()
         assert {(row.state, row.cost_source) for row in rows} == {(state, "estimated")}
         attempts = 2 if state == "LOST" else 1  # what cannot be read is asked once more

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 
 from llmkeys import ledger
@@ -19,7 +21,7 @@ from tests.helpers import NOW, make_key, make_usage, make_user
 pytestmark = pytest.mark.django_db(transaction=True)  # the migration commits in batches
 
 linking = importlib.import_module("llmkeys.migrations.0006_link_rows_to_tokens")
-parts = importlib.import_module("llmkeys.migrations.0012_estimated_and_lost_of_each_day")
+parts = importlib.import_module("llmkeys.migrations.0014_estimated_and_lost_of_each_day")
 COST = NANO // 4
 
 
@@ -186,3 +188,22 @@ def test_a_total_that_changes_still_opens_its_day():
     ClosedDay.objects.create(day=NOW.date(), running=False)
     DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="m")
     assert not ClosedDay.objects.exists()
+
+
+def test_who_sends_already_may_go_on(frozen):
+    """Everybody with a live token for the gateway gets the permission that it needs from now on, and nobody else."""
+    permission = importlib.import_module("llmkeys.migrations.0012_gateway_needs_a_permission")
+    tokens = {
+        "sends": {}, "manages": {"scope_gateway": False, "scope_manage": True}, "reads": {"scope_gateway": False},
+        "revoked": {"revoked_at": NOW}, "expired": {"expires_at": NOW},
+        "later": {"expires_at": NOW + timedelta(days=1)},
+    }  # fmt: skip
+    for name, columns in tokens.items():
+        user = make_user(name)
+        AccessToken.objects.create(name=name, user=user, digest=name, **columns)
+    make_user("without a token")
+    Permission.objects.filter(codename="use_gateway").delete()  # before the upgrade there is none
+    permission.grant(apps, Editor)
+    permission.grant(apps, Editor)
+    users = get_user_model().objects.order_by("username")
+    assert [user.username for user in users if user.has_perm("llmkeys.use_gateway")] == ["later", "manages", "sends"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -36,7 +37,7 @@ from llmkeys.dashboard.usage_words import (
 from llmkeys.key_state import current_windows
 from llmkeys.models import AccessToken, Adjustment, ApiKey, ProviderName, UsageRecord
 from llmkeys.presentation import csv_file
-from llmkeys.templatetags.llmkeys_format import growth, percent, usd
+from llmkeys.templatetags.llmkeys_format import percent, usd
 from llmkeys.usage import filters as readers
 from llmkeys.usage.closed_days import first_day
 from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
@@ -118,13 +119,14 @@ def _links(filters: UsageFilters, name: str, words: dict[str, str], *, chosen: s
 
 
 def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
+    token = filters.get("token")
     words = {
         "since": ("From", filters.get("since")),
         "until": ("Until", filters.get("until")),
         "key": ("Key", names.get(filters.get("key"), filters.get("key"))),
         "provider": ("Provider", dict(ProviderName.choices).get(filters.get("provider"), "")),
         "model": ("Model", filters.get("model")),
-        "token": ("Token", filters.get("token")),
+        "token": ("Token", token_names([token]).get(token, token)),
         "state": ("Status", STATES.get(filters.get("state"), "")),
         "success": ("Result", RESULTS.get(filters.get("success"), "")),
         "cost": ("Cost", COSTS.get(filters.get("cost"), "")),
@@ -238,7 +240,7 @@ class UsageFilters:
     def wanted(self, since: date, until: date) -> Wanted:
         """Return the daily totals of these days that fit; they know nothing of state, success and cost."""
         of_what = {name: self.get(name) for name in ("key", "provider", "model", "token")}
-        return Wanted(**of_what, since=since, until=until)
+        return Wanted(**readers.read(readers.SUMS, of_what), since=since, until=until)
 
     @property
     def narrows_rows_only(self) -> bool:
@@ -285,18 +287,17 @@ def _range_start(name: str, today: date) -> date:
 # --- the strip and the chart ------------------------------------------------------------------------------------------
 
 
-_COLUMNS = {"model": "model", "key": "key_id", "provider": "provider", "token": "token_name"}
+_COLUMNS = {"model": ("model",), "key": ("key_id",), "provider": ("provider",), "token": ("token_id", "token_name")}
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number of the strip: its change against the time before as an arrow (`up`, `down`, none) and words."""
+    """One number of the strip: an arrow (`up`, `down`, none) and words for the time before."""
 
     name: str
     value: str
     exact: str = ""
     arrow: str = ""
-    change: str = ""
     beside: str = ""
 
 
@@ -323,7 +324,7 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
     before = _before(filters, days, at) if filters.since and days else None
     what = STACKS[filters.stack].lower()
     return Totals(
-        numbers=_numbers(now, before, f"{len(days)} days before" if len(days) > 1 else "the day before"),
+        numbers=_numbers(now, before, f"in the {len(days)} days before" if len(days) > 1 else "on the day before"),
         parts=parts_of(now, filters.query),
         chart=stacked(days, series, title="Spend per day", what=what, today=filters.today, others=others),
         models=sorted(one.name for one in series) if filters.stack == "model" else [],
@@ -349,12 +350,14 @@ def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
 def _by_group(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, and what each model, provider or token cost by day."""
-    column = _COLUMNS[filters.stack]
-    found = daily_sums(filters.wanted(days[0], days[-1]), column, "day", at=at)
+    """Return the sums, and what each model, provider or token cost by day. A token's group is its id, if it has one."""
+    found = daily_sums(filters.wanted(days[0], days[-1]), *_COLUMNS[filters.stack], "day", at=at)
     groups: dict[str, dict[date, int]] = {}
-    for (group, day), sums in found.items():
-        groups.setdefault(group, {})[day] = sums.cost_nano
+    for (*columns, day), sums in found.items():
+        by_day = groups.setdefault(str(columns[0] or columns[-1]), {})
+        by_day[day] = by_day.get(day, 0) + sums.cost_nano
+    if filters.stack == "token":
+        names = token_names(groups)
     return Sums.over(found.values()), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
 
 
@@ -376,8 +379,16 @@ def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], name
     return Series(_group_name(filters.stack, group, names), amounts, link=link)
 
 
+def token_names(groups: Iterable[str]) -> dict[str, str]:
+    """Return the names of the tokens among these ids; of two that have one name, with their ids."""
+    ids = [int(group) for group in groups if readers.is_id(group)]
+    found = {str(pk): name for pk, name in AccessToken.objects.filter(pk__in=ids).values_list("pk", "name")}
+    often = Counter(found.values())
+    return {pk: f"{name} ({pk})" if often[name] > 1 else name for pk, name in found.items()}
+
+
 def _group_name(stack: str, group: str, names: Mapping[str, str]) -> str:
-    if stack == "key":
+    if stack == "key" or (stack == "token" and group):
         return names.get(group, group)
     if stack == "provider":
         return dict(ProviderName.choices).get(group, group)
@@ -414,10 +425,9 @@ def _change(now: Sums, before: Sums | None, name: str, when: str) -> dict[str, A
     have, had = getattr(now, name), getattr(before, name) if before else 0
     if had <= 0:
         return {"beside": f"nothing {when}" if before and have else ""}
-    share = 100 * (have - had) / had
-    if abs(share) < 0.05:
-        return {"beside": f"as {when}"}
-    return {"arrow": "up" if share > 0 else "down", "change": growth(abs(share)), "beside": f"vs {when}"}
+    words = usd(had) if name == "cost_nano" else short_number(had) if name.endswith("tokens") else whole_words(had)
+    arrow = "up" if have > had else "down" if have < had else ""
+    return {"arrow": arrow, "beside": f"against {words} {when}"}
 
 
 def _points(rate: float | None, before: float | None) -> dict[str, Any]:
@@ -425,11 +435,7 @@ def _points(rate: float | None, before: float | None) -> dict[str, Any]:
         return {}
     if abs(rate - before) < 0.05:
         return {"beside": "as before"}
-    return {
-        "arrow": "up" if rate > before else "down",
-        "change": f"{abs(rate - before):.1f} points",
-        "beside": "vs before",
-    }
+    return {"arrow": "up" if rate > before else "down", "beside": f"against {percent(before)} before"}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -449,10 +455,6 @@ class Line:
     of: int
     known: Known | None
     corrected_nano: int
-
-    @property
-    def attempt_words(self) -> str:
-        return f"{self.row.attempt} of {self.of}" if self.of > 1 else "1"
 
     @property
     def tokens_in(self) -> str:
@@ -489,14 +491,6 @@ class Line:
         if row.state != "SETTLED" and row.http_status:
             return f"status {row.http_status}"
         return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""
-
-    @property
-    def skip_words(self) -> str:
-        """The first key that was passed over; the reason stands first, since a long name is cut."""
-        if not self.skips:
-            return ""
-        more = f" +{len(self.skips) - 1}" if len(self.skips) > 1 else ""
-        return f"{self.skips[0].reason.partition(':')[0]}: {self.skips[0].name}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -571,6 +565,6 @@ def _corrections(rows: list[UsageRecord]) -> dict[int, list[tuple[str, str, int]
     """Return the corrections of each row's cost: kind, source and amount. The token's own copies say the same."""
     found: dict[int, list[tuple[str, str, int]]] = {}
     of_rows = Adjustment.objects.filter(usage__in=[row.pk for row in rows], key__isnull=False).order_by()
-    for usage, kind, source, nano in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):
-        found.setdefault(usage, []).append((kind, source, nano))
+    for usage, kind, source, cost in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):
+        found.setdefault(usage, []).append((kind, source, cost))
     return found

@@ -127,9 +127,9 @@ class Door:
     always_streams: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request as it came: parsed, and the client's own bytes."""
+    """A request as it came: parsed, and the client's own bytes, until both are let go."""
 
     dialect: Dialect
     door: Door
@@ -138,6 +138,11 @@ class Request:
     path_model: str = ""
     query: str = ""  # without the question mark and without anything secret
     headers: Mapping[str, str] = field(default_factory=dict)  # of the dialect, to be passed on
+
+    @cached_property
+    def size(self) -> int:
+        """How many bytes the client sent."""
+        return len(self.raw)
 
     @cached_property
     def model(self) -> str:
@@ -149,12 +154,32 @@ class Request:
         return self.dialect.other_models(self)
 
     @cached_property
+    def presets(self) -> tuple[str, ...]:
+        """What is named and kept at OpenRouter, and may choose a model of its own."""
+        preset = self.body.get("preset")
+        return (f"@preset/{preset}",) if preset else ()
+
+    @cached_property
     def streamed(self) -> bool:
         return self.dialect.is_streamed(self)
 
     @cached_property
+    def sealed(self) -> str:
+        """The newest sealed thought of the conversation, empty where it carries none."""
+        return self.dialect.sealed(self)
+
+    @cached_property
     def bound(self) -> Bound:
         return self.dialect.bound(self)
+
+    def let_go(self) -> None:
+        """Give back the memory of a body that nobody will be sent again: content has begun, and streams take minutes.
+
+        What is still asked of it is kept, and what was worked out from it.
+        """
+        _ = self.size, self.model, self.other_models, self.streamed, self.bound
+        kept = self.dialect.read_while_streaming
+        self.raw, self.body = b"", {name: value for name, value in self.body.items() if name in kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +208,7 @@ class Seen:
     is_finished: bool = False  # the model said that it has finished
     is_usage_only: bool = False  # a chunk that exists because the usage was asked for
     id: str = ""
+    sealed: str = ""  # the last sealed thought, which only the organisation that wrote it can read
 
 
 class Events(Protocol):
@@ -202,6 +228,7 @@ class Dialect:
     # What an event must hold to tell more than content. It saves the parsing of the others and decides nothing; None:
     # every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
+    read_while_streaming: ClassVar[frozenset[str]] = frozenset()  # fields of a body that `see_event` looks at
     needs_output_limit: ClassVar[bool] = False  # providers refuse a request that sets none: the gateway puts its own
     names_models_everywhere: ClassVar[bool] = False  # `other_models` may answer at every provider, not at some alone
 
@@ -225,6 +252,10 @@ class Dialect:
     def bound(self, request: Request) -> Bound:
         """Return the upper bounds of the request. Raises ValueError for counts that no provider would take."""
         raise NotImplementedError
+
+    def sealed(self, request: Request) -> str:
+        """Return the newest thought in the request that only the organisation which wrote it can read."""
+        return ""
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         """Return a tighter bound where the model's own vocabulary is public: slower, and never above `bound`."""

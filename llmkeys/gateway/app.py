@@ -29,11 +29,12 @@ from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
 from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
-from llmkeys.lib.bodies import discard
+from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
+from llmkeys.relay.candidates import Stored
 from llmkeys.relay.models import servable_models
-from llmkeys.relay.requests import Answer, RelayRequest, Tracked
+from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.tokens.rights import Caller
 from llmkeys.upstream import relayed
@@ -55,8 +56,14 @@ NOT_SERVED = {
     "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
     "/v1/moderations": "Moderations are not served.",
     "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1/responses/": "Stored responses are not served: they lie in one key’s account. Send the conversation anew.",
+    "/v1/conversations": "Stored conversations are not served: they lie in the account of one key.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
+    "/v1beta/interactions": "Interactions are not served: use POST /v1beta/models/{model}:generateContent.",
+    "/v1beta/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
+    "/v1beta/cachedContents": "Explicit caches are not served: they cost by the hour, which no answer tells.",
+    "/v1beta/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
 }
 _FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
 
@@ -102,7 +109,7 @@ class Exchange:
         await self.answer(told.status, body, told.headers)
 
 
-Handler = Callable[[Exchange, Caller], Awaitable[None]]
+Handler = Callable[[Exchange, Caller, Stored], Awaitable[None]]
 
 
 class Endpoint:
@@ -139,7 +146,7 @@ class Endpoint:
             raise _wrong_method(method, self.methods, exchange)
         if _under_way > MOST_REQUESTS:
             raise Overloaded("This server has as many requests under way as it may. Try again in a second.")
-        await self.handler(exchange, await authenticate(exchange.headers, exchange.scope))
+        await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 
 
 def _wrong_method(method: str, methods: tuple[str, ...], exchange: Exchange) -> GatewayError:
@@ -183,15 +190,15 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 # --- relayed requests ------------------------------------------------------------------------------------------------
 
 
-async def _relayed(door: Door, exchange: Exchange, caller: Caller) -> None:
+async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Stored) -> None:
     """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
     with bodies.taking() as taken:
-        request = await _request(door, exchange, caller, taken)
-        work = _stream(exchange, request) if request.streamed else _whole(exchange, request)
+        request = RelayRequest(await _request(door, exchange, taken), caller, stored)
+        work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
         await asyncio.shield(under_way.start(work))
 
 
-async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -> RelayRequest:
+async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
     passed = exchange.dialect.passed_headers
@@ -208,7 +215,7 @@ async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -
         await under_way.in_parser(exchange.dialect.validate, request)
     else:
         exchange.dialect.validate(request)
-    return RelayRequest(request, caller)
+    return request
 
 
 def _query(query: str) -> str:
@@ -231,7 +238,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
     await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
-async def _stream(exchange: Exchange, request: RelayRequest) -> None:
+async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
     """Relay a stream. When the first sign of life is due the status goes out; an error after that comes inside."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
@@ -259,6 +266,8 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
     if isinstance(answer.content, RelayedStream):
         headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
+        request.request.let_go()
+        taken.give_back()
         await program.start()
         await answer.content.run()
         await program.end()
@@ -307,21 +316,33 @@ def _headers(answer: Answer, tracked: Tracked) -> dict[str, str]:
 # --- model lists -----------------------------------------------------------------------------------------------------
 
 
-async def _models(exchange: Exchange, caller: Caller) -> None:
+async def _models(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models, GET /v1beta/models"""
     await exchange.answer(200, dump(exchange.dialect.model_list(await _servable(exchange.dialect, caller))))
 
 
-async def _model(exchange: Exchange, caller: Caller) -> None:
+async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models/{id}, GET /v1beta/models/{id}"""
     name = exchange.scope["path_params"]["model"].removeprefix("models/")
     found = await _servable(exchange.dialect, caller)
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
+        models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))
+
+
+class ModelEndpoint(Endpoint):
+    """One model: GET describes it; a POST is one of Google's methods, and none that is served here."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _, has_method, method = scope["path_params"]["model"].rpartition(":")
+        if scope["method"] == "POST" and has_method:
+            await _not_found(scope, receive, send, f"The method “{method[:80]}” is not served.")
+        else:
+            await super().__call__(scope, receive, send)
 
 
 async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
@@ -354,12 +375,12 @@ def _doors() -> list[Route]:
     ]
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+async def _not_found(scope: Scope, receive: Receive, send: Send, why: str = "") -> None:
     """Answer an address that is none of ours so that a program can show it: JSON, with the base URL to use."""
     path = scope["path"]
     exchange = Exchange(scope, receive, send, _GOOGLE if path.startswith("/v1beta") else _CHAT)
     origin = f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', 'HOST:8080')}"
-    why = next((words for beginning, words in NOT_SERVED.items() if path.startswith(beginning)), "No such address.")
+    why = why or next((words for part, words in NOT_SERVED.items() if path.startswith(part)), "No such address.")
     words = f"{scope['method']} {path[:200]}: {why} {_BASE_URLS.format(origin=origin)}"
     await exchange.refuse(Refused(404, "not_found", words))
     await discard(receive)
@@ -370,9 +391,12 @@ _router = Router(
     [
         *_doors(),
         *(
-            Route(f"/{version}/models{rest}", Endpoint(_list_dialect, _READ, handler))
+            Route(f"/{version}/models{rest}", endpoint)
             for version in ("v1", "v1beta")
-            for rest, handler in (("", _models), ("/{model:path}", _model))
+            for rest, endpoint in (
+                ("", Endpoint(_list_dialect, _READ, _models)),
+                ("/{model:path}", ModelEndpoint(_list_dialect, _READ, _model)),
+            )
         ),
     ],
     redirect_slashes=False,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from llmkeys.ledger import coolings
-from llmkeys.ledger.accounts import Account
+from llmkeys.ledger.accounts import Account, Pace
 
 GUESSES = ("estimated", "fallback")  # how a cost is known that nobody reported and that is not computed
 PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; what they leave of the cost is known
@@ -49,6 +49,11 @@ class Attempt:
     others: Mapping[str, Any] = field(default_factory=dict)  # further accounts that do, by their column
     leased_at: datetime | None = None  # by the database's clock (`leases.now`); None: `at`
 
+    @property
+    def is_first(self) -> bool:
+        """True for the attempt whose hold is its request's first: requests per minute count that."""
+        return self.number == 1
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -80,6 +85,7 @@ class Refusal:
     fits_nano: int | None = None  # the most that the account takes now, over all its windows; None: it takes nothing
     only_holds: bool = False  # it would fit if the open holds were not there
     never_fits: bool = False  # it is more than the whole limit
+    pace: Pace | None = None  # the account has sent as many requests in this minute as it may
     rests_until: datetime | None = None  # the key cools
     is_asked: bool = False  # another request asks just now whether the key serves again
 
@@ -104,6 +110,7 @@ class Outcome:
     latency_ms: int | None = None
     first_byte_ms: int | None = None
     upstream_id: str = ""
+    sealed_thought: str | None = None  # a digest of the last one in the answer
 
 
 @dataclass(frozen=True, slots=True)

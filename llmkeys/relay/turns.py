@@ -17,6 +17,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from llmkeys import ledger
+from llmkeys.database import reader
 from llmkeys.dialects import Bound
 from llmkeys.exceptions import (
     AllKeysAtLimit,
@@ -35,7 +36,7 @@ from llmkeys.exceptions import (
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
-from llmkeys.relay import candidates, refusals, under_way
+from llmkeys.relay import candidates, conversations, refusals, under_way
 from llmkeys.relay.attempt import Attempt, Failed
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
@@ -75,6 +76,7 @@ class _Turns:
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
     refused: int = 0  # keys that refused for their own sake
     lost: int = 0  # attempts that may have been billed in vain
+    has_looked: bool = False  # at the stored keys: whoever looks again wants to see what has changed
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
@@ -156,6 +158,7 @@ class _ModelTurn:
         while True:
             placed = await self._place(bids, last_try=tightened)
             if placed.hold is None:
+                self._keep_the_pace(placed.refusals)
                 left = waited_until - time.monotonic()
                 if self._may_pass_soon(placed.refusals, tightened) and left > 0:
                     await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
@@ -169,6 +172,13 @@ class _ModelTurn:
             chosen = next(candidate for candidate in pool if candidate.id == placed.hold.key_id)
             self.turns.tracked.max_tokens = self.fitted.get(chosen.id)
             return chosen, placed
+
+    @staticmethod
+    def _keep_the_pace(found: list[Refusal]) -> None:
+        """Raise TooManyRequests where this minute's requests were sent: neither a wait nor another key helps."""
+        for refusal in found:
+            if refusal.pace is not None:
+                raise refusals.too_many_requests(refusal.pace)
 
     async def _fit(self, placed: Placed) -> Placed:
         """Lower the output limit to what the largest room buys, and try again; unchanged where none buys enough.
@@ -212,14 +222,21 @@ class _ModelTurn:
         return bool(asked) and (tightened or len(asked) == len(found))
 
     async def _found(self) -> list[Candidate]:
-        request = self.request
-        return await candidates.find(
+        request, stored = self.request, None if self.turns.has_looked else self.request.stored
+        self.turns.has_looked = True
+        found = await candidates.find(
             self.model,
             door=request.request.door,
             dialect=request.dialect.name,
             caller=request.caller,
             at=timezone.now(),
+            stored=stored,
         )
+        sealed = request.request.sealed
+        if not sealed or len(found) < 2:
+            return found
+        writer = await reader.run(lambda cursor: conversations.find_writer(cursor, sealed))
+        return conversations.prefer(found, writer) if writer is not None else found
 
     async def _pool(self) -> list[Candidate]:
         """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
@@ -257,7 +274,8 @@ class _ModelTurn:
                 passed_over.append({"keyId": candidate.id, "reason": f"the model costs money and {unlimited} is -1"})
                 continue
             rested = candidate.scopes if candidate.has_rested else ()
-            bids.append(Bid(candidate.id, *where, worst.nano, tuple(passed_over), rested))
+            before = (*passed_over, *candidate.preferred_to)
+            bids.append(Bid(candidate.id, *where, worst.nano, before, rested))
         if unlimited and cases and not bids:
             raise InvalidInput({unlimited: ["must be at least 1: -1 is for models that cost nothing."]})
         self.bids = bids
@@ -381,7 +399,7 @@ class _ModelTurn:
             return self._upstream_error()  # the others are full, but this is why none serves
         lacking = [refusal for refusal in found if refusal.window]
         of_token = [refusal for refusal in lacking if refusal.account.of is accounts.TOKENS]
-        if of_token and len(of_token) == len(lacking):
+        if of_token:  # a key may have room: the token does not let it pay
             return refusals.token_at_limit(of_token, timezone.now())
         if not lacking:
             return NoKeyAvailable("No API key available: the last one was switched off a moment ago.")

@@ -31,7 +31,7 @@ def _stopped(frozen: Any) -> None:
 def user(_database: None) -> Any:
     from tests.helpers import make_user
 
-    return make_user("worker")
+    return make_user("worker", "use_gateway")
 
 
 @pytest.fixture
@@ -107,6 +107,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The worker may have 200 kB of bodies in hand; return that."""
+    from llmkeys.lib.bodies import Room
+
+    monkeypatch.setattr("llmkeys.gateway.bodies._room", Room(free=200_000))
+    return 200_000
+
+
+@pytest.fixture
 def fast_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for the usage only a moment after the client has gone."""
     monkeypatch.setattr("llmkeys.relay.stream.DRAIN_SECONDS", 0.2)
@@ -128,6 +137,20 @@ def hardly_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def rested_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every connection that has served for one that has rested."""
     monkeypatch.setattr("llmkeys.upstream.relayed.RESTED_SECONDS", 0.0)
+
+
+@pytest.fixture
+def pool_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many seconds pass for the connections to providers: their pool has a clock of its own."""
+    import time
+
+    passed = [0.0]
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + passed[0])
+
+    def let_pass(seconds: float) -> None:
+        passed[0] += seconds
+
+    return let_pass
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class TestToken:
         is_refused(ask(door), *INVALID_TOKEN)
 
     def test_one_ends_at_its_instant(self, client, user, frozen):
-        door = Program(make_token(user, expires_at=NOW + timedelta(hours=1)))
+        door = Program(make_token(user, expiresAt=NOW + timedelta(hours=1)))
         frozen.move_to(NOW + timedelta(hours=1, microseconds=-1))
         assert ask(door).status_code == 503
         frozen.move_to(NOW + timedelta(hours=1))
@@ -78,7 +78,7 @@ class TestToken:
     def test_a_token_without_its_keys_finds_none(self, client, user):
         key = make_key()
         make_key()
-        door = Program(make_token(user, key_ids=[key.id]))
+        door = Program(make_token(user, keyIds=[key.id]))
         ApiKey.objects.filter(pk=key.pk).update(enabled=False)
         message = is_refused(ask(door), 503, "no_key_available", "No API key available")
         assert "of 1 stored, 1 disabled" in message, "it knows of no other keys"
@@ -108,6 +108,29 @@ class TestAddress:
     def test_an_unknown_one_of_googles_is_told_as_google_does(self, client, path):
         answer = client.post(path, "{}")
         assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
+
+    @pytest.mark.parametrize("version", ["v1", "v1beta"])
+    @pytest.mark.parametrize("method", ["generate", "predict", "batchGenerateContent", "generateContent:x", ""])
+    def test_an_unknown_method_of_googles_is_no_address(self, client, version, method):
+        answer = client.post(f"/{version}/models/gemini-2.5-flash:{method}", "{}")
+        error = answer.json()["error"]
+        assert answer.status_code == 404
+        assert "The base URL is http" in error["message"]
+        assert f"The method “{method.rpartition(':')[2]}” is not served" in error["message"]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/%00", "/v1/%00", "/v1/chat/completions%00", "/v1/models/%00", "/v1/models/a%00b", "/v1beta/models/%00",
+            "/v1beta/models/a%00b:generateContent", "/v1beta/models/a%00b:x", "/v1/chat/completions?x=%00",
+            "/v1beta/models/gemini-2.5-flash:generateContent?alt=%00",
+        ],
+    )  # fmt: skip
+    def test_nul_in_an_address_is_an_error_of_the_clients(self, client, path):
+        make_key(), make_key(provider="google")
+        for method in ("get", "post", "head", "put"):
+            answer = getattr(client, method)(path, *(["{}"] if method in ("post", "put") else []))
+            assert 400 <= answer.status_code < 500, (method, answer.content)
 
     @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
     def test_chat_takes_post_only(self, client, method):

@@ -93,6 +93,23 @@ def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_
     assert Adjustment.objects.get().kind == "void" and "A request was lost" not in page_of(operator, key)
 
 
+def test_it_joins_events_that_repeat(operator):
+    key = make_key()
+    for number in range(12):
+        KeyEvent.objects.create(
+            kind="rotated", key=key, message=f"Rotated from “A” to “B” for model {number}.", created_at=NOW
+        )
+        KeyEvent.objects.create(kind="cooled", key=key, message=f"Cools until 09:{number}.", created_at=NOW)
+    KeyEvent.objects.create(
+        kind="rotated", key=key, message="Rotated the day before.", created_at=NOW - timedelta(days=1)
+    )
+    KeyEvent.objects.create(kind="changed", key=key, message="Limit 5.", actor="anna", created_at=NOW)
+    KeyEvent.objects.create(kind="changed", key=key, message="Limit 5.", actor="anna", created_at=NOW)
+    page = page_of(operator, key)
+    assert page.count("12 times that day.") == 2 and "for model 11." in page and "for model 10." not in page
+    assert "Rotated the day before." in page and page.count("Limit 5.") == 2
+
+
 def test_it_shows_events_and_who_did_them(operator):
     key = make_key()
     KeyEvent.objects.create(kind="cooled", key=key, message="Cooled for 60 s.", created_at=NOW, actor="somebody")
@@ -115,6 +132,7 @@ def test_it_stands_whatever_the_last_test_left(operator, told):
 def test_it_asks_the_database_as_often_for_many_requests_as_for_one(operator):
     key = make_key()
     make_usage(key, skipped=[{"keyId": key.pk, "reason": "cooling"}])
+    spend(key, "the first", NANO)
     page_of(operator, key)
     with CaptureQueriesContext(connection) as few:
         page_of(operator, key)

@@ -39,6 +39,6 @@ class Migration(migrations.Migration):
 
     atomic = False
 
-    dependencies = [("llmkeys", "0011_tells_how_costs_are_known")]
+    dependencies = [("llmkeys", "0013_tells_how_costs_are_known")]
 
     operations = [migrations.RunPython(fill, migrations.RunPython.noop)]

@@ -6,14 +6,14 @@ from django.db import migrations, models
 
 _BEFORE = import_module("llmkeys.migrations.0005_tokens_are_accounts")
 
-# Made anew where they are wanted, with the parts that `0012` fills in.
-_FORGET = ("DELETE FROM llmkeys_closedday", "DELETE FROM llmkeys_daytotal", "DELETE FROM llmkeys_runningtotal")
+# Made anew where they are wanted, with the parts that `0014` fills in.
+_FORGET = "DELETE FROM llmkeys_closedday; DELETE FROM llmkeys_daytotal; DELETE FROM llmkeys_runningtotal;"
 
 
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('llmkeys', '0010_output_limit_lowered_to_fit'),
+        ('llmkeys', '0012_gateway_needs_a_permission'),
     ]
 
     operations = [
