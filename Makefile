@@ -13,7 +13,7 @@ run: .venv/installed
 # share, and helps the other when it has ended.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
-	$(BIN)/python -m pytest -m "slow or browser" -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "slow or browser" -n 3 --dist worksteal $(ARGS)
 
 # Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev
@@ -48,7 +48,8 @@ screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.screenshots $(ARGS)
 
 # The long forms of what `make test` proves shortly: clients at once, killed processes, two machines, the clock. Any
-# size by a variable: PROOF_KILLS, PROOF_PROGRAMS, PROOF_ROOM_FOR, PROOF_REQUESTS, PROOF_SECONDS, PROOF_SEED.
+# size by a variable: PROOF_KILLS, PROOF_BACKUPS, PROOF_PROGRAMS, PROOF_ROOM_FOR, PROOF_REQUESTS, PROOF_SECONDS,
+# PROOF_INSTANTS, PROOF_SEED.
 proof: .venv/installed-dev
 	PROOF=1 $(BIN)/python -m pytest -m proof -n 0 -v --no-skips $(ARGS)
 

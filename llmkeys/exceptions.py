@@ -44,6 +44,14 @@ class KeyConflict(LLMKeysError):
     """The verb does not fit the state of the key (an expired default, an environment key to delete)."""
 
 
+class TokenConflict(LLMKeysError):
+    """The verb does not fit the state of the access token (it is revoked)."""
+
+
+class BeyondItsMaker(LLMKeysError):
+    """An access token may not make or change a token that could do more, or would hold longer, than itself."""
+
+
 class SecretMissing(LLMKeysError):
     """The key has no secret that can be sent: its variable is gone, it was deleted, or no header can carry it."""
 
@@ -83,6 +91,14 @@ class NoKeyAvailable(NoKey):
 
 class ModelNotAvailable(NoKey):
     """No stored key can serve the model."""
+
+
+class ModelNotAllowed(NoKey):
+    """The access token may not use the model."""
+
+
+class TooManyRequests(NoKey):
+    """The access token has sent as many requests in this minute as it may."""
 
 
 class AllKeysAtLimit(NoKey):

@@ -1,4 +1,4 @@
-"""A key's status and room at an instant, derived: once in SQL (the queryset), once for a row in hand (the mixin).
+"""The status and room of a key or token at an instant, derived: in SQL (the querysets), and for a row (the mixins).
 
 `tests/test_key_state.py` holds the two together with a property-based test. Admission never reads any of this: the
 conditional UPDATE in `ledger/` decides for itself.
@@ -20,7 +20,9 @@ from llmkeys.database.sql import as_date
 from llmkeys.lib.windows import TOTAL, WINDOWS, Windows, window_end, windows_at
 
 ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED = "ACTIVE", "LIMIT_REACHED", "EXPIRED", "DISABLED"
+REVOKED = "REVOKED"
 STATUSES = (ACTIVE, LIMIT_REACHED, EXPIRED, DISABLED)
+TOKEN_STATUSES = (ACTIVE, LIMIT_REACHED, EXPIRED, REVOKED)
 
 
 def current_windows(at: datetime) -> Windows:
@@ -74,6 +76,20 @@ class KeyRow(AccountRow, Protocol):
 
     @property
     def is_off(self) -> bool: ...
+
+    def is_expired(self, at: datetime) -> bool: ...
+
+    def reached_budget(self, at: datetime) -> Budget | None: ...
+
+    def is_refused(self, at: datetime) -> bool: ...
+
+
+class TokenRow(AccountRow, Protocol):
+    """The columns of an access token that say whether it holds."""
+
+    revoked_at: datetime | None
+    expires_at: datetime | None
+    user: Any
 
     def is_expired(self, at: datetime) -> bool: ...
 
@@ -144,6 +160,23 @@ class KeyState:
         return not self.enabled or self.rejected_at is not None or self.secret_missing or self.deleted_at is not None
 
     def is_expired(self: KeyRow, at: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= at
+
+
+class TokenState:
+    """What an access token says of itself at an instant. Mixed into `AccessToken`."""
+
+    def status_at(self: TokenRow, at: datetime) -> str:
+        """Return the first of the contract's statuses that applies; a token whose user is disabled has ended."""
+        if self.revoked_at is not None or not self.user.is_active:
+            return REVOKED
+        if self.is_expired(at):
+            return EXPIRED
+        if self.reached_budget(at) or self.is_refused(at):
+            return LIMIT_REACHED
+        return ACTIVE
+
+    def is_expired(self: TokenRow, at: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= at
 
 
@@ -223,3 +256,24 @@ class ApiKeyQuerySet(models.QuerySet):
     def usable(self, at: datetime) -> ApiKeyQuerySet:
         """Keys that a person and the provider let serve; budgets and cooling are not asked."""
         return self.exclude(self.off_q()).filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at))
+
+
+class AccessTokenQuerySet(models.QuerySet):
+    """The notions of access tokens in SQL."""
+
+    def live(self, at: datetime) -> AccessTokenQuerySet:
+        """Tokens that hold at `at`: neither revoked nor expired, and their user is active."""
+        not_expired = Q(expires_at__isnull=True) | Q(expires_at__gt=at)
+        return self.filter(not_expired, revoked_at__isnull=True, user__is_active=True)
+
+    def with_status(self, at: datetime) -> AccessTokenQuerySet:
+        """Annotate `status`, the same as `status_at`."""
+        return self.annotate(
+            status=Case(
+                When(Q(revoked_at__isnull=False) | Q(user__is_active=False), then=Value(REVOKED)),
+                When(expires_at__lte=at, then=Value(EXPIRED)),
+                When(limit_reached_q(at), then=Value(LIMIT_REACHED)),
+                default=Value(ACTIVE),
+                output_field=models.CharField(),
+            )
+        )

@@ -18,7 +18,7 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from llmkeys.key_state import ApiKeyQuerySet, BudgetState, KeyState
+from llmkeys.key_state import AccessTokenQuerySet, ApiKeyQuerySet, BudgetState, KeyState, TokenState
 
 _last_millisecond = 0
 
@@ -183,23 +183,44 @@ class Cooling(models.Model):
         return f"{self.scope} {self.model or 'all models'} until {self.until:%Y-%m-%d %H:%M:%S}"
 
 
-class AccessToken(Budgeted):
+class AccessToken(TokenState, Budgeted):
     """What a program of ours holds, and may have budgets as a key has; only the digest of the token is stored."""
 
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True, editable=False)
+    # After a rotation the secret before it holds until then.
+    previous_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)
+    previous_until = models.DateTimeField(null=True, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_tokens")
+    maker = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="children",
+        help_text="The token that made it, and whose end is its own.",
+    )
     scope_gateway = models.BooleanField(default=True)
     scope_read = models.BooleanField(default=False)
     scope_manage = models.BooleanField(default=False)
     keys = models.ManyToManyField(ApiKey, blank=True, help_text="Only these keys serve it; none chosen: all.")
     limited_to_keys = models.BooleanField(default=False, editable=False)
+    allowed_models = models.JSONField(
+        null=True, blank=True, help_text="Names of models, or patterns such as openai/*; empty: every model."
+    )
+    requests_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit.")
+    # The minute that was counted last, in minutes since 1970, and its requests; they belong to `ledger/`.
+    minute = models.BigIntegerField(default=0, editable=False)
+    minute_requests = models.PositiveIntegerField(default=0, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    objects = AccessTokenQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at"]
+        permissions = [("use_gateway", "Can send requests through the gateway")]
         constraints = [
             models.CheckConstraint(condition=~Q(name=""), name="accesstoken_has_a_name"),
             *account_constraints("accesstoken"),
@@ -212,6 +233,12 @@ class AccessToken(Budgeted):
     def scopes(self) -> list[str]:
         given = {"gateway": self.scope_gateway, "read": self.scope_read, "manage": self.scope_manage}
         return [scope for scope, has in given.items() if has or self.scope_manage]
+
+    @property
+    def has_limits(self) -> bool:
+        """True where it has a budget or a pace of its own."""
+        limits = (self.daily_limit_nano, self.monthly_limit_nano, self.total_limit_nano, self.requests_per_minute)
+        return any(limits)
 
 
 class FailedAuthentication(models.Model):
@@ -309,6 +336,9 @@ class UsageRecord(models.Model):
             models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
             models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
+            models.Index(
+                fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="usage_one_row_per_attempt"),
@@ -349,6 +379,8 @@ class Adjustment(models.Model):
     month_nano = models.BigIntegerField(default=0)
     total_nano = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0, help_text="What the row's cost is corrected by; charts show it.")
+    # How the true cost of a `late` or `reconcile` correction is known; empty: the provider's figure, or computed.
+    cost_source = models.CharField(max_length=10, blank=True, db_default="")
     day = models.DateField()
     month = models.DateField()
     created_at = models.DateTimeField(default=timezone.now)
@@ -388,6 +420,9 @@ class DailyUsage(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0)
+    # Parts of the cost that nobody reported or computed (`ledger/records.py`); the rest is known.
+    estimated_nano = models.BigIntegerField(default=0)
+    lost_nano = models.BigIntegerField(default=0)
 
     class Meta:
         verbose_name_plural = "daily usage"
@@ -423,6 +458,8 @@ class Totals(models.Model):
     input_tokens = models.BigIntegerField()
     output_tokens = models.BigIntegerField()
     cost_nano = models.BigIntegerField()
+    estimated_nano = models.BigIntegerField(default=0)
+    lost_nano = models.BigIntegerField(default=0)
 
     class Meta:
         abstract = True

@@ -75,9 +75,7 @@ def key_json(
     key: ApiKey, *, at: datetime, coolings: Coolings | None = None, projections: Projections | None = None
 ) -> dict[str, Any]:
     """Return contract 3's JSON of a key at the instant `at`."""
-    day, month, total = key.budgets(at)
     status = key.status_at(at)
-    projected = (projections or Projections(at)).of(key)
     return {
         "id": key.id,
         "provider": key.provider,
@@ -89,30 +87,63 @@ def key_json(
         "isDefault": key.is_default,
         "status": status,
         "priority": key.priority,
+        **_account_json(key, at, projections or Projections(at)),
+        "updatedAt": instant_json(key.updated_at),
+        "coolingUntil": instant_json((coolings or Coolings(at)).until(key)),
+        "billingGroup": key.billing_group,
+        "workspaceId": key.workspace_id,
+        "lastError": error_words(key, at=at),
+        "enabled": key.enabled,
+    }
+
+
+def tokens_json(tokens: Iterable[AccessToken], *, at: datetime) -> list[dict[str, Any]]:
+    projections = Projections(at, "token_id")
+    return [token_json(token, at=at, projections=projections) for token in tokens]
+
+
+def token_json(token: AccessToken, *, at: datetime, projections: Projections | None = None) -> dict[str, Any]:
+    """Return contract 5's JSON of an access token at the instant `at`, without its text.
+
+    Its `user` must be selected, and its `keys` prefetched, along.
+    """
+    return {
+        "id": token.id,
+        "name": token.name,
+        "user": token.user.get_username(),
+        "scopes": token.scopes,
+        "keyIds": [key.id for key in token.keys.all()] if token.limited_to_keys else None,
+        "models": token.allowed_models,
+        "requestsPerMinute": token.requests_per_minute,
+        "status": token.status_at(at),
+        **_account_json(token, at, projections or Projections(at, "token_id")),
+        "revokedAt": instant_json(token.revoked_at),
+    }
+
+
+def _account_json(account: ApiKey | AccessToken, at: datetime, projections: Projections) -> dict[str, Any]:
+    """Return what keys and access tokens alike tell of their budgets."""
+    day, month, total = account.budgets(at)
+    projected = projections.of(account)
+    return {
         "dailyLimit": usd_json(day.limit),
         "monthlyLimit": usd_json(month.limit),
         "totalLimit": usd_json(total.limit),
         "currentDailyCost": usd_json(day.spent),
         "currentMonthlyCost": usd_json(month.spent),
         "totalCost": usd_json(total.spent),
-        "reservedCost": usd_json(key.held_nano),
+        "reservedCost": usd_json(account.held_nano),
         "remainingDailyBudget": _remaining(day),
         "remainingMonthlyBudget": _remaining(month),
         "remainingTotalBudget": _remaining(total),
-        "totalRequests": key.total_requests,
-        "successfulRequests": key.successful_requests,
-        "failedRequests": key.failed_requests,
-        "successRate": success_rate(key.successful_requests, key.failed_requests),
-        "createdAt": instant_json(key.created_at),
-        "updatedAt": instant_json(key.updated_at),
-        "lastUsed": instant_json(key.last_used_at),
-        "expiresAt": instant_json(key.expires_at),
-        "coolingUntil": instant_json((coolings or Coolings(at)).until(key)),
-        "billingGroup": key.billing_group,
-        "workspaceId": key.workspace_id,
-        "lastError": error_words(key, at=at),
-        "enabled": key.enabled,
-        "budgetMode": key.budget_mode,
+        "totalRequests": account.total_requests,
+        "successfulRequests": account.successful_requests,
+        "failedRequests": account.failed_requests,
+        "successRate": success_rate(account.successful_requests, account.failed_requests),
+        "createdAt": instant_json(account.created_at),
+        "lastUsed": instant_json(account.last_used_at),
+        "expiresAt": instant_json(account.expires_at),
+        "budgetMode": account.budget_mode,
         "projectedMonthlyCost": None if projected is None else usd_json(projected),
     }
 
@@ -187,18 +218,3 @@ def csv_file(name: str, lines: Iterable[str]) -> StreamingHttpResponse:
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
     )
-
-
-def token_json(token: AccessToken) -> dict[str, Any]:
-    """Return an access token without its text, which is shown once at its making."""
-    return {
-        "id": token.id,
-        "name": token.name,
-        "scopes": token.scopes,
-        "user": token.user.get_username(),
-        "keyIds": [key.id for key in token.keys.all()],
-        "createdAt": instant_json(token.created_at),
-        "expiresAt": instant_json(token.expires_at),
-        "revokedAt": instant_json(token.revoked_at),
-        "lastUsed": instant_json(token.last_used_at),
-    }

@@ -13,6 +13,7 @@ from llmkeys.backup.errors import BackupFailed
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys import checking, resets
 from llmkeys.ledger import leases
+from llmkeys.tokens import expiry
 from llmkeys.usage import pruning, reconciling
 
 
@@ -31,9 +32,10 @@ def reset_monthly_costs() -> int:
 
 
 def check_expired_keys() -> int:
-    """Tell of the keys that expired or will soon, and hand the default mark on; return the number of events."""
+    """Tell of keys and tokens that expired or will soon, hand the default mark on; return the number of events."""
     at = timezone.now()
-    return resets.expire_keys(at) + resets.warn_of_expiry(at)
+    of_keys = resets.expire_keys(at) + resets.warn_of_expiry(at)
+    return of_keys + expiry.expire_tokens(at) + expiry.warn_of_expiry(at)
 
 
 def settle_lost_holds() -> int:

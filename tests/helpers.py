@@ -74,6 +74,16 @@ def make_usage(key: ApiKey, *, at: datetime = NOW, **columns: Any) -> UsageRecor
     return UsageRecord.objects.create(key=key, **defaults | columns)
 
 
+def parts_of(row: UsageRecord) -> dict[str, int]:
+    """Return what a row's cost adds to the parts of its day's total, by their columns."""
+    is_lost = row.state == "LOST"
+    is_guess = row.cost_source in ("estimated", "fallback")
+    return {
+        "estimated_nano": row.cost_nano if is_guess and not is_lost else 0,
+        "lost_nano": row.cost_nano if is_lost else 0,
+    }
+
+
 def make_user(name: str, *permissions: str, **fields: Any) -> Any:
     """Make a user with permissions of this app, such as `view_apikey`."""
     user = get_user_model().objects.create_user(name, password="correct horse", **fields)
@@ -84,10 +94,14 @@ def make_user(name: str, *permissions: str, **fields: Any) -> Any:
 
 
 def make_token(user: Any, *scopes: str, at: datetime | None = None, **fields: Any) -> str:
-    """Return the text of a new access token; without a scope it has `gateway`."""
-    name = fields.pop("name", f"token {next(_numbers)}")
-    _, text = create_token(name=name, user=user, at=at or NOW, scopes=scopes or ("gateway",), **fields)
-    return text
+    """Return the text of a new access token; without a scope it has `gateway`. Fields are the contract's."""
+    return make_account(user, *scopes, at=at, **fields)[1]
+
+
+def make_account(user: Any, *scopes: str, at: datetime | None = None, **fields: Any) -> tuple[Any, str]:
+    """Return a new access token and its text."""
+    values = {"name": f"token {next(_numbers)}", "scopes": list(scopes or ("gateway",)), **fields}
+    return create_token(user=user, values=values, at=at or NOW)
 
 
 class JsonClient(Client):

@@ -405,5 +405,5 @@ def test_the_database_refuses_a_token_with_nonsense():
 def test_attempts_differ_by_their_accounts():
     attempt = Attempt("req", 1, NOW, "openai-chat", "m", "t", False, "me", token_id=3)
     bid = Bid("key-1", "openrouter", "m", 5)
-    assert ledger.PlaceHold([bid], attempt).accounts == [("llmkeys_apikey", "key-1"), ("llmkeys_accesstoken", 3)]
+    assert ledger.PlaceHold([bid], attempt).accounts == [("llmkeys_accesstoken", 3), ("llmkeys_apikey", "key-1")]
     assert ledger.PlaceHold([bid], replace(attempt, token_id=None)).accounts == [("llmkeys_apikey", "key-1")]

@@ -13,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection, transaction
+from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from llmkeys.keys import resets
 from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.models import Adjustment, Alert, ApiKey, DailyUsage, KeyEvent, SealedDay, UsageRecord
 from llmkeys.usage import pruning
+from llmkeys.usage.sums import Sums, Wanted, daily_sums
 from tests.serving import ROOT, environment
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the audit's own connection sees only what is committed
@@ -53,12 +55,21 @@ class Books:
         if placed.hold is not None:
             self.rows.append(placed.hold.usage_id)
 
-    def end(self, row: int, state: str, nano: int = 0, *, sent: bool = True, success: bool | None = True) -> None:
+    def end(
+        self,
+        row: int,
+        state: str,
+        nano: int = 0,
+        source: str = "computed",
+        *,
+        sent: bool = True,
+        success: bool | None = True,
+    ) -> None:
         if not self.rows:
             return
         outcome = Outcome(
             state=state, at=self.at, success=success, sent=sent, cost_nano=nano, http_status=200 if sent else None,
-            input_tokens=3, output_tokens=None,
+            cost_source="estimated" if state == "LOST" else source, input_tokens=3, output_tokens=None,
         )  # fmt: skip
         with transaction.atomic(), connection.cursor() as cursor:
             ledger.finish(cursor, self.rows[row % len(self.rows)], outcome)
@@ -67,6 +78,11 @@ class Books:
         if self.rows:
             with transaction.atomic(), connection.cursor() as cursor:
                 ledger.void_lost(cursor, self.rows[row % len(self.rows)], self.at, by="anna", reason="not on the bill")
+
+    def tell_true_cost(self, row: int, nano: int) -> None:
+        if self.rows:
+            with transaction.atomic(), connection.cursor() as cursor:
+                ledger.correct_cost(cursor, self.rows[row % len(self.rows)], nano, self.at, reason="the bill says so")
 
     def lose_dead_leases(self) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -102,12 +118,14 @@ def books() -> Books:
 
 row = st.integers(0, 30)
 nano = st.integers(0, 3 * DOLLAR)
+source = st.sampled_from(["provider", "computed", "estimated", "fallback"])
 operations = st.one_of(
     st.tuples(st.just("hold"), nano, st.integers(0, 1)),
-    st.tuples(st.just("end"), row, st.just("SETTLED"), nano),
+    st.tuples(st.just("end"), row, st.just("SETTLED"), nano, source),
     st.tuples(st.just("end"), row, st.just("LOST"), nano),
     st.tuples(st.just("release"), row, st.booleans(), st.sampled_from([None, False])),
     st.tuples(st.just("void"), row),
+    st.tuples(st.just("tell_true_cost"), row, nano),
     st.tuples(st.just("lose_dead_leases")),
     st.tuples(st.just("reset"), st.integers(0, 1), st.booleans(), st.booleans(), st.booleans()),
     st.tuples(st.just("move_clock"), st.sampled_from([1, 7, 13, 24, 24 * 9, -1, -13])),
@@ -179,6 +197,8 @@ CORRUPTIONS = {
     "successful requests": "UPDATE llmkeys_apikey SET successful_requests = 0 WHERE name = 'Production'",
     "failed requests": "UPDATE llmkeys_apikey SET failed_requests = 1 WHERE name = 'Production'",
     "daily usage": "UPDATE llmkeys_dailyusage SET cost_nano = cost_nano + 5 WHERE model = 'model-1'",
+    "estimated part of the daily usage": "UPDATE llmkeys_dailyusage SET estimated_nano = 5 WHERE model = 'model-1'",
+    "lost part of the daily usage": "UPDATE llmkeys_dailyusage SET lost_nano = 0 WHERE model = 'model-0'",
 }
 
 
@@ -196,6 +216,50 @@ def run_audit(*arguments: str) -> tuple[int, str, str]:
     except CommandError as error:
         return error.returncode, out.getvalue(), str(error)
     return 0, out.getvalue(), ""
+
+
+class TestHowCostsAreKnown:
+    """Of 1.25 USD one dollar is lost; what of each day's cost nobody reported or computed is told apart."""
+
+    def parts(self) -> tuple[int, int, int]:
+        sums = DailyUsage.objects.aggregate(Sum("cost_nano"), Sum("estimated_nano"), Sum("lost_nano"))
+        assert audit.audit().differences == []
+        return tuple(int(value) for value in sums.values())
+
+    def test_it_tells_apart_what_is_lost_and_what_is_estimated(self, books):
+        books.end(3, "SETTLED", 7, "estimated")
+        assert self.parts() == (DOLLAR * 5 // 4 + 7, 7, DOLLAR)
+        books.hold(DOLLAR)
+        books.end(4, "SETTLED", 5, "fallback")
+        assert self.parts() == (DOLLAR * 5 // 4 + 12, 12, DOLLAR)
+
+    def test_what_was_taken_back_is_not_lost_any_more(self, books):
+        books.void(2)
+        assert self.parts() == (DOLLAR // 4, 0, 0)
+
+    @pytest.mark.parametrize(("source", "estimated"), [("computed", 0), ("provider", 0), ("estimated", 9)])
+    def test_what_came_late_is_known_as_it_was_told(self, books, source, estimated):
+        books.end(2, "SETTLED", 9, source)
+        assert self.parts() == (DOLLAR // 4 + 9, estimated, 0)
+        books.void(2)
+        assert self.parts() == (DOLLAR // 4, 0, 0)
+
+    def test_what_was_taken_back_may_come_late_all_the_same(self, books):
+        books.void(2)
+        books.end(2, "SETTLED", 9, "estimated")
+        assert self.parts() == (DOLLAR // 4 + 9, 9, 0)
+
+    def test_an_estimate_that_the_provider_corrects_is_known(self, books):
+        books.end(3, "SETTLED", 7, "estimated")
+        books.tell_true_cost(3, 8)
+        assert self.parts() == (DOLLAR * 5 // 4 + 8, 0, DOLLAR)
+
+    def test_days_that_are_over_keep_it(self, books):
+        books.end(3, "SETTLED", 7, "estimated")
+        books.prune()
+        assert self.parts() == (DOLLAR * 5 // 4 + 7, 7, DOLLAR)
+        later = NOON + timedelta(days=180)
+        assert daily_sums(Wanted(), at=later)[()] == Sums(4, 2, 2, 12, 0, DOLLAR * 5 // 4 + 7, 7, DOLLAR)
 
 
 class TestAuditCommand:

@@ -76,7 +76,7 @@ def in_a_thread(work: Callable[[], None], failures: list[BaseException]) -> thre
 def test_keys_and_tokens_shared_crosswise(writers):
     limit = 60 * COST
     keys = [make_key(name=f"k{n}", total_limit_nano=limit) for n in range(ACCOUNTS)]
-    user = make_user("anna")
+    user = make_user("anna", "use_gateway")
     tokens = [
         AccessToken.objects.create(name=f"t{n}", user=user, digest=str(n), total_limit_nano=limit)
         for n in range(ACCOUNTS)

@@ -146,7 +146,7 @@ class TestWebServer:
         assert wire.head("GET", "/v1/nothing", {}).answer().status_code == 404
 
     def test_a_body_may_come_slowly(self, transactional_db):
-        token = make_token(make_user("worker"))
+        token = make_token(make_user("worker", "use_gateway"))
         wire = Program(token).open("POST", "/v1/chat/completions", {"Content-Length": "2"})
         assert wire.says_nothing_for(0.05)
         wire.send(b"{")
@@ -155,7 +155,7 @@ class TestWebServer:
 
     def test_it_sees_the_tests_settings_and_clock(self, settings, frozen, transactional_db):
         settings.MAX_BODY_MB = 0
-        token = make_token(make_user("worker"))
+        token = make_token(make_user("worker", "use_gateway"))
         assert Program(token).post("/v1/chat/completions", "{}").status_code == 413
         assert Program("rfk_unknown").get("/v1/models").status_code == 401
         assert FailedAuthentication.objects.get().at == NOW

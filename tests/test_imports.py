@@ -16,7 +16,7 @@ LEVELS = [
     {"database", "providers", "dialects"},
     {"key_state"},
     {"models"},
-    {"presentation", "vault", "prices"},
+    {"account_fields", "presentation", "vault", "prices"},
     {"ledger"},
     {"alerts", "upstream"},
     {"keys", "tokens", "usage"},

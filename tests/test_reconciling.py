@@ -18,7 +18,7 @@ from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.usage import reconciling
 from llmkeys.usage.voiding import void_usage
 from tests.gateway import door
-from tests.helpers import NOW, make_key, make_token, make_usage, make_user
+from tests.helpers import NOW, make_key, make_token, make_usage, make_user, parts_of
 from tests.web import Program
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -50,6 +50,7 @@ def estimated(key: ApiKey, **columns):
     DailyUsage.objects.create(
         day=row.day, key=key, model=row.model, token_name=row.token_name, requests=1, successful=int(row.success),
         failed=int(not row.success), input_tokens=100, output_tokens=20, cost_nano=row.cost_nano,
+        **parts_of(row),
     )  # fmt: skip
     return row
 
@@ -72,7 +73,7 @@ class TestBySimulator:
     )
     def test_it_charges_what_the_provider_billed(self, simulator, ending, state, kind):
         key = make_key(secret=f"sk-or-v1-{'a1' * 24}-{ending}")
-        door.ask(Program(make_token(make_user("worker"), "gateway")))
+        door.ask(Program(make_token(make_user("worker", "use_gateway"), "gateway")))
         rows = UsageRecord.objects.all()
         assert {(row.state, row.cost_source) for row in rows} == {(state, "estimated")}
         attempts = 2 if state == "LOST" else 1  # what cannot be read is asked once more
@@ -83,7 +84,8 @@ class TestBySimulator:
         assert {adjustment.kind for adjustment in Adjustment.objects.all()} == {kind}
         key.refresh_from_db()
         assert key.spent_day_nano == key.spent_month_nano == key.spent_total_nano == billed
-        assert DailyUsage.objects.get().cost_nano == billed
+        total = DailyUsage.objects.get()
+        assert (total.cost_nano, total.estimated_nano, total.lost_nano) == (billed, 0, 0)  # told: no estimate any more
         door.books_balance()
         assert tasks.reconcile_costs()["asked"] == 0
 

@@ -14,7 +14,7 @@ from django_q.models import Schedule
 from llmkeys import ledger, schedules, tasks
 from llmkeys.key_state import current_windows
 from llmkeys.keys import resets
-from llmkeys.ledger import Attempt, Bid, Outcome, audit
+from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, KeyEvent, UsageRecord
 from llmkeys.schedules import ensure_schedules
@@ -237,7 +237,7 @@ class TestResetCosts:
         key = make_key(name="Production", **SPENT)
         done = resets.reset_costs([key], daily=True, monthly=False, total=True, at=NOW, actor="anna")
         key.refresh_from_db()
-        assert done == [resets.Reset(key.id, NANO, 0, 3 * NANO)]
+        assert done == [resets.Reset(Account(KEYS, key.id), NANO, 0, 3 * NANO)]
         assert (key.spent_day_nano, key.spent_month_nano, key.spent_total_nano) == (0, 2 * NANO, 0)
         written = Adjustment.objects.get()
         assert (written.kind, written.created_by) == ("reset", "anna")

@@ -34,7 +34,7 @@ def entry_of(values: dict) -> Entry:
 
 
 class TestReading:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.dictionaries(FIELDS, JSON))
     def test_it_finds_faults_and_never_raises(self, values):
         key, faults, warnings = read_key(entry_of(values), at=NOW)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.apps import apps
-from django.db import connection
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.db import connection, transaction
 
+from llmkeys import ledger
 from llmkeys.ledger import audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, ApiKey, ClosedDay, DailyUsage, UsageRecord
@@ -17,7 +21,7 @@ from tests.helpers import NOW, make_key, make_usage, make_user
 pytestmark = pytest.mark.django_db(transaction=True)  # the migration commits in batches
 
 linking = importlib.import_module("llmkeys.migrations.0006_link_rows_to_tokens")
-schema = importlib.import_module("llmkeys.migrations.0005_tokens_are_accounts")
+parts = importlib.import_module("llmkeys.migrations.0014_estimated_and_lost_of_each_day")
 COST = NANO // 4
 
 
@@ -51,6 +55,7 @@ class Editor:
 
 def upgrade() -> None:
     linking.link(apps, Editor)
+    parts.fill(apps, Editor)
 
 
 def test_rows_and_totals_are_linked_and_counters_start_from_them(frozen):
@@ -143,6 +148,31 @@ def test_it_goes_on_where_it_was_stopped(frozen, monkeypatch):
     assert audit.audit().differences == []
 
 
+def test_days_tell_what_was_estimated_and_what_was_lost(frozen, monkeypatch):
+    """Taken back, or told later, it is neither; stopped half way, the next run does it all again."""
+    key = make_key()
+    kinds = [("SETTLED", "provider"), ("SETTLED", "estimated"), ("SETTLED", "fallback"), ("LOST", "estimated")]
+    rows = [spend(key, f"worker {days}", days_ago=days, state=state) for days in (0, 1) for state, _ in kinds]
+    for row, (_, source) in zip(rows, kinds * 2, strict=True):
+        UsageRecord.objects.filter(pk=row.pk).update(cost_source=source)
+    with connection.cursor() as cursor, transaction.atomic():
+        ledger.void_lost(cursor, rows[7].pk, NOW, by="anna", reason="not on the bill")
+        ledger.correct_cost(cursor, rows[6].pk, COST // 2, NOW, reason="the bill says so")
+    DailyUsage.objects.update(estimated_nano=0, lost_nano=0)  # as the version before left them
+    monkeypatch.setattr(parts, "BATCH_GROUPS", 1)
+    with monkeypatch.context() as patch:
+        batches = iter([transaction.atomic])
+        patch.setattr(parts, "transaction", SimpleNamespace(atomic=lambda **on: next(batches)(**on)))
+        with pytest.raises(StopIteration):
+            parts.fill(apps, Editor)
+    assert DailyUsage.objects.exclude(estimated_nano=0).count() == 1
+    upgrade()
+    upgrade()
+    days = DailyUsage.objects.order_by("-day").values_list("day", "estimated_nano", "lost_nano")
+    assert list(days) == [(NOW.date(), 2 * COST, COST), (NOW.date() - timedelta(days=1), COST, 0)]
+    assert audit.audit().differences == []
+
+
 def test_the_way_back_leaves_one_total_for_each_name():
     key = make_key()
     for worker in (token("worker"), token("worker")):
@@ -158,3 +188,22 @@ def test_a_total_that_changes_still_opens_its_day():
     ClosedDay.objects.create(day=NOW.date(), running=False)
     DailyUsage.objects.create(day=NOW.date(), key=make_key(), model="m")
     assert not ClosedDay.objects.exists()
+
+
+def test_who_sends_already_may_go_on(frozen):
+    """Everybody with a live token for the gateway gets the permission that it needs from now on, and nobody else."""
+    permission = importlib.import_module("llmkeys.migrations.0012_gateway_needs_a_permission")
+    tokens = {
+        "sends": {}, "manages": {"scope_gateway": False, "scope_manage": True}, "reads": {"scope_gateway": False},
+        "revoked": {"revoked_at": NOW}, "expired": {"expires_at": NOW},
+        "later": {"expires_at": NOW + timedelta(days=1)},
+    }  # fmt: skip
+    for name, columns in tokens.items():
+        user = make_user(name)
+        AccessToken.objects.create(name=name, user=user, digest=name, **columns)
+    make_user("without a token")
+    Permission.objects.filter(codename="use_gateway").delete()  # before the upgrade there is none
+    permission.grant(apps, Editor)
+    permission.grant(apps, Editor)
+    users = get_user_model().objects.order_by("username")
+    assert [user.username for user in users if user.has_perm("llmkeys.use_gateway")] == ["later", "manages", "sends"]

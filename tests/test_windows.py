@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmkeys.lib.windows import Windows, day_end, day_start, month_end, windows_at
+from tests.flows.scale import size
 
 MICROSECOND = timedelta(microseconds=1)
 ZONES = [
@@ -103,7 +104,13 @@ def instants(draw: st.DrawFn) -> datetime:
     return draw(st.sampled_from(edges())) + timedelta(seconds=near)
 
 
-@settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.proof
+@settings(
+    max_examples=size("INSTANTS", short=1_000, long=10_000),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(at=instants())
 def test_every_instant_lies_in_exactly_one_day_and_one_month(at):
     for zone in ZONES:

@@ -47,7 +47,7 @@ class ResetMixin(admin.ModelAdmin):
         words = ", ".join(window for window, wanted in chosen.items() if wanted)
         by_id = {key.pk: key for key in keys}
         for reset in done:
-            self.log_change(request, by_id[reset.key_id], f"Reset costs: {words}.")
+            self.log_change(request, by_id[reset.account.id], f"Reset costs: {words}.")
         if not done:
             messages.info(request, "There was nothing to reset: these costs are 0 already.")
             return

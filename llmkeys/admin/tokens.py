@@ -48,14 +48,14 @@ class AddTokenForm(StoringForm):
 
     def store(self) -> AccessToken:
         given = self.cleaned_data
-        token, self.text = making.create_token(
-            name=given["name"],
-            user=self.user,
-            at=timezone.now(),
-            scopes=given["scopes"],
-            expires_at=given["expires_at"],
-            key_ids=[key.pk for key in given["keys"]],
-        )
+        values = {
+            "name": given["name"],
+            "scopes": given["scopes"],
+            "expiresAt": given["expires_at"],
+            "keyIds": [key.pk for key in given["keys"]] or None,
+        }
+        actor = self.user.get_username()
+        token, self.text = making.create_token(user=self.user, values=values, at=timezone.now(), actor=actor)
         return token
 
 
@@ -136,6 +136,6 @@ class AccessTokenAdmin(admin.ModelAdmin):
     def revoke(self, request: HttpRequest, queryset: QuerySet) -> None:
         open_tokens = list(queryset.filter(revoked_at__isnull=True))
         for token in open_tokens:
-            making.revoke_token(token, at=timezone.now())
+            making.revoke_token(token, at=timezone.now(), actor=request.user.get_username())
             self.log_change(request, token, "Revoked.")
         messages.success(request, f"Revoked {len(open_tokens)} token(s).")

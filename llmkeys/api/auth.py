@@ -18,6 +18,7 @@ from llmkeys.tokens.throttle import address_of, note_failure
 
 # The actions of a method that the address does not know, and of OPTIONS: the view answers 405.
 _NOT_DECLARED = (None, "metadata")
+ANY_TOKEN = ""  # in a view's table: an action for whoever is authenticated, with a token of any scope
 _INVALID = (
     "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `manage.py tokens create NAME "
     "--scope read` makes one."
@@ -63,10 +64,12 @@ class ScopeOrModelPermission(BasePermission):
             return False
         if view.action in _NOT_DECLARED:
             return True
+        needed = view.permissions.get(view.action)
+        if needed == ANY_TOKEN:
+            return True
         if isinstance(request.auth, AccessToken) and _scope(request.method) not in request.auth.scopes:
             self.message = f"This token may not do this: it lacks the scope “{_scope(request.method)}”."
             return False
-        needed = view.permissions.get(view.action)
         return needed is not None and request.user.has_perm(needed)
 
 

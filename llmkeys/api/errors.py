@@ -33,8 +33,10 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     match error:
         case exceptions.InvalidInput():
             return Response(error.errors, status=400)
-        case exceptions.DuplicateSecret() | exceptions.KeyConflict():
+        case exceptions.DuplicateSecret() | exceptions.KeyConflict() | exceptions.TokenConflict():
             return Response({"detail": str(error)}, status=409)
+        case exceptions.BeyondItsMaker():
+            return Response({"detail": str(error)}, status=403)
         case exceptions.TooManyFailures():
             return Response({"detail": str(error)}, status=429, headers={"Retry-After": str(error.retry_seconds)})
         case exceptions.WrongEncryptionKey() | exceptions.DataDirectoryProblem():

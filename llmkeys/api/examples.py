@@ -49,11 +49,17 @@ EVENT = {
     "message": "“Production” serves openai/gpt-6.1-terra now, after “Reserve”.", "actor": "",
     "createdAt": "2026-11-22T09:57:28Z",
 }  # fmt: skip
-TOKEN = {
-    "id": 3, "name": "my-program", "scopes": ["gateway"], "user": "admin", "keyIds": [],
-    "createdAt": "2026-11-22T09:55:00Z", "expiresAt": None, "revokedAt": None, "lastUsed": "2026-11-22T09:57:30Z",
+TOKEN: dict[str, Any] = {
+    "id": 3, "name": "my-program", "user": "admin", "scopes": ["gateway"], "keyIds": None,
+    "models": ["openai/*", "claude-sonnet-5.5"], "requestsPerMinute": 60, "status": "ACTIVE",
+    "dailyLimit": 5.0, "monthlyLimit": 50.0, "totalLimit": 0.0,
+    "currentDailyCost": 2.5, "currentMonthlyCost": 15.75, "totalCost": 15.75, "reservedCost": 0.0,
+    "remainingDailyBudget": 2.5, "remainingMonthlyBudget": 34.25, "remainingTotalBudget": None,
+    "totalRequests": 142, "successfulRequests": 138, "failedRequests": 4, "successRate": 97.18,
+    "createdAt": "2026-11-22T09:55:00Z", "lastUsed": "2026-11-22T09:57:30Z", "expiresAt": None, "budgetMode": None,
+    "projectedMonthlyCost": 41.3, "revokedAt": None,
 }  # fmt: skip
-NEW_TOKEN = {"name": "my-program", "scopes": ["gateway"]}
+NEW_TOKEN = {"name": "my-program", "scopes": ["gateway"], "dailyLimit": 5, "models": ["openai/*"]}
 METRICS = 'llmkeys_key_held_usd{key_id="key-1795478400123-4821",name="Production",provider="openrouter"} 0.0\n'
 
 

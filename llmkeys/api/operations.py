@@ -15,6 +15,7 @@ from llmkeys.api.price_serializers import AliasSerializer, PriceSerializer
 from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
 from llmkeys.key_state import STATUSES
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
+from llmkeys.usage.filters import COSTS
 from llmkeys.usage.sums import GROUPS
 
 _JSON = "application/json"
@@ -199,7 +200,9 @@ usage = _documented(
         description="One row for each attempt, newest first, in pages of 50; `format=csv` streams all of them.",
         parameters=(
             *_OF_USAGE, *_SPAN, _query("success", _choice("true", "false")),
-            _query("state", _choice(*UsageRecord.State.values)), _query("format", _choice("json", "csv")), _CURSOR,
+            _query("state", _choice(*UsageRecord.State.values)),
+            _query("cost", _choice(*COSTS), "how it is known by now: reported or computed, estimated, or lost"),
+            _query("format", _choice("json", "csv")), _CURSOR,
         ),
     ),
     summary=_operation(
@@ -226,21 +229,35 @@ events = _documented(
     )
 )
 
+_A_TOKEN = _answer(ref("Token"), examples.TOKEN)
+_MADE = _answer(ref("MadeToken"), {**examples.TOKEN, "token": "rfk_shown-once"})
+
 tokens = _documented(
     list=_operation("List access tokens", {200: _answer(array(ref("Token")), [examples.TOKEN])}),
     create=_operation(
-        "Make an access token",
-        {201: _answer(ref("MadeToken"), {**examples.TOKEN, "token": "rfk_shown-once"})},
-        body="NewToken",
-        example=examples.NEW_TOKEN,
+        "Make an access token", {201: _MADE}, body="NewToken", example=examples.NEW_TOKEN,
+        description="Limits that are left out come from the settings. With an access token that has limits none is "
+        "made; with any other, none that can do more or holds longer, and it ends with the one that made it.",
+    ),
+    retrieve=_operation("Show an access token", {200: _A_TOKEN}, 404, parameters=(_TOKEN_ID,)),
+    current=_operation(
+        "Show the access token that asks", {200: _A_TOKEN}, 404,
+        description="With a token of any scope: its limits, its costs, and what is left. 404 for a session.",
+    ),
+    partial_update=_operation(
+        "Change an access token", {200: _A_TOKEN}, 404, 409, body="TokenChange", example={"dailyLimit": 5},
+        parameters=(_TOKEN_ID,), description="What is left out stays as it is; it counts from the next request on.",
+    ),
+    rotate=_operation(
+        "Replace the secret of an access token", {200: _MADE}, 404, 409, body="Rotation",
+        example={"overlapSeconds": 3600}, optional_body=True, parameters=(_TOKEN_ID,),
+        description="Limits, costs and history stay. The old secret holds for `overlapSeconds` more.",
     ),
     destroy=_operation(
-        "Revoke an access token",
-        {200: _answer(ref("Done"), examples.done("Token revoked"))},
-        404,
-        parameters=(_TOKEN_ID,),
+        "Revoke an access token", {200: _answer(ref("Done"), examples.done("Token revoked"))}, 404,
+        parameters=(_TOKEN_ID,), description="At once and for good, and with it the tokens that it made.",
     ),
-)
+)  # fmt: skip
 
 _ROW_ID = OpenApiParameter("row_id", row_number("The id of a row"), OpenApiParameter.PATH)
 

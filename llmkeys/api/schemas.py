@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmkeys.key_state import STATUSES
+from llmkeys.key_state import STATUSES, TOKEN_STATUSES
 from llmkeys.keys.fields import READ_ONLY
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
-from llmkeys.tokens.making import SCOPES
+from llmkeys.tokens.fields import MOST_KEYS, MOST_MODELS, MOST_OVERLAP_SECONDS, MOST_PER_MINUTE, SCOPES
+from llmkeys.tokens.fields import READ_ONLY as TOKEN_READ_ONLY
 from llmkeys.usage.sums import GROUPS
 
 Schema = dict[str, Any]
@@ -171,16 +172,51 @@ _USAGE = answer(
     maxTokens=nullable(COUNT),
 )
 
+_SCOPE: Schema = {"type": "string", "enum": list(SCOPES)}
+_PATTERN: Schema = {
+    "type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^\s\u0000-\u001f\u007f-\u009f]+$",
+}  # fmt: skip
 _TOKEN: dict[str, Schema] = {
     "id": {"type": "integer"},
     "name": TEXT,
-    "scopes": array({"type": "string", "enum": list(SCOPES)}),
     "user": TEXT,
-    "keyIds": array(TEXT),
+    "scopes": array(_SCOPE),
+    "keyIds": {**nullable(array(TEXT)), "description": "Only these keys serve it; null: every key."},
+    "models": {**nullable(array(TEXT)), "description": "Names, or patterns such as openai/*; null: every model."},
+    "requestsPerMinute": {**COUNT, "description": "0: no limit."},
+    "status": {"type": "string", "enum": list(TOKEN_STATUSES)},
+    "dailyLimit": USD,
+    "monthlyLimit": USD,
+    "totalLimit": USD,
+    "currentDailyCost": USD,
+    "currentMonthlyCost": USD,
+    "totalCost": USD,
+    "reservedCost": USD,
+    "remainingDailyBudget": nullable(USD),
+    "remainingMonthlyBudget": nullable(USD),
+    "remainingTotalBudget": nullable(USD),
+    "totalRequests": COUNT,
+    "successfulRequests": COUNT,
+    "failedRequests": COUNT,
+    "successRate": NUMBER,
     "createdAt": WHEN,
-    "expiresAt": nullable(WHEN),
-    "revokedAt": nullable(WHEN),
     "lastUsed": nullable(WHEN),
+    "expiresAt": nullable(WHEN),
+    "budgetMode": BUDGET_MODE,
+    "projectedMonthlyCost": nullable(USD),
+    "revokedAt": nullable(WHEN),
+}
+_TOKEN_WRITABLE: dict[str, Schema] = {
+    "name": _NAME,
+    "scopes": {"type": "array", "items": _SCOPE, "minItems": 1, "maxItems": 10},
+    "keyIds": {"type": ["array", "null"], "items": TEXT, "minItems": 1, "maxItems": MOST_KEYS},
+    "models": {"type": ["array", "null"], "items": _PATTERN, "minItems": 1, "maxItems": MOST_MODELS},
+    "dailyLimit": _LIMIT,
+    "monthlyLimit": _LIMIT,
+    "totalLimit": _LIMIT,
+    "budgetMode": BUDGET_MODE,
+    "requestsPerMinute": {"type": "integer", "minimum": 0, "maximum": MOST_PER_MINUTE},
+    "expiresAt": _EXPIRY,
 }
 
 
@@ -253,11 +289,12 @@ SCHEMAS: dict[str, Schema] = {
     "Token": answer(**_TOKEN),
     "NewToken": body(
         "name",
-        name=_NAME,
-        scopes={"type": "array", "items": {"type": "string", "enum": list(SCOPES)}, "minItems": 1, "maxItems": 10},
-        expiresAt=_EXPIRY,
-        keyIds={"type": ["array", "null"], "items": TEXT, "minItems": 1, "maxItems": 1000},
+        user={"type": ["string", "null"], "description": "Of an administrator who is logged in alone: whose it is."},
+        **_TOKEN_WRITABLE,
+        **dict.fromkeys(sorted(TOKEN_READ_ONLY - {"user"}), _SHOWN),
     ),
+    "TokenChange": body(**_TOKEN_WRITABLE, **dict.fromkeys(sorted(TOKEN_READ_ONLY), _SHOWN)),
+    "Rotation": body(overlapSeconds={"type": "integer", "minimum": 0, "maximum": MOST_OVERLAP_SECONDS}),
     "MadeToken": answer(**_TOKEN, token={**TEXT, "description": "The token itself: here and nowhere else."}),
     "FieldErrors": {
         "type": "object",

@@ -9,9 +9,7 @@ from typing import Any
 from llmkeys.exceptions import InvalidInput
 from llmkeys.models import KeyEvent
 from llmkeys.presentation import instant_json
-from llmkeys.usage import filters
-
-_MOST_KEYS = 1000
+from llmkeys.tokens.fields import read_overlap
 
 Readers = Mapping[str, Callable[[Any], Any]]
 
@@ -31,14 +29,6 @@ def clean(values: Mapping[str, Any], readers: Readers, *, required: tuple[str, .
     return cleaned
 
 
-def _texts(value: object, *, most: int) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("Must be an array of texts.")
-    if len(value) > most:
-        raise ValueError(f"May have at most {most} entries.")
-    return value
-
-
 def _short_text(value: object, *, most: int) -> str:
     if not isinstance(value, str):
         raise ValueError("Must be a text.")
@@ -53,22 +43,9 @@ def _switch(value: Any) -> bool:
     return value
 
 
-def _key_ids(value: Any) -> list[str] | None:
-    if value is None:
-        return None
-    if value == []:
-        raise ValueError("Name at least one key, or leave the field out for all keys.")
-    return _texts(value, most=_MOST_KEYS)
-
-
 TOGGLE: Readers = {"active": _switch}
 VOID: Readers = {"reason": lambda value: _short_text(value, most=500)}
-TOKEN: Readers = {
-    "name": lambda value: _short_text(value, most=100),
-    "scopes": lambda value: _texts(value, most=10),
-    "expiresAt": lambda value: None if value in (None, "") else filters.instant(value),
-    "keyIds": _key_ids,
-}
+ROTATION: Readers = {"overlapSeconds": read_overlap}
 
 
 def event_json(event: KeyEvent) -> dict[str, Any]:

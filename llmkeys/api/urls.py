@@ -25,7 +25,13 @@ urlpatterns = [
     path("usage/<int:usage_id>/void", UsageViewSet.as_view({"post": "void"}), name="void"),
     path("events", EventViewSet.as_view({"get": "list"}), name="events"),
     path("tokens", TokenViewSet.as_view({"get": "list", "post": "create"}), name="tokens"),
-    path("tokens/<int:token_id>", TokenViewSet.as_view({"delete": "destroy"}), name="token"),
+    path("tokens/current", TokenViewSet.as_view({"get": "current"}), name="current-token"),
+    path(
+        "tokens/<int:token_id>",
+        TokenViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
+        name="token",
+    ),
+    path("tokens/<int:token_id>/rotate", TokenViewSet.as_view({"post": "rotate"}), name="rotate-token"),
     path("prices", PriceViewSet.as_view({"get": "list", "post": "create"}), name="prices"),
     path(
         "prices/<int:row_id>",

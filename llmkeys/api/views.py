@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db.models import Prefetch
 from django.http import Http404, HttpResponseBase
 from django.utils import timezone
-from rest_framework.exceptions import PermissionDenied
+from rest_framework.exceptions import NotFound
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -18,14 +18,14 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
 from llmkeys.api import operations, serializers
-from llmkeys.api.auth import actor_of
+from llmkeys.api.auth import ANY_TOKEN, actor_of
 from llmkeys.api.pages import page
 from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import STATUSES
 from llmkeys.keys import adding
 from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
-from llmkeys.presentation import csv_file, key_json, keys_json, token_json, usage_json
+from llmkeys.presentation import csv_file, key_json, keys_json, token_json, tokens_json, usage_json
 from llmkeys.relay.serving import serving_keys
 from llmkeys.tokens import making
 from llmkeys.tokens.rights import Caller
@@ -169,16 +169,17 @@ def _user(request: Request) -> User:
 
 def _caller(request: Request) -> Caller:
     """Return whose next request is meant: a token may be limited to some keys."""
-    if not isinstance(request.auth, AccessToken):
+    token = _token(request)
+    if token is None:
         return Caller()
-    return Caller(name=request.auth.name, token_id=request.auth.pk, key_ids=_limited_to(request))
+    key_ids = frozenset(token.keys.values_list("pk", flat=True)) if token.limited_to_keys else None
+    models = None if token.allowed_models is None else tuple(token.allowed_models)
+    return Caller(name=token.name, token_id=token.pk, key_ids=key_ids, models=models)
 
 
-def _limited_to(request: Request) -> frozenset[str] | None:
-    token = request.auth
-    if not isinstance(token, AccessToken) or not token.limited_to_keys:
-        return None
-    return frozenset(token.keys.values_list("pk", flat=True))
+def _token(request: Request) -> AccessToken | None:
+    """Return the access token with which somebody asks; None for a session."""
+    return request.auth if isinstance(request.auth, AccessToken) else None
 
 
 @operations.usage
@@ -229,36 +230,56 @@ class TokenViewSet(ApiViewSet):
     permissions = {
         "list": "llmkeys.view_accesstoken",
         "create": "llmkeys.add_accesstoken",
+        "retrieve": "llmkeys.view_accesstoken",
+        "partial_update": "llmkeys.change_accesstoken",
+        "rotate": "llmkeys.change_accesstoken",
         "destroy": "llmkeys.delete_accesstoken",
+        "current": ANY_TOKEN,
     }
 
     def list(self, request: Request) -> Response:
         ids = Prefetch("keys", queryset=ApiKey.objects.defer("secret"))
         rows = making.visible_tokens(_user(request)).prefetch_related(ids).order_by("-created_at", "-id")
-        return Response([token_json(token) for token in rows])
+        return Response(tokens_json(rows, at=timezone.now()))
 
     def create(self, request: Request) -> Response:
-        values = serializers.clean(_body(request), serializers.TOKEN, required=("name",))
-        _refuse_wider(_limited_to(request), values.get("keyIds"))
+        at = timezone.now()
         token, text = making.create_token(
-            name=values["name"],
-            user=_user(request),
-            at=timezone.now(),
-            scopes=values.get("scopes", ("gateway",)),
-            expires_at=values.get("expiresAt"),
-            key_ids=values.get("keyIds"),
+            user=_user(request), values=_body(request), at=at, actor=actor_of(request), maker=_token(request)
         )
-        return Response({**token_json(token), "token": text}, status=201)
+        return Response({**token_json(token, at=at), "token": text}, status=201)
+
+    def retrieve(self, request: Request, token_id: int) -> Response:
+        return Response(token_json(self._token_of(request, token_id), at=timezone.now()))
+
+    def current(self, request: Request) -> Response:
+        token = _token(request)
+        if token is None:
+            raise NotFound("Nobody asks with an access token here: you are logged in.")
+        return Response(token_json(token, at=timezone.now()))
+
+    def partial_update(self, request: Request, token_id: int) -> Response:
+        at, token = timezone.now(), self._token_of(request, token_id)
+        changed = making.change_token(
+            token, values=_body(request), at=at, actor=actor_of(request), maker=_token(request)
+        )
+        return Response(token_json(changed, at=at))
+
+    def rotate(self, request: Request, token_id: int) -> Response:
+        at, token = timezone.now(), self._token_of(request, token_id)
+        seconds = serializers.clean(_body(request), serializers.ROTATION).get("overlapSeconds", 0)
+        rotated, text = making.rotate_token(
+            token, overlap_seconds=seconds, at=at, actor=actor_of(request), maker=_token(request)
+        )
+        return Response({**token_json(rotated, at=at), "token": text})
 
     def destroy(self, request: Request, token_id: int) -> Response:
-        token = making.visible_tokens(_user(request)).filter(pk=token_id).first()
-        if token is None:
-            raise Http404
-        making.revoke_token(token, at=timezone.now())
+        making.revoke_token(self._token_of(request, token_id), at=timezone.now(), actor=actor_of(request))
         return Response({"success": True, "message": "Token revoked"})
 
-
-def _refuse_wider(own: frozenset[str] | None, wanted: list[str] | None) -> None:
-    """A token that only some keys serve cannot make one that others serve."""
-    if own is not None and (wanted is None or not set(wanted) <= own):
-        raise PermissionDenied("This token is limited to some keys: the new one needs keyIds among those.")
+    @staticmethod
+    def _token_of(request: Request, token_id: int) -> AccessToken:
+        found = making.visible_tokens(_user(request)).select_related("user", "maker").filter(pk=token_id).first()
+        if found is None:
+            raise Http404
+        return found

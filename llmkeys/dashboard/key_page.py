@@ -9,6 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import wraps
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
@@ -27,7 +28,7 @@ from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
 from llmkeys.dashboard.overview import Card, cooling_of, coolings_at, first_day, key_chart
 from llmkeys.dashboard.usage_page import lines_of
-from llmkeys.dashboard.usage_words import skipped_ids
+from llmkeys.dashboard.usage_words import Part, guessed_parts, skipped_ids
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.key_state import ACTIVE, current_windows
 from llmkeys.keys import adding
@@ -36,6 +37,7 @@ from llmkeys.models import ApiKey, DailyUsage, KeyEvent, UsageRecord
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import percent, usd
 from llmkeys.usage.rows import lost_rows, open_requests
+from llmkeys.usage.sums import Sums
 
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
 _EVENTS_READ = 200  # what repeats is joined
@@ -94,6 +96,7 @@ def _context(request: HttpRequest, key_id: str) -> dict[str, Any]:
         "title": key.name,
         "is_wrong": card.needs_attention,
         "chart": key_chart(key, today),
+        "parts": _parts(key, today),
         "models": _models(key, today),
         "lines": lines_of(rows, names),
         "lost": _lost(key),
@@ -114,6 +117,14 @@ def _rank(key: ApiKey, at: datetime) -> int | None:
     active = set(ApiKey.objects.stored().with_status(at).filter(status=ACTIVE).values_list("pk", flat=True))
     _, order = serving_order(active, at=at)
     return order.index(key.pk) if key.pk in order else None
+
+
+def _parts(key: ApiKey, today: date) -> list[Part]:
+    days = DailyUsage.objects.filter(key=key, day__gte=first_day(today), day__lte=today).order_by()
+    names = ("cost_nano", "estimated_nano", "lost_nano")
+    found = days.aggregate(**{f"sum_{name}": Sum(name) for name in names})
+    sums = Sums(**{name: int(found[f"sum_{name}"] or 0) for name in names})
+    return guessed_parts(sums, lambda **cost: f"?{urlencode({'key': key.pk, **cost})}")
 
 
 # --- by model ------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Overview:
     at: datetime
     everyone: list[Card]  # deleted keys too: what they cost stays in the sums
     days: dict[date, Sums]
+    ever: Sums
     model: str = ""  # that the first of `serving` serves
 
     @cached_property
@@ -78,7 +79,8 @@ def overview(*, at: datetime) -> Overview:
         active[key_id].rank = rank
     wanted = Wanted(since=_first_day(at), until=current_windows(at).day)
     days = {day: sums for (day,), sums in daily_sums(wanted, "day", at=at).items()}
-    return Overview(at, cards, days, model)
+    ever = Sums.over(daily_sums(Wanted(), at=at).values())
+    return Overview(at, cards, days, ever, model)
 
 
 def _first_day(at: datetime) -> date:

@@ -64,7 +64,7 @@ def playground(request: HttpRequest) -> HttpResponse:
 @never_cache
 @sensitive_post_parameters()
 @login_required
-@permission_required("llmkeys.change_apikey", raise_exception=True)
+@permission_required("llmkeys.use_gateway", raise_exception=True)
 def run(request: HttpRequest) -> HttpResponseBase:
     """Ask the model. The script gets lines as they come; a plain form gets the page with the whole answer.
 

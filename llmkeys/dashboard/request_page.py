@@ -16,10 +16,11 @@ from django.views.decorators.http import require_safe
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar
 from llmkeys.dashboard.usage_words import (
-    SOURCES,
     Badge,
+    Known,
     Skip,
     badge_of,
+    known_of,
     seconds_words,
     skipped_ids,
     skips_of,
@@ -65,7 +66,7 @@ class AttemptTold:
 
     @property
     def cost_nano(self) -> int:
-        return self.row.cost_nano + sum(each.row.total_nano for each in self.corrections)
+        return self.row.cost_nano + sum(each.row.cost_nano for each in self.corrections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def told(request_id: str) -> RequestTold | None:
 
 def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptTold:
     skips = skips_of(row, names)
-    corrections = [Correction(_KINDS.get(each.kind, each.kind), each) for each in row.adjustments.all()]
+    corrections = [Correction(_KINDS.get(each.kind, each.kind), each) for each in row.adjustments.all() if each.key_id]
     words = _bar_words(row)
     return AttemptTold(
         row=row,
@@ -141,7 +142,7 @@ def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptTold:
         bar_words=words,
         why=_why(row, skips),
         skips=skips,
-        facts=_facts(row),
+        facts=_facts(row, known_of(row, {each.row.kind: each.row.cost_source for each in corrections})),
         corrections=corrections,
         can_be_voided=row.state == "LOST" and not any(each.row.kind == "void" for each in corrections),
     )
@@ -175,12 +176,11 @@ def _bar_words(row: UsageRecord) -> str:
     return f"{usd(row.cost_nano)} of {usd(row.hold_nano)} held{over}"
 
 
-def _facts(row: UsageRecord) -> list[tuple[str, str]]:
+def _facts(row: UsageRecord, known: Known | None) -> list[tuple[str, str]]:
     status = f"{row.http_status}" if row.http_status else "–"
-    source = SOURCES.get(row.cost_source, row.cost_source or "–")
     facts = [
         ("Model", row.model),
-        ("Known from", source),
+        ("Known from", known.title if known else "–"),
         ("Tokens in", _joined(whole_words(row.input_tokens), _cached(row), _written(row))),
         ("Tokens out", _joined(whole_words(row.output_tokens), _reasoning(row))),
         ("Latency", _joined(seconds_words(row.latency_ms), _first_byte(row))),

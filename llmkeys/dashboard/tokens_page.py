@@ -26,7 +26,8 @@ from llmkeys.dialects import DIALECTS
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.windows import day_end
 from llmkeys.models import AccessToken, ApiKey
-from llmkeys.tokens.making import SCOPES, create_token, revoke_token, visible_tokens
+from llmkeys.tokens.fields import SCOPES
+from llmkeys.tokens.making import create_token, revoke_token, visible_tokens
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
 _MOST = 500
@@ -113,7 +114,7 @@ def create(request: UserRequest) -> HttpResponse:
 def _make(request: UserRequest, form: TokenForm) -> tuple[AccessToken, str] | None:
     at = timezone.now()
     try:
-        return create_token(user=request.user, at=at, **form.values(at))
+        return create_token(user=request.user, values=form.values(at), at=at, actor=request.user.get_username())
     except InvalidInput as error:
         form.take_errors(error.errors)
     return None
@@ -138,7 +139,7 @@ def revoke(request: UserRequest, token_id: int) -> HttpResponse:
     token = get_object_or_404(visible_tokens(request.user), pk=token_id)
     if request.method != "POST":
         return render(request, "dashboard/token_revoke.html", {"token": token})
-    revoke_token(token, at=timezone.now())
+    revoke_token(token, at=timezone.now(), actor=request.user.get_username())
     messages.success(request, f"“{token.name}” is revoked: requests with it are refused from now on.")
     return redirect("tokens")
 
@@ -219,8 +220,8 @@ class TokenForm(forms.Form):
         return {
             "name": given["name"],
             "scopes": given["scopes"],
-            "expires_at": _expiry(given, at),
-            "key_ids": given["keyIds"] or None,
+            "expiresAt": _expiry(given, at),
+            "keyIds": given["keyIds"] or None,
         }
 
     def take_errors(self, errors: dict[str, list[str]]) -> None:

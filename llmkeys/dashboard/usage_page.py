@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
-from django.db.models import Max, QuerySet, Sum
+from django.db.models import Max, QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -19,11 +19,15 @@ from django.views.decorators.http import require_safe
 
 from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
 from llmkeys.dashboard.usage_words import (
-    SOURCES,
+    COSTS,
     Badge,
+    Known,
+    Part,
     Skip,
     badge_of,
     cost_words,
+    known_of,
+    parts_of,
     seconds_words,
     short_number,
     skips_of,
@@ -123,6 +127,7 @@ def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
         "token": ("Token", filters.get("token")),
         "state": ("Status", STATES.get(filters.get("state"), "")),
         "success": ("Result", RESULTS.get(filters.get("success"), "")),
+        "cost": ("Cost", COSTS.get(filters.get("cost"), "")),
     }
     return [
         Chip(word, value, filters.query(**{name: ""})) for name, (word, value) in words.items() if filters.get(name)
@@ -140,6 +145,7 @@ def _form(filters: UsageFilters, keys: Sequence[Mapping[str, Any]], page: Page, 
         Field("token", "Token", filters.get("token"), suggestions=sorted(filter(None, tokens))),
         Field("state", "Status", filters.get("state"), STATES.items()),
         Field("success", "Result", filters.get("success"), RESULTS.items()),
+        Field("cost", "Cost", filters.get("cost"), COSTS.items()),
         Field("since", "From", filters.get("since"), type="date"),
         Field("until", "Until", filters.get("until"), type="date"),
     ]
@@ -188,6 +194,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "token": _words,
     "state": readers.one_of(STATES),
     "success": readers.one_of(RESULTS),
+    "cost": readers.one_of(COSTS),
     "by": readers.one_of(STACKS),
 }
 
@@ -229,13 +236,13 @@ class UsageFilters:
         return readers.read(readers.ROWS, {**self.given, **days})
 
     def wanted(self, since: date, until: date) -> Wanted:
-        """Return the daily totals of these days that fit; they know nothing of state and success."""
+        """Return the daily totals of these days that fit; they know nothing of state, success and cost."""
         of_what = {name: self.get(name) for name in ("key", "provider", "model", "token")}
         return Wanted(**of_what, since=since, until=until)
 
     @property
     def narrows_rows_only(self) -> bool:
-        return bool(self.get("state") or self.get("success"))
+        return bool(self.get("state") or self.get("success") or self.get("cost"))
 
 
 def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
@@ -295,6 +302,7 @@ class Number:
 @dataclass(frozen=True, slots=True)
 class Totals:
     numbers: list[Number]
+    parts: list[Part]
     chart: Chart
     models: list[str]  # the models of this time, for the filter's suggestions; none where the stacks are others
 
@@ -315,6 +323,7 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
     what = STACKS[filters.stack].lower()
     return Totals(
         numbers=_numbers(now, before, f"in the {len(days)} days before" if len(days) > 1 else "on the day before"),
+        parts=parts_of(now, filters.query),
         chart=stacked(days, series, title="Spend per day", what=what, today=filters.today, others=others),
         models=sorted(one.name for one in series) if filters.stack == "model" else [],
     )
@@ -432,6 +441,7 @@ class Line:
     badge: Badge
     skips: list[Skip]
     of: int
+    known: Known | None
     corrected_nano: int
 
     @property
@@ -455,10 +465,6 @@ class Line:
         if not self.corrected_nano:
             return ""
         return f"{'+' if self.corrected_nano > 0 else ''}{cost_words(self.corrected_nano)} corrected"
-
-    @property
-    def source_words(self) -> str:
-        return SOURCES.get(self.row.cost_source, "")
 
     @property
     def latency(self) -> str:
@@ -531,7 +537,8 @@ def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line
             badge=badge_of(row),
             skips=skips_of(row, names),
             of=max(row.attempt, attempts.get(row.request_id, 1)),
-            corrected_nano=corrections.get(row.pk, 0),
+            known=known_of(row, {kind: source for kind, source, _ in corrections.get(row.pk, ())}),
+            corrected_nano=sum(amount for _, _, amount in corrections.get(row.pk, ())),
         )
         for row in rows
     ]
@@ -542,6 +549,10 @@ def _attempts(rows: list[UsageRecord]) -> dict[str, int]:
     return dict(found.values_list("request_id").annotate(last=Max("attempt")))
 
 
-def _corrections(rows: list[UsageRecord]) -> dict[int, int]:
-    found = Adjustment.objects.filter(usage__in=[row.pk for row in rows]).order_by()
-    return {usage: int(amount) for usage, amount in found.values_list("usage").annotate(amount=Sum("total_nano"))}
+def _corrections(rows: list[UsageRecord]) -> dict[int, list[tuple[str, str, int]]]:
+    """Return the corrections of each row's cost: kind, source and amount. The token's own copies say the same."""
+    found: dict[int, list[tuple[str, str, int]]] = {}
+    of_rows = Adjustment.objects.filter(usage__in=[row.pk for row in rows], key__isnull=False).order_by()
+    for usage, kind, source, cost in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):
+        found.setdefault(usage, []).append((kind, source, cost))
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from llmkeys.ledger import GUESSES
 from llmkeys.lib.money import NANO
 from llmkeys.models import UsageRecord
 from llmkeys.templatetags.llmkeys_format import usd
+from llmkeys.usage.sums import Sums
 
 SOURCES = {
     "provider": "reported by the provider",
@@ -35,6 +37,10 @@ _SKIPPED = {
 }
 
 
+# How a cost is known, in the three kinds that sums, rows and the filter tell apart (`usage/filters.COSTS`).
+COSTS = {"known": "Reported or computed", "estimated": "Estimated", "lost": "Lost"}
+
+
 @dataclass(frozen=True, slots=True)
 class Badge:
     """A word with its colour and its shape."""
@@ -55,6 +61,56 @@ def badge_of(row: UsageRecord) -> Badge:
     if row.success is False:
         return Badge("Settled, failed", "bad", "s-cross")
     return Badge("Settled", "ok settled", "s-disc")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How a row's cost is known: a word, one of the kinds of `COSTS`, and a sentence."""
+
+    word: str
+    kind: str
+    title: str
+
+
+def known_of(row: UsageRecord, kinds: Mapping[str, str]) -> Known | None:
+    """Return how a row's cost is known; `kinds` are its corrections, and how what they told is known."""
+    told = next((kinds[kind] or "provider" for kind in ("late", "reconcile") if kind in kinds), None)
+    if told is not None:
+        kind = "estimated" if told in GUESSES else "known"
+        return Known(told, kind, f"corrected later: {SOURCES.get(told, told)}")
+    if "void" in kinds:
+        return Known("taken back", "known", "the charge of a lost request was taken back")
+    if row.state == UsageRecord.State.LOST:
+        return Known("lost", "lost", "lost: charged at the hold, since nobody knows what became of it")
+    if not row.cost_source:
+        return None
+    kind = "estimated" if row.cost_source in GUESSES else "known"
+    return Known(row.cost_source, kind, SOURCES.get(row.cost_source, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a sum: how it is known, and the query of the rows that make it up."""
+
+    kind: str
+    word: str
+    nano: int
+    query: str
+
+
+def parts_of(sums: Sums, query: Callable[..., str]) -> list[Part]:
+    """Return how much of a cost was reported or computed, how much estimated, and how much is lost.
+
+    `query` makes the address of the rows of one kind.
+    """
+    known = sums.cost_nano - sums.estimated_nano - sums.lost_nano
+    amounts = {"known": known, "estimated": sums.estimated_nano, "lost": sums.lost_nano}
+    return [Part(kind, COSTS[kind].lower(), nano, query(cost=kind)) for kind, nano in amounts.items()]
+
+
+def guessed_parts(sums: Sums, query: Callable[..., str]) -> list[Part]:
+    """Return the parts of a cost that nobody reported or computed, where there are some."""
+    return [part for part in parts_of(sums, query) if part.kind != "known" and part.nano]
 
 
 def cost_words(nano: int) -> str:

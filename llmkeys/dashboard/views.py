@@ -26,7 +26,7 @@ from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
 from llmkeys.dashboard.overview import CHART_DAYS, Card, Overview, overview, spend_chart, turns
-from llmkeys.dashboard.usage_words import whole_words
+from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
 from llmkeys.lib.windows import day_end, month_end
@@ -251,6 +251,7 @@ class Figure:
     bar: Bar
     change: Change | None = None
     lines: list[Any] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     resets_at: datetime | None = None
     held: int = 0
     open_requests: int = 0
@@ -295,6 +296,7 @@ def _total(view: Overview) -> Figure:
         bar=budget_bar(f"Total cost: {usd(cost)}, {beside}", spent=spent, held=held, limit=limit),
         change=_against_last_days(view, lambda day: day.cost_nano, usd),
         lines=[] if cost else ["Nothing spent yet"],
+        parts=_parts(view.ever, "90"),
         held=view.held,
         open_requests=sum(card.open_requests for card in view.everyone),
     )
@@ -304,6 +306,8 @@ def _window(view: Overview, title: str, index: int, when: str, change: Change | 
     cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
     beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
     outside = cost - spent if limit else 0
+    windows = current_windows(view.at)
+    first, since = ((windows.day, "today"), (windows.month, "month"))[index]
     return Figure(
         title=title,
         value=percent(100 * spent / limit) if limit else usd(cost),
@@ -311,8 +315,13 @@ def _window(view: Overview, title: str, index: int, when: str, change: Change | 
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
         lines=[f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [],
+        parts=_parts(Sums.over(sums for day, sums in view.days.items() if day >= first), since),
         resets_at=_resets_at(view, index),
     )
+
+
+def _parts(sums: Sums, since: str) -> list[Part]:
+    return guessed_parts(sums, lambda **cost: f"?{urlencode({'range': since, **cost})}")
 
 
 def _requests(view: Overview) -> Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -37,7 +37,12 @@ class Usage:
     reasoning_tokens: int | None = None
     audio_output_tokens: int | None = None
     image_output_tokens: int | None = None
+    # Of the above, what another model took and made that drew pictures as a tool: it has prices of its own.
+    drawn_input_tokens: int | None = None
+    drawn_image_input_tokens: int | None = None
+    drawn_output_tokens: int | None = None
     searches: int | None = None  # calls of server tools that cost a fee each
+    containers: int | None = None  # machines in which the provider ran code
     cost_usd: Decimal | None = None  # what the answer itself says it cost
     service_tier: str = ""  # the tier that served
     speed: str = ""  # Anthropic: `fast`
@@ -48,6 +53,19 @@ class Usage:
     def is_known(self) -> bool:
         """True where a cost can be worked out: a cost, or both totals, were told."""
         return self.cost_usd is not None or (self.input_tokens is not None and self.output_tokens is not None)
+
+    def of_the_model(self) -> Usage:
+        """Return what the model itself took and made, without what was drawn beside it."""
+        taken, made = self.drawn_input_tokens or 0, self.drawn_output_tokens or 0
+        if not taken and not made:
+            return self
+        return replace(
+            self,
+            input_tokens=max(0, (self.input_tokens or 0) - taken),
+            image_input_tokens=max(0, (self.image_input_tokens or 0) - (self.drawn_image_input_tokens or 0)),
+            output_tokens=max(0, (self.output_tokens or 0) - made),
+            image_output_tokens=max(0, (self.image_output_tokens or 0) - made),
+        )
 
     def merged(self, later: Usage | None) -> Usage:
         """Return both field by field: what is known beats what is not, the larger count wins, a cost stays."""
@@ -85,6 +103,9 @@ class Bound:
     can_write_cache: bool = False
     can_write_cache_1h: bool = False
     searches: int = 0  # most calls of server tools that cost a fee each
+    fees: tuple[tuple[str, int], ...] = ()  # others: what for (`tariffs.OTHER_FEES`), and how often at most
+    drawings: int = 0  # most pictures that a tool draws beside the answer
+    drawing_models: tuple[str, ...] = ()  # that may draw them; none where the client leaves the choice
     tool_input_tokens: int = 0  # what server tools add to the input over all their rounds
     service_tier: str | None = None  # as the client asked for it
     may_reason: bool | None = None  # None: as the model does; False: switched off
@@ -106,9 +127,9 @@ class Door:
     always_streams: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request as it came: parsed, and the client's own bytes."""
+    """A request as it came: parsed, and the client's own bytes, until both are let go."""
 
     dialect: Dialect
     door: Door
@@ -117,6 +138,11 @@ class Request:
     path_model: str = ""
     query: str = ""  # without the question mark and without anything secret
     headers: Mapping[str, str] = field(default_factory=dict)  # of the dialect, to be passed on
+
+    @cached_property
+    def size(self) -> int:
+        """How many bytes the client sent."""
+        return len(self.raw)
 
     @cached_property
     def model(self) -> str:
@@ -128,12 +154,27 @@ class Request:
         return self.dialect.other_models(self)
 
     @cached_property
+    def presets(self) -> tuple[str, ...]:
+        """What is named and kept at OpenRouter, and may choose a model of its own."""
+        preset = self.body.get("preset")
+        return (f"@preset/{preset}",) if preset else ()
+
+    @cached_property
     def streamed(self) -> bool:
         return self.dialect.is_streamed(self)
 
     @cached_property
     def bound(self) -> Bound:
         return self.dialect.bound(self)
+
+    def let_go(self) -> None:
+        """Give back the memory of a body that nobody will be sent again: content has begun, and streams take minutes.
+
+        What is still asked of it is kept, and what was worked out from it.
+        """
+        _ = self.size, self.model, self.other_models, self.streamed, self.bound
+        kept = self.dialect.read_while_streaming
+        self.raw, self.body = b"", {name: value for name, value in self.body.items() if name in kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +222,7 @@ class Dialect:
     # What an event must hold to tell more than content. It saves the parsing of the others and decides nothing; None:
     # every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
+    read_while_streaming: ClassVar[frozenset[str]] = frozenset()  # fields of a body that `see_event` looks at
     needs_output_limit: ClassVar[bool] = False  # providers refuse a request that sets none: the gateway puts its own
     names_models_everywhere: ClassVar[bool] = False  # `other_models` may answer at every provider, not at some alone
 

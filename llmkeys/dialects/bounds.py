@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeGuard
 
 from llmkeys.dialects.base import Bound
-from llmkeys.dialects.media import survey
+from llmkeys.dialects.media import OWN_VENDORS, survey
 from llmkeys.dialects.vocabulary import counted_tokens
 
 OVERHEAD_TOKENS = 256  # what a provider's own template puts around the messages
@@ -22,6 +22,9 @@ TOOL_TOKENS = 400  # for each tool, beside its own bytes: the words that explain
 PROVIDER_TOOL_TOKENS = 4_000  # for each tool whose description is the provider's own
 ROUNDS = 5  # of a tool that the provider runs itself, where the client sets no number
 ROUND_TOKENS = 16_000
+RESULTS = 10  # of a search, in a fee and in a round
+MOST_PAGES = 1_000  # of a file that OpenRouter has read for a fee a page: Mistral's reader takes no longer ones
+_FREE_PARSERS = ("native", "pdf-text", "cloudflare-ai")
 COMPACTION_TOKENS = 16_000  # a summary of the conversation that the provider writes beside the answer
 MOST_ROUNDS = 1_000
 MAX_OUTPUT_LIMIT = 100_000_000
@@ -112,14 +115,40 @@ class Added:
     tokens: int = OVERHEAD_TOKENS
     round_tokens: int = 0
     searches: int = 0
+    fees: dict[str, int] = field(default_factory=dict)
+    drawings: int = 0
+    drawing_models: list[Any] = field(default_factory=list)  # as the client names them, None where it does not
 
-    def server_tool(self, uses: Any = None, *, tokens_each: Any = None, has_fee: bool = True) -> int:
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Return the fields of a bound that tell what tools cost beside the model."""
+        named = names_in(self.drawing_models)
+        return {
+            "searches": self.searches,
+            "fees": tuple(self.fees.items()),
+            "drawings": self.drawings,
+            "drawing_models": named if len(named) == len(self.drawing_models) else (),
+            "tool_input_tokens": self.round_tokens,
+        }
+
+    def drawing_tool(self, model: Any, uses: Any = None) -> None:
+        """Add a tool with which another model draws; `model` is the one that the client names, if any."""
+        self.drawings += self.server_tool(uses, has_fee=False)
+        self.drawing_models.append(model)
+
+    def fee(self, what: str, times: int = 1) -> None:
+        """Add a fee that is asked so often at most."""
+        self.fees[what] = self.fees.get(what, 0) + times
+
+    def server_tool(
+        self, uses: Any = None, *, tokens_each: Any = None, has_fee: bool = True, fees_each: int = 1
+    ) -> int:
         """Add a tool that the provider runs and return its rounds; `uses` and `tokens_each` are the client's limits."""
         rounds = min(uses, MOST_ROUNDS) if _is_count(uses) else ROUNDS
         each = max(ROUND_TOKENS, min(tokens_each, MAX_OUTPUT_LIMIT)) if _is_count(tokens_each) else ROUND_TOKENS
         self.tokens += PROVIDER_TOOL_TOKENS
         self.round_tokens += rounds * each
-        self.searches += rounds if has_fee else 0
+        self.searches += rounds * fees_each if has_fee else 0
         return rounds
 
 
@@ -129,11 +158,36 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequence[str]) -> None:
     """Add OpenRouter's plugins and the variant `:online`, which it takes in every dialect."""
+    parsers: list[Any] = []
     for plugin in objects_in(body.get("plugins")):
         if plugin.get("enabled") is not False:
-            added.server_tool()
+            add_openrouter_search(added, plugin)
+            parsers += [plugin] if plugin.get("id") == "file-parser" else []
+    files = _count_files(body)
+    # Models of other vendors do not read files: OpenRouter has them read, for a fee unless another reader is named.
+    if parsers or any("/" in model and not model.startswith(OWN_VENDORS) for model in models):
+        free = [plugin for plugin in parsers if mapping_in(plugin, "pdf").get("engine") in _FREE_PARSERS]
+        if files and not free:
+            added.fee("page", MOST_PAGES * files)
     if any(model.endswith(":online") for model in models):
         added.server_tool()
+
+
+def _count_files(body: Mapping[str, Any]) -> int:
+    """Return how many files stand in messages, in any of OpenRouter's dialects."""
+    contents = [item.get("content") for name in ("messages", "input") for item in objects_in(body.get(name))]
+    return sum(part.get("type") in _FILES for content in contents for part in objects_in(content))
+
+
+_FILES = ("file", "input_file", "document")
+
+
+def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = None) -> None:
+    """Add a search of OpenRouter's, whose fee and words grow with the results that the client wants."""
+    wanted = options.get("max_results")
+    results = min(wanted, MOST_ROUNDS) if _is_count(wanted) else RESULTS
+    tens = max(1, -(-results // RESULTS))
+    added.server_tool(uses, tokens_each=tens * ROUND_TOKENS, fees_each=tens)
 
 
 def is_kept_elsewhere(body: Mapping[str, Any], models: Sequence[str]) -> bool:
@@ -226,7 +280,8 @@ def may_reason_unseen(model: str, bound: Bound) -> bool:
 
 def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
     """Return the bounds of a chat body whose JSON has `body_size` bytes; any shape will do. Raises BadCount."""
-    choices = whole(body, "n", MAX_CHOICES) or 1
+    # Some servers make `best_of` answers and return `n` of them.
+    choices = max(whole(body, name, MAX_CHOICES) or 1 for name in ("n", "best_of"))
     limit, unlimited = output_limit(body, "max_tokens", "max_completion_tokens")
     models = names_in(body.get("model"), body.get("models"))
     found = survey(body, size=body_size, places=_chat_parts(body), models=models)
@@ -244,8 +299,7 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
         output_kinds=output_kinds(body.get("modalities"), models),
         can_write_cache=found.can_write_cache,
         can_write_cache_1h=found.can_write_cache_1h or keeps_cache_long(body),
-        searches=added.searches,
-        tool_input_tokens=added.round_tokens,
+        **added.beside,
         service_tier=service_tier(body),
         may_reason=may_reason,
         thinking_tokens=thinking,
@@ -293,7 +347,11 @@ def _added_to_chat(body: Mapping[str, Any], models: Sequence[str]) -> Added:
             added.tokens += TOOL_TOKENS
         else:
             limits = mapping_in(tool, "parameters")
-            added.server_tool(tool.get("max_uses", limits.get("max_uses")))
+            uses = tool.get("max_uses", limits.get("max_uses"))
+            if str(tool.get("type")).endswith("image_generation"):
+                added.drawing_tool(limits.get("model"), uses)
+            else:
+                add_openrouter_search(added, limits, uses)
     added.tokens += TOOL_TOKENS * sum(1 for _ in objects_in(body.get("functions")))
     if body.get("web_search_options") is not None or any(map(searches_itself, models)):
         added.server_tool()

@@ -29,7 +29,7 @@ _PCM = frozenset({1, 3, 6, 7})  # uncompressed, floating point, A-law, mu-law
 _EXTENSIBLE = 0xFFFE
 _PLAIN_TEXT = re.compile(r"text/|application/(?:json|xml|x-?ndjson|yaml|x-yaml|javascript|typescript|sql)\b")
 _NEWEST_OPENAI = re.compile(r"~?(?:openai/)?gpt-(?:5\.[4-9]|[6-9]|\d\d|latest)")  # no `detail` may mean `original`
-_OWN_VENDORS = ("openai/", "anthropic/", "google/", "models/")
+OWN_VENDORS = ("openai/", "anthropic/", "google/", "models/")
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ def _image_tokens(models: Sequence[str]) -> int:
         name = model.lower().removeprefix("~")
         if "4o-mini" in name:
             most = max(most, IMAGE_TOKENS_4O_MINI)
-        elif "/" in name and not name.startswith(_OWN_VENDORS):
+        elif "/" in name and not name.startswith(OWN_VENDORS):
             most = max(most, IMAGE_TOKENS_OTHERS)
         elif _NEWEST_OPENAI.match(name):
             most = max(most, IMAGE_TOKENS_ORIGINAL)

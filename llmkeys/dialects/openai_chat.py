@@ -38,7 +38,7 @@ class OpenAIChat(Dialect):
     passed_headers = frozenset(
         {"openai-beta", "http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"}
     )
-
+    read_while_streaming = frozenset({"stream_options"})
     telling = re.compile(rb'usage"\s*:\s*[^n\s]|error|finish_reason"\s*:\s*"|service_tier"\s*:\s*"|\[DONE\]|\\u00')
 
     # --- the request -------------------------------------------------------------------------------------------------

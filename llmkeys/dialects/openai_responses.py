@@ -19,7 +19,8 @@ from llmkeys.lib.sse import DONE, documents
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 _CLIENT_TOOLS = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})  # OpenAI describes them
-_WITHOUT_FEE = frozenset({"mcp", "image_generation", "programmatic_tool_calling", "tool_search", "shell"})
+_CONTAINERS = ("code_interpreter", "shell")  # run in a machine of OpenAI's
+_WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
 _KEPT = ("previous_response_id", "conversation", "prompt")  # contents that the provider keeps
 _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items that say nothing by being there
 
@@ -52,7 +53,7 @@ class OpenAIResponses(OpenAIChat):
         limit, unlimited = bounds.output_limit(body, "max_output_tokens")
         models = bounds.names_in(body.get("model"), body.get("models"))
         found = survey(body, size=len(request.raw), places=_parts(body), models=models)
-        added, beside = _added(body)
+        added, beside = _added(body), 0
         bounds.add_openrouter_extras(added, body, models)
         if any(map(bounds.searches_itself, models)):
             added.server_tool()
@@ -60,7 +61,6 @@ class OpenAIResponses(OpenAIChat):
             added.round_tokens += found.tokens + added.tokens
             beside += bounds.COMPACTION_TOKENS
         may_reason, thinking = bounds.reasoning(body)
-        modalities = [body.get("modalities"), "image" if _draws(body) else None]
         return Bound(
             input_tokens=found.tokens + added.tokens,
             text_tokens=found.text_bytes,
@@ -69,11 +69,10 @@ class OpenAIResponses(OpenAIChat):
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             whole_window=found.whole_window or _is_kept(body) or bounds.is_kept_elsewhere(body, models),
-            output_kinds=bounds.output_kinds([*bounds.names_in(*modalities)], models),
+            output_kinds=bounds.output_kinds(body.get("modalities"), models),
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h or bounds.keeps_cache_long(body),
-            searches=added.searches,
-            tool_input_tokens=added.round_tokens,
+            **added.beside,
             service_tier=bounds.service_tier(body),
             may_reason=may_reason,
             thinking_tokens=thinking,
@@ -160,29 +159,34 @@ def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
                 stack.append(tool.get("tools"))
 
 
-def _draws(body: Mapping[str, Any]) -> bool:
-    return any(tool.get("type") == "image_generation" for tool in _tools(body))
+def _container(tool: Mapping[str, Any]) -> str:
+    """Return the size of the machine in which a tool's code runs; a kept one may have any."""
+    place = bounds.mapping_in(tool, "container") or bounds.mapping_in(tool, "environment")
+    size = place.get("memory_limit", "1g" if str(place.get("type")).endswith("auto") else None)
+    return size if size in ("1g", "4g", "16g") else "64g"
 
 
-def _added(body: Mapping[str, Any]) -> tuple[bounds.Added, int]:
-    """Return what the provider adds, and the tokens of pictures that a tool makes beside the answer."""
-    added, pictures = bounds.Added(), 0
+def _added(body: Mapping[str, Any]) -> bounds.Added:
+    added = bounds.Added()
     for tool in _tools(body):
         kind = tool.get("type")
         if kind is None or kind in ("function", "custom", "namespace"):
             added.tokens += bounds.TOOL_TOKENS
         elif isinstance(kind, str) and (kind in _CLIENT_TOOLS or _runs_at_the_client(tool)):
             added.tokens += bounds.PROVIDER_TOOL_TOKENS
+        elif isinstance(kind, str) and kind.endswith("image_generation"):
+            added.drawing_tool(tool.get("model", bounds.mapping_in(tool, "parameters").get("model")))
         else:
-            rounds = added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
-            pictures += rounds * bounds.ROUND_TOKENS if kind == "image_generation" else 0
+            added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
+            if kind in _CONTAINERS:
+                added.fee(f"container {_container(tool)}")
     calls = body.get("max_tool_calls")
     if added.round_tokens and isinstance(calls, int) and not isinstance(calls, bool) and calls >= 0:
         calls = min(calls, bounds.MOST_ROUNDS)
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0
-        pictures = calls * bounds.ROUND_TOKENS if pictures else 0
-    return added, pictures
+        added.drawings = calls if added.drawings else 0
+    return added
 
 
 def _runs_at_the_client(tool: Mapping[str, Any]) -> bool:
@@ -247,6 +251,8 @@ def read_usage(response: Mapping[str, Any]) -> Usage | None:
     searches += sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call")
     if searches:
         told = replace(told or Usage(), searches=max(searches, (told and told.searches) or 0))
+    if ran := _containers(response):
+        told = replace(told or Usage(), containers=ran)
     drawn = mapping(used.get("image_gen"))
     taken, made = count(drawn.get("input_tokens")), count(drawn.get("output_tokens"))
     if told is None or not (taken or made):
@@ -258,7 +264,19 @@ def read_usage(response: Mapping[str, Any]) -> Usage | None:
         image_input_tokens=(told.image_input_tokens or 0) + pictures,
         output_tokens=(told.output_tokens or 0) + (made or 0),
         image_output_tokens=(told.image_output_tokens or 0) + (made or 0),
+        drawn_input_tokens=taken,
+        drawn_image_input_tokens=pictures,
+        drawn_output_tokens=made,
     )
+
+
+def _containers(response: Mapping[str, Any]) -> int:
+    """Return in how many machines code ran: each costs a fee, however often it is used."""
+    calls = [
+        item for item in items(response.get("output")) if item.get("type") in ("code_interpreter_call", "shell_call")
+    ]
+    hosted = [item.get("container_id") or mapping(item.get("environment")).get("container_id") for item in calls]
+    return len({name for name in hosted if isinstance(name, str)})
 
 
 def _is_search(item: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from django.db import DatabaseError
 
-from llmkeys.doctor import database, files, keys, outside, settings, work
+from llmkeys.doctor import database, files, keys, outside, settings, tokens, work
 from llmkeys.doctor.finding import FAIL, PASS, WARN, About, Finding
 
 __all__ = ["FAIL", "PASS", "WARN", "Finding", "examine"]
@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     *database.CHECKS,
     *files.CHECKS,
     *keys.CHECKS,
+    *tokens.CHECKS,
     *work.CHECKS,
     *settings.CHECKS,
     *outside.CHECKS,

@@ -29,11 +29,12 @@ from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
 from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
-from llmkeys.lib.bodies import discard
+from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
+from llmkeys.relay.candidates import Stored
 from llmkeys.relay.models import servable_models
-from llmkeys.relay.requests import Answer, RelayRequest, Tracked
+from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.tokens.rights import Caller
 from llmkeys.upstream import relayed
@@ -102,7 +103,7 @@ class Exchange:
         await self.answer(told.status, body, told.headers)
 
 
-Handler = Callable[[Exchange, Caller], Awaitable[None]]
+Handler = Callable[[Exchange, Caller, Stored], Awaitable[None]]
 
 
 class Endpoint:
@@ -139,7 +140,7 @@ class Endpoint:
             raise _wrong_method(method, self.methods, exchange)
         if _under_way > MOST_REQUESTS:
             raise Overloaded("This server has as many requests under way as it may. Try again in a second.")
-        await self.handler(exchange, await authenticate(exchange.headers, exchange.scope))
+        await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 
 
 def _wrong_method(method: str, methods: tuple[str, ...], exchange: Exchange) -> GatewayError:
@@ -183,15 +184,15 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 # --- relayed requests ------------------------------------------------------------------------------------------------
 
 
-async def _relayed(door: Door, exchange: Exchange, caller: Caller) -> None:
+async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Stored) -> None:
     """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
     with bodies.taking() as taken:
-        request = await _request(door, exchange, caller, taken)
-        work = _stream(exchange, request) if request.streamed else _whole(exchange, request)
+        request = RelayRequest(await _request(door, exchange, taken), caller, stored)
+        work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
         await asyncio.shield(under_way.start(work))
 
 
-async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -> RelayRequest:
+async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
     passed = exchange.dialect.passed_headers
@@ -208,7 +209,7 @@ async def _request(door: Door, exchange: Exchange, caller: Caller, taken: Any) -
         await under_way.in_parser(exchange.dialect.validate, request)
     else:
         exchange.dialect.validate(request)
-    return RelayRequest(request, caller)
+    return request
 
 
 def _query(query: str) -> str:
@@ -231,7 +232,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
     await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
-async def _stream(exchange: Exchange, request: RelayRequest) -> None:
+async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
     """Relay a stream. When the first sign of life is due the status goes out; an error after that comes inside."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
@@ -259,6 +260,8 @@ async def _stream(exchange: Exchange, request: RelayRequest) -> None:
     if isinstance(answer.content, RelayedStream):
         headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
+        request.request.let_go()
+        taken.give_back()
         await program.start()
         await answer.content.run()
         await program.end()
@@ -307,18 +310,19 @@ def _headers(answer: Answer, tracked: Tracked) -> dict[str, str]:
 # --- model lists -----------------------------------------------------------------------------------------------------
 
 
-async def _models(exchange: Exchange, caller: Caller) -> None:
+async def _models(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models, GET /v1beta/models"""
     await exchange.answer(200, dump(exchange.dialect.model_list(await _servable(exchange.dialect, caller))))
 
 
-async def _model(exchange: Exchange, caller: Caller) -> None:
+async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models/{id}, GET /v1beta/models/{id}"""
     name = exchange.scope["path_params"]["model"].removeprefix("models/")
     found = await _servable(exchange.dialect, caller)
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
+        models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.gateway.errors import GatewayError, Overloaded
 from llmkeys.lib import bodies
-from llmkeys.lib.bodies import BodyRefused, Receive, Room
+from llmkeys.lib.bodies import BodyRefused, Receive, Room, Taken
 from llmkeys.relay import under_way
 
 BODY_SECONDS = 60.0  # for a whole body, however it trickles
@@ -33,13 +33,13 @@ _room = Room(free=256 * 1024 * 1024)  # of this worker
 
 
 @contextmanager
-def taking() -> Iterator[Any]:
+def taking() -> Iterator[Taken]:
     """Give back at the end what room a request's body took."""
     with _room.taken() as taken:
         yield taken
 
 
-async def read(receive: Receive, headers: Headers, taken: Any) -> bytes:
+async def read(receive: Receive, headers: Headers, taken: Taken) -> bytes:
     """Return the decoded body. Raises GatewayError 408, 413 or 415, Overloaded, InvalidInput and ClientGone."""
     limit, declared = settings.MAX_BODY_MB * 1024 * 1024, headers.get("content-length", "")
     length = int(declared) if declared.isdigit() else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from django.utils import timezone
 from starlette.types import Scope
@@ -10,15 +12,19 @@ from starlette.types import Scope
 from llmkeys.database import reader
 from llmkeys.gateway.errors import GatewayError
 from llmkeys.relay import under_way
+from llmkeys.relay.candidates import Stored, read_stored
 from llmkeys.tokens.rights import Caller, read_caller
 from llmkeys.tokens.throttle import address_of, note_failure
 
 
-async def authenticate(headers: Mapping[str, str], scope: Scope) -> Caller:
-    """Return who asks. Raises GatewayError 401 or 403, TooManyFailures, RecordingUnavailable."""
+async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller, Stored]:
+    """Return who asks, and the stored keys: both are read at once, for each turn of the reader costs.
+
+    Raises GatewayError 401 or 403, TooManyFailures, RecordingUnavailable.
+    """
     token, at = _token(headers), timezone.now()
-    caller = await reader.run(lambda cursor: read_caller(cursor, token, at)) if token else None
-    if caller is None:
+    found = await reader.run(lambda cursor: _read(cursor, token, at)) if token else None
+    if found is None:
         if token:
             await under_way.in_thread(note_failure, _address(headers, scope), at=at)
         raise GatewayError(
@@ -28,9 +34,24 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> Caller:
             "`manage.py tokens create NAME` makes one.",
             {"WWW-Authenticate": "Bearer"},
         )
-    if not caller.may_gateway:
+    caller, stored = found
+    if not caller.has_gateway_scope:
         raise GatewayError(403, "missing_scope", "This token may not send requests: it lacks the scope “gateway”.")
-    return caller
+    if stored is None:
+        raise GatewayError(
+            403,
+            "missing_scope",
+            "This token may not send requests: its user lacks the permission llmkeys.use_gateway, which an "
+            "administrator gives (admin, Users).",
+        )
+    return caller, stored
+
+
+def _read(cursor: Any, token: str, at: datetime) -> tuple[Caller, Stored | None] | None:
+    caller = read_caller(cursor, token, at)
+    if caller is None:
+        return None
+    return caller, read_stored(cursor, at) if caller.has_gateway_scope and caller.may_send else None
 
 
 def _token(headers: Mapping[str, str]) -> str:

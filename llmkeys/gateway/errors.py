@@ -42,6 +42,8 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.TooManyFailures, 429, "too_many_failures"),
     (exceptions.RequestExceedsBudget, 400, "request_exceeds_budget"),
     (exceptions.ModelNotAvailable, 404, "model_not_available"),
+    (exceptions.ModelNotAllowed, 403, "model_not_allowed"),
+    (exceptions.TooManyRequests, 429, "too_many_requests"),
     (exceptions.AllKeysAtLimit, 429, "all_keys_at_limit"),
     (exceptions.TokenAtLimit, 429, "token_at_limit"),
     (exceptions.BudgetBusy, 429, "budget_busy"),

@@ -5,20 +5,15 @@ Names are the contract's (camelCase). One place for the REST API, the dashboard'
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.utils.dateparse import parse_datetime
-from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
-from llmkeys import providers
-from llmkeys.exceptions import InvalidInput
+from llmkeys import account_fields, providers
+from llmkeys.account_fields import BUDGET_READERS, BUDGETS, Checker, expiry_reader, read_name, read_text
 from llmkeys.key_state import ACTIVE
-from llmkeys.lib.money import parse_limit_usd
-from llmkeys.lib.texts import name_problem
 from llmkeys.models import ApiKey
 from llmkeys.providers.pasted import read_secret, undress
 
@@ -26,45 +21,21 @@ from llmkeys.providers.pasted import read_secret, undress
 WRITABLE = {
     "name": "name",
     "description": "description",
-    "dailyLimit": "daily_limit_nano",
-    "monthlyLimit": "monthly_limit_nano",
-    "totalLimit": "total_limit_nano",
+    **BUDGETS,
     "expiresAt": "expires_at",
     "priority": "priority",
     "billingGroup": "billing_group",
     "workspaceId": "workspace_id",
     "enabled": "enabled",
-    "budgetMode": "budget_mode",
 }
 LABELS = {column: name for name, column in WRITABLE.items()} | {"secret": "apiKey"}
 
 # what a GET shows and a PUT ignores
-READ_ONLY = frozenset(
-    [
-        "id",
-        "maskedApiKey",
-        "source",
-        "isActive",
-        "status",
-        "currentDailyCost",
-        "currentMonthlyCost",
-        "totalCost",
-        "reservedCost",
-        "remainingDailyBudget",
-        "remainingMonthlyBudget",
-        "remainingTotalBudget",
-        "totalRequests",
-        "successfulRequests",
-        "failedRequests",
-        "successRate",
-        "createdAt",
-        "updatedAt",
-        "lastUsed",
-        "coolingUntil",
-        "lastError",
-        "projectedMonthlyCost",
-    ]
-)
+READ_ONLY = account_fields.READ_ONLY | {
+    "maskedApiKey", "source", "isActive", "updatedAt", "coolingUntil", "lastError",
+}  # fmt: skip
+_ALLOWED = {*WRITABLE, *READ_ONLY, "provider", "apiKey", "isDefault"}
+_INSTEAD = "Disable the key instead, or give a later date."
 
 
 def label_of(column: str) -> str:
@@ -73,10 +44,10 @@ def label_of(column: str) -> str:
 
 def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
     """Return columns, `secret` and `is_default` of a new key. Raises InvalidInput naming every fault."""
-    check = _Checker(values, allowed={*WRITABLE, "provider", "apiKey", "isDefault"}, at=at, current_expiry=None)
+    check = Checker(values, allowed=_ALLOWED)
     check.required("provider", "name", "apiKey")
     provider = check.take("provider", _provider)
-    check.take_columns()
+    check.take_columns(WRITABLE, _READERS | {"expiresAt": expiry_reader(at, None, instead=_INSTEAD)})
     if "isActive" in values and "enabled" not in values and values["isActive"] is not True:
         check.fault("isActive", "Is derived and cannot be set. Set “enabled” to switch a key on or off.")
     secret = check.take("apiKey", lambda value: _secret(value, provider))
@@ -87,15 +58,13 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
 
 def clean_change(values: Mapping[str, Any], *, key: ApiKey, at: datetime) -> dict[str, Any]:
     """Return the columns to change and, where a new secret was given, `secret`. Raises InvalidInput."""
-    check = _Checker(
-        values, allowed={*WRITABLE, "provider", "apiKey", "isDefault"}, at=at, current_expiry=key.expires_at
-    )
+    check = Checker(values, allowed=_ALLOWED)
     if values.get("provider", key.provider) != key.provider:
         check.fault("provider", "cannot be changed: add a new key instead.")
-    check.take_columns()
+    check.take_columns(WRITABLE, _READERS | {"expiresAt": expiry_reader(at, key.expires_at, instead=_INSTEAD)})
     if not _leaves_the_secret(values.get("apiKey"), key):
         check.columns["secret"] = check.take("apiKey", lambda value: _secret(value, key.provider))
-    _take_switch(check, values, key)
+    _take_switch(check, values, key, at)
     check.finish()
     return check.columns
 
@@ -105,71 +74,12 @@ def _leaves_the_secret(value: Any, key: ApiKey) -> bool:
     return value is None or (isinstance(value, str) and undress(value) in ("", undress(key.masked_secret)))
 
 
-def _take_switch(check: _Checker, values: Mapping[str, Any], key: ApiKey) -> None:
+def _take_switch(check: Checker, values: Mapping[str, Any], key: ApiKey, at: datetime) -> None:
     """`isActive` is derived: by itself it may only say what is so already."""
     if "enabled" in values or "isActive" not in values:
         return
-    if values["isActive"] is not (key.status_at(check.at) == ACTIVE):
+    if values["isActive"] is not (key.status_at(at) == ACTIVE):
         check.fault("isActive", "Is derived and cannot be set. Set “enabled” to switch a key on or off.")
-
-
-class _Checker:
-    """Collect the faults of all fields, so that a person sees them at once."""
-
-    def __init__(self, values: Mapping[str, Any], *, allowed: set[str], at: datetime, current_expiry: datetime | None):
-        self.values, self.at, self.current_expiry = values, at, current_expiry
-        self.columns: dict[str, Any] = {}
-        self.errors: dict[str, list[str]] = {}
-        for name in values:
-            if name not in allowed and name not in READ_ONLY:
-                self.fault(name, "There is no such field.")
-
-    def fault(self, name: str, text: str) -> None:
-        self.errors.setdefault(name, []).append(text)
-
-    def required(self, *names: str) -> None:
-        for name in names:
-            if name not in self.values:
-                self.fault(name, "This field is required.")
-
-    def take(self, name: str, read: Callable[[Any], Any], default: Any = None) -> Any:
-        if name not in self.values:
-            return default
-        try:
-            return read(self.values[name])
-        except ValueError as error:
-            self.fault(name, str(error))
-            return default
-
-    def take_columns(self) -> None:
-        readers: dict[str, Callable[[Any], Any]] = {
-            "name": lambda value: _name(value, most=100),
-            "description": lambda value: _text(value, most=500),
-            "dailyLimit": parse_limit_usd,
-            "monthlyLimit": parse_limit_usd,
-            "totalLimit": parse_limit_usd,
-            "expiresAt": self._expiry,
-            "priority": _priority,
-            "billingGroup": lambda value: _text(value, most=100),
-            "workspaceId": lambda value: _header_text(value, most=100),
-            "enabled": _boolean,
-            "budgetMode": read_budget_mode,
-        }
-        for name, read in readers.items():
-            if name in self.values:
-                self.columns[WRITABLE[name]] = self.take(name, read)
-
-    def _expiry(self, value: Any) -> datetime | None:
-        if value in (None, ""):
-            return None
-        when = value if isinstance(value, datetime) else parse_instant(value)
-        if when <= self.at and when != self.current_expiry:
-            raise ValueError("The expiry is in the past. Disable the key instead, or give a later date.")
-        return when
-
-    def finish(self) -> None:
-        if self.errors:
-            raise InvalidInput(self.errors)
 
 
 def _provider(value: Any) -> str:
@@ -178,26 +88,8 @@ def _provider(value: Any) -> str:
     return value
 
 
-def _name(value: Any, *, most: int) -> str:
-    text = _text(value, most=most)
-    if problem := name_problem(text):
-        raise ValueError(problem)
-    return text
-
-
-def _text(value: Any, *, most: int) -> str:
-    if not isinstance(value, str):
-        raise ValueError("Must be a text.")
-    value = value.strip()
-    if len(value) > most:
-        raise ValueError(f"May have at most {most} characters; it has {len(value)}.")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ValueError("May not hold control characters.")
-    return value
-
-
 def _header_text(value: Any, *, most: int) -> str:
-    text = _text(value, most=most)
+    text = read_text(value, most=most)
     if not text.isascii() or " " in text:
         raise ValueError("May hold only letters, digits and signs, without spaces.")
     return text
@@ -215,32 +107,18 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def read_budget_mode(value: Any) -> str | None:
-    """Return how an account keeps its budgets; None: as REFACTAI_BUDGET_MODE says. Raises ValueError."""
-    if value is not None and (not isinstance(value, str) or value not in ApiKey.BudgetMode.values):
-        raise ValueError(f"Must be {' or '.join(ApiKey.BudgetMode.values)}, or null for the setting.")
-    return value
-
-
 def _priority(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -1_000_000 <= value <= 1_000_000:
         raise ValueError("Must be a whole number between -1000000 and 1000000.")
     return value
 
 
-def parse_instant(value: Any) -> datetime:
-    """Read a date, or date and time, as a person gives it: midnight and the operator's zone where not told.
-
-    Raises ValueError with words for that person.
-    """
-    try:
-        when = parse_datetime(value) if isinstance(value, str) else None
-    except ValueError:
-        when = None
-    if when is None:
-        raise ValueError("Must be a date and time, such as 2027-01-31T00:00:00Z.")
-    try:
-        # In UTC already here: the year 9999 has instants that other zones can name and UTC cannot.
-        return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError("This date and time does not exist.") from None
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "name": read_name,
+    "description": lambda value: read_text(value, most=500),
+    **BUDGET_READERS,
+    "priority": _priority,
+    "billingGroup": lambda value: read_text(value, most=100),
+    "workspaceId": lambda value: _header_text(value, most=100),
+    "enabled": _boolean,
+}

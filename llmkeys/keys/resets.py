@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from django.db import connection, transaction
 
@@ -28,7 +27,7 @@ from llmkeys.models import AccessToken, ApiKey
 class Reset:
     """What was taken out of each window of a key or a token, in nano-dollars."""
 
-    key_id: Any
+    account: Account
     day_nano: int
     month_nano: int
     total_nano: int
@@ -70,37 +69,43 @@ def _reset(cursor: Cursor, account: Account, chosen: dict[str, bool], at: dateti
     ledger.adjust(cursor, "reset", account, found.windows, given_back, at, by=actor, reason=f"Reset: {words}.")
     by = f" by {actor}" if actor else ""
     message = f"The costs of “{found.name}” were reset{by}: {words}."
-    key_id, token_id = (account.id, None) if account.of is KEYS else (None, account.id)
+    key_id, token_id = _ids(account)
     ledger.add_event(cursor, "cost_reset", key_id, message, at, token_id=token_id, actor=actor)
-    return Reset(account.id, taken[DAY], taken[MONTH], taken[TOTAL])
+    return Reset(account, taken[DAY], taken[MONTH], taken[TOTAL])
+
+
+def _ids(account: Account) -> tuple[str | None, int | None]:
+    """Return the columns by which an event points at the account."""
+    return (account.id, None) if account.of is KEYS else (None, account.id)
 
 
 # --- the end of a window ----------------------------------------------------------------------------------------------
 
 
 def close_windows(at: datetime) -> int:
-    """Close every day and month that has ended: counters to 0, one event per key and window; return how many events.
+    """Close every day and month that has ended: counters to 0, one event per account and window; return how many.
 
-    One short transaction per key. A key that a request has rolled already gets its event all the same.
+    One short transaction per key or token. One that a request has rolled already gets its event all the same.
     """
     events = 0
-    for key_id in ApiKey.objects.stored().order_by("id").values_list("id", flat=True):
+    keys = ApiKey.objects.stored().order_by("id").values_list("id", flat=True)
+    tokens = AccessToken.objects.filter(revoked_at__isnull=True).order_by("id").values_list("id", flat=True)
+    for account in [*(Account(KEYS, one) for one in keys), *(Account(TOKENS, one) for one in tokens)]:
         with transaction.atomic(), connection.cursor() as cursor:
-            events += _close(cursor, key_id, at)
+            events += _close(cursor, account, at)
     with transaction.atomic(), connection.cursor() as cursor:
         ensure_default(cursor, at)
     return events
 
 
-def _close(cursor: Cursor, key_id: str, at: datetime) -> int:
-    account, now = Account(KEYS, key_id), current_windows(at)
-    key = accounts.lock(cursor, account)
-    if key is None:
+def _close(cursor: Cursor, account: Account, at: datetime) -> int:
+    now, found = current_windows(at), accounts.lock(cursor, account)
+    if found is None:
         return 0
     accounts.roll(cursor, account, now)
     return sum(
-        _tell(cursor, key_id, key, ended, at)
-        for ended in (_ended_day(key.windows.day, now.day), _ended_month(key.windows.month, now.month))
+        _tell(cursor, account, found, ended, at)
+        for ended in (_ended_day(found.windows.day, now.day), _ended_month(found.windows.month, now.month))
     )
 
 
@@ -125,22 +130,24 @@ def _ended_month(stored: date, now: date) -> _Ended:
     return _Ended(MONTH, first, (first + timedelta(days=32)).replace(day=1), now, stored < now)
 
 
-def _tell(cursor: Cursor, key_id: str, key: Standing, ended: _Ended, at: datetime) -> int:
+def _tell(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: datetime) -> int:
     """Leave the event of a window in which something was spent; 0 where it was left before."""
-    spent = key.spent[ended.window] if ended.rolled_here else _recorded(cursor, key_id, ended)
+    spent = found.spent[ended.window] if ended.rolled_here else _recorded(cursor, account, ended)
     if not spent:
         return 0
     name = f"{ended.first:%Y-%m}" if ended.window == MONTH else str(ended.first)
-    message = f"A new {ended.window} began for “{key.name}”: {format_usd(spent)} had been spent in {name}."
-    once = f"window {key_id} {ended.window} {ended.began}"
-    return int(ledger.add_event(cursor, "window_reset", key_id, message, at, once=once))
+    message = f"A new {ended.window} began for “{found.name}”: {format_usd(spent)} had been spent in {name}."
+    key_id, token_id = _ids(account)
+    once = f"window {key_id or f'token {token_id}'} {ended.window} {ended.began}"
+    return int(ledger.add_event(cursor, "window_reset", key_id, message, at, token_id=token_id, once=once))
 
 
-def _recorded(cursor: Cursor, key_id: str, ended: _Ended) -> int:
+def _recorded(cursor: Cursor, account: Account, ended: _Ended) -> int:
     """Return what was spent in a window that a request has closed before us."""
     cursor.execute(
-        "SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage WHERE key_id = %s AND day >= %s AND day < %s",
-        [key_id, str(ended.first), str(ended.end)],
+        f"""SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage
+             WHERE {account.of.column} = %s AND day >= %s AND day < %s""",  # noqa: S608  (constants alone)
+        [account.id, str(ended.first), str(ended.end)],
     )
     return int(cursor.fetchone()[0])
 

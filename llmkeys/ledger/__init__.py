@@ -13,15 +13,26 @@ One way through the rooms: accounts ← events, coolings ← records ← correct
 from __future__ import annotations
 
 from llmkeys.ledger.accounts import KEYS, TOKENS, Account
-from llmkeys.ledger.corrections import adjust, correct_cost, void_lost
+from llmkeys.ledger.corrections import (
+    COST_OF_ROW,
+    ESTIMATED_OF_ROW,
+    LOST_OF_ROW,
+    adjust,
+    correct_cost,
+    void_lost,
+)
 from llmkeys.ledger.events import add_alert, add_event, note_serving_keys
 from llmkeys.ledger.holds import LowerHold, PlaceHold, note_token_use, place_hold
-from llmkeys.ledger.records import Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
+from llmkeys.ledger.records import GUESSES, Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.settling import LEASE, End, dead_rows, finish, lose, renew_leases
 
 __all__ = [
+    "COST_OF_ROW",
+    "ESTIMATED_OF_ROW",
+    "GUESSES",
     "KEYS",
     "LEASE",
+    "LOST_OF_ROW",
     "TOKENS",
     "Account",
     "Attempt",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +29,7 @@ class AccountTable:
     table: str
     column: str
     unusable: str  # SQL: why it takes no hold, budgets apart, else ''; `%s` is the present instant
+    is_paced: bool = False  # it has `requests_per_minute`
 
 
 KEYS = AccountTable(
@@ -42,8 +43,10 @@ TOKENS = AccountTable(
     "token_id",
     """CASE WHEN revoked_at IS NOT NULL THEN 'the access token was revoked'
        WHEN expires_at <= %s THEN 'the access token expired' ELSE '' END""",
+    is_paced=True,
 )
-TABLES = [KEYS, TOKENS]
+# In the order in which they are asked: what the token does not allow is refused for its sake, whatever its keys lack.
+TABLES = [TOKENS, KEYS]
 
 
 class Account(NamedTuple):
@@ -115,6 +118,11 @@ def values(rows: int, columns: int) -> str:
 # --- holding ----------------------------------------------------------------------------------------------------------
 
 
+# Our minute, or the next one, which a clock that is a little ahead of ours has opened.
+_THIS_MINUTE = "minute BETWEEN %s AND %s + 1"
+_COUNTED = "CASE WHEN requests_per_minute = 0 THEN 0 ELSE {} END"  # without a limit nothing is counted
+
+
 @lru_cache(maxsize=64)
 def _hold(of: AccountTable, count: int, tracked: bool) -> str:
     room = "".join(
@@ -122,29 +130,44 @@ def _hold(of: AccountTable, count: int, tracked: bool) -> str:
         f"CASE WHEN COALESCE(budget_mode, %s) = 'soft' THEN 1 ELSE held_nano + v.column2 END <= {window.limit})"
         for window in WINDOWS
     )
+    pace = f""" AND (requests_per_minute = 0 OR v.column3 = 0
+            OR ({_THIS_MINUTE} AND minute_requests + v.column3 <= requests_per_minute))"""
     return f"""UPDATE {of.table} SET held_nano = held_nano + v.column2, refused_window = '', last_used_at = %s
-      FROM {values(count, 2)}
-     WHERE {of.table}.id = v.column1 AND day = %s AND month = %s AND {of.unusable} = ''{room if tracked else ""}
+           {f", minute_requests = minute_requests + {_COUNTED.format('v.column3')}" if of.is_paced else ""}
+      FROM {values(count, 3)}
+     WHERE {of.table}.id = v.column1 AND day = %s AND month = %s AND {of.unusable} = ''
+           {pace if of.is_paced else ""}{room if tracked else ""}
     RETURNING {of.table}.id"""
 
 
-def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, int], windows: Windows, at: datetime) -> set[Any]:
-    """Hold an amount on each account that is usable, has these windows open and has room; return which have."""
+@dataclass(slots=True)
+class Amount:
+    """What is to be held on an account, in nano-dollars, and for how many requests that have held nothing yet."""
+
+    nano: int = 0
+    requests: int = 0
+
+
+def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, Amount], windows: Windows, at: datetime) -> set[Any]:
+    """Hold an amount on each account that is usable, has these windows open, and has room and pace; return which."""
     tracked, now, taken = settings.COST_TRACKING, instant(at), set()
     modes = [settings.BUDGET_MODE] * len(WINDOWS) if tracked else []
+    minute = [minute_of(at)] * 2 if of.is_paced else []
     require_declared((of.table, account_id) for account_id in amounts)
-    for piece in pieces(sorted(amounts.items())):
-        pairs = [value for pair in piece for value in pair]
-        cursor.execute(_hold(of, len(piece), tracked), [now, *pairs, str(windows.day), str(windows.month), now, *modes])
+    for piece in pieces(sorted(amounts.items(), key=lambda item: item[0])):
+        rows = [value for account_id, amount in piece for value in (account_id, amount.nano, amount.requests)]
+        parameters = [now, *rows, str(windows.day), str(windows.month), now, *minute, *modes]
+        cursor.execute(_hold(of, len(piece), tracked), parameters)
         taken |= {row[0] for row in cursor.fetchall()}
     return taken
 
 
-def give_back(cursor: Cursor, account: Account, nano: int) -> None:
+def give_back(cursor: Cursor, account: Account, nano: int, *, requests: int = 0) -> None:
     """Give back a hold that another account of the same request did not allow, or the part that is not needed."""
+    counted = f", minute_requests = minute_requests - {_COUNTED.format('%s')}" if requests else ""
     cursor.execute(
-        f"UPDATE {account.of.table} SET held_nano = held_nano - %s WHERE id = %s",
-        [nano, account.id],
+        f"UPDATE {account.of.table} SET held_nano = held_nano - %s{counted} WHERE id = %s",
+        [nano, *([requests] if requests else []), account.id],
     )
 
 
@@ -237,6 +260,50 @@ def open_windows(cursor: Cursor, account_list: Sequence[Account], windows: Windo
 
 def _is_later(one: Windows, other: Windows) -> bool:
     return one.day > other.day or one.month > other.month
+
+
+# --- requests per minute ----------------------------------------------------------------------------------------------
+
+
+def minute_of(at: datetime) -> int:
+    """Return the calendar minute of an instant, in minutes since 1970."""
+    return int(at.timestamp() // 60)
+
+
+def open_minute(cursor: Cursor, account: Account, at: datetime) -> bool:
+    """Count the account's present minute where it counts another one; False where nothing had to be done.
+
+    From the rows: a minute in which a clock was before, or that another process has begun, is not opened a second time.
+    """
+    minute = minute_of(at)
+    begins = datetime.fromtimestamp(minute * 60, UTC)
+    cursor.execute(
+        f"""UPDATE {account.of.table} SET minute = %s, minute_requests = (
+              SELECT COUNT(*) FROM llmkeys_usagerecord u WHERE u.{account.of.column} = {account.of.table}.id
+                 AND u.attempt = 1 AND u.created_at >= %s AND u.created_at < %s)
+             WHERE id = %s AND requests_per_minute > 0 AND NOT ({_THIS_MINUTE})""",
+        [minute, instant(begins), instant(begins + timedelta(minutes=1)), account.id, minute, minute],
+    )
+    return cursor.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many requests an account may send in a minute, and when the one that is used up ends."""
+
+    requests_per_minute: int
+    ends_at: datetime
+
+
+def used_up_pace(cursor: Cursor, account: Account) -> Pace | None:
+    """Return the pace of an account whose minute has no request left; None where it has."""
+    cursor.execute(
+        f"""SELECT requests_per_minute, minute FROM {account.of.table}
+             WHERE id = %s AND requests_per_minute > 0 AND minute_requests >= requests_per_minute""",
+        [account.id],
+    )
+    row = cursor.fetchone()
+    return None if row is None else Pace(row[0], datetime.fromtimestamp((row[1] + 1) * 60, UTC))
 
 
 # --- charging ---------------------------------------------------------------------------------------------------------

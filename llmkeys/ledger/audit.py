@@ -9,7 +9,7 @@ no writer waits for it; `fix` reads one key inside the transaction that corrects
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -21,7 +21,14 @@ from llmkeys.database import postgresql, sqlite
 from llmkeys.database.sql import Cursor, as_date, connection_of_our_own, is_sqlite
 from llmkeys.ledger import accounts
 from llmkeys.ledger.accounts import KEYS, TOKENS, Account, AccountTable
-from llmkeys.ledger.corrections import adjust
+from llmkeys.ledger.corrections import (
+    COST_OF_ROW,
+    ESTIMATED_OF_ROW,
+    FIRST_ESTIMATED,
+    FIRST_LOST,
+    LOST_OF_ROW,
+    adjust,
+)
 from llmkeys.ledger.events import add_event
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
@@ -30,6 +37,8 @@ DAILY_COST, MONTHLY_COST, TOTAL_COST = "daily cost", "monthly cost", "total cost
 HELD = "held amount"
 REQUESTS = ("total requests", "successful requests", "failed requests")
 DAY_TOTAL = "daily usage"
+ESTIMATED, LOST = "estimated part of the daily usage", "lost part of the daily usage"
+_OF_DAYS = (DAY_TOTAL, ESTIMATED, LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,8 @@ class _History:
     total: int = 0
     by_day: dict[date, int] = field(default_factory=lambda: defaultdict(int))
     by_month: dict[date, int] = field(default_factory=lambda: defaultdict(int))
-    spending: dict[date, int] = field(default_factory=lambda: defaultdict(int))  # what charts show: no resets
+    # What charts show, without resets: cost, and of it what is estimated and lost.
+    spending: dict[date, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     imported: bool = False
 
 
@@ -132,6 +142,8 @@ class _RowSum(NamedTuple):
     sent: int
     good: int
     bad: int
+    estimated: int
+    lost: int
 
 
 class _AdjustmentSum(NamedTuple):
@@ -152,6 +164,8 @@ class _DaySum(NamedTuple):
     sent: int
     good: int
     bad: int
+    estimated: int
+    lost: int
 
 
 _STORED = """SELECT id, name, day, month, spent_day_nano, spent_month_nano, spent_total_nano, held_nano,
@@ -165,14 +179,21 @@ _ROWS = f"""SELECT {{column}}, day, month, COUNT(*),
    SUM(CASE WHEN state = 'HELD' THEN hold_nano ELSE 0 END),
    SUM(CASE WHEN {_SENT} THEN 1 ELSE 0 END),
    SUM(CASE WHEN success AND {_SENT} THEN 1 ELSE 0 END),
-   SUM(CASE WHEN NOT success AND {_SENT} THEN 1 ELSE 0 END)
-   FROM llmkeys_usagerecord {{where}} GROUP BY {{column}}, day, month"""
+   SUM(CASE WHEN NOT success AND {_SENT} THEN 1 ELSE 0 END), SUM({FIRST_ESTIMATED}), SUM({FIRST_LOST})
+   FROM llmkeys_usagerecord u {{where}} GROUP BY {{column}}, day, month"""
 
 _ADJUSTMENTS = """SELECT {column}, day, month, SUM(day_nano), SUM(month_nano), SUM(total_nano), SUM(cost_nano),
    SUM(CASE WHEN kind = 'opening' THEN 1 ELSE 0 END)
    FROM llmkeys_adjustment {where} GROUP BY {column}, day, month"""
 
-_DAILY = """SELECT {column}, day, SUM(cost_nano), SUM(requests), SUM(successful), SUM(failed)
+# By how much the corrections of rows move what is estimated and what is lost.
+_MOVED_PARTS = f"""SELECT {{column}}, day,
+   SUM({ESTIMATED_OF_ROW} - {FIRST_ESTIMATED}), SUM({LOST_OF_ROW} - {FIRST_LOST})
+   FROM llmkeys_usagerecord u {{where}}
+    AND id IN (SELECT usage_id FROM llmkeys_adjustment WHERE usage_id IS NOT NULL) GROUP BY {{column}}, day"""
+
+_DAILY = """SELECT {column}, day, SUM(cost_nano), SUM(requests), SUM(successful), SUM(failed), SUM(estimated_nano),
+   SUM(lost_nano)
    FROM llmkeys_dailyusage {where} GROUP BY {column}, day"""
 
 
@@ -197,18 +218,26 @@ def _histories(
         history.rows += row.rows
         history.held += int(row.held)
         if as_date(row.day) not in sealed:  # what is left of a sealed day is in its totals
-            _add_spending(history, as_date(row.day), as_date(row.month), int(row.cost), (row.sent, row.good, row.bad))
+            _add_spending(history, row, as_date(row.month))
     for adjusted in map(_AdjustmentSum._make, _read(cursor, _ADJUSTMENTS, of, account, of.column)):
         _add_adjustments(found[adjusted.account_id], adjusted, sealed)
+    for account_id, day, *moved in _read(cursor, _MOVED_PARTS, of, account, of.column):
+        if as_date(day) not in sealed:
+            _add_to_day(found[account_id], as_date(day), 0, *moved)
     return found
 
 
-def _add_spending(history: _History, day: date, month: date, cost: int, requests: Iterable[int]) -> None:
+def _add_spending(history: _History, row: _RowSum | _DaySum, month: date) -> None:
+    day, cost, requests = as_date(row.day), int(row.cost), (row.sent, row.good, row.bad)
     history.requests = [before + int(now) for before, now in zip(history.requests, requests, strict=True)]
     history.total += cost
     history.by_day[day] += cost
     history.by_month[month] += cost
-    history.spending[day] += cost
+    _add_to_day(history, day, cost, row.estimated, row.lost)
+
+
+def _add_to_day(history: _History, day: date, *amounts: int) -> None:
+    history.spending[day] = [have + int(more) for have, more in zip(history.spending[day], amounts, strict=True)]
 
 
 def _add_adjustments(history: _History, row: _AdjustmentSum, sealed: frozenset[date]) -> None:
@@ -217,7 +246,7 @@ def _add_adjustments(history: _History, row: _AdjustmentSum, sealed: frozenset[d
     history.total += int(row.total_nano) - in_totals
     history.by_day[day] += int(row.day_nano) - in_totals
     history.by_month[as_date(row.month)] += int(row.month_nano) - in_totals
-    history.spending[day] += of_rows - in_totals
+    _add_to_day(history, day, of_rows - in_totals, 0, 0)
     history.imported |= bool(row.openings)
 
 
@@ -235,13 +264,12 @@ def _with_table(
 ) -> Report:
     stored = [_Stored._make(row) for row in _read(cursor, _STORED, of, account, "id")]
     histories = _histories(cursor, of, account, sealed)
-    days: dict[Any, dict[date, int]] = defaultdict(dict)
+    days: dict[Any, dict[date, list[int]]] = defaultdict(dict)
     for row in map(_DaySum._make, _read(cursor, _DAILY, of, account, of.column)):
         day = as_date(row.day)
-        days[row.account_id][day] = int(row.cost)
+        days[row.account_id][day] = [int(row.cost), int(row.estimated), int(row.lost)]
         if day in sealed:
-            counts = (row.sent, row.good, row.bad)
-            _add_spending(histories[row.account_id], day, day.replace(day=1), int(row.cost), counts)
+            _add_spending(histories[row.account_id], row, day.replace(day=1))
     differences = []
     for one in stored:
         history, who = histories[one.id], Account(of, one.id)
@@ -275,12 +303,12 @@ def _counter_differences(who: Account, stored: _Stored, history: _History) -> li
     ]
 
 
-def _day_differences(who: Account, one: _Stored, history: _History, stored: dict[date, int]) -> list[Difference]:
-    days = sorted({*stored, *history.spending})
+def _day_differences(who: Account, one: _Stored, history: _History, stored: dict[date, list[int]]) -> list[Difference]:
     return [
-        Difference(str(who.id), one.name, DAY_TOTAL, stored.get(day, 0), history.spending[day], day, who)
-        for day in days
-        if stored.get(day, 0) != history.spending[day]
+        Difference(str(who.id), one.name, what, have, want, day, who)
+        for day in sorted({*stored, *history.spending})
+        for what, have, want in zip(_OF_DAYS, stored.get(day, (0, 0, 0)), history.spending[day], strict=True)
+        if have != want
     ]
 
 
@@ -311,9 +339,9 @@ def _fix(cursor: Cursor, account: Account, at: datetime, actor: str) -> list[Dif
     off = {difference.what: difference for difference in found}
     _fix_costs(cursor, account, stored.windows, off, at, actor)
     _fix_counters(cursor, account, off)
-    for difference in found:
-        if difference.what == DAY_TOTAL and difference.day is not None:
-            _rebuild_day(cursor, account.id, difference.day)
+    for day in {difference.day for difference in found if difference.what in _OF_DAYS}:
+        if day is not None:
+            _rebuild_day(cursor, account.id, day)
     if found:
         words = f"The audit corrected “{stored.name}”: " + "; ".join(_short(one) for one in found)
         key_id, token_id = (account.id, None) if account.of is KEYS else (None, account.id)
@@ -352,13 +380,13 @@ def _fix_counters(cursor: Cursor, account: Account, off: dict[str, Difference]) 
 
 
 _REBUILD = f"""INSERT INTO llmkeys_dailyusage
-  (day, key_id, model, token_name, token_id, requests, successful, failed, input_tokens, output_tokens, cost_nano)
+  (day, key_id, model, token_name, token_id, requests, successful, failed, input_tokens, output_tokens, cost_nano,
+   estimated_nano, lost_nano)
   SELECT day, key_id, model, token_name, token_id, COUNT(*),
          SUM(CASE WHEN success THEN 1 ELSE 0 END), SUM(CASE WHEN NOT success THEN 1 ELSE 0 END),
          COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),
-         SUM(cost_nano + COALESCE((SELECT SUM(a.cost_nano) FROM llmkeys_adjustment a
-               WHERE a.usage_id = llmkeys_usagerecord.id AND a.key_id IS NOT NULL), 0))
-    FROM llmkeys_usagerecord WHERE key_id = %s AND day = %s AND {_SENT}
+         SUM({COST_OF_ROW}), SUM({ESTIMATED_OF_ROW}), SUM({LOST_OF_ROW})
+    FROM llmkeys_usagerecord u WHERE key_id = %s AND day = %s AND {_SENT}
    GROUP BY day, key_id, model, token_name, token_id"""
 
 

@@ -12,9 +12,23 @@ from llmkeys.database.writer import lock_accounts
 from llmkeys.ledger import accounts
 from llmkeys.ledger.accounts import KEYS, Account
 from llmkeys.ledger.events import note_limits
+from llmkeys.ledger.records import GUESSES, parts_of
 from llmkeys.lib.windows import WINDOWS, Windows
 
 _TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards
+
+# The cost of a row `u` with its corrections, and its parts as `records.parts_of` has them. What was told later is known
+# as it was told then; a row has one such correction at most.
+_OF_ROW = "FROM llmkeys_adjustment a WHERE a.usage_id = u.id AND a.key_id IS NOT NULL"
+_TOLD = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN ('late', 'reconcile'))"  # NULL: nothing was
+_GUESSED = f"IN {GUESSES}"
+COST_OF_ROW = f"(u.cost_nano + COALESCE((SELECT SUM(a.cost_nano) {_OF_ROW}), 0))"
+ESTIMATED_OF_ROW = f"""CASE WHEN COALESCE({_TOLD}, CASE u.state WHEN 'LOST' THEN '' ELSE u.cost_source END) {_GUESSED}
+   THEN {COST_OF_ROW} ELSE 0 END"""
+LOST_OF_ROW = f"CASE WHEN u.state = 'LOST' AND {_TOLD} IS NULL THEN {COST_OF_ROW} ELSE 0 END"
+# The same before any correction, for what reads all rows: few have one.
+FIRST_ESTIMATED = f"CASE WHEN u.state = 'SETTLED' AND u.cost_source {_GUESSED} THEN u.cost_nano ELSE 0 END"
+FIRST_LOST = "CASE WHEN u.state = 'LOST' THEN u.cost_nano ELSE 0 END"
 
 
 def adjust(
@@ -27,22 +41,24 @@ def adjust(
     *,
     usage_id: int | None = None,
     cost_nano: int = 0,
+    source: str = "",
     by: str = "",
     reason: str = "",
 ) -> bool:
     """Write a signed adjustment, an amount for each of `WINDOWS`, and move what is spent alike.
 
-    `cost_nano` is what the row's own cost is corrected by. False where it was written before.
+    `cost_nano` is what the row's own cost is corrected by, `source` how it is known. False where it was written before.
     """
     names = ", ".join(window.amount for window in WINDOWS)
     marks = ", ".join(["%s"] * len(WINDOWS))
     cursor.execute(
         f"""INSERT INTO llmkeys_adjustment
-             (kind, {account.of.column}, usage_id, cost_nano, {names}, day, month, created_at, created_by, reason)
-           VALUES (%s, %s, %s, %s, {marks}, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
+             (kind, {account.of.column}, usage_id, cost_nano, cost_source, {names}, day, month, created_at, created_by,
+              reason)
+           VALUES (%s, %s, %s, %s, %s, {marks}, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
         [
-            kind, account.id, usage_id, cost_nano, *(amounts[window.name] for window in WINDOWS), str(windows.day),
-            str(windows.month), instant(at), by, reason[:500],
+            kind, account.id, usage_id, cost_nano, source, *(amounts[window.name] for window in WINDOWS),
+            str(windows.day), str(windows.month), instant(at), by, reason[:500],
         ],
     )  # fmt: skip
     if cursor.rowcount != 1:
@@ -63,11 +79,20 @@ class _Charged:
     windows: Windows
     charged_nano: int
     cost_nano: int
+    source: str  # how that is known
+    known_as: str  # the state; SETTLED where a lost row's cost was told later
     charged_after: int
 
 
 def correct_cost(
-    cursor: Cursor, usage_id: int, true_nano: int, at: datetime, *, reason: str, only_lost: bool = False
+    cursor: Cursor,
+    usage_id: int,
+    true_nano: int,
+    at: datetime,
+    *,
+    reason: str,
+    source: str = "provider",
+    only_lost: bool = False,
 ) -> int | None:
     """Charge what a row truly cost, whatever was charged so far; return the difference, None where it was done before.
 
@@ -77,7 +102,7 @@ def correct_cost(
     if row is None or (only_lost and row.state != "LOST"):
         return None
     kind = "late" if row.state == "LOST" else "reconcile"
-    return _correct(cursor, kind, row, true_nano - row.cost_nano, at, reason=reason)
+    return _correct(cursor, kind, row, true_nano - row.cost_nano, at, source=source, reason=reason)
 
 
 def void_lost(cursor: Cursor, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
@@ -90,7 +115,15 @@ def void_lost(cursor: Cursor, usage_id: int, at: datetime, *, by: str, reason: s
 
 
 def _correct(
-    cursor: Cursor, kind: str, row: _Charged, difference: int, at: datetime, *, by: str = "", reason: str
+    cursor: Cursor,
+    kind: str,
+    row: _Charged,
+    difference: int,
+    at: datetime,
+    *,
+    source: str = "",
+    by: str = "",
+    reason: str,
 ) -> int | None:
     """Adjust every account of the row, and the daily total of its group; None where that was done before."""
     for account in row.payers:
@@ -99,11 +132,16 @@ def _correct(
             left = _left_to_give_back(cursor, account, row)
             amounts = {name: max(amount, -max(0, left[name])) for name, amount in amounts.items()}
         done = adjust(
-            cursor, kind, account, row.windows, amounts, at, usage_id=row.id, cost_nano=difference, by=by, reason=reason
-        )
+            cursor, kind, account, row.windows, amounts, at, usage_id=row.id, cost_nano=difference, source=source,
+            by=by, reason=reason,
+        )  # fmt: skip
         if account.of is KEYS and not done:
             return None
-    _correct_daily(cursor, row.id, difference)
+    was = parts_of(row.known_as, row.source, row.cost_nano)
+    known_as, source = ("SETTLED", source) if kind in _TOLD_LATER else (row.known_as, row.source)
+    now = parts_of(known_as, source, row.cost_nano + difference)
+    moved = [after - before for before, after in zip(was, now, strict=True)]
+    _correct_daily(cursor, row.id, difference, *moved)
     return difference
 
 
@@ -142,33 +180,38 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     lock_accounts(cursor, [account.lock for account in payers])
     cursor.execute(
         """UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
-           RETURNING state, day, month, cost_nano, charged_after""",
+           RETURNING state, day, month, cost_nano, cost_source, charged_after""",
         [usage_id],
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    state, day, month, charged, charged_after = row
+    state, day, month, charged, source, charged_after = row
     cursor.execute(
-        "SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
+        "SELECT kind, cost_nano, cost_source FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
         [usage_id],
     )
-    corrections = int(cursor.fetchone()[0])
+    cost, known_as = charged, state
+    for kind, amount, told in cursor.fetchall():
+        cost += amount
+        if kind in _TOLD_LATER:
+            known_as, source = "SETTLED", told
     windows = Windows(as_date(day), as_date(month))
-    return _Charged(usage_id, state, payers, windows, charged, charged + corrections, charged_after or 0)
+    return _Charged(usage_id, state, payers, windows, charged, cost, source, known_as, charged_after or 0)
 
 
-def _correct_daily(cursor: Cursor, usage_id: int, amount: int) -> None:
-    """Move the daily total of a row's group, for charts show the corrected spending."""
+def _correct_daily(cursor: Cursor, usage_id: int, cost: int, estimated: int, lost: int) -> None:
+    """Move the daily total of a row's group, and its parts, for charts show the corrected spending."""
     same = " AND ".join(
         f"COALESCE(u.{of.column}, 0) = COALESCE(llmkeys_dailyusage.{of.column}, 0)"
         for of in accounts.TABLES
         if of is not KEYS
     )
     cursor.execute(
-        f"""UPDATE llmkeys_dailyusage SET cost_nano = cost_nano + %s
+        f"""UPDATE llmkeys_dailyusage SET cost_nano = cost_nano + %s, estimated_nano = estimated_nano + %s,
+                  lost_nano = lost_nano + %s
             WHERE EXISTS (SELECT 1 FROM llmkeys_usagerecord u WHERE u.id = %s AND u.key_id = llmkeys_dailyusage.key_id
               AND u.day = llmkeys_dailyusage.day AND u.model = llmkeys_dailyusage.model
               AND u.token_name = llmkeys_dailyusage.token_name AND {same})""",
-        [amount, usage_id],
+        [cost, estimated, lost, usage_id],
     )

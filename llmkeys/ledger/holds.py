@@ -12,7 +12,7 @@ from typing import Any
 from llmkeys.database.sql import Cursor, instant
 from llmkeys.key_state import current_windows
 from llmkeys.ledger import accounts, coolings
-from llmkeys.ledger.accounts import KEYS, Account
+from llmkeys.ledger.accounts import KEYS, Account, Amount
 from llmkeys.ledger.records import Attempt, Bid, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.refusals import refusal_of, remember_refusals
 from llmkeys.ledger.settling import LEASE, finish
@@ -101,6 +101,8 @@ def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: b
         if isinstance(found, Refusal):
             coolings.give_back(cursor, claim.probe)
             refusals.append(found)
+            if found.pace is not None:
+                break  # no other key changes that
             continue
         remember_refusals(cursor, refusals, attempt.at)
         [hold] = _insert(cursor, [_Row(bid, attempt, found, refusals)])
@@ -120,24 +122,37 @@ def _resting(bid: Bid, claim: coolings.Claim) -> Refusal | None:
 
 def _take_room(cursor: Cursor, bid: Bid, attempt: Attempt) -> Windows | Refusal:
     """Hold the bid on all its accounts, or on none; return the windows that are charged, or why not."""
-    windows, of_bid = current_windows(attempt.at), payers(bid, attempt)
-    lacking = _hold_on_all(cursor, of_bid, bid.hold_nano, windows, attempt.at)
+    windows, of_bid, amount = current_windows(attempt.at), payers(bid, attempt), _amount(bid, attempt)
+    lacking = _hold_on_all(cursor, of_bid, amount, windows, attempt.at)
     if lacking is not None:
         opened = accounts.open_windows(cursor, of_bid, windows)
-        if opened is not None:
-            windows = opened
-            lacking = _hold_on_all(cursor, of_bid, bid.hold_nano, windows, attempt.at)
-    return windows if lacking is None else refusal_of(cursor, lacking, bid, attempt.at)
+        paced = [account for account in of_bid if account.of.is_paced]
+        turned = [account for account in paced if accounts.open_minute(cursor, account, attempt.at)]
+        if opened is not None or turned:
+            windows = opened or windows
+            lacking = _hold_on_all(cursor, of_bid, amount, windows, attempt.at)
+    return windows if lacking is None else refusal_of(cursor, lacking, bid, attempt)
 
 
-def _hold_on_all(cursor: Cursor, of_bid: list[Account], nano: int, windows: Windows, at: datetime) -> Account | None:
+def _amount(bid: Bid, attempt: Attempt) -> Amount:
+    return Amount(bid.hold_nano, int(attempt.is_first))
+
+
+def _hold_on_all(
+    cursor: Cursor, of_bid: list[Account], amount: Amount, windows: Windows, at: datetime
+) -> Account | None:
     """Hold the amount on each; return the first that does not take it, after giving back what the others did."""
     for position, account in enumerate(of_bid):
-        if not accounts.hold(cursor, account.of, {account.id: nano}, windows, at):
+        if not accounts.hold(cursor, account.of, {account.id: amount}, windows, at):
             for taken in of_bid[:position]:
-                accounts.give_back(cursor, taken, nano)
+                _give_back(cursor, taken, amount)
             return account
     return None
+
+
+def _give_back(cursor: Cursor, account: Account, amount: Amount) -> None:
+    requests = amount.requests if account.of.is_paced else 0
+    accounts.give_back(cursor, account, amount.nano, requests=requests)
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------
@@ -147,30 +162,33 @@ def _place_at_once(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed | None]
     """Hold the first bids of all jobs whose accounts have room for all of them together; None for the others."""
     if not jobs:
         return []
-    windows = current_windows(jobs[0].attempt.at)
-    going = [job for job in jobs if current_windows(job.attempt.at) == windows]
+    windows, minute = current_windows(jobs[0].attempt.at), accounts.minute_of(jobs[0].attempt.at)
+    going = [
+        job
+        for job in jobs
+        if current_windows(job.attempt.at) == windows and accounts.minute_of(job.attempt.at) == minute
+    ]
     at = max(job.attempt.at for job in going)
-    taken: list[tuple[accounts.AccountTable, dict[Any, int]]] = []
-    for of in accounts.TABLES:
+    for position, of in enumerate(accounts.TABLES):
         amounts = _amounts(going, of)
         full = amounts.keys() - accounts.hold(cursor, of, amounts, windows, at)
-        taken.append((of, amounts))
         refused = [job for job in going if _id_of(job, of) in full]
-        for before in accounts.TABLES[: len(taken) - 1]:
-            for account_id, nano in _amounts(refused, before).items():
-                accounts.give_back(cursor, Account(before, account_id), nano)
+        for before in accounts.TABLES[:position]:
+            for account_id, amount in _amounts(refused, before).items():
+                _give_back(cursor, Account(before, account_id), amount)
         going = [job for job in going if _id_of(job, of) not in full]
     holds = _insert(cursor, [_Row(job.bids[0], job.attempt, windows, []) for job in going])
     found = dict(zip(map(id, going), holds, strict=True))
     return [Placed(found[id(job)]) if id(job) in found else None for job in jobs]
 
 
-def _amounts(jobs: list[PlaceHold], of: accounts.AccountTable) -> dict[Any, int]:
-    amounts: dict[Any, int] = defaultdict(int)
+def _amounts(jobs: list[PlaceHold], of: accounts.AccountTable) -> dict[Any, Amount]:
+    amounts: dict[Any, Amount] = defaultdict(Amount)
     for job in jobs:
         account_id = _id_of(job, of)
         if account_id is not None:
-            amounts[account_id] += job.bids[0].hold_nano
+            amounts[account_id].nano += job.bids[0].hold_nano
+            amounts[account_id].requests += int(job.attempt.is_first)
     return amounts
 
 

@@ -8,7 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from llmkeys.ledger import coolings
-from llmkeys.ledger.accounts import Account
+from llmkeys.ledger.accounts import Account, Pace
+
+GUESSES = ("estimated", "fallback")  # how a cost is known that nobody reported and that is not computed
+PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; what they leave of the cost is known
+
+
+def parts_of(state: str, source: str, cost_nano: int) -> tuple[int, int]:
+    """Return how much of a row's cost is estimated, and how much is charged because the row is lost."""
+    is_lost = state == "LOST"
+    return cost_nano if source in GUESSES and not is_lost else 0, cost_nano if is_lost else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,11 @@ class Attempt:
     token_id: int | None = None  # the access token pays too
     others: Mapping[str, Any] = field(default_factory=dict)  # further accounts that do, by their column
     leased_at: datetime | None = None  # by the database's clock (`leases.now`); None: `at`
+
+    @property
+    def is_first(self) -> bool:
+        """True for the attempt whose hold is its request's first: requests per minute count that."""
+        return self.number == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,7 @@ class Refusal:
     fits_nano: int | None = None  # the most that the account takes now, over all its windows; None: it takes nothing
     only_holds: bool = False  # it would fit if the open holds were not there
     never_fits: bool = False  # it is more than the whole limit
+    pace: Pace | None = None  # the account has sent as many requests in this minute as it may
     rests_until: datetime | None = None  # the key cools
     is_asked: bool = False  # another request asks just now whether the key serves again
 

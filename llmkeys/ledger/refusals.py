@@ -9,17 +9,22 @@ from llmkeys.key_state import current_windows
 from llmkeys.ledger import accounts
 from llmkeys.ledger.accounts import Account, Standing
 from llmkeys.ledger.events import limit_event
-from llmkeys.ledger.records import Bid, Refusal
+from llmkeys.ledger.records import Attempt, Bid, Refusal
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import DAY, WINDOWS
 
 
-def refusal_of(cursor: Cursor, account: Account, bid: Bid, at: datetime) -> Refusal:
-    """Tell in words and figures why the account did not take the bid."""
-    reason, found = accounts.why_unusable(cursor, account, at), accounts.standing(cursor, account)
+def refusal_of(cursor: Cursor, account: Account, bid: Bid, attempt: Attempt) -> Refusal:
+    """Tell in words and figures why the account did not take the bid: what lasts longest first."""
+    reason, found = accounts.why_unusable(cursor, account, attempt.at), accounts.standing(cursor, account)
     if reason or found is None:
         return Refusal(bid.key_id, reason or "disabled", account)
-    return _lack_of_room(account, bid, found, at)
+    refusal = _lack_of_room(account, bid, found, attempt.at)
+    if refusal.only_holds and account.of.is_paced and attempt.is_first:
+        pace = accounts.used_up_pace(cursor, account)
+        if pace is not None:
+            return Refusal(bid.key_id, f"{pace.requests_per_minute} requests per minute", account, pace=pace)
+    return refusal
 
 
 def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> Refusal:

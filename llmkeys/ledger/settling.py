@@ -14,7 +14,7 @@ from llmkeys.ledger import accounts, coolings
 from llmkeys.ledger.accounts import Account, AccountTable, Charge, Standing
 from llmkeys.ledger.corrections import correct_cost
 from llmkeys.ledger.events import note_limits, note_serving_keys
-from llmkeys.ledger.records import Finished, Hold, Outcome
+from llmkeys.ledger.records import PARTS, Finished, Hold, Outcome, parts_of
 from llmkeys.lib.windows import DAY, Windows
 
 LEASE = timedelta(seconds=60)
@@ -128,7 +128,10 @@ def finish_all(cursor: Cursor, ends: list[tuple[int, Outcome]]) -> list[Finished
         elif outcome.state != "LOST":
             what = "true cost" if outcome.state == "SETTLED" else "release"
             reason = f"The {what} arrived after the hold was declared lost: {outcome.error or outcome.cost_source}"
-            correct_cost(cursor, usage_id, outcome.cost_nano, outcome.at, reason=reason, only_lost=True)
+            correct_cost(
+                cursor, usage_id, outcome.cost_nano, outcome.at, reason=reason, source=outcome.cost_source,
+                only_lost=True,
+            )  # fmt: skip
     return [Finished(_left_today(ended[usage_id], after)) if usage_id in ended else None for usage_id, _ in ends]
 
 
@@ -186,7 +189,7 @@ def _left_today(row: _Ended, after: dict[tuple[Account, Windows], Standing]) -> 
 
 @lru_cache(maxsize=64)
 def _daily_sql(count: int, tables: int) -> str:
-    sums = ("requests", "successful", "failed", "input_tokens", "output_tokens", "cost_nano")
+    sums = ("requests", "successful", "failed", "input_tokens", "output_tokens", "cost_nano", *PARTS)
     others = [of.column for of in accounts.TABLES if of is not accounts.KEYS]
     names = ["day", "key_id", "model", "token_name", *others, *sums]
     row = f"({', '.join(['%s'] * len(names))})"
@@ -206,7 +209,8 @@ def _add_to_days(cursor: Cursor, ended: Iterable[_Ended]) -> None:
         if not sent or key is None:
             continue
         ids = [account.id if (account := row.account(of)) else None for of in others]
-        amounts = [sent, good, bad, outcome.input_tokens or 0, outcome.output_tokens or 0, outcome.cost_nano]
+        parts = parts_of(outcome.state, outcome.cost_source, outcome.cost_nano)
+        amounts = [sent, good, bad, outcome.input_tokens or 0, outcome.output_tokens or 0, outcome.cost_nano, *parts]
         known = groups.setdefault((str(row.windows.day), key.id, row.model, row.token_name, *ids), [0] * len(amounts))
         known[:] = [have + more for have, more in zip(known, amounts, strict=True)]
     for piece in accounts.pieces(sorted(groups.items(), key=lambda item: str(item[0]))):

@@ -35,16 +35,18 @@ class Room:
     free: int
 
     @contextmanager
-    def taken(self) -> Iterator[_Taken]:
-        taken = _Taken(self)
+    def taken(self) -> Iterator[Taken]:
+        taken = Taken(self)
         try:
             yield taken
         finally:
-            self.free += taken.size
+            taken.give_back()
 
 
 @dataclass(slots=True)
-class _Taken:
+class Taken:
+    """What one request has taken of it."""
+
     room: Room
     size: int = 0
 
@@ -55,8 +57,12 @@ class _Taken:
         self.room.free -= size
         self.size += size
 
+    def give_back(self) -> None:
+        """Leave the room to others: the bytes are in hand no longer."""
+        self.room.free, self.size = self.room.free + self.size, 0
 
-async def read(receive: Receive, *, limit: int, seconds: float, taken: _Taken, declared: int | None = None) -> bytes:
+
+async def read(receive: Receive, *, limit: int, seconds: float, taken: Taken, declared: int | None = None) -> bytes:
     """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503), ClientGone.
 
     `declared` is its Content-Length, None where the client sent none (a chunked body).
@@ -70,7 +76,7 @@ async def read(receive: Receive, *, limit: int, seconds: float, taken: _Taken, d
         raise BodyRefused(408, f"The body did not come within {seconds:g} seconds.") from None
 
 
-async def _all_of(receive: Receive, limit: int, taken: _Taken) -> bytes:
+async def _all_of(receive: Receive, limit: int, taken: Taken) -> bytes:
     pieces, size, more = [], 0, True
     while more:
         message = await receive()

@@ -187,7 +187,10 @@ def _input_words(error: InvalidInput) -> str:
 def _option(field: str) -> str:
     if field in ("apiKey", "body"):
         return {"apiKey": "API key", "body": "The request"}[field]
-    known = {"expiresAt": "--expires", "keyIds": "--key", "scopes": "--scope"}
+    known = {
+        "expiresAt": "--expires", "keyIds": "--key", "scopes": "--scope", "models": "--model",
+        "requestsPerMinute": "--rpm", "overlapSeconds": "--overlap",
+    }  # fmt: skip
     return known.get(field) or "--" + re.sub(r"(?<!^)(?=[A-Z])", "-", field).lower()
 
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from django.utils.timezone import localtime
 
+from llmkeys.key_state import Budget
 from llmkeys.lib.money import format_usd
 
 _GAP = "  "
@@ -45,6 +46,11 @@ def pairs(values: Iterable[tuple[str, str]]) -> list[str]:
 
 def limit(nano: int) -> str:
     return format_usd(nano) if nano else "no limit"
+
+
+def budget(one: Budget) -> str:
+    """Return what is spent of a budget: `$2.50 of $10.00`."""
+    return f"{format_usd(one.spent)} of {limit(one.limit)}"
 
 
 def requests(total: int, good: int, failed: int) -> str:

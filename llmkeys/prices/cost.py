@@ -7,6 +7,7 @@ neither the operator nor the price data has. Such rows are told apart everywhere
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
 from llmkeys import providers
@@ -14,8 +15,8 @@ from llmkeys.dialects import bounds
 from llmkeys.dialects.base import Usage
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.prices.data import same_model
-from llmkeys.prices.tariffs import PriceList, in_region, to_nano
-from llmkeys.prices.worst_case import WorstCase
+from llmkeys.prices.tariffs import PriceList, in_region, other_fee, to_nano
+from llmkeys.prices.worst_case import WorstCase, drawing_tariffs
 
 PROVIDER, COMPUTED, FALLBACK, ESTIMATED = "provider", "computed", "fallback", "estimated"
 MOST_USD = 1_000_000  # a provider's cost above this is a mistake, not a bill
@@ -89,11 +90,37 @@ def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
     told = "fast" if usage.speed.lower() == "fast" else usage.service_tier
     asked = worst.bound.service_tier
     tariff, is_guessed = prices.served(worst.provider, model, worst.at, told=told, asked=asked)
-    tokens = in_region(tariff.step(usage).cost(usage), worst.provider, usage.region)
-    nano = to_nano(tokens + tariff.fees(usage))
+    own = usage.of_the_model()
+    tokens = in_region(tariff.step(own).cost(own), worst.provider, usage.region)
+    beside, is_supposed = _beside(usage, worst, prices, worst.at)
+    nano = to_nano(tokens + tariff.fees(usage) + beside)
     if tariff.is_fallback:
         return Charge(nano, FALLBACK)
-    return Charge(nano, ESTIMATED if is_guessed or tariff.is_guessed(usage) else COMPUTED)
+    return Charge(nano, ESTIMATED if is_guessed or is_supposed or tariff.is_guessed(own) else COMPUTED)
+
+
+def _beside(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:
+    """Return what tools cost beside the model, and whether a part of that is supposed.
+
+    No usage tells which model drew where the request named none, nor whether a machine was paid for before.
+    """
+    amount, is_supposed = 0, False
+    if usage.drawn_input_tokens or usage.drawn_output_tokens:
+        drawn = Usage(
+            usage.drawn_input_tokens,
+            image_input_tokens=usage.drawn_image_input_tokens,
+            output_tokens=usage.drawn_output_tokens,
+            image_output_tokens=usage.drawn_output_tokens,
+        )
+        tariffs = drawing_tariffs(prices, worst.provider, worst.bound, at)
+        costs = [tariff.step(drawn).cost(drawn) for tariff in tariffs]
+        amount += max(costs)
+        is_supposed = len(worst.bound.drawing_models) != 1 or any(tariff.is_fallback for tariff in tariffs)
+    if usage.containers:
+        sizes = [other_fee(what) for what, _ in worst.bound.fees if what.startswith("container")]
+        amount += usage.containers * max(sizes, default=0)
+        is_supposed = True
+    return amount, is_supposed
 
 
 def _that_answered(usage: Usage, worst: WorstCase, prices: PriceList) -> str:

@@ -69,6 +69,16 @@ _SEARCH_FEES = {
 # The older search tool (`web_search_preview`) of these models is dearer than the one whose price the data has, and no
 # usage tells which of them ran: the hold covers the dearer one.
 _PREVIEWS, _PREVIEW_SEARCH = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
+# USD; platform.openai.com/docs/pricing, containers by memory; openrouter.ai/docs, the PDF engine `mistral-ocr`.
+OTHER_FEES = {
+    "container 1g": Decimal("0.03"),
+    "container 4g": Decimal("0.12"),
+    "container 16g": Decimal("0.48"),
+    "container 64g": Decimal("1.92"),
+    "page": Decimal("0.002"),
+}
+# The models that OpenAI's tool may draw with where the request names none, dearest first.
+DRAWING_MODELS = ("gpt-image-1", "gpt-image-1.5")
 _GROUNDED_PROMPTS = Decimal(35)  # Gemini 2 is billed by grounded prompts, Gemini 3 (14) by queries
 
 
@@ -214,6 +224,11 @@ def in_region(amount: int, provider: str, region: str) -> int:
     if region.lower() != "us" or provider != "anthropic":
         return amount
     return -(-amount * _US_ONLY_TENTHS // 10)
+
+
+def other_fee(what: str) -> int:
+    """Return a fee in 10⁻²⁴ USD."""
+    return _fee(OTHER_FEES[what])
 
 
 def to_nano(amount: int) -> int:

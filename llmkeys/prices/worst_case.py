@@ -18,16 +18,19 @@ from llmkeys.dialects.base import Bound, Usage
 from llmkeys.prices import catalogue, limits
 from llmkeys.prices.tariffs import (
     CHEAP_TIERS,
+    DRAWING_MODELS,
     PER_NANO,
     PriceList,
     Step,
     Tariff,
     in_region,
+    other_fee,
     tier_name,
     to_nano,
 )
 
 LEAST_FITTED_TOKENS = 4_096
+DRAWING_TOKENS = 16_000  # that a tool's picture takes and makes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,10 @@ def worst_case(
         asked = min([settings.DEFAULT_MAX_TOKENS, *own])
     else:
         asked = limit - bound.prediction_tokens  # the prediction is added once, not per choice
-    lines = tuple(line for name in models for line in _lines(prices, provider, name, bound, at))
+    beside = _beside(prices, provider, bound, at)
+    lines = tuple(
+        replace(line, base=line.base + beside) for name in models for line in _lines(prices, provider, name, bound, at)
+    )
     nano = to_nano(max(line.at(asked) for line in lines))
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
     puts_limit = limit is None and is_strict and nano > 0
@@ -137,7 +143,8 @@ def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
 def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
     """Return what a hold may shrink to once a stream has told its input; never more than it was.
 
-    What server tools may still add to the input stays held, and so do their fees and all output.
+    What server tools may still add to the input stays held, and so do their fees and all output. A kind of input that
+    was not told yet may be as much of it as the request allows.
     """
     if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
         return hold_nano
@@ -145,14 +152,26 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
     rest = replace(
         worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
     )  # what is still to come
-    most = 0
+    most, beside = 0, _beside(worst.prices, worst.provider, worst.bound, worst.at)
     for model in (worst.model, *worst.other_models):
         for tariff in _that_may_serve(worst.prices, worst.provider, model, rest, worst.at):
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
-                known = in_region(step.cost(told), worst.provider, rest.region)
-                most = max(most, known + line.at(worst.asked_output))
+                known = in_region(
+                    step.cost(told) + _untold(tariff, step, told, worst.bound), worst.provider, rest.region
+                )
+                most = max(most, known + line.at(worst.asked_output) + beside)
     return min(hold_nano, to_nano(most))
+
+
+def _untold(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
+    """Return what an input may cost more than it seems, where the usage names none of its kinds yet."""
+    kinds = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    if any(count is not None for count in kinds):
+        return 0
+    tokens = usage.input_tokens or 0
+    known = replace(bound, input_tokens=tokens, tool_input_tokens=0)
+    return max(0, _most_input_cost(tariff, step, known, tokens) - tokens * step.text)
 
 
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
@@ -179,6 +198,26 @@ def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
 
 def _usd(amount: int, digits: int) -> Decimal:
     return Decimal(f"{Decimal(amount).scaleb(-digits).normalize():f}")
+
+
+def drawing_tariffs(prices: PriceList, provider: str, bound: Bound, at: datetime) -> list[Tariff]:
+    """Return the tariffs of the models that may draw pictures as a tool."""
+    names = bound.drawing_models or DRAWING_MODELS
+    if provider == "openrouter":
+        names = tuple(name if "/" in name else f"openai/{name}" for name in names)
+    else:
+        names = tuple(name.rpartition("/")[2] for name in names)
+    return [prices.tariff(provider, name, at) for name in names]
+
+
+def _beside(prices: PriceList, provider: str, bound: Bound, at: datetime) -> int:
+    """Return what fees and pictures cost at most, whichever model answers; in 10⁻²⁴ USD."""
+    fees = sum(other_fee(what) * times for what, times in bound.fees)
+    if not bound.drawings:
+        return fees
+    steps = [tariff.steps[-1] for tariff in drawing_tariffs(prices, provider, bound, at)]
+    each = max(max(step.text, step.image_in, step.text_out, step.image_out) for step in steps)
+    return fees + bound.drawings * DRAWING_TOKENS * each
 
 
 # --- the lines -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ _VENDOR_NAME = {
     "anthropic": re.compile(r"[^:]+"),
     "google": re.compile(r"[A-Za-z0-9._-]+"),  # in Google's own dialect the name is a part of the path
 }
+VENDORS = tuple(_VENDOR_NAME)  # whose models have a name of their own beside OpenRouter's
 _DATED = re.compile(r"-\d{8}$")
 _HYPHEN_VERSION = re.compile(r"(?<![\d.])(\d{1,2})-(\d{1,2})(?![\d.])")
 _DOT_VERSION = re.compile(r"(\d)\.(\d)")

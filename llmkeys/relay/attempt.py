@@ -152,7 +152,7 @@ class Attempt:
                 self.candidate.model, own_base_url=not catalogue.is_local(provider)
             ),
         )
-        if len(request.raw) > under_way.LARGE_BYTES:
+        if request.size > under_way.LARGE_BYTES:
             return await under_way.in_parser(request.dialect.rewritten, request, change)
         return request.dialect.rewritten(request, change)
 
@@ -479,7 +479,7 @@ class Attempt:
         known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None else None
         return known or cost.estimate(
             self.worst,
-            input_bytes=len(self.request.request.raw),
+            input_bytes=self.request.request.size,
             output_tokens=output_tokens_seen,
             hold_nano=self.hold.amount_nano,
             usage=usage,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, NoReturn
 
 from django.conf import settings
@@ -90,16 +90,22 @@ _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_v
 
 _COOLINGS = "SELECT scope, model, until, probe_until FROM llmkeys_cooling"
 
+FRESH = timedelta(milliseconds=100)  # what was read with the access token serves a body that came at once
 Serves = Callable[[str], bool]  # whether a provider takes such a request
 Coolings = dict[str, list[tuple[str, datetime]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The stored keys in serving order, and what cools."""
+    """The stored keys in serving order, and what cools, as they were at an instant."""
 
     rows: Sequence[_Row]
     coolings: Coolings
+    at: datetime
+
+    def is_fresh(self, at: datetime) -> bool:
+        """True where a look at the database would hardly show anything else; the hold decides anyway."""
+        return abs(at - self.at) <= FRESH
 
 
 def read_stored(cursor: Any, at: datetime) -> Stored:
@@ -110,7 +116,7 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
     if rows and rows[0].any_cools:
         cursor.execute(_COOLINGS)
         coolings = _by_scope(cursor.fetchall(), at)
-    return Stored(rows, coolings)
+    return Stored(rows, coolings, at)
 
 
 async def refresh_catalogue() -> None:
@@ -119,13 +125,17 @@ async def refresh_catalogue() -> None:
         await under_way.in_thread(catalogue.refresh)
 
 
-async def find(model: str, *, door: Door, dialect: str, caller: Caller, at: datetime) -> list[Candidate]:
+async def find(
+    model: str, *, door: Door, dialect: str, caller: Caller, at: datetime, stored: Stored | None = None
+) -> list[Candidate]:
     """Return every stored key of the caller that can serve `model`, in serving order, with what stands in its way.
 
-    For a name that no rule knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable
-    where no key is stored, ModelNotAvailable where none can serve the model, RecordingUnavailable.
+    `stored` is what was read a moment ago; where it is none any more, the keys are read again. For a name that no rule
+    knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable where no key is stored,
+    ModelNotAvailable where none can serve the model, RecordingUnavailable.
     """
-    stored = await reader.run(lambda cursor: read_stored(cursor, at))
+    if stored is None or not stored.is_fresh(at):
+        stored = await reader.run(lambda cursor: read_stored(cursor, at))
     await refresh_catalogue()
     can_serve = _serving(dialect, door)
     found = _named(stored, model, caller, at, can_serve)

@@ -18,13 +18,15 @@ _MILLION = Decimal(1_000_000)
 
 
 async def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
-    """Return an OpenAI model list of everything that the usable keys of this caller can serve, in serving order.
+    """Return an OpenAI model list of everything that the usable keys of this caller can serve and it may use.
 
-    Keys of one account have one list: one key of each provider and billing group is asked, side by side.
+    In serving order. Keys of one account have one list: one key of each provider and billing group is asked, side by
+    side.
     """
     keys = await under_way.in_thread(_usable_keys, caller, at)
     await model_lists.ask(key.id for key in keys)
-    return await under_way.in_thread(_entries, keys, at)
+    found = await under_way.in_thread(_entries, keys, at)
+    return [entry for entry in found if caller.may_use(entry["id"])]
 
 
 def _usable_keys(caller: Caller, at: datetime) -> list[ApiKey]:

@@ -12,12 +12,15 @@ from llmkeys.exceptions import (
     AllKeysAtLimit,
     AllKeysCooling,
     BudgetBusy,
+    ModelNotAllowed,
     NoKeyAvailable,
     RequestExceedsBudget,
     TokenAtLimit,
+    TooManyRequests,
 )
 from llmkeys.key_state import current_windows
 from llmkeys.ledger import Refusal
+from llmkeys.ledger.accounts import Pace
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import DAY, MONTH, day_end, month_end
 
@@ -92,6 +95,21 @@ def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | 
         f"This token has reached its limit: this request needs {format_usd(need)} at most, and "
         f"{format_usd(best.room_nano)} is left of its {_window_words(best)}. {ending}",
         retry_at=when,
+    )
+
+
+def too_many_requests(pace: Pace) -> TooManyRequests:
+    return TooManyRequests(
+        f"This token's requests per minute are used up: it may send {pace.requests_per_minute}, and has. The next "
+        f"minute begins at {pace.ends_at:%H:%M} UTC.",
+        retry_at=pace.ends_at,
+    )
+
+
+def model_not_allowed(model: str, patterns: Sequence[str]) -> ModelNotAllowed:
+    return ModelNotAllowed(
+        f"This token may not use model “{model[:200]}”. It may use: {', '.join(patterns)}. GET /v1/models lists what "
+        "of these can be served."
     )
 
 

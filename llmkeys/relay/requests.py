@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from llmkeys import dialects
 from llmkeys.dialects import Dialect
+from llmkeys.models import AUTO
 from llmkeys.prices import catalogue
+from llmkeys.relay import refusals
+from llmkeys.relay.candidates import Stored
 from llmkeys.tokens.rights import Caller
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class RelayRequest:
 
     request: dialects.Request
     caller: Caller
+    stored: Stored | None = field(default=None, repr=False)  # the keys as they were read with the access token
     id: str = field(default_factory=new_request_id)
 
     @property
@@ -41,8 +45,27 @@ class RelayRequest:
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """The models to try in turn: the one that was named, or the primary and the fallbacks."""
-        return catalogue.models_to_try(self.request.model)
+        """The models to try in turn: the one that was named, or the primary and the fallbacks.
+
+        Raises ModelNotAllowed, also where the provider might choose another model that the request names.
+        """
+        for other in (*self.request.other_models, *self.request.presets):
+            models_for(other, self.caller)
+        return models_for(self.request.model, self.caller)
+
+
+def models_for(named: str, caller: Caller) -> tuple[str, ...]:
+    """Return the models to try for what a caller named; of those that an alias stands for, the ones it may use.
+
+    Raises ModelNotAllowed. An alias whose very name is among the caller's models is allowed with all its models.
+    """
+    models = catalogue.models_to_try(named)
+    if caller.models is None or (named or AUTO) in caller.models:
+        return models
+    allowed = tuple(model for model in models if caller.may_use(model))
+    if not allowed:
+        raise refusals.model_not_allowed(named or AUTO, caller.models)
+    return allowed
 
 
 class Client(Protocol):

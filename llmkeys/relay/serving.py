@@ -10,6 +10,7 @@ from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
 from llmkeys.prices import catalogue
 from llmkeys.relay import candidates
+from llmkeys.relay.requests import models_for
 from llmkeys.tokens.rights import Caller
 
 
@@ -18,8 +19,13 @@ def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None)
 
     No provider is asked: for a model that no rule knows, the model lists last read must do.
     """
-    for name in catalogue.models_to_try(model):
-        free = _without_obstacle(name, caller or Caller(), at)
+    caller = caller or Caller()
+    try:
+        models = models_for(model, caller)
+    except NoKey:
+        return []
+    for name in models:
+        free = _without_obstacle(name, caller, at)
         keys = ApiKey.objects.in_bulk(free)
         serving = [keys[key_id] for key_id in free if key_id in keys and keys[key_id].status_at(at) == ACTIVE]
         if serving:

@@ -75,6 +75,7 @@ class _Turns:
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
     refused: int = 0  # keys that refused for their own sake
     lost: int = 0  # attempts that may have been billed in vain
+    has_looked: bool = False  # at the stored keys: whoever looks again wants to see what has changed
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
@@ -156,6 +157,7 @@ class _ModelTurn:
         while True:
             placed = await self._place(bids, last_try=tightened)
             if placed.hold is None:
+                self._keep_the_pace(placed.refusals)
                 left = waited_until - time.monotonic()
                 if self._may_pass_soon(placed.refusals, tightened) and left > 0:
                     await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
@@ -169,6 +171,13 @@ class _ModelTurn:
             chosen = next(candidate for candidate in pool if candidate.id == placed.hold.key_id)
             self.turns.tracked.max_tokens = self.fitted.get(chosen.id)
             return chosen, placed
+
+    @staticmethod
+    def _keep_the_pace(found: list[Refusal]) -> None:
+        """Raise TooManyRequests where this minute's requests were sent: neither a wait nor another key helps."""
+        for refusal in found:
+            if refusal.pace is not None:
+                raise refusals.too_many_requests(refusal.pace)
 
     async def _fit(self, placed: Placed) -> Placed:
         """Lower the output limit to what the largest room buys, and try again; unchanged where none buys enough.
@@ -212,13 +221,15 @@ class _ModelTurn:
         return bool(asked) and (tightened or len(asked) == len(found))
 
     async def _found(self) -> list[Candidate]:
-        request = self.request
+        request, stored = self.request, None if self.turns.has_looked else self.request.stored
+        self.turns.has_looked = True
         return await candidates.find(
             self.model,
             door=request.request.door,
             dialect=request.dialect.name,
             caller=request.caller,
             at=timezone.now(),
+            stored=stored,
         )
 
     async def _pool(self) -> list[Candidate]:
@@ -381,7 +392,7 @@ class _ModelTurn:
             return self._upstream_error()  # the others are full, but this is why none serves
         lacking = [refusal for refusal in found if refusal.window]
         of_token = [refusal for refusal in lacking if refusal.account.of is accounts.TOKENS]
-        if of_token and len(of_token) == len(lacking):
+        if of_token:  # a key may have room: the token does not let it pay
             return refusals.token_at_limit(of_token, timezone.now())
         if not lacking:
             return NoKeyAvailable("No API key available: the last one was switched off a moment ago.")

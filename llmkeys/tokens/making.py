@@ -1,75 +1,268 @@
-"""Access tokens: make, see, revoke. The token in clear exists only in the answer to its making."""
+"""The verbs of an access token: make, change, rotate, revoke. Its secret exists only in the answer to its making.
+
+Each is one transaction with its event. They raise InvalidInput with a sentence per field, TokenConflict, or
+BeyondItsMaker, and never change anything then. `maker` is the access token with which somebody asks, if any.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from django.db import transaction
-from django.db.models import QuerySet
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
 
-from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.texts import name_problem
+from llmkeys import ledger
+from llmkeys.exceptions import BeyondItsMaker, InvalidInput, TokenConflict
+from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import AccessToken, ApiKey
+from llmkeys.tokens import fields
+from llmkeys.tokens.fields import SCOPES
+from llmkeys.tokens.rights import is_within
 from llmkeys.vault.crypto import new_access_token, token_digest
 
-SCOPES = ("gateway", "read", "manage")
+_LABELS = {column: name for name, column in fields.WRITABLE.items()}
 
 
 def create_token(
-    *,
-    name: str,
-    user: User,
-    at: datetime,
-    scopes: Iterable[str] = ("gateway",),
-    expires_at: datetime | None = None,
-    key_ids: Collection[str] | None = None,
+    *, user: User, values: Mapping[str, Any], at: datetime, actor: str = "", maker: AccessToken | None = None
 ) -> tuple[AccessToken, str]:
-    """Return the stored token and its text, which is shown once. Raises InvalidInput."""
-    name, scopes, wanted = name.strip(), set(scopes), set(key_ids or ())
-    errors: dict[str, list[str]] = {}
-    if not 1 <= len(name) <= 100:
-        errors["name"] = ["Must be 1 to 100 characters."]
-    elif problem := name_problem(name):
-        errors["name"] = [problem]
-    if not scopes or not scopes <= set(SCOPES):
-        errors["scopes"] = [f"Choose from: {', '.join(SCOPES)}."]
-    if expires_at is not None and expires_at <= at:
-        errors["expiresAt"] = ["The expiry is in the past."]
-    keys = list(ApiKey.objects.stored().filter(pk__in=wanted))
-    if len(keys) != len(wanted):
-        errors["keyIds"] = ["There is no such key: " + ", ".join(sorted(wanted - {key.id for key in keys}))]
-    if errors:
-        raise InvalidInput(errors)
+    """Store a new token from fields named as in the contract (`name`, `scopes`, …); return it and its text.
+
+    Limits are USD; those left out come from the settings. An administrator may name another `user`.
+    """
+    given = fields.clean_new(values, at=at)
+    owner = _owner(given.pop("user", None), user, maker)
+    scopes, key_ids = given.pop("scopes", ["gateway"]), given.pop("key_ids", None)
     text = new_access_token()
+    token = AccessToken(
+        **{**_default_limits(), **given, **_scope_columns(scopes)},
+        user=owner,
+        maker=maker,
+        digest=token_digest(text),
+        limited_to_keys=key_ids is not None,
+        created_at=at,
+    )
     with transaction.atomic():
-        token = AccessToken.objects.create(
-            name=name,
-            digest=token_digest(text),
-            user=user,
-            scope_gateway="gateway" in scopes,
-            scope_read="read" in scopes,
-            scope_manage="manage" in scopes,
-            limited_to_keys=bool(keys),
-            expires_at=expires_at,
-            created_at=at,
-        )
-        token.keys.set(keys)
+        if maker is not None:
+            _lock(maker)
+            _check_within(maker, token, key_ids, "The new token")
+        token.save(force_insert=True)
+        token.keys.set(ApiKey.objects.filter(pk__in=key_ids or ()))
+        _note("added", token, f"The token “{token.name}” of {owner.get_username()} was made.", at, actor)
     return token, text
 
 
+def change_token(
+    token: AccessToken,
+    *,
+    values: Mapping[str, Any],
+    at: datetime,
+    actor: str = "",
+    maker: AccessToken | None = None,
+) -> AccessToken:
+    """Change what `values` names and leave the rest alone; where its end comes earlier, so does its children's."""
+    given = fields.clean_change(values, token=token, at=at)
+    _refuse_revoked(token)
+    changed = _set_changed(token, given)
+    with transaction.atomic():
+        key_ids = _new_key_ids(token, given, changed)
+        _check_end(token)
+        if maker is not None:
+            _lock(maker)
+            _check_within(maker, token, key_ids, "The changed token")
+        if changed:
+            _save_change(token, changed, key_ids, at, actor)
+    token.refresh_from_db()
+    return token
+
+
+def rotate_token(
+    token: AccessToken, *, overlap_seconds: int = 0, at: datetime, actor: str = "", maker: AccessToken | None = None
+) -> tuple[AccessToken, str]:
+    """Give the token a new secret and return it; the old one holds for `overlap_seconds` more, then nobody's.
+
+    Budgets, counters and history stay: it is the same account.
+    """
+    _refuse_revoked(token)
+    text, old = new_access_token(), token.digest
+    with transaction.atomic():
+        if maker is not None:
+            _lock(maker)
+            _check_within(maker, token, _key_ids(token), "The rotated token")
+        rotated = AccessToken.objects.filter(pk=token.pk, digest=old, revoked_at__isnull=True).update(
+            digest=token_digest(text),
+            previous_digest=old if overlap_seconds else None,
+            previous_until=at + timedelta(seconds=overlap_seconds) if overlap_seconds else None,
+        )
+        if not rotated:
+            raise TokenConflict(f"Somebody else has just rotated or revoked “{token.name}”. Look at it again.")
+        until = f"; the old one holds for {overlap_seconds} s more" if overlap_seconds else ""
+        _note("changed", token, f"The token “{token.name}” has a new secret{until}.", at, actor)
+    token.refresh_from_db()
+    return token, text
+
+
+def revoke_token(token: AccessToken, *, at: datetime, actor: str = "") -> None:
+    """End a token at once, for good, and the tokens that it made."""
+    with transaction.atomic():
+        if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=at):
+            return
+        _note("deleted", token, f"The token “{token.name}” was revoked.", at, actor)
+        children = AccessToken.objects.filter(pk__in=_descendants(token), revoked_at__isnull=True)
+        for child in children:
+            _note("deleted", child, f"The token “{child.name}” ended with “{token.name}”, which made it.", at, actor)
+        children.update(revoked_at=at)
+
+
 def visible_tokens(user: User) -> QuerySet[AccessToken]:
-    """Return the tokens that a user may see and revoke: their own, an administrator every one."""
+    """Return the tokens that a user may see, change and revoke: their own, an administrator every one."""
     rows = AccessToken.objects.select_related("user")
     return rows if user.is_superuser else rows.filter(user=user)
 
 
-def revoke_token(token: AccessToken, *, at: datetime) -> None:
-    """End a token at once, for good."""
-    AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=at)
-
-
 def first_administrator() -> User | None:
     return get_user_model().objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _owner(named: str | None, user: User, maker: AccessToken | None) -> User:
+    if named is None or named == user.get_username():
+        return user
+    if not user.is_superuser or maker is not None:
+        raise InvalidInput({"user": ["Only an administrator who is logged in makes tokens of others."]})
+    users = get_user_model().objects
+    found = users.filter(**{get_user_model().USERNAME_FIELD: named, "is_active": True}).first()
+    if found is None:
+        raise InvalidInput({"user": [f"There is no active user “{named}”."]})
+    return found
+
+
+def _default_limits() -> dict[str, int]:
+    return {
+        "daily_limit_nano": usd_to_nano(settings.TOKEN_DAILY_LIMIT_USD),
+        "monthly_limit_nano": usd_to_nano(settings.TOKEN_MONTHLY_LIMIT_USD),
+        "total_limit_nano": usd_to_nano(settings.TOKEN_TOTAL_LIMIT_USD),
+    }
+
+
+def _scope_columns(scopes: Collection[str]) -> dict[str, bool]:
+    return {f"scope_{scope}": scope in scopes for scope in SCOPES}
+
+
+def _set_changed(token: AccessToken, given: Mapping[str, Any]) -> list[str]:
+    """Put the given columns on the token in hand; return those that differ."""
+    columns = {name: value for name, value in given.items() if name not in ("scopes", "key_ids")}
+    if "scopes" in given and set(_implied(given["scopes"])) != set(token.scopes):
+        columns |= _scope_columns(given["scopes"])
+    changed = [name for name, value in columns.items() if getattr(token, name) != value]
+    for name in changed:
+        setattr(token, name, columns[name])
+    return changed
+
+
+def _implied(scopes: Collection[str]) -> Collection[str]:
+    return SCOPES if "manage" in scopes else scopes
+
+
+def _key_ids(token: AccessToken) -> list[str] | None:
+    return list(token.keys.values_list("pk", flat=True)) if token.limited_to_keys else None
+
+
+def _new_key_ids(token: AccessToken, given: Mapping[str, Any], changed: list[str]) -> list[str] | None:
+    """Return the keys that the token may use from now on, and note whether they change."""
+    before = _key_ids(token)
+    if "key_ids" not in given:
+        return before
+    after = given["key_ids"]
+    if (before is None) != (after is None) or set(before or ()) != set(after or ()):
+        token.limited_to_keys = after is not None
+        changed.append("limited_to_keys")
+    return after
+
+
+def _save_change(token: AccessToken, changed: list[str], key_ids: list[str] | None, at: datetime, actor: str) -> None:
+    columns = {name: getattr(token, name) for name in changed}
+    if any(name.endswith("_limit_nano") for name in changed):
+        columns["refused_window"] = ""
+    if "requests_per_minute" in changed:
+        columns["minute"] = 0  # without a limit nothing was counted: the next request counts the rows
+    if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(**columns):
+        raise TokenConflict(_REVOKED.format(token.name))
+    if "limited_to_keys" in changed:
+        token.keys.set(ApiKey.objects.filter(pk__in=key_ids or ()))
+    if "expires_at" in changed and token.expires_at is not None:
+        later = Q(expires_at__isnull=True) | Q(expires_at__gt=token.expires_at)
+        AccessToken.objects.filter(later, pk__in=_descendants(token)).update(expires_at=token.expires_at)
+    words = ", ".join(sorted({_label(name) for name in changed}))
+    _note("changed", token, f"The token “{token.name}” was changed: {words}.", at, actor)
+
+
+def _label(column: str) -> str:
+    if column == "limited_to_keys":
+        return "keyIds"
+    return "scopes" if column.startswith("scope_") else _LABELS[column]
+
+
+_REVOKED = "“{}” is revoked, for good. Make a new token."
+
+
+def _refuse_revoked(token: AccessToken) -> None:
+    if token.revoked_at is not None:
+        raise TokenConflict(_REVOKED.format(token.name))
+
+
+def _check_end(token: AccessToken) -> None:
+    """A token ends with the one that made it. Raises InvalidInput."""
+    end = token.maker.expires_at if token.maker is not None else None
+    if end is not None and (token.expires_at is None or token.expires_at > end):
+        words = f"It ends with the token that made it, at {end:%Y-%m-%d %H:%M} UTC at the latest."
+        raise InvalidInput({"expiresAt": [words]})
+
+
+def _check_within(maker: AccessToken, token: AccessToken, key_ids: Collection[str] | None, whose: str) -> None:
+    """Refuse a token that could do more, or would hold longer, than the one with which somebody asks.
+
+    Raises BeyondItsMaker.
+    """
+    if maker.has_limits:
+        raise BeyondItsMaker("This token has limits of its own: it makes and changes no tokens, which would have none.")
+    if not set(token.scopes) <= set(maker.scopes):
+        raise BeyondItsMaker(f"{whose} would have a scope that this one lacks.")
+    if maker.expires_at is not None and (token.expires_at is None or token.expires_at > maker.expires_at):
+        words = f"{maker.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise BeyondItsMaker(f"{whose} needs an expiresAt of {words} at the latest, when this one ends.")
+    own = _key_ids(maker)
+    if own is not None and (key_ids is None or not set(key_ids) <= set(own)):
+        raise BeyondItsMaker(f"This token is limited to some keys. {whose} needs keyIds among those.")
+    if maker.allowed_models is not None and not is_within(token.allowed_models, maker.allowed_models):
+        raise BeyondItsMaker(f"This token is limited to some models. {whose} needs models among those.")
+
+
+def _lock(maker: AccessToken) -> None:
+    """Let nobody revoke or shorten the maker meanwhile, whose children would be missed. Raises BeyondItsMaker."""
+    if not AccessToken.objects.filter(pk=maker.pk, revoked_at__isnull=True).update(name=F("name")):
+        raise BeyondItsMaker("This token was revoked a moment ago.")
+    maker.refresh_from_db()
+
+
+def _descendants(token: AccessToken) -> set[int]:
+    """Return the ids of the tokens that this one made, and of those that they made."""
+    found: set[int] = set()
+    newest = {token.pk}
+    while newest:
+        children = AccessToken.objects.filter(maker__in=newest).values_list("pk", flat=True)
+        newest = set(children) - found - {token.pk}
+        found |= newest
+    return found
+
+
+def _note(kind: str, token: AccessToken, message: str, at: datetime, actor: str) -> None:
+    with connection.cursor() as cursor:
+        ledger.add_event(cursor, kind, None, message, at, token_id=token.pk, actor=actor)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
 
-from llmkeys.database.sql import as_instant, lean_cursor
+from llmkeys.database.sql import as_instant, instant, lean_cursor
 from llmkeys.lib.texts import TOKEN_PREFIX
+from llmkeys.providers.names import VENDORS, at_vendor, common_name
 from llmkeys.vault.crypto import token_digest
 
 _NOTED_EVERY = timedelta(seconds=60)
 
-_ACCESS = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, t.limited_to_keys, t.expires_at, t.last_used_at,
-     t.budget_mode, t.daily_limit_nano > 0 OR t.monthly_limit_nano > 0 OR t.total_limit_nano > 0
+# Administrators may send requests; others by a permission, their own or a group's.
+_MAY_SEND = """u.is_superuser OR EXISTS (SELECT 1 FROM auth_permission p
+     JOIN django_content_type c ON c.id = p.content_type_id AND c.app_label = 'llmkeys'
+    WHERE p.codename = 'use_gateway' AND (
+      EXISTS (SELECT 1 FROM auth_user_user_permissions up WHERE up.user_id = u.id AND up.permission_id = p.id)
+      OR EXISTS (SELECT 1 FROM auth_user_groups ug JOIN auth_group_permissions gp ON gp.group_id = ug.group_id
+                  WHERE ug.user_id = u.id AND gp.permission_id = p.id)))"""
+_ACCESS = f"""SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, {_MAY_SEND}, t.limited_to_keys, t.allowed_models,
+     t.expires_at, t.last_used_at, t.budget_mode,
+     t.daily_limit_nano > 0 OR t.monthly_limit_nano > 0 OR t.total_limit_nano > 0
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
-   WHERE t.digest = %s AND t.revoked_at IS NULL AND u.is_active"""
+   WHERE t.revoked_at IS NULL AND u.is_active"""  # noqa: S608  (constants alone)
 _KEYS = "SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %s"
 
 
@@ -27,33 +40,87 @@ class Caller:
 
     name: str = ""
     token_id: int | None = None
-    may_gateway: bool = True
+    has_gateway_scope: bool = True
+    may_send: bool = True  # its user has the permission
     key_ids: frozenset[str] | None = None  # None: every key
+    models: tuple[str, ...] | None = None  # names and patterns; None: every model
     is_strict: bool = False  # the token has budgets of its own that are never exceeded
     notes_use: bool = False  # the hold is to note the token's last use: for people, so that once a minute will do
+
+    def may_use(self, model: str) -> bool:
+        """True where the token allows the model, under any of its names."""
+        return self.models is None or allows(self.models, model)
 
 
 def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
     """Return whose access token this is; None where it is unknown, revoked, expired, or its user is disabled."""
     if not token.startswith(TOKEN_PREFIX):
         return None
-    cursor.execute(_ACCESS, [token_digest(token)])
+    digest = token_digest(token)
+    cursor.execute(f"{_ACCESS} AND t.digest = %s", [digest])
     row = cursor.fetchone()
+    if row is None:  # the secret before a rotation holds for a while
+        cursor.execute(f"{_ACCESS} AND t.previous_digest = %s AND t.previous_until > %s", [digest, instant(at)])
+        row = cursor.fetchone()
     if row is None:
         return None
-    token_id, name, may_gateway, is_limited, expires_at, last_used_at, mode, has_budgets = row
+    token_id, name, has_scope, may_send, is_limited, models, expires_at, last_used_at, mode, has_budgets = row
     if expires_at is not None and as_instant(expires_at) <= at:
         return None
     allowed = None
     if is_limited:
         cursor.execute(_KEYS, [token_id])
         allowed = frozenset(key_id for (key_id,) in cursor.fetchall())
-    notes_use = last_used_at is None or abs(at - as_instant(last_used_at)) > _NOTED_EVERY
-    is_strict = bool(has_budgets) and (mode or settings.BUDGET_MODE) == "strict"
-    return Caller(name, token_id, bool(may_gateway), allowed, is_strict, notes_use)
+    if isinstance(models, str):
+        models = json.loads(models)
+    return Caller(
+        name,
+        token_id,
+        has_gateway_scope=bool(has_scope),
+        may_send=bool(may_send),
+        key_ids=allowed,
+        models=None if models is None else tuple(models),
+        is_strict=bool(has_budgets) and (mode or settings.BUDGET_MODE) == "strict",
+        notes_use=last_used_at is None or abs(at - as_instant(last_used_at)) > _NOTED_EVERY,
+    )
 
 
 def caller_of(token: str, at: datetime) -> Caller | None:
     """Do the same on this thread's connection."""
     with lean_cursor() as cursor:
         return read_caller(cursor, token, at)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def allows(patterns: Iterable[str], model: str) -> bool:
+    """True where a name or pattern (`*` stands for any text) fits one of the model's names."""
+    names = spellings(model)
+    return any(_matches(pattern, name) for pattern in patterns for name in names) or any(
+        "*" not in pattern and common_name(pattern) in names for pattern in patterns
+    )
+
+
+def is_within(inner: Iterable[str] | None, outer: Iterable[str]) -> bool:
+    """True where everything that the `inner` patterns allow is allowed by the `outer` ones too."""
+    return inner is not None and all(allows(outer, pattern) for pattern in inner)
+
+
+@lru_cache(maxsize=1024)
+def spellings(model: str) -> frozenset[str]:
+    """Return the names under which one model is known: as it came, its vendor's, and with the vendor before it."""
+    names = {model, common_name(model)}
+    for vendor in VENDORS:
+        if name := at_vendor(model, vendor):
+            names |= {name, f"{vendor}/{name}"}
+    return frozenset(names)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, text.split("*"))))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return _pattern(pattern).fullmatch(name) is not None

@@ -29,7 +29,7 @@ _REST_SECONDS = 60.0  # after the database could not be written
 
 _rest_until = 0.0
 
-_SUMS = "requests, successful, failed, input_tokens, output_tokens, cost_nano"
+_SUMS = "requests, successful, failed, input_tokens, output_tokens, cost_nano, estimated_nano, lost_nano"
 _SUMMED = ", ".join(f"SUM({name})" for name in _SUMS.split(", "))
 
 _CLOSE = f"""INSERT INTO llmkeys_daytotal (day, provider, model, token_name, token_id, {_SUMS})

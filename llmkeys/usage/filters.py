@@ -19,6 +19,8 @@ from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.windows import day_end, day_start
 from llmkeys.models import ProviderName, UsageRecord
 
+# How a row's cost is known by now: reported or computed, estimated (or at the fallback price), or lost.
+COSTS = ("known", "estimated", "lost")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WANTED = "Must be a date and time in ISO 8601, such as 2026-11-22T09:55:00Z."
 
@@ -116,6 +118,7 @@ ROWS = {
     "model": Filter("model"),
     "success": Filter("success", truth),
     "state": Filter("state", one_of(UsageRecord.State.values)),
+    "cost": Filter("cost", one_of(COSTS)),
     "token": Filter("token_name"),
     **TIMES,
 }

@@ -152,19 +152,18 @@ def _has_open_hold(day: date) -> bool:
 # A released attempt that was never sent has no status; it is counted nowhere.
 _DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(row_requests) FROM (
     SELECT key_id, model, token_name, COALESCE(token_id, 0) AS token, cost_nano AS cost, 0 AS row_cost,
-           requests, 0 AS row_requests, successful, failed, input_tokens, output_tokens
+           requests, 0 AS row_requests, successful, failed, input_tokens, output_tokens, estimated_nano AS estimated,
+           lost_nano AS lost
       FROM llmkeys_dailyusage WHERE day = %s
     UNION ALL
-    SELECT key_id, model, token_name, COALESCE(token_id, 0), 0, cost_nano + COALESCE(
-             (SELECT SUM(a.cost_nano) FROM llmkeys_adjustment a
-               WHERE a.usage_id = llmkeys_usagerecord.id AND a.key_id IS NOT NULL), 0), 0, 1,
+    SELECT key_id, model, token_name, COALESCE(token_id, 0), 0, {ledger.COST_OF_ROW}, 0, 1,
            CASE WHEN success THEN -1 ELSE 0 END, CASE WHEN NOT success THEN -1 ELSE 0 END,
-           -COALESCE(input_tokens, 0), -COALESCE(output_tokens, 0)
-      FROM llmkeys_usagerecord
+           -COALESCE(input_tokens, 0), -COALESCE(output_tokens, 0), -{ledger.ESTIMATED_OF_ROW}, -{ledger.LOST_OF_ROW}
+      FROM llmkeys_usagerecord u
      WHERE {_OF_DAY} AND (state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))
   ) AS both_sides GROUP BY key_id, model, token_name, token
   HAVING SUM(cost) <> SUM(row_cost) OR SUM(requests) <> SUM(row_requests) OR SUM(successful) <> 0 OR SUM(failed) <> 0
-      OR SUM(input_tokens) <> 0 OR SUM(output_tokens) <> 0
+      OR SUM(input_tokens) <> 0 OR SUM(output_tokens) <> 0 OR SUM(estimated) <> 0 OR SUM(lost) <> 0
   ORDER BY key_id"""  # noqa: S608  (constants of this module, here and below)
 
 

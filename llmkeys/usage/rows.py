@@ -16,6 +16,7 @@ from django.db.models import Exists, F, Max, Min, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from llmkeys.database import sql
+from llmkeys.ledger import GUESSES
 from llmkeys.lib import spreadsheet
 from llmkeys.lib.windows import day_end, day_start
 from llmkeys.models import Adjustment, DailyUsage, DayTotal, UsageRecord
@@ -37,7 +38,8 @@ _CLOCKS = ONE_DAY  # so far the clocks of several machines, or one that was put 
 def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
     """Return the rows that fit, their keys along.
 
-    `lookups`: key_id, provider, model, token_name, success, state, created_at__gte, created_at__lt; all optional.
+    `lookups`: key_id, provider, model, token_name, success, state, cost (`filters.COSTS`), created_at__gte,
+    created_at__lt; all optional.
     """
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
@@ -47,13 +49,40 @@ def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageR
 
 def _filtered(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any]) -> QuerySet[UsageRecord]:
     """Apply the filters. Times are found by numbers, and rows of a rare state by that state, not by another index."""
-    rare = lookups.get("state") in _RARE_STATES
+    rare = _is_rare(lookups)
     plain = {"created_at", *(_OF_WHAT[1:] if rare else ())}
     rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in plain})
     rows = rows.filter(
-        **{f"plain_{name}" if name.partition("__")[0] in plain else name: value for name, value in lookups.items()}
+        **{
+            f"plain_{name}" if name.partition("__")[0] in plain else name: value
+            for name, value in lookups.items()
+            if name != "cost"
+        }
     )
+    rows = _with_cost(rows, lookups["cost"]) if "cost" in lookups else rows
     return rows.filter(pk__in=_held()) if lookups.get("state") == State.HELD else rows
+
+
+def _with_cost(rows: QuerySet[UsageRecord], known: str) -> QuerySet[UsageRecord]:
+    """Leave the rows whose cost is known so by now.
+
+    What came late, or was reconciled, is known as it was told then; a charge that was taken back is known too. States
+    and sources stand in the statement itself, as in the partial indexes.
+    """
+    corrected = Adjustment.objects.filter(usage=OuterRef("pk"), key__isnull=False)
+    told = corrected.filter(kind__in=("late", "reconcile"))
+    is_lost = Q(state=RawSQL("'LOST'", ()))
+    is_estimated = (
+        Q(cost_source__in=[RawSQL(f"'{source}'", ()) for source in GUESSES])  # noqa: S611  (constants)
+        & ~Exists(told.exclude(cost_source__in=GUESSES))
+        & ~(is_lost & ~Exists(told))
+    )
+    match known:
+        case "lost":
+            return rows.filter(is_lost, ~Exists(corrected))
+        case "estimated":
+            return rows.filter(is_estimated)
+    return rows.exclude(cost_source="").exclude(is_lost & ~Exists(corrected)).exclude(is_estimated)
 
 
 def _held() -> QuerySet[UsageRecord, Any]:
@@ -124,9 +153,14 @@ def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: dateti
     return _between(uncounted) if closer is None else numbers | _widened(closer, uncounted)
 
 
+def _is_rare(lookups: Mapping[str, Any]) -> bool:
+    return lookups.get("state") in _RARE_STATES or lookups.get("cost") in ("estimated", "lost")
+
+
 def _is_counted(lookups: Mapping[str, Any]) -> bool:
     """True where the totals can tell whether there are such rows: those of a rare state are few anyway."""
-    return lookups.get("state") not in _RARE_STATES and any(name in lookups for name in (*_OF_WHAT, "success"))
+    is_few = lookups.get("state") in _RARE_STATES or lookups.get("cost") == "lost"
+    return not is_few and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
 def _ends_soon(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:

@@ -47,6 +47,8 @@ class Sums:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nano: int = 0
+    estimated_nano: int = 0  # of the cost: estimated, or at the fallback price
+    lost_nano: int = 0  # of the cost: charged for lost requests
 
     @classmethod
     def over(cls, many: Iterable[Sums]) -> Sums:

@@ -81,7 +81,7 @@ def test_a_nul_in_the_model_is_bad_input(api):
 def test_a_token_limited_to_keys_sees_what_would_serve_it(administrator, frozen):
     make_key(name="production")
     key = make_key(name="contractor")
-    token = make_token(administrator, "gateway", "read", key_ids=[key.id])
+    token = make_token(administrator, "gateway", "read", keyIds=[key.id])
     assert active(JsonClient(token))["name"] == "contractor"
 
 

@@ -10,9 +10,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, KeyEvent, ModelAlias, ModelPrice
-from llmkeys.tokens.making import create_token
 from tests.api.test_permission_table import ROUTES
-from tests.helpers import NOW, make_key, make_usage, new_secret
+from tests.helpers import NOW, make_key, make_token, make_usage, new_secret
 
 pytestmark = pytest.mark.django_db
 
@@ -35,9 +34,13 @@ OPERATIONS = [
     ("summary", "get", "/api/llm/usage/summary?group_by=key", None, 12),
     ("void", "post", "/api/llm/usage/{usage}/void", None, 16),
     ("events", "get", "/api/llm/events", None, 3),
-    ("tokens", "get", "/api/llm/tokens", None, 4),
-    ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"]}, 8),
-    ("token", "delete", "/api/llm/tokens/{token}", None, 5),
+    ("tokens", "get", "/api/llm/tokens", None, 5),
+    ("tokens", "post", "/api/llm/tokens", {"name": "t", "scopes": ["read"], "keyIds": []}, 18),
+    ("current-token", "get", "/api/llm/tokens/current", None, 4),
+    ("token", "get", "/api/llm/tokens/{token}", None, 5),
+    ("token", "patch", "/api/llm/tokens/{token}", {"dailyLimit": 5, "expiresAt": "2027-01-01"}, 18),
+    ("rotate-token", "post", "/api/llm/tokens/{token}/rotate", {"overlapSeconds": 60}, 14),
+    ("token", "delete", "/api/llm/tokens/{token}", None, 12),
     ("prices", "get", "/api/llm/prices", None, 3),
     (
         "prices",
@@ -80,7 +83,7 @@ def grow(administrator, count):
             DailyUsage.objects.create(key=key, day=NOW.date() - timedelta(days=days), model="m1", requests=1)
         Cooling.objects.create(scope=f"group:openrouter:{key.id}", kind="exhausted", until=NOW + timedelta(hours=1))
         KeyEvent.objects.create(kind="cooled", key=key, message="rests", created_at=NOW)
-        create_token(name=f"t{number}", user=administrator, at=NOW, scopes=["read"], key_ids=[key.id])
+        make_token(administrator, "read", name=f"t{number}", keyIds=[key.id])
 
 
 def statements(api, method, path, body):
@@ -92,7 +95,7 @@ def statements(api, method, path, body):
         provider="openai", model=key.id, input_usd_per_mtok=1, output_usd_per_mtok=2, valid_from=NOW
     )
     alias = ModelAlias.objects.create(alias=key.id, model_names=["m"])
-    fresh = {"apiKey": new_secret("openai"), "model": f"new {key.id}", "alias": f"new {key.id}"}
+    fresh = {"apiKey": new_secret("openai"), "model": f"new {key.id}", "alias": f"new {key.id}", "keyIds": [key.id]}
     body = {name: fresh.get(name, value) for name, value in body.items()} if body else body
     path = path.format(key=key.id, usage=lost.id, token=token.id, price=price.pk, alias=alias.pk)
     with CaptureQueriesContext(

@@ -31,7 +31,11 @@ TABLE = {
     ("events", "get"): ("read", "view_keyevent"),
     ("tokens", "get"): ("read", "view_accesstoken"),
     ("tokens", "post"): ("manage", "add_accesstoken"),
+    ("token", "get"): ("read", "view_accesstoken"),
+    ("token", "patch"): ("manage", "change_accesstoken"),
     ("token", "delete"): ("manage", "delete_accesstoken"),
+    ("rotate-token", "post"): ("manage", "change_accesstoken"),
+    ("current-token", "get"): ("any", "none"),
     ("prices", "get"): ("read", "view_modelprice"),
     ("prices", "post"): ("manage", "add_modelprice"),
     ("price", "get"): ("read", "view_modelprice"),
@@ -44,7 +48,7 @@ TABLE = {
     ("alias", "delete"): ("manage", "delete_modelalias"),
     ("metrics", "get"): ("read", "view_usagerecord"),
 }
-EVERY = sorted({permission for _, permission in TABLE.values()})
+EVERY = sorted({permission for _, permission in TABLE.values()} - {"none"})
 ROLES = {
     # name: scopes of the token (None: a session; empty: a stranger), and the permissions of its user
     "stranger": ((), None),
@@ -71,7 +75,7 @@ def client_of(scopes, rights: str | None, needed: str) -> Client:
     if rights is None:
         return Client()
     permissions = {"every": EVERY, "none": [], "this": [needed], "other": sorted({*EVERY} - {needed})}[rights]
-    user = make_user("somebody", *filter(None, permissions))
+    user = make_user("somebody", *(permission for permission in permissions if permission != "none"))
     if scopes is None:
         client = Client()
         client.force_login(user)
@@ -84,7 +88,9 @@ def expected(route: str, method: str, scopes, rights: str | None) -> str:
         return "401"
     if (route, method) not in TABLE:
         return "405"
-    scope, _ = TABLE[route, method]
+    scope, permission = TABLE[route, method]
+    if permission == "none":
+        return "let in"
     has_scope = scopes is None or scope in scopes or "manage" in scopes
     return "let in" if has_scope and rights in ("every", "this") else "403"
 

@@ -9,7 +9,11 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 
+from llmkeys import ledger
+from llmkeys.ledger import Outcome
+from llmkeys.lib.money import NANO
 from llmkeys.models import DailyUsage, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS
 from llmkeys.usage import filters
@@ -114,6 +118,48 @@ def test_it_filters(api):
     assert models(api, provider="anthropic", success="false", key=two.id) == ["ab"]
 
 
+@pytest.fixture
+def known_somehow(frozen):
+    """Rows by how their cost is known by now: named after it, and after what happened."""
+    key = make_key()
+    rows = {
+        "known provider": {"cost_source": "provider"}, "known computed": {"cost_source": "computed"},
+        "estimated": {"cost_source": "estimated"}, "estimated fallback": {"cost_source": "fallback", "cost_nano": 0},
+        "known reconciled": {"cost_source": "estimated"}, "lost": {"cost_source": "estimated", "state": "LOST"},
+        "known late": {"cost_source": "estimated", "state": "LOST"}, "known voided": {"state": "LOST"},
+        "estimated late": {"cost_source": "estimated", "state": "LOST"},
+        "nothing released": {"state": "RELEASED", "cost_nano": 0, "cost_source": ""},
+        "nothing held": {"state": "HELD", "cost_nano": 0, "cost_source": "", "lease_until": NOW},
+    }  # fmt: skip
+    for name, columns in rows.items():
+        row = make_usage(key, model=name, **columns)
+        with transaction.atomic(), connection.cursor() as cursor:
+            if name in ("known reconciled", "known late"):
+                ledger.correct_cost(cursor, row.pk, NANO // 4, NOW, reason="the bill says so")
+            elif name == "estimated late":
+                ledger.finish(cursor, row.pk, Outcome("SETTLED", NOW, True, cost_source="estimated"))
+            elif name == "known voided":
+                ledger.void_lost(cursor, row.pk, NOW, by="anna", reason="not on the bill")
+    return rows
+
+
+@pytest.mark.parametrize("known", ["known", "estimated", "lost"])
+def test_it_filters_by_how_the_cost_is_known_by_now(api, known_somehow, known):
+    """What came late, or was reconciled, is known as it was told then; and so is a charge that was taken back."""
+    assert sorted(models(api, cost=known)) == sorted(name for name in known_somehow if name.split()[0] == known)
+    assert models(api, cost=known, model="known late") == (["known late"] if known == "known" else [])
+    assert models(api, cost=known, state="HELD") == []
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="reads SQLite's plan")
+@pytest.mark.parametrize(("known", "index"), [("estimated", "usage_estimated"), ("lost", "usage_lost")])
+def test_it_finds_the_few_guesses_by_their_index(known_somehow, known, index):
+    query, params = newest_first({"cost": known}, at=NOW)[:51].query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {query}", params)
+        assert index in " ".join(row[3] for row in cursor.fetchall())
+
+
 def test_it_filters_by_time(api):
     key = make_key()
     for hours in (0, 24, 48):
@@ -177,9 +223,9 @@ def test_it_finds_what_fits_among_many(api, many_rows):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("provider", "mistral"), ("success", "maybe"), ("state", "held"), ("format", "xml"), ("model", "a\0b"),
-        ("since", "yesterday"), ("since", "2026-13-01"), ("since", "2026-11-22T25:00:00Z"), ("until", "1e9"),
-        ("until", "9999-12-31T23:59:59-14:00"), ("since", "0001-01-01T00:00:00+14:00"),
+        ("provider", "mistral"), ("success", "maybe"), ("cost", "free"), ("state", "held"), ("format", "xml"),
+        ("model", "a\0b"), ("since", "yesterday"), ("since", "2026-13-01"), ("since", "2026-11-22T25:00:00Z"),
+        ("until", "1e9"), ("until", "9999-12-31T23:59:59-14:00"), ("since", "0001-01-01T00:00:00+14:00"),
     ],
 )  # fmt: skip
 def test_it_names_a_bad_filter(api, name, value):

@@ -52,7 +52,8 @@ SELECT i + 1, 'req-' || i, 1, d || ' ' || t, d || ' ' || t,
   CASE k % 4 WHEN 0 THEN 'openrouter' WHEN 1 THEN 'openai' WHEN 2 THEN 'anthropic' ELSE 'google' END,
   'openai_chat', 'auto', CASE m WHEN 0 THEN '{m0}' WHEN 1 THEN '{m1}' ELSE '{m2}' END, 'worker-' || (k % {tokens}),
   CASE WHEN i % 1000003 = 7 THEN 'LOST' ELSE 'SETTLED' END, i % 50 <> 0,
-  CASE WHEN i % 50 = 0 THEN 500 ELSE 200 END, '', 100, 20, 2000000, 1000000, 'provider', 0, 0, 900, '[]', '', d,
+  CASE WHEN i % 50 = 0 THEN 500 ELSE 200 END, '', 100, 20, 2000000, 1000000,
+  CASE WHEN i % 1000003 = 7 OR i % 100 = 3 THEN 'estimated' ELSE 'provider' END, 0, 0, 900, '[]', '', d,
   substr(d, 1, 8) || '01', ''
 FROM (SELECT i, i % {keys} AS k, (i / {keys}) % 3 AS m,
         date('{today}', '-' || ({days} - 1 - i * {days} / {rows}) || ' days') AS d,
@@ -60,16 +61,18 @@ FROM (SELECT i, i % {keys} AS k, (i / {keys}) % 3 AS m,
 
 _TOTALS = """
 INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, requests, successful, failed, input_tokens,
-  output_tokens, cost_nano)
+  output_tokens, cost_nano, estimated_nano, lost_nano)
 SELECT day, key_id, model, token_name, COUNT(*), SUM(success), SUM(1 - success), SUM(input_tokens), SUM(output_tokens),
-  SUM(cost_nano) FROM llmkeys_usagerecord GROUP BY day, key_id, model, token_name"""
+  SUM(cost_nano), SUM(CASE WHEN state <> 'LOST' AND cost_source = 'estimated' THEN cost_nano ELSE 0 END),
+  SUM(CASE WHEN state = 'LOST' THEN cost_nano ELSE 0 END)
+FROM llmkeys_usagerecord GROUP BY day, key_id, model, token_name"""
 
 _OLDER_TOTALS = """
 WITH RECURSIVE n(i) AS (SELECT {older} UNION ALL SELECT i - 1 FROM n WHERE i > 1)
 INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, requests, successful, failed, input_tokens,
-  output_tokens, cost_nano)
+  output_tokens, cost_nano, estimated_nano, lost_nano)
 SELECT date('{today}', '-' || ({days} - 1 + i) || ' days'), key_id, model, token_name, requests, successful, failed,
-  input_tokens, output_tokens, cost_nano
+  input_tokens, output_tokens, cost_nano, estimated_nano, lost_nano
 FROM n CROSS JOIN (SELECT * FROM llmkeys_dailyusage WHERE day = date('{today}', '-40 days')) ORDER BY i DESC"""
 
 _OPEN_HOLDS = """
@@ -133,7 +136,15 @@ def addresses() -> Iterator[tuple[str, int]]:
 
 def _pages() -> Iterator[str]:
     yield from ("", "?by=model", "/live", f"/keys/{_KEY}", "/tokens", "/playground")
-    filters = ("", f"&key={_KEY}", "&provider=openai", f"&model={MODELS[0]}", "&token=worker-7", "&success=false")
+    filters = (
+        "",
+        f"&key={_KEY}",
+        "&provider=openai",
+        f"&model={MODELS[0]}",
+        "&token=worker-7",
+        "&success=false",
+        "&cost=lost",
+    )
     for days in (7, 30, 90):
         for stack in ("model", "key", "provider", "token"):
             yield from (f"/usage?range={days}&by={stack}{wanted}" for wanted in filters)
@@ -165,6 +176,7 @@ def _lists() -> Iterator[str]:
         "&success=true",
         "&success=false",
         *(f"&state={s}" for s in ("HELD", "SETTLED", "RELEASED", "LOST")),
+        *(f"&cost={known}" for known in ("known", "estimated", "lost")),
     )
     spans = ("", f"&since={_days_ago(7)}", f"&until={_days_ago(24)}", f"&since={_days_ago(50)}&until={_days_ago(50)}")
     for filters in (*_DIMENSIONS, "&key=key-unknown", "&provider=google&token=worker-4", f"&key={_KEY}&token=worker-4"):

@@ -17,11 +17,11 @@ from llmkeys.backup import archive
 from llmkeys.doctor import Finding, database
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
-from llmkeys.models import Alert, ApiKey, DailyUsage
+from llmkeys.models import AccessToken, Alert, ApiKey, DailyUsage
 from llmkeys.schedules import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
-from tests.helpers import NOW, make_key, make_usage
+from tests.helpers import NOW, make_account, make_key, make_usage, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 
@@ -268,6 +268,32 @@ class TestKeys:
         secret = "sk-or-v1-" + "7" * 40
         make_key(secret=secret, rejected_at=NOW, last_error="told")
         assert secret not in str(doctor.examine(NOW, offline=True))
+
+
+class TestTokens:
+    def test_it_names_the_tokens_in_trouble(self, administrator):
+        full, _ = make_account(administrator, name="shop", dailyLimit=1)
+        AccessToken.objects.filter(pk=full.pk).update(
+            day=NOW.date(), month=NOW.date().replace(day=1), spent_day_nano=NANO
+        )
+        make_account(administrator, name="old", at=NOW - timedelta(days=30), expiresAt=NOW + timedelta(days=6))
+        make_account(administrator, name="brief", expiresAt=NOW + timedelta(days=6))
+        assert [finding.detail for finding in found("Access tokens")] == ["2 of 3 tokens may send or ask now."]
+        (finding,) = found("Token “shop”")
+        assert (finding.level, finding.detail) == ("WARN", "LIMIT_REACHED.")
+        assert "./manage.py tokens edit shop --daily-limit" in finding.remedy
+        (finding,) = found("Token “old”")
+        assert finding.detail == "It expires on 2026-11-29 20:30 UTC."
+        assert not found("Token “brief”"), "a short life is meant so"
+
+    def test_it_names_users_whose_tokens_may_send_nothing(self):
+        anna = make_user("anna")
+        make_account(anna, name="a")
+        make_account(anna, "read", name="reads")
+        make_account(make_user("bob", "use_gateway"), name="b")
+        (finding,) = found("User “anna”")
+        assert finding.level == "WARN" and "so “a” cannot either" in finding.detail
+        assert "llmkeys.use_gateway" in finding.remedy and not found("User “bob”")
 
 
 class TestWork:

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from llmkeys.lib.money import NANO
-from llmkeys.models import Adjustment, ApiKey, KeyEvent
-from tests.helpers import make_key
+from llmkeys.models import AccessToken, Adjustment, ApiKey, KeyEvent
+from tests.helpers import NOW, make_account, make_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 
@@ -50,6 +50,27 @@ class TestResetCosts:
         run("reset_costs", "--key", "Production", "--key", key.id, "--monthly", "--yes")
         assert (costs()[1], costs("Spare")[1]) == (0, 2 * NANO)
         assert Adjustment.objects.count() == 1
+
+    def test_it_resets_tokens_and_then_no_key_that_is_not_named(self, run, administrator):
+        make_key(name="Production", **SPENT)
+        token, _ = make_account(administrator, name="shop")
+        AccessToken.objects.filter(pk=token.pk).update(day=NOW.date(), month=NOW.date().replace(day=1), **SPENT)
+        ran = run("reset_costs", "--token", "shop", "--daily", "--yes")
+        assert ran.out.splitlines() == ["The costs of “shop” were reset: daily $1.00."]
+        token.refresh_from_db()
+        assert (token.spent_day_nano, costs()[0]) == (0, NANO)
+        assert KeyEvent.objects.get(kind="cost_reset").token_id == token.pk
+        shown = json.loads(run("reset_costs", "--token", str(token.pk), "--monthly", "--yes", "--json").out)
+        assert shown == [{"tokenId": token.pk, "tokenName": "shop", "daily": 0.0, "monthly": 2.0, "total": 0.0}]
+
+    def test_it_asks_for_keys_and_tokens_together(self, run, answered, administrator):
+        make_key(name="Production", **SPENT)
+        token, _ = make_account(administrator, name="shop")
+        AccessToken.objects.filter(pk=token.pk).update(day=NOW.date(), month=NOW.date().replace(day=1), **SPENT)
+        asked = answered("y")
+        run("reset_costs", "--key", "Production", "--token", "shop", "--daily", stdin=None)
+        assert asked and "Set these costs of 1 key and 1 token back to zero?" in asked[0]
+        assert costs()[0] == 0
 
     def test_it_leaves_an_event_that_names_who_did_it(self, run):
         make_key(name="Production", **SPENT)

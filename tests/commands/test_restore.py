@@ -16,6 +16,7 @@ import pytest
 
 from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, forge, made, manifest_of, place
+from tests.flows.scale import size
 from tests.serving import ROOT, environment
 
 __all__ = ["archive", "made", "place"]
@@ -132,6 +133,7 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     assert other.names() == ["Other"]
 
 
+EVERY_STEP = size("EVERY_STEP", short=3, long=1)  # 1: a kill before each of them
 AGAIN = 4  # after so many kills a restore is tried again
 KILLED_AT_STEP = """
 import os, signal, sys
@@ -159,14 +161,15 @@ def restored_but_killed_before(place: Place, archive, step: int) -> int:
     return ran.returncode
 
 
-def test_a_kill_between_any_two_steps_leaves_one_state_or_the_other(archive, tmp_path):
+@pytest.mark.proof
+def test_a_kill_between_two_steps_leaves_one_state_or_the_other(archive, tmp_path):
     """The place has an encryption key of its own, so that the files have to change together."""
     own = Place(tmp_path / "own")
     own.done("migrate", "-v", "0")
     own.add_key("Mine")
-    states, step, ended = [], 0, -signal.SIGKILL
+    states, step, ended = [], 1 - EVERY_STEP, -signal.SIGKILL
     while ended:
-        step += 1
+        step += EVERY_STEP
         here = Place(Path(shutil.copytree(own.data, tmp_path / f"killed-{step}")))
         ended = restored_but_killed_before(here, archive, step)
         assert ended in (0, -signal.SIGKILL)
@@ -174,7 +177,7 @@ def test_a_kill_between_any_two_steps_leaves_one_state_or_the_other(archive, tmp
         (opened,) = (finding for finding in told["findings"] if finding["title"] == "Encryption key")
         assert opened["level"] != "FAIL", (step, opened)
         states.append(here.names())
-        if step % AGAIN and ended:
+        if len(states) % AGAIN and ended:
             continue
         here.done("restore", str(archive))
         assert here.names() == ["Production"]

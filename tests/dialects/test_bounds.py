@@ -81,7 +81,42 @@ class TestServerTools:
 
     def test_they_add_up(self) -> None:
         tools = [{"type": "web_search", "max_uses": 1}, {"type": "image_generation"}]
-        assert bound_of({"tools": tools, "plugins": [{"id": "web"}, {"id": "x", "enabled": False}]}).searches == 11
+        found = bound_of({"tools": tools, "plugins": [{"id": "web"}, {"id": "x", "enabled": False}]})
+        assert (found.searches, found.drawings, found.tool_input_tokens) == (6, 5, 11 * 16_000)
+
+    @pytest.mark.parametrize(("results", "tens"), [(1, 1), (10, 1), (11, 2), (25, 3), (100, 10), (None, 1), ("25", 1)])
+    def test_openrouters_searches_cost_by_their_results(self, results: Any, tens: int) -> None:
+        """openrouter.ai/docs/features/web-search: 4 USD for 1,000 results; a fee of ours covers ten."""
+        found = bound_of({"plugins": [{"id": "web", "max_results": results}]})
+        assert (found.searches, found.tool_input_tokens) == (5 * tens, 80_000 * tens)
+        tool = {"type": "openrouter:web_search", "parameters": {"max_results": results, "max_uses": 1}}
+        found = bound_of({"tools": [tool]})
+        assert (found.searches, found.tool_input_tokens) == (tens, 16_000 * tens)
+
+    def test_openrouters_tool_draws_with_another_model(self) -> None:
+        tool = {"type": "openrouter:image_generation", "parameters": {"model": "openai/gpt-image-2"}}
+        found = bound_of({"tools": [tool]})
+        assert (found.drawings, found.drawing_models, found.searches) == (5, ("openai/gpt-image-2",), 0)
+
+    @pytest.mark.parametrize(
+        ("model", "engine", "pages"),
+        [
+            ("deepseek/deepseek-v3.2", None, 1_000), ("deepseek/deepseek-v3.2", "pdf-text", 0),
+            ("openai/gpt-4o", None, 0), ("openai/gpt-4o", "mistral-ocr", 1_000), ("openai/gpt-4o", "native", 0),
+            ("gpt-4o", None, 0),
+        ],
+    )  # fmt: skip
+    def test_files_that_openrouter_reads_cost_by_the_page(self, model: str, engine: Any, pages: int) -> None:
+        """openrouter.ai/docs, PDF inputs: 2 USD for 1,000 pages, unless the model or a free reader reads them."""
+        plugins = [{"id": "file-parser", "pdf": {"engine": engine}}] if engine else []
+        part = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}}
+        body = {"model": model, "plugins": plugins, "messages": [{"role": "user", "content": [part]}]}
+        assert dict(bound_of(body).fees).get("page", 0) == pages
+        twice = body | {"messages": body["messages"] * 2}
+        assert dict(bound_of(twice).fees).get("page", 0) == 2 * pages
+
+    def test_the_best_of_several_answers_is_paid_with_all_of_them(self) -> None:
+        assert bound_of({"n": 2, "best_of": 8}).choices == 8
 
 
 class TestPictures:

@@ -134,7 +134,7 @@ class TestBound:
             ({"type": "web_search"}, 80_000, 5),
             ({"type": "web_search_preview"}, 80_000, 5),
             ({"type": "file_search", "vector_store_ids": []}, 80_000, 5),
-            ({"type": "code_interpreter", "container": {"type": "auto"}}, 80_000, 5),
+            ({"type": "code_interpreter", "container": {"type": "auto"}}, 80_000, 0),
             ({"type": "something_new"}, 80_000, 5),
             ({"type": ["odd"]}, 80_000, 5),
         ],
@@ -147,10 +147,28 @@ class TestBound:
         found = bound(tools=[{"type": "web_search"}, {"type": "mcp"}], max_tool_calls=2)
         assert (found.tool_input_tokens, found.searches) == (32_000, 2)
 
-    def test_pictures_that_a_tool_makes_are_output(self) -> None:
+    def test_pictures_that_a_tool_makes_are_another_models(self) -> None:
         found = bound(tools=[{"type": "image_generation"}], max_output_tokens=100)
-        assert found.output_kinds == {"text", "image"}
-        assert (found.output_tokens, found.prediction_tokens) == (80_100, 80_000)
+        assert (found.output_kinds, found.output_tokens) == ({"text"}, 100)
+        assert (found.drawings, found.drawing_models, found.searches) == (5, (), 0)
+        named = {"type": "image_generation", "model": "gpt-image-1-mini"}
+        found = bound(tools=[named], max_tool_calls=1)
+        assert (found.drawings, found.drawing_models) == (1, ("gpt-image-1-mini",))
+        assert bound(tools=[named, {"type": "image_generation"}]).drawing_models == ()
+
+    @pytest.mark.parametrize(
+        ("tool", "fee"),
+        [
+            ({"type": "code_interpreter", "container": {"type": "auto"}}, "container 1g"),
+            ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "16g"}}, "container 16g"),
+            ({"type": "code_interpreter", "container": "cntr_1"}, "container 64g"),
+            ({"type": "shell", "environment": {"type": "container_auto", "memory_limit": "4g"}}, "container 4g"),
+            ({"type": "shell", "environment": {"type": "container_reference", "container_id": "x"}}, "container 64g"),
+            ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": ["odd"]}}, "container 64g"),
+        ],
+    )
+    def test_a_machine_that_runs_code_costs_by_its_memory(self, tool: dict[str, Any], fee: str) -> None:
+        assert bound(tools=[tool]).fees == ((fee, 1),)
 
     def test_a_compaction_reads_the_conversation_once_more(self) -> None:
         found = bound(context_management=[{"type": "compaction", "compact_threshold": 1000}])
@@ -240,6 +258,13 @@ class TestAnswers:
         assert usage is not None
         assert (usage.input_tokens, usage.image_input_tokens) == (550, 30)
         assert (usage.output_tokens, usage.image_output_tokens) == (4040, 4000)
+        own = usage.of_the_model()
+        assert (own.input_tokens, own.image_input_tokens, own.output_tokens, own.image_output_tokens) == (500, 0, 40, 0)
+
+    def test_machines_in_which_code_ran(self) -> None:
+        calls = [{"type": "code_interpreter_call", "container_id": name} for name in ("a", "b", "a")]
+        usage = RESPONSES.see_answer(WHOLE | {"output": [*calls, {"type": "shell_call", "status": "completed"}]}).usage
+        assert usage is not None and usage.containers == 2
 
     def test_a_failure(self) -> None:
         body = WHOLE | {"status": "failed", "error": {"code": "server_error", "message": "x"}, "output": []}

@@ -120,8 +120,8 @@ class Product:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)["id"]
 
-    def program(self, *, seconds: float = PATIENCE_SECONDS) -> Program:
-        return Program(self.served.port, self.token, seconds=seconds)
+    def program(self, token: str = "", *, seconds: float = PATIENCE_SECONDS) -> Program:
+        return Program(self.served.port, token or self.token, seconds=seconds)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         with closing(self.program()) as program:
@@ -136,7 +136,8 @@ class Product:
 
     @property
     def books(self) -> Books:
-        return Books(self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3"))
+        database = self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3")
+        return Books(database.removeprefix("sqlite:///"))
 
     def probe(self, body: dict[str, Any]) -> tuple[int, int]:
         """Send the request once on a key of its own, which is then deleted; return its hold and cost (nano-dollars)."""
@@ -185,12 +186,14 @@ class Books:
 
 
 _BUDGETS = """SELECT id, day, spent_day_nano, held_nano, daily_limit_nano FROM llmkeys_apikey
-   WHERE daily_limit_nano > 0 AND deleted_at IS NULL"""
+   WHERE daily_limit_nano > 0 AND deleted_at IS NULL
+   UNION ALL SELECT 'token ' || name, day, spent_day_nano, held_nano, daily_limit_nano FROM llmkeys_accesstoken
+   WHERE daily_limit_nano > 0"""
 
 
 @dataclass
 class Sampler:
-    """Looks at every key's daily budget every few milliseconds while a test runs, and keeps what broke it.
+    """Looks at the daily budgets of keys and tokens every few milliseconds while a test runs; keeps what broke one.
 
     Each look is one statement, so that what it sees is one state of the database.
     """

@@ -6,14 +6,18 @@ import json
 import threading
 from contextlib import closing
 
+import pytest
+
 from tests.flows.product import Product, chat
+from tests.flows.scale import size
 from tests.serving import manage
 
-BACKUPS, CLIENTS = 20, 32
+BACKUPS, CLIENTS = size("BACKUPS", short=6, long=20), size("PROGRAMS", short=16, long=32)
 EVERY = 5  # each one is restored and audited, every fifth one serves as well
 
 
-def test_twenty_backups_under_32_programs_restore_and_serve(data_dir, simulator, tmp_path):
+@pytest.mark.proof
+def test_backups_under_many_programs_restore_and_serve(data_dir, simulator, tmp_path):
     archives, answered_before = [], []
     with Product(data_dir, simulator) as product:
         product.add_key("Production", dailyLimit=0, monthlyLimit=0, totalLimit=0)

@@ -31,7 +31,7 @@ def _stopped(frozen: Any) -> None:
 def user(_database: None) -> Any:
     from tests.helpers import make_user
 
-    return make_user("worker")
+    return make_user("worker", "use_gateway")
 
 
 @pytest.fixture
@@ -104,6 +104,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     wait(0)
     return wait
+
+
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The worker may have 200 kB of bodies in hand; return that."""
+    from llmkeys.lib.bodies import Room
+
+    monkeypatch.setattr("llmkeys.gateway.bodies._room", Room(free=200_000))
+    return 200_000
 
 
 @pytest.fixture

@@ -413,7 +413,7 @@ class TestWhichKey:
         make_key()
         second = make_key()
         provider.post(OPENROUTER, json=completion())
-        limited = Program(make_token(user, key_ids=[second.id]))
+        limited = Program(make_token(user, keyIds=[second.id]))
         assert ask(limited)["X-LLM-Key-Id"] == second.id
         assert only_row().skipped == [], "a token knows of no other keys"
 

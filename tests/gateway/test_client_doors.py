@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 import zlib
+from datetime import timedelta
 
 import pytest
 
@@ -29,7 +30,7 @@ from tests.gateway.door import (
     usage,
     usage_chunk,
 )
-from tests.helpers import make_key
+from tests.helpers import NOW, make_key
 from tests.serving import ROOT
 from tests.web import JSON
 
@@ -100,6 +101,17 @@ class TestBodies:
         wire = client.open(
             "POST", PATH, {"Content-Length": str(len(RAW)), "Content-Type": JSON, "Expect": "100-continue"}
         )
+        assert wire.send(RAW).answer().status_code == 200
+
+    def test_one_that_takes_its_time_meets_the_keys_that_there_are_when_it_has_come(self, client, provider, frozen):
+        """The keys are read with the access token: what is older than a moment counts no more."""
+        provider.post(OPENROUTER, json=completion())
+        wire = client.open(
+            "POST", PATH, {"Content-Length": str(len(RAW)), "Content-Type": JSON, "Expect": "100-continue"}
+        )
+        assert wire.line() == b"HTTP/1.1 100 Continue" and wire.line() == b""  # the token has been read
+        make_key()
+        frozen.move_to(NOW + timedelta(seconds=1))
         assert wire.send(RAW).answer().status_code == 200
 
 

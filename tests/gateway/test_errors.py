@@ -60,7 +60,7 @@ class TestToken:
         is_refused(ask(door), *INVALID_TOKEN)
 
     def test_one_ends_at_its_instant(self, client, user, frozen):
-        door = Program(make_token(user, expires_at=NOW + timedelta(hours=1)))
+        door = Program(make_token(user, expiresAt=NOW + timedelta(hours=1)))
         frozen.move_to(NOW + timedelta(hours=1, microseconds=-1))
         assert ask(door).status_code == 503
         frozen.move_to(NOW + timedelta(hours=1))
@@ -78,7 +78,7 @@ class TestToken:
     def test_a_token_without_its_keys_finds_none(self, client, user):
         key = make_key()
         make_key()
-        door = Program(make_token(user, key_ids=[key.id]))
+        door = Program(make_token(user, keyIds=[key.id]))
         ApiKey.objects.filter(pk=key.pk).update(enabled=False)
         message = is_refused(ask(door), 503, "no_key_available", "No API key available")
         assert "of 1 stored, 1 disabled" in message, "it knows of no other keys"

@@ -91,7 +91,7 @@ def test_it_shows_a_token_what_its_keys_can_serve(client, user, provider):
     key = make_key(provider="openai")
     make_key()
     provider.get(OPENAI, json=LISTED)
-    assert list(models(Program(make_token(user, key_ids=[key.id])))) == ["gpt-6.1-terra", "house-model"]
+    assert list(models(Program(make_token(user, keyIds=[key.id])))) == ["gpt-6.1-terra", "house-model"]
 
 
 def test_a_provider_that_is_gone_spoils_nothing(client, settings):

@@ -6,6 +6,7 @@ USD per million tokens, as the providers' price pages have them in November 2026
 from __future__ import annotations
 
 import base64
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -149,6 +150,40 @@ class TestFeesAndTiers:
         provider.post(OPENAI, Pieces(*pieces, DONE))
         _ = ask(client, model="gpt-4o-mini", service_tier="auto", stream=True).content
         assert cost_and_source() == (7_500, "computed")
+
+
+class TestWhatToolsCostBesideTheModel:
+    URL = "https://api.openai.com/v1/responses"
+
+    def ask(self, client, provider, tool, output, **more):
+        make_key(provider="openai")
+        message = {"type": "message", "content": [{"type": "output_text", "text": "Done."}]}
+        usage = {"input_tokens": 50, "output_tokens": 40, "total_tokens": 90}
+        body = {"id": "r", "object": "response", "status": "completed", "model": "gpt-5-mini", "usage": usage, **more}
+        provider.post(self.URL, json=body | {"output": [*output, message]})
+        asked = {"model": "gpt-5-mini", "input": "Go.", "max_output_tokens": 500, "tools": [tool]}
+        assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+
+    @pytest.mark.parametrize(("named", "nano", "source"), [
+        ({"model": "gpt-image-1-mini"}, 49_956_500, "computed"), ({}, 248_912_500, "estimated"),
+    ])  # fmt: skip
+    def test_pictures_cost_what_the_model_asks_that_drew_them(self, client, provider, named, nano, source):
+        """50 × 0.25 + 40 × 2 = 92.5 for gpt-5-mini, which asked another one for a picture of 6,208 tokens.
+
+        gpt-image-1-mini: 100 × 2 + 6,208 × 8 = 49,864; unnamed, as gpt-image-1: 100 × 5 + 6,208 × 40 = 248,820.
+        It was 12,500 at the rates of gpt-5-mini, of a hold of 182,000.
+        """
+        drawn = {"input_tokens": 100, "input_tokens_details": {"image_tokens": 0}, "output_tokens": 6_208}
+        self.ask(client, provider, {"type": "image_generation", **named},
+                 [{"type": "image_generation_call", "result": "x"}], tool_usage={"image_gen": drawn})  # fmt: skip
+        assert cost_and_source() == (nano, source)
+
+    def test_a_machine_that_runs_code_has_a_fee(self, client, provider):
+        """50 × 0.25 + 40 × 2 = 92.5, and 0.48 USD for 16 GB; it was 92.5. Perhaps it was paid for before: flagged."""
+        calls = [{"type": "code_interpreter_call", "container_id": "cntr_1"}] * 3
+        tool = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "16g"}}
+        self.ask(client, provider, tool, calls)
+        assert cost_and_source() == (480_092_500, "estimated")
 
 
 class TestWhatIsNotBelieved:

@@ -163,6 +163,44 @@ def broken_after(client, sends, *pieces: bytes) -> bytes:
     return got + answer.content
 
 
+class TestItsBody:
+    """A stream lasts minutes; what its program sent is in hand until its content begins, and no longer."""
+
+    def large(self, room: int) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "a" * (room * 3 // 4)}]
+
+    def test_it_takes_room_until_content_begins(self, client, sends, little_room):
+        make_key()
+        gate = Gate()
+        sends(Pieces(gate, *whole(usage_told=openrouter_usage())), Pieces(*whole(usage_told=openrouter_usage())))
+        first = begin(client, stream=True, messages=self.large(little_room))
+        gate.wait_until_reached()
+        refused = ask(client, messages=self.large(little_room))
+        is_refused(refused, 503, "overloaded", "The server has as many bodies in hand as it may")
+        assert refused["Retry-After"] == "1"
+        gate.open()
+        assert first.answer().content.endswith(DONE)
+        assert stream(client, messages=self.large(little_room)).content.endswith(DONE)
+
+    def test_it_takes_none_while_its_content_comes(self, client, sends, little_room):
+        make_key()
+        gate = Gate()
+        sends(Pieces(chunk("a"), gate, openrouter_usage(), DONE), Pieces(*whole(usage_told=openrouter_usage())))
+        first = begin(client, stream=True, messages=self.large(little_room)).answer()
+        next(first.pieces)
+        assert stream(client, messages=self.large(little_room)).content.endswith(DONE)
+        gate.open()
+        assert first.content.endswith(DONE)
+
+    def test_an_estimate_counts_it_all_the_same(self, client, sends, little_room):
+        make_key()
+        sends(Pieces(chunk("a"), DONE))
+        assert stream(client, model=PLAIN_MODEL, messages=self.large(little_room)).content.endswith(DONE)
+        row = only_row()
+        assert row.cost_source == "estimated"
+        assert row.cost_nano >= 150_000 // 5 * 150  # five letters a token at most, $0.15 a million
+
+
 class TestItsId:
     """By its own id OpenRouter tells later what an estimated answer cost: header and first event name it."""
 

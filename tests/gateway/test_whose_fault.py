@@ -354,7 +354,7 @@ class TestTokensLimitedToKeys:
         own = make_key(provider="anthropic")
         for _ in range(7):
             make_key()
-        door = Program(make_token(user, key_ids=[own.id]))
+        door = Program(make_token(user, keyIds=[own.id]))
         answer = door.post(PATH, json.dumps(chat(model="gpt-4o-mini")))
         message = is_refused(answer, 404, "model_not_available", "No stored key can serve model")
         assert "8" not in message and "7" not in message
@@ -365,7 +365,7 @@ class TestTokensLimitedToKeys:
         provider.post(OPENROUTER, json=limited, status=429, headers={"Retry-After": "7"}, match=sent_with(theirs))
         provider.post(OPENROUTER, json=limited, status=429, headers={"Retry-After": "90"}, match=sent_with(mine))
         assert ask(client)["Retry-After"] == "7"
-        door = Program(make_token(user, key_ids=[own.id]))
+        door = Program(make_token(user, keyIds=[own.id]))
         answer = ask(door)
         assert answer["Retry-After"] == "90" and "1 for this model" in answer.json()["error"]["message"]
         assert other.id not in answer.content.decode()

@@ -77,7 +77,7 @@ class TestTokens:
         text = page.partition("<code>")[2].partition("</code>")[0]
         token = AccessToken.objects.get()
         assert text.startswith("rfk_") and token.digest == token_digest(text) and token.user == administrator
-        assert rights.caller_of(text, timezone.now()).may_gateway
+        assert rights.caller_of(text, timezone.now()).has_gateway_scope
         for address in (TOKENS, f"{TOKENS}{token.pk}/change/", "/admin/"):
             later = operator.get(address).content.decode()
             assert text not in later and token.digest not in later
@@ -110,7 +110,7 @@ class TestTokens:
     def test_it_tells_in_which_state_a_token_is(self, operator):
         user = make_user("gone", is_active=False)
         make_token(user, name="ended")
-        make_token(make_user("anna"), name="old", at=NOW - timedelta(days=900), expires_at=NOW - timedelta(days=800))
+        make_token(make_user("anna"), name="old", at=NOW - timedelta(days=900), expiresAt=NOW - timedelta(days=800))
         page = operator.get(TOKENS).content.decode()
         assert "Ended with its user" in page and ">Expired<" in page
 

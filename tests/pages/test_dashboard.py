@@ -99,6 +99,24 @@ class TestChanges:
             day=NOW.date() - timedelta(days=days_ago), key=key, model="gpt", requests=requests, cost_nano=nano
         )
 
+    def test_it_tells_how_much_of_each_cost_is_a_guess(self, operator):
+        key = make_key()
+        for days_ago, nano in ((0, 1), (3, 2), (400, 4)):
+            self.spend(key, days_ago, 10 * nano * NANO)
+            day = NOW.date() - timedelta(days=days_ago)
+            DailyUsage.objects.filter(day=day).update(estimated_nano=nano * NANO, lost_nano=2 * nano * NANO)
+        page = page_of(operator)
+        for title, estimated, since in (
+            ("Total Cost", 7, "90"),
+            ("Daily Budget", 1, "today"),
+            ("Monthly Budget", 3, "month"),
+        ):
+            card = page[page.index(f"<h2>{title}</h2>") :].partition("</article>")[0]
+            assert f"of it ${estimated}.00 estimated · ${2 * estimated}.00 lost" in text_of(card)
+            assert f"?range={since}&amp;cost=lost#rows" in card
+        DailyUsage.objects.update(estimated_nano=0, lost_nano=0)
+        assert "of it" not in text_of(page_of(operator))
+
     def test_it_compares_each_figure_with_the_period_before(self, operator):
         key = make_key()
         self.spend(key, 0, 3 * NANO, 30), self.spend(key, 1, 2 * NANO, 10)  # today, yesterday

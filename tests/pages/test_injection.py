@@ -34,7 +34,7 @@ def fill(user: Any) -> list[ApiKey]:
             day=row.day, key=key, model=text, token_name=text, requests=1, cost_nano=attempt * 10**9
         )
         KeyEvent.objects.create(kind="cooled", key=key, message=text, actor=text)
-        make_token(user, name=text if text.isprintable() else repr(text), at=at, key_ids=[key.id])
+        make_token(user, name=text if text.isprintable() else repr(text), at=at, keyIds=[key.id])
     return keys
 
 

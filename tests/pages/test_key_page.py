@@ -59,6 +59,14 @@ def test_it_shows_what_it_cost_by_day_and_by_model(operator):
     assert f'href="/llm-settings/usage?key={key.pk}&amp;model=gpt"' in page
 
 
+def test_it_tells_how_much_of_it_is_a_guess(operator):
+    key = make_key()
+    spend(key, "model", NANO)
+    assert "$1.00 in 30 days </p>" not in page_of(operator, key) and "estimated</a>" not in page_of(operator, key)
+    DailyUsage.objects.update(estimated_nano=NANO // 2, lost_nano=NANO // 4)
+    assert "$1.00 in 30 days, of it $0.50 estimated · $0.25 lost" in text_of(page_of(operator, key))
+
+
 def test_it_sums_many_models_into_one_line(operator):
     key = make_key()
     for number in range(30):

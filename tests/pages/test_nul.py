@@ -20,6 +20,7 @@ from tests.helpers import make_key
 pytestmark = pytest.mark.django_db
 
 FILTERS = ("key", "provider", "model", "token", "state", "since", "until", "status", "page", "cursor", "request", "q")
+OF_THE_ADMIN = ("q", "p", "o", "state")
 
 
 def addresses(resolver: URLResolver, before: str = "") -> Iterator[str]:
@@ -63,7 +64,7 @@ def test_a_page_of_nothing_is_not_there(operator, path):
 
 @pytest.mark.parametrize("address", [address for address in ADDRESSES if "<" not in address and "(" not in address])
 def test_a_filter_with_a_nul_is_no_failure(operator, address):
-    for name in FILTERS:
+    for name in OF_THE_ADMIN if address.startswith("admin/") else FILTERS:
         assert operator.get(f"/{address}?{name}=a%00b").status_code < 500, name
 
 

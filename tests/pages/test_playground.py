@@ -195,7 +195,7 @@ class TestRun:
 
     def test_it_serves_a_user_with_a_very_long_name(self, simulator):
         make_key()
-        client = Person(make_user("n" * 150, "view_apikey", "change_apikey"))
+        client = Person(make_user("n" * 150, "view_apikey", "use_gateway"))
         assert told(client)["text"]
         assert UsageRecord.objects.get().token_name == "n" * 100
 

@@ -109,7 +109,7 @@ class TestPage:
         row = make_lost(request_id="req_1")
         Adjustment.objects.create(
             kind="late", key=row.key, usage=row, day_nano=-NANO // 4, month_nano=-NANO // 4, total_nano=-NANO // 4,
-            day=row.day, month=row.month, reason="The true cost arrived.",
+            cost_nano=-NANO // 4, day=row.day, month=row.month, reason="The true cost arrived.",
         )  # fmt: skip
         text = text_of(page_of(operator, "req_1"))
         assert "Cost $0.75" in text and "True cost arrived late" in text and "-$0.25" in text

@@ -14,8 +14,8 @@ from django.test.utils import CaptureQueriesContext
 
 from llmkeys.key_state import current_windows
 from llmkeys.lib.money import NANO
-from llmkeys.models import Adjustment, ApiKey, DailyUsage
-from tests.helpers import NOW, make_key, make_usage
+from llmkeys.models import AccessToken, Adjustment, ApiKey, DailyUsage
+from tests.helpers import NOW, make_key, make_token, make_usage, make_user
 from tests.pages.usage import make_counted
 
 pytestmark = pytest.mark.django_db
@@ -99,10 +99,48 @@ class TestTable:
     def test_it_shows_what_was_corrected(self, operator):
         row = make_usage(make_key(), state="LOST", success=False, cost_nano=NANO)
         Adjustment.objects.create(
-            kind="void", key=row.key, usage=row, day_nano=-NANO, month_nano=-NANO, total_nano=-NANO, day=row.day,
-            month=row.month,
+            kind="void", key=row.key, usage=row, day_nano=-NANO, month_nano=-NANO, total_nano=-NANO, cost_nano=-NANO,
+            day=row.day, month=row.month,
         )  # fmt: skip
         assert "-1.0000 corrected" in text_of(page_of(operator))
+
+    def test_it_shows_a_correction_once_whoever_pays(self, operator):
+        """The access token has an adjustment of its own, and a reset may leave less to give back than the row cost."""
+        make_token(make_user("anna"), name="worker")
+        token = AccessToken.objects.get(name="worker")
+        row = make_usage(make_key(), state="LOST", success=False, cost_nano=NANO, token=token)
+        for account in ({"key": row.key}, {"token": token}):
+            Adjustment.objects.create(
+                kind="void", usage=row, cost_nano=-NANO, total_nano=-NANO // 2, day=row.day, month=row.month, **account
+            )
+        assert "-1.0000 corrected" in text_of(page_of(operator))
+        assert "Cost $0.00" in text_of(operator.get(f"/llm-settings/usage/{row.request_id}").content.decode())
+
+    @pytest.mark.parametrize(
+        ("columns", "told", "badge"),
+        [
+            ({"cost_source": "computed"}, None, 'known known" title="computed from tokens'),
+            ({"cost_source": "estimated"}, None, 'known estimated" title="estimated:'),
+            ({"cost_source": "fallback"}, None, 'known estimated" title="fallback price'),
+            ({"cost_source": "estimated", "state": "LOST"}, None, 'known lost" title="lost: charged at the hold'),
+            ({"cost_source": "estimated", "state": "LOST"}, ("void", ""), 'known known" title="the charge of a lost'),
+            (
+                {"cost_source": "estimated", "state": "LOST"},
+                ("late", "computed"),
+                'known known" title="corrected later',
+            ),
+            ({"cost_source": "estimated", "state": "LOST"}, ("late", "estimated"), 'known estimated" title="corrected'),
+            ({"cost_source": "estimated"}, ("reconcile", "provider"), 'known known" title="corrected later: reported'),
+        ],
+    )
+    def test_it_tells_how_each_cost_is_known_by_now(self, operator, columns, told, badge):
+        row = make_usage(make_key(), **columns)
+        if told:
+            kind, source = told
+            Adjustment.objects.create(
+                kind=kind, cost_source=source, key=row.key, usage=row, day=row.day, month=row.month
+            )
+        assert f'class="{badge}' in html.unescape(page_of(operator))
 
     def test_it_counts_the_attempts_of_a_request(self, operator):
         key = make_key()
@@ -134,6 +172,7 @@ class TestFilters:
             ("?token=100%25", "b"), ("?token=1_0%25", ""), ("?state=LOST", "c"), ("?success=false", "cb"),
             ("?success=true&range=90", "da"), ("?since=2026-11-20&until=2026-11-20", "a"), ("?until=2026-11-22", "dca"),
             ("?since=2026-11-22&state=LOST&provider=anthropic", "c"), ("?key=key-unknown", ""),
+            ("?cost=lost", "c"), ("?cost=known", "ba"), ("?cost=estimated", ""),
         ],
     )  # fmt: skip
     def test_it_leaves_what_fits(self, operator, query, found):
@@ -166,6 +205,7 @@ class TestFilters:
             ("?since=2026-11-20&until=2026-11-10", "lies after the last"), ("?model=a%00b", "printable characters"),
             ("?token=" + "x" * 300, "at most 200"), ("?range=13", "“range” was left out: choose from: today"),
             ("?by=colour", "“by” was left out: choose from: model"),
+            ("?cost=free", "“cost” was left out: choose from: known"),
         ],
     )  # fmt: skip
     def test_it_names_what_it_does_not_understand_and_shows_the_rest(self, operator, query, words):
@@ -227,6 +267,17 @@ class TestNumbersAndChart:
             ("?by=token&token=other", 4),
         ]:  # fmt: skip
             assert f"Spend ${sum_}.00" in text_of(page_of(operator, query)), query
+
+    @pytest.mark.parametrize("query", ["", "by=key", "range=90&by=token"])
+    def test_it_tells_apart_what_is_known_what_is_estimated_and_what_is_lost(self, operator, query):
+        key = make_key()
+        make_day(key, cost_nano=5 * NANO, estimated_nano=NANO)
+        make_day(key, cost_nano=4 * NANO, lost_nano=2 * NANO, days_ago=9)
+        page = page_of(operator, f"?{query}")
+        assert "$6.00 reported or computed · $1.00 estimated · $2.00 lost" in text_of(page)
+        lost = re.search(r'class="part lost" href="[^"?]*([^"#]*)#rows"', page)
+        assert html.unescape(lost[1]) in (f"?{query}&cost=lost".replace("?&", "?"), "?range=90&by=token&cost=lost")
+        assert "filter only this table" in page_of(operator, html.unescape(lost[1]))
 
     def test_it_follows_corrections_of_days_that_are_over(self, operator):
         day = make_day(make_key(), days_ago=9, cost_nano=5 * NANO)

@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import F
 
 from llmkeys.models import ApiKey, DailyUsage, UsageRecord
-from tests.helpers import make_usage
+from tests.helpers import make_usage, parts_of
 
 
 def make_counted(key: ApiKey, **columns: Any) -> UsageRecord:
@@ -29,4 +29,5 @@ def _count(row: UsageRecord) -> None:
         input_tokens=F("input_tokens") + (row.input_tokens or 0),
         output_tokens=F("output_tokens") + (row.output_tokens or 0),
         cost_nano=F("cost_nano") + row.cost_nano,
+        **{column: F(column) + nano for column, nano in parts_of(row).items()},
     )

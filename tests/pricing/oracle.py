@@ -72,8 +72,25 @@ def _differs(entry: ModelInfo, at: datetime, tier: str) -> bool:
     return vars(entry.get_prices(at, _CONTEXTS[tier])) != vars(entry.get_prices(at))
 
 
-def bill(provider: str, model: str, usage: Usage, at: datetime, tier: str = "") -> int | None:
-    """Return nano-dollars for tokens, without fees; None where the data has no rate for a kind that was used."""
+def bill(provider: str, model: str, usage: Usage, at: datetime, tier: str = "", *, drawn_by: str = "") -> int | None:
+    """Return nano-dollars for tokens, without fees; None where the data has no rate for a kind that was used.
+
+    What was drawn as a tool is billed at the rates of OpenAI's model `drawn_by`.
+    """
+    own = _dollars(provider, model, usage.of_the_model(), at, tier)
+    return None if own is None else math.ceil((own + _drawn(drawn_by, usage, at)) * 10**9)
+
+
+def _drawn(model: str, usage: Usage, at: datetime) -> Decimal:
+    taken, made = usage.drawn_input_tokens or 0, usage.drawn_output_tokens or 0
+    if not taken and not made:
+        return Decimal(0)
+    rates, pictures = prices("openai", model, at), usage.drawn_image_input_tokens or 0
+    amount = (taken - pictures) * rates["input_mtok"] + pictures * rates["input_image_mtok"]
+    return (amount + made * rates.get("output_image_mtok", rates["output_mtok"])) / 10**6
+
+
+def _dollars(provider: str, model: str, usage: Usage, at: datetime, tier: str) -> Decimal | None:
     rates = {key: value for key, value in prices(provider, model, at, tier).items() if key.endswith("_mtok")}
     counts = {
         "input_tokens": usage.input_tokens,
@@ -102,4 +119,4 @@ def bill(provider: str, model: str, usage: Usage, at: datetime, tier: str = "") 
     dollars = cost["total_price"]
     if provider == "anthropic" and usage.region == "us":
         dollars *= Decimal("1.1")
-    return math.ceil(dollars * 10**9)
+    return dollars

@@ -84,12 +84,15 @@ class Case:
             return None
         if tier and not oracle.has_tier(self.provider, self.answered, self.at, tier):
             return None
-        return oracle.bill(self.provider, self.answered, self.usage, self.at, tier)
+        drawn_by = self.bound.drawing_models[0] if self.bound.drawing_models else "gpt-image-1"
+        return oracle.bill(self.provider, self.answered, self.usage, self.at, tier, drawn_by=drawn_by)
 
     @property
     def has_fees(self) -> bool:
         """Fees are in the examples worked out by hand."""
-        return bool(self.usage.searches) or any(word in self.answered for word in ("search", "sonar", ":online"))
+        return bool(self.usage.searches or self.usage.containers) or any(
+            word in self.answered for word in ("search", "sonar", ":online")
+        )
 
 
 @st.composite
@@ -111,6 +114,9 @@ def bounds(draw) -> Bound:
         can_write_cache=writes,
         can_write_cache_1h=writes and draw(st.booleans()),
         searches=tools,
+        fees=draw(st.sampled_from([(), (), (), (("container 1g", 1),), (("container 64g", 1), ("page", 1_000))])),
+        drawings=draw(st.sampled_from([0, 0, 0, 1, 5])),
+        drawing_models=draw(st.sampled_from([(), ("gpt-image-1.5",), ("gpt-image-1-mini",)])),
         tool_input_tokens=tools * 16_000,
         service_tier=draw(st.sampled_from([None, None, "", "default", "flex", *DEAR])),
         region=draw(st.sampled_from(["", "", "us", "global"])),
@@ -169,21 +175,30 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
     limit = limit if own is None else min(limit, own)
     output = draw(st.sampled_from([limit, draw(st.integers(0, limit))])) * bound.choices
     output += draw(st.sampled_from([0, bound.prediction_tokens]))
+    # Each picture that a tool draws takes and makes 16,000 tokens at most.
+    drawn = draw(st.integers(0, bound.drawings * 16_000))
+    taken = draw(st.integers(0, drawn))
+    shown = draw(st.integers(0, taken))
+    containers = sum(times for what, times in bound.fees if what.startswith("container"))
     makes = {kind for kind in ("audio", "image") if kind in bound.output_kinds or f"output_{kind}_mtok" in rates}
     spoken = draw(st.integers(0, output)) if "audio" in makes else 0
     painted = draw(st.integers(0, output - spoken)) if "image" in makes else 0
     return Usage(
-        input_tokens=total,
+        drawn_input_tokens=taken,
+        drawn_image_input_tokens=shown,
+        drawn_output_tokens=drawn - taken,
+        containers=draw(st.integers(0, containers)),
+        input_tokens=total + taken,
         cached_input_tokens=cached + cached_sound,
         cache_write_tokens=written,
         cache_write_1h_tokens=hour,
         audio_input_tokens=sound,
         cached_audio_tokens=cached_sound,
-        image_input_tokens=pictures,
-        output_tokens=output,
+        image_input_tokens=pictures + shown,
+        output_tokens=output + drawn - taken,
         reasoning_tokens=draw(st.integers(0, output - spoken - painted)),
         audio_output_tokens=spoken,
-        image_output_tokens=painted,
+        image_output_tokens=painted + drawn - taken,
         searches=draw(st.integers(0, bound.searches)),
         service_tier="" if told == "fast" and provider == "anthropic" else told,
         speed="fast" if told == "fast" and provider == "anthropic" else "",
@@ -209,8 +224,8 @@ def test_the_hold_covers_what_is_billed_and_what_is_charged(case):
 
 
 @many
-@given(cases(), st.floats(0, 1), st.floats(0, 1))
-def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later):
+@given(cases(), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later, tells_kinds):
     worst = case.worst()
     room = int(worst.nano * share)
     found = fitted(worst, room)
@@ -222,21 +237,40 @@ def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later):
         assert cost is None or cost.nano <= found.nano
         worst = found
     # The first event of a stream tells the input; afterwards tools may add to it, and all output is still to come.
-    tools = int(case.bound.tool_input_tokens * later)
-    first = replace(case.usage, input_tokens=max(0, case.usage.input_tokens - tools), output_tokens=1)
+    # It may not tell yet of which kinds the input is.
+    full = case.usage
+    tools = min(int(case.bound.tool_input_tokens * later), _text_of(full))
+    first = replace(full, input_tokens=full.input_tokens - tools, output_tokens=1)
+    if not tells_kinds:
+        first = replace(first, **dict.fromkeys(_KINDS))
     left = shrunk_hold(worst, first, worst.nano)
     assert left <= worst.nano
     cost = charge(_within(case, worst.asked_output), worst, saw_content=False)
     assert cost is None or cost.nano <= left
 
 
+_KINDS = (
+    "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "audio_input_tokens", "cached_audio_tokens",
+    "image_input_tokens",
+)  # fmt: skip
+
+
+def _text_of(usage: Usage) -> int:
+    """Return the plain text of an input: what tools bring is that."""
+    named = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    return max(0, (usage.input_tokens or 0) - sum(count or 0 for count in named))
+
+
 def _within(case: Case, limit: int) -> Usage:
     """Return the usage of the case with no more output than a limit allows."""
     own, usage = max_output_tokens(case.answered), case.usage
     most = (limit if own is None else min(own, limit)) * case.bound.choices
-    output = min(usage.output_tokens, most)
+    made, drawn = usage.of_the_model(), usage.drawn_output_tokens
+    output = min(made.output_tokens, most)
     kinds = ("reasoning_tokens", "audio_output_tokens", "image_output_tokens")
-    return replace(usage, output_tokens=output, **{kind: min(output, getattr(usage, kind)) for kind in kinds})
+    less = {kind: min(output, getattr(made, kind)) for kind in kinds}
+    less["image_output_tokens"] += drawn
+    return replace(usage, output_tokens=output + drawn, **less)
 
 
 @many

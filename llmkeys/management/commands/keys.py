@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from llmkeys.key_state import ACTIVE, STATUSES, Budget
+from llmkeys.key_state import ACTIVE, STATUSES
 from llmkeys.keys import adding as service
 from llmkeys.lib.money import format_usd
 from llmkeys.management import asking, printing
@@ -266,9 +266,9 @@ def _card(key: ApiKey, at: datetime) -> list[tuple[str, str]]:
         ("Source", key.environment_variable or key.source),
         ("Status", key.status_at(at) + (", default" if key.is_default else "")),
         ("Last error", error_words(key, at=at)),
-        ("Today", _budget(day)),
-        ("This month", _budget(month)),
-        ("Total", _budget(total)),
+        ("Today", printing.budget(day)),
+        ("This month", printing.budget(month)),
+        ("Total", printing.budget(total)),
         ("Held now", format_usd(key.held_nano)),
         ("Requests", printing.requests(key.total_requests, key.successful_requests, key.failed_requests)),
         ("Priority", str(key.priority)),
@@ -279,7 +279,3 @@ def _card(key: ApiKey, at: datetime) -> list[tuple[str, str]]:
         ("Last used", printing.when(key.last_used_at)),
         ("Added", printing.when(key.created_at)),
     ]
-
-
-def _budget(budget: Budget) -> str:
-    return f"{format_usd(budget.spent)} of {printing.limit(budget.limit)}"

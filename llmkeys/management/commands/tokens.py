@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -9,69 +10,129 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import Q
 from django.utils import timezone
 
 from llmkeys.exceptions import InvalidInput
-from llmkeys.keys.fields import parse_instant
+from llmkeys.key_state import ACTIVE, TOKEN_STATUSES
+from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import add_verb
-from llmkeys.management.picking import pick_key
+from llmkeys.management.base import actor, add_verb
+from llmkeys.management.picking import pick_key, pick_token
 from llmkeys.models import AccessToken
-from llmkeys.presentation import token_json
+from llmkeys.presentation import token_json, tokens_json
 from llmkeys.tokens import making as service
+from llmkeys.tokens.fields import SCOPES, read_overlap
+
+# option → field of the contract
+_FIELDS = {
+    "name": "name",
+    "scope": "scopes",
+    "expires": "expiresAt",
+    "daily_limit": "dailyLimit",
+    "monthly_limit": "monthlyLimit",
+    "total_limit": "totalLimit",
+    "budget_mode": "budgetMode",
+    "rpm": "requestsPerMinute",
+    "model": "models",
+}
+_NEVER = {"never", "none", ""}
 
 
 class Command(BaseCommand):
-    help = "Make, list and revoke the access tokens of programs."
+    help = "Make, list, change, rotate and revoke the access tokens of programs and people."
     example = "tokens create my-program"
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
         _add_create(verbs)
-        add_verb(verbs, "list", "Show all access tokens; never their text.", "tokens list --json")
-        revoke = add_verb(verbs, "revoke", "End a token at once, for good.", "tokens revoke my-program", json=False)
-        revoke.add_argument("token", metavar="TOKEN", help="its id or its exact name")
+        listing = add_verb(verbs, "list", "Show all access tokens; never their text.", "tokens list --json")
+        listing.add_argument("--status", choices=TOKEN_STATUSES)
+        _name_token(add_verb(verbs, "show", "Show one token with its budgets.", "tokens show my-program"))
+        _add_edit(verbs)
+        _add_rotate(verbs)
+        words = "End a token at once, for good, and the tokens that it made."
+        _name_token(add_verb(verbs, "revoke", words, "tokens revoke my-program"))
 
     def handle(self, *, verb: str, **options: Any) -> None:
         getattr(self, f"_{verb}")(options)
 
-    def _create(self, options: Mapping[str, Any]) -> None:
-        at = timezone.now()
-        token, text = service.create_token(
-            name=options["name"],
-            user=_user(options["user"]),
-            at=at,
-            scopes=options["scope"] or ["gateway"],
-            expires_at=_expiry(options["expires"]),
-            key_ids=[pick_key(named).id for named in options["key"] or ()] or None,
-        )
-        if options["json"]:
-            self.write_json(token_json(token) | {"token": text})
-        else:
-            self.stdout.write(text)  # alone, so that a script can take it
+    # --- looking -----------------------------------------------------------------------------------------------------
 
     def _list(self, options: Mapping[str, Any]) -> None:
-        tokens = list(AccessToken.objects.select_related("user").prefetch_related("keys"))
+        at = timezone.now()
+        found = AccessToken.objects.select_related("user").prefetch_related("keys")
+        tokens = [token for token in found if options["status"] in (None, token.status_at(at))]
         if options["json"]:
-            self.write_json([token_json(token) for token in tokens])
+            self.write_json(tokens_json(tokens, at=at))
         elif tokens:
-            self._write_table(tokens, timezone.now())
+            self._write_table(tokens, at)
         else:
             self.stdout.write("There is no access token. Make one: ./manage.py tokens create my-program")
 
     def _write_table(self, tokens: list[AccessToken], at: datetime) -> None:
-        headers = ["ID", "NAME", "SCOPES", "USER", "KEYS", "STATE", "EXPIRES", "LAST USED"]
-        header, *lines = printing.table(headers, [_row(token, at) for token in tokens], right=["ID"])
+        headers = ["ID", "NAME", "SCOPES", "USER", "KEYS", "STATUS", "EXPIRES", "LAST USED", "TODAY", "MONTH", "TOTAL"]
+        rows = [_row(token, at) for token in tokens]
+        header, *lines = printing.table(headers, rows, right=["ID", *headers[-3:]])
         self.stdout.write(self.paint.MIGRATE_HEADING(header))
         for token, line in zip(tokens, lines, strict=True):
-            self.stdout.write(line if _state(token, at) == "active" else self.paint.WARNING(line))
+            self.stdout.write(line if token.status_at(at) == ACTIVE else self.paint.WARNING(line))
+
+    def _show(self, options: Mapping[str, Any]) -> None:
+        self._print(pick_token(options["token"]), options)
+
+    def _print(self, token: AccessToken, options: Mapping[str, Any], words: str = "") -> None:
+        at = timezone.now()
+        if options["json"]:
+            self.write_json(token_json(token, at=at))
+        elif words:
+            self.stdout.write(self.paint.SUCCESS(words))
+        else:
+            self.write_lines(printing.pairs(_card(token, at)))
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    def _create(self, options: Mapping[str, Any]) -> None:
+        values = _given(options) | _keys(options)
+        user = _user(options["user"])
+        token, text = service.create_token(user=user, values=values, at=timezone.now(), actor=actor())
+        self._print_text(token, text, options)
+
+    def _edit(self, options: Mapping[str, Any]) -> None:
+        token = pick_token(options["token"])
+        values = _given(options) | _keys(options)
+        if options["any_key"]:
+            values["keyIds"] = None
+        if options["any_model"]:
+            values["models"] = None
+        if not values:
+            raise CommandError("Nothing to change was given. `./manage.py tokens edit --help` lists the options.")
+        token = service.change_token(token, values=values, at=timezone.now(), actor=actor())
+        self._print(token, options, f"The token “{token.name}” was changed.")
+
+    def _rotate(self, options: Mapping[str, Any]) -> None:
+        try:
+            overlap = read_overlap(options["overlap"])
+        except ValueError as error:
+            raise InvalidInput({"overlapSeconds": [str(error)]}) from None
+        token = pick_token(options["token"])
+        token, text = service.rotate_token(token, overlap_seconds=overlap, at=timezone.now(), actor=actor())
+        self._print_text(token, text, options)
+
+    def _print_text(self, token: AccessToken, text: str, options: Mapping[str, Any]) -> None:
+        if options["json"]:
+            self.write_json(token_json(token, at=timezone.now()) | {"token": text})
+        else:
+            self.stdout.write(text)  # alone, so that a script can take it
 
     def _revoke(self, options: Mapping[str, Any]) -> None:
-        token = _pick(options["token"])
-        service.revoke_token(token, at=timezone.now())
-        self.stdout.write(f"The token “{token.name}” is revoked.")
+        token = pick_token(options["token"])
+        service.revoke_token(token, at=timezone.now(), actor=actor())
+        token.refresh_from_db()
+        self._print(token, options, f"The token “{token.name}” is revoked.")
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
 
 
 def _add_create(verbs: Any) -> None:
@@ -79,15 +140,68 @@ def _add_create(verbs: Any) -> None:
         verbs,
         "create",
         "Make an access token and print it, alone, on stdout. It cannot be shown again.",
-        "tokens create my-program --scope gateway --expires 2027-12-31",
+        "tokens create my-program --daily-limit 5 --model 'openai/*' --rpm 60 --expires 2027-12-31",
     )
     create.add_argument("name", metavar="NAME", help="what the token is for")
-    create.add_argument(
-        "--scope", action="append", metavar="S", help=f"{', '.join(service.SCOPES)}; may be repeated (default: gateway)"
-    )
-    create.add_argument("--expires", metavar="DATE", help="such as 2027-01-31 or 2027-01-31T12:00:00Z")
     create.add_argument("--user", metavar="NAME", help="the owner of the token (default: the first administrator)")
-    create.add_argument("--key", action="append", metavar="ID", help="only this key serves it; may be repeated")
+    _add_fields(create, scope="gateway")
+
+
+def _add_edit(verbs: Any) -> None:
+    edit = add_verb(
+        verbs, "edit", "Change a token; what is left out stays.", "tokens edit my-program --daily-limit 10 --any-model"
+    )
+    _name_token(edit)
+    edit.add_argument("--name", help="a new name")
+    _add_fields(edit, scope="as they are")
+    edit.add_argument("--any-model", action="store_true", help="every model from now on")
+    edit.add_argument("--any-key", action="store_true", help="every key from now on")
+
+
+def _add_rotate(verbs: Any) -> None:
+    rotate = add_verb(
+        verbs,
+        "rotate",
+        "Give a token a new secret and print it, alone, on stdout; budgets and history stay.",
+        "tokens rotate my-program --overlap 3600",
+    )
+    _name_token(rotate)
+    rotate.add_argument(
+        "--overlap", type=int, default=0, metavar="SECONDS", help="how long the old secret still holds (default: 0)"
+    )
+
+
+def _name_token(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("token", metavar="TOKEN", help="its id or its exact name")
+
+
+def _add_fields(verb: argparse.ArgumentParser, *, scope: str) -> None:
+    verb.add_argument(
+        "--scope", action="append", metavar="S", help=f"{', '.join(SCOPES)}; may be repeated (default: {scope})"
+    )
+    verb.add_argument("--expires", metavar="DATE", help="such as 2027-01-31, 2027-01-31T12:00:00Z, or never")
+    for window in ("daily", "monthly", "total"):
+        verb.add_argument(f"--{window}-limit", metavar="USD", help="0 means no limit")
+    verb.add_argument("--budget-mode", metavar="MODE", help="strict, soft, or default: as REFACTAI_BUDGET_MODE says")
+    verb.add_argument(
+        "--model", action="append", metavar="PATTERN", help="only such models, as openai/* or gpt-6*; may be repeated"
+    )
+    verb.add_argument("--key", action="append", metavar="ID", help="only this key serves it; may be repeated")
+    verb.add_argument("--rpm", type=int, metavar="N", help="requests per minute; 0 means no limit")
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that were given, under the contract's names."""
+    values = {field: options[option] for option, field in _FIELDS.items() if options.get(option) is not None}
+    if str(values.get("expiresAt", "-")).strip().lower() in _NEVER:
+        values["expiresAt"] = None
+    if values.get("budgetMode") == "default":
+        values["budgetMode"] = None
+    return values
+
+
+def _keys(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"keyIds": [pick_key(named).id for named in options["key"]]} if options["key"] else {}
 
 
 def _user(name: str | None) -> User:
@@ -106,39 +220,40 @@ def _user(name: str | None) -> User:
     return user
 
 
-def _expiry(text: str | None) -> datetime | None:
-    if text is None or text.strip().lower() == "never":
-        return None
-    try:
-        return parse_instant(text)
-    except ValueError as error:
-        raise InvalidInput({"expiresAt": [str(error)]}) from None
-
-
-def _pick(named: str) -> AccessToken:
-    """Return the token of that id or name; of several with one name, the one that is not revoked."""
-    by_id = Q(pk=int(named)) if named.isascii() and named.isdecimal() and len(named) < 19 else Q(pk__in=[])
-    found = list(AccessToken.objects.filter(by_id)) or list(AccessToken.objects.filter(name=named))
-    found = [token for token in found if token.revoked_at is None] or found[:1]
-    if not found:
-        raise CommandError(f"There is no token “{named}”. `./manage.py tokens list` shows the ids and names.")
-    if len(found) > 1:
-        ids = ", ".join(str(token.id) for token in found)
-        raise CommandError(f"{len(found)} tokens have the name “{named}”. Name one by its id: {ids}.")
-    return found[0]
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def _row(token: AccessToken, at: datetime) -> list[str]:
-    keys = ", ".join(key.name for key in token.keys.all()) or ("none" if token.limited_to_keys else "all")
+    day, month, total = token.budgets(at)
     return [
-        str(token.id), token.name, ", ".join(token.scopes), token.user.get_username(), keys, _state(token, at),
-        printing.when(token.expires_at), printing.when(token.last_used_at),
+        str(token.id), token.name, ", ".join(token.scopes), token.user.get_username(), _key_words(token),
+        token.status_at(at), printing.when(token.expires_at), printing.when(token.last_used_at),
+        format_usd(day.spent), format_usd(month.spent), format_usd(total.spent),
     ]  # fmt: skip
 
 
-def _state(token: AccessToken, at: datetime) -> str:
-    if token.revoked_at is not None:
-        return "revoked"
-    if token.expires_at is not None and token.expires_at <= at:
-        return "expired"
-    return "active" if token.user.is_active else "its user is disabled"
+def _key_words(token: AccessToken) -> str:
+    return ", ".join(key.name for key in token.keys.all()) or ("none" if token.limited_to_keys else "all")
+
+
+def _card(token: AccessToken, at: datetime) -> list[tuple[str, str]]:
+    day, month, total = token.budgets(at)
+    return [
+        ("ID", str(token.id)),
+        ("Name", token.name),
+        ("User", token.user.get_username()),
+        ("Scopes", ", ".join(token.scopes)),
+        ("Status", token.status_at(at)),
+        ("Keys", _key_words(token)),
+        ("Models", "all" if token.allowed_models is None else ", ".join(token.allowed_models)),
+        ("Requests per minute", str(token.requests_per_minute or "no limit")),
+        ("Today", printing.budget(day)),
+        ("This month", printing.budget(month)),
+        ("Total", printing.budget(total)),
+        ("Budget mode", token.budget_mode or "as REFACTAI_BUDGET_MODE says"),
+        ("Held now", format_usd(token.held_nano)),
+        ("Requests", printing.requests(token.total_requests, token.successful_requests, token.failed_requests)),
+        ("Expires", printing.when(token.expires_at)),
+        ("Last used", printing.when(token.last_used_at)),
+        ("Made", printing.when(token.created_at)),
+    ]

@@ -1,0 +1,150 @@
+"""The fields of accounts (keys, access tokens) as people and programs give them: read, or refused in words.
+
+The readers raise ValueError with a sentence for that person; `Checker` collects the sentences of all fields.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import get_default_timezone, is_naive, make_aware
+
+from llmkeys.exceptions import InvalidInput
+from llmkeys.lib.money import parse_limit_usd
+from llmkeys.lib.texts import name_problem
+from llmkeys.models import Budgeted
+
+# what may be written → the column
+BUDGETS = {
+    "dailyLimit": "daily_limit_nano",
+    "monthlyLimit": "monthly_limit_nano",
+    "totalLimit": "total_limit_nano",
+    "budgetMode": "budget_mode",
+}
+# what a GET shows of every account and a change ignores
+READ_ONLY = frozenset(
+    [
+        "id",
+        "status",
+        "currentDailyCost",
+        "currentMonthlyCost",
+        "totalCost",
+        "reservedCost",
+        "remainingDailyBudget",
+        "remainingMonthlyBudget",
+        "remainingTotalBudget",
+        "totalRequests",
+        "successfulRequests",
+        "failedRequests",
+        "successRate",
+        "createdAt",
+        "lastUsed",
+        "projectedMonthlyCost",
+    ]
+)
+
+
+class Checker:
+    """Collect the faults of all fields, so that a person sees them at once."""
+
+    def __init__(self, values: Mapping[str, Any], *, allowed: Collection[str]):
+        self.values = values
+        self.columns: dict[str, Any] = {}
+        self.errors: dict[str, list[str]] = {}
+        for name in values:
+            if name not in allowed:
+                self.fault(name, "There is no such field.")
+
+    def fault(self, name: str, text: str) -> None:
+        self.errors.setdefault(name, []).append(text)
+
+    def required(self, *names: str) -> None:
+        for name in names:
+            if name not in self.values:
+                self.fault(name, "This field is required.")
+
+    def take(self, name: str, read: Callable[[Any], Any], default: Any = None) -> Any:
+        if name not in self.values:
+            return default
+        try:
+            return read(self.values[name])
+        except ValueError as error:
+            self.fault(name, str(error))
+            return default
+
+    def take_columns(self, columns: Mapping[str, str], readers: Mapping[str, Callable[[Any], Any]]) -> None:
+        """Read what was given of `columns` (field → column)."""
+        for name, column in columns.items():
+            if name in self.values:
+                self.columns[column] = self.take(name, readers[name])
+
+    def finish(self) -> None:
+        """Raise InvalidInput where there was a fault."""
+        if self.errors:
+            raise InvalidInput(self.errors)
+
+
+def read_name(value: Any) -> str:
+    text = read_text(value, most=100)
+    if problem := name_problem(text):
+        raise ValueError(problem)
+    return text
+
+
+def read_text(value: Any, *, most: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError("Must be a text.")
+    value = value.strip()
+    if len(value) > most:
+        raise ValueError(f"May have at most {most} characters; it has {len(value)}.")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise ValueError("May not hold control characters.")
+    return value
+
+
+def read_budget_mode(value: Any) -> str | None:
+    """Return how an account keeps its budgets; None: as REFACTAI_BUDGET_MODE says."""
+    if value is not None and (not isinstance(value, str) or value not in Budgeted.BudgetMode.values):
+        raise ValueError(f"Must be {' or '.join(Budgeted.BudgetMode.values)}, or null for the setting.")
+    return value
+
+
+BUDGET_READERS: dict[str, Callable[[Any], Any]] = {
+    "dailyLimit": parse_limit_usd,
+    "monthlyLimit": parse_limit_usd,
+    "totalLimit": parse_limit_usd,
+    "budgetMode": read_budget_mode,
+}
+
+
+def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Callable[[Any], datetime | None]:
+    """Return the reader of an expiry: in the future, or the one that is stored. `instead` says what else to do."""
+
+    def read(value: Any) -> datetime | None:
+        if value in (None, ""):
+            return None
+        when = value if isinstance(value, datetime) else parse_instant(value)
+        if when <= at and when != current:
+            raise ValueError(f"The expiry is in the past. {instead}")
+        return when
+
+    return read
+
+
+def parse_instant(value: Any) -> datetime:
+    """Read a date, or date and time, as a person gives it: midnight and the operator's zone where not told."""
+    try:
+        when = parse_datetime(value) if isinstance(value, str) else None
+    except ValueError:
+        when = None
+    if when is None:
+        raise ValueError("Must be a date and time, such as 2027-01-31T00:00:00Z.")
+    try:
+        # In UTC already here: the year 9999 has instants that other zones can name and UTC cannot.
+        return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("This date and time does not exist.") from None

@@ -1,0 +1,56 @@
+"""The access tokens: which of them cannot do what they are for, and which will end soon."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+
+from llmkeys.doctor.finding import WARN, About, Finding, count, good, listed
+from llmkeys.key_state import LIMIT_REACHED
+from llmkeys.models import AccessToken
+
+SOON = timedelta(days=7)
+
+
+def held_tokens(about: About) -> Iterable[Finding]:
+    found = AccessToken.objects.live(about.at).with_status(about.at)
+    total, full = found.count(), list(found.filter(status=LIMIT_REACHED))
+    if total:
+        yield good("Access tokens", f"{total - len(full)} of {count(total, 'token')} may send or ask now.")
+    for token in full:
+        remedy = f"Raise its limit: ./manage.py tokens edit {_named(token)} --daily-limit USD, or wait for the window."
+        yield Finding(WARN, f"Token “{token.name}”", f"{LIMIT_REACHED}.", remedy)
+
+
+def gateway_users(about: About) -> Iterable[Finding]:
+    """Tokens that are for the gateway, of users who may not use it: every request of theirs is a 403."""
+    live = AccessToken.objects.live(about.at).select_related("user")
+    idle: dict[str, list[str]] = {}
+    for token in live.filter(user__is_superuser=False):
+        assert isinstance(token.user, User)
+        if "gateway" in token.scopes and not token.user.has_perm("llmkeys.use_gateway"):
+            idle.setdefault(token.user.get_username(), []).append(f"“{token.name}”")
+    for name, tokens in sorted(idle.items()):
+        words = f"They may not send requests, so {listed(tokens)} cannot either."
+        yield Finding(
+            WARN, f"User “{name}”", words, "Give them the permission llmkeys.use_gateway in the admin (Users)."
+        )
+
+
+def expiring_tokens(about: About) -> Iterable[Finding]:
+    soon = AccessToken.objects.live(about.at).filter(expires_at__lte=about.at + SOON)
+    for token in soon:
+        if token.expires_at is not None and token.created_at < token.expires_at - SOON:
+            words = f"It expires on {token.expires_at:%Y-%m-%d %H:%M} UTC."
+            remedy = f"Move its date: ./manage.py tokens edit {_named(token)} --expires DATE, or make its successor."
+            yield Finding(WARN, f"Token “{token.name}”", words, remedy)
+
+
+def _named(token: AccessToken) -> str:
+    return shlex.quote(token.name)
+
+
+CHECKS = (held_tokens, gateway_users, expiring_tokens)
