@@ -216,6 +216,7 @@ class Card:
     cooling: Cooling | None
     open_requests: int = 0
     rank: int | None = None
+    projected: int | None = None  # nano-dollars: the month at this pace, where that is drawn
 
     @property
     def tone(self) -> str:
@@ -265,6 +266,12 @@ class Card:
             or self.key.secret_missing
             or bool(self.key.last_error and not self.cooling)
         )
+
+    @property
+    def pace_is_too_high(self) -> bool:
+        """Tell whether the month will not stay below its limit at this pace."""
+        limit = self.key.monthly_limit_nano
+        return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 
     @property
     def is_dim(self) -> bool:
