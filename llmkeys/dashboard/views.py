@@ -346,7 +346,7 @@ def _requests(view: Overview) -> Figure:
     keys = [card.key for card in view.everyone]
     successful, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
     tried = successful + failed
-    # Not a rounded rate: one failure in a million is no 100 %.
+    # Not a rounded rate: one failure in a million is not 100 %.
     rate = 100 * successful / tried if tried else 0.0
     beside = f"{percent(rate)} succeeded" if tried else ""
     return Figure(
