@@ -207,6 +207,7 @@ class AccountCard:
 
     at: datetime
     status: str
+    projected: int | None  # nano-dollars: the month at this pace, where that is drawn
 
     @property
     def account(self) -> Account:
@@ -236,6 +237,12 @@ class AccountCard:
     def success_rate(self) -> float | None:
         tried = self.account.successful_requests + self.account.failed_requests
         return 100 * self.account.successful_requests / tried if tried else None
+
+    @property
+    def pace_is_too_high(self) -> bool:
+        """Tell whether the month will not stay below its limit at this pace."""
+        limit = self.account.monthly_limit_nano
+        return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 
     @property
     def room(self) -> Budget | None:

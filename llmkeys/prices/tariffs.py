@@ -491,7 +491,7 @@ def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime)
     )
     of_model = next((fee for pattern, fee in _SEARCH_MODELS if pattern.match(name)), None)
     search = of_model if of_model is not None else thousand / 1000 if thousand is not None else None
-    if provider == "openrouter":  # its own plugin may search in the place of the vendor's tool
+    if provider == "openrouter":  # its own plugin may search in place of the vendor's tool
         search = max(search or Decimal(0), _SEARCH_FEES["openrouter"]) if of_model is None else search
     thousand_requests = next((found for each in prices if (found := data.at_length(each.requests_kcount, 0))), None)
     request = thousand_requests / 1000 if thousand_requests else Decimal(0)
