@@ -58,7 +58,7 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "models": _models(sums),
         "lines": lines_of(recent, names),
         # The newest lost requests whose charge nobody has taken back or corrected.
-        "lost": list(lost_rows().filter(**{column: account}).order_by("-id")[:_LOST]),
+        "lost": list(lost_rows(**{f"{column}_id": account.pk}).order_by("-id")[:_LOST]),
         "events": event_lines(account.events.order_by("-id")[:_EVENTS_READ]),
     }
 
@@ -207,6 +207,7 @@ class AccountCard:
 
     at: datetime
     status: str
+    projected: int | None  # nano-dollars: the month at this pace, where that is drawn
 
     @property
     def account(self) -> Account:
@@ -236,6 +237,12 @@ class AccountCard:
     def success_rate(self) -> float | None:
         tried = self.account.successful_requests + self.account.failed_requests
         return 100 * self.account.successful_requests / tried if tried else None
+
+    @property
+    def pace_is_too_high(self) -> bool:
+        """Tell whether the month will not stay below its limit at this pace."""
+        limit = self.account.monthly_limit_nano
+        return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 
     @property
     def room(self) -> Budget | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, cast
@@ -33,6 +33,7 @@ from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
 from llmkeys.lib.windows import day_end, month_end
 from llmkeys.models import Alert, ProviderName
+from llmkeys.presentation import PACE_DAYS, Projections
 from llmkeys.scheduling import scheduler_last_ran
 from llmkeys.templatetags.llmkeys_format import moment, percent, relative, usd, usd_short
 from llmkeys.usage.sums import Sums
@@ -81,10 +82,14 @@ def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
 def _context(request: HttpRequest) -> dict[str, Any]:
     view = overview(at=timezone.now())
     wanted, notices = Wanted.of(request.GET), banners(view)
+    keys = key_list(view.cards, wanted)
+    paces = Projections(view.at, only=[card.key.pk for card in keys.cards])
+    for card in keys.cards:
+        card.projected = paces.of(card.key)
     return {
         "view": view,
         "banners": notices,
-        "keys": key_list(view.cards, wanted),
+        "keys": keys,
         "wanted": wanted,
         "title": _title(view, notices),
         "is_wrong": bool(view.attention or any(banner.is_urgent or banner.alert_id for banner in notices)),
@@ -268,7 +273,7 @@ def figures(view: Overview) -> list[Figure]:
     return [
         _total(view),
         _window(view, "Daily Budget", 0, "today", _against_yesterday(view)),
-        _window(view, "Monthly Budget", 1, "this month", _against_last_month(view)),
+        _window(view, "Monthly Budget", 1, "this month", _against_last_month(view), _pace(view)),
         _requests(view),
     ]
 
@@ -308,7 +313,20 @@ def _total(view: Overview) -> Figure:
     )
 
 
-def _window(view: Overview, title: str, index: int, when: str, change: Change | None) -> Figure:
+def _pace(view: Overview) -> list[str]:
+    """Return what the month will have cost at the mean of the last seven whole days; fewer where there are fewer."""
+    first = min((current_windows(card.key.created_at).day for card in view.everyone), default=view.today)
+    days = min(PACE_DAYS, (view.today - first).days)
+    if days < 1:
+        return []
+    spent = _between(view, view.today - timedelta(days=days), view.today - timedelta(days=1), lambda day: day.cost_nano)
+    left = (_resets_at(view, 1) - view.at).total_seconds() / 86_400
+    return [f"At this pace {usd(_cost(view, 1) + round(spent / days * left))} by the end of the month"]
+
+
+def _window(
+    view: Overview, title: str, index: int, when: str, change: Change | None, lines: Sequence[str] = ()
+) -> Figure:
     cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
     beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
     outside = cost - spent if limit else 0
@@ -320,7 +338,7 @@ def _window(view: Overview, title: str, index: int, when: str, change: Change | 
         beside=beside,
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
-        lines=[f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [],
+        lines=[*lines, *([f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [])],
         parts=_parts(Sums.over(sums for day, sums in view.days.items() if day >= first), since),
         resets_at=_resets_at(view, index),
     )
@@ -334,7 +352,7 @@ def _requests(view: Overview) -> Figure:
     keys = [card.key for card in view.everyone]
     successful, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
     tried = successful + failed
-    # Not a rounded rate: one failure in a million is no 100 %.
+    # Not a rounded rate: one failure in a million is not 100 %.
     rate = 100 * successful / tried if tried else 0.0
     beside = f"{percent(rate)} succeeded" if tried else ""
     return Figure(

@@ -187,7 +187,7 @@ class Rewrite:
     """What has to change in a request on its way to one key; the client's own bytes go out where nothing does."""
 
     model: str  # the provider's own name
-    output_limit: int | None = None  # to be put on the request, in the place of the client's own
+    output_limit: int | None = None  # to be put on the request, in place of the client's own
     asks_usage: bool = False  # a stream tells its usage only when asked
     limit_field: str = "max_tokens"  # what the provider calls the limit, in the dialects that have two names for it
     max_price: Mapping[str, Decimal] | None = None  # OpenRouter: USD per million tokens and per request, by its names

@@ -376,7 +376,7 @@ def _doors() -> list[Route]:
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send, why: str = "") -> None:
-    """Answer an address that is none of ours so that a program can show it: JSON, with the base URL to use."""
+    """Answer an address that is not ours so that a program can show it: JSON, with the base URL to use."""
     path = scope["path"]
     exchange = Exchange(scope, receive, send, _GOOGLE if path.startswith("/v1beta") else _CHAT)
     origin = f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', 'HOST:8080')}"

@@ -45,7 +45,7 @@ from llmkeys.upstream.relayed import OpenAnswer
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 _BUG = "The relay failed while this request was under way; the provider may have billed it."
 _OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
-# A client's own mistake, or a model that is gone, is no failure of the key.
+# A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
 # What is reported right after: the key rests again, and nobody may ask it in between.
 _REPORTED_NEXT = {FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED, FailureKind.REJECTED}

@@ -18,7 +18,7 @@ LABEL = "simulated"
 
 
 def _at(request: Request, name: str, *, default: int) -> int:
-    """A whole number from the query, or the default where it is none."""
+    """A whole number from the query, or the default where it is not one."""
     text = request.parameter(name) or ""
     return int(text) if text.isascii() and text.isdecimal() and 0 < len(text) < 7 else default
 

@@ -101,13 +101,16 @@ def open_requests(column: str = "key_id") -> Counter[Any]:
     return Counter(_held().values_list(column, flat=True))
 
 
-def lost_rows() -> QuerySet[UsageRecord]:
+def lost_rows(**account: Any) -> QuerySet[UsageRecord]:
     """Return the charged lost rows that nobody has voided and no provider has put right, oldest first.
 
-    The state stands in the statement itself: only so does SQLite find them by their partial index.
+    `account`: `key_id` or `token_id`, where only its rows are wanted. The state stands in the statement itself: only
+    so does SQLite find them by their partial index, and not all rows of the account by another.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"))
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret")
+    rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in account})
+    rows = rows.filter(**{f"plain_{name}": value for name, value in account.items()})
     return rows.filter(~Exists(corrected), state=RawSQL("'LOST'", ()), cost_nano__gt=0).order_by("id")
 
 

@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, DailyUsage, KeyEvent, UsageRecord
+from llmkeys.usage.rows import lost_rows
 from llmkeys.usage.statements import COLUMNS
 from tests.helpers import NOW, JsonClient, make_account, make_key, make_usage, make_user
 from tests.pages.helpers import logged_in, messages_of
@@ -158,6 +159,14 @@ class TestPage:
             spend(token, f"model {number}", NANO, days_ago=number, key=key)
         many = asked(""), asked("/statement")
         assert many[0] <= few[0] + 3 and many[0] <= 19 and many[1] <= few[1] + 2
+
+    @pytest.mark.skipif(connection.vendor != "sqlite", reason="reads SQLite's plan")
+    def test_it_finds_its_lost_requests_without_reading_the_others(self, token):
+        query, params = lost_rows(token_id=token.pk).order_by("-id")[:5].query.sql_with_params()
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query}", params)
+            plan = " ".join(row[3] for row in cursor.fetchall())
+        assert "usage_lost" in plan and "usage_by_token_id" not in plan
 
     def test_it_keeps_itself_fresh(self, operator, token, with_rights):
         page = page_of(operator, token)
