@@ -15,7 +15,10 @@ ENVIRONMENT = Path(__file__).resolve().parent / ".venv"
 def run_inside_the_environment() -> None:
     """Run this again with the Python of `.venv` where another one runs it, and `.venv` is there."""
     python = ENVIRONMENT / "bin" / "python"
-    is_whole = python.exists() and (ENVIRONMENT / "pyvenv.cfg").exists()  # else it would lead back here for ever
+    try:
+        is_whole = python.exists() and (ENVIRONMENT / "pyvenv.cfg").exists()  # else it would lead back here for ever
+    except PermissionError:
+        sys.exit(f"{ENVIRONMENT} cannot be read by this user; run the command as the user that the product belongs to.")
     if is_whole and Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
         os.execv(python, [str(python), *sys.argv])  # noqa: S606  (ours, with what the user typed)
     if find_spec("django") is None:
@@ -34,6 +37,11 @@ def open_streams() -> None:
 
 
 def main() -> None:
+    if sys.argv[1:] in (["version"], ["--version"]):
+        from refactai_site import VERSION
+
+        sys.stdout.write(f"{VERSION}\n")
+        return
     if sys.argv[1:2] == ["serve"]:
         # Until `serve` has handlers of its own: stopped while it still imports, it has nothing to clean up.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -307,6 +307,8 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
+    # A digest of the last sealed thought in the answer: the next turn of its conversation prefers this key.
+    sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
@@ -338,6 +340,10 @@ class UsageRecord(models.Model):
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
             models.Index(
                 fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+            ),
+            # which key wrote a sealed thought
+            models.Index(
+                fields=["sealed_thought"], condition=Q(sealed_thought__isnull=False), name="usage_by_sealed_thought"
             ),
         ]
         constraints = [
@@ -573,7 +579,7 @@ class Alert(models.Model):
     sent_at = models.DateTimeField(null=True, editable=False)
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
     delivery_error = models.CharField(max_length=500, blank=True, default="", editable=False)
-    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person put it away on the dashboard.")
+    seen_at = models.DateTimeField(null=True, editable=False, help_text="When a person dismissed it on the dashboard.")
 
     class Meta:
         ordering = ["-id"]
@@ -584,6 +590,11 @@ class Alert(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def of(self) -> tuple[str | None, int | None] | None:
+        """The key or token that it is about, None where it is about neither."""
+        return (self.key_id, self.token_id) if self.key_id or self.token_id else None
 
 
 class SealedDay(models.Model):

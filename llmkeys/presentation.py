@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -48,13 +48,13 @@ class Projections:
     An account that is younger is measured by the whole days that it has; before the first there is no pace.
     """
 
-    def __init__(self, at: datetime, column: str = "key_id", *, only: Any = None):
-        """`column` points at the accounts of the list; `only` is the id of the one of a list of one."""
+    def __init__(self, at: datetime, column: str = "key_id", *, only: Sequence[Any] | None = None):
+        """`column` points at the accounts; `only` are the ids of those that are wanted, where not all are."""
         self._at, self._today = at, current_windows(at).day
         self._ends = month_end(current_windows(at).month, settings.TIME_ZONE)
         begins = self._today - timedelta(days=PACE_DAYS)
-        one = {} if only is None else {column: only}
-        sums = DailyUsage.objects.filter(day__gte=begins, day__lt=self._today, **one).values(column)
+        days = DailyUsage.objects.filter(day__gte=begins, day__lt=self._today)
+        sums = (days if only is None else days.filter(**{f"{column}__in": only})).values(column)
         self._spent = dict(sums.order_by().annotate(cost=Sum("cost_nano")).values_list(column, "cost"))
 
     def of(self, account: ApiKey | AccessToken) -> int | None:
@@ -89,7 +89,7 @@ def key_json(
         "isDefault": key.is_default,
         "status": status,
         "priority": key.priority,
-        **_account_json(key, at, projections or Projections(at, only=key.pk)),
+        **_account_json(key, at, projections or Projections(at, only=[key.pk])),
         "updatedAt": instant_json(key.updated_at),
         "coolingUntil": instant_json((coolings or Coolings(at)).until(key)),
         "billingGroup": key.billing_group,
@@ -118,7 +118,7 @@ def token_json(token: AccessToken, *, at: datetime, projections: Projections | N
         "models": token.allowed_models,
         "requestsPerMinute": token.requests_per_minute,
         "status": token.status_at(at),
-        **_account_json(token, at, projections or Projections(at, "token_id", only=token.pk)),
+        **_account_json(token, at, projections or Projections(at, "token_id", only=[token.pk])),
         "revokedAt": instant_json(token.revoked_at),
     }
 

@@ -64,7 +64,7 @@ class ScheduleState:
 
     @property
     def has_failed(self) -> bool:
-        """True where the latest run that ended was no good."""
+        """True where the latest run that ended failed."""
         if self.last_failure is None:
             return False
         return self.last_success is None or self.last_success < self.last_failure
@@ -72,7 +72,7 @@ class ScheduleState:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerRan:
-    """When any schedule last ran to its end, and whether the scheduler stands still although schedules exist."""
+    """When any schedule last ran to its end, and whether the scheduler has stopped although schedules exist."""
 
     at: datetime | None
     is_stalled: bool

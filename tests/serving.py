@@ -80,6 +80,20 @@ def state_of(pid: int) -> str:
     return (_stat(pid) or [""])[0]
 
 
+def processes_of(data_dir: Path) -> list[int]:
+    """All living processes of a data directory, orphans included: they carry it in their environment."""
+    mark = f"REFACTAI_DATA_DIR={data_dir}".encode()
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = mark in (directory / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mine and state_of(int(directory.name)) not in ("Z", ""):
+            found.append(int(directory.name))
+    return sorted(found)
+
+
 class Served:
     """A running `serve`. `prelude` is Python that runs before the command, for shorter intervals."""
 
@@ -137,17 +151,7 @@ class Served:
         return self
 
     def pids(self) -> list[int]:
-        """All living processes of this tree, orphans included: they carry its data directory in their environment."""
-        mark = f"REFACTAI_DATA_DIR={self.data_dir}".encode()
-        found = []
-        for directory in Path("/proc").glob("[0-9]*"):
-            try:
-                mine = mark in (directory / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if mine and state_of(int(directory.name)) not in ("Z", ""):
-                found.append(int(directory.name))
-        return sorted(found)
+        return processes_of(self.data_dir)
 
     def children_of(self, pid: int) -> list[int]:
         return [child for child in self.pids() if parent_of(child) == pid]

@@ -10,12 +10,16 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from llmkeys.gateway.app import NOT_SERVED
 from llmkeys.scheduling import PLANNED
+from refactai_site import VERSION
 from tests.guide import blocks
 from tests.serving import ROOT
 
@@ -42,6 +46,13 @@ NOT_RUN = {
     "./manage.py keys set-default Production": "moves the reader's own mark: tests/commands/test_keys_switches.py",
     './manage.py chat "Say hello" --max-tokens 50': "spends the reader's money: tests/commands/test_chat.py",
     "./manage.py void": "takes back the reader's own charges: tests/commands/test_void.py",
+    "export ANTHROPIC_BASE_URL=http://127.0.0.1:8080 ANTHROPIC_AUTH_TOKEN=rfk_…": "goes with Claude Code",
+    "claude --model": "needs Claude Code: what was tried stands in docs/clients.md",
+    "LLM_TOKEN=rfk_… codex": "needs Codex: what was tried stands in docs/clients.md",
+    "export GOOGLE_GEMINI_BASE_URL=http://127.0.0.1:8080 GEMINI_API_KEY=rfk_…": "goes with Gemini CLI",
+    "gemini -m": "needs Gemini CLI: what was tried stands in docs/clients.md",
+    "export OPENAI_API_BASE=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": "goes with aider",
+    "aider --model": "needs aider",
     "docker compose": "needs Docker: tests/test_container.py",
     "sudo ": "changes the machine",
     "cd /opt/refactai && sudo make .venv/installed": "changes the machine",
@@ -133,6 +144,13 @@ def test_it_tells_of_every_schedule():
     assert [planned.name for planned in PLANNED if f"`{planned.name}`" not in text] == []
 
 
+def test_it_tells_what_the_gateway_does_not_serve():
+    text = (ROOT / "docs" / "clients.md").read_text()
+    table = re.search(r"^## What is not served$(.*?)^## ", text, re.MULTILINE | re.DOTALL)[1]
+    told = {path.removesuffix("{id}") for path in re.findall(r"`(/v1[^`]*)`", table)}
+    assert set(NOT_SERVED) - told == set()
+
+
 def anchors(path: Path) -> set[str]:
     titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -215,3 +233,11 @@ def test_it_locks_the_driver_of_postgresql():
     )
     assert plain < with_driver
     assert {line.partition("==")[0] for line in with_driver - plain} >= {"psycopg", "psycopg-binary", "psycopg-pool"}
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert project == newest == VERSION
+    done = subprocess.run([sys.executable, "manage.py", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{VERSION}\n"

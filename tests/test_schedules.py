@@ -119,7 +119,7 @@ class TestCloseWindows:
         assert (key.day, key.spent_day_nano) == (date(2026, 11, 24), 0)
         assert (key.spent_month_nano, key.spent_total_nano) == (2 * NANO, 3 * NANO)
         event = KeyEvent.objects.get(kind="window_reset")
-        assert event.message == "A new day began for “Production”: $1.00 had been spent in 2026-11-23."
+        assert event.message == "A new day began for “Production”: $1.00 had been spent on 2026-11-23."
 
     def test_it_closes_the_month_with_the_day(self, frozen):
         make_key(**SPENT)
@@ -137,7 +137,7 @@ class TestCloseWindows:
         assert resets.close_windows(MIDNIGHT) == 1
         key.refresh_from_db()
         assert key.spent_day_nano == 5
-        assert "$1.00 had been spent in 2026-11-23" in KeyEvent.objects.get(kind="window_reset").message
+        assert "$1.00 had been spent on 2026-11-23" in KeyEvent.objects.get(kind="window_reset").message
 
     def test_it_never_opens_a_window_again_that_a_later_clock_closed(self):
         make_key(**SPENT, day=date(2026, 11, 25))

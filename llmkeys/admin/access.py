@@ -23,7 +23,7 @@ apps.get_app_config("axes").verbose_name = "Logins"
 
 @admin.register(AccessAttempt)
 class AccessAttemptAdmin(FactAdmin):
-    """What was typed is not shown, not even where it was no password."""
+    """What was typed is not shown, not even where it was not a password."""
 
     list_display = ("username", "ip_address", "failures_since_start", "waits", "attempt_time")
     list_filter = (stock.IsLockedOutFilter,)

@@ -110,7 +110,7 @@ class SuccessAdmin(_TaskAdmin):
 
 @admin.register(Failure)
 class FailureAdmin(_TaskAdmin):
-    """A failed task may be put in the queue once more, or taken off the list: it is no history of money."""
+    """A failed task may be put in the queue once more, or taken off the list: it is no part of the money."""
 
     list_display = ("task", "started", "took", "reason")
     fields = ("task", "func", "started", "stopped", "took", "reason", "result_in_full")

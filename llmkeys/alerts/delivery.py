@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 DEADLINE_SECONDS = 15.0  # for all targets together: they are called side by side
 START_SECONDS = 15.0  # until the child has loaded, on a busy machine
 LONGEST_WORDS = 160
-SHORTEST_SECRET = 4  # shorter pieces of an address are no secret, and stand in every sentence
+SHORTEST_SECRET = 4  # shorter pieces of an address are not secret, and stand in every sentence
 
 # Where the first part of an address is a server; elsewhere it may be a token (`slack://TOKEN/…`, `tgram://TOKEN/…`).
 _HOST_IS_A_SERVER = {"http", "json", "xml", "form", "mailto", "gotify", "mmost", "nctalk", "apprise", "hassio", "mqtt"}
@@ -66,7 +66,7 @@ def unknown(urls: Sequence[str]) -> list[int]:
 
 
 def label(url: str) -> str:
-    """Name a target for people: its kind, and its server where that is no secret."""
+    """Name a target for people: its kind, and its server where that is not secret."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port

@@ -20,7 +20,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.db.backends.utils import CursorWrapper
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from llmkeys import ledger
 from llmkeys.alerts import delivery
@@ -294,6 +294,15 @@ def _in_line(alert: Alert) -> str:
 def put_away(alert_id: int, at: datetime) -> bool:
     """Take an alert off the dashboard; False where it is unknown or was dismissed before."""
     return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
+
+
+def put_away_with_older(alert_id: int, at: datetime) -> bool:
+    """Take an alert off the dashboard with the older ones of its key or token; False where none was left."""
+    alert = Alert.objects.filter(pk=alert_id).first()
+    wanted = Q(pk=alert_id)
+    if alert is not None and alert.of:
+        wanted |= Q(key_id=alert.key_id, token_id=alert.token_id, pk__lt=alert_id)
+    return Alert.objects.filter(wanted, seen_at__isnull=True).update(seen_at=at) > 0
 
 
 def put_all_away(at: datetime, *, up_to: int) -> int:

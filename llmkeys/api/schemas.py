@@ -289,6 +289,7 @@ SCHEMAS: dict[str, Schema] = {
         kind={"type": "string", "enum": KeyEvent.Kind.values},
         keyId=nullable(TEXT),
         keyName=nullable(TEXT),
+        tokenId=nullable({"type": "integer"}),
         message=TEXT,
         actor=TEXT,
         createdAt=WHEN,

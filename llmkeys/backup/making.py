@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from django.conf import settings
@@ -21,7 +20,7 @@ from llmkeys.backup.errors import BackupFailed
 from llmkeys.database import sql
 from llmkeys.ledger.audit import Report, audit_through
 from llmkeys.vault import keyring
-from refactai_site import settings_file
+from refactai_site import VERSION, settings_file
 
 logger = logging.getLogger(__name__)
 
@@ -107,21 +106,13 @@ def _manifest(report: Report | None, counts: tuple[int, int], at: datetime) -> M
     applied = MigrationRecorder(connection).applied_migrations()
     return Manifest(
         created_at=at.isoformat(timespec="seconds"),
-        version=product_version(),
+        version=VERSION,
         database=sql.vendor(),
         migrations=sorted(name for app, name in applied if app == "llmkeys"),
         keys=counts[0],
         rows=counts[1],
         differences=len(report.differences) if report else None,
     )
-
-
-def product_version() -> str:
-    """Return the version of the installed product, "unknown" where it runs from a bare checkout."""
-    try:
-        return version("refactai-llm-key-management")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # --- automatic ones ---------------------------------------------------------------------------------------------------

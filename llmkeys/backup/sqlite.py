@@ -77,7 +77,7 @@ def rows_of(file: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def swap_in(new: Path, keep: Path) -> None:
-    """Put `new` in the place of the database; the old one lies in `keep` afterwards. Raises CannotRestore.
+    """Put `new` in place of the database; the old one lies in `keep` afterwards. Raises CannotRestore.
 
     There is a database under the name at every moment: the old one until the rename, the new one from then on.
     """

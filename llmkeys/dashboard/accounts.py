@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -24,6 +25,9 @@ from llmkeys.usage.sums import Sums, Wanted, daily_sums
 
 CHART_DAYS = 30
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
+_EVENTS_READ = 200  # what repeats is joined
+_OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # of which one a day stands for all
+_FIGURES = re.compile(r"[0-9][0-9.,:-]*")
 
 # The parts of such a page that are the same for both: a region's name → its template.
 PARTS = {
@@ -55,7 +59,7 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "lines": lines_of(recent, names),
         # The newest lost requests whose charge nobody has taken back or corrected.
         "lost": list(lost_rows(**{f"{column}_id": account.pk}).order_by("-id")[:_LOST]),
-        "events": [EventLine(event) for event in account.events.order_by("-id")[:_EVENTS]],
+        "events": event_lines(account.events.order_by("-id")[:_EVENTS_READ]),
     }
 
 
@@ -146,9 +150,10 @@ _EVENT_LOOKS = {
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """An event with the colour and the shape of what it means."""
+    """An event with the colour and the shape of what it means, and how often the like of it happened that day."""
 
     event: KeyEvent
+    times: int = 1
 
     @property
     def tone(self) -> str:
@@ -157,6 +162,17 @@ class EventLine:
     @property
     def shape(self) -> str:
         return _EVENT_LOOKS.get(self.event.kind, ("", "s-ring"))[1]
+
+
+def event_lines(events: Iterable[KeyEvent]) -> list[EventLine]:
+    """Return the newest events; what happened again by itself on the same day is joined to the newest of its kind."""
+    found: dict[tuple[Any, ...], list[KeyEvent]] = {}
+    for event in events:
+        day = current_windows(event.created_at).day
+        words = "" if event.kind in _OFTEN else _FIGURES.sub("0", event.message)
+        by_itself = (event.kind, day, words) if not event.actor else (event.pk,)
+        found.setdefault(by_itself, []).append(event)
+    return [EventLine(alike[0], len(alike)) for alike in list(found.values())[:_EVENTS]]
 
 
 # --- the card: status and budgets -------------------------------------------------------------------------------------
@@ -191,6 +207,7 @@ class AccountCard:
 
     at: datetime
     status: str
+    projected: int | None  # nano-dollars: the month at this pace, where that is drawn
 
     @property
     def account(self) -> Account:
@@ -220,6 +237,12 @@ class AccountCard:
     def success_rate(self) -> float | None:
         tried = self.account.successful_requests + self.account.failed_requests
         return 100 * self.account.successful_requests / tried if tried else None
+
+    @property
+    def pace_is_too_high(self) -> bool:
+        """Tell whether the month will not stay below its limit at this pace."""
+        limit = self.account.monthly_limit_nano
+        return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 
     @property
     def room(self) -> Budget | None:

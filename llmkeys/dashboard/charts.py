@@ -15,7 +15,7 @@ from django.conf import settings
 from llmkeys.lib.money import NANO
 from llmkeys.templatetags.llmkeys_format import usd
 
-MOST_SERIES = 6
+MOST_SERIES = 8  # as many as there are colours
 _MOST_BARS = 93  # beyond a quarter the days are folded into weeks, beyond two years into months
 _TOP, _PLOT, _FOOT = 26.0, 180.0, 26.0  # room for a limit's words, the bars, the days' names
 _BASE = _TOP + _PLOT

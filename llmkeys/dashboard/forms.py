@@ -117,7 +117,7 @@ class KeyForm(ServiceForm):
         for name in (*_LIMITS, "priority"):
             if given[name] == "":
                 del given[name]
-        with suppress(KeyError, ValueError):  # what is no whole number goes on as it is, for the service to refuse
+        with suppress(KeyError, ValueError):  # what is not a whole number goes on as it is, for the service to refuse
             given["priority"] = int(given["priority"])
         choice = given.pop("expires")
         if choice == "never":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import platform
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -30,6 +28,7 @@ from llmkeys.database.sql import is_sqlite
 from llmkeys.doctor import Finding
 from llmkeys.models import Alert
 from llmkeys.scheduling import ScheduleState
+from refactai_site import VERSION
 
 ALERTS_SHOWN = 50
 FAILURES_SHOWN = 10
@@ -188,16 +187,10 @@ def _id(request: HttpRequest, name: str) -> int:
 # --- what runs here ---------------------------------------------------------------------------------------------------
 
 
-@cache
-def product_version() -> str:
-    with (settings.BASE_DIR / "pyproject.toml").open("rb") as file:
-        return tomllib.load(file)["project"]["version"]
-
-
 def facts() -> list[tuple[str, str]]:
     """Return what runs, as pairs of a word and its value; at most two cheap queries."""
     return [
-        ("Product", f"RefactAI LLM key management {product_version()}"),
+        ("Product", f"RefactAI LLM key management {VERSION}"),
         ("Database", _database()),
         ("Kept in", _place()),
         ("Python", platform.python_version()),

@@ -30,6 +30,7 @@ from llmkeys.key_state import ACTIVE
 from llmkeys.keys import adding
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
+from llmkeys.presentation import Projections
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import usd
 from llmkeys.usage.rows import open_requests
@@ -81,7 +82,8 @@ def _context(request: HttpRequest, key_id: str) -> dict[str, Any]:
 def _card(key: ApiKey, at: datetime) -> Card:
     status, opened = key.status_at(at), open_requests() if key.held_nano else {}
     rank = _rank(key, at) if status == ACTIVE else None
-    return Card(key, at, status, cooling_of(key, coolings_at(at)), opened.get(key.pk, 0), rank)
+    projected = Projections(at, only=[key.pk]).of(key)
+    return Card(key, at, status, cooling_of(key, coolings_at(at)), opened.get(key.pk, 0), rank, projected)
 
 
 def _rank(key: ApiKey, at: datetime) -> int | None:

@@ -43,7 +43,7 @@ class Region:
 
     @property
     def swap(self) -> SafeString:
-        """The same for htmx, which puts it in the place of what has its id."""
+        """The same for htmx, which puts it in place of what has its id."""
         return format_html('<div class="region" id="r-{}" hx-swap-oob="true">{}</div>', self.name, self.html)
 
 

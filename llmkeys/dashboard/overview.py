@@ -204,6 +204,7 @@ class Card(AccountCard):
     cooling: Cooling | None
     open_requests: int = 0
     rank: int | None = None
+    projected: int | None = None  # nano-dollars: the month at this pace, where that is drawn
 
     @property
     def account(self) -> ApiKey:

@@ -25,7 +25,7 @@ from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import AccessTokenQuerySet
 from llmkeys.keys.resets import reset_costs
 from llmkeys.models import AccessToken
-from llmkeys.presentation import Projections, csv_file
+from llmkeys.presentation import csv_file
 from llmkeys.templatetags.llmkeys_format import usd
 from llmkeys.tokens.making import change_token, revoke_token, rotate_token, visible_tokens
 from llmkeys.usage import filters
@@ -88,7 +88,6 @@ def _context(token: AccessToken) -> dict[str, Any]:
         "at": at,
         "title": token.name,
         "is_wrong": card.needs_attention,
-        "projected": Projections(at, "token_id", only=token.pk).of(token),
         "live_url": reverse("token-live", args=[token.pk]),
         "section": "tokens",
     }

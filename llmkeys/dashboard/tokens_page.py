@@ -31,6 +31,7 @@ from llmkeys.dialects import DIALECTS
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, LIMIT_REACHED, TOKEN_STATUSES, AccessTokenQuerySet
 from llmkeys.models import AccessToken, ApiKey
+from llmkeys.presentation import Projections
 from llmkeys.templatetags.llmkeys_format import moment
 from llmkeys.tokens.making import create_token, visible_tokens
 from llmkeys.usage.rows import open_requests
@@ -61,6 +62,7 @@ class TokenCard(AccountCard):
     keys: list[ApiKey]
     may_send: bool
     open_requests: int = 0
+    projected: int | None = None
 
     @property
     def account(self) -> AccessToken:
@@ -145,10 +147,11 @@ def _again(until: SafeString | str) -> SafeString | str:
 
 
 def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCard]:
-    """Return the cards of tokens whose users are selected and whose stored keys are prefetched; two queries at most."""
+    """Return the cards of tokens, whose users are selected and stored keys prefetched; three queries at most."""
     tokens = list(tokens)
     opened = open_requests("token_id") if any(token.held_nano for token in tokens) else {}
     senders = _senders({token.user_id for token in tokens})
+    paces = Projections(at, "token_id", only=[token.pk for token in tokens])
     return [
         TokenCard(
             token,
@@ -157,6 +160,7 @@ def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCar
             list(token.keys.all()),
             may_send=token.user_id in senders,
             open_requests=opened.get(token.pk, 0),
+            projected=paces.of(token),
         )
         for token in tokens
     ]

@@ -37,7 +37,7 @@ from llmkeys.dashboard.usage_words import (
 from llmkeys.key_state import current_windows
 from llmkeys.models import AccessToken, Adjustment, ApiKey, ProviderName, UsageRecord
 from llmkeys.presentation import csv_file
-from llmkeys.templatetags.llmkeys_format import growth, percent, usd
+from llmkeys.templatetags.llmkeys_format import percent, usd
 from llmkeys.usage import filters as readers
 from llmkeys.usage.closed_days import first_day
 from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
@@ -292,13 +292,12 @@ _COLUMNS = {"model": ("model",), "key": ("key_id",), "provider": ("provider",), 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number of the strip: its change against the time before as an arrow (`up`, `down`, none) and words."""
+    """One number of the strip: an arrow (`up`, `down`, none) and words for the time before."""
 
     name: str
     value: str
     exact: str = ""
     arrow: str = ""
-    change: str = ""
     beside: str = ""
 
 
@@ -325,7 +324,7 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
     before = _before(filters, days, at) if filters.since and days else None
     what = STACKS[filters.stack].lower()
     return Totals(
-        numbers=_numbers(now, before, f"{len(days)} days before" if len(days) > 1 else "the day before"),
+        numbers=_numbers(now, before, f"in the {len(days)} days before" if len(days) > 1 else "on the day before"),
         parts=parts_of(now, filters.query),
         chart=stacked(days, series, title="Spend per day", what=what, today=filters.today, others=others),
         models=sorted(one.name for one in series) if filters.stack == "model" else [],
@@ -426,10 +425,9 @@ def _change(now: Sums, before: Sums | None, name: str, when: str) -> dict[str, A
     have, had = getattr(now, name), getattr(before, name) if before else 0
     if had <= 0:
         return {"beside": f"nothing {when}" if before and have else ""}
-    share = 100 * (have - had) / had
-    if abs(share) < 0.05:
-        return {"beside": f"as {when}"}
-    return {"arrow": "up" if share > 0 else "down", "change": growth(abs(share)), "beside": f"vs {when}"}
+    words = usd(had) if name == "cost_nano" else short_number(had) if name.endswith("tokens") else whole_words(had)
+    arrow = "up" if have > had else "down" if have < had else ""
+    return {"arrow": arrow, "beside": f"against {words} {when}"}
 
 
 def _points(rate: float | None, before: float | None) -> dict[str, Any]:
@@ -437,11 +435,7 @@ def _points(rate: float | None, before: float | None) -> dict[str, Any]:
         return {}
     if abs(rate - before) < 0.05:
         return {"beside": "as before"}
-    return {
-        "arrow": "up" if rate > before else "down",
-        "change": f"{abs(rate - before):.1f} points",
-        "beside": "vs before",
-    }
+    return {"arrow": "up" if rate > before else "down", "beside": f"against {percent(before)} before"}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -461,10 +455,6 @@ class Line:
     of: int
     known: Known | None
     corrected_nano: int
-
-    @property
-    def attempt_words(self) -> str:
-        return f"{self.row.attempt} of {self.of}" if self.of > 1 else "1"
 
     @property
     def tokens_in(self) -> str:
@@ -501,14 +491,6 @@ class Line:
         if row.state != "SETTLED" and row.http_status:
             return f"status {row.http_status}"
         return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""
-
-    @property
-    def skip_words(self) -> str:
-        """The first key that was passed over; the reason stands first, since a long name is cut."""
-        if not self.skips:
-            return ""
-        more = f" +{len(self.skips) - 1}" if len(self.skips) > 1 else ""
-        return f"{self.skips[0].reason.partition(':')[0]}: {self.skips[0].name}{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,14 @@ class Skip:
     reason: str
     words: str
 
+    @property
+    def short(self) -> str:
+        """The same without figures, which are on the request's page."""
+        budget, colon, _ = self.reason.partition(":")
+        if not colon or not budget.endswith(" budget"):
+            return self.words
+        return f"had no room in {'its ' if budget.count(' ') == 1 else ''}{budget}"
+
 
 def skips_of(row: UsageRecord, names: Mapping[str, str]) -> list[Skip]:
     """Return the keys that stood before this one; a row whose list cannot be read says nothing rather than fail."""

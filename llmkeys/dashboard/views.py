@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, cast
@@ -22,19 +22,20 @@ from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from llmkeys.alerts.outbox import open_alerts, put_away
+from llmkeys.alerts.outbox import open_alerts, put_away_with_older
 from llmkeys.dashboard.accounts import CHART_DAYS
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
 from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
-from llmkeys.dashboard.usage_words import Part, guessed_parts
+from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
 from llmkeys.lib.windows import day_end, month_end
 from llmkeys.models import Alert, ProviderName
+from llmkeys.presentation import PACE_DAYS, Projections
 from llmkeys.scheduling import scheduler_last_ran
-from llmkeys.templatetags.llmkeys_format import growth, moment, percent, relative, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import moment, percent, relative, usd, usd_short
 from llmkeys.usage.sums import Sums
 from llmkeys.vault import keyring
 
@@ -73,18 +74,22 @@ def live(request: HttpRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
 def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
-    """Take an alert off the dashboard, which stays as it was; pressing twice is harmless."""
-    put_away(alert_id, timezone.now())
+    """Take a banner off the dashboard: its alert and the older ones of its key. Pressing twice is harmless."""
+    put_away_with_older(alert_id, timezone.now())
     return redirect(f"{reverse('dashboard')}?{asked}" if (asked := _asked(request)) else "dashboard")
 
 
 def _context(request: HttpRequest) -> dict[str, Any]:
     view = overview(at=timezone.now())
     wanted, notices = Wanted.of(request.GET), banners(view)
+    keys = key_list(view.cards, wanted)
+    paces = Projections(view.at, only=[card.key.pk for card in keys.cards])
+    for card in keys.cards:
+        card.projected = paces.of(card.key)
     return {
         "view": view,
         "banners": notices,
-        "keys": key_list(view.cards, wanted),
+        "keys": keys,
         "wanted": wanted,
         "title": _title(view, notices),
         "is_wrong": bool(view.attention or any(banner.is_urgent or banner.alert_id for banner in notices)),
@@ -136,6 +141,8 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
 
 
 _ALERTS_SHOWN = 3
+_ALERTS_READ = 50
+_EARLIER = 4  # alerts in one banner; the key's events have all
 _TONES: dict[str, str] = {
     Alert.Kind.NO_KEY_LEFT: "bad",
     Alert.Kind.KEY_REJECTED: "bad",
@@ -147,11 +154,12 @@ _PAUSE = re.compile(r"[.:;] ")
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """A note over the whole width. `alert_id` is that of an alert which a person can dismiss."""
+    """A note over the whole width. `alert_id` is that of the newest alert in it, which a person can dismiss."""
 
     tone: str
     title: str
     text: Any
+    earlier: list[Any] = field(default_factory=list)
     link: str = ""
     link_words: str = ""
     alert_id: int | None = None
@@ -185,29 +193,43 @@ def _stalled(view: Overview) -> Iterator[Banner]:
         text = format_html(
             "{} Budgets are right without it; alerts, key tests and the clean-up wait until it is started again.", when
         )
-        yield Banner("full", "The scheduler has stopped.", text, reverse("health"), "See what is late")
+        yield Banner("full", "The scheduler has stopped.", text, [], reverse("health"), "See what is late")
 
 
 def _alerts() -> Iterator[Banner]:
-    found = open_alerts(_ALERTS_SHOWN + 1)
-    for alert in found[:_ALERTS_SHOWN]:
-        yield _of(alert)
+    found: dict[tuple[Any, ...], list[Alert]] = {}
+    for alert in open_alerts(_ALERTS_READ):
+        found.setdefault(alert.of or (alert.pk,), []).append(alert)
+    for alerts in list(found.values())[:_ALERTS_SHOWN]:
+        yield _of(alerts)
     if len(found) > _ALERTS_SHOWN:
-        yield Banner("", "There are more alerts.", "", reverse("health"), "See them all")
+        yield Banner("", "There are more alerts.", "", [], reverse("health"), "See them all")
 
 
-def _of(alert: Alert) -> Banner:
-    """Return an alert with its first words as the title."""
-    title, *rest = _PAUSE.split(alert.message, maxsplit=1)
-    link, words = _remedy(alert)
+def _of(alerts: list[Alert]) -> Banner:
+    """Return the alerts of one key or token, newest first, or one of none, as one banner."""
+    newest = alerts[0]
+    title, text = _parted(newest)
+    link, words = _remedy(newest)
+    earlier = [format_html("{} {}.", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
+    if len(alerts) > _EARLIER:
+        earlier.append(format_html("And {} more before.", len(alerts) - _EARLIER))
+    tones = [_TONES.get(alert.kind, "full") for alert in alerts]
     return Banner(
-        tone=_TONES.get(alert.kind, "full"),
-        title=f"{title.rstrip('.')}.",
-        text=format_html("{} {}.", capfirst("".join(rest)), moment(alert.created_at)),
+        tone="bad" if "bad" in tones else tones[0],
+        title=f"{title}.",
+        text=format_html("{} {}.", text, moment(newest.created_at)),
+        earlier=earlier,
         link=link,
         link_words=words,
-        alert_id=alert.pk,
+        alert_id=newest.pk,
     )
+
+
+def _parted(alert: Alert) -> tuple[str, str]:
+    """Return an alert's first words, without a full stop, and the rest as sentences."""
+    title, *rest = _PAUSE.split(alert.message, maxsplit=1)
+    return title.rstrip("."), capfirst("".join(rest))
 
 
 def _remedy(alert: Alert) -> tuple[str, str]:
@@ -223,11 +245,11 @@ def _remedy(alert: Alert) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Against the period before: `direction` is `up`, `down` or empty; `words` name what is compared."""
+    """A period against the one before: `direction` is `up`, `down` or empty; `now` and `before` are its words."""
 
     direction: str
-    share: str
-    words: str
+    now: str
+    before: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +273,7 @@ def figures(view: Overview) -> list[Figure]:
     return [
         _total(view),
         _window(view, "Daily Budget", 0, "today", _against_yesterday(view)),
-        _window(view, "Monthly Budget", 1, "this month", _against_last_month(view)),
+        _window(view, "Monthly Budget", 1, "this month", _against_last_month(view), _pace(view)),
         _requests(view),
     ]
 
@@ -283,7 +305,7 @@ def _total(view: Overview) -> Figure:
         value=usd(cost),
         beside=beside if view.cards else "",
         bar=budget_bar(f"Total cost: {usd(cost)}, {beside}", spent=spent, held=held, limit=limit),
-        change=_against_last_days(view, lambda day: day.cost_nano),
+        change=_against_last_days(view, lambda day: day.cost_nano, usd),
         lines=[] if cost else ["Nothing spent yet"],
         parts=_parts(view.ever, "90"),
         held=view.held,
@@ -291,7 +313,20 @@ def _total(view: Overview) -> Figure:
     )
 
 
-def _window(view: Overview, title: str, index: int, when: str, change: Change | None) -> Figure:
+def _pace(view: Overview) -> list[str]:
+    """Return what the month will have cost at the mean of the last seven whole days; fewer where there are fewer."""
+    first = min((current_windows(card.key.created_at).day for card in view.everyone), default=view.today)
+    days = min(PACE_DAYS, (view.today - first).days)
+    if days < 1:
+        return []
+    spent = _between(view, view.today - timedelta(days=days), view.today - timedelta(days=1), lambda day: day.cost_nano)
+    left = (_resets_at(view, 1) - view.at).total_seconds() / 86_400
+    return [f"At this pace {usd(_cost(view, 1) + round(spent / days * left))} by the end of the month"]
+
+
+def _window(
+    view: Overview, title: str, index: int, when: str, change: Change | None, lines: Sequence[str] = ()
+) -> Figure:
     cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
     beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
     outside = cost - spent if limit else 0
@@ -303,7 +338,7 @@ def _window(view: Overview, title: str, index: int, when: str, change: Change | 
         beside=beside,
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
-        lines=[f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [],
+        lines=[*lines, *([f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [])],
         parts=_parts(Sums.over(sums for day, sums in view.days.items() if day >= first), since),
         resets_at=_resets_at(view, index),
     )
@@ -317,7 +352,7 @@ def _requests(view: Overview) -> Figure:
     keys = [card.key for card in view.everyone]
     successful, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
     tried = successful + failed
-    # Not a rounded rate: one failure in a million is no 100 %.
+    # Not a rounded rate: one failure in a million is not 100 %.
     rate = 100 * successful / tried if tried else 0.0
     beside = f"{percent(rate)} succeeded" if tried else ""
     return Figure(
@@ -325,7 +360,7 @@ def _requests(view: Overview) -> Figure:
         value=f"{sum(key.total_requests for key in keys):,}",
         beside=beside,
         bar=Bar(f"Success rate: {beside or 'nothing sent yet'}", spent=rate),
-        change=_against_last_days(view, lambda day: day.requests),
+        change=_against_last_days(view, lambda day: day.requests, whole_words),
         lines=[f"{failed:,} failed" if failed else "None failed" if tried else "No request yet"],
     )
 
@@ -337,18 +372,18 @@ def _between(view: Overview, first: date, last: date, take: Callable[[Sums], int
     return sum(take(one) for day, one in view.days.items() if first <= day <= last)
 
 
-def _against_last_days(view: Overview, take: Callable[[Sums], int]) -> Change | None:
+def _against_last_days(view: Overview, take: Callable[[Sums], int], words: Callable[[int], str]) -> Change | None:
     middle = view.today - timedelta(days=CHART_DAYS)
     now = _between(view, middle + timedelta(days=1), view.today, take)
     before = _between(view, middle - timedelta(days=CHART_DAYS - 1), middle, take)
-    return _change(now, before, f"last {CHART_DAYS} days vs the {CHART_DAYS} before")
+    return _change(now, before, f"{words(now)} in {CHART_DAYS} days", f"{words(before)} in the {CHART_DAYS} before")
 
 
 def _against_yesterday(view: Overview) -> Change | None:
     yesterday = view.today - timedelta(days=1)
     before = _between(view, yesterday, yesterday, lambda day: day.cost_nano)
     now = _between(view, view.today, view.today, lambda day: day.cost_nano)
-    return _change(now, before, f"vs all of yesterday, {usd(before)}")
+    return _change(now, before, f"{usd(now)} so far", f"{usd(before)} in all of yesterday")
 
 
 def _against_last_month(view: Overview) -> Change | None:
@@ -358,18 +393,15 @@ def _against_last_month(view: Overview) -> Change | None:
     last = end.replace(day=min(view.today.day, end.day))
     now = _between(view, first, view.today, lambda day: day.cost_nano)
     before = _between(view, end.replace(day=1), last, lambda day: day.cost_nano)
-    return _change(now, before, f"vs {end:%B} by day {last.day}")
+    return _change(now, before, f"{usd(now)} so far", f"{usd(before)} by {last.day} {end:%B}")
 
 
-def _change(now: int, before: int, words: str) -> Change | None:
-    """Return the change in per cent; None where there is nothing to compare with."""
+def _change(now: int, before: int, now_words: str, before_words: str) -> Change | None:
+    """Return both amounts in words; None where there is nothing to compare with."""
     if before <= 0:
         return None
-    share = 100 * abs(now - before) / before
-    if now == before:
-        return Change("", "Same", words)
-    direction = "up" if now > before else "down"
-    return Change(direction, growth(share), words)
+    direction = "up" if now > before else "down" if now < before else ""
+    return Change(direction, now_words, f"against {before_words}")
 
 
 # --- the list of keys -------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ class OncePerProcess:
 
 
 class _NoOtherConnection:
-    """Stands in the place of Django's connection in these threads: a job that used the ORM would be outside."""
+    """Stands in place of Django's connection in these threads: a job that used the ORM would be outside."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(ITS_CURSOR_ALONE)

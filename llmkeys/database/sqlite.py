@@ -35,7 +35,7 @@ def know_the_file() -> None:
 
 
 def require_the_file() -> None:
-    """Raise OperationalError where another file lies in the place of the SQLite database, or none.
+    """Raise OperationalError where another file lies in place of the SQLite database, or none.
 
     Connections go on in a file that has lost its name: what they acknowledge would be lost with them. And whoever
     opens the new one writes the old one's log into it. So nothing is done until the file is back, or `serve` new.

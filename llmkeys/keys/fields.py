@@ -84,7 +84,7 @@ def _take_switch(check: Checker, values: Mapping[str, Any], key: ApiKey, at: dat
 
 def _provider(value: Any) -> str:
     if not isinstance(value, str) or value not in providers.PROVIDERS:
-        raise ValueError(f"Unknown provider. Known are: {', '.join(providers.PROVIDERS)}.")
+        raise ValueError(f"Unknown provider. Choose from: {', '.join(providers.PROVIDERS)}.")
     return value
 
 

@@ -135,8 +135,8 @@ def _tell(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: 
     spent = found.spent[ended.window] if ended.rolled_here else _recorded(cursor, account, ended)
     if not spent:
         return 0
-    name = f"{ended.first:%Y-%m}" if ended.window == MONTH else str(ended.first)
-    message = f"A new {ended.window} began for “{found.name}”: {format_usd(spent)} had been spent in {name}."
+    when = f"in {ended.first:%Y-%m}" if ended.window == MONTH else f"on {ended.first}"
+    message = f"A new {ended.window} began for “{found.name}”: {format_usd(spent)} had been spent {when}."
     key_id, token_id = _ids(account)
     once = f"window {key_id or f'token {token_id}'} {ended.window} {ended.began}"
     return int(ledger.add_event(cursor, "window_reset", key_id, message, at, token_id=token_id, once=once))

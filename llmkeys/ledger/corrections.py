@@ -106,7 +106,7 @@ def correct_cost(
 
 
 def void_lost(cursor: Cursor, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
-    """Take back the charge of a lost row; return the amount, None where it is no lost row or was voided before."""
+    """Take back the charge of a lost row; return the amount, None where it is not a lost row or was voided before."""
     row = _charged(cursor, usage_id)
     if row is None or row.state != "LOST":
         return None

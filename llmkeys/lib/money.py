@@ -18,7 +18,7 @@ _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.AS
 def usd_to_nano(usd: Decimal | int | str, rounding: str = ROUND_CEILING) -> int:
     """Return USD as nano-dollars, rounded up to the next one.
 
-    Raises ValueError for what is no finite amount, and for a float, whose digits are not what was meant.
+    Raises ValueError for what is not a finite amount, and for a float, whose digits are not what was meant.
     """
     if isinstance(usd, bool | float):
         raise ValueError(f"an amount of money must be a Decimal, an integer or a text, not a {type(usd).__name__}")

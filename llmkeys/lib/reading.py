@@ -17,7 +17,7 @@ _WRITTEN_COUNT = re.compile(r"\d{1,12}(?:\.0*)?")
 
 
 def load_json(body: bytes) -> Any:
-    """Parse a body, numbers with a fraction as Decimal; None where it is no JSON."""
+    """Parse a body, numbers with a fraction as Decimal; None where it is not JSON."""
     try:
         return json.loads(body.decode("utf-8-sig", errors="replace"), parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's own range
@@ -64,7 +64,7 @@ def _number_in(value: Any) -> Any:
 
 
 def money(value: Any) -> Decimal | None:
-    """Return an amount in USD, or None for what is negative, no number or absurd; a string is no amount."""
+    """Return an amount in USD, or None for what is negative, not a number or absurd; a string is not an amount."""
     number = finite(value)
     if number is None or not 0 <= number <= MOST_USD:
         return None

@@ -21,7 +21,7 @@ from llmkeys import checks
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.management import printing
 from llmkeys.supervisor import keys_in_use, settings_in_use
-from refactai_site import settings_file
+from refactai_site import VERSION, settings_file
 
 OUR_CHECKS = "llmkeys.checks"
 NO_TABLES = (
@@ -40,6 +40,9 @@ class Command(BaseCommand):
     requires_system_checks = []  # ours alone are run below: the others load every page of the product
     needs_database = True  # False: works where the database is gone
     example = ""
+
+    def get_version(self) -> str:
+        return VERSION
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(

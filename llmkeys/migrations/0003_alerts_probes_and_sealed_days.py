@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ('sent_at', models.DateTimeField(editable=False, null=True)),
                 ('tries', models.PositiveSmallIntegerField(default=0, editable=False)),
                 ('delivery_error', models.CharField(blank=True, default='', editable=False, max_length=500)),
-                ('seen_at', models.DateTimeField(editable=False, help_text='When a person put it away on the dashboard.', null=True)),
+                ('seen_at', models.DateTimeField(editable=False, help_text='When a person dismissed it on the dashboard.', null=True)),
             ],
             options={
                 'ordering': ['-id'],

@@ -352,7 +352,7 @@ def plain_words(body: bytes) -> str:
 
 
 def _plain_text(body: bytes) -> str:
-    """Return a body that is no JSON as words: the title of an HTML page, or short plain text."""
+    """Return a body that is not JSON as words: the title of an HTML page, or short plain text."""
     content = body[:MOST_TEXT].decode("utf-8", errors="replace").strip()
     if content.startswith("<"):
         title = _TITLE.search(content)

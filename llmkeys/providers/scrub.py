@@ -10,7 +10,7 @@ from itertools import chain, product
 
 LIMIT = 500
 PART = 12  # from this length on a piece of a secret counts as the secret
-LEAST = 8  # a shorter word is no secret in a body
+LEAST = 8  # a shorter word is not a secret in a body
 LEAST_IN_ANSWERS = 16  # nor is one of these in what a model wrote
 MASK = "***"
 

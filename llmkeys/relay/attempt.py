@@ -34,7 +34,7 @@ from llmkeys.prices.cost import Charge
 from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.relay import stream, under_way
+from llmkeys.relay import conversations, stream, under_way
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest
 from llmkeys.relay.stream import RelayedStream
@@ -45,7 +45,7 @@ from llmkeys.upstream.relayed import OpenAnswer
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 _BUG = "The relay failed while this request was under way; the provider may have billed it."
 _OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
-# A client's own mistake, or a model that is gone, is no failure of the key.
+# A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
 # What is reported right after: the key rests again, and nobody may ask it in between.
 _REPORTED_NEXT = {FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED, FailureKind.REJECTED}
@@ -76,6 +76,7 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
+    sealed: str = ""  # the last sealed thought in the answer
     _refused_fields: set[str] = field(default_factory=set)  # of ours, which the server does not take
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
@@ -308,6 +309,7 @@ class Attempt:
         if seen is None:
             return await self._unreadable(opened, raw)
         self.note_id(seen.id)
+        self.sealed = seen.sealed
         if seen.error is not None:
             failure = self.provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
@@ -494,6 +496,7 @@ class Attempt:
             latency_ms=self._milliseconds(),
             first_byte_ms=self.first_byte_ms,
             upstream_id=self.upstream_id,
+            sealed_thought=conversations.digest(self.sealed) if self.sealed else None,
             **values,
         )
         candidate = self.candidate
@@ -503,7 +506,8 @@ class Attempt:
                 outcome,
                 rested=candidate.scopes if candidate.has_rested else (),
                 model=candidate.model,
-                serves=providers.common_name(self.model),
+                # A conversation that stays with its key says nothing of the key whose turn it is.
+                serves="" if candidate.preferred_to else providers.common_name(self.model),
                 keeps_probe=keeps_probe,
             )
         )

@@ -24,7 +24,7 @@ def chat_request(body: Mapping[str, Any], caller: Caller) -> RelayRequest:
 
 
 def complete_text(answer: Answer) -> str:
-    """Return the text of an answer that is no stream. Raises UpstreamFailed with the provider's own words."""
+    """Return the text of an answer that is not a stream. Raises UpstreamFailed with the provider's own words."""
     assert isinstance(answer.content, bytes)
     body = load_json(answer.content)
     if answer.status >= 400:

@@ -19,7 +19,7 @@ FOREVER = inf
 
 
 class BadRequest(Exception):
-    """What came is no request that can be answered; the connection ends after this status."""
+    """What came is not a request that can be answered; the connection ends after this status."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)

@@ -29,13 +29,13 @@ QUIET_SECONDS = 3.0  # a stop that takes longer than this says what it waits for
 YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
 LONGEST_BACK_OFF_SECONDS = 60
 TRIES = 3
-ALERT_SECONDS = 30.0  # while the scheduler stands still, alerts go out from here this often
+ALERT_SECONDS = 30.0  # while the scheduler has stopped, alerts go out from here this often
 
 logger = logging.getLogger(__name__)
 
 
 def say(sentence: str) -> None:
-    """Tell the operator; a closed terminal is no reason to stop serving."""
+    """Tell the operator; a closed terminal is not a reason to stop serving."""
     with suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - stderr is where a server speaks
 

@@ -54,13 +54,6 @@ def percent(value: float) -> str:
     return f"{shown:,.1f} %".replace(".0 %", " %")
 
 
-def growth(share: float) -> str:
-    """Return by how many per cent something changed; what grew by more than tenfold is told so: `101-fold`."""
-    if share >= 1000:
-        return f"{share / 100 + 1:,.0f}-fold"
-    return f"{share:.0f} %" if share >= 10 else percent(share)
-
-
 @register.filter
 def span(delta: timedelta) -> str:
     """Return a stretch of time in one or two units: `9 h 54 min`, `7 days`, `4 s`."""

@@ -89,7 +89,7 @@ def _instant(text: object, of_day: Callable[[date, str], datetime]) -> datetime:
 
 
 def day(text: str) -> date:
-    """Read a whole day. Other spellings that Python knows (20261122, 2026-W47-7) are no days here."""
+    """Read a whole day. Other spellings that Python knows (20261122, 2026-W47-7) are not days here."""
     try:
         found = date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
@@ -140,8 +140,8 @@ ROWS = {
     "model": Filter("model"),
     "success": Filter("success", truth),
     "state": Filter("state", one_of(UsageRecord.State.values)),
-    "token": TOKEN,
     "cost": Filter("cost", one_of(COSTS)),
+    "token": TOKEN,
     **TIMES,
 }
 # The fields of `sums.Wanted`: whole days, and nothing of how a row ended.

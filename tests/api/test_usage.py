@@ -118,17 +118,6 @@ def test_it_filters(api):
     assert models(api, provider="anthropic", success="false", key=two.id) == ["ab"]
 
 
-def test_it_tells_tokens_of_one_name_apart_by_their_ids(api, administrator):
-    key = make_key()
-    for number in range(2):
-        make_token(administrator, name="shop")
-        make_usage(key, model=f"m{number}", token_name="shop", token=AccessToken.objects.latest("pk"))
-    first, second = AccessToken.objects.filter(name="shop").order_by("pk")
-    assert models(api, token="shop") == ["m1", "m0"]
-    assert models(api, token=first.pk) == ["m0"] and models(api, token=second.pk) == ["m1"]
-    assert models(api, token=10**17) == models(api, token=10**30) == []
-
-
 @pytest.fixture
 def known_somehow(frozen):
     """Rows by how their cost is known by now: named after it, and after what happened."""
@@ -162,13 +151,24 @@ def test_it_filters_by_how_the_cost_is_known_by_now(api, known_somehow, known):
     assert models(api, cost=known, state="HELD") == []
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="reads SQLite's plan")
+@pytest.mark.only_on("sqlite")  # reads its plan
 @pytest.mark.parametrize(("known", "index"), [("estimated", "usage_estimated"), ("lost", "usage_lost")])
 def test_it_finds_the_few_guesses_by_their_index(known_somehow, known, index):
     query, params = newest_first({"cost": known}, at=NOW)[:51].query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {query}", params)
         assert index in " ".join(row[3] for row in cursor.fetchall())
+
+
+def test_it_tells_tokens_of_one_name_apart_by_their_ids(api, administrator):
+    key = make_key()
+    for number in range(2):
+        make_token(administrator, name="shop")
+        make_usage(key, model=f"m{number}", token_name="shop", token=AccessToken.objects.latest("pk"))
+    first, second = AccessToken.objects.filter(name="shop").order_by("pk")
+    assert models(api, token="shop") == ["m1", "m0"]
+    assert models(api, token=first.pk) == ["m0"] and models(api, token=second.pk) == ["m1"]
+    assert models(api, token=10**17) == models(api, token=10**30) == []
 
 
 def test_it_filters_by_time(api):

@@ -62,4 +62,4 @@ def test_no_days_means_three_fresh_keys():
 @pytest.mark.parametrize("arguments", [("--history", "-1"), ("--history", "x"), ("--seconds", "0")])
 def test_it_refuses_what_is_no_number(run, arguments):
     ran = run("demo", *arguments)
-    assert ran.code != 0 and "is no number of" in ran.err
+    assert ran.code != 0 and "is not a number of" in ran.err

@@ -30,7 +30,9 @@ class TestKeysShow:
 class TestKeysEnableAndDisable:
     def test_it_switches_off_and_on(self, run):
         make_key(name="Production")
-        assert run("keys", "disable", "Production").out == "“Production” is switched off.\n"
+        assert run("keys", "disable", "Production").out == (
+            "“Production” is switched off. No other key can be the default.\n"
+        )
         assert not ApiKey.objects.get().enabled
         assert run("keys", "enable", "Production").out == "“Production” is switched on.\n"
         assert ApiKey.objects.get().enabled

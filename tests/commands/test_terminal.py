@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import manage as command_door
 from tests.commands.backups import Place, archive, made, place
 from tests.serving import DEADLINE_SECONDS, ROOT, environment
 
@@ -235,6 +236,16 @@ def test_it_runs_itself_again_inside_its_environment(checkout):
     (checkout / ".venv" / "bin" / "python").chmod(0o755)
     ran = bare_python(checkout, "keys", "show", "a b")
     assert ran.stdout == f"inside: {checkout}/manage.py keys show a b\n"
+
+
+def test_an_environment_of_another_user_is_said_in_a_sentence(monkeypatch):
+    class Forbidden(type(Path())):
+        def exists(self, **_):
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(command_door, "ENVIRONMENT", Forbidden("/opt/refactai/.venv"))
+    with pytest.raises(SystemExit, match="cannot be read by this user"):
+        command_door.run_inside_the_environment()
 
 
 def test_a_stop_while_it_starts_is_silent(place):

@@ -123,14 +123,14 @@ class TestChanges:
         self.spend(key, 0, 3 * NANO, 30), self.spend(key, 1, 2 * NANO, 10)  # today, yesterday
         self.spend(key, 31, 8 * NANO, 20)  # 23 October: in the month before, by the same day
         text = text_of(page_of(operator))
-        assert "Down 38 % last 30 days vs the 30 before" in text
-        assert "Up 50 % vs all of yesterday, $2.00" in text
-        assert "Down 38 % vs October by day 23" in text
-        assert "Up 100 % last 30 days vs the 30 before" in text
+        assert "Down $5.00 in 30 days against $8.00 in the 30 before" in text
+        assert "Up $3.00 so far against $2.00 in all of yesterday" in text
+        assert "Down $5.00 so far against $8.00 by 23 October" in text
+        assert "Up 40 in 30 days against 20 in the 30 before" in text
 
     def test_it_says_nothing_where_there_was_nothing_before(self, operator):
         self.spend(make_key(), 0, NANO)
-        assert " vs " not in text_of(page_of(operator))
+        assert " against " not in text_of(page_of(operator))
 
     def test_its_sums_are_those_of_the_statistics(self, operator):
         make_key(spent_day_nano=NANO, spent_total_nano=5 * NANO, held_nano=NANO, total_requests=3)
@@ -152,14 +152,14 @@ class TestChart:
         assert "Mon 23 Nov 2026: $4.00 (gpt $3.00 · claude $1.00)" in page_of(operator, "?by=model")
 
     def test_it_sums_the_least_dear_keys_into_one_and_names_deleted_ones(self, operator):
-        for number in range(1, 10):
+        for number in range(1, 12):
             key = make_key(name=f"Key number {number}")
             for back in (0, 1, 20):
                 day = NOW.date() - timedelta(days=back)
                 DailyUsage.objects.create(day=day, key=key, model="gpt", requests=1, cost_nano=number * NANO)
         ApiKey.objects.filter(pk=key.pk).update(deleted_at=NOW, fingerprint=None, enabled=False, is_default=False)
         text = text_of(page_of(operator))
-        assert "Key number 9 (deleted) $27.00" in text and "3 others $18.00" in text and "30 days $135.00" in text
+        assert "Key number 11 (deleted) $33.00" in text and "3 others $18.00" in text and "30 days $198.00" in text
 
     def test_it_sees_a_correction_of_a_day_long_ago(self, operator):
         key = make_key()
@@ -223,7 +223,22 @@ class TestTopTokens:
 
 
 class TestBanners:
-    def test_it_shows_alerts_until_they_are_put_away(self, operator, with_rights):
+    def test_it_joins_what_is_about_one_key(self, operator):
+        key, other = make_key(name="Production"), make_key(name="Other")
+        for of, message in (
+            (key, "81 % of the daily limit is spent."), (other, "Rejected."), (key, "The daily limit is reached."),
+        ):  # fmt: skip
+            last = Alert.objects.create(kind="limit_reached", key=of, message=f"“{of.name}”: {message}")
+        page = operator.get("/llm-settings").content.decode()
+        assert page.count("Dismiss<") == 2
+        assert "The daily limit is reached." in page and "81 % of the daily limit is spent." in page
+        newer = Alert.objects.create(kind="limit_reached", key=key, message="“Production”: it came meanwhile.")
+        operator.post(f"/llm-settings/alerts/{last.pk}/away")
+        left = set(Alert.objects.filter(seen_at=None).values_list("pk", "key__name"))
+        assert {name for _, name in left} == {"Production", "Other"} and newer.pk in dict(left)
+        assert "81 %" not in text_of(page_of(operator))
+
+    def test_it_shows_alerts_until_they_are_dismissed(self, operator, with_rights):
         alert = Alert.objects.create(kind="fallback_price", message="No price is known for “x”: enter it.")
         page = page_of(operator)
         assert "<strong>No price is known for “x”.</strong> Enter it." in page and "favicon-alert" in page

@@ -8,7 +8,7 @@ import pytest
 
 from llmkeys.dashboard.usage_words import seconds_words
 from llmkeys.lib.money import NANO
-from llmkeys.templatetags.llmkeys_format import growth, moment, percent, relative, span, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import moment, percent, relative, span, usd, usd_short
 from tests.helpers import NOW
 
 
@@ -28,14 +28,6 @@ from tests.helpers import NOW
 )
 def test_it_shows_cents_and_of_less_two_digits(nano, shown):
     assert usd(nano) == shown
-
-
-@pytest.mark.parametrize(
-    ("share", "shown"),
-    [(0.04, "< 0.1 %"), (0.44, "0.4 %"), (12.4, "12 %"), (999.4, "999 %"), (1000, "11-fold"), (11_810, "119-fold")],
-)
-def test_it_shows_what_grew_tenfold_in_folds(share, shown):
-    assert growth(share) == shown
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,23 @@ def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_
     assert Adjustment.objects.get().kind == "void" and "A request was lost" not in page_of(operator, key)
 
 
+def test_it_joins_events_that_repeat(operator):
+    key = make_key()
+    for number in range(12):
+        KeyEvent.objects.create(
+            kind="rotated", key=key, message=f"Rotated from “A” to “B” for model {number}.", created_at=NOW
+        )
+        KeyEvent.objects.create(kind="cooled", key=key, message=f"Cools until 09:{number}.", created_at=NOW)
+    KeyEvent.objects.create(
+        kind="rotated", key=key, message="Rotated the day before.", created_at=NOW - timedelta(days=1)
+    )
+    KeyEvent.objects.create(kind="changed", key=key, message="Limit 5.", actor="anna", created_at=NOW)
+    KeyEvent.objects.create(kind="changed", key=key, message="Limit 5.", actor="anna", created_at=NOW)
+    page = page_of(operator, key)
+    assert page.count("12 times that day") == 2 and "for model 11." in page and "for model 10." not in page
+    assert "Rotated the day before." in page and page.count("Limit 5.") == 2
+
+
 def test_it_shows_events_and_who_did_them(operator):
     key = make_key()
     KeyEvent.objects.create(kind="cooled", key=key, message="Cooled for 60 s.", created_at=NOW, actor="somebody")
@@ -138,3 +155,20 @@ def test_it_writes_every_text_as_text(operator):
     KeyEvent.objects.create(kind="changed", key=key, message=bad, actor=bad, created_at=NOW)
     page = page_of(operator, key)
     assert "<script>" not in page and "<img" not in page and "&lt;script&gt;" in page
+
+
+def test_it_says_what_the_month_will_have_cost(operator):
+    """The limit is $100; seven days at $14 are $14 a day, and a week is left."""
+    key = make_key(month=TODAY.replace(day=1), spent_month_nano=20 * NANO)
+    ApiKey.objects.filter(pk=key.pk).update(created_at=NOW - timedelta(days=40))
+    for days_ago in range(1, 8):
+        spend(key, "m", 14 * NANO, days_ago=days_ago)
+    for page in (text_of(page_of(operator, key)), text_of(operator.get("/llm-settings").content.decode())):
+        assert "At this pace $120.04" in page and "above the limit" in page
+    ApiKey.objects.update(monthly_limit_nano=200 * NANO)
+    page = text_of(page_of(operator, key))
+    assert "At this pace $120.04 by the end of the month" in page and "above the limit" not in page
+
+
+def test_it_says_nothing_of_a_pace_before_the_first_whole_day(operator):
+    assert "At this pace" not in text_of(page_of(operator, make_key()))

@@ -31,7 +31,7 @@ class TestWindows:
         )
         frozen.move_to(NOW + timedelta(hours=4))
         assert (tasks.reset_daily_costs(), tasks.reset_daily_costs()) == (1, 0)
-        assert told("window_reset") == [("shop", "A new day began for “shop”: $1.00 had been spent in 2026-11-23.")]
+        assert told("window_reset") == [("shop", "A new day began for “shop”: $1.00 had been spent on 2026-11-23.")]
         spent.refresh_from_db()
         assert (spent.spent_day_nano, spent.spent_month_nano) == (0, 2 * NANO)
 

@@ -167,7 +167,7 @@ def _hand_default(
         report.warnings.append(f"“{marked[0].name}” was the default key, but it is disabled or expired.")
     if stored and not present and not fit:
         _first_available(cursor, [row for _, row in stored], at)
-    for _, row in stored:  # the mark is no change of the key: the file's instant stays
+    for _, row in stored:  # the mark is not a change of the key: the file's instant stays
         ApiKey.objects.filter(pk=row.pk).exclude(updated_at=row.updated_at).update(updated_at=row.updated_at)
 
 

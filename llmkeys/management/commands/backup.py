@@ -32,7 +32,7 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *, file: Path, without_key: bool, json: bool, **_: Any) -> None:
-        # tqdm stays silent where stderr is no terminal
+        # tqdm stays silent where stderr is not a terminal
         with tqdm(total=None, desc="copying", unit=" pages", disable=None, leave=False) as bar:
 
             def progress(done: int, total: int) -> None:

@@ -123,5 +123,5 @@ def _positive(text: str) -> int:
 
 def _whole(text: str, *, least: int, most: int, what: str) -> int:
     if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of {what} from {least} to {most}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} from {least} to {most}")
     return int(text)

@@ -125,7 +125,9 @@ class Command(BaseCommand):
         was_default = key.is_default
         key = service.toggle(key, active=False, at=timezone.now(), actor=actor())
         default = ApiKey.objects.stored().filter(is_default=True).exclude(pk=key.pk).values_list("name", flat=True)
-        words = f" “{default[0]}” is the default key now." if was_default and default else ""
+        words = ""
+        if was_default:
+            words = f" “{default[0]}” is the default key now." if default else " No other key can be the default."
         self._print_key(key, options, f"“{key.name}” is switched off.{words}")
 
     def _set_default(self, options: Mapping[str, Any]) -> None:

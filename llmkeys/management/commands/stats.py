@@ -64,7 +64,9 @@ def _card(sums: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _used(sums: Mapping[str, Any], word: str) -> str:
     cost, limit = _usd(sums[f"{word}Cost"]), sums[f"{word}Limit"]
-    return f"{cost} of {_usd(limit)} ({sums[f'{word}BudgetUsed']} %)" if limit else f"{cost}, no limit"
+    return (
+        f"{cost}; of limits of {_usd(limit)}, {sums[f'{word}BudgetUsed']} % is spent" if limit else f"{cost}, no limit"
+    )
 
 
 def _usd(amount: float) -> str:

@@ -70,7 +70,7 @@ class Command(BaseCommand):
 
 
 def _named(ids: list[str]) -> list[UsageRecord]:
-    """Return the rows of these ids. Raises CommandError naming every id that is none."""
+    """Return the rows of these ids. Raises CommandError naming every id that is not one."""
     numbers = [int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0 for text in ids]
     known = [number for number in numbers if 0 < number <= _LARGEST_ID]
     found = UsageRecord.objects.select_related("key").defer("key__secret").in_bulk(known)
