@@ -85,6 +85,14 @@ def test_a_token_limited_to_keys_sees_what_would_serve_it(administrator, frozen)
     assert active(JsonClient(token))["name"] == "contractor"
 
 
+def test_a_token_limited_to_models_sees_what_would_serve_those(administrator, frozen):
+    make_key(provider="openai", name="OpenAI")
+    make_key(provider="anthropic", name="Anthropic")
+    client = JsonClient(make_token(administrator, "read", models=["anthropic/*"]))
+    assert active(client)["name"] == "Anthropic", "of primary and fallbacks the ones that it may use"
+    assert active(client, model="gpt-6.1-terra")["available"] is False
+
+
 def test_it_needs_authentication():
     checks.needs_authentication("get", PATH)
 

@@ -36,6 +36,13 @@ class TestTokensCreate:
         assert token.expires_at == datetime(2027, 1, 31, tzinfo=UTC)
         assert token.limited_to_keys and list(token.keys.all()) == [key]
 
+    def test_it_tells_of_a_user_who_may_not_send(self, run, administrator):
+        make_user("anna"), make_user("bob", "use_gateway")
+        ran = run("tokens", "create", "worker", "--user", "anna")
+        assert ran.code == 0 and ran.out.startswith("rfk_") and "llmkeys.use_gateway" in ran.err
+        assert not run("tokens", "create", "worker", "--user", "bob").err
+        assert not run("tokens", "create", "reader", "--user", "anna", "--scope", "read").err
+
     def test_it_wants_an_administrator(self, run):
         ran = run("tokens", "create", "worker")
         assert (ran.code, ran.out) == (1, "")

@@ -97,6 +97,9 @@ class Command(BaseCommand):
         user = _user(options["user"])
         token, text = service.create_token(user=user, values=values, at=timezone.now(), actor=actor())
         self._print_text(token, text, options)
+        if "gateway" in token.scopes and not user.has_perm("llmkeys.use_gateway"):
+            words = f"The user {user.get_username()} may not send requests yet, so this token cannot either."
+            self.write_error([f"{words} Give them the permission llmkeys.use_gateway in the admin (Users)."])
 
     def _edit(self, options: Mapping[str, Any]) -> None:
         token = pick_token(options["token"])
