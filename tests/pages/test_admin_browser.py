@@ -99,7 +99,7 @@ def test_it_asks_before_it_resets_costs(page):
     assert fits(page)
     page.get_by_label("Daily").check()
     page.get_by_role("button", name="Reset the chosen costs").click()
-    page.get_by_text("Reset the daily costs of 1 key").wait_for()
+    page.get_by_text("Reset the daily costs of 1 API key").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
