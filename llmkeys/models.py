@@ -307,6 +307,8 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
+    # A digest of the last sealed thought in the answer: the next turn of its conversation prefers this key.
+    sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
@@ -338,6 +340,10 @@ class UsageRecord(models.Model):
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
             models.Index(
                 fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+            ),
+            # which key wrote a sealed thought
+            models.Index(
+                fields=["sealed_thought"], condition=Q(sealed_thought__isnull=False), name="usage_by_sealed_thought"
             ),
         ]
         constraints = [

@@ -48,7 +48,8 @@ class Projections:
     An account that is younger is measured by the whole days that it has; before the first there is no pace.
     """
 
-    def __init__(self, at: datetime, column: str = "key_id", *, only: Sequence[str] | None = None):
+    def __init__(self, at: datetime, column: str = "key_id", *, only: Sequence[Any] | None = None):
+        """`column` points at the accounts; `only` are the ids of those that are wanted, where not all are."""
         self._at, self._today = at, current_windows(at).day
         self._ends = month_end(current_windows(at).month, settings.TIME_ZONE)
         begins = self._today - timedelta(days=PACE_DAYS)
@@ -88,7 +89,7 @@ def key_json(
         "isDefault": key.is_default,
         "status": status,
         "priority": key.priority,
-        **_account_json(key, at, projections or Projections(at)),
+        **_account_json(key, at, projections or Projections(at, only=[key.pk])),
         "updatedAt": instant_json(key.updated_at),
         "coolingUntil": instant_json((coolings or Coolings(at)).until(key)),
         "billingGroup": key.billing_group,
@@ -117,7 +118,7 @@ def token_json(token: AccessToken, *, at: datetime, projections: Projections | N
         "models": token.allowed_models,
         "requestsPerMinute": token.requests_per_minute,
         "status": token.status_at(at),
-        **_account_json(token, at, projections or Projections(at, "token_id")),
+        **_account_json(token, at, projections or Projections(at, "token_id", only=[token.pk])),
         "revokedAt": instant_json(token.revoked_at),
     }
 

@@ -30,6 +30,7 @@ HISTORY_DAYS = 30
 SPENT_SECONDS = 90  # within which the demo's first key is spent and the next one serves
 
 KEY = "/llm-settings/keys/{key}"
+TOKEN = "/llm-settings/tokens/{token}"
 # What is shown, under which name; `{key}`, `{request}` and `{token}` are the first of each.
 PAGES = {
     "dashboard": "/llm-settings",
@@ -42,11 +43,17 @@ PAGES = {
     "request": "/llm-settings/usage/{request}",
     "tokens": "/llm-settings/tokens",
     "new-token": "/llm-settings/tokens/create",
+    "token": TOKEN,
+    "rotate-token": f"{TOKEN}/rotate",
+    "reset-token": f"{TOKEN}/reset",
+    "revoke-token": f"{TOKEN}/revoke",
+    "statement": f"{TOKEN}/statement",
     "playground": "/llm-settings/playground",
     "health": "/llm-settings/health",
     "password": "/account/password",
     "admin": "/admin/",
     "admin-keys": "/admin/llmkeys/apikey/",
+    "admin-tokens": "/admin/llmkeys/accesstoken/",
     "admin-usage": "/admin/llmkeys/usagerecord/",
     "admin-prices": "/admin/llmkeys/modelprice/",
     "not-found": "/llm-settings/no-such-page",
@@ -145,14 +152,17 @@ class Camera:
 
 
 def _places(page: Page) -> dict[str, Any]:
-    """Return the ids of a key and of a request that the demo made."""
+    """Return the ids of a key, a request and a token that the demo made."""
     page.goto("/llm-settings/usage")
     hrefs = page.eval_on_selector_all("a[href]", "found => found.map(one => one.getAttribute('href'))")
     request = next(found[1] for href in hrefs if (found := re.fullmatch(r"/llm-settings/usage/(req[^/?#]+).*", href)))
     page.goto("/llm-settings")
     hrefs = page.eval_on_selector_all("a[href]", "found => found.map(one => one.getAttribute('href'))")
     key = next(found[1] for href in hrefs if (found := re.match(r"/llm-settings/keys/(key-[\d-]+)", href)))
-    return {"key": key, "request": request}
+    page.goto("/llm-settings/tokens")
+    hrefs = page.eval_on_selector_all("a[href]", "found => found.map(one => one.getAttribute('href'))")
+    token = next(found[1] for href in hrefs if (found := re.fullmatch(r"/llm-settings/tokens/(\d+)", href)))
+    return {"key": key, "request": request, "token": token}
 
 
 def _ask_in_the_playground(page: Page) -> None:

@@ -167,6 +167,20 @@ class TestToken:
         assert (token.refused_window, token.refused_need_nano) == ("day", DOLLAR)
         assert token.is_refused(NOW)
 
+    def test_only_the_first_hold_of_a_request_counts_in_its_minute(self, books):
+        key, token = make(), make_token(requests_per_minute=1)
+        books.hold(key, token)
+        job = books.job(key, token)
+        refused = books.place(key, token).refusals
+        assert [(refusal.account, refusal.pace.requests_per_minute) for refusal in refused] == [
+            (Account(TOKENS, token.pk), 1)
+        ]
+        later = replace(job, attempt=replace(job.attempt, request_id="req-1", number=2))
+        with transaction.atomic(), connection.cursor() as cursor:
+            assert later(cursor).hold is not None
+        money(token)
+        assert token.minute_requests == 1
+
     def test_voiding_gives_back_to_both(self, books):
         key, token = make(), make_token()
         row = books.lost(key, token)
@@ -323,6 +337,17 @@ class TestGroups:
         placed = self.together([books.job(key, token, 6) for token in (poor, rich, poor)])
         assert [one.hold is not None for one in placed] == [True, True, False]
         assert (money(key)[3], money(poor)[3], money(rich)[3]) == (12, 6, 6)
+
+    def test_a_pace_is_kept_within_a_group(self, books):
+        key, paced, free = make(), make_token("paced", requests_per_minute=3), make_token("free")
+        jobs = [books.job(key, paced if n % 2 else free) for n in range(10)]
+        assert sum(one.hold is not None for one in self.together(jobs)) == 5 + 3
+        assert (money(paced)[3], paced.minute_requests, money(key)[3]) == (3 * DOLLAR, 3, 8 * DOLLAR)
+        assert not any(one.hold for one in self.together([books.job(key, paced) for _ in range(3)]))
+        books.at += timedelta(minutes=1)
+        assert all(one.hold for one in self.together([books.job(key, paced) for _ in range(3)]))
+        assert not self.together([books.job(key, paced)])[0].hold
+        assert money(key)[3] == 11 * DOLLAR
 
     def test_jobs_of_two_days_in_one_group(self, books):
         key = make()

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from llmkeys.gateway.app import NOT_SERVED
 from llmkeys.scheduling import PLANNED
 from refactai_site import VERSION
 from tests.guide import blocks
@@ -45,6 +46,13 @@ NOT_RUN = {
     "./manage.py keys set-default Production": "moves the reader's own mark: tests/commands/test_keys_switches.py",
     './manage.py chat "Say hello" --max-tokens 50': "spends the reader's money: tests/commands/test_chat.py",
     "./manage.py void": "takes back the reader's own charges: tests/commands/test_void.py",
+    "export ANTHROPIC_BASE_URL=http://127.0.0.1:8080 ANTHROPIC_AUTH_TOKEN=rfk_…": "goes with Claude Code",
+    "claude --model": "needs Claude Code: what was tried stands in docs/clients.md",
+    "LLM_TOKEN=rfk_… codex": "needs Codex: what was tried stands in docs/clients.md",
+    "export GOOGLE_GEMINI_BASE_URL=http://127.0.0.1:8080 GEMINI_API_KEY=rfk_…": "goes with Gemini CLI",
+    "gemini -m": "needs Gemini CLI: what was tried stands in docs/clients.md",
+    "export OPENAI_API_BASE=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": "goes with aider",
+    "aider --model": "needs aider",
     "docker compose": "needs Docker: tests/test_container.py",
     "sudo ": "changes the machine",
     "cd /opt/refactai && sudo make .venv/installed": "changes the machine",
@@ -134,6 +142,13 @@ def test_it_names_the_codes_of_the_gateway():
 def test_it_tells_of_every_schedule():
     text = (ROOT / "docs" / "operations.md").read_text()
     assert [planned.name for planned in PLANNED if f"`{planned.name}`" not in text] == []
+
+
+def test_it_tells_what_the_gateway_does_not_serve():
+    text = (ROOT / "docs" / "clients.md").read_text()
+    table = re.search(r"^## What is not served$(.*?)^## ", text, re.MULTILINE | re.DOTALL)[1]
+    told = {path.removesuffix("{id}") for path in re.findall(r"`(/v1[^`]*)`", table)}
+    assert set(NOT_SERVED) - told == set()
 
 
 def anchors(path: Path) -> set[str]:

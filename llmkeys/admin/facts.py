@@ -66,14 +66,24 @@ class KeyFactAdmin(FactAdmin):
         return super().get_queryset(request).select_related("key").defer("key__secret")
 
 
+class AccountFactAdmin(KeyFactAdmin):
+    """Rows of a key or of an access token."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return super().get_queryset(request).select_related("token")
+
+
 @admin.register(Adjustment)
-class AdjustmentAdmin(CsvMixin, KeyFactAdmin):
+class AdjustmentAdmin(CsvMixin, AccountFactAdmin):
     in_day, in_month = usd_column("day_nano", "in the day"), usd_column("month_nano", "in the month")
     in_total = usd_column("total_nano", "in total")
-    list_display = ("created_at", "kind", "key", in_day, in_month, in_total, "created_by", "reason")
+    list_display = ("created_at", "kind", "key", "token", in_day, in_month, in_total, "created_by", "reason")
     list_filter = ("kind",)
-    search_fields = ("key__name", "created_by", "reason")
-    fields = ("kind", "key", "usage", in_day, in_month, in_total, "day", "month", "created_at", "created_by", "reason")
+    search_fields = ("key__name", "token__name", "created_by", "reason")
+    fields = (
+        "kind", "key", "token", "usage", in_day, in_month, in_total, "day", "month", "created_at", "created_by",
+        "reason",
+    )  # fmt: skip
     actions = ("as_csv",)
 
     def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
@@ -82,7 +92,9 @@ class AdjustmentAdmin(CsvMixin, KeyFactAdmin):
                 "createdAt": instant_json(row.created_at),
                 "kind": row.kind,
                 "keyId": row.key_id,
-                "keyName": row.key.name,
+                "keyName": row.key.name if row.key else "",
+                "tokenId": row.token_id,
+                "tokenName": row.token.name if row.token else "",
                 "dayUsd": usd_json(row.day_nano),
                 "monthUsd": usd_json(row.month_nano),
                 "totalUsd": usd_json(row.total_nano),
@@ -120,17 +132,18 @@ class DailyUsageAdmin(CsvMixin, KeyFactAdmin):
 
 
 @admin.register(KeyEvent)
-class KeyEventAdmin(CsvMixin, KeyFactAdmin):
-    list_display = ("created_at", "kind", "message", "key", "actor")
+class KeyEventAdmin(CsvMixin, AccountFactAdmin):
+    list_display = ("created_at", "kind", "message", "key", "token", "actor")
     list_filter = ("kind",)
     search_fields = ("message", "actor")
-    fields = ("created_at", "kind", "key", "message", "actor")
+    fields = ("created_at", "kind", "key", "token", "message", "actor")
     actions = ("as_csv",)
 
     def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
         for row in rows:
             at = instant_json(row.created_at)
-            yield {"createdAt": at, "kind": row.kind, "keyId": row.key_id, "message": row.message, "actor": row.actor}
+            whose = {"keyId": row.key_id, "tokenId": row.token_id}
+            yield {"createdAt": at, "kind": row.kind, **whose, "message": row.message, "actor": row.actor}
 
 
 class SeenFilter(admin.SimpleListFilter):
@@ -146,13 +159,13 @@ class SeenFilter(admin.SimpleListFilter):
 
 
 @admin.register(Alert)
-class AlertAdmin(KeyFactAdmin):
+class AlertAdmin(AccountFactAdmin):
     """Nobody edits an alert; putting it away is the dashboard's verb, offered here too."""
 
-    list_display = ("created_at", "kind", "message", "key", "delivery", "seen_at")
+    list_display = ("created_at", "kind", "message", "key", "token", "delivery", "seen_at")
     list_filter = (SeenFilter, "kind")
     search_fields = ("message",)
-    fields = ("created_at", "kind", "key", "message", "delivery", "sent_at", "tries", "seen_at")
+    fields = ("created_at", "kind", "key", "token", "message", "delivery", "sent_at", "tries", "seen_at")
     actions = ("put_away",)
 
     @admin.display(description="delivery")

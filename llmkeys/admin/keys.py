@@ -8,33 +8,25 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminSplitDateTime, AdminTextInputWidget
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db.models import Exists, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Concat
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
-from llmkeys.admin.key_reset import ResetMixin
+from llmkeys.admin.accounts import AccountMixin
 from llmkeys.admin.lists import CsvMixin
-from llmkeys.admin.storing import StoringForm
+from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED, ApiKeyQuerySet
 from llmkeys.keys import adding
-from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import ApiKey, Cooling, ProviderName
 from llmkeys.presentation import keys_json
-from llmkeys.templatetags.llmkeys_format import relative, usd, usd_short
 
 EXPIRING = timedelta(days=7)
-_LIMIT_HELP = "0 means no limit."
-_COLUMNS = {
-    "name": "name",
+_FIELDS = ACCOUNT_FIELDS | {
     "description": "description",
-    "dailyLimit": "daily_limit",
-    "monthlyLimit": "monthly_limit",
-    "totalLimit": "total_limit",
-    "expiresAt": "expires_at",
     "priority": "priority_",
     "billingGroup": "billing_group",
     "workspaceId": "workspace_id",
@@ -43,10 +35,9 @@ _COLUMNS = {
 }
 
 
-class KeyForm(StoringForm):
+class KeyForm(AccountForm):
     """The fields of a key in the operator's units; `api_key` is written only, never shown."""
 
-    name = forms.CharField(max_length=100)
     api_key = forms.CharField(
         label="API key",
         required=False,
@@ -55,12 +46,6 @@ class KeyForm(StoringForm):
         help_text="Stored encrypted; never shown again.",
     )
     description = forms.CharField(max_length=500, required=False, widget=AdminTextInputWidget)
-    daily_limit = forms.DecimalField(label="Daily limit, USD", required=False, help_text=_LIMIT_HELP)
-    monthly_limit = forms.DecimalField(label="Monthly limit, USD", required=False, help_text=_LIMIT_HELP)
-    total_limit = forms.DecimalField(label="Total limit, USD", required=False, help_text=_LIMIT_HELP)
-    expires_at = forms.SplitDateTimeField(
-        label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
-    )
     priority_ = forms.IntegerField(
         label="Priority", initial=100, help_text="Lower serves earlier, after the default key."
     )
@@ -68,20 +53,11 @@ class KeyForm(StoringForm):
         max_length=100, required=False, help_text="Keys of one provider account share its limits and rest together."
     )
     workspace_id = forms.CharField(max_length=100, required=False, help_text="Anthropic keys that need one.")
-    error_fields = _COLUMNS
+    error_fields = _FIELDS
 
     class Meta:
         model = ApiKey
         fields = ()
-
-    def values(self) -> dict[str, Any]:
-        """Return what was given, named as in the contract; empty limits are left alone."""
-        given = {name: self.cleaned_data.get(field) for name, field in _COLUMNS.items() if field in self.fields}
-        return {name: value for name, value in given.items() if value is not None or name == "expiresAt"}
-
-    @property
-    def actor(self) -> str:
-        return self.user.get_username()
 
 
 class AddKeyForm(KeyForm):
@@ -91,8 +67,7 @@ class AddKeyForm(KeyForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["api_key"].required = True
-        for name in ("daily_limit", "monthly_limit", "total_limit"):
-            self.fields[name].help_text = f"{_LIMIT_HELP} Empty: the limit of new keys."
+        self.explain_defaults()
 
     def store(self) -> ApiKey:
         return adding.add_key(values=self.values(), at=timezone.now(), actor=self.actor)
@@ -107,9 +82,7 @@ class ChangeKeyForm(KeyForm):
         self.initial = {
             "name": key.name,
             "description": key.description,
-            "daily_limit": _plain(key.daily_limit_nano),
-            "monthly_limit": _plain(key.monthly_limit_nano),
-            "total_limit": _plain(key.total_limit_nano),
+            **shown(key),
             "expires_at": key.expires_at,
             "priority_": key.priority,
             "billing_group": key.billing_group,
@@ -117,15 +90,7 @@ class ChangeKeyForm(KeyForm):
         }
 
     def store(self) -> ApiKey:
-        """Hand on what was edited and nothing else: the form drops the fractions of a second of a stored expiry."""
-        edited = {name: value for name, value in self.values().items() if _COLUMNS[name] in self.changed_data}
-        return adding.update_key(self.instance, values=edited, at=timezone.now(), actor=self.actor)
-
-
-def _plain(nano: int) -> str:
-    """Return USD without an exponent and without needless zeros."""
-    text = f"{nano_to_usd(nano):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        return adding.update_key(self.instance, values=self.edited(), at=timezone.now(), actor=self.actor)
 
 
 def _resting(at: datetime, **cooling: Any) -> Exists:
@@ -171,7 +136,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
+class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     list_display = (
         "name", "status_", "default_", "provider", "today", "this_month", "in_total", "requests", "last_used",
         "masked_secret",
@@ -234,38 +199,9 @@ class ApiKeyAdmin(ResetMixin, CsvMixin, admin.ModelAdmin):
         word = "REJECTED" if key.rejected_at else status
         return format_html('<span class="key-status {}" title="{}">{}</span>', word.lower(), key.last_error, status)
 
-    @admin.display(description="requests", ordering="total_requests")
-    def requests(self, key: ApiKey) -> str:
-        return f"{key.total_requests:,}"
-
-    @admin.display(description="last used", ordering="last_used_at")
-    def last_used(self, key: ApiKey) -> str:
-        return relative(key.last_used_at)
-
     @admin.display(description="default", ordering="is_default", empty_value="")
     def default_(self, key: ApiKey) -> str:
         return "Default" if key.is_default else ""
-
-    @admin.display(description="today", ordering="spent_day_nano")
-    def today(self, key: ApiKey) -> str:
-        return self._budget(key, 0)
-
-    @admin.display(description="this month", ordering="spent_month_nano")
-    def this_month(self, key: ApiKey) -> str:
-        return self._budget(key, 1)
-
-    @admin.display(description="in total", ordering="spent_total_nano")
-    def in_total(self, key: ApiKey) -> str:
-        return self._budget(key, 2)
-
-    @staticmethod
-    def _budget(key: ApiKey, index: int) -> str:
-        budget = key.budgets(timezone.now())[index]
-        return f"{usd(budget.spent)} of {usd_short(budget.limit)}" if budget.limit else f"{usd(budget.spent)}, no limit"
-
-    @admin.display(description="held", ordering="held_nano")
-    def held(self, key: ApiKey) -> str:
-        return usd(key.held_nano)
 
     # --- deleting: wipes the secret, keeps the history ------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""An admin form whose service both checks and stores, so that no rule stands a second time in the admin."""
+"""Admin forms whose service both checks and stores, so that no rule stands a second time in the admin."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django import forms
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import Model
 from django.utils.text import capfirst
 
 from llmkeys.exceptions import InvalidInput, LLMKeysError
+from llmkeys.lib.money import nano_to_usd
+from llmkeys.models import Budgeted
 
 
 class StoringForm(forms.ModelForm):
@@ -50,3 +53,53 @@ class StoringForm(forms.ModelForm):
         """Return what is stored already."""
         self.save_m2m: Callable[[], None] = lambda: None
         return self.instance
+
+
+LIMIT_HELP = "0 means no limit."
+ACCOUNT_FIELDS = {
+    "name": "name",
+    "dailyLimit": "daily_limit",
+    "monthlyLimit": "monthly_limit",
+    "totalLimit": "total_limit",
+    "expiresAt": "expires_at",
+}
+
+
+class AccountForm(StoringForm):
+    """What a key and an access token have in common, in the operator's units."""
+
+    name = forms.CharField(max_length=100)
+    daily_limit = forms.DecimalField(label="Daily limit, USD", required=False, help_text=LIMIT_HELP)
+    monthly_limit = forms.DecimalField(label="Monthly limit, USD", required=False, help_text=LIMIT_HELP)
+    total_limit = forms.DecimalField(label="Total limit, USD", required=False, help_text=LIMIT_HELP)
+    expires_at = forms.SplitDateTimeField(
+        label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
+    )
+    error_fields = ACCOUNT_FIELDS
+
+    def values(self) -> dict[str, Any]:
+        """Return what was given, named as in the contract; empty limits are left alone."""
+        given = {
+            name: self.cleaned_data.get(field) for name, field in self.error_fields.items() if field in self.fields
+        }
+        return {name: value for name, value in given.items() if value is not None or name == "expiresAt"}
+
+    def edited(self) -> dict[str, Any]:
+        """Return what was edited and nothing else: the form drops the fractions of a second of a stored expiry."""
+        return {name: value for name, value in self.values().items() if self.error_fields[name] in self.changed_data}
+
+    @property
+    def actor(self) -> str:
+        return self.user.get_username()
+
+    def explain_defaults(self) -> None:
+        """Say that an empty limit is the one which the settings give what is new."""
+        for name in ("daily_limit", "monthly_limit", "total_limit"):
+            self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit that the settings give."
+
+
+def shown(account: Budgeted) -> dict[str, str]:
+    """Return the limits as the form shows them: USD without an exponent and without needless zeros."""
+    amounts = (account.daily_limit_nano, account.monthly_limit_nano, account.total_limit_nano)
+    names = ("daily_limit", "monthly_limit", "total_limit")
+    return {name: f"{nano_to_usd(nano).normalize():f}" for name, nano in zip(names, amounts, strict=True)}

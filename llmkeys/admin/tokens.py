@@ -1,26 +1,37 @@
-"""Access tokens in the admin: made for the one who is logged in, shown once, revoked; never edited."""
+"""Access tokens in the admin: everybody's for an administrator, else one's own. Every change goes through the verbs.
+
+The text of a new one is shown once. What else may be done to a token (rotate it, its statement) is on its page.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminSplitDateTime
-from django.db.models import QuerySet
+from django.contrib.auth.models import User
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 
-from llmkeys.admin.storing import StoringForm
-from llmkeys.models import AccessToken, ApiKey
+from llmkeys.admin.accounts import AccountMixin
+from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
+from llmkeys.key_state import TOKEN_STATUSES, AccessTokenQuerySet
+from llmkeys.models import AccessToken, ApiKey, Budgeted
 from llmkeys.tokens import making
+from llmkeys.tokens.making import visible_tokens
+
+_SEPARATORS = re.compile(r"[\s,]+")
 
 
-class AddTokenForm(StoringForm):
-    """A new token; its text is kept only until the answer is written."""
+class TokenForm(AccountForm):
+    """The fields of a token in the operator's units."""
 
-    name = forms.CharField(max_length=100, help_text="Which program, machine or person holds it.")
     scopes = forms.MultipleChoiceField(
         choices=[
             ("gateway", "gateway: send requests"),
@@ -29,14 +40,23 @@ class AddTokenForm(StoringForm):
         ],
         widget=forms.CheckboxSelectMultiple, initial=["gateway"],
     )  # fmt: skip
-    expires_at = forms.SplitDateTimeField(
-        label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
+    models = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
+        help_text="Names or patterns such as openai/* or gpt-6*, one a line. Empty: every model.",
     )
     keys = forms.ModelMultipleChoiceField(
         queryset=ApiKey.objects.none(), required=False, help_text="Only these keys serve it; if none is chosen, all do."
     )
-    error_fields = {"expiresAt": "expires_at", "keyIds": "keys"}
-    text = ""
+    requests_per_minute = forms.IntegerField(label="Requests a minute", required=False, help_text="0 means no limit.")
+    budget_mode = forms.ChoiceField(required=False, choices=[("", "as the settings say"), *Budgeted.BudgetMode.choices])
+    error_fields = ACCOUNT_FIELDS | {
+        "scopes": "scopes",
+        "models": "models",
+        "keyIds": "keys",
+        "requestsPerMinute": "requests_per_minute",
+        "budgetMode": "budget_mode",
+    }
 
     class Meta:
         model = AccessToken
@@ -44,57 +64,114 @@ class AddTokenForm(StoringForm):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.fields["name"].help_text = "Which program, machine or person holds it."
         cast(forms.ModelMultipleChoiceField, self.fields["keys"]).queryset = ApiKey.objects.stored().defer("secret")
 
+    def values(self) -> dict[str, Any]:
+        """Return what was given, named as in the contract; no model and no key named means every one."""
+        given = super().values()
+        given["keyIds"] = [key.pk for key in self.cleaned_data["keys"]] or None
+        given["models"] = [name for name in _SEPARATORS.split(self.cleaned_data["models"]) if name] or None
+        given["budgetMode"] = self.cleaned_data["budget_mode"] or None
+        return given
+
+
+class AddTokenForm(TokenForm):
+    """A new token; its text is kept only until the answer is written."""
+
+    text = ""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.explain_defaults()
+
     def store(self) -> AccessToken:
-        given = self.cleaned_data
-        values = {
-            "name": given["name"],
-            "scopes": given["scopes"],
-            "expiresAt": given["expires_at"],
-            "keyIds": [key.pk for key in given["keys"]] or None,
-        }
-        actor = self.user.get_username()
-        token, self.text = making.create_token(user=self.user, values=values, at=timezone.now(), actor=actor)
+        token, self.text = making.create_token(
+            user=self.user, values=self.values(), at=timezone.now(), actor=self.actor
+        )
         return token
 
 
+class ChangeTokenForm(TokenForm):
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        token = self.instance
+        self.initial = {
+            "name": token.name,
+            **shown(token),
+            "expires_at": token.expires_at,
+            "scopes": ["manage"] if token.scope_manage else token.scopes,
+            "models": "\n".join(token.allowed_models or ()),
+            "keys": [key for key in token.keys.all() if key.deleted_at is None],
+            "requests_per_minute": token.requests_per_minute,
+            "budget_mode": token.budget_mode or "",
+        }
+
+    def store(self) -> AccessToken:
+        return making.change_token(self.instance, values=self.edited(), at=timezone.now(), actor=self.actor)
+
+
+class StatusFilter(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
+        return [(status, status) for status in TOKEN_STATUSES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        if self.value() not in TOKEN_STATUSES:
+            return queryset
+        return cast(AccessTokenQuerySet, queryset).with_status(timezone.now()).filter(status=self.value())
+
+
 @admin.register(AccessToken)
-class AccessTokenAdmin(admin.ModelAdmin):
-    list_display = ("name", "user", "scopes_", "serving_keys", "created_at", "expires_at", "last_used_at", "state")
-    list_select_related = ("user",)
-    search_fields = ("name", "user__username")
-    actions = ("revoke",)
-    fields = (
-        "name",
-        "user",
-        "scopes_",
-        "serving_keys",
-        "created_at",
+class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
+    list_display = (
+        "name", "user", "status_", "scopes_", "models_", "serving_keys", "today", "this_month", "in_total", "last_used",
         "expires_at",
-        "revoked_at",
-        "last_used_at",
-        "state",
-    )
+    )  # fmt: skip
+    list_filter = (StatusFilter,)
+    list_per_page = 50
+    search_fields = ("name", "user__username")
+    actions = ("reset_costs", "revoke")
+    settings_ = (
+        "name", "scopes", "daily_limit", "monthly_limit", "total_limit", "budget_mode", "requests_per_minute", "models",
+        "keys", "expires_at",
+    )  # fmt: skip
+    facts = (
+        "page", "user", "status_", "today", "this_month", "in_total", "held", "total_requests", "successful_requests",
+        "failed_requests", "last_used_at", "created_at", "revoked_at",
+    )  # fmt: skip
+    rights = ("name", "scopes_", "models_", "serving_keys", "pace", "budget_mode_", "expires_at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return super().get_queryset(request).prefetch_related("keys")
+        """Return the tokens that this person may see: the same as on the pages and in the API."""
+        keys = Prefetch("keys", queryset=ApiKey.objects.stored().defer("secret"))
+        return visible_tokens(cast(User, request.user)).prefetch_related(keys)
 
     def get_form(
         self, request: HttpRequest, obj: AccessToken | None = None, change: bool = False, **kwargs: Any
     ) -> type:
-        if obj is not None:
-            return super().get_form(request, obj, change, **kwargs)
-        return type("AddTokenForm", (AddTokenForm,), {"user": request.user})
+        form: type[TokenForm] = AddTokenForm if obj is None else ChangeTokenForm
+        if obj is not None and not self.has_change_permission(request, obj):
+            form = TokenForm
+        return type(form.__name__, (form,), {"user": request.user})
 
-    def get_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> tuple[str, ...]:
-        return self.fields if obj is not None else ("name", "scopes", "expires_at", "keys")
+    def get_fieldsets(self, request: HttpRequest, obj: AccessToken | None = None) -> Any:
+        if obj is None:
+            return ((None, {"fields": self.settings_}),)
+        if not self.has_change_permission(request, obj):
+            return ((None, {"fields": self.rights}), ("What it is", {"fields": self.facts}))
+        return ((None, {"fields": self.settings_}), ("What it is", {"fields": self.facts}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> tuple[str, ...]:
-        return self.fields if obj is not None else ()
+        if obj is None:
+            return ()
+        return self.facts if self.has_change_permission(request, obj) else (*self.rights, *self.facts)
 
     def has_change_permission(self, request: HttpRequest, obj: AccessToken | None = None) -> bool:
-        return False
+        """A revoked token is history."""
+        return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
     def has_delete_permission(self, request: HttpRequest, obj: AccessToken | None = None) -> bool:
         return False
@@ -102,9 +179,10 @@ class AccessTokenAdmin(admin.ModelAdmin):
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("llmkeys.delete_accesstoken")
 
-    def save_model(self, request: HttpRequest, obj: AccessToken, form: AddTokenForm, change: bool) -> None:
-        """Nothing more to store: the form has stored the token. Its text goes to `response_add` by the form alone."""
-        obj.text = form.text  # type: ignore[attr-defined]
+    def save_model(self, request: HttpRequest, obj: AccessToken, form: Any, change: bool) -> None:
+        """Nothing more to store: the form has. A new token's text goes to `response_add` by the form alone."""
+        if not change:
+            obj.text = form.text  # type: ignore[attr-defined]
 
     def response_add(
         self, request: HttpRequest, obj: AccessToken, post_url_continue: str | None = None
@@ -116,21 +194,40 @@ class AccessTokenAdmin(admin.ModelAdmin):
         answer["Cache-Control"] = "no-store"
         return answer
 
+    # --- columns ------------------------------------------------------------------------------------------------------
+
+    @admin.display(description="status")
+    def status_(self, token: AccessToken) -> str:
+        status = token.status_at(timezone.now())
+        why = "" if token.user.is_active else f"{token.user.get_username()} is disabled"
+        return format_html('<span class="key-status {}" title="{}">{}</span>', status.lower(), why, status)
+
     @admin.display(description="scopes")
     def scopes_(self, token: AccessToken) -> str:
         return ", ".join(token.scopes)
+
+    @admin.display(description="models")
+    def models_(self, token: AccessToken) -> str:
+        return "all" if token.allowed_models is None else ", ".join(token.allowed_models)
 
     @admin.display(description="keys")
     def serving_keys(self, token: AccessToken) -> str:
         return ", ".join(key.name for key in token.keys.all()) or ("none" if token.limited_to_keys else "all")
 
-    @admin.display(description="state")
-    def state(self, token: AccessToken) -> str:
-        if token.revoked_at:
-            return "Revoked"
-        if not token.user.is_active:
-            return "Ended with its user"
-        return "Expired" if token.expires_at and token.expires_at <= timezone.now() else "Valid"
+    @admin.display(description="requests a minute")
+    def pace(self, token: AccessToken) -> str:
+        return f"{token.requests_per_minute:,}" if token.requests_per_minute else "no limit"
+
+    @admin.display(description="budget mode")
+    def budget_mode_(self, token: AccessToken) -> str:
+        return token.budget_mode or "as the settings say"
+
+    @admin.display(description="page")
+    def page(self, token: AccessToken) -> str:
+        address = reverse("token", args=[token.pk])
+        return format_html('<a href="{}">Spend, requests, rotation and statements of {}</a>', address, token.name)
+
+    # --- actions ------------------------------------------------------------------------------------------------------
 
     @admin.action(description="Revoke the selected tokens, for good", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet) -> None:
@@ -138,4 +235,5 @@ class AccessTokenAdmin(admin.ModelAdmin):
         for token in open_tokens:
             making.revoke_token(token, at=timezone.now(), actor=request.user.get_username())
             self.log_change(request, token, "Revoked.")
-        messages.success(request, f"Revoked {len(open_tokens)} token(s).")
+        number = len(open_tokens)
+        messages.success(request, f"Revoked {number} token{'' if number == 1 else 's'}.")

@@ -55,6 +55,7 @@ def event_json(event: KeyEvent) -> dict[str, Any]:
         "kind": event.kind,
         "keyId": event.key_id,
         "keyName": event.key.name if event.key else None,
+        "tokenId": event.token_id,
         "message": event.message,
         "actor": event.actor,
         "createdAt": instant_json(event.created_at),

@@ -1,21 +1,30 @@
-"""The forms of a key. They collect and show; what is right is decided by the services alone."""
+"""The forms of a key and of an access token. They collect and show; what is right the services alone decide."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.utils import timezone
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 
 from llmkeys import providers
+from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.lib.money import nano_to_usd
-from llmkeys.models import ApiKey
+from llmkeys.lib.windows import day_end
+from llmkeys.models import AccessToken, ApiKey, Budgeted, ProviderName
 from llmkeys.relay.models import provider_choices
+from llmkeys.tokens.fields import SCOPES
 
 _LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
 _EXPIRES = (("never", "Never"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("date", "On a date"))
@@ -36,7 +45,23 @@ class Choice:
     chosen: bool
 
 
-class KeyForm(forms.Form):
+class ServiceForm(forms.Form):
+    """A form whose fields have the contract's names, so that a service's sentences find their places."""
+
+    def take(self, error: LLMKeysError) -> None:
+        """Put a service's sentences beside their fields; those without a field stand on top."""
+        if not isinstance(error, InvalidInput):
+            self.add_error(None, str(error))
+            return
+        for name, sentences in error.errors.items():
+            for sentence in sentences:
+                if name in self.fields:
+                    self.add_error(name, capfirst(sentence))
+                else:
+                    self.add_error(None, f"{name}: {sentence}")
+
+
+class KeyForm(ServiceForm):
     """What a new key and a stored one have in common; names are the contract's, so that errors find their place."""
 
     use_required_attribute = False
@@ -101,15 +126,6 @@ class KeyForm(forms.Form):
             given["expiresAt"] = (at + timedelta(days=int(choice))).replace(microsecond=0).isoformat()
         return given
 
-    def take_errors(self, errors: dict[str, list[str]]) -> None:
-        """Put a service's sentences beside their fields; those without a field stand on top."""
-        for name, sentences in errors.items():
-            for sentence in sentences:
-                if name in self.fields:
-                    self.add_error(name, capfirst(sentence))
-                else:
-                    self.add_error(None, f"{name}: {sentence}")
-
 
 class AddKeyForm(KeyForm):
     """A new key, with the limits that the settings give it."""
@@ -170,12 +186,215 @@ def _shown(key: ApiKey) -> dict[str, Any]:
     return {
         "name": key.name,
         "description": key.description,
-        "dailyLimit": f"{nano_to_usd(key.daily_limit_nano).normalize():f}",
-        "monthlyLimit": f"{nano_to_usd(key.monthly_limit_nano).normalize():f}",
-        "totalLimit": f"{nano_to_usd(key.total_limit_nano).normalize():f}",
+        **_shown_limits(key),
         "expires": "date" if key.expires_at else "never",
         "expiresAt": expires,
         "priority": key.priority,
         "billingGroup": key.billing_group,
         "workspaceId": key.workspace_id,
     }
+
+
+def _shown_limits(account: ApiKey | AccessToken) -> dict[str, str]:
+    amounts = (account.daily_limit_nano, account.monthly_limit_nano, account.total_limit_nano)
+    return {name: f"{nano_to_usd(nano).normalize():f}" for name, nano in zip(_LIMITS, amounts, strict=True)}
+
+
+# --- access tokens ----------------------------------------------------------------------------------------------------
+
+
+SCOPE_WORDS = {
+    "gateway": ("Send requests", "Spends money: requests to the models at /v1."),
+    "read": ("Read", "Looks at keys, usage and statistics by the REST API; sees no secret."),
+    "manage": ("Manage", "All of it: sends, reads, and adds, changes and deletes keys and tokens."),
+}
+EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "Until a day"}
+OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
+_TOO_FAR = 2200  # beyond it a zone's midnight cannot be told
+_SEPARATORS = re.compile(r"[\s,]+")
+
+
+class TokenForm(ServiceForm):
+    """What a new token and a stored one have in common."""
+
+    use_required_attribute = False
+
+    name = forms.CharField(
+        required=False,
+        max_length=100,
+        widget=forms.TextInput(_input(maxlength=100)),
+        help_text="Which program, machine or person holds it. Usage is shown under this name.",
+    )
+    dailyLimit = _text("Per day", inputmode="decimal")
+    monthlyLimit = _text("Per month", inputmode="decimal")
+    totalLimit = _text("In total", inputmode="decimal")
+    requestsPerMinute = _text("Requests a minute", inputmode="numeric")
+    budgetMode = forms.ChoiceField(label="Budget mode", required=False, widget=forms.Select({"class": "input"}))
+    scopes = forms.MultipleChoiceField(choices=[(scope, scope) for scope in SCOPES], required=False)
+    models = forms.CharField(
+        required=False,
+        widget=forms.Textarea(_input("mono", rows=3, spellcheck="false")),
+        help_text="Names or patterns such as openai/* or gpt-6*, one a line. Empty: every model.",
+    )
+    keyIds = forms.MultipleChoiceField(required=False)
+    everyKey = forms.BooleanField(required=False)
+    expiry = forms.ChoiceField(choices=list(EXPIRIES.items()), required=False)
+    expiresAt = forms.DateField(
+        label="Last day",
+        required=False,
+        widget=forms.DateInput({"class": "input", "type": "date"}, format="%Y-%m-%d"),
+        error_messages={"invalid": "Must be a day such as 2026-12-31."},
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.stored = list(ApiKey.objects.stored().in_serving_order().values_list("id", "name", "provider"))
+        cast(forms.ChoiceField, self.fields["keyIds"]).choices = [(key_id, name) for key_id, name, _ in self.stored]
+        cast(forms.ChoiceField, self.fields["budgetMode"]).choices = [
+            ("", f"as the settings say: {settings.BUDGET_MODE}"),
+            *Budgeted.BudgetMode.choices,
+        ]
+        self.fields["requestsPerMinute"].help_text = "0 means no limit."
+        self.fields["expiresAt"].help_text = f"Ends with this day, in the zone {settings.TIME_ZONE}."
+
+    @property
+    def scope_choices(self) -> list[dict[str, Any]]:
+        chosen = self["scopes"].value() or []
+        return [
+            {"name": name, "word": word, "hint": hint, "chosen": name in chosen}
+            for name, (word, hint) in SCOPE_WORDS.items()
+        ]
+
+    @property
+    def expiry_choices(self) -> list[Choice]:
+        chosen = self["expiry"].value()
+        return [Choice(name, word, name == chosen) for name, word in EXPIRIES.items()]
+
+    @property
+    def key_choices(self) -> SafeString:
+        """A box for each key. Not drawn by the template: of a thousand keys that would take as long as all the rest."""
+        chosen, labels = set(self["keyIds"].value() or ()), dict(ProviderName.choices)
+        boxes = (
+            f'<div class="check"><input type="checkbox" name="keyIds" id="serve-{shown}" value="{shown}"'
+            f'{" checked" if key_id in chosen else ""}><label for="serve-{shown}">{escape(name)} '
+            f'<span class="faint">{labels[provider]}</span></label></div>'
+            for key_id, name, provider in self.stored
+            for shown in [escape(key_id)]
+        )
+        return mark_safe("".join(boxes))  # noqa: S308  (escaped above)
+
+    @property
+    def more_is_open(self) -> bool:
+        """What is rarely changed is unfolded where it is in use or wrong."""
+        names = ("models", "keyIds", "requestsPerMinute", "budgetMode")
+        return any(name in self.errors or self[name].value() not in (None, "", "0", []) for name in names)
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or self.cleaned_data
+        if given.get("expiry") == "date" and "expiresAt" not in self.errors:
+            self._check_last_day(given.get("expiresAt"))
+        return given
+
+    def _check_last_day(self, day: date | None) -> None:
+        if day is None:
+            self.add_error("expiresAt", "Give the last day, or choose another expiry.")
+        elif day.year >= _TOO_FAR:
+            self.add_error("expiresAt", f"The last day must lie before the year {_TOO_FAR}.")
+
+    def values(self, at: datetime) -> dict[str, Any]:
+        """Return what was given, named as in the contract; a number of days counts from `at`, a day ends with itself.
+
+        An empty limit or pace is left out; what is no number goes on as it is, for the service to refuse.
+        """
+        given = self.cleaned_data
+        pace = given["requestsPerMinute"]
+        values = {
+            "name": given["name"],
+            "scopes": given["scopes"],
+            **{name: given[name] for name in (*_LIMITS, "requestsPerMinute") if given[name] != ""},
+            "budgetMode": given["budgetMode"] or None,
+            "models": [name for name in _SEPARATORS.split(given["models"]) if name] or None,
+            "keyIds": given["keyIds"] or None,
+            "expiresAt": _expiry(given, at),
+        }
+        if pace.isascii() and pace.isdecimal() and len(pace) < 10:
+            values["requestsPerMinute"] = int(pace)
+        return values
+
+
+def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
+    """Return when the token ends; where nothing was chosen it does not."""
+    if given["expiry"] == "date":
+        return day_end(given["expiresAt"], settings.TIME_ZONE)
+    return at + timedelta(days=int(given["expiry"])) if given["expiry"].isdigit() else None
+
+
+class AddTokenForm(TokenForm):
+    """A new token, with the limits that the settings give it. An administrator may make it for somebody else."""
+
+    user = _text("Whose", maxlength=150, list="users")
+
+    def __init__(self, maker: User, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.initial = {
+            "scopes": ["gateway"],
+            "dailyLimit": f"{settings.TOKEN_DAILY_LIMIT_USD:f}",
+            "monthlyLimit": f"{settings.TOKEN_MONTHLY_LIMIT_USD:f}",
+            "totalLimit": f"{settings.TOKEN_TOTAL_LIMIT_USD:f}",
+            "requestsPerMinute": "0",
+            "budgetMode": "",
+            "expiry": "90",
+            "user": maker.get_username(),
+        }
+        if maker.is_superuser:
+            self.fields["user"].help_text = "It ends when this user is disabled, and has no right that the user lacks."
+        else:
+            del self.fields["user"]
+
+    @property
+    def user_names(self) -> list[str]:
+        """Names to choose from; where there are more, one can still be typed."""
+        users = get_user_model().objects.filter(is_active=True).order_by("username")
+        return list(users.values_list("username", flat=True)[:_MOST_NAMES])
+
+    def values(self, at: datetime) -> dict[str, Any]:
+        user = self.cleaned_data.get("user")
+        return super().values(at) | ({"user": user} if user else {})
+
+
+_MOST_NAMES = 200
+
+
+class EditTokenForm(TokenForm):
+    """A stored token. What is left as it was shown is not sent on, so that nothing is rounded by being shown."""
+
+    _PARTS = {"expiresAt": ("expiry", "expiresAt"), "keyIds": ("keyIds", "everyKey")}
+
+    def __init__(self, token: AccessToken, keys: Iterable[ApiKey], *args: Any, **kwargs: Any):
+        """`keys` are the stored ones that may serve it."""
+        super().__init__(*args, **kwargs)
+        self.token = token
+        self.initial = {
+            "name": token.name,
+            "scopes": ["manage"] if token.scope_manage else token.scopes,
+            **_shown_limits(token),
+            "requestsPerMinute": str(token.requests_per_minute),
+            "budgetMode": token.budget_mode or "",
+            "models": "\n".join(token.allowed_models or ()),
+            "keyIds": [key.id for key in keys],
+            "expiry": "date" if token.expires_at else "never",
+            "expiresAt": _last_day(token.expires_at),
+        }
+        self.has_lost_its_keys = token.limited_to_keys and not self.initial["keyIds"]
+
+    def values(self, at: datetime) -> dict[str, Any]:
+        changed = set(self.changed_data)
+        return {
+            name: value
+            for name, value in super().values(at).items()
+            if changed.intersection(self._PARTS.get(name, (name,)))
+        }
+
+
+def _last_day(expires_at: datetime | None) -> date | None:
+    return timezone.localtime(expires_at - timedelta(microseconds=1)).date() if expires_at else None

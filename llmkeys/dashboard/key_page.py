@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import wraps
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
-from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -23,38 +20,22 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
+from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
-from llmkeys.dashboard.overview import Card, cooling_of, coolings_at, first_day, key_chart
-from llmkeys.dashboard.usage_page import lines_of
-from llmkeys.dashboard.usage_words import Part, guessed_parts, skipped_ids
+from llmkeys.dashboard.overview import Card, cooling_of, coolings_at
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
-from llmkeys.key_state import ACTIVE, current_windows
+from llmkeys.key_state import ACTIVE
 from llmkeys.keys import adding
 from llmkeys.lib.money import usd_to_nano
-from llmkeys.models import ApiKey, DailyUsage, KeyEvent, UsageRecord
+from llmkeys.models import ApiKey
 from llmkeys.presentation import Projections
 from llmkeys.relay.serving import serving_order
-from llmkeys.templatetags.llmkeys_format import percent, usd
-from llmkeys.usage.rows import lost_rows, open_requests
-from llmkeys.usage.sums import Sums
+from llmkeys.templatetags.llmkeys_format import usd
+from llmkeys.usage.rows import open_requests
 
-_REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
-_EVENTS_READ = 200  # what repeats is joined
-_OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # of which one a day stands for all
-_FIGURES = re.compile(r"[0-9][0-9.,:-]*")
-_PARTS = {
-    "top": "_key_top.html",
-    "lost": "_key_lost.html",
-    "budgets": "_key_budgets.html",
-    "spend": "_key_spend.html",
-    "models": "_key_models.html",
-    "requests": "_key_requests.html",
-    "about": "_key_about.html",
-    "own": "_key_own.html",
-    "events": "_key_events.html",
-}
+_PARTS = {"top": "_key_top.html", **PARTS, "about": "_key_about.html", "own": "_key_own.html"}
 
 
 @require_safe
@@ -71,7 +52,7 @@ def key_page(request: HttpRequest, key_id: str) -> HttpResponse:
 
 @require_safe
 @never_cache
-@for_the_page
+@for_the_page("llmkeys.view_apikey")
 def live(request: HttpRequest, key_id: str) -> HttpResponse:
     """Answer the page's question: what changed since it last looked."""
     context = _context(request, key_id)
@@ -85,23 +66,14 @@ def _regions(request: HttpRequest, context: Mapping[str, Any]) -> list[Region]:
 def _context(request: HttpRequest, key_id: str) -> dict[str, Any]:
     at = timezone.now()
     key = get_object_or_404(ApiKey.objects.stored().defer("secret", "fingerprint"), pk=key_id)
-    card, today = _card(key, at), current_windows(at).day
-    rows = list(UsageRecord.objects.filter(key=key).order_by("-id")[:_REQUESTS])
-    for row in rows:
-        row.key = key  # the one in hand: no query a row
-    names = dict(ApiKey.objects.filter(pk__in=skipped_ids(rows)).values_list("pk", "name"))
+    card = _card(key, at)
     return {
+        **account_parts(key, "key", at),
         "key": key,
         "card": card,
         "at": at,
         "title": key.name,
         "is_wrong": card.needs_attention,
-        "chart": key_chart(key, today),
-        "parts": _parts(key, today),
-        "models": _models(key, today),
-        "lines": lines_of(rows, names),
-        "lost": _lost(key),
-        "events": event_lines(key.events.order_by("-id")[:_EVENTS_READ]),
         "own": own_figures(key),
         "live_url": reverse("key-live", args=[key.pk]),
     }
@@ -119,54 +91,6 @@ def _rank(key: ApiKey, at: datetime) -> int | None:
     active = set(ApiKey.objects.stored().with_status(at).filter(status=ACTIVE).values_list("pk", flat=True))
     _, order = serving_order(active, at=at)
     return order.index(key.pk) if key.pk in order else None
-
-
-def _parts(key: ApiKey, today: date) -> list[Part]:
-    days = DailyUsage.objects.filter(key=key, day__gte=first_day(today), day__lte=today).order_by()
-    names = ("cost_nano", "estimated_nano", "lost_nano")
-    found = days.aggregate(**{f"sum_{name}": Sum(name) for name in names})
-    sums = Sums(**{name: int(found[f"sum_{name}"] or 0) for name in names})
-    return guessed_parts(sums, lambda **cost: f"?{urlencode({'key': key.pk, **cost})}")
-
-
-# --- by model ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLine:
-    """What a model cost through this key; `width` is its share of the dearest one, for the bar behind its name."""
-
-    name: str
-    requests: int
-    cost_nano: int
-    share: str
-    width: str
-    is_one: bool = True
-
-
-def _models(key: ApiKey, today: date) -> list[ModelLine]:
-    days = DailyUsage.objects.filter(key=key, day__gte=first_day(today), day__lte=today).order_by()
-    rows = list(days.values_list("model").annotate(Sum("requests"), Sum("cost_nano")))
-    rows.sort(key=lambda row: (-row[2], row[0]))
-    if len(rows) > _MODELS + 1:
-        rest = rows[_MODELS:]
-        others = (f"{len(rest)} other models", sum(row[1] for row in rest), sum(row[2] for row in rest))
-        rows = [*rows[:_MODELS], others]
-    total = sum(row[2] for row in rows)
-    most = max((row[2] for row in rows), default=0)
-    return [_model(row, at, total, most) for at, row in enumerate(rows)]
-
-
-def _model(row: tuple[str, int, int], at: int, total: int, most: int) -> ModelLine:
-    name, requests, cost = row[0], int(row[1]), int(row[2])
-    share = percent(max(0, 100 * cost / total)) if total > 0 else "–"
-    width = f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
-    return ModelLine(name, requests, cost, share, width, is_one=at < _MODELS)
-
-
-def _lost(key: ApiKey) -> list[UsageRecord]:
-    """Return the newest lost requests whose charge nobody has taken back or corrected."""
-    return list(lost_rows().filter(key=key).order_by("-id")[:_LOST])
 
 
 # --- what the provider says, and what happened ---------------------------------------------------------------------
@@ -209,47 +133,6 @@ def _nano(value: Any) -> int | None:
         return usd_to_nano(Decimal(str(value)))
     except (ValueError, InvalidOperation):
         return None
-
-
-_EVENT_LOOKS = {
-    "limit_reached": ("full", "s-square"),
-    "warned": ("full", "s-square"),
-    "rejected": ("bad", "s-cross"),
-    "exhausted": ("cool", "s-half"),
-    "cooled": ("cool", "s-half"),
-    "accepted": ("ok", "s-disc"),
-    "recovered": ("ok", "s-disc"),
-    "rotated": ("ok", "s-disc"),
-    "expired": ("", "s-diamond"),
-    "expiring": ("full", "s-diamond"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class EventLine:
-    """An event with the colour and the shape of what it means, and how often the like of it happened that day."""
-
-    event: KeyEvent
-    times: int = 1
-
-    @property
-    def tone(self) -> str:
-        return _EVENT_LOOKS.get(self.event.kind, ("", ""))[0]
-
-    @property
-    def shape(self) -> str:
-        return _EVENT_LOOKS.get(self.event.kind, ("", "s-ring"))[1]
-
-
-def event_lines(events: Iterable[KeyEvent]) -> list[EventLine]:
-    """Return the newest events; what happened again by itself on the same day is joined to the newest of its kind."""
-    found: dict[tuple[Any, ...], list[KeyEvent]] = {}
-    for event in events:
-        day = current_windows(event.created_at).day
-        words = "" if event.kind in _OFTEN else _FIGURES.sub("0", event.message)
-        by_itself = (event.kind, day, words) if not event.actor else (event.pk,)
-        found.setdefault(by_itself, []).append(event)
-    return [EventLine(alike[0], len(alike)) for alike in list(found.values())[:_EVENTS]]
 
 
 # --- forms and buttons ------------------------------------------------------------------------------------------------
@@ -421,12 +304,10 @@ def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | N
     """Do what the form is for; None where it was refused, with the reasons beside the fields."""
     try:
         return verb(form.values(at=timezone.now()))
-    except InvalidInput as error:
-        form.take_errors(error.errors)
     except DuplicateSecret as error:
         form.add_error("apiKey", str(error))
     except LLMKeysError as error:
-        form.add_error(None, str(error))
+        form.take(error)
     return None
 
 

@@ -96,13 +96,16 @@ def answer(request: HttpRequest, regions: Sequence[Region], context: Mapping[str
     return HttpResponse(render_to_string("dashboard/_news.html", whole, request))
 
 
-def for_the_page(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def for_the_page(permission: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
     """Guard the address that a page asks: whoever is logged out is sent through the whole page to the login."""
 
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not request.user.is_authenticated or not request.user.has_perm("llmkeys.view_apikey"):
-            return HttpResponseClientRefresh()
-        return view(request, *args, **kwargs)
+    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not request.user.is_authenticated or not request.user.has_perm(permission):
+                return HttpResponseClientRefresh()
+            return view(request, *args, **kwargs)
 
-    return guarded
+        return guarded
+
+    return decorate

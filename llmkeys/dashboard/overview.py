@@ -8,23 +8,34 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from django.db.models import Sum
+from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llmkeys import providers
-from llmkeys.dashboard.charts import MOST_SERIES, Bar, Chart, Series, budget_bar, days_until, stacked
+from llmkeys.dashboard.accounts import (
+    CHART_DAYS,
+    REPLACE,
+    AccountCard,
+    Note,
+    expired_note,
+    refused_note,
+    room_words,
+    share_of,
+    spent_note,
+    width_of,
+)
+from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, cooling_scopes, current_windows
-from llmkeys.models import ApiKey, Cooling, DailyUsage
+from llmkeys.models import AccessToken, ApiKey, Cooling
 from llmkeys.presentation import error_words
 from llmkeys.prices import catalogue
 from llmkeys.relay.serving import serving_order
-from llmkeys.templatetags.llmkeys_format import moment, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import moment
+from llmkeys.tokens.making import visible_tokens
 from llmkeys.usage.rows import open_requests
 from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
-
-CHART_DAYS = 30
 
 
 @dataclass(eq=False)
@@ -183,32 +194,9 @@ def _trouble(view: Overview) -> str:
 # --- one key's card ---------------------------------------------------------------------------------------------------
 
 
-# the status in the contract's words → its colour and its shape
-_BADGES = {
-    ACTIVE: ("ok", "s-disc"),
-    LIMIT_REACHED: ("full", "s-square"),
-    EXPIRED: ("", "s-diamond"),
-    DISABLED: ("", "s-cross"),
-}
-_WORDS = {"day": "Day", "month": "Month", "total": "Total"}
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetLine:
-    word: str
-    spent: int
-    limit: int
-    bar: Bar
-    left: int | None
-    resets_at: datetime | None
-
-
 @dataclass(eq=False)
-class Card:
-    """One key of the list. `rank` is its place in the serving order, None where it does not serve now.
-
-    What only its drawing needs is worked out when it is drawn: of a thousand keys one page is.
-    """
+class Card(AccountCard):
+    """One key of the list. `rank` is its place in the serving order, None where it does not serve now."""
 
     key: ApiKey
     at: datetime
@@ -219,31 +207,12 @@ class Card:
     projected: int | None = None  # nano-dollars: the month at this pace, where that is drawn
 
     @property
+    def account(self) -> ApiKey:
+        return self.key
+
+    @property
     def tone(self) -> str:
-        return "bad" if self.key.rejected_at else _BADGES[self.status][0]
-
-    @property
-    def shape(self) -> str:
-        return _BADGES[self.status][1]
-
-    @cached_property
-    def facts(self) -> tuple[Budget, ...]:
-        return self.key.budgets(self.at)
-
-    @cached_property
-    def budgets(self) -> tuple[BudgetLine, ...]:
-        return tuple(_line(budget, idle=self.is_dim) for budget in self.facts)
-
-    @property
-    def success_rate(self) -> float | None:
-        tried = self.key.successful_requests + self.key.failed_requests
-        return 100 * self.key.successful_requests / tried if tried else None
-
-    @property
-    def room(self) -> Budget | None:
-        """The budget with the least room, None where the key has no limit at all."""
-        limited = (budget for budget in self.facts if budget.limit)
-        return min(limited, key=lambda budget: budget.remaining or 0, default=None)
+        return "bad" if self.key.rejected_at else super().tone
 
     @cached_property
     def note(self) -> Note:
@@ -267,62 +236,17 @@ class Card:
             or bool(self.key.last_error and not self.cooling)
         )
 
-    @property
-    def pace_is_too_high(self) -> bool:
-        """Tell whether the month will not stay below its limit at this pace."""
-        limit = self.key.monthly_limit_nano
-        return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
-
-    @property
-    def is_dim(self) -> bool:
-        return self.status in (DISABLED, EXPIRED)
-
-
-def _line(budget: Budget, *, idle: bool) -> BudgetLine:
-    word = _WORDS[budget.window]
-    held = f", {usd(budget.held)} held" if budget.held else ""
-    limit = f"of {usd_short(budget.limit)}" if budget.limit else "no limit"
-    words = f"{word} budget: {usd(budget.spent)} spent{held}, {limit}"
-    bar = budget_bar(words, spent=budget.spent, held=budget.held, limit=budget.limit, idle=idle)
-    return BudgetLine(word, budget.spent, budget.limit, bar, budget.remaining, budget.resets_at)
-
 
 # --- what a card says in words ----------------------------------------------------------------------------------------
-
-
-_MOVE, _RAISE, _REPLACE = "Move the date", "Raise the limit", "Then replace the secret"
-_FIELDS = {_MOVE: "expires", _RAISE: "dailyLimit", _REPLACE: "apiKey"}
-_LEFT = {"day": "today", "month": "this month", "total": "in total"}
-_SPENT = {"day": "Daily budget", "month": "Monthly budget", "total": "Total budget"}
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A line in a card. `remedy` is the words of a link to the key's form, shown to those who may use it."""
-
-    tone: str
-    icon: str
-    title: str
-    text: SafeString | str = ""
-    remedy: str = ""
-
-    @property
-    def field(self) -> str:
-        """The field of the key's form that the remedy is about."""
-        return _FIELDS.get(self.remedy, "")
-
-
-def room_words(room: Budget | None) -> str:
-    return "no limit" if room is None else f"{usd(room.remaining)} left {_LEFT[room.window]}"
 
 
 def note_of(key: ApiKey, *, at: datetime, cooling: Cooling | None, rank: int | None, room: Budget | None) -> Note:
     """Return the first of these that applies; the order is that of the status."""
     return (
         _off(key, at)
-        or _expired(key, at)
-        or _spent(key, at)
-        or _refused(key, at)
+        or expired_note(key, at)
+        or spent_note(key, at, again=_again)
+        or refused_note(key, at, again=_again)
         or (_cooling(key, cooling) if cooling else None)
         or (Note("full", "i-alert", "Last answer:", key.last_error) if key.last_error else None)
         or _serving(key, rank, room)
@@ -337,7 +261,7 @@ def _off(key: ApiKey, at: datetime) -> Note | None:
             '{}: {} Create a new key <a href="{}" rel="noreferrer">at {}</a>.',
             moment(key.rejected_at), _sentence(key.last_error), page, label,
         )  # fmt: skip
-        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy=_REPLACE)
+        return Note("bad", "i-alert", f"Rejected by {label}", text, remedy=REPLACE)
     if key.secret_missing:
         return Note("bad", "i-alert", "Its secret is missing.", error_words(key, at=at))
     if not key.enabled:
@@ -349,36 +273,8 @@ def _sentence(text: str) -> str:
     return f"{text.rstrip('. ')}." if text else "no reason was given."
 
 
-def _expired(key: ApiKey, at: datetime) -> Note | None:
-    if key.expires_at is None or not key.is_expired(at):
-        return None
-    return Note("", "i-clock", "Expired", format_html("at {}.", moment(key.expires_at)), remedy=_MOVE)
-
-
-def _spent(key: ApiKey, at: datetime) -> Note | None:
-    budget = key.reached_budget(at)
-    if budget is None:
-        return None
-    figures = f"{usd(budget.spent)} of {usd_short(budget.limit)}."
-    if budget.resets_at is None:
-        text = f"{figures} It serves again when its limit is raised or its cost is reset."
-    else:
-        text = format_html("{} Serves again at {}.", figures, moment(budget.resets_at))
-    return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy=_RAISE)
-
-
-def _refused(key: ApiKey, at: datetime) -> Note | None:
-    if not key.is_refused(at):
-        return None
-    budget = next(budget for budget in key.budgets(at) if budget.window == key.refused_window)
-    again = format_html(" Serves again at {}.", moment(budget.resets_at)) if budget.resets_at else ""
-    text = format_html(
-        "The last request needed up to {}; {} was left.{}",
-        usd(key.refused_need_nano),
-        usd(key.refused_room_nano),
-        again,
-    )
-    return Note("full", "i-gauge", f"{_SPENT[budget.window]}: no room.", text, remedy=_RAISE)
+def _again(until: SafeString | str) -> SafeString | str:
+    return format_html("Serves again {}.", until)
 
 
 def _cooling(key: ApiKey, cooling: Cooling) -> Note:
@@ -445,16 +341,44 @@ def _series(key_id: str, by_day: dict[date, int], stored: dict[str, str], gone: 
     return Series(f"{gone.get(key_id, key_id)} (deleted)", by_day)
 
 
-def key_chart(key: ApiKey, today: date) -> Chart:
-    """Return what one key cost on each of the last 30 days, with its daily limit and what it holds."""
-    days = days_until(today, CHART_DAYS)
-    rows = DailyUsage.objects.filter(key=key, day__gte=days[0], day__lte=today).order_by()
-    by_day = {day: int(cost) for day, cost in rows.values_list("day").annotate(Sum("cost_nano"))}
-    return stacked(
-        days, [Series(key.name, by_day)], title="Spend per day", today=today, held=key.held_nano,
-        limit=key.daily_limit_nano,
-    )  # fmt: skip
+# --- who spent it -----------------------------------------------------------------------------------------------------
 
 
-def first_day(today: date) -> date:
-    return today - timedelta(days=CHART_DAYS - 1)
+_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """What an access token cost in the last 30 days, and what it may still spend."""
+
+    token: AccessToken
+    sums: Sums
+    share: str
+    width: str
+    left: str
+
+
+def top_tokens(user: User, at: datetime) -> list[TopToken]:
+    """Return the dearest tokens that this person may see; none where there is but one token, or nothing was spent."""
+    visible = visible_tokens(user)
+    if not user.has_perm("llmkeys.view_accesstoken") or len(visible.values_list("pk")[:2]) < 2:
+        return []
+    today = current_windows(at).day
+    sums = daily_sums(Wanted(since=today - timedelta(days=CHART_DAYS - 1), until=today), "token_id", at=at)
+    spent = {token_id: one for (token_id,), one in sums.items() if token_id is not None and one.cost_nano > 0}
+    if not user.is_superuser:
+        own = set(visible.values_list("pk", flat=True))
+        spent = {token_id: one for token_id, one in spent.items() if token_id in own}
+    ranked = sorted(spent, key=lambda token_id: (-spent[token_id].cost_nano, token_id))[:_TOP]
+    found = visible.in_bulk(ranked)
+    total, most = (
+        sum(one.cost_nano for one in spent.values()),
+        max((one.cost_nano for one in spent.values()), default=0),
+    )
+    return [_top_token(found[pk], spent[pk], total, most, at) for pk in ranked if pk in found]
+
+
+def _top_token(token: AccessToken, sums: Sums, total: int, most: int, at: datetime) -> TopToken:
+    limited = [budget for budget in token.budgets(at) if budget.limit]
+    room = room_words(min(limited, key=lambda budget: budget.remaining or 0, default=None))
+    return TopToken(token, sums, share_of(sums.cost_nano, total), width_of(sums.cost_nano, most), room)

@@ -1,36 +1,46 @@
-"""The page of the access tokens: list, create, show once, revoke; and the lines to paste into a program."""
+"""The list of access tokens, and making one; and the lines to paste into a program. One token: `token_page.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, cast
+from datetime import datetime
+from typing import cast
+from urllib.parse import urlencode
 
-from django import forms
 from django.conf import settings
-from django.contrib import messages
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.models import User
-from django.db.models import Prefetch
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.db.models import Case, Prefetch, Q, Value, When
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.text import capfirst
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 from starlette.routing import compile_path
 
-from llmkeys.dashboard.usage_words import Badge
+from llmkeys.dashboard.accounts import AccountCard, Note, expired_note, refused_note, room_words, spent_note
+from llmkeys.dashboard.forms import SCOPE_WORDS, AddTokenForm
 from llmkeys.dialects import DIALECTS
-from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.windows import day_end
+from llmkeys.exceptions import LLMKeysError
+from llmkeys.key_state import ACTIVE, LIMIT_REACHED, TOKEN_STATUSES, AccessTokenQuerySet
 from llmkeys.models import AccessToken, ApiKey
-from llmkeys.tokens.fields import SCOPES
-from llmkeys.tokens.making import create_token, revoke_token, visible_tokens
+from llmkeys.presentation import Projections
+from llmkeys.templatetags.llmkeys_format import moment
+from llmkeys.tokens.making import create_token, visible_tokens
+from llmkeys.usage.rows import open_requests
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
-_MOST = 500
+PAGE = 30  # cards; a search finds the rest faster than a longer page
+SEARCHED_FROM = 10  # fewer tokens need no search
+_HOLDING = (ACTIVE, LIMIT_REACHED)
+_ENDED = tuple(status for status in TOKEN_STATUSES if status not in _HOLDING)
 
 
 class UserRequest(HttpRequest):
@@ -39,14 +49,32 @@ class UserRequest(HttpRequest):
     user: User
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLine:
-    """One token of the list."""
+# --- one token's card -------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class TokenCard(AccountCard):
+    """One token: `keys` are those that may serve it, `may_send` says whether its user has the permission."""
 
     token: AccessToken
-    badge: Badge
+    at: datetime
+    status: str
     keys: list[ApiKey]
-    is_open: bool
+    may_send: bool
+    open_requests: int = 0
+    projected: int | None = None
+
+    @property
+    def account(self) -> AccessToken:
+        return self.token
+
+    @property
+    def holds(self) -> bool:
+        return self.status in _HOLDING
+
+    @property
+    def needs_attention(self) -> bool:
+        return self.note.tone in ("full", "bad")
 
     @property
     def scope_words(self) -> list[str]:
@@ -58,39 +86,175 @@ class TokenLine:
             return "every key"
         return ", ".join(key.name for key in self.keys) or "none: its keys are deleted"
 
+    @property
+    def model_words(self) -> str:
+        models = self.token.allowed_models
+        return "every model" if models is None else ", ".join(models)
+
+    @property
+    def mode(self) -> str:
+        return self.token.budget_mode or settings.BUDGET_MODE
+
+    @property
+    def pace_words(self) -> str:
+        pace = self.token.requests_per_minute
+        return f"{pace:,} request{'' if pace == 1 else 's'} a minute" if pace else ""
+
+    @cached_property
+    def note(self) -> Note:
+        """Return the first of these that applies; the order is that of the status."""
+        return (
+            self._ended()
+            or expired_note(self.token, self.at)
+            or self._cannot_send()
+            or spent_note(self.token, self.at, again=_again)
+            or refused_note(self.token, self.at, again=_again)
+            or self._holding()
+        )
+
+    def _ended(self) -> Note | None:
+        if self.token.revoked_at is not None:
+            text = format_html("at {}. Requests with it are refused, for good.", moment(self.token.revoked_at))
+            return Note("", "i-power", "Revoked", text)
+        if not self.token.user.is_active:
+            name = self.token.user.get_username()
+            return Note("", "i-power", "Ended with its user.", f"{name} is disabled; enabled again, it holds again.")
+        return None
+
+    def _cannot_send(self) -> Note | None:
+        if "gateway" not in self.token.scopes:
+            return None
+        if not self.may_send:
+            words = (
+                f"Its user {self.token.user.get_username()} lacks the permission to send requests through the gateway "
+                "(use_gateway). An administrator can give it."
+            )
+            return Note("full", "i-alert", "It may not send.", words)
+        if self.token.limited_to_keys and not self.keys:
+            return Note("bad", "i-alert", "No key serves it.", "Its keys are deleted.", remedy="Choose others")
+        return None
+
+    def _holding(self) -> Note:
+        if "gateway" not in self.token.scopes:
+            return Note("", "i-route", "Reads.", "It sends no requests, so it spends nothing.")
+        room = room_words(self.room)
+        pace = f", {self.pace_words} at most" if self.pace_words else ""
+        return Note("", "i-route", "Ready.", f"{room[0].upper()}{room[1:]}{pace}.")
+
+
+def _again(until: SafeString | str) -> SafeString | str:
+    return format_html("Requests with it are served again {}.", until)
+
+
+def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCard]:
+    """Return the cards of tokens, whose users are selected and stored keys prefetched; three queries at most."""
+    tokens = list(tokens)
+    opened = open_requests("token_id") if any(token.held_nano for token in tokens) else {}
+    senders = _senders({token.user_id for token in tokens})
+    paces = Projections(at, "token_id", only=[token.pk for token in tokens])
+    return [
+        TokenCard(
+            token,
+            at,
+            token.status_at(at),
+            list(token.keys.all()),
+            may_send=token.user_id in senders,
+            open_requests=opened.get(token.pk, 0),
+            projected=paces.of(token),
+        )
+        for token in tokens
+    ]
+
+
+def with_keys(tokens: AccessTokenQuerySet) -> AccessTokenQuerySet:
+    """Read along the keys that may serve each token, but not their secrets."""
+    keys = ApiKey.objects.stored().only("id", "name", "provider").order_by("name")
+    return tokens.prefetch_related(Prefetch("keys", queryset=keys))
+
+
+def _senders(user_ids: set[int]) -> set[int]:
+    """Return those of these users who may send requests through the gateway: by themselves or by a group."""
+    of_user = Q(user_permissions__codename="use_gateway", user_permissions__content_type__app_label="llmkeys")
+    of_group = Q(groups__permissions__codename="use_gateway", groups__permissions__content_type__app_label="llmkeys")
+    users = get_user_model().objects.filter(Q(is_superuser=True) | of_user | of_group, pk__in=user_ids)
+    return set(users.values_list("pk", flat=True))
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the address asks for; what makes no sense in it is as good as left out."""
+
+    show: str = ""
+    words: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Wanted:
+        show, page = query.get("show", ""), query.get("page", "")
+        words = "".join(letter for letter in query.get("q", "") if letter.isprintable())
+        return cls(
+            show=show if show in ("holding", "ended") else "",
+            words=words.strip()[:100],
+            page=int(page) if page.isascii() and page.isdecimal() and len(page) < 6 and int(page) else 1,
+        )
+
+    def address(self, **changes: str | int) -> str:
+        """Return the address that asks for the same with `changes`, which lead back to the first page."""
+        now = {"show": self.show, "q": self.words}
+        asked = {name: value for name, value in {**now, **changes}.items() if value and (name, value) != ("page", 1)}
+        return reverse("tokens") + ("?" + urlencode(asked) if asked else "")
+
+    def found(self, tokens: AccessTokenQuerySet, at: datetime) -> AccessTokenQuerySet:
+        """Return the tokens that fit: those that hold first, then those that ended, the newest first."""
+        rows = tokens.with_status(at)
+        if self.show:
+            rows = rows.filter(status__in=_HOLDING if self.show == "holding" else _ENDED)
+        if self.words:
+            rows = rows.filter(Q(name__icontains=self.words) | Q(user__username__icontains=self.words))
+        ended = Case(When(status__in=_ENDED, then=Value(1)), default=Value(0))
+        return rows.order_by(ended, "-created_at", "-id")
+
 
 @require_safe
 @never_cache
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
 def tokens(request: UserRequest) -> HttpResponse:
-    """Show the tokens that hold first, then those that ended, newest first."""
-    at = timezone.now()
-    keys = Prefetch("keys", queryset=ApiKey.objects.stored().only("id", "name").order_by("name"))
-    rows = visible_tokens(request.user).prefetch_related(keys).order_by("-created_at", "-id")
-    lines = [_line(token, at) for token in rows[: _MOST + 1]]
+    """Show a page of the tokens that are asked for; as many queries for many as for few."""
+    at, wanted = timezone.now(), Wanted.of(request.GET)
+    visible = cast(AccessTokenQuerySet, visible_tokens(request.user))
+    total, holding = visible.count(), visible.with_status(at).filter(status__in=_HOLDING).count()
+    found = wanted.found(visible, at)
+    number = found.count() if wanted.show or wanted.words else total
+    pages = max(1, -(-number // PAGE))
+    page = min(wanted.page, pages)
+    first = (page - 1) * PAGE
+    cards = token_cards(with_keys(found)[first : first + PAGE], at=at)
     context = {
-        "lines": sorted(lines[:_MOST], key=lambda line: not line.is_open),
-        "open": sum(line.is_open for line in lines[:_MOST]),
-        "most": _MOST if len(lines) > _MOST else 0,
-        "snippets": snippets_for(_PLACEHOLDER, base=_base(request), scopes=["gateway", "read"]),
+        "cards": cards,
+        "wanted": wanted,
+        "total": total,
+        "holding": holding,
+        "shows": [
+            ("All", total, wanted.address(show=""), wanted.show == ""),
+            ("Valid", holding, wanted.address(show="holding"), wanted.show == "holding"),
+            ("Ended", total - holding, wanted.address(show="ended"), wanted.show == "ended"),
+        ],
+        "searchable": total >= SEARCHED_FROM or wanted.words,
+        "found": number,
+        "first": first + 1,
+        "last": first + len(cards),
+        "before": wanted.address(page=page - 1) if page > 1 else "",
+        "after": wanted.address(page=page + 1) if page < pages else "",
+        "snippets": snippets_for(_PLACEHOLDER, base=base_of(request), scopes=["gateway", "read"]),
     }
     return render(request, "dashboard/tokens.html", context)
 
 
-def _line(token: AccessToken, at: datetime) -> TokenLine:
-    badge = _badge(token, at)
-    return TokenLine(token, badge, list(token.keys.all()), is_open=badge.word == "Valid")
-
-
-def _badge(token: AccessToken, at: datetime) -> Badge:
-    if token.revoked_at:
-        return Badge("Revoked", "", "s-cross")
-    if not token.user.is_active:
-        return Badge("Ended with its user", "", "s-cross")
-    if token.expires_at and token.expires_at <= at:
-        return Badge("Expired", "", "s-diamond")
-    return Badge("Valid", "ok", "s-disc")
+# --- making one -------------------------------------------------------------------------------------------------------
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -100,142 +264,34 @@ def _badge(token: AccessToken, at: datetime) -> Badge:
 @sensitive_variables()
 def create(request: UserRequest) -> HttpResponse:
     """Show the form, or make the token and show its text: in this answer alone, which nothing may store."""
-    form = TokenForm(request.POST or None)
+    form = AddTokenForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        made = _make(request, form)
-        if made is not None:
-            token, text = made
-            shown = snippets_for(text, base=_base(request), scopes=token.scopes)
-            context = {"token": token, "text": text, "snippets": shown, "scopes": _scopes_in_words(token)}
-            return render(request, "dashboard/token_created.html", context)
-    return render(request, "dashboard/token_create.html", {"form": form})
+        at = timezone.now()
+        try:
+            made = create_token(user=request.user, values=form.values(at), at=at, actor=request.user.get_username())
+        except LLMKeysError as error:
+            form.take(error)
+        else:
+            return show_once(request, *made)
+    return render(request, "dashboard/token_create.html", {"form": form, "section": "tokens"})
 
 
-def _make(request: UserRequest, form: TokenForm) -> tuple[AccessToken, str] | None:
-    at = timezone.now()
-    try:
-        return create_token(user=request.user, values=form.values(at), at=at, actor=request.user.get_username())
-    except InvalidInput as error:
-        form.take_errors(error.errors)
-    return None
+@sensitive_variables()
+def show_once(request: UserRequest, token: AccessToken, text: str, *, rotated: bool = False) -> HttpResponse:
+    """Show the secret of a new or a rotated token, with lines to paste: in this answer alone."""
+    context = {
+        "token": token,
+        "text": text,
+        "rotated": rotated,
+        "section": "tokens",
+        "scopes": ", ".join(SCOPE_WORDS[scope][0].lower() for scope in token.scopes),
+        "snippets": snippets_for(text, base=base_of(request), scopes=token.scopes),
+    }
+    return render(request, "dashboard/token_created.html", context)
 
 
-def _scopes_in_words(token: AccessToken) -> str:
-    return ", ".join(SCOPE_WORDS[scope][0].lower() for scope in token.scopes)
-
-
-def _base(request: HttpRequest) -> str:
+def base_of(request: HttpRequest) -> str:
     return request.build_absolute_uri("/")
-
-
-@require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
-@login_required
-@permission_required("llmkeys.delete_accesstoken", raise_exception=True)
-def revoke(request: UserRequest, token_id: int) -> HttpResponse:
-    """Ask first, saying what it means; then end the token."""
-    if token_id >= 2**63:
-        raise Http404
-    token = get_object_or_404(visible_tokens(request.user), pk=token_id)
-    if request.method != "POST":
-        return render(request, "dashboard/token_revoke.html", {"token": token})
-    revoke_token(token, at=timezone.now(), actor=request.user.get_username())
-    messages.success(request, f"“{token.name}” is revoked: requests with it are refused from now on.")
-    return redirect("tokens")
-
-
-# --- the form ---------------------------------------------------------------------------------------------------------
-
-
-SCOPE_WORDS = {
-    "gateway": ("Send requests", "Spends money: requests to the models at /v1."),
-    "read": ("Read", "Looks at keys, usage and statistics by the REST API; sees no secret."),
-    "manage": ("Manage", "All of it: sends, reads, and adds, changes and deletes keys and tokens."),
-}
-_TOO_FAR = 2200  # beyond it a zone's midnight cannot be told
-EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "Until a day"}
-
-
-class TokenForm(forms.Form):
-    """A new token; fields have the contract's names, so that a service's errors find their place."""
-
-    use_required_attribute = False
-
-    name = forms.CharField(
-        required=False,
-        max_length=100,
-        widget=forms.TextInput({"class": "input", "autocomplete": "off", "maxlength": 100}),
-        help_text="Which program, machine or person holds it. Usage is shown under this name.",
-    )
-    scopes = forms.MultipleChoiceField(choices=[(scope, scope) for scope in SCOPES], required=False)
-    expiry = forms.ChoiceField(choices=list(EXPIRIES.items()), required=False)
-    expiresAt = forms.DateField(
-        label="Last day",
-        required=False,
-        widget=forms.DateInput({"class": "input", "type": "date"}, format="%Y-%m-%d"),
-        error_messages={"invalid": "Must be a day such as 2026-12-31."},
-    )
-    keyIds = forms.MultipleChoiceField(required=False)
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.initial = {"scopes": ["gateway"], "expiry": "90", **(self.initial or {})}
-        self.stored = list(ApiKey.objects.stored().in_serving_order().only("id", "name", "provider"))
-        cast(forms.MultipleChoiceField, self.fields["keyIds"]).choices = [(key.id, key.name) for key in self.stored]
-        self.fields["expiresAt"].help_text = f"Ends with this day, in the zone {settings.TIME_ZONE}."
-
-    @property
-    def scope_choices(self) -> list[dict[str, Any]]:
-        chosen = self["scopes"].value() or []
-        return [
-            {"name": name, "word": word, "hint": hint, "chosen": name in chosen}
-            for name, (word, hint) in SCOPE_WORDS.items()
-        ]
-
-    @property
-    def expiry_choices(self) -> list[dict[str, Any]]:
-        chosen = self["expiry"].value()
-        return [{"name": name, "word": word, "chosen": name == chosen} for name, word in EXPIRIES.items()]
-
-    @property
-    def key_choices(self) -> list[dict[str, Any]]:
-        chosen = self["keyIds"].value() or []
-        return [{"key": key, "chosen": key.id in chosen} for key in self.stored]
-
-    def clean(self) -> dict[str, Any]:
-        given = super().clean() or {}
-        if given.get("expiry") == "date" and "expiresAt" not in self.errors:
-            self._check_last_day(given.get("expiresAt"))
-        return given
-
-    def _check_last_day(self, day: date | None) -> None:
-        if day is None:
-            self.add_error("expiresAt", "Give the last day, or choose another expiry.")
-        elif day.year >= _TOO_FAR:
-            self.add_error("expiresAt", f"The last day must lie before the year {_TOO_FAR}.")
-
-    def values(self, at: datetime) -> dict[str, Any]:
-        """Return what the service takes; a number of days counts from `at`, a day ends with itself."""
-        given = self.cleaned_data
-        return {
-            "name": given["name"],
-            "scopes": given["scopes"],
-            "expiresAt": _expiry(given, at),
-            "keyIds": given["keyIds"] or None,
-        }
-
-    def take_errors(self, errors: dict[str, list[str]]) -> None:
-        """Put a service's sentences beside their fields."""
-        for name, sentences in errors.items():
-            for sentence in sentences:
-                self.add_error(name if name in self.fields else None, capfirst(sentence))
-
-
-def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
-    """Return when the token ends; where nothing was chosen it does not."""
-    if given["expiry"] == "date":
-        return day_end(given["expiresAt"], settings.TIME_ZONE)
-    return at + timedelta(days=int(given["expiry"])) if given["expiry"].isdigit() else None
 
 
 # --- the lines to paste -----------------------------------------------------------------------------------------------

@@ -5,7 +5,17 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from llmkeys.dashboard import health_page, key_page, login, playground, request_page, tokens_page, usage_page, views
+from llmkeys.dashboard import (
+    health_page,
+    key_page,
+    login,
+    playground,
+    request_page,
+    token_page,
+    tokens_page,
+    usage_page,
+    views,
+)
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -37,5 +47,12 @@ urlpatterns = [
     path("llm-settings/usage/<str:request_id>", request_page.request, name="request"),
     path("llm-settings/tokens", tokens_page.tokens, name="tokens"),
     path("llm-settings/tokens/create", tokens_page.create, name="token-create"),
-    path("llm-settings/tokens/<int:token_id>/revoke", tokens_page.revoke, name="token-revoke"),
+    path("llm-settings/tokens/<int:token_id>", token_page.token_page, name="token"),
+    path("llm-settings/tokens/<int:token_id>/live", token_page.live, name="token-live"),
+    path("llm-settings/tokens/<int:token_id>/edit", token_page.edit, name="token-edit"),
+    path("llm-settings/tokens/<int:token_id>/rotate", token_page.rotate, name="token-rotate"),
+    path("llm-settings/tokens/<int:token_id>/reset", token_page.reset, name="token-reset"),
+    path("llm-settings/tokens/<int:token_id>/revoke", token_page.revoke, name="token-revoke"),
+    path("llm-settings/tokens/<int:token_id>/statement", token_page.statement, name="token-statement"),
+    path("llm-settings/tokens/<int:token_id>/statement.csv", token_page.statement_csv, name="token-statement-csv"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -118,13 +119,14 @@ def _links(filters: UsageFilters, name: str, words: dict[str, str], *, chosen: s
 
 
 def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
+    token = filters.get("token")
     words = {
         "since": ("From", filters.get("since")),
         "until": ("Until", filters.get("until")),
         "key": ("Key", names.get(filters.get("key"), filters.get("key"))),
         "provider": ("Provider", dict(ProviderName.choices).get(filters.get("provider"), "")),
         "model": ("Model", filters.get("model")),
-        "token": ("Token", filters.get("token")),
+        "token": ("Token", token_names([token]).get(token, token)),
         "state": ("Status", STATES.get(filters.get("state"), "")),
         "success": ("Result", RESULTS.get(filters.get("success"), "")),
         "cost": ("Cost", COSTS.get(filters.get("cost"), "")),
@@ -238,7 +240,7 @@ class UsageFilters:
     def wanted(self, since: date, until: date) -> Wanted:
         """Return the daily totals of these days that fit; they know nothing of state, success and cost."""
         of_what = {name: self.get(name) for name in ("key", "provider", "model", "token")}
-        return Wanted(**of_what, since=since, until=until)
+        return Wanted(**readers.read(readers.SUMS, of_what), since=since, until=until)
 
     @property
     def narrows_rows_only(self) -> bool:
@@ -285,7 +287,7 @@ def _range_start(name: str, today: date) -> date:
 # --- the strip and the chart ------------------------------------------------------------------------------------------
 
 
-_COLUMNS = {"model": "model", "key": "key_id", "provider": "provider", "token": "token_name"}
+_COLUMNS = {"model": ("model",), "key": ("key_id",), "provider": ("provider",), "token": ("token_id", "token_name")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,12 +350,14 @@ def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
 def _by_group(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, and what each model, provider or token cost by day."""
-    column = _COLUMNS[filters.stack]
-    found = daily_sums(filters.wanted(days[0], days[-1]), column, "day", at=at)
+    """Return the sums, and what each model, provider or token cost by day. A token's group is its id, if it has one."""
+    found = daily_sums(filters.wanted(days[0], days[-1]), *_COLUMNS[filters.stack], "day", at=at)
     groups: dict[str, dict[date, int]] = {}
-    for (group, day), sums in found.items():
-        groups.setdefault(group, {})[day] = sums.cost_nano
+    for (*columns, day), sums in found.items():
+        by_day = groups.setdefault(str(columns[0] or columns[-1]), {})
+        by_day[day] = by_day.get(day, 0) + sums.cost_nano
+    if filters.stack == "token":
+        names = token_names(groups)
     return Sums.over(found.values()), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
 
 
@@ -375,8 +379,16 @@ def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], name
     return Series(_group_name(filters.stack, group, names), amounts, link=link)
 
 
+def token_names(groups: Iterable[str]) -> dict[str, str]:
+    """Return the names of the tokens among these ids; of two that have one name, with their ids."""
+    ids = [int(group) for group in groups if readers.is_id(group)]
+    found = {str(pk): name for pk, name in AccessToken.objects.filter(pk__in=ids).values_list("pk", "name")}
+    often = Counter(found.values())
+    return {pk: f"{name} ({pk})" if often[name] > 1 else name for pk, name in found.items()}
+
+
 def _group_name(stack: str, group: str, names: Mapping[str, str]) -> str:
-    if stack == "key":
+    if stack == "key" or (stack == "token" and group):
         return names.get(group, group)
     if stack == "provider":
         return dict(ProviderName.choices).get(group, group)

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
@@ -22,10 +23,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from llmkeys.alerts.outbox import open_alerts, put_away_with_older
+from llmkeys.dashboard.accounts import CHART_DAYS
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
-from llmkeys.dashboard.overview import CHART_DAYS, Card, Overview, overview, spend_chart, turns
+from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
 from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
@@ -61,7 +63,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @never_cache
-@for_the_page
+@for_the_page("llmkeys.view_apikey")
 def live(request: HttpRequest) -> HttpResponse:
     """Answer the dashboard's question: what changed since it last looked."""
     context = _context(request)
@@ -124,8 +126,12 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
     parts = {"head": "_top.html", "said": "_said.html", "banners": "_banners.html", "figures": "_figures.html"}
     more: dict[str, Any] = {"figures": figures(view)}
     if view.cards:
-        parts |= {"turns": "_turns.html", "spend": "_spend.html", "keys": "_keys.html"}
-        more |= {"turns": turns(view), "chart": spend_chart(view, context["wanted"].by or "key")}
+        parts |= {"turns": "_turns.html", "spend": "_spend.html", "tokens": "_top_tokens.html", "keys": "_keys.html"}
+        more |= {
+            "turns": turns(view),
+            "chart": spend_chart(view, context["wanted"].by or "key"),
+            "tokens": top_tokens(cast(User, request.user), view.at),
+        }
     found = [region(request, name, f"dashboard/{file}", {**context, **more}) for name, file in parts.items()]
     cards = ((f"card-{card.key.id}", {"card": card}) for card in context["keys"].cards)
     return [*found, listing(request, "cards", "dashboard/_card.html", cards)]
@@ -207,7 +213,7 @@ def _of(alerts: list[Alert]) -> Banner:
     link, words = _remedy(newest)
     earlier = [format_html("{} {}.", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
     if len(alerts) > _EARLIER:
-        earlier.append(f"And {len(alerts) - _EARLIER} more before.")
+        earlier.append(format_html("And {} more before.", len(alerts) - _EARLIER))
     tones = [_TONES.get(alert.kind, "full") for alert in alerts]
     return Banner(
         tone="bad" if "bad" in tones else tones[0],

@@ -49,7 +49,7 @@ class AnthropicMessages(Dialect):
     passed_headers = frozenset({"anthropic-version", "anthropic-beta", "http-referer", "x-title", "x-openrouter-title"})
     needs_output_limit = True
     names_models_everywhere = True
-    telling = re.compile(rb"message_(?:start|delta|stop)|error|\\u00")
+    telling = re.compile(rb"message_(?:start|delta|stop)|signature_delta|redacted_thinking|error|\\u00")
 
     # --- the request -------------------------------------------------------------------------------------------------
 
@@ -107,6 +107,14 @@ class AnthropicMessages(Dialect):
     def tighter_bound(self, request: Request, model: str) -> Bound:
         models = (model, *request.other_models)
         return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+
+    def sealed(self, request: Request) -> str:
+        """Return the signature of the last thinking block, or what a redacted one holds."""
+        for message in reversed(list(bounds.objects_in(request.body.get("messages")))):
+            for block in reversed(list(bounds.objects_in(message.get("content")))):
+                if found := _sealed(block):
+                    return found
+        return ""
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
@@ -260,14 +268,22 @@ def _see(seen: Seen, body: Mapping[str, Any]) -> None:
         delta = mapping(body.get("delta"))
         size = content_size(delta)
         seen.has_content = seen.has_content or size > 0 or bool(delta.get("signature"))
+        seen.sealed = text(delta.get("signature"))
         seen.content_bytes += 0 if delta.get("type") == "citations_delta" else size  # it repeats what was read
     elif kind == "message_stop":
         seen.is_end = True
     seen.usage = usage.merged(seen.usage) if usage else seen.usage
 
 
+def _sealed(block: Mapping[str, Any]) -> str:
+    if block.get("type") == "thinking":
+        return text(block.get("signature"))
+    return text(block.get("data")) if block.get("type") == "redacted_thinking" else ""
+
+
 def _see_block(seen: Seen, block: Mapping[str, Any]) -> None:
     """Add a block of content; what a tool of Anthropic's found was not written by the model."""
+    seen.sealed = _sealed(block) or seen.sealed
     size = content_size(block)
     if size:
         seen.has_content = True

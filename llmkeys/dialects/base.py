@@ -164,6 +164,11 @@ class Request:
         return self.dialect.is_streamed(self)
 
     @cached_property
+    def sealed(self) -> str:
+        """The newest sealed thought of the conversation, empty where it carries none."""
+        return self.dialect.sealed(self)
+
+    @cached_property
     def bound(self) -> Bound:
         return self.dialect.bound(self)
 
@@ -203,6 +208,7 @@ class Seen:
     is_finished: bool = False  # the model said that it has finished
     is_usage_only: bool = False  # a chunk that exists because the usage was asked for
     id: str = ""
+    sealed: str = ""  # the last sealed thought, which only the organisation that wrote it can read
 
 
 class Events(Protocol):
@@ -246,6 +252,10 @@ class Dialect:
     def bound(self, request: Request) -> Bound:
         """Return the upper bounds of the request. Raises ValueError for counts that no provider would take."""
         raise NotImplementedError
+
+    def sealed(self, request: Request) -> str:
+        """Return the newest thought in the request that only the organisation which wrote it can read."""
+        return ""
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         """Return a tighter bound where the model's own vocabulary is public: slower, and never above `bound`."""

@@ -83,6 +83,10 @@ class OpenAIResponses(OpenAIChat):
         models = (model, *request.other_models)
         return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
 
+    def sealed(self, request: Request) -> str:
+        """Return the last `encrypted_content` among the items."""
+        return next(filter(None, map(_sealed, reversed(list(bounds.objects_in(request.body.get("input")))))), "")
+
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
         changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
@@ -225,8 +229,15 @@ def _see(seen: Seen, body: Mapping[str, Any]) -> None:
         seen.has_content = seen.has_content or content_size(body) > 0
 
 
+def _sealed(item: Mapping[str, Any]) -> str:
+    """Return what only OpenAI's organisation can read in a reasoning or compaction item."""
+    return text(item.get("encrypted_content")) if item.get("type") in ("reasoning", "compaction") else ""
+
+
 def _see_response(seen: Seen, response: Mapping[str, Any]) -> None:
     """Add what a whole response tells, or one of which an event tells the state."""
+    for item in items(response.get("output")):
+        seen.sealed = _sealed(item) or seen.sealed
     seen.id = text(response.get("id"), limit=200) or seen.id
     if response.get("error"):
         seen.error = response

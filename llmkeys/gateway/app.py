@@ -56,8 +56,14 @@ NOT_SERVED = {
     "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
     "/v1/moderations": "Moderations are not served.",
     "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1/responses/": "Stored responses are not served: they lie in one key’s account. Send the conversation anew.",
+    "/v1/conversations": "Stored conversations are not served: they lie in the account of one key.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
+    "/v1beta/interactions": "Interactions are not served: use POST /v1beta/models/{model}:generateContent.",
+    "/v1beta/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
+    "/v1beta/cachedContents": "Explicit caches are not served: they cost by the hour, which no answer tells.",
+    "/v1beta/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
 }
 _FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
 
@@ -328,6 +334,17 @@ async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     await exchange.answer(200, dump(exchange.dialect.model(entry)))
 
 
+class ModelEndpoint(Endpoint):
+    """One model: GET describes it; a POST is one of Google's methods, and none that is served here."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _, has_method, method = scope["path_params"]["model"].rpartition(":")
+        if scope["method"] == "POST" and has_method:
+            await _not_found(scope, receive, send, f"The method “{method[:80]}” is not served.")
+        else:
+            await super().__call__(scope, receive, send)
+
+
 async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
     """Return what the keys of this caller can serve; in a vendor's own dialect, what is served in that."""
     found = await servable_models(caller, at=timezone.now())
@@ -358,12 +375,12 @@ def _doors() -> list[Route]:
     ]
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+async def _not_found(scope: Scope, receive: Receive, send: Send, why: str = "") -> None:
     """Answer an address that is not ours so that a program can show it: JSON, with the base URL to use."""
     path = scope["path"]
     exchange = Exchange(scope, receive, send, _GOOGLE if path.startswith("/v1beta") else _CHAT)
     origin = f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', 'HOST:8080')}"
-    why = next((words for beginning, words in NOT_SERVED.items() if path.startswith(beginning)), "No such address.")
+    why = why or next((words for part, words in NOT_SERVED.items() if path.startswith(part)), "No such address.")
     words = f"{scope['method']} {path[:200]}: {why} {_BASE_URLS.format(origin=origin)}"
     await exchange.refuse(Refused(404, "not_found", words))
     await discard(receive)
@@ -374,9 +391,12 @@ _router = Router(
     [
         *_doors(),
         *(
-            Route(f"/{version}/models{rest}", Endpoint(_list_dialect, _READ, handler))
+            Route(f"/{version}/models{rest}", endpoint)
             for version in ("v1", "v1beta")
-            for rest, handler in (("", _models), ("/{model:path}", _model))
+            for rest, endpoint in (
+                ("", Endpoint(_list_dialect, _READ, _models)),
+                ("/{model:path}", ModelEndpoint(_list_dialect, _READ, _model)),
+            )
         ),
     ],
     redirect_slashes=False,

@@ -13,7 +13,7 @@ from llmkeys.database import reader
 from llmkeys.gateway.errors import GatewayError
 from llmkeys.relay import under_way
 from llmkeys.relay.candidates import Stored, read_stored
-from llmkeys.tokens.rights import Caller, read_caller
+from llmkeys.tokens.rights import Caller, may_send, read_caller
 from llmkeys.tokens.throttle import address_of, note_failure
 
 
@@ -51,7 +51,7 @@ def _read(cursor: Any, token: str, at: datetime) -> tuple[Caller, Stored | None]
     caller = read_caller(cursor, token, at)
     if caller is None:
         return None
-    return caller, read_stored(cursor, at) if caller.has_gateway_scope and caller.may_send else None
+    return caller, read_stored(cursor, at) if caller.has_gateway_scope and may_send(cursor, caller) else None
 
 
 def _token(headers: Mapping[str, str]) -> str:

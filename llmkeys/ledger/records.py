@@ -110,6 +110,7 @@ class Outcome:
     latency_ms: int | None = None
     first_byte_ms: int | None = None
     upstream_id: str = ""
+    sealed_thought: str | None = None  # a digest of the last one in the answer
 
 
 @dataclass(frozen=True, slots=True)

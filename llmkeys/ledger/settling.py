@@ -67,6 +67,7 @@ _WRITTEN = {
     "input_tokens": "bigint", "cached_input_tokens": "bigint", "cache_write_tokens": "bigint",
     "output_tokens": "bigint", "reasoning_tokens": "bigint", "cost_nano": "bigint", "cost_source": "text",
     "latency_ms": "integer", "first_byte_ms": "integer", "upstream_id": "text",
+    "sealed_thought": "text",
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def _written(outcome: Outcome) -> list[Any]:
         outcome.state, instant(outcome.at), outcome.success, outcome.http_status, outcome.error[:1000],
         outcome.input_tokens, outcome.cached_input_tokens, outcome.cache_write_tokens, outcome.output_tokens,
         outcome.reasoning_tokens, outcome.cost_nano, outcome.cost_source, outcome.latency_ms, outcome.first_byte_ms,
-        outcome.upstream_id[:100],
+        outcome.upstream_id[:100], outcome.sealed_thought,
     ]  # fmt: skip
 
 

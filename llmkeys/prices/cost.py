@@ -91,7 +91,7 @@ def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
     asked = worst.bound.service_tier
     tariff, is_guessed = prices.served(worst.provider, model, worst.at, told=told, asked=asked)
     own = usage.of_the_model()
-    tokens = in_region(tariff.step(own).cost(own), worst.provider, usage.region)
+    tokens = in_region(tariff.step(own).cost(own), worst.provider, model, usage.region)
     beside, is_supposed = _beside(usage, worst, prices, worst.at)
     nano = to_nano(tokens + tariff.fees(usage) + beside)
     if tariff.is_fallback:

@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
 
 from llmkeys.dialects.base import Usage
 from llmkeys.prices import data
@@ -46,7 +49,10 @@ _DOCUMENTED_RATES: tuple[tuple[re.Pattern[str], Mapping[str, Decimal]], ...] = (
     (re.compile(r"gpt-5-image"), {"image_out": Decimal(40)}),
     (re.compile(r"gpt-5\.4-image"), {"image_out": Decimal(30)}),
 )
-_US_ONLY_TENTHS = 11  # tenths of the price: platform.claude.com, "Data residency", US-only inference
+# Tenths of the price. platform.claude.com, "Data residency", US-only inference; platform.openai.com/docs/pricing,
+# regional processing, which models since GPT-5.4 cost more for.
+_REGIONAL_TENTHS = 11
+_REGIONAL = re.compile(r"gpt-(?:5\.[4-9]|[6-9]|\d\d)")
 _OPENAI_HALF_DAY_WRITE = Decimal("2.5")  # times the input price: platform.openai.com/docs/pricing, 12-hour retention
 _ANTHROPIC_HOUR_WRITE = 2  # times the input price: platform.claude.com, "Prompt caching", Pricing
 
@@ -219,11 +225,20 @@ def _whole(count: int | None) -> int:
     return count if count is not None and count > 0 else 0
 
 
-def in_region(amount: int, provider: str, region: str) -> int:
-    """Return what tokens cost where they were served. `us`: Anthropic's `inference_geo`."""
-    if region.lower() != "us" or provider != "anthropic":
-        return amount
-    return -(-amount * _US_ONLY_TENTHS // 10)
+def in_region(amount: int, provider: str, model: str, region: str) -> int:
+    """Return what tokens cost where they were served: a tenth more in one country or region.
+
+    `us`: Anthropic's `inference_geo`. OpenAI's regions have addresses of their own (`eu.api.openai.com`).
+    """
+    is_dearer = (provider == "anthropic" and region.lower() == "us") or (
+        provider == "openai" and _is_regional(settings.PROVIDER_BASE_URLS["openai"]) and bool(_REGIONAL.match(model))
+    )
+    return -(-amount * _REGIONAL_TENTHS // 10) if is_dearer else amount
+
+
+@lru_cache(maxsize=8)
+def _is_regional(address: str) -> bool:
+    return (urlsplit(address).hostname or "").endswith(".api.openai.com")
 
 
 def other_fee(what: str) -> int:

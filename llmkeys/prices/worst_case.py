@@ -158,7 +158,7 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
                 known = in_region(
-                    step.cost(told) + _untold(tariff, step, told, worst.bound), worst.provider, rest.region
+                    step.cost(told) + _untold(tariff, step, told, worst.bound), worst.provider, model, rest.region
                 )
                 most = max(most, known + line.at(worst.asked_output) + beside)
     return min(hold_nano, to_nano(most))
@@ -272,8 +272,8 @@ def _line(tariff: Tariff, step: Step, bound: Bound, input_tokens: int, provider:
         searches = min(searches, bound.choices)
     tokens = _most_input_cost(tariff, step, bound, input_tokens) + bound.prediction_tokens * output
     return Line(
-        base=in_region(tokens, provider, bound.region) + searches * tariff.search_most + tariff.request,
-        per_output_token=in_region(bound.choices * output, provider, bound.region),
+        base=in_region(tokens, provider, model, bound.region) + searches * tariff.search_most + tariff.request,
+        per_output_token=in_region(bound.choices * output, provider, model, bound.region),
         most_output_tokens=limits.max_output_tokens(model),
     )
 

@@ -34,7 +34,7 @@ from llmkeys.prices.cost import Charge
 from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.relay import stream, under_way
+from llmkeys.relay import conversations, stream, under_way
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest
 from llmkeys.relay.stream import RelayedStream
@@ -76,6 +76,7 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
+    sealed: str = ""  # the last sealed thought in the answer
     _refused_fields: set[str] = field(default_factory=set)  # of ours, which the server does not take
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
@@ -308,6 +309,7 @@ class Attempt:
         if seen is None:
             return await self._unreadable(opened, raw)
         self.note_id(seen.id)
+        self.sealed = seen.sealed
         if seen.error is not None:
             failure = self.provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
@@ -494,6 +496,7 @@ class Attempt:
             latency_ms=self._milliseconds(),
             first_byte_ms=self.first_byte_ms,
             upstream_id=self.upstream_id,
+            sealed_thought=conversations.digest(self.sealed) if self.sealed else None,
             **values,
         )
         candidate = self.candidate
@@ -503,7 +506,8 @@ class Attempt:
                 outcome,
                 rested=candidate.scopes if candidate.has_rested else (),
                 model=candidate.model,
-                serves=providers.common_name(self.model),
+                # A conversation that stays with its key says nothing of the key whose turn it is.
+                serves="" if candidate.preferred_to else providers.common_name(self.model),
                 keeps_probe=keeps_probe,
             )
         )

@@ -39,6 +39,7 @@ class Candidate:
     is_strict: bool = True  # its budgets are never exceeded
     obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling
     cooling_until: datetime | None = None
+    preferred_to: tuple[dict[str, str], ...] = ()  # keys that serve before it otherwise, and why they do not here
     has_rested: bool = False  # for this model: one request asks first, and its success wipes that out
 
     @property

@@ -81,19 +81,19 @@ def at_limit(refusals: Sequence[Refusal], names: Mapping[str, str], at: datetime
 
 def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | RequestExceedsBudget:
     """Say what the access token itself lacks; no key can help."""
-    best = max(refusals, key=lambda refusal: refusal.room_nano)
-    need = min(refusal.need_nano for refusal in refusals)
-    if all(refusal.never_fits for refusal in refusals):
+    least = min(refusals, key=lambda refusal: (refusal.never_fits, refusal.need_nano))  # with the cheapest key
+    need = format_usd(least.need_nano)
+    if least.never_fits:
         return RequestExceedsBudget(
-            f"This request may cost {format_usd(need)}, more than this token's whole limit "
-            f"({format_usd(best.limit_nano)}, its {_window_words(best)}). Lower max_tokens, shorten the prompt, or ask "
-            "whoever manages the token to raise its limit."
+            f"This request may cost {need}, more than this token's whole limit "
+            f"({format_usd(least.limit_nano)}, its {_window_words(least)}). Lower max_tokens, shorten the prompt, or "
+            "ask whoever manages the token to raise its limit."
         )
-    when = _resets_at(best, at)
+    when = _resets_at(least, at)
     ending = f"It resets at {when:%Y-%m-%d %H:%M} UTC." if when else "It does not reset by itself."
     return TokenAtLimit(
-        f"This token has reached its limit: this request needs {format_usd(need)} at most, and "
-        f"{format_usd(best.room_nano)} is left of its {_window_words(best)}. {ending}",
+        f"This token has reached its limit: this request needs {need} at most, and {format_usd(least.room_nano)} is "
+        f"left of its {_window_words(least)}. {ending}",
         retry_at=when,
     )
 

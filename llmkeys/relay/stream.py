@@ -191,6 +191,7 @@ class RelayedStream:
         if seen.body is not None:
             self._count += 1
             self._attempt.note_id(seen.id)
+            self._attempt.sealed = seen.sealed or self._attempt.sealed
             self._envelope = (
                 max(self._envelope, len(event) - seen.content_bytes) if seen.has_content else self._envelope
             )

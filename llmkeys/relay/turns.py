@@ -17,6 +17,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from llmkeys import ledger
+from llmkeys.database import reader
 from llmkeys.dialects import Bound
 from llmkeys.exceptions import (
     AllKeysAtLimit,
@@ -35,7 +36,7 @@ from llmkeys.exceptions import (
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
-from llmkeys.relay import candidates, refusals, under_way
+from llmkeys.relay import candidates, conversations, refusals, under_way
 from llmkeys.relay.attempt import Attempt, Failed
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
@@ -223,7 +224,7 @@ class _ModelTurn:
     async def _found(self) -> list[Candidate]:
         request, stored = self.request, None if self.turns.has_looked else self.request.stored
         self.turns.has_looked = True
-        return await candidates.find(
+        found = await candidates.find(
             self.model,
             door=request.request.door,
             dialect=request.dialect.name,
@@ -231,6 +232,11 @@ class _ModelTurn:
             at=timezone.now(),
             stored=stored,
         )
+        sealed = request.request.sealed
+        if not sealed or len(found) < 2:
+            return found
+        writer = await reader.run(lambda cursor: conversations.find_writer(cursor, sealed))
+        return conversations.prefer(found, writer) if writer is not None else found
 
     async def _pool(self) -> list[Candidate]:
         """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
@@ -268,7 +274,8 @@ class _ModelTurn:
                 passed_over.append({"keyId": candidate.id, "reason": f"the model costs money and {unlimited} is -1"})
                 continue
             rested = candidate.scopes if candidate.has_rested else ()
-            bids.append(Bid(candidate.id, *where, worst.nano, tuple(passed_over), rested))
+            before = (*passed_over, *candidate.preferred_to)
+            bids.append(Bid(candidate.id, *where, worst.nano, before, rested))
         if unlimited and cases and not bids:
             raise InvalidInput({unlimited: ["must be at least 1: -1 is for models that cost nothing."]})
         self.bids = bids

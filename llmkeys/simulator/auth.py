@@ -30,6 +30,8 @@ def identify(request: Request) -> Caller | None:
     if found is None:
         return None
     provider, path = found
+    if provider == "google" and path.startswith("/v1/"):  # Google serves both versions
+        path = path.replace("/v1/", "/v1beta/", 1)
     keys = _keys(provider, request)
     key = keys[0] if keys else ""
     refusal = "" if key else "missing"

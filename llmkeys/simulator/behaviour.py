@@ -1,13 +1,13 @@
 """How a request says what the simulated provider should do: the end of its key, and directives in its text.
 
-The end of the key, after its last "-", chooses a failure; "-429x2" fails the first two chat requests of that key and
-then works. Without a known ending the key works.
+The end of the key, after its last "-", chooses a failure; "-429x2" fails the first two requests of that key to a model
+and then works. Without a known ending the key works.
 
     -429 -401 -402 -403 -404 -400 -500 -503   a refusal in the provider's own words (429: wait 7 s; 402: no credit left)
     -echo       401 whose message repeats the whole key
     -hang       takes the request and never answers          -slow      2 s before the first byte
     -cut        half of the answer (2 chunks), then a reset  -stall     the same, then silence for ever
-    -noend      a stream that stops without finish_reason, usage and [DONE]
+    -noend      a stream that stops without its end: finish reason, last usage, end marker
     -malformed  200 with broken JSON (in a stream one broken data line)
     -html       200 with a web page                          -empty     200 with no body
     -nousage    no token counts                              -zerousage all counts and the cost are 0
@@ -22,12 +22,19 @@ Directives stand in the last user message, any number of them between double bra
 
 `completion_tokens` includes `reasoning_tokens` and is still cut by the request's own limit; `cost` is USD and replaces
 the computed one; `behaviour` is one of the endings above; `status` refuses with that HTTP status, in the provider's own
-way (402: no credit left, 503: overloaded). A token is a word of the messages; an answer has 20 unless told otherwise.
-Cached tokens exist at OpenRouter and OpenAI only: the other two layers could not report them.
+way (402: no credit left, 503: overloaded). A token is a word of what is sent; an answer has 20 unless told otherwise.
+The OpenAI layers of Anthropic and Google cache nothing: they could not report it.
+
+    [[tool=NAME {"argument": "value"}]]   calls this tool, if the request offers it and does not end with its result
+                                          (a custom tool of responses gets the value of "input")
+
+Thinking is shown where the request asks for it, and sealed for the key: sent with a key of another organisation (of
+another name behind "org-" in the key, else any other key) it is refused with 400.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -41,19 +48,20 @@ KNOWN = REFUSALS | TROUBLES | FALSE_USAGES | {"ok", "invalid"}
 
 _ENDING = re.compile(r"([a-z]+|[0-9]{3})(?:x([0-9]{1,6}))?")
 _BRACKETS = re.compile(r"\[\[([^\[\]]*)\]\]")
+_TOOL = re.compile(r"\[\[tool=([\w.:-]{1,128})\s*(\{.*?\})?\s*\]\]", re.DOTALL)
 _PAIR = re.compile(r"([a-z_]+)=([a-z0-9.]+)")
 _TOKEN_COUNTS = {"prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"}
 _COUNTS = frozenset(_TOKEN_COUNTS | {"chunks", "delay_ms", "chunk_delay_ms", "status"})
 
 
 class KeyFailures:
-    """Which failure each key has left; counts chat requests of keys that fail only the first few times."""
+    """Which failure each key has left; counts requests of keys that fail only the first few times."""
 
     def __init__(self) -> None:
         self._used: Counter[str] = Counter()
 
-    def of_chat(self, key: str) -> str:
-        """The behaviour of this chat request; it counts as one of the failing ones."""
+    def of_request(self, key: str) -> str:
+        """The behaviour of this request to a model; it counts as one of the failing ones."""
         behaviour, times = ending(key)
         if times is None:
             return behaviour
@@ -92,6 +100,8 @@ class Directives:
     status: int | None = None
     cost: Decimal | None = None
     behaviour: str | None = None
+    tool: str | None = None
+    arguments: dict[str, Any] | None = None
 
 
 NO_DIRECTIVES = Directives()
@@ -105,7 +115,17 @@ def read_directives(text: str) -> Directives:
     for inside in _BRACKETS.findall(text):
         for name, value in _PAIR.findall(inside):
             wanted |= _directive(name, value)
+    if (called := _TOOL.search(text)) is not None:
+        wanted |= {"tool": called[1], "arguments": _arguments(called[2])}
     return Directives(**wanted)
+
+
+def _arguments(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _directive(name: str, value: str) -> dict[str, Any]:
@@ -120,25 +140,3 @@ def _directive(name: str, value: str) -> dict[str, Any]:
 
 def _status(status: int) -> dict[str, Any]:
     return {"status": status} if 400 <= status <= 599 else {}
-
-
-def texts_of(content: object) -> list[str]:
-    """The texts of one message's content, which is a string or a list of parts."""
-    if isinstance(content, str):
-        return [content]
-    if not isinstance(content, list):
-        return []
-    return [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
-
-
-def count_words(messages: list[Any]) -> int:
-    """Whitespace-separated words in all messages, at least 1: the simulator's idea of a token."""
-    texts = (text for message in messages if isinstance(message, dict) for text in texts_of(message.get("content")))
-    return max(sum(len(text.split()) for text in texts), 1)
-
-
-def last_user_text(messages: list[Any]) -> str:
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role") == "user":
-            return " ".join(texts_of(message.get("content")))
-    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -135,11 +136,11 @@ def openrouter_generation(entry: Entry) -> dict[str, Any]:
 
 
 def openai_models() -> dict[str, Any]:
-    models = [
-        {"id": model.name, "object": "model", "created": CREATED, "owned_by": LABEL, "shutdown_date": None}
-        for model in models_of("openai")
-    ]
-    return {"object": "list", "data": models}
+    return {"object": "list", "data": [_openai_model(model) for model in models_of("openai")]}
+
+
+def _openai_model(model: Model) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": CREATED, "owned_by": LABEL, "shutdown_date": None}
 
 
 def anthropic_models(request: Request) -> dict[str, Any]:
@@ -171,8 +172,11 @@ def _anthropic_model(model: Model) -> dict[str, Any]:
 
 
 def google_openai_models() -> dict[str, Any]:
-    models = [{"id": f"models/{model.name}", "object": "model", "owned_by": LABEL} for model in models_of("google")]
-    return {"object": "list", "data": models}
+    return {"object": "list", "data": [_google_openai_model(model) for model in models_of("google")]}
+
+
+def _google_openai_model(model: Model) -> dict[str, Any]:
+    return {"id": f"models/{model.name}", "object": "model", "owned_by": LABEL}
 
 
 def google_models(request: Request) -> dict[str, Any]:
@@ -193,5 +197,25 @@ def _google_model(model: Model) -> dict[str, Any]:
         "description": f"{LABEL}: a stand-in that answers with counted words.",
         "inputTokenLimit": model.context,
         "outputTokenLimit": model.max_output,
-        "supportedGenerationMethods": [],
+        "supportedGenerationMethods": ["embedContent"] if model.embeds else ["generateContent", "countTokens"],
     }
+
+
+# --- one model ----------------------------------------------------------------------------------------------------
+
+_ONE_MODEL: dict[str, tuple[str, str, Callable[[Model], dict[str, Any]]]] = {
+    "/v1/models/": ("openai", "", _openai_model),
+    "/anthropic/v1/models/": ("anthropic", "", _anthropic_model),
+    "/v1beta/openai/models/": ("google", "models/", _google_openai_model),
+    "/v1beta/models/": ("google", "", _google_model),
+}
+
+
+def one_model(provider: str, path: str) -> dict[str, Any] | None:
+    """What a vendor says of one model, by its path; None where it has no such model."""
+    place = f"/anthropic{path}" if provider == "anthropic" else path
+    for beginning, (vendor, prefix, shape) in _ONE_MODEL.items():
+        if provider == vendor and place.startswith(beginning):
+            name = place.removeprefix(beginning).removeprefix(prefix)
+            return next((shape(model) for model in models_of(vendor) if model.name == name), None)
+    return None

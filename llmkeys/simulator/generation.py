@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from .behaviour import Directives, count_words
+from .behaviour import Directives
 from .prices import Bill, Model, Tokens, bill
 
 DEFAULT_WORDS = 20
@@ -21,6 +22,59 @@ class Unacceptable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that may be called; a custom one takes text, a namespace groups tools of one name."""
+
+    name: str
+    is_custom: bool = False
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, whatever its dialect; `output_limit` is for all choices together."""
+
+    model: str = ""
+    texts: list[str] | tuple[str, ...] = ()  # all that goes in; a word is a token
+    last_user_text: str = ""  # where directives stand
+    output_limit: int | None = None
+    choices: int = 1
+    is_streamed: bool = False
+    wants_usage: bool = False  # in a stream; some dialects always tell it
+    tools: tuple[Tool, ...] = ()
+    follows_tool: bool = False  # the conversation ends with what a tool gave back
+    shows_thinking: bool = False
+    signatures: tuple[str, ...] = ()  # sealed thoughts of earlier turns
+    kind: str = "generate"  # or "count", "embed"
+    inputs: int = 1  # how many texts to embed
+    is_batch: bool = False
+    is_array: bool = False  # a stream that is one JSON array
+    dimensions: int = 0
+    in_base64: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a tool that the client runs."""
+
+    tool: Tool
+    values: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.tool.name
+
+    @property
+    def text(self) -> str:
+        """What a custom tool gets."""
+        return str(self.values.get("input", ""))
+
+    @property
+    def arguments(self) -> str:
+        return json.dumps(self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One generation: `tokens` and `cost` are what is billed, `pieces` what every choice says, in stream order."""
 
@@ -28,43 +82,52 @@ class Generation:
     tokens: Tokens
     bill: Bill
     cost: Decimal
-    finish_reason: str
+    is_cut_short: bool
     pieces: list[str]
     choices: int
+    call: Call | None = None
+    organisation: str = ""
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
 
 
-def generate(
-    *, provider: str, model: Model, model_name: str, body: dict[str, Any], directives: Directives
-) -> Generation:
-    """The answer to a chat request; raises Unacceptable for limits that make no sense."""
-    choices = _whole(body, "n", most=MAX_CHOICES) or 1
-    limit = _output_limit(body)
-    wanted = DEFAULT_WORDS * choices if directives.completion_tokens is None else directives.completion_tokens
-    allowed = wanted if limit is None else min(wanted, limit * choices)
-    tokens = _tokens(provider, body["messages"], directives, allowed)
+def generate(*, model: Model, asked: Asked, directives: Directives, caches: bool, organisation: str) -> Generation:
+    """The answer to a request; only where `caches` is true can tokens be read from a cache or written to one."""
+    if asked.kind != "generate":
+        return _without_output(model, asked, directives)
+    wanted = DEFAULT_WORDS * asked.choices if directives.completion_tokens is None else directives.completion_tokens
+    allowed = wanted if asked.output_limit is None else min(wanted, asked.output_limit)
+    tokens = _tokens(asked, directives, completion=allowed, caches=caches)
     charge = bill(model, tokens)
-    spoken = (tokens.completion - tokens.reasoning) // choices
+    spoken = (tokens.completion - tokens.reasoning) // asked.choices
     chunks = DEFAULT_CHUNKS if directives.chunks is None else directives.chunks
     return Generation(
-        model_name=model_name,
+        model_name=asked.model,
         tokens=tokens,
         bill=charge,
         cost=charge.total if directives.cost is None else directives.cost,
-        finish_reason="length" if allowed < wanted else "stop",
+        is_cut_short=allowed < wanted,
         pieces=pieces_of(min(spoken, MAX_WORDS_SENT), chunks),
-        choices=choices,
+        choices=asked.choices,
+        call=_call(asked, directives),
+        organisation=organisation,
     )
 
 
-def _tokens(provider: str, messages: list[Any], directives: Directives, completion: int) -> Tokens:
-    """The two layers that report no cache have none, so that what is billed can be known from what is reported."""
-    caches = provider in ("openrouter", "openai")
+def _without_output(model: Model, asked: Asked, directives: Directives) -> Generation:
+    """Vectors cost their input, counting costs nothing."""
+    tokens = Tokens(prompt=_prompt(asked, directives), completion=0)
+    charge = bill(model, tokens) if asked.kind == "embed" else Bill(Decimal(0), Decimal(0))
+    cost = charge.total if directives.cost is None or asked.kind == "count" else directives.cost
+    return Generation(asked.model, tokens, charge, cost, is_cut_short=False, pieces=[], choices=1)
+
+
+def _tokens(asked: Asked, directives: Directives, *, completion: int, caches: bool) -> Tokens:
+    """A layer that reports no cache has none, so that what is billed can be known from what is reported."""
     return Tokens(
-        prompt=count_words(messages) if directives.prompt_tokens is None else directives.prompt_tokens,
+        prompt=_prompt(asked, directives),
         completion=completion,
         cached=directives.cached_tokens if caches else 0,
         cache_write=directives.cache_write_tokens if caches else 0,
@@ -72,19 +135,19 @@ def _tokens(provider: str, messages: list[Any], directives: Directives, completi
     )
 
 
-def _output_limit(body: dict[str, Any]) -> int | None:
-    limits = [_whole(body, name) for name in ("max_tokens", "max_completion_tokens")]
-    given = [limit for limit in limits if limit is not None]
-    return min(given) if given else None
+def _prompt(asked: Asked, directives: Directives) -> int:
+    """Whitespace-separated words of all that went in, at least 1: the simulator's idea of a token."""
+    if directives.prompt_tokens is not None:
+        return directives.prompt_tokens
+    return max(sum(len(text.split()) for text in asked.texts), 1)
 
 
-def _whole(body: dict[str, Any], name: str, *, most: int | None = None) -> int | None:
-    value = body.get(name)
-    if value is None:
+def _call(asked: Asked, directives: Directives) -> Call | None:
+    """The call that the text asks for, if the request offers that tool; after its result the model just answers."""
+    if directives.tool is None or asked.follows_tool:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (most is not None and value > most):
-        raise Unacceptable(f"Invalid value for '{name}': expected a whole number of at least 1.")
-    return value
+    tool = next((tool for tool in asked.tools if tool.name == directives.tool), None)
+    return Call(tool, directives.arguments or {}) if tool is not None else None
 
 
 def pieces_of(words: int, chunks: int) -> list[str]:

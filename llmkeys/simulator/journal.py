@@ -14,7 +14,7 @@ from .wire import dumps, plain
 
 @dataclass(slots=True)
 class Entry:
-    """One chat request that reached a provider.
+    """One request to a model that reached a provider.
 
     `billed` is False for a refusal; `status` is None where no answer ever comes; `cost` is USD.
     """
@@ -31,6 +31,7 @@ class Entry:
     completion_tokens: int = 0
     cost: Decimal = Decimal(0)
     billed: bool = False
+    prefix: str = "chatcmpl-"
     n: int = 0
     generation_id: str = ""
     time: datetime = datetime.min
@@ -136,4 +137,4 @@ def generation_id(entry: Entry) -> str:
     """The id of an answer, in the look of its provider."""
     if entry.provider == "openrouter":
         return f"gen-{int(entry.time.timestamp())}-simulated{entry.n:06d}"
-    return f"chatcmpl-simulated{entry.n:06d}"
+    return f"{entry.prefix}simulated{entry.n:06d}"

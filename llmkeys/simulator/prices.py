@@ -33,6 +33,7 @@ class Model:
     base: Rates
     long_above: int | None = None
     long: Rates | None = None
+    embeds: bool = False  # makes vectors, and no text
 
     def rates(self, prompt_tokens: int) -> Rates:
         if self.long is not None and self.long_above is not None and prompt_tokens > self.long_above:
@@ -64,6 +65,10 @@ def _model(
 ) -> Model:
     routed_name = f"{vendor}/{routed or name}"
     return Model(vendor, name, routed_name, context, max_output, _rates(base), above, _rates(long) if long else None)
+
+
+def _embedding(vendor: str, name: str, context: int, price: str) -> Model:
+    return Model(vendor, name, f"{vendor}/{name}", context, 0, _rates(f"{price} - - 0"), embeds=True)
 
 
 # input, cache read, cache write, output: what the vendors' price pages said in November 2026.
@@ -104,6 +109,9 @@ MODELS = (
     _model("google", "gemini-2.5-pro", 1_048_576, 65_536, "1.25 0.125 - 10", above=200_000, long="2.5 0.25 - 15"),
     _model("google", "gemini-2.5-flash", 1_048_576, 65_536, "0.3 0.03 - 2.5"),
     _model("google", "gemini-2.5-flash-lite", 1_048_576, 65_536, "0.1 0.01 - 0.4"),
+    _embedding("openai", "text-embedding-3-small", 8_192, "0.02"),
+    _embedding("openai", "text-embedding-3-large", 8_192, "0.13"),
+    _embedding("google", "gemini-embedding-001", 2_048, "0.15"),
 )
 _BY_NAME = {(model.vendor, model.name): model for model in MODELS} | {
     ("openrouter", model.routed_name): model for model in MODELS
@@ -118,8 +126,10 @@ def find_model(*, provider: str, name: str) -> Model | None:
 
 
 def models_of(provider: str) -> list[Model]:
-    """All models for OpenRouter, its own ones for a vendor."""
-    return [model for model in MODELS if provider in ("openrouter", model.vendor)]
+    """A vendor's own models; for OpenRouter all that write, for it lists those that embed elsewhere."""
+    if provider == "openrouter":
+        return [model for model in MODELS if not model.embeds]
+    return [model for model in MODELS if provider == model.vendor]
 
 
 @dataclass(frozen=True, slots=True)

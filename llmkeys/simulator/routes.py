@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from .answers import SLOW_SECONDS, answer_call, answer_refusal
 from .auth import Caller, identify
 from .behaviour import REFUSALS
 from .catalogue import (
     anthropic_models,
     google_models,
     google_openai_models,
+    one_model,
     openai_models,
     openrouter_generation,
     openrouter_key,
     openrouter_models,
 )
-from .chat import SLOW_SECONDS, answer_chat, answer_refusal
+from .dialects import spoken
 from .http import FOREVER, Answer, Request
 from .refusals import Occasion, refuse
 from .state import State
 from .wire import encoded
-
-CHAT_PATHS = {
-    "openrouter": "/api/v1/chat/completions",
-    "openai": "/v1/chat/completions",
-    "anthropic": "/v1/chat/completions",
-    "google": "/v1beta/openai/chat/completions",
-}
 
 
 def answer(state: State, request: Request) -> Answer:
@@ -36,8 +31,8 @@ def answer(state: State, request: Request) -> Answer:
     caller = identify(request)
     if caller is None:
         return _json({"error": "simulated: no provider has this path"}, status=404)
-    if caller.path == CHAT_PATHS[caller.provider]:
-        return answer_chat(state, caller, request) if request.method == "POST" else _wrong_method("POST")
+    if (found := spoken(caller)) is not None:
+        return answer_call(state, caller, request, *found) if request.method == "POST" else _wrong_method("POST")
     return _free_call(state, caller, request)
 
 
@@ -117,4 +112,4 @@ def _listing(state: State, caller: Caller, request: Request) -> dict[str, Any] |
             return google_openai_models()
         case "google", "/v1beta/models":
             return google_models(request)
-    return None
+    return one_model(caller.provider, caller.path)

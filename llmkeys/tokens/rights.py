@@ -19,18 +19,18 @@ from llmkeys.vault.crypto import token_digest
 
 _NOTED_EVERY = timedelta(seconds=60)
 
-# Administrators may send requests; others by a permission, their own or a group's.
-_MAY_SEND = """u.is_superuser OR EXISTS (SELECT 1 FROM auth_permission p
-     JOIN django_content_type c ON c.id = p.content_type_id AND c.app_label = 'llmkeys'
-    WHERE p.codename = 'use_gateway' AND (
-      EXISTS (SELECT 1 FROM auth_user_user_permissions up WHERE up.user_id = u.id AND up.permission_id = p.id)
-      OR EXISTS (SELECT 1 FROM auth_user_groups ug JOIN auth_group_permissions gp ON gp.group_id = ug.group_id
-                  WHERE ug.user_id = u.id AND gp.permission_id = p.id)))"""
-_ACCESS = f"""SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, {_MAY_SEND}, t.limited_to_keys, t.allowed_models,
-     t.expires_at, t.last_used_at, t.budget_mode,
+_ACCESS = """SELECT t.id, t.name, t.scope_gateway OR t.scope_manage, u.id, u.is_superuser, t.limited_to_keys,
+     t.allowed_models, t.expires_at, t.last_used_at, t.budget_mode,
      t.daily_limit_nano > 0 OR t.monthly_limit_nano > 0 OR t.total_limit_nano > 0
    FROM llmkeys_accesstoken t JOIN auth_user u ON u.id = t.user_id
-   WHERE t.revoked_at IS NULL AND u.is_active"""  # noqa: S608  (constants alone)
+   WHERE t.revoked_at IS NULL AND u.is_active"""
+# The permission to send requests: a user's own, or a group's.
+_MAY_SEND = """SELECT 1 FROM auth_permission p
+   JOIN django_content_type c ON c.id = p.content_type_id AND c.app_label = 'llmkeys'
+   WHERE p.codename = 'use_gateway' AND (
+     EXISTS (SELECT 1 FROM auth_user_user_permissions up WHERE up.user_id = %s AND up.permission_id = p.id)
+     OR EXISTS (SELECT 1 FROM auth_user_groups ug JOIN auth_group_permissions gp ON gp.group_id = ug.group_id
+                 WHERE ug.user_id = %s AND gp.permission_id = p.id))"""
 _KEYS = "SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %s"
 
 
@@ -41,7 +41,8 @@ class Caller:
     name: str = ""
     token_id: int | None = None
     has_gateway_scope: bool = True
-    may_send: bool = True  # its user has the permission
+    user_id: int | None = None
+    is_administrator: bool = False  # its user is one
     key_ids: frozenset[str] | None = None  # None: every key
     models: tuple[str, ...] | None = None  # names and patterns; None: every model
     is_strict: bool = False  # the token has budgets of its own that are never exceeded
@@ -64,7 +65,7 @@ def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    token_id, name, has_scope, may_send, is_limited, models, expires_at, last_used_at, mode, has_budgets = row
+    token_id, name, has_scope, user_id, is_root, is_limited, models, expires_at, last_used_at, mode, has_budgets = row
     if expires_at is not None and as_instant(expires_at) <= at:
         return None
     allowed = None
@@ -77,12 +78,21 @@ def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
         name,
         token_id,
         has_gateway_scope=bool(has_scope),
-        may_send=bool(may_send),
+        user_id=user_id,
+        is_administrator=bool(is_root),
         key_ids=allowed,
         models=None if models is None else tuple(models),
         is_strict=bool(has_budgets) and (mode or settings.BUDGET_MODE) == "strict",
         notes_use=last_used_at is None or abs(at - as_instant(last_used_at)) > _NOTED_EVERY,
     )
+
+
+def may_send(cursor: Any, caller: Caller) -> bool:
+    """True where the token's user may send requests. Asked by itself, for administrators may, and cost no statement."""
+    if caller.is_administrator:
+        return True
+    cursor.execute(_MAY_SEND, [caller.user_id, caller.user_id])
+    return cursor.fetchone() is not None
 
 
 def caller_of(token: str, at: datetime) -> Caller | None:

@@ -22,15 +22,20 @@ from llmkeys.models import ProviderName, UsageRecord
 # How a row's cost is known by now: reported or computed, estimated (or at the fallback price), or lost.
 COSTS = ("known", "estimated", "lost")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ID = re.compile(r"[0-9]{1,18}")  # more digits fit no column of ids
 _WANTED = "Must be a date and time in ISO 8601, such as 2026-11-22T09:55:00Z."
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A look-up, and what reads its value. Raises ValueError with words for the sender."""
+    """A look-up, and what reads its value. Raises ValueError with words for the sender.
+
+    `id_lookup`: where a whole number is an id instead, the look-up of ids.
+    """
 
     lookup: str
     read: Callable[[str], Any] = str
+    id_lookup: str = ""
 
 
 def read(filters: Mapping[str, Filter], query: Mapping[str, str]) -> dict[str, Any]:
@@ -41,7 +46,10 @@ def read(filters: Mapping[str, Filter], query: Mapping[str, str]) -> dict[str, A
         if not query.get(name):
             continue
         try:
-            lookups[wanted.lookup] = wanted.read(query[name])
+            if wanted.id_lookup and is_id(query[name]):
+                lookups[wanted.id_lookup] = int(query[name])
+            else:
+                lookups[wanted.lookup] = wanted.read(query[name])
         except ValueError as error:
             errors[name] = [str(error)]
     if errors:
@@ -91,6 +99,19 @@ def day(text: str) -> date:
     return found
 
 
+def month(text: str) -> date:
+    """Read a month as its first day."""
+    try:
+        return day(f"{text}-01")
+    except ValueError:
+        raise ValueError("Must be a month such as 2026-11.") from None
+
+
+def is_id(text: str) -> bool:
+    """Tell whether it is a number that a column of ids can hold."""
+    return _ID.fullmatch(text) is not None
+
+
 def truth(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError("Must be true or false.")
@@ -111,6 +132,7 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
 # --- the filters ------------------------------------------------------------------------------------------------------
 
 PROVIDER = Filter("provider", one_of(ProviderName.values))
+TOKEN = Filter("token_name", id_lookup="token_id")  # its name, or its id, which tells two of one name apart
 TIMES = {"since": Filter("created_at__gte", instant), "until": Filter("created_at__lt", end)}
 ROWS = {
     "key": Filter("key_id"),
@@ -119,7 +141,7 @@ ROWS = {
     "success": Filter("success", truth),
     "state": Filter("state", one_of(UsageRecord.State.values)),
     "cost": Filter("cost", one_of(COSTS)),
-    "token": Filter("token_name"),
+    "token": TOKEN,
     **TIMES,
 }
 # The fields of `sums.Wanted`: whole days, and nothing of how a row ended.
@@ -127,7 +149,7 @@ SUMS = {
     "key": Filter("key"),
     "provider": PROVIDER,
     "model": Filter("model"),
-    "token": Filter("token"),
+    "token": TOKEN,
     "since": Filter("since", day),
     "until": Filter("until", day),
 }

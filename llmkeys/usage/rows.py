@@ -26,7 +26,7 @@ from llmkeys.usage.closed_days import ONE_DAY, Plain
 
 State = UsageRecord.State
 Span = tuple[date, date]
-_OF_WHAT = ("key_id", "provider", "model", "token_name")
+_OF_WHAT = ("key_id", "provider", "model", "token_name", "token_id")
 _RARE_STATES = (State.HELD, State.RELEASED, State.LOST)
 _PAGE = 51  # what a page reads
 _CHUNK_ROWS = 500
@@ -38,8 +38,8 @@ _CLOCKS = ONE_DAY  # so far the clocks of several machines, or one that was put 
 def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
     """Return the rows that fit, their keys along.
 
-    `lookups`: key_id, provider, model, token_name, success, state, cost (`filters.COSTS`), created_at__gte,
-    created_at__lt; all optional.
+    `lookups`, all optional: key_id, provider, model, token_name, token_id, success, state, cost (`filters.COSTS`),
+    created_at__gte, created_at__lt.
     """
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
@@ -93,21 +93,24 @@ def _held() -> QuerySet[UsageRecord, Any]:
 # --- the few that are not finished business ---------------------------------------------------------------------------
 
 
-def open_requests() -> Counter[str]:
-    """Return how many requests are open on each key that has any.
+def open_requests(column: str = "key_id") -> Counter[Any]:
+    """Return how many requests are open on each key (or by another `column`, each token) that has any.
 
     Not grouped in the database: the planner would walk the index by key, ten million rows, to be spared sorting a few.
     """
-    return Counter(_held().values_list("key_id", flat=True))
+    return Counter(_held().values_list(column, flat=True))
 
 
-def lost_rows() -> QuerySet[UsageRecord]:
+def lost_rows(**account: Any) -> QuerySet[UsageRecord]:
     """Return the charged lost rows that nobody has voided and no provider has put right, oldest first.
 
-    The state stands in the statement itself: only so does SQLite find them by their partial index.
+    `account`: `key_id` or `token_id`, where only its rows are wanted. The state stands in the statement itself: only
+    so does SQLite find them by their partial index, and not all rows of the account by another.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"))
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret")
+    rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in account})
+    rows = rows.filter(**{f"plain_{name}": value for name, value in account.items()})
     return rows.filter(~Exists(corrected), state=RawSQL("'LOST'", ()), cost_nano__gt=0).order_by("id")
 
 

@@ -1,4 +1,4 @@
-"""What was spent, summed by day, month, model, key, provider or token, and over all keys: no usage row is read.
+"""What was spent, summed by day, month, model, key, provider, token or user, and over all keys: no usage row is read.
 
 One reader for summaries, pages and figures. What lies in closed days comes from `closed_days.py`: a year costs as
 little as a week.
@@ -6,31 +6,33 @@ little as a week.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db.models import F, QuerySet, Sum
 
 from llmkeys.key_state import ACTIVE, current_windows
 from llmkeys.lib.money import usd_json
 from llmkeys.lib.windows import day_end, month_end
-from llmkeys.models import ApiKey, DailyUsage, DayTotal, RunningTotal
+from llmkeys.models import AccessToken, ApiKey, DailyUsage, DayTotal, RunningTotal
 from llmkeys.presentation import instant_json, success_rate
 from llmkeys.usage import closed_days
 from llmkeys.usage.closed_days import ONE_DAY, Plain
 
-# What a summary is grouped by, and the column behind it; months are folded from their days, which are few.
+# What a summary is grouped by, and the columns behind it; months are folded from their days, which are few.
 _COLUMNS = {
-    "day": "day",
-    "month": "day",
-    "model": "model",
-    "key": "key_id",
-    "provider": "provider",
-    "token": "token_name",
+    "day": ("day",),
+    "month": ("day",),
+    "model": ("model",),
+    "key": ("key_id",),
+    "provider": ("provider",),
+    "token": ("token_id", "token_name"),
+    "user": ("token_id", "token_name"),
 }
 GROUPS = tuple(_COLUMNS)
 _IN_TIME_ORDER = ("day", "month")
@@ -84,7 +86,8 @@ class Wanted:
     key: str = ""
     provider: str = ""
     model: str = ""
-    token: str = ""
+    token_name: str = ""
+    token_id: int | None = None
     since: date | None = None
     until: date | None = None
 
@@ -94,9 +97,10 @@ class Wanted:
             **self.lookups(provider="key__provider"), **{name: day for name, day in span.items() if day is not None}
         )
 
-    def lookups(self, *, provider: str) -> dict[str, str]:
-        wanted = {"key_id": self.key, provider: self.provider, "model": self.model, "token_name": self.token}
-        return {name: value for name, value in wanted.items() if value}
+    def lookups(self, *, provider: str) -> dict[str, Any]:
+        wanted = {"key_id": self.key, provider: self.provider, "model": self.model, "token_name": self.token_name}
+        of_token = {} if self.token_id is None else {"token_id": self.token_id}
+        return {name: value for name, value in wanted.items() if value} | of_token
 
 
 # --- by any columns ---------------------------------------------------------------------------------------------------
@@ -208,37 +212,71 @@ def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]
     """Return the sums per group and over all: days and months in order, else the dearest first."""
     if group_by == "key":
         return _summary(_by_key(wanted, at), group_by)
-    sources = _sources(wanted, (_COLUMNS[group_by],), at)
-    return _summary(chain.from_iterable(_grouped(rows, _COLUMNS[group_by]) for rows in sources), group_by)
+    columns = _COLUMNS[group_by]
+    sources = _sources(wanted, columns, at)
+    return _summary(chain.from_iterable(_grouped(rows, *columns) for rows in sources), group_by)
 
 
 def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
     """Return the same of these very daily totals: the slow way, which proves the quick one."""
-    return _summary(_grouped(rows, _COLUMNS[group_by]), group_by)
+    return _summary(_grouped(rows, *_COLUMNS[group_by]), group_by)
 
 
 def _summary(rows: Iterable[Row], group_by: str) -> dict[str, Any]:
-    if group_by == "month":
-        rows = ((day.replace(day=1), *values) for day, *values in rows)
+    width = len(_COLUMNS[group_by])
+    heading = _headings(group_by)
+    found = _added(((heading(*row[:width]), *row[width:]) for row in rows), 1)
     # A group of zeros is one that was used before the span alone.
-    found = {group: sums for (group,), sums in _added(rows, 1).items() if sums != Sums()}
-    groups = {_name_of(group, group_by): sums for group, sums in found.items()}
-    keys = dict(ApiKey.objects.values_list("id", "name")) if group_by == "key" else {}
-    results = [
-        {"group": name, **({"keyId": name, "keyName": keys[name]} if keys else {}), **groups[name].to_json()}
-        for name in _in_order(groups, group_by)
-    ]
+    groups = {head: sums for (head,), sums in found.items() if sums != Sums()}
+    results = [{**head.to_json(), **groups[head].to_json()} for head in _in_order(groups, group_by)]
     return {"groupBy": group_by, "results": results, "total": Sums.over(groups.values()).to_json()}
 
 
-def _name_of(group: Any, group_by: str) -> str:
-    return group.isoformat()[:7] if group_by == "month" else str(group)
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A group of a summary: how it is called, and what else is known of it, as pairs."""
+
+    group: str
+    more: tuple[tuple[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"group": self.group, **dict(self.more)}
 
 
-def _in_order(groups: Mapping[str, Sums], group_by: str) -> list[str]:
+def _headings(group_by: str) -> Callable[..., Heading]:
+    """Return what makes a heading of the columns of a group; the names that it needs are read once."""
+    if group_by == "month":
+        return lambda day: Heading(day.isoformat()[:7])
+    if group_by == "key":
+        keys = dict(ApiKey.objects.values_list("id", "name"))
+        return lambda key_id: Heading(key_id, (("keyId", key_id), ("keyName", keys[key_id])))
+    if group_by in ("token", "user"):
+        return _token_headings(by_user=group_by == "user")
+    return lambda group: Heading(str(group))
+
+
+def _token_headings(*, by_user: bool) -> Callable[[int | None, str], Heading]:
+    """Two tokens of one name stay two, and one that was renamed stays one.
+
+    What came without a token has a name all the same: the playground writes that of the person.
+    """
+    tokens = {pk: (name, user) for pk, name, user in AccessToken.objects.values_list("pk", "name", "user__username")}
+    users = set(get_user_model().objects.values_list("username", flat=True)) if by_user else set()
+
+    def heading(token_id: int | None, token_name: str) -> Heading:
+        if token_id is None:
+            name, user = token_name, token_name if token_name in users else ""
+        else:
+            name, user = tokens.get(token_id, (token_name, ""))
+        return Heading(user) if by_user else Heading(name, (("tokenId", token_id), ("tokenName", name), ("user", user)))
+
+    return heading
+
+
+def _in_order(groups: Mapping[Heading, Sums], group_by: str) -> list[Heading]:
     if group_by in _IN_TIME_ORDER:
-        return sorted(groups)
-    return sorted(groups, key=lambda name: (-groups[name].cost_nano, name))
+        return sorted(groups, key=lambda head: head.group)
+    return sorted(groups, key=lambda head: (-groups[head].cost_nano, head.group, str(head.more)))
 
 
 # --- all keys together, from their counters ---------------------------------------------------------------------------

@@ -7,11 +7,17 @@ import pytest
 from llmkeys.models import KeyEvent
 from tests.api import checks
 from tests.api.checks import SECRET
-from tests.helpers import NOW, make_key
+from tests.helpers import NOW, make_account, make_key
 
 PATH = "/api/llm/events"
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _nothing_before(api):
+    """The making of the asking token is an event too."""
+    KeyEvent.objects.all().delete()
 
 
 def test_it_works(api, frozen):
@@ -23,6 +29,7 @@ def test_it_works(api, frozen):
         "kind": "added",
         "keyId": key.id,
         "keyName": "Production",
+        "tokenId": None,
         "message": "“Production” was added.",
         "actor": "",
         "createdAt": "2026-11-23T20:30:00Z",
@@ -35,6 +42,13 @@ def test_an_event_may_belong_to_no_key(api):
     KeyEvent.objects.create(kind="window_reset", message="A new day.", created_at=NOW)
     (event,) = api.get(PATH).json()["results"]
     assert (event["keyId"], event["keyName"]) == (None, None)
+
+
+def test_one_of_a_token_names_it(api, administrator):
+    token, _ = make_account(administrator, name="shop")
+    (event,) = api.get(PATH).json()["results"]
+    assert (event["kind"], event["tokenId"], event["keyId"]) == ("added", token.pk, None)
+    assert event["message"] == "The token “shop” of admin was made."
 
 
 def test_it_comes_in_pages(api):

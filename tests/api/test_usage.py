@@ -14,13 +14,13 @@ from django.db import connection, transaction
 from llmkeys import ledger
 from llmkeys.ledger import Outcome
 from llmkeys.lib.money import NANO
-from llmkeys.models import DailyUsage, UsageRecord
+from llmkeys.models import AccessToken, DailyUsage, UsageRecord
 from llmkeys.presentation import USAGE_COLUMNS
 from llmkeys.usage import filters
 from llmkeys.usage.rows import newest_first
 from tests.api import checks
 from tests.api.checks import SECRET
-from tests.helpers import NOW, make_key, make_usage
+from tests.helpers import NOW, make_key, make_token, make_usage
 
 PATH = "/api/llm/usage"
 
@@ -151,13 +151,24 @@ def test_it_filters_by_how_the_cost_is_known_by_now(api, known_somehow, known):
     assert models(api, cost=known, state="HELD") == []
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="reads SQLite's plan")
+@pytest.mark.only_on("sqlite")  # reads its plan
 @pytest.mark.parametrize(("known", "index"), [("estimated", "usage_estimated"), ("lost", "usage_lost")])
 def test_it_finds_the_few_guesses_by_their_index(known_somehow, known, index):
     query, params = newest_first({"cost": known}, at=NOW)[:51].query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {query}", params)
         assert index in " ".join(row[3] for row in cursor.fetchall())
+
+
+def test_it_tells_tokens_of_one_name_apart_by_their_ids(api, administrator):
+    key = make_key()
+    for number in range(2):
+        make_token(administrator, name="shop")
+        make_usage(key, model=f"m{number}", token_name="shop", token=AccessToken.objects.latest("pk"))
+    first, second = AccessToken.objects.filter(name="shop").order_by("pk")
+    assert models(api, token="shop") == ["m1", "m0"]
+    assert models(api, token=first.pk) == ["m0"] and models(api, token=second.pk) == ["m1"]
+    assert models(api, token=10**17) == models(api, token=10**30) == []
 
 
 def test_it_filters_by_time(api):
@@ -172,12 +183,14 @@ def test_it_filters_by_time(api):
 
 
 @pytest.fixture
-def many_rows(frozen, monkeypatch):
+def many_rows(frozen, monkeypatch, administrator):
     """Rows of all kinds over three weeks, with their daily totals, found as if there were too many to read them all."""
     monkeypatch.setattr("llmkeys.usage.rows._FEW", 0)
     one, two, three = keys = [make_key(), make_key(), make_key(provider="openai")]
+    make_token(administrator, name="t0"), make_token(administrator, name="t1")
+    tokens = AccessToken.objects.order_by("pk")
     rows = [
-        (key, days, {"model": model, "token_name": f"t{days % 2}"})
+        (key, days, {"model": model, "token_name": f"t{days % 2}", "token": tokens[days % 2] if days % 5 else None})
         for days, key, model in itertools.product(range(21), keys, ("m1", "m2"))
         if (days + keys.index(key)) % 3
     ]
@@ -192,7 +205,7 @@ def many_rows(frozen, monkeypatch):
         make_usage(key, at=NOW - timedelta(days=days), **columns)
     make_usage(one, at=NOW - timedelta(hours=23), model="late")  # of a machine whose clock is behind
     for row in UsageRecord.objects.exclude(model__in=["held", "unsent"]):
-        group = {"day": row.day, "key": row.key, "model": row.model, "token_name": row.token_name}
+        group = {"day": row.day, "key": row.key, "model": row.model, "token_name": row.token_name, "token": row.token}
         day, _ = DailyUsage.objects.get_or_create(**group)
         day.successful += row.success is True
         day.failed += row.success is False
@@ -210,6 +223,7 @@ def test_it_finds_what_fits_among_many(api, many_rows):
         "success": [None, True, False],
         "state": [None, *UsageRecord.State.values],
         "token_name": [None, "t0", "worker", "%"],
+        "token_id": [None, AccessToken.objects.get(name="t1").pk, 10**9],
         "created_at__gte": [None, *map(filters.instant, day)],
         "created_at__lt": [None, *map(filters.end, day)],
     }

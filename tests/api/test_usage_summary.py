@@ -7,15 +7,17 @@ import random
 from datetime import date, timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 
 from llmkeys.lib.money import NANO
-from llmkeys.models import ClosedDay, DailyUsage
+from llmkeys.models import AccessToken, ApiKey, ClosedDay, DailyUsage
 from llmkeys.usage import closed_days
+from llmkeys.usage.filters import SUMS, read
 from llmkeys.usage.sums import GROUPS, Wanted, summary
 from tests.api import checks
-from tests.helpers import NOW, make_key, make_usage
+from tests.helpers import NOW, make_key, make_token, make_usage, make_user
 
 PATH = "/api/llm/usage/summary"
 
@@ -90,6 +92,63 @@ def test_it_names_the_keys(api, keys):
         (first.id, first.id, "First"),
         (second.id, second.id, "Second"),
     ]
+
+
+# --- by token and by user ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shops(administrator):
+    """Two tokens of one name, of two people; the playground; and what was spent before tokens were linked."""
+    key, anna = make_key(), make_user("anna")
+    make_token(anna, name="shop"), make_token(administrator, name="shop")
+    first, second = AccessToken.objects.filter(name="shop").order_by("pk")
+    make_day(key, "2026-11-01", token_name="shop", token=first, cost_nano=3 * NANO)
+    make_day(key, "2026-11-02", token_name="shop", token=second, cost_nano=2 * NANO)
+    make_day(key, "2026-11-02", token_name="shop", cost_nano=NANO)
+    make_day(key, "2026-11-02", token_name="anna", cost_nano=NANO // 2)
+    return first, second
+
+
+def test_two_tokens_of_one_name_stay_two(api, shops):
+    first, second = shops
+    found = api.get(PATH, {"group_by": "token"}).json()["results"]
+    assert [(row["group"], row["tokenId"], row["tokenName"], row["user"], row["cost"]) for row in found] == [
+        ("shop", first.id, "shop", "anna", 3.0),
+        ("shop", second.id, "shop", "admin", 2.0),
+        ("shop", None, "shop", "", 1.0),
+        ("anna", None, "anna", "", 0.5),
+    ]
+
+
+def test_a_renamed_token_stays_one(api, shops):
+    AccessToken.objects.filter(pk=shops[0].pk).update(name="till")
+    make_day(ApiKey.objects.get(), "2026-11-03", token_name="till", token=shops[0], cost_nano=NANO)
+    assert groups(api.get(PATH, {"group_by": "token"}))[0] == ("till", 4.0)
+
+
+def test_it_sums_by_user_over_tokens_and_the_playground(api, shops):
+    assert groups(api.get(PATH, {"group_by": "user"})) == [("anna", 3.5), ("admin", 2.0), ("", 1.0)]
+
+
+def test_it_filters_by_the_id_of_a_token(api, shops):
+    assert api.get(PATH, {"token": shops[1].id}).json()["total"]["cost"] == 2.0
+    assert api.get(PATH, {"token": "shop"}).json()["total"]["cost"] == 6.0
+    for unknown in (10**6, 10**18, 10**40):
+        assert api.get(PATH, {"token": unknown}).json()["total"]["cost"] == 0
+
+
+def test_it_asks_as_often_for_many_tokens(api, shops, administrator):
+    with CaptureQueriesContext(connection) as few:
+        api.get(PATH, {"group_by": "user"})
+    for number in range(30):
+        make_token(administrator, name=f"token {number}")
+    for token in AccessToken.objects.all():
+        make_day(ApiKey.objects.get(), "2026-11-04", token_name=token.name, token=token)
+    for group_by in ("user", "token"):
+        with CaptureQueriesContext(connection) as many:
+            api.get(PATH, {"group_by": group_by})
+        assert len(many) <= len(few)
 
 
 def test_a_deleted_key_keeps_its_place(api, keys):
@@ -177,7 +236,8 @@ def agrees(api, **query):
     group_by = given.pop("group_by")
     answer = api.get(PATH, {"group_by": group_by} | given)
     assert answer.status_code == 200, answer.content
-    expected = summary(Wanted(**given).rows(), group_by=group_by)
+    wanted = Wanted(**read(SUMS, {name: str(value) for name, value in given.items()}))
+    expected = summary(wanted.rows(), group_by=group_by)
     assert answer.json() == expected, query
 
 

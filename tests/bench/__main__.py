@@ -1,6 +1,7 @@
 """`make bench`: the product beside a bare forwarder and the provider itself, in one run, on SQLite and PostgreSQL.
 
-Prints requests a second, latency and CPU a request at 1, 16 and 64 connections, whole and streamed, each as the median
+The product twice: for a token without limits, and for one with a budget in each window and requests per minute. Prints
+requests a second, latency and CPU a request at 1, 16 and 64 connections, whole and streamed, each as the median
 of rounds in which all take turns; then what many open streams cost, and the memory of the whole tree at rest. Only
 ratios of one run mean anything: everything shares the machine, the load and the simulated provider included.
 """
@@ -70,7 +71,7 @@ def _measure_all(options: argparse.Namespace, name: str, url: str) -> None:
         given = servers.environment(Path(stack.enter_context(tempfile.TemporaryDirectory())), url)
         provider = stack.enter_context(servers.simulator(given, options.latency_ms))
         upstream = given["OPENROUTER_BASE_URL"] = f"http://127.0.0.1:{provider.port}/api/v1"
-        token = servers.prepare(given)
+        token, limited = servers.prepare(given)
         forwarder = stack.enter_context(servers.bare(given, upstream))
         product = stack.enter_context(servers.product(given, options.workers))
         of_product = Target(product.port, CHAT, token)
@@ -78,6 +79,7 @@ def _measure_all(options: argparse.Namespace, name: str, url: str) -> None:
             "provider": (provider, Target(provider.port, "/api/v1/chat/completions", servers.SECRET)),
             "bare": (forwarder, Target(forwarder.port, CHAT, token)),
             "product": (product, of_product),
+            "limited": (product, Target(product.port, CHAT, limited)),
         }
         load.run(of_product, connections=4, requests=40, body=_body(streamed=True))
         at_rest = product.memory() / 1024
@@ -98,7 +100,7 @@ def _body(*, streamed: bool) -> dict[str, Any]:
 def _table(options: argparse.Namespace, measured: dict[str, tuple[Server, Target]], streamed: bool) -> None:
     print(f"\n{'whole streams' if streamed else 'whole answers'}")
     print(f"{'connections':>11}  {'':9} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'CPU ms':>8} {'load CPU':>9}"
-          "   product : bare")  # fmt: skip
+          "   product : bare, limited : product")  # fmt: skip
     body = _body(streamed=streamed)
     for connections in options.connections:
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in measured}
@@ -125,10 +127,11 @@ def _measure(server: Server, target: Target, connections: int, requests: int, bo
 
 
 def _rows(connections: int, rounds: dict[str, list[dict[str, float]]]) -> None:
-    ratios = [product["rate"] / bare["rate"] for bare, product in zip(rounds["bare"], rounds["product"], strict=True)]
     for name, many in rounds.items():
         figures = {key: statistics.median(one[key] for one in many) for key in many[0]}
-        ratio = f"{statistics.median(ratios):14.2f}" if name == "product" else ""
+        beside = rounds[{"product": "bare", "limited": "product"}.get(name, name)]
+        ratios = [one["rate"] / other["rate"] for one, other in zip(many, beside, strict=True)]
+        ratio = "" if beside is many else f"{statistics.median(ratios):14.2f}"
         print(
             f"{connections:>11}  {name:9} {figures['rate']:>10.0f} {figures['p50']:>8.1f} {figures['p99']:>8.1f} "
             f"{figures['cpu']:>8.2f} {figures['load']:>9.2f} {ratio}"

@@ -76,14 +76,16 @@ def manage(given: dict[str, str], *words: str, stdin: str | None = None, **more:
     return done.stdout
 
 
-def prepare(given: dict[str, str]) -> str:
-    """Create the database, one key and a token; return the token."""
+def prepare(given: dict[str, str]) -> tuple[str, str]:
+    """Create the database, one key and two tokens; return the tokens, the second one with every limit."""
     manage(given, "migrate", "--verbosity", "0")
     who = {"DJANGO_SUPERUSER_USERNAME": "bench", "DJANGO_SUPERUSER_PASSWORD": "bench-password-1"}
     manage(given, "createsuperuser", "--noinput", "--email", "", **who)
     limits = ["--daily-limit", "1000000", "--monthly-limit", "1000000", "--total-limit", "1000000"]
     manage(given, "keys", "add", "--provider", "openrouter", "--name", "bench", *limits, stdin=SECRET)
-    return manage(given, "tokens", "create", "bench").strip()
+    more = ["--rpm", "1000000", "--model", "openai/*"]
+    plain = manage(given, "tokens", "create", "bench").strip()
+    return plain, manage(given, "tokens", "create", "limited", *limits, *more).strip()
 
 
 @contextmanager

@@ -1,11 +1,12 @@
-"""Ten million usage rows and a thousand keys: how long pages and API take (`python -m tests.bench.volume`).
+"""Ten million usage rows, a thousand keys and tokens: how long pages and API take (`python -m tests.bench.volume`).
 
 Each address is measured beside itself: first with few rows and as many keys, then with all rows, in one run. None may
 take 50 ms longer. What counts is the best of a few tries, in the processor time of this one process, for the machine
 may have other work as well.
 
 The rows are made by SQL in a throw-away SQLite database: 90 days, every key on every day, with three models; each key
-serves one of twenty programs. The daily totals are their sums, and go back a year, for they outlive the rows.
+serves one of twenty programs, each with its token; the other tokens rest. The daily totals are their sums, and go back
+a year, for they outlive the rows.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from typing import Any
 
 DAYS = 90
 OLDER_DAYS = 275  # of which there are daily totals alone
-TOKENS = 20
+TOKENS = 20  # that are used
+ALL_TOKENS = 1_000
 OPEN_HOLDS = 40
 KEYS = 1_000
 MODELS = ("openai/gpt-6.1-terra", "anthropic/claude-sonnet-5.5", "google/gemini-3.8-flash")
 REPEATS = 3
 FEW_ROWS = 10_000
 MOST_LONGER_MS = 50.0
-_TABLES = ("usagerecord", "dailyusage", "daytotal", "runningtotal", "apikey")
+_TABLES = ("usagerecord", "dailyusage", "daytotal", "runningtotal", "apikey", "accesstoken")
 
 _KEYS = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {keys} - 1)
@@ -52,13 +54,14 @@ FROM n"""
 _ROWS = """
 WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last} - 1)
 INSERT INTO llmkeys_usagerecord (id, request_id, attempt, created_at, finished_at, key_id, provider, dialect,
-  requested_model, model, token_name, state, success, http_status, error, input_tokens, output_tokens, hold_nano,
+  requested_model, model, token_name, token_id, state, success, http_status, error, input_tokens, output_tokens,
+  hold_nano,
   cost_nano, cost_source, overrun, streamed, latency_ms, skipped, upstream_id, day, month, lease_owner)
 SELECT i + 1, 'req-' || i, 1, d || ' ' || t, d || ' ' || t,
   printf('key-%013d-%04d', 1795478400000 + k, 1000 + k % 9000),
   CASE k % 4 WHEN 0 THEN 'openrouter' WHEN 1 THEN 'openai' WHEN 2 THEN 'anthropic' ELSE 'google' END,
   'openai_chat', 'auto', CASE m WHEN 0 THEN '{m0}' WHEN 1 THEN '{m1}' ELSE '{m2}' END, 'worker-' || (k % {tokens}),
-  CASE WHEN i % 1000003 = 7 THEN 'LOST' ELSE 'SETTLED' END, i % 50 <> 0,
+  1 + k % {tokens}, CASE WHEN i % 1000003 = 7 THEN 'LOST' ELSE 'SETTLED' END, i % 50 <> 0,
   CASE WHEN i % 50 = 0 THEN 500 ELSE 200 END, '', 100, 20, 2000000, 1000000,
   CASE WHEN i % 1000003 = 7 OR i % 100 = 3 THEN 'estimated' ELSE 'provider' END, 0, 0, 900, '[]', '', d,
   substr(d, 1, 8) || '01', ''
@@ -67,37 +70,41 @@ FROM (SELECT i, i % {keys} AS k, (i / {keys}) % 3 AS m,
         time((i * {days} % {rows}) * 86400 / {rows}, 'unixepoch') AS t FROM n)"""
 
 _TOTALS = """
-INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, requests, successful, failed, input_tokens,
+INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, token_id, requests, successful, failed, input_tokens,
   output_tokens, cost_nano, estimated_nano, lost_nano)
-SELECT day, key_id, model, token_name, COUNT(*), SUM(success), SUM(1 - success), SUM(input_tokens), SUM(output_tokens),
-  SUM(cost_nano), SUM(CASE WHEN state <> 'LOST' AND cost_source = 'estimated' THEN cost_nano ELSE 0 END),
+SELECT day, key_id, model, token_name, token_id, COUNT(*), SUM(success), SUM(1 - success), SUM(input_tokens),
+  SUM(output_tokens), SUM(cost_nano),
+  SUM(CASE WHEN state <> 'LOST' AND cost_source = 'estimated' THEN cost_nano ELSE 0 END),
   SUM(CASE WHEN state = 'LOST' THEN cost_nano ELSE 0 END)
-FROM llmkeys_usagerecord GROUP BY day, key_id, model, token_name"""
+FROM llmkeys_usagerecord GROUP BY day, key_id, model, token_name, token_id"""
 
 _OLDER_TOTALS = """
 WITH RECURSIVE n(i) AS (SELECT {older} UNION ALL SELECT i - 1 FROM n WHERE i > 1)
-INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, requests, successful, failed, input_tokens,
+INSERT INTO llmkeys_dailyusage (day, key_id, model, token_name, token_id, requests, successful, failed, input_tokens,
   output_tokens, cost_nano, estimated_nano, lost_nano)
-SELECT date('{today}', '-' || ({days} - 1 + i) || ' days'), key_id, model, token_name, requests, successful, failed,
-  input_tokens, output_tokens, cost_nano, estimated_nano, lost_nano
+SELECT date('{today}', '-' || ({days} - 1 + i) || ' days'), key_id, model, token_name, token_id, requests, successful,
+  failed, input_tokens, output_tokens, cost_nano, estimated_nano, lost_nano
 FROM n CROSS JOIN (SELECT * FROM llmkeys_dailyusage WHERE day = date('{today}', '-40 days')) ORDER BY i DESC"""
 
 _OPEN_HOLDS = """
 INSERT INTO llmkeys_usagerecord (request_id, attempt, created_at, key_id, provider, dialect, requested_model, model,
-  token_name, state, error, hold_nano, cost_nano, cost_source, overrun, streamed, skipped, upstream_id, day, month,
-  lease_owner, lease_until)
-SELECT 'held-' || id, 1, '{now}', key_id, provider, dialect, requested_model, model, token_name, 'HELD', '', 2000000, 0,
+  token_name, token_id, state, error, hold_nano, cost_nano, cost_source, overrun, streamed, skipped, upstream_id, day,
+  month, lease_owner, lease_until)
+SELECT 'held-' || id, 1, '{now}', key_id, provider, dialect, requested_model, model, token_name, token_id, 'HELD', '',
+  2000000,
+  0,
   '', 0, 0, '[]', '', '{today}', '{month}', 'bench', '2100-01-01 00:00:00'
 FROM llmkeys_usagerecord WHERE id > {rows} - {holds}"""
 
 _COUNTERS = """
-UPDATE llmkeys_apikey SET (total_requests, successful_requests, failed_requests, spent_total_nano) =
-  (SELECT SUM(requests), SUM(successful), SUM(failed), SUM(cost_nano) FROM llmkeys_dailyusage d
-    WHERE d.key_id = llmkeys_apikey.id),
+UPDATE {table} SET (total_requests, successful_requests, failed_requests, spent_total_nano) =
+  (SELECT COALESCE(SUM(requests), 0), COALESCE(SUM(successful), 0), COALESCE(SUM(failed), 0),
+    COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage d
+    WHERE d.{column} = {table}.id),
   spent_day_nano = (SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage d
-    WHERE d.key_id = llmkeys_apikey.id AND d.day = '{today}'),
+    WHERE d.{column} = {table}.id AND d.day = '{today}'),
   spent_month_nano = (SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage d
-    WHERE d.key_id = llmkeys_apikey.id AND d.day >= '{month}')"""
+    WHERE d.{column} = {table}.id AND d.day >= '{month}')"""
 
 CHUNK = 500_000
 
@@ -118,15 +125,32 @@ def generate(rows: int) -> None:
         cursor.execute("PRAGMA foreign_keys=OFF")
         cursor.execute("PRAGMA cache_size=-400000")
         cursor.execute(_KEYS.format(**words))
+        _make_tokens(today)
         for first in range(0, rows, CHUNK):
             cursor.execute(_ROWS.format(**words, first=first, last=min(rows, first + CHUNK)))
             print(f"\r{min(rows, first + CHUNK):,} rows", end="", file=sys.stderr, flush=True)
         cursor.execute(_TOTALS)
         cursor.execute(_OLDER_TOTALS.format(**words))
-        cursor.execute(_COUNTERS.format(**words))
+        for table, column in (("llmkeys_apikey", "key_id"), ("llmkeys_accesstoken", "token_id")):
+            cursor.execute(_COUNTERS.format(**words, table=table, column=column))
         cursor.execute(_OPEN_HOLDS.format(**words))
     connection.close()
     print(file=sys.stderr)
+
+
+def _make_tokens(today: date) -> None:
+    from llmkeys.lib.money import NANO
+    from llmkeys.models import AccessToken
+    from tests.helpers import make_user
+
+    owner = make_user("owner")
+    AccessToken.objects.bulk_create(
+        AccessToken(
+            pk=number + 1, name=f"worker-{number}", digest=f"{number:064}", user=owner, daily_limit_nano=10**6 * NANO,
+            day=today, month=today.replace(day=1), held_nano=int(number == 7),
+        )
+        for number in range(ALL_TOKENS)
+    )  # fmt: skip
 
 
 def addresses() -> Iterator[str]:
@@ -141,13 +165,24 @@ def addresses() -> Iterator[str]:
 
 
 def _pages() -> Iterator[str]:
-    yield from ("", "?by=model", "/live", f"/keys/{_KEY}", "/tokens", "/playground")
+    yield from (
+        "",
+        "?by=model",
+        "/live",
+        f"/keys/{_KEY}",
+        "/playground",
+        "/tokens",
+        "/tokens?q=worker-77",
+        "/tokens?page=30",
+    )
+    yield from (f"/tokens/8{more}" for more in ("", "/live", "/statement", f"/statement?month={_last_month():%Y-%m}"))
     filters = (
         "",
         f"&key={_KEY}",
         "&provider=openai",
         f"&model={MODELS[0]}",
         "&token=worker-7",
+        "&token=8",
         "&success=false",
         "&cost=lost",
     )
@@ -160,10 +195,14 @@ def _days_ago(days: int) -> date:
     return datetime.now(UTC).date() - timedelta(days=days)
 
 
+def _last_month() -> date:
+    return _days_ago(0).replace(day=1) - timedelta(days=1)
+
+
 _KEY = f"key-{1795478400000 + 77:013d}-{1000 + 77:04d}"
 _DIMENSIONS = (
     "", f"&key={_KEY}", "&provider=openai", f"&model={MODELS[0]}", "&token=worker-7", "&model=unknown",
-    "&token=unknown", f"&provider=openai&model={MODELS[0]}&token=worker-9",
+    "&token=unknown", "&token=8", f"&provider=openai&model={MODELS[0]}&token=worker-9",
 )  # fmt: skip
 
 
@@ -172,7 +211,7 @@ def _summaries() -> Iterator[str]:
         "", f"&since={_days_ago(29)}", f"&since={_days_ago(89)}", f"&until={_days_ago(33)}",
         f"&since={_days_ago(203)}&until={_days_ago(78)}", f"&since={_days_ago(0)}",
     )  # fmt: skip
-    for group in ("day", "month", "model", "key", "provider", "token"):
+    for group in ("day", "month", "model", "key", "provider", "token", "user"):
         yield from (f"group_by={group}{filters}{span}" for filters in _DIMENSIONS for span in spans)
 
 
@@ -192,13 +231,15 @@ def _lists() -> Iterator[str]:
     yield f"since={_days_ago(0)}&until={_days_ago(0)}&token=unknown"
 
 
-def measure(client: Any, few: dict[str, float], *, verbose: bool) -> bool:
+def measure(client: Any, few: dict[str, float], *, only: str, verbose: bool) -> bool:
     """Print the times and the plans; True where none is more than 50 ms above that with few rows.
 
     Plans are shown once for each set of them, unless `verbose`.
     """
     good, seen = True, set()
     for address in addresses():
+        if only not in address:
+            continue
         best = _best(client, address)
         late = best > few[address] + MOST_LONGER_MS
         with _plans(plans := []):
@@ -248,6 +289,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="directory of the database; used again where it is there")
     parser.add_argument("--verbose", action="store_true", help="every query plan")
     parser.add_argument("--few", action="store_true", help="print the times with few rows as JSON, and end")
+    parser.add_argument("--only", default="", help="addresses that contain this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llmkeys-volume-") as temporary:
         directory = options.keep or Path(temporary)
@@ -256,10 +298,10 @@ def main() -> int:
         if options.few:
             return _run(directory, FEW_ROWS, None)
         few = subprocess.run([sys.executable, "-m", __spec__.name, "--few"], check=True, stdout=subprocess.PIPE).stdout
-        return _run(directory, options.rows, json.loads(few), verbose=options.verbose)
+        return _run(directory, options.rows, json.loads(few), only=options.only, verbose=options.verbose)
 
 
-def _run(directory: Path, rows: int, few: dict[str, float] | None, *, verbose: bool = False) -> int:
+def _run(directory: Path, rows: int, few: dict[str, float] | None, *, only: str = "", verbose: bool = False) -> int:
     import django
 
     there = (directory / "llmkeys.sqlite3").exists()
@@ -282,7 +324,7 @@ def _run(directory: Path, rows: int, few: dict[str, float] | None, *, verbose: b
     if few is None:
         print(json.dumps({address: _best(client, address) for address in addresses()}))
         return 0
-    return 0 if measure(client, few, verbose=verbose) else 1
+    return 0 if measure(client, few, only=only, verbose=verbose) else 1
 
 
 if __name__ == "__main__":

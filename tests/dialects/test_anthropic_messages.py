@@ -396,3 +396,26 @@ class TestTowardsTheClient:
     def test_headers_that_go_along(self) -> None:
         assert {"anthropic-version", "anthropic-beta"} <= MESSAGES.passed_headers
         assert not [name for name in MESSAGES.passed_headers if name.startswith("x-stainless")]
+
+
+class TestSealedThoughts:
+    THOUGHT: dict[str, Any] = {"type": "thinking", "thinking": "", "signature": "EqQ-1"}
+    REDACTED: dict[str, Any] = {"type": "redacted_thinking", "data": "EqQ-2"}
+
+    def test_it_sees_them_in_answers(self) -> None:
+        assert MESSAGES.see_answer({"content": [self.THOUGHT, {"type": "text", "text": "x"}]}).sealed == "EqQ-1"
+        assert MESSAGES.see_answer({"content": [self.THOUGHT, self.REDACTED]}).sealed == "EqQ-2"
+        assert MESSAGES.see_answer({"content": [self.THOUGHT | {"signature": 7}]}).sealed == ""
+
+    def test_it_sees_them_in_streams(self) -> None:
+        delta = {"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "EqQ-1"}}
+        event = f"event: content_block_delta\ndata: {json.dumps(delta)}\n\n".encode()
+        assert MESSAGES.telling is not None
+        assert MESSAGES.telling.search(event)
+        assert MESSAGES.see_event(event, request_of(MESSAGES, {})).sealed == "EqQ-1"
+
+    def test_the_last_one_of_a_request_counts(self) -> None:
+        turns = [{"role": "assistant", "content": [self.THOUGHT]}, {"role": "assistant", "content": [self.REDACTED]}]
+        assert request_of(MESSAGES, {"messages": [*turns, *HI]}).sealed == "EqQ-2"
+        assert request_of(MESSAGES, {"messages": [*turns[:1], 5, {"content": [["x"]]}]}).sealed == "EqQ-1"
+        assert request_of(MESSAGES, {"messages": HI}).sealed == ""

@@ -358,3 +358,17 @@ class TestTowardsTheClient:
 
     def test_a_sign_of_life_is_a_comment(self) -> None:
         assert RESPONSES.sign_of_life(ask(stream=True)).startswith(b":")
+
+
+class TestSealedThoughts:
+    THOUGHT: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA-1"}
+
+    def test_it_sees_them_in_answers(self) -> None:
+        assert RESPONSES.see_answer({"output": [self.THOUGHT, {"type": "message", "content": []}]}).sealed == "gAAA-1"
+        assert RESPONSES.see_answer({"output": [{"type": "web_search_call", "encrypted_content": "x"}]}).sealed == ""
+        assert RESPONSES.see_answer({"output": [self.THOUGHT | {"encrypted_content": 7}]}).sealed == ""
+
+    def test_the_last_one_of_a_request_counts(self) -> None:
+        later = self.THOUGHT | {"encrypted_content": "gAAA-2"}
+        assert ask(input=[self.THOUGHT, later, {"role": "user", "content": "hi"}]).sealed == "gAAA-2"
+        assert ask(input="hi").sealed == ask(input=[{"type": ["reasoning"]}, 5]).sealed == ""

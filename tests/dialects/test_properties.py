@@ -82,6 +82,7 @@ def test_a_request_is_taken_or_refused_in_words(place: tuple[Dialect, Door], bod
     assert all(isinstance(name, str) and name for name in asked.other_models)
     assert isinstance(asked.streamed, bool)
     try:
+        assert isinstance(asked.sealed, str)
         bound = asked.bound
     except BadCount as bad:
         assert bad.param

@@ -24,8 +24,11 @@ MODEL = "anthropic/claude-haiku-4.5"
 PATIENCE_SECONDS = 60
 
 
-def new_secret(ending: str = "ok") -> str:
-    return f"sk-or-v1-{secrets.token_hex(24)}-{ending}"
+_LOOKS = {"openrouter": "sk-or-v1-", "openai": "sk-proj-", "anthropic": "sk-ant-api03-", "google": "AQ."}
+
+
+def new_secret(ending: str = "ok", provider: str = "openrouter") -> str:
+    return f"{_LOOKS[provider]}{secrets.token_hex(24)}-{ending}"
 
 
 def chat(text: str = "Say something", *, model: str = MODEL, max_tokens: int = 200, **more: Any) -> dict[str, Any]:
@@ -129,10 +132,15 @@ class Product:
         assert reply.status < 400, (reply.status, reply.body)
         return reply.json
 
-    def add_key(self, name: str, *, ending: str = "ok", **fields: Any) -> str:
-        """Store an OpenRouter key and return its id."""
-        body = {"provider": "openrouter", "name": name, "apiKey": new_secret(ending), **fields}
+    def add_key(self, name: str, *, ending: str = "ok", provider: str = "openrouter", **fields: Any) -> str:
+        """Store a key and return its id."""
+        body = {"provider": provider, "name": name, "apiKey": new_secret(ending, provider), **fields}
         return self.api("POST", "/keys", body)["id"]
+
+    def token_for(self, *keys: str, **fields: Any) -> str:
+        """Return an access token that may use these keys only."""
+        body = {"name": f"for {keys[0]}", "keyIds": list(keys), **fields}
+        return self.api("POST", "/tokens", body)["token"]
 
     @property
     def books(self) -> Books:

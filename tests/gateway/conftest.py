@@ -140,6 +140,20 @@ def rested_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def pool_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many seconds pass for the connections to providers: their pool has a clock of its own."""
+    import time
+
+    passed = [0.0]
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + passed[0])
+
+    def let_pass(seconds: float) -> None:
+        passed[0] += seconds
+
+    return let_pass
+
+
+@pytest.fixture
 def quick_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait half a second for the providers' model lists."""
     monkeypatch.setattr("llmkeys.relay.model_lists.ASK_SECONDS", 0.5)

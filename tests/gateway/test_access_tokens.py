@@ -356,18 +356,22 @@ def test_a_warning_and_the_end_of_a_budget_are_events_of_the_token(client, user,
     assert KeyEvent.objects.get(kind="limit_reached").token_id == token.pk
 
 
-def test_a_token_without_limits_costs_no_statement_more(client, user, provider, statements):
-    """Rights, keys and room are asked by the same statements as of a token with every limit."""
+def test_limits_cost_no_statement(client, user, provider, statements):
+    """Rights, keys, room and pace are asked by the same statements, whether or not the token has limits."""
     make_key()
     provider.post(OPENROUTER, json=completion())
-    limited = program(user, dailyLimit=5, monthlyLimit=5, totalLimit=5, requestsPerMinute=1000, models=["openai/*"])[1]
+    limits = {"dailyLimit": 5, "monthlyLimit": 5, "totalLimit": 5, "requestsPerMinute": 1000, "models": ["openai/*"]}
+    root = make_user("root", is_superuser=True)
+    doors = [client, program(user, **limits)[1], program(root)[1], program(root, **limits)[1]]
     counts = []
-    for door in (client, limited):
+    for door in doors:
         assert ask(door).status_code == 200  # opens the windows, and the minute
         before = len(statements)
         assert ask(door).status_code == 200
         counts.append(len(statements) - before)
-    assert counts[0] == counts[1], statements
+    plain, limited, of_root, limited_of_root = counts
+    assert plain == limited, statements
+    assert of_root == limited_of_root == plain - 1, "others are asked for their permission"
 
 
 def test_openai_keys_are_asked_by_their_own_name(client, user, provider):

@@ -109,6 +109,28 @@ class TestAddress:
         answer = client.post(path, "{}")
         assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
 
+    @pytest.mark.parametrize("version", ["v1", "v1beta"])
+    @pytest.mark.parametrize("method", ["generate", "predict", "batchGenerateContent", "generateContent:x", ""])
+    def test_an_unknown_method_of_googles_is_no_address(self, client, version, method):
+        answer = client.post(f"/{version}/models/gemini-2.5-flash:{method}", "{}")
+        error = answer.json()["error"]
+        assert answer.status_code == 404
+        assert "The base URL is http" in error["message"]
+        assert f"The method “{method.rpartition(':')[2]}” is not served" in error["message"]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/%00", "/v1/%00", "/v1/chat/completions%00", "/v1/models/%00", "/v1/models/a%00b", "/v1beta/models/%00",
+            "/v1beta/models/a%00b:generateContent", "/v1beta/models/a%00b:x", "/v1/chat/completions?x=%00",
+            "/v1beta/models/gemini-2.5-flash:generateContent?alt=%00",
+        ],
+    )  # fmt: skip
+    def test_nul_in_an_address_is_an_error_of_the_clients(self, client, path):
+        for method in ("get", "post", "head", "put"):
+            answer = getattr(client, method)(path, *(["{}"] if method in ("post", "put") else []))
+            assert 400 <= answer.status_code < 500, (method, answer.content)
+
     @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
     def test_chat_takes_post_only(self, client, method):
         answer = getattr(client, method)(PATH)

@@ -243,3 +243,16 @@ def test_the_twentieth_key_serves_in_one_request(client, provider, pauses):
     assert [row.state for row in rows()] == ["RELEASED"] * 19 + ["SETTLED"]
     assert pauses == []
     assert took < 4, "a test that confirms a rejection is not waited for"
+
+
+def test_a_connection_that_rested_for_over_30_seconds_is_not_used_again(client, provider, provider_server, pool_clock):
+    """Routers on the way forget it sooner than its two ends do: a request on it would be lost."""
+    provider_server.hang_up()
+    make_key()
+    provider.post(OPENROUTER, good(False))
+    for seconds in (0, 29, 31, 0):
+        pool_clock(seconds)
+        assert ask(client).status_code == 200
+    first, after_29, after_31, at_once = (call.connection for call in provider.calls)
+    assert first == after_29
+    assert after_29 != after_31 == at_once

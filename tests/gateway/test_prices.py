@@ -107,6 +107,36 @@ class TestTheModelThatAnswered:
         assert 2_560_000_000 < only_row().hold_nano < 2_570_000_000
 
 
+class TestWhatIsNotPlainText:
+    """B5: what is held, of gpt-4o-mini (0.15 in, 0.6 out; 50 tokens out: 30) on OpenRouter."""
+
+    @pytest.mark.parametrize(
+        ("asked", "most"),
+        [
+            # Five searches at 20,000 (five results at 4,000), each with 16,000 tokens at 0.15; it was 60 for the words.
+            ({"tools": [{"type": "openrouter:web_search"}]}, 5 * (20_000 + 2_400) + 30),
+            ({"plugins": [{"id": "web", "max_results": 25}]}, 25 * 4_000 + 16_000 * 0.15 + 30),
+            ({"model": "openai/gpt-4o-mini:online"}, 20_000 + 2_400 + 30),
+            # The whole window of 128,000 tokens; it was the bytes of the file.
+            ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}, 19_230),
+            ({"preset": "house"}, 19_230),
+        ],
+    )
+    def test_its_hold_is_what_it_may_cost(self, client, provider, asked, most):
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        assert ask(client, **{"model": "openai/gpt-4o-mini"} | asked).status_code == 200
+        assert only_row().hold_nano >= most * 1_000
+
+    def test_openrouter_is_told_the_highest_price_that_is_held(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        ask(client, model="openai/gpt-4o-mini:nitro", provider={"order": ["somebody"], "max_price": {"prompt": 0.1}})
+        assert provider.calls[0].json["provider"] == {
+            "order": ["somebody"], "max_price": {"prompt": 0.1, "completion": 0.6, "request": 0},
+        }  # fmt: skip
+
+
 class TestFeesAndTiers:
     def test_a_search_model_has_a_fee_for_each_answer(self, client, provider):
         """B6: 20 × 2.5 + 30 × 10 = 350, and 25 USD for 1,000 searches."""

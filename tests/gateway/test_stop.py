@@ -11,7 +11,7 @@ from tests.gateway.door import DONE, Gate, Pieces, begin, chunk, rows, usage_chu
 from tests.helpers import make_key
 
 PLAIN = "openai/gpt-4o-mini"
-STREAMS = 12
+STREAMS = 50
 
 
 @pytest.fixture

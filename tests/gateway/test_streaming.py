@@ -316,6 +316,7 @@ class TestClientGone:
         row = only_row()
         assert (row.state, row.success, row.cost_source) == ("LOST", False, "estimated")
         assert row.cost_nano == row.hold_nano == fresh(key).spent_day_nano
+        assert row.hold_nano >= 250_000  # B9: 50 tokens at 5 USD a million, whatever was seen of them
         assert row.error.startswith("The client went away")
 
     def test_it_waits_no_longer_than_the_drain(self, client, sends, provider, fast_drain):

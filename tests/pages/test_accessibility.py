@@ -15,10 +15,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from llmkeys.lib.money import NANO
-from llmkeys.models import Alert
+from llmkeys.models import AccessToken, Alert, DailyUsage
 from llmkeys.schedules import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
-from tests.helpers import make_key, make_token, make_usage
+from tests.helpers import make_account, make_key, make_usage, make_user
 from tests.pages.browser import BROWSER, SIZES, log_in
 
 pytestmark = BROWSER
@@ -68,9 +68,27 @@ def fill() -> dict[str, str]:
     return {"key": key.pk, "request": row.request_id}
 
 
+def fill_tokens(user: Any) -> int:
+    """Store tokens in every state, and what they spent; return the id of one."""
+    now, key = timezone.now(), make_key(name="Of tokens")
+    token, _ = make_account(user, name="worker", at=now, dailyLimit="5", models=["openai/*"], requestsPerMinute=60)
+    spent, _ = make_account(user, name="spent", at=now, totalLimit="1")
+    AccessToken.objects.filter(pk=spent.pk).update(spent_total_nano=NANO)
+    ended, _ = make_account(user, name="ended", at=now)
+    AccessToken.objects.filter(pk=ended.pk).update(revoked_at=now)
+    make_account(make_user("mute"), name="mute", at=now)
+    for one in (token, spent):
+        day = {"day": timezone.localdate(), "key": key, "model": "openai/gpt-6.1-terra", "token_name": one.name}
+        DailyUsage.objects.create(**day, token=one, requests=3, successful=3, cost_nano=NANO)
+    make_usage(key, at=now, token=token)
+    return token.pk
+
+
 PAGES = {
     "dashboard": (), "key-add": (), "key": ("key",), "key-edit": ("key",), "key-delete": ("key",), "usage": (),
-    "request": ("request",), "tokens": (), "playground": (), "health": (), "password": (),
+    "request": ("request",), "tokens": (), "token-create": (), "token": ("token",), "token-rotate": ("token",),
+    "token-reset": ("token",), "token-revoke": ("token",), "token-statement": ("token",), "playground": (),
+    "health": (), "password": (),
 }  # fmt: skip
 
 
@@ -78,7 +96,7 @@ def test_it_finds_nothing_grave_on_the_pages_of_the_product(page):
     user = log_in(page)
     found = {"dashboard, empty": faults(page)}
     ids = fill()
-    make_token(user, name="worker")
+    ids["token"] = fill_tokens(user)
     for name, needs in PAGES.items():
         page.goto(reverse(name, args=[ids[need] for need in needs]))
         page.get_by_role("heading", level=1).first.wait_for()

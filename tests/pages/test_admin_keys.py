@@ -210,7 +210,9 @@ class TestActions:
     @pytest.mark.parametrize(("window", "left"), [("daily", (0, 2, 3)), ("monthly", (1, 0, 3)), ("total", (1, 2, 0))])
     def test_it_resets_the_chosen_costs_by_an_adjustment(self, operator, frozen, window, left):
         key = make_key(spent_day_nano=NANO, spent_month_nano=2 * NANO, spent_total_nano=3 * NANO)
-        assert f"Reset the {window} costs of 1 key" in act(operator, "reset_costs", key, post="yes", **{window: "on"})
+        assert f"Reset the {window} costs of 1 API key" in act(
+            operator, "reset_costs", key, post="yes", **{window: "on"}
+        )
         key.refresh_from_db()
         assert (key.spent_day_nano, key.spent_month_nano, key.spent_total_nano) == tuple(n * NANO for n in left)
         adjustment = Adjustment.objects.get()

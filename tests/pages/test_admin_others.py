@@ -1,13 +1,11 @@
-"""The rest of the admin: tokens, prices, aliases, and facts that nobody edits."""
+"""The rest of the admin: prices, aliases, and facts that nobody edits."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from django.contrib import admin
-from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from llmkeys.models import (
@@ -25,15 +23,12 @@ from llmkeys.models import (
     UsageRecord,
 )  # fmt: skip
 from llmkeys.prices import catalogue
-from llmkeys.tokens import rights
-from llmkeys.vault.crypto import token_digest
-from tests.helpers import NOW, make_key, make_token, make_usage, make_user
+from tests.helpers import NOW, make_key, make_token, make_usage
 
 pytestmark = pytest.mark.django_db
 FACTS = (
     UsageRecord, Adjustment, KeyEvent, DailyUsage, Cooling, ServingKey, Alert, SealedDay, FailedAuthentication,
 )  # fmt: skip
-TOKENS = "/admin/llmkeys/accesstoken/"
 
 
 def make_facts() -> None:
@@ -67,52 +62,18 @@ class TestFacts:
             operator.get(f"/admin/llmkeys/{model._meta.model_name}/")
 
 
-class TestTokens:
-    def add(self, client, **fields):
-        data = {"name": "worker", "scopes": ["gateway"], "expires_at_0": "", "expires_at_1": "", **fields}
-        return client.post(f"{TOKENS}add/", data, follow=True)
-
-    def test_it_shows_the_token_once(self, operator, administrator):
-        page = self.add(operator).content.decode()
-        text = page.partition("<code>")[2].partition("</code>")[0]
+class TestFactsOfTokens:
+    def test_it_shows_whose_they_are_and_writes_them_as_csv(self, operator, administrator):
+        make_token(administrator, name="shop", dailyLimit="1")
         token = AccessToken.objects.get()
-        assert text.startswith("rfk_") and token.digest == token_digest(text) and token.user == administrator
-        assert rights.caller_of(text, timezone.now()).has_gateway_scope
-        for address in (TOKENS, f"{TOKENS}{token.pk}/change/", "/admin/"):
-            later = operator.get(address).content.decode()
-            assert text not in later and token.digest not in later
-        assert text not in str(list(LogEntry.objects.values()))
-
-    def test_it_limits_a_token_to_keys(self, operator):
-        key = make_key(name="Only this")
-        self.add(operator, keys=[key.pk])
-        token = AccessToken.objects.get()
-        assert list(token.keys.all()) == [key] and token.limited_to_keys
-        assert "Only this" in operator.get(TOKENS).content.decode()
-
-    def test_it_shows_what_the_service_refuses(self, operator):
-        page = self.add(operator, expires_at_0="2001-01-01", expires_at_1="00:00:00").content.decode()
-        assert "The expiry is in the past." in page and not AccessToken.objects.exists()
-
-    def test_it_belongs_to_whoever_made_it(self, with_rights, administrator):
-        client = with_rights("add_accesstoken", "view_accesstoken", is_staff=True)
-        self.add(client, user=administrator.pk)
-        assert AccessToken.objects.get().user != administrator
-
-    def test_it_revokes_and_never_edits(self, operator, administrator):
-        text = make_token(administrator)
-        token = AccessToken.objects.get()
-        assert operator.post(f"{TOKENS}{token.pk}/change/", {"name": "other"}).status_code == 403
-        operator.post(TOKENS, {"action": "revoke", "_selected_action": [token.pk]})
-        assert rights.caller_of(text, timezone.now()) is None
-        assert "Revoked" in operator.get(TOKENS).content.decode()
-
-    def test_it_tells_in_which_state_a_token_is(self, operator):
-        user = make_user("gone", is_active=False)
-        make_token(user, name="ended")
-        make_token(make_user("anna"), name="old", at=NOW - timedelta(days=900), expiresAt=NOW - timedelta(days=800))
-        page = operator.get(TOKENS).content.decode()
-        assert "Ended with its user" in page and ">Expired<" in page
+        day = {"day": NOW.date(), "month": NOW.date().replace(day=1)}
+        row = Adjustment.objects.create(kind="reset", token=token, total_nano=-5, **day)
+        Alert.objects.create(kind="limit_reached", token=token, message="Full.")
+        for model in ("adjustment", "keyevent", "alert"):
+            assert "shop" in operator.get(f"/admin/llmkeys/{model}/").content.decode()
+        for model, pk in (("adjustment", row.pk), ("keyevent", KeyEvent.objects.first().pk)):
+            answer = operator.post(f"/admin/llmkeys/{model}/", {"action": "as_csv", "_selected_action": [pk]})
+            assert str(token.pk) in answer.getvalue().decode()
 
 
 class TestModels:

@@ -15,7 +15,8 @@ from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
 from llmkeys.usage.sums import statistics
 from llmkeys.vault.crypto import MasterKey
-from tests.helpers import NOW, make_key, make_usage, new_secret
+from tests.helpers import NOW, make_account, make_key, make_usage, make_user, new_secret
+from tests.pages.helpers import logged_in
 
 pytestmark = pytest.mark.django_db
 
@@ -168,6 +169,57 @@ class TestChart:
         assert "30 days $5.00" in text_of(page_of(operator))
         operator.post(f"/llm-settings/usage/{row.pk}/void")
         assert "Nothing spent in this time" in text_of(page_of(operator))
+
+
+class TestTopTokens:
+    @pytest.fixture
+    def spenders(self, administrator):
+        """Seven tokens of two people; number n has spent n dollars in the last 30 days, and more before."""
+        key, anna = make_key(), make_user("anna", "view_apikey", "view_accesstoken")
+        tokens = []
+        for number in range(7):
+            token, _ = make_account(administrator if number % 2 else anna, name=f"program {number}", dailyLimit="2")
+            for days_ago, cost in ((0, number * NANO), (45, 100 * NANO)):
+                DailyUsage.objects.create(
+                    day=NOW.date() - timedelta(days=days_ago), key=key, model="m", token=token, token_name=token.name,
+                    requests=number, successful=number, cost_nano=cost,
+                )  # fmt: skip
+            tokens.append(token)
+        return tokens
+
+    def test_it_shows_the_dearest_tokens_with_what_is_left(self, operator, spenders):
+        page = page_of(operator)
+        text = text_of(page)
+        assert "Top tokens Last 30 days" in text and f'href="/llm-settings/tokens/{spenders[6].pk}"' in page
+        assert "program 6 anna 6 $6.00 28.6 % $2.00 left today program 5 admin 5 $5.00 23.8 % $2.00 left today" in text
+        assert "program 2" in text and "program 1" not in text and "$106" not in text
+
+    def test_others_see_their_own_alone(self, spenders, with_rights):
+        text = text_of(page_of(logged_in(spenders[0].user)))
+        assert "program 6 anna 6 $6.00 50 %" in text and "program 5" not in text and "program 0" not in text
+        assert "Top tokens" not in page_of(with_rights("view_apikey"))
+        assert "Top tokens" not in page_of(with_rights("view_apikey", "view_accesstoken"))
+
+    def test_one_token_is_no_list(self, operator, administrator):
+        make_account(administrator)
+        assert "Top tokens" not in page_of(operator)
+        make_account(administrator)
+        assert "Top tokens" not in page_of(operator)
+
+    def test_it_asks_as_often_for_many_tokens(self, operator, spenders, administrator):
+        def asked():
+            page_of(operator)
+            with CaptureQueriesContext(connection) as queries:
+                page_of(operator)
+            return len(queries)
+
+        few = asked()
+        for number in range(20):
+            token, _ = make_account(administrator)
+            DailyUsage.objects.create(
+                day=NOW.date(), key=ApiKey.objects.first(), model="m", token=token, cost_nano=number, requests=1
+            )
+        assert asked() == few
 
 
 class TestBanners:

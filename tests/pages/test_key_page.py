@@ -132,6 +132,7 @@ def test_it_stands_whatever_the_last_test_left(operator, told):
 def test_it_asks_the_database_as_often_for_many_requests_as_for_one(operator):
     key = make_key()
     make_usage(key, skipped=[{"keyId": key.pk, "reason": "cooling"}])
+    spend(key, "the first", NANO)
     page_of(operator, key)
     with CaptureQueriesContext(connection) as few:
         page_of(operator, key)

@@ -6,12 +6,16 @@ import html
 import logging
 import re
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from llmkeys.dashboard import tokens_page as snippets
+from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken
 from llmkeys.vault.crypto import token_digest
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
@@ -40,16 +44,25 @@ def shown_in(answer) -> str:
 
 
 class TestList:
-    def test_it_tells_what_each_token_may(self, operator, administrator):
+    def test_it_tells_what_each_token_may_and_what_is_left(self, operator, administrator):
         key = make_key(name="Production")
-        make_token(administrator, "gateway", name="shop", keyIds=[key.id], expiresAt=NOW + timedelta(days=20))
+        make_token(
+            administrator, name="shop", keyIds=[key.id], models=["openai/*", "gpt-6*"], requestsPerMinute=60,
+            dailyLimit="5", expiresAt=NOW + timedelta(days=20),
+        )  # fmt: skip
         make_token(administrator, "manage", name="root")
-        AccessToken.objects.filter(name="shop").update(last_used_at=NOW - timedelta(hours=3))
+        AccessToken.objects.filter(name="shop").update(
+            last_used_at=NOW - timedelta(hours=3), day=NOW.date(), month=NOW.date().replace(day=1),
+            spent_day_nano=2 * NANO, spent_month_nano=3 * NANO, held_nano=NANO, total_requests=7,
+        )  # fmt: skip
         text = text_of(operator.get(PATH).content.decode())
-        assert "shop admin Valid gateway Production in 20 days 3 h ago just now" in text
-        assert "root admin Valid manage every key never never" in text and "2 of 2 valid" in text
+        assert "shop admin · gateway ACTIVE Models: openai/*, gpt-6* · Keys: Production · 60 requests a minute" in text
+        assert "Ready. $2.00 left today, 60 requests a minute at most." in text
+        assert "Day $2.00 of $5.00 Month $3.00 no limit" in text and "$1.00 held" in text
+        assert "Requests 7 Succeeded – Last used 3 h ago Expires in 20 days" in text
+        assert "root admin · manage ACTIVE Models: every model · Keys: every key" in text and "2 of 2 valid" in text
 
-    def test_it_tells_which_have_ended(self, operator, administrator):
+    def test_it_tells_which_have_ended_and_why_one_does_not_serve(self, operator, administrator):
         make_token(administrator, name="one", expiresAt=NOW + timedelta(seconds=1))
         AccessToken.objects.update(expires_at=NOW)
         make_token(make_user("gone"), name="two")
@@ -57,9 +70,32 @@ class TestList:
         make_token(administrator, name="three")
         AccessToken.objects.filter(name="three").update(revoked_at=NOW)
         make_token(administrator, name="holds", at=NOW - timedelta(days=5))
+        make_token(administrator, name="full", dailyLimit="2")
+        AccessToken.objects.filter(name="full").update(day=NOW.date(), spent_day_nano=2 * NANO)
+        make_token(make_user("anna"), name="mute")
         text = text_of(operator.get(PATH).content.decode())
-        assert "one admin Expired" in text and "two off Ended with its user" in text and "three admin Revoked" in text
-        assert "1 of 4 valid" in text and text.index("holds admin") < text.index("one admin")
+        assert "one admin · gateway EXPIRED" in text and "three admin · gateway REVOKED" in text
+        assert "two off · gateway REVOKED" in text and "Ended with its user. off is disabled" in text
+        assert "full admin · gateway LIMIT_REACHED" in text
+        assert "Daily budget spent. $2.00 of $2.00. Requests with it are served again at 00:00 UTC" in text
+        assert "It may not send. Its user anna lacks the permission" in text
+        assert "3 of 6 valid" in text and text.index("holds admin") < text.index("one admin")
+
+    def test_it_is_searched_and_turned_in_pages(self, operator, administrator):
+        for number in range(33):
+            make_token(administrator, name=f"program {number:02}")
+        AccessToken.objects.filter(name="program 00").update(revoked_at=NOW)
+        first, second = (text_of(operator.get(f"{PATH}?page={page}").content.decode()) for page in (1, 2))
+        assert "1 to 30 of 33" in first and "program 32" in first and "program 00" not in first
+        assert "31 to 33 of 33" in second and "program 00" in second
+        assert text_of(operator.get(f"{PATH}?page=999").content.decode()) == second
+        found = text_of(operator.get(f"{PATH}?q=gram+07").content.decode())
+        assert "program 07" in found and "program 08" not in found
+        assert "No token matches “%”" in text_of(operator.get(f"{PATH}?q=%25").content.decode())
+        ended = text_of(operator.get(f"{PATH}?show=ended").content.decode())
+        assert "Valid 32 Ended 1" in ended and "program 00" in ended and "program 01" not in ended
+        for odd in ("?page=0", "?page=x", "?show=x", "?q=%00", "?page=²"):
+            assert operator.get(f"{PATH}{odd}").status_code == 200
 
     def test_it_names_a_token_whose_keys_are_gone(self, operator, administrator):
         key = make_key()
@@ -79,12 +115,22 @@ class TestList:
         reader = with_rights("view_accesstoken").get(PATH).content.decode()
         assert "can look, but not create tokens" in reader and "/tokens/create" not in reader
 
-    def test_its_queries_do_not_grow(self, operator, administrator, django_assert_max_num_queries):
+    def test_its_queries_do_not_grow(self, operator, administrator):
         keys = [make_key().id for _ in range(3)]
-        for _ in range(20):
-            make_token(administrator, "read", keyIds=keys)
-        with django_assert_max_num_queries(4):  # session, user, tokens with their users, keys
-            operator.get(PATH)
+
+        def asked():
+            with CaptureQueriesContext(connection) as queries:
+                operator.get(PATH)
+            assert not [one for one in queries if "usagerecord" in one["sql"] and "HELD" not in one["sql"]]
+            return len(queries)
+
+        make_token(administrator, keyIds=keys)
+        AccessToken.objects.update(held_nano=NANO)
+        few = asked()
+        for number in range(25):
+            make_token(make_user(f"u{number}"), keyIds=keys)
+        # session, user, how many, how many hold, tokens with their users, keys, open requests, who may send
+        assert asked() == few <= 8
 
     def test_it_needs_the_right(self, with_rights):
         assert with_rights("view_apikey").get(PATH).status_code == 403
@@ -125,6 +171,37 @@ class TestCreate:
         create(operator, **fields)
         assert AccessToken.objects.get().expires_at == ends
 
+    def test_it_takes_limits_models_pace_and_mode(self, operator):
+        fields = {
+            "dailyLimit": "2.50", "monthlyLimit": "", "totalLimit": "40", "requestsPerMinute": "60",
+            "budgetMode": "soft", "models": "openai/*\r\n gpt-6*, claude-*",
+        }  # fmt: skip
+        create(operator, **fields)
+        token = AccessToken.objects.get()
+        assert (token.daily_limit_nano, token.monthly_limit_nano, token.total_limit_nano) == (
+            25 * NANO // 10,
+            0,
+            40 * NANO,
+        )
+        assert (token.requests_per_minute, token.budget_mode) == (60, "soft")
+        assert token.allowed_models == ["openai/*", "gpt-6*", "claude-*"]
+
+    def test_it_shows_the_limits_of_new_tokens(self, operator, settings):
+        settings.TOKEN_DAILY_LIMIT_USD = Decimal("7.5")
+        assert 'name="dailyLimit" value="7.5"' in operator.get(f"{PATH}/create").content.decode()
+        operator.post(f"{PATH}/create", {"name": "shop", "scopes": ["gateway"], "expiry": "90"})
+        assert AccessToken.objects.get().daily_limit_nano == 75 * NANO // 10
+
+    def test_an_administrator_makes_one_for_somebody_else(self, operator, with_rights):
+        contractor = make_user("contractor")
+        create(operator, user="contractor")
+        assert AccessToken.objects.get().user == contractor
+        assert "There is no active user “nobody”." in text_of(create(operator, user="nobody").content.decode())
+        other = with_rights("add_accesstoken")
+        assert 'name="user"' not in other.get(f"{PATH}/create").content.decode()
+        create(other, name="mine", user="contractor")
+        assert AccessToken.objects.get(name="mine").user != contractor
+
     def test_it_is_served_by_the_chosen_keys_alone(self, operator):
         key, _ = make_key(name="Production"), make_key()
         create(operator, keyIds=[key.id])
@@ -144,6 +221,12 @@ class TestCreate:
             ({"expiry": "date", "expiresAt": "9999-12-31"}, "The last day must lie before"),
             ({"keyIds": ["key-0-0"]}, "key-0-0 is not one of the available choices"),
             ({"name": "a\0b"}, "Null characters are not allowed."),
+            ({"dailyLimit": "-1"}, "Must not be negative"), ({"monthlyLimit": "NaN"}, "Must be"),
+            ({"requestsPerMinute": "many"}, "Must be a whole number from 0"),
+            ({"requestsPerMinute": "²"}, "Must be a whole number from 0"),
+            ({"requestsPerMinute": "9" * 40}, "Must be a whole number from 0"),
+            ({"budgetMode": "loose"}, "loose is not one of the available choices"),
+            ({"models": "x" * 300}, "1 to 200"),
         ],
     )  # fmt: skip
     def test_it_says_what_is_wrong_beside_the_field(self, operator, fields, words):

@@ -285,6 +285,19 @@ class TestNumbersAndChart:
         DailyUsage.objects.filter(pk=day.pk).update(cost_nano=4 * NANO)
         assert "Spend $4.00" in text_of(page_of(operator))
 
+    def test_it_tells_tokens_of_one_name_apart(self, operator, administrator):
+        key = make_key()
+        for number in range(2):
+            make_token(administrator, name="shop")
+            make_day(key, token="shop", token_id=AccessToken.objects.latest("pk").pk, cost_nano=(number + 1) * NANO)
+        make_day(key, token="", cost_nano=NANO // 2), make_day(key, token="²", cost_nano=NANO // 4)
+        first, second = AccessToken.objects.order_by("pk")
+        page = page_of(operator, "?by=token")
+        assert f"shop ({second.pk}) $2.00" in text_of(page) and f"shop ({first.pk}) $1.00" in text_of(page)
+        assert "no token $0.50" in text_of(page) and f"token={second.pk}" in page
+        assert "Spend $2.00" in text_of(page_of(operator, f"?token={second.pk}"))
+        assert "Token shop" in text_of(page_of(operator, f"?token={second.pk}"))
+
     def test_it_names_the_dearest_keys_and_sums_the_rest(self, operator):
         for number in range(11):
             make_day(make_key(name=f"Key number {number}"), cost_nano=(number + 1) * NANO)

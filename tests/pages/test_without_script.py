@@ -9,10 +9,11 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, Alert, ApiKey
 from llmkeys.schedules import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
-from tests.helpers import make_key, make_token, make_usage, new_secret
+from tests.helpers import make_account, make_key, make_usage, new_secret
 from tests.pages.browser import BROWSER, SIZES, log_in, watched
 
 pytestmark = BROWSER
@@ -110,12 +111,40 @@ def test_usage_is_filtered_and_taken_as_csv_and_a_charge_taken_back(plain, tmp_p
     assert Adjustment.objects.get().usage == lost
 
 
-def test_a_token_is_made_and_revoked(plain):
+def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.goto("/llm-settings/tokens/create")
     plain.get_by_role("textbox", name="Name").fill("notebook")
     plain.get_by_role("button", name="Create token").click()
     assert plain.get_by_label("Access token").input_value().startswith("rfk_")
     assert plain.get_by_role("button", name="Copy").count() == 0
+    plain.get_by_role("link", name="Done, to the token").click()
+    plain.get_by_label("Per day", exact=True).fill("-2")
+    plain.get_by_role("button", name="Save").click()
+    said(plain, "Must not be negative")
+    plain.get_by_label("Per day", exact=True).fill("2")
+    plain.get_by_text("Models, keys and pace").click()
+    plain.get_by_label("Models it may use").fill("openai/*")
+    plain.get_by_role("button", name="Save").click()
+    said(plain, "“notebook” was saved.")
+    token = AccessToken.objects.get()
+    assert (token.daily_limit_nano, token.allowed_models) == (2 * NANO, ["openai/*"])
+
+    plain.get_by_role("link", name="Rotate").click()
+    plain.get_by_role("radio", name="After an hour").check()
+    plain.get_by_role("button", name="Rotate token").click()
+    assert plain.get_by_label("Access token").input_value().startswith("rfk_")
+    AccessToken.objects.update(spent_total_nano=3 * NANO)
+    plain.goto(reverse("token", args=[token.pk]))
+    plain.get_by_role("link", name="Reset costs").click()
+    plain.get_by_label("Total").check()
+    plain.get_by_role("button", name="Reset costs").click()
+    said(plain, "The total costs of “notebook” were reset: up to $3.00.")
+    plain.get_by_role("link", name="Statement").click()
+    said(plain, "Nothing was asked with this token")
+    with plain.expect_download() as download:
+        plain.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename.startswith(f"statement-{token.pk}-")
+
     plain.goto("/llm-settings/tokens")
     plain.get_by_role("link", name="Revoke notebook").click()
     plain.get_by_role("button", name="Revoke token").click()
@@ -151,11 +180,13 @@ def test_alerts_are_put_away_where_they_are_shown(plain):
 def test_every_page_opens_and_leads_to_the_others(plain):
     key = make_key(name="Plain")
     row = make_usage(key, at=timezone.now())
-    make_token(plain.user, name="worker")
+    token, _ = make_account(plain.user, name="worker")
     ensure_schedules()
     for name, arguments in (
         ("dashboard", []), ("key-add", []), ("key", [key.pk]), ("key-edit", [key.pk]), ("key-delete", [key.pk]),
-        ("usage", []), ("request", [row.request_id]), ("tokens", []), ("token-create", []), ("playground", []),
+        ("usage", []), ("request", [row.request_id]), ("tokens", []), ("token-create", []),
+        ("token", [token.pk]), ("token-rotate", [token.pk]), ("token-reset", [token.pk]), ("token-revoke", [token.pk]),
+        ("token-statement", [token.pk]), ("playground", []),
         ("health", []), ("password", []),
     ):  # fmt: skip
         assert plain.goto(reverse(name, args=arguments)).status == 200

@@ -228,6 +228,21 @@ class TestTiers:
         elsewhere = Usage(input_tokens=1000, output_tokens=1000, region="not_available")
         assert charged("anthropic", "claude-opus-5-5", elsewhere) == Charge(24_000_000, "computed")
 
+    @pytest.mark.parametrize(
+        ("address", "model", "nano"),
+        [
+            ("https://eu.api.openai.com/v1", "gpt-6.1-sol", 13_200_000),  # (1000 × 2 + 1000 × 10) × 1.1
+            ("https://us.api.openai.com/v1", "gpt-6.1-sol", 13_200_000),
+            ("https://api.openai.com/v1", "gpt-6.1-sol", 12_000_000),
+            ("https://eu.api.openai.com/v1", "gpt-4o-mini", 750_000),  # 1000 × 0.15 + 1000 × 0.6
+        ],
+    )
+    def test_it_adds_a_tenth_for_openais_regions(self, settings, address, model, nano):
+        settings.PROVIDER_BASE_URLS = {**settings.PROVIDER_BASE_URLS, "openai": address}
+        usage = Usage(input_tokens=1000, output_tokens=1000)
+        assert charged("openai", model, usage) == Charge(nano, "computed")
+        assert held("openai", model, output_tokens=1000).nano >= nano
+
 
 class TestPrices:
     @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from hypothesis import given
@@ -27,7 +26,8 @@ from tests.pricing.helpers import NOBODYS, NOW
 from tests.pricing.test_properties import NAMES, many
 
 DEFAULT_LIMIT = 16_384  # put on a request without a limit
-FEES = {"openai": "0.010", "anthropic": "0.010", "google": "0.035", "openrouter": "0.020"}  # USD a search
+FEES = {"openai": 10_000_000, "anthropic": 10_000_000, "google": 14_000_000, "openrouter": 20_000_000}  # nano-dollars
+GROUNDED_PROMPT = 35_000_000  # Gemini 2 is billed by the prompt, however many searches it took
 ROUNDS, ROUND_TOKENS = 5, 16_000  # contract 7: of a tool that the provider runs itself
 SOUND = base64.b64encode(b"\0" * 40_000).decode()  # ten seconds of MP3 at 32 kbit/s
 PICTURE = base64.b64encode(b"\x89PNG" + b"\0" * 5_000).decode()
@@ -80,6 +80,12 @@ def picture_tokens(model: str) -> int:
     return 85 + 8 * 170 if "gpt" in model else 4_784  # tiles of 512 pixels; Claude's high resolution, Gemini takes less
 
 
+def fees(provider: str, model: str, searches: int) -> int:
+    if provider == "google" and "gemini-2" in model:
+        return min(1, searches) * GROUNDED_PROMPT
+    return searches * FEES[provider]
+
+
 @st.composite
 def asked(draw: Any) -> Asked:
     dialect = draw(st.sampled_from([one for one in DIALECTS if one.name in PLACES]))
@@ -88,7 +94,7 @@ def asked(draw: Any) -> Asked:
     allowed, others = Allowed(), list[str]()
     texts = draw(st.lists(WORDS.filter(bool), min_size=1, max_size=3))
     allowed.text = sum(len(text.encode()) for text in texts)
-    limit = allowed.limit = draw(st.none() | st.integers(1, 150_000))
+    limit = allowed.limit = draw(st.sampled_from([None, 1]) | st.integers(1, 150_000))
     has_media = dialect.name != "openai-embeddings"
     media = draw(st.lists(st.sampled_from(["sound", "picture", "file"]), max_size=3)) if has_media else []
     tools = draw(st.booleans())
@@ -194,27 +200,29 @@ _BODIES: dict[str, Callable[..., Any]] = {
 def bills(draw: Any) -> tuple[Asked, str, Usage]:
     """Draw a request, which of its models answers, and what that takes and makes."""
     case = draw(asked())
+
+    def up_to(most: int) -> int:
+        return draw(st.just(most) | st.integers(0, most))
+
     allowed, answered = case.allowed, draw(st.sampled_from([case.model, *case.others]))
     window = known_window(answered) or oracle.window(case.provider, answered)  # a longer prompt is refused
-    sound, pictures = draw(st.integers(0, allowed.sound)), draw(st.integers(0, allowed.pictures))
-    text = draw(st.just(allowed.text) | st.integers(0, allowed.text))
+    sound, pictures, text = up_to(allowed.sound), up_to(allowed.pictures), up_to(allowed.text)
     if allowed.files:
-        text += draw(st.integers(0, window or 100_000))
+        text += up_to(window or 100_000)
     total = min(text + sound + pictures, window or 10**9)
     sound, pictures = min(sound, total), min(pictures, max(0, total - sound))
-    searches = draw(st.integers(0, allowed.searches))
-    tool_text = draw(st.integers(0, searches * ROUND_TOKENS))
+    searches = up_to(allowed.searches)
+    tool_text = up_to(searches * ROUND_TOKENS)
     plain = total - sound - pictures + tool_text
     may_write = allowed.can_write or "claude" not in answered
-    written = draw(st.integers(0, plain)) if may_write else 0
+    written = up_to(plain) if may_write else 0
     own = max_output_tokens(answered)
     limit = DEFAULT_LIMIT if allowed.limit is None else allowed.limit
     if allowed.limit is None:
         limit = min([limit, *(most for name in (case.model, *case.others) if (most := max_output_tokens(name)))])
     limit = limit if own is None else min(own, limit)
-    output = draw(st.just(limit) | st.integers(0, limit))
-    output = output * allowed.choices + draw(st.integers(0, allowed.beside))
-    drawn = draw(st.integers(0, allowed.drawings)) * 6_208  # gpt-image-1, high quality, 1024 × 1536
+    output = up_to(limit) * allowed.choices + up_to(allowed.beside)
+    drawn = up_to(allowed.drawings) * 6_208  # gpt-image-1, high quality, 1024 × 1536
     usage = Usage(
         input_tokens=total + tool_text,
         cached_input_tokens=draw(st.integers(0, plain - written)),
@@ -243,5 +251,4 @@ def test_the_hold_of_a_body_covers_what_its_answer_is_billed(found: tuple[Asked,
     if not oracle.entries(case.provider, answered) or answered.endswith(":free"):
         return
     billed = oracle.bill(case.provider, answered, usage, NOW, drawn_by="gpt-image-1")
-    fees = int(Decimal(FEES[case.provider]) * 10**9) * (usage.searches or 0)
-    assert billed is None or billed + fees <= worst.nano
+    assert billed is None or billed + fees(case.provider, answered, usage.searches or 0) <= worst.nano

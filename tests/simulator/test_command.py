@@ -88,3 +88,5 @@ class TestCommand:
         assert "example:\n  ./manage.py simulator --bind 127.0.0.1:9900" in output
         assert "-429x2" in output
         assert "[[prompt_tokens=1000" in output
+        assert "[[tool=NAME" in output
+        assert all(dialect in output for dialect in ("responses", "embeddings", "messages", "generateContent"))

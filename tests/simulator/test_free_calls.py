@@ -58,3 +58,4 @@ class TestFreeCalls:
         assert page["models"][0] not in following["models"]
         listed = self.get(simulator, "/v1beta/openai/models").json()["data"]
         assert {"id": "models/gemini-2.5-flash", "object": "model", "owned_by": "simulated"} in listed
+        assert self.get(simulator, "/google/v1/models").json() == self.get(simulator, "/v1beta/models").json()

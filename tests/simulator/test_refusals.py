@@ -70,9 +70,9 @@ class TestAddressing:
 
     def test_it_answers_other_paths_in_the_providers_shape(self, simulator: SimulatorThread) -> None:
         headers = {"Authorization": "Bearer sk-x-ok"}
-        answer = requests.post(simulator.base_url + "/v1/responses", json={}, headers=headers, timeout=10)
+        answer = requests.post(simulator.base_url + "/v1/completions", json={}, headers=headers, timeout=10)
         assert answer.status_code == 404
-        assert answer.json()["error"]["message"].startswith("simulated: there is nothing at POST /v1/responses")
+        assert answer.json()["error"]["message"].startswith("simulated: there is nothing at POST /v1/completions")
         assert requests.get(simulator.base_url + "/nowhere", timeout=10).status_code == 404
         assert requests.get(simulator.base_url + CHAT["openai"], headers=headers, timeout=10).status_code == 405
 

@@ -35,7 +35,8 @@ class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
 class Command(BaseCommand):
     help = (
         "A local stand-in for OpenRouter, OpenAI, Anthropic and Google, for trying the product without spending money. "
-        "It speaks OpenAI chat completions; every answer says that it is simulated."
+        "It speaks every dialect that the gateway serves: OpenAI chat, responses and embeddings, Anthropic messages, "
+        "Google generateContent. Every answer says that it is simulated."
     )
     requires_system_checks: list[str] = []
 
@@ -50,7 +51,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--chunk-delay-ms", type=_milliseconds, default=0, help="wait between two chunks of a stream"
         )
-        parser.add_argument("--journal", type=Path, metavar="FILE", help="append one JSON line for each chat request")
+        parser.add_argument(
+            "--journal", type=Path, metavar="FILE", help="append one JSON line for each request to a model"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = _address(options["bind"])

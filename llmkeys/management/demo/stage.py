@@ -114,13 +114,14 @@ class Stage:
         return self._server is not None and self._server.poll() is None
 
     def tokens(self, names: Iterable[str]) -> dict[str, str]:
-        """Make an access token for each program."""
+        """Make an access token for each program, with budgets of its own."""
         manager = self.run("tokens", "create", "demo", "--scope", "manage").strip()
         return {name: self._token(manager, name) for name in names}
 
     def _token(self, manager: str, name: str) -> str:
         headers = {"Authorization": f"Bearer {manager}", "Content-Type": "application/json"}
-        status, body = self._call("POST", "/api/llm/tokens", json.dumps({"name": name, "scopes": ["gateway"]}), headers)
+        values = {"name": name, "scopes": ["gateway"], "dailyLimit": 25, "monthlyLimit": 500}
+        status, body = self._call("POST", "/api/llm/tokens", json.dumps(values), headers)
         if status != 201:
             raise DemoFailed(f"The demo's server made no access token (HTTP {status}).")
         return json.loads(body)["token"]

@@ -1,0 +1,90 @@
+"""What keys and access tokens have in common in the admin: columns of budgets, and setting a budget's cost back.
+
+A reset has a page in between that says what it means and in whose name it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+
+from llmkeys.key_state import Budget
+from llmkeys.keys import resets
+from llmkeys.lib.money import format_usd
+from llmkeys.models import AccessToken, ApiKey
+from llmkeys.templatetags.llmkeys_format import relative, usd, usd_short
+
+WINDOWS = ("daily", "monthly", "total")
+Account = ApiKey | AccessToken
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    account: Account
+    budgets: tuple[Budget, ...]
+
+
+class AccountMixin(admin.ModelAdmin):
+    @admin.display(description="requests", ordering="total_requests")
+    def requests(self, account: Account) -> str:
+        return f"{account.total_requests:,}"
+
+    @admin.display(description="last used", ordering="last_used_at")
+    def last_used(self, account: Account) -> str:
+        return relative(account.last_used_at)
+
+    @admin.display(description="today", ordering="spent_day_nano")
+    def today(self, account: Account) -> str:
+        return self._budget(account, 0)
+
+    @admin.display(description="this month", ordering="spent_month_nano")
+    def this_month(self, account: Account) -> str:
+        return self._budget(account, 1)
+
+    @admin.display(description="in total", ordering="spent_total_nano")
+    def in_total(self, account: Account) -> str:
+        return self._budget(account, 2)
+
+    @staticmethod
+    def _budget(account: Account, index: int) -> str:
+        budget = account.budgets(timezone.now())[index]
+        return f"{usd(budget.spent)} of {usd_short(budget.limit)}" if budget.limit else f"{usd(budget.spent)}, no limit"
+
+    @admin.display(description="held", ordering="held_nano")
+    def held(self, account: Account) -> str:
+        return usd(account.held_nano)
+
+    @admin.action(description="Reset costs …", permissions=["change"])
+    def reset_costs(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        accounts, confirmed = list(queryset), request.POST.get("post") == "yes"
+        chosen = {window: window in request.POST for window in WINDOWS}
+        if confirmed and any(chosen.values()):
+            self._reset(request, accounts, chosen)
+            return None
+        at = timezone.now()
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Reset costs",
+            "opts": self.opts,
+            "lines": [Line(account, account.budgets(at)) for account in accounts],
+            "fault": "Choose at least one: daily, monthly or total." if confirmed else "",
+        }
+        return render(request, "admin/reset_costs.html", context)
+
+    def _reset(self, request: HttpRequest, accounts: list[Account], chosen: dict[str, bool]) -> None:
+        done = resets.reset_costs(accounts, **chosen, at=timezone.now(), actor=request.user.get_username())
+        words = ", ".join(window for window, wanted in chosen.items() if wanted)
+        by_id = {account.pk: account for account in accounts}
+        for reset in done:
+            self.log_change(request, by_id[reset.account.id], f"Reset costs: {words}.")
+        if not done:
+            messages.info(request, "There was nothing to reset: these costs are 0 already.")
+            return
+        taken = sum(max(reset.day_nano, reset.month_nano, reset.total_nano) for reset in done)
+        name = self.opts.verbose_name if len(done) == 1 else self.opts.verbose_name_plural
+        messages.success(request, f"Reset the {words} costs of {len(done)} {name}: up to {format_usd(taken)}.")

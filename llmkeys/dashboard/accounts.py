@@ -1,0 +1,328 @@
+"""What the pages of a key and of an access token have in common: both are accounts, with budgets and usage."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from llmkeys.dashboard.charts import Bar, Chart, Series, budget_bar, days_until, stacked
+from llmkeys.dashboard.usage_page import lines_of
+from llmkeys.dashboard.usage_words import guessed_parts, skipped_ids
+from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, REVOKED, Budget, current_windows
+from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
+from llmkeys.templatetags.llmkeys_format import moment, percent, usd, usd_short
+from llmkeys.usage.rows import lost_rows
+from llmkeys.usage.sums import Sums, Wanted, daily_sums
+
+CHART_DAYS = 30
+_REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
+_EVENTS_READ = 200  # what repeats is joined
+_OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # of which one a day stands for all
+_FIGURES = re.compile(r"[0-9][0-9.,:-]*")
+
+# The parts of such a page that are the same for both: a region's name → its template.
+PARTS = {
+    "lost": "_account_lost.html",
+    "budgets": "_account_budgets.html",
+    "spend": "_account_spend.html",
+    "models": "_account_models.html",
+    "requests": "_account_requests.html",
+    "events": "_account_events.html",
+}
+
+Account = ApiKey | AccessToken
+Column = Literal["key", "token"]  # by which rows, totals and events point at the account
+
+
+def account_parts(account: Account, column: Column, at: datetime) -> dict[str, Any]:
+    """Return what the templates of `PARTS` need but the card; a number of queries that does not grow with requests."""
+    sums = _last_days(account, at)
+    rows = UsageRecord.objects.filter(**{column: account}).select_related("key").order_by("-id")
+    recent = list(rows.defer("key__secret", "key__fingerprint", "key__last_test")[:_REQUESTS])
+    names = dict(ApiKey.objects.filter(pk__in=skipped_ids(recent)).values_list("pk", "name"))
+    return {
+        "account": account,
+        "column": column,
+        "usage_query": f"{column}={account.pk}",
+        "chart": _chart(account, sums, at),
+        "parts": guessed_parts(Sums.over(sums.values()), lambda **cost: f"?{urlencode({column: account.pk, **cost})}"),
+        "models": _models(sums),
+        "lines": lines_of(recent, names),
+        # The newest lost requests whose charge nobody has taken back or corrected.
+        "lost": list(lost_rows(**{f"{column}_id": account.pk}).order_by("-id")[:_LOST]),
+        "events": event_lines(account.events.order_by("-id")[:_EVENTS_READ]),
+    }
+
+
+DayAndModel = tuple[date, str]
+
+
+def _last_days(account: Account, at: datetime) -> dict[DayAndModel, Sums]:
+    """Return what an account cost on each of the last 30 days with each model: from totals, never from single rows."""
+    today = current_windows(at).day
+    wanted = Wanted(key=account.pk) if isinstance(account, ApiKey) else Wanted(token_id=account.pk)
+    span = replace(wanted, since=today - timedelta(days=CHART_DAYS - 1), until=today)
+    return {(day, model): sums for (day, model), sums in daily_sums(span, "day", "model", at=at).items()}
+
+
+def _chart(account: Account, sums: Mapping[DayAndModel, Sums], at: datetime) -> Chart:
+    """Draw the days, with the account's daily limit and what it holds."""
+    today, by_day = current_windows(at).day, Counter[date]()
+    for (day, _), one in sums.items():
+        by_day[day] += one.cost_nano
+    return stacked(
+        days_until(today, CHART_DAYS), [Series(account.name, by_day)], title="Spend per day", today=today,
+        held=account.held_nano, limit=account.daily_limit_nano,
+    )  # fmt: skip
+
+
+# --- by model ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """What a model cost this account; `width` is its share of the dearest one, for the bar behind its name."""
+
+    name: str
+    requests: int
+    cost_nano: int
+    share: str
+    width: str
+    is_one: bool = True
+
+
+def _models(sums: Mapping[DayAndModel, Sums]) -> list[ModelLine]:
+    by_model: dict[str, list[Sums]] = {}
+    for (_, model), one in sums.items():
+        by_model.setdefault(model, []).append(one)
+    found = {model: Sums.over(days) for model, days in by_model.items()}
+    rows = sorted(
+        ((name, one.requests, one.cost_nano) for name, one in found.items()), key=lambda row: (-row[2], row[0])
+    )
+    if len(rows) > _MODELS + 1:
+        rest = rows[_MODELS:]
+        others = (f"{len(rest)} other models", sum(row[1] for row in rest), sum(row[2] for row in rest))
+        rows = [*rows[:_MODELS], others]
+    total = sum(row[2] for row in rows)
+    most = max((row[2] for row in rows), default=0)
+    return [_model(row, at, total, most) for at, row in enumerate(rows)]
+
+
+def _model(row: tuple[str, int, int], at: int, total: int, most: int) -> ModelLine:
+    name, requests, cost = row
+    return ModelLine(name, requests, cost, share_of(cost, total), width_of(cost, most), is_one=at < _MODELS)
+
+
+def share_of(cost: int, total: int) -> str:
+    return percent(max(0, 100 * cost / total)) if total > 0 else "–"
+
+
+def width_of(cost: int, most: int) -> str:
+    """Return how wide the bar behind a name is."""
+    return f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+_EVENT_LOOKS = {
+    "limit_reached": ("full", "s-square"),
+    "warned": ("full", "s-square"),
+    "rejected": ("bad", "s-cross"),
+    "exhausted": ("cool", "s-half"),
+    "cooled": ("cool", "s-half"),
+    "accepted": ("ok", "s-disc"),
+    "recovered": ("ok", "s-disc"),
+    "rotated": ("ok", "s-disc"),
+    "expired": ("", "s-diamond"),
+    "expiring": ("full", "s-diamond"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """An event with the colour and the shape of what it means, and how often the like of it happened that day."""
+
+    event: KeyEvent
+    times: int = 1
+
+    @property
+    def tone(self) -> str:
+        return _EVENT_LOOKS.get(self.event.kind, ("", ""))[0]
+
+    @property
+    def shape(self) -> str:
+        return _EVENT_LOOKS.get(self.event.kind, ("", "s-ring"))[1]
+
+
+def event_lines(events: Iterable[KeyEvent]) -> list[EventLine]:
+    """Return the newest events; what happened again by itself on the same day is joined to the newest of its kind."""
+    found: dict[tuple[Any, ...], list[KeyEvent]] = {}
+    for event in events:
+        day = current_windows(event.created_at).day
+        words = "" if event.kind in _OFTEN else _FIGURES.sub("0", event.message)
+        by_itself = (event.kind, day, words) if not event.actor else (event.pk,)
+        found.setdefault(by_itself, []).append(event)
+    return [EventLine(alike[0], len(alike)) for alike in list(found.values())[:_EVENTS]]
+
+
+# --- the card: status and budgets -------------------------------------------------------------------------------------
+
+
+# the status in the contract's words → its colour and its shape
+BADGES = {
+    ACTIVE: ("ok", "s-disc"),
+    LIMIT_REACHED: ("full", "s-square"),
+    EXPIRED: ("", "s-diamond"),
+    DISABLED: ("", "s-cross"),
+    REVOKED: ("", "s-cross"),
+}
+_WORDS = {"day": "Day", "month": "Month", "total": "Total"}
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    word: str
+    spent: int
+    limit: int
+    bar: Bar
+    left: int | None
+    resets_at: datetime | None
+
+
+class AccountCard:
+    """The status and the budgets of an account at an instant.
+
+    What only its drawing needs is worked out when it is drawn: of a thousand keys one page is.
+    """
+
+    at: datetime
+    status: str
+    projected: int | None  # nano-dollars: the month at this pace, where that is drawn
+
+    @property
+    def account(self) -> Account:
+        raise NotImplementedError
+
+    @property
+    def tone(self) -> str:
+        return BADGES[self.status][0]
+
+    @property
+    def shape(self) -> str:
+        return BADGES[self.status][1]
+
+    @property
+    def is_dim(self) -> bool:
+        return self.status in (DISABLED, EXPIRED, REVOKED)
+
+    @cached_property
+    def facts(self) -> tuple[Budget, ...]:
+        return self.account.budgets(self.at)
+
+    @cached_property
+    def budgets(self) -> tuple[BudgetLine, ...]:
+        return tuple(_line(budget, idle=self.is_dim) for budget in self.facts)
+
+    @property
+    def success_rate(self) -> float | None:
+        tried = self.account.successful_requests + self.account.failed_requests
+        return 100 * self.account.successful_requests / tried if tried else None
+
+    @property
+    def pace_is_too_high(self) -> bool:
+        """Tell whether the month will not stay below its limit at this pace."""
+        limit = self.account.monthly_limit_nano
+        return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
+
+    @property
+    def room(self) -> Budget | None:
+        """The budget with the least room, None where the account has no limit at all."""
+        limited = (budget for budget in self.facts if budget.limit)
+        return min(limited, key=lambda budget: budget.remaining or 0, default=None)
+
+
+def _line(budget: Budget, *, idle: bool) -> BudgetLine:
+    word = _WORDS[budget.window]
+    held = f", {usd(budget.held)} held" if budget.held else ""
+    limit = f"of {usd_short(budget.limit)}" if budget.limit else "no limit"
+    words = f"{word} budget: {usd(budget.spent)} spent{held}, {limit}"
+    bar = budget_bar(words, spent=budget.spent, held=budget.held, limit=budget.limit, idle=idle)
+    return BudgetLine(word, budget.spent, budget.limit, bar, budget.remaining, budget.resets_at)
+
+
+# --- what a card says in words ----------------------------------------------------------------------------------------
+
+
+MOVE, RAISE, REPLACE = "Move the date", "Raise the limit", "Then replace the secret"
+_FIELDS = {MOVE: "expires", RAISE: "dailyLimit", REPLACE: "apiKey"}
+_LEFT = {"day": "today", "month": "this month", "total": "in total"}
+_SPENT = {"day": "Daily budget", "month": "Monthly budget", "total": "Total budget"}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line in a card. `remedy` is the words of a link to the account's form, shown to those who may use it."""
+
+    tone: str
+    icon: str
+    title: str
+    text: SafeString | str = ""
+    remedy: str = ""
+
+    @property
+    def field(self) -> str:
+        """The field of the form that the remedy is about."""
+        return _FIELDS.get(self.remedy, "")
+
+
+def room_words(room: Budget | None) -> str:
+    return "no limit" if room is None else f"{usd(room.remaining)} left {_LEFT[room.window]}"
+
+
+def expired_note(account: Account, at: datetime) -> Note | None:
+    if account.expires_at is None or not account.is_expired(at):
+        return None
+    return Note("", "i-clock", "Expired", format_html("at {}.", moment(account.expires_at)), remedy=MOVE)
+
+
+Again = Callable[[SafeString | str], SafeString | str]  # says from when on requests are taken again
+
+
+def spent_note(account: Account, at: datetime, *, again: Again) -> Note | None:
+    """Say which budget is spent, with figures; `again` makes a sentence of when that ends."""
+    budget = account.reached_budget(at)
+    if budget is None:
+        return None
+    figures = f"{usd(budget.spent)} of {usd_short(budget.limit)}."
+    until = (
+        format_html("at {}", moment(budget.resets_at))
+        if budget.resets_at
+        else "when its limit is raised or its cost is reset"
+    )
+    text = format_html("{} {}", figures, again(until))
+    return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy=RAISE)
+
+
+def refused_note(account: Account, at: datetime, *, again: Again) -> Note | None:
+    """Say that the last request found no room, with figures."""
+    if not account.is_refused(at):
+        return None
+    budget = next(budget for budget in account.budgets(at) if budget.window == account.refused_window)
+    later = format_html(" {}", again(format_html("at {}", moment(budget.resets_at)))) if budget.resets_at else ""
+    text = format_html(
+        "The last request needed up to {}; {} was left.{}",
+        usd(account.refused_need_nano),
+        usd(account.refused_room_nano),
+        later,
+    )
+    return Note("full", "i-gauge", f"{_SPENT[budget.window]}: no room.", text, remedy=RAISE)
