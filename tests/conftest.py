@@ -194,6 +194,16 @@ def _no_beat_between_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _patient_sums() -> Iterator[None]:
+    """How many days one summary closes depends on how busy the machine is; here it closes all that there are."""
+    from llmkeys.usage import closed_days
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_days, "PATIENCE_SECONDS", 60.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_clock() -> Iterator[None]:
     """Leases go by the clock of PostgreSQL's server, which no test can stop."""
     from llmkeys.database import sql

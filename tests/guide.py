@@ -124,12 +124,12 @@ class Shell:
         return self._process.stdout.readline().strip() if ready else ""
 
 
-def outputs(text: str) -> Iterator[tuple[Block, str]]:
-    """Run a guide on a fresh product; yield each answer's block with what was really printed."""
+def outputs(text: str, **more: str) -> Iterator[tuple[Block, str]]:
+    """Run a guide on a fresh product with these variables; yield each answer's block with what was really printed."""
     scratch = tempfile.TemporaryDirectory(prefix="llmkeys-guide-", ignore_cleanup_errors=True)  # a last file may come
     with scratch as name, SimulatorThread() as simulator:
         directory = Path(name)
-        urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
+        urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()} | more
         with Served(directory / "data", **urls) as served:
             served.wait_until_up()
             here = environment(directory / "data", **urls) | {"HOME": str(directory)}
@@ -204,11 +204,11 @@ def _wrapped(text: str) -> str:
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def check(path: Path) -> None:
-    """Raises GuideFailed with every answer of a guide that is not the real one."""
+def check(path: Path, **more: str) -> None:
+    """Raises GuideFailed with every answer of a guide that is not the real one; `more` are variables."""
     found = [
         f"{path.name}, line {block.line}:\n{differs}"
-        for block, printed in outputs(path.read_text())
+        for block, printed in outputs(path.read_text(), **more)
         if (differs := difference(block, printed))
     ]
     if found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -188,8 +189,10 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, mode="r:gz") as tar:
             yield tar
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise CannotRestore(f"{path} is not a readable backup ({type(error).__name__}). Take another one.") from None
+    except EOFError:
+        raise CannotRestore(f"{path} is damaged: its end is missing. Take another backup.") from None
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error):
+        raise CannotRestore(f"{path} is damaged, or not a backup of this product. Take another backup.") from None
     except OSError as error:
         raise CannotRestore(f"{path} cannot be read: {error.strerror or error}.") from None
 

@@ -102,8 +102,8 @@ def offer_import() -> str:
 def ensure_first_administrator(url: str) -> str:
     """Create the first administrator where there is none; return what to tell on the terminal, or "".
 
-    The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD, else they are `admin`
-    and a random one, told once: on the terminal, or in the file `first-login` (0600) where stdout is not a terminal.
+    The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD, else they are `admin` and
+    a random one, shown once: on the terminal, or, where stdout is not a terminal, in the file `first-login` (0600).
     File and user are made together: no administrator is left whose password nobody was told.
     """
     given = os.environ.pop("DJANGO_SUPERUSER_PASSWORD", "")  # popped: no child needs it

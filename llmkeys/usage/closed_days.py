@@ -24,7 +24,7 @@ ONE_DAY = timedelta(days=1)
 MANY_DAYS = 500  # more than one statement should name
 STEP_DAYS = 4  # from one running total to the next
 _AT_ONCE_DAYS = 16  # that one transaction adds to a running total: writers wait for it
-_PATIENCE_SECONDS = 0.2  # that one summary spends on closing days
+PATIENCE_SECONDS = 0.2  # that one summary spends on closing days
 _REST_SECONDS = 60.0  # after the database could not be written
 
 _rest_until = 0.0
@@ -81,7 +81,7 @@ def open_days(first: date, last: date, *, at: datetime) -> list[date]:
     """Return the days of a span whose `DayTotal` rows do not hold, after closing what can be closed meanwhile."""
     closed = set(ClosedDay.objects.filter(day__range=(first, last)).values_list("day", flat=True))
     left = [day for day in days_between(first, last) if day not in closed]
-    until, closable = time.monotonic() + _PATIENCE_SECONDS, last_closable(at)
+    until, closable = time.monotonic() + PATIENCE_SECONDS, last_closable(at)
     for day in [day for day in reversed(left) if day <= closable]:
         if time.monotonic() > until or not _written(_close, day):
             break
@@ -93,7 +93,7 @@ def running_until(day: date, *, first: date, at: datetime) -> date | None:
     """Return the last day not after `day` whose `RunningTotal` rows hold, after making what can be made meanwhile."""
     day = min(day, last_closable(at))
     wanted = day - (day.toordinal() % STEP_DAYS) * ONE_DAY
-    until = time.monotonic() + _PATIENCE_SECONDS
+    until = time.monotonic() + PATIENCE_SECONDS
     found = _last_running(wanted)
     while wanted >= first and found != wanted and time.monotonic() < until:
         following = min(wanted, (found or first - ONE_DAY) + _AT_ONCE_DAYS * ONE_DAY)

@@ -1,5 +1,9 @@
 """Ten million usage rows, a thousand keys and tokens: how long pages and API take (`python -m tests.bench.volume`).
 
+Each address is measured beside itself: first with few rows and as many keys, then with all rows, in one run. None may
+take 50 ms longer. What counts is the best of a few tries, in the processor time of this one process, for the machine
+may have other work as well.
+
 The rows are made by SQL in a throw-away SQLite database: 90 days, every key on every day, with three models; each key
 serves one of twenty programs, each with its token; the other tokens rest. The daily totals are their sums, and go back
 a year, for they outlive the rows.
@@ -8,8 +12,9 @@ a year, for they outlive the rows.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +32,8 @@ OPEN_HOLDS = 40
 KEYS = 1_000
 MODELS = ("openai/gpt-6.1-terra", "anthropic/claude-sonnet-5.5", "google/gemini-3.8-flash")
 REPEATS = 3
+FEW_ROWS = 10_000
+MOST_LONGER_MS = 50.0
 _TABLES = ("usagerecord", "dailyusage", "daytotal", "runningtotal", "apikey", "accesstoken")
 
 _KEYS = """
@@ -146,16 +153,15 @@ def _make_tokens(today: date) -> None:
     )  # fmt: skip
 
 
-def addresses() -> Iterator[tuple[str, int]]:
-    """Yield what is asked, and within how many milliseconds it must be answered."""
-    yield from ((f"/llm-settings{page}", 100) for page in _pages())
-    yield "/llm-settings/health", 250  # the doctor looks at everything, every key included
-    yield "/api/llm/keys/statistics", 50
-    yield from ((f"/api/llm/usage/summary?{query}", 50) for query in _summaries())
-    yield "/api/llm/keys", 250  # 1,000 keys of 1 kB
-    yield "/api/llm/keys?provider=openai&status=LIMIT_REACHED", 100
-    yield from ((f"/api/llm/usage?{query}", 100) for query in _lists())
-    yield "/api/llm/events", 100
+def addresses() -> Iterator[str]:
+    yield from (f"/llm-settings{page}" for page in _pages())
+    yield "/llm-settings/health"
+    yield "/api/llm/keys/statistics"
+    yield from (f"/api/llm/usage/summary?{query}" for query in _summaries())
+    yield "/api/llm/keys"
+    yield "/api/llm/keys?provider=openai&status=LIMIT_REACHED"
+    yield from (f"/api/llm/usage?{query}" for query in _lists())
+    yield "/api/llm/events"
 
 
 def _pages() -> Iterator[str]:
@@ -225,22 +231,24 @@ def _lists() -> Iterator[str]:
     yield f"since={_days_ago(0)}&until={_days_ago(0)}&token=unknown"
 
 
-def measure(client: Any, *, only: str, verbose: bool) -> bool:
-    """Print median times and the plans; True where all are in time and none reads all usage rows.
+def measure(client: Any, few: dict[str, float], *, only: str, verbose: bool) -> bool:
+    """Print the times and the plans; True where none is more than 50 ms above that with few rows.
 
     Plans are shown once for each set of them, unless `verbose`.
     """
     good, seen = True, set()
-    for address, allowed in addresses():
+    for address in addresses():
         if only not in address:
             continue
-        median = _median(client, address)
+        best = _best(client, address)
+        late = best > few[address] + MOST_LONGER_MS
         with _plans(plans := []):
             client.get(address)
         scan = any(plan.startswith("SCAN llmkeys_usagerecord") and "USING" not in plan for plan in plans)
         # Newest first by number is a scan that ends with the page: slow only where few rows fit, and then it shows.
-        good &= median < allowed
-        print(f"{'ok  ' if median < allowed else 'SLOW'} {median:8.1f} ms  {address}{'  (by number)' if scan else ''}")
+        good &= not late
+        times = f"{best:8.1f} ms, with few rows {few[address]:8.1f} ms"
+        print(f"{'SLOW' if late else 'ok  '} {times}  {address}{'  (by number)' if scan else ''}")
         shown = tuple(dict.fromkeys(plans))
         if verbose or shown not in seen:
             print("".join(f"                  {plan}\n" for plan in shown), end="")
@@ -248,15 +256,15 @@ def measure(client: Any, *, only: str, verbose: bool) -> bool:
     return good
 
 
-def _median(client: Any, address: str) -> float:
+def _best(client: Any, address: str) -> float:
     times = []
     client.get(address)  # templates are read once in a process
     for _ in range(REPEATS):
-        begun = time.perf_counter()
+        begun = time.process_time()
         answer = client.get(address)
-        times.append((time.perf_counter() - begun) * 1000)
+        times.append((time.process_time() - begun) * 1000)
         assert answer.status_code == 200, (address, answer.content)
-    return statistics.median(times)
+    return min(times)
 
 
 @contextmanager
@@ -280,16 +288,20 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--keep", type=Path, help="directory of the database; used again where it is there")
     parser.add_argument("--verbose", action="store_true", help="every query plan")
+    parser.add_argument("--few", action="store_true", help="print the times with few rows as JSON, and end")
     parser.add_argument("--only", default="", help="addresses that contain this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llmkeys-volume-") as temporary:
         directory = options.keep or Path(temporary)
         os.environ["REFACTAI_DATA_DIR"] = str(directory)
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "refactai_site.settings")
-        return _run(directory, options.rows, only=options.only, verbose=options.verbose)
+        if options.few:
+            return _run(directory, FEW_ROWS, None)
+        few = subprocess.run([sys.executable, "-m", __spec__.name, "--few"], check=True, stdout=subprocess.PIPE).stdout
+        return _run(directory, options.rows, json.loads(few), only=options.only, verbose=options.verbose)
 
 
-def _run(directory: Path, rows: int, *, only: str, verbose: bool) -> int:
+def _run(directory: Path, rows: int, few: dict[str, float] | None, *, only: str = "", verbose: bool = False) -> int:
     import django
 
     there = (directory / "llmkeys.sqlite3").exists()
@@ -304,12 +316,15 @@ def _run(directory: Path, rows: int, *, only: str, verbose: bool) -> int:
     if not there:
         begun = time.monotonic()
         generate(rows)
-        print(f"{rows:,} rows, {KEYS:,} keys made in {time.monotonic() - begun:.0f} s")
+        print(f"{rows:,} rows, {KEYS:,} keys made in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     name = f"bench{time.time_ns()}"
     user = make_user(name, is_superuser=True)
     client = JsonClient(make_token(user, "read"))
     client.force_login(user)
-    return 0 if measure(client, only=only, verbose=verbose) else 1
+    if few is None:
+        print(json.dumps({address: _best(client, address) for address in addresses()}))
+        return 0
+    return 0 if measure(client, few, only=only, verbose=verbose) else 1
 
 
 if __name__ == "__main__":

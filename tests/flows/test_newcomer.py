@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, new_secret
+from tests.lazily import lazily
 from tests.serving import Served
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = lazily("openai")
 
 MODEL = "openai/gpt-6.1-terra"
 DIRECTIVES = "[[prompt_tokens=1000 cached_tokens=100 completion_tokens=50 reasoning_tokens=5]]"

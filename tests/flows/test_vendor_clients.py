@@ -9,18 +9,23 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
-from google import genai
-from google.genai import errors as google_errors
-from google.genai import types as google
 
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, new_secret
+from tests.lazily import lazily
 from tests.serving import ROOT
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+    from google import genai
+else:
+    anthropic = lazily("anthropic")
+    openai = lazily("openai")
+    genai = lazily("google.genai")
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAACklEQVR4nGMAAQAABQABDQottAAAAABJRU5ErkJggg==")
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
@@ -307,29 +312,27 @@ def test_anthropic_counts_and_models(world: World):
 # --- Google -----------------------------------------------------------------------------------------------------------
 
 FLASH = "gemini-2.5-flash"
-FUNCTION: Any = google.Tool(
-    function_declarations=[google.FunctionDeclaration(name="look_up", parameters_json_schema=SCHEMA)]
-)
-THOUGHTS: Any = google.GenerateContentConfig(thinking_config=google.ThinkingConfig(include_thoughts=True))
+FUNCTION: Any = {"function_declarations": [{"name": "look_up", "parameters_json_schema": SCHEMA}]}
+THOUGHTS: Any = {"thinking_config": {"include_thoughts": True}}
 
 
-GoogleCall = Callable[[genai.Client], Any]
+GoogleCall = Callable[["genai.Client"], Any]
 GENERATE_CALLS: dict[str, GoogleCall] = {
     "whole": lambda client: client.models.generate_content(model=FLASH, contents="hi"),
     "cut short": lambda client: client.models.generate_content(
-        model=FLASH, contents="hi", config=google.GenerateContentConfig(max_output_tokens=3)
+        model=FLASH, contents="hi", config=genai.types.GenerateContentConfig(max_output_tokens=3)
     ),
     "stream": lambda client: list(client.models.generate_content_stream(model=FLASH, contents="hi")),
     "tool": lambda client: client.models.generate_content(
-        model=FLASH, contents=CALLS_A_TOOL, config=google.GenerateContentConfig(tools=[FUNCTION])
+        model=FLASH, contents=CALLS_A_TOOL, config=genai.types.GenerateContentConfig(tools=[FUNCTION])
     ),
     "streamed tool": lambda client: list(
         client.models.generate_content_stream(
-            model=FLASH, contents=CALLS_A_TOOL, config=google.GenerateContentConfig(tools=[FUNCTION])
+            model=FLASH, contents=CALLS_A_TOOL, config=genai.types.GenerateContentConfig(tools=[FUNCTION])
         )
     ),
     "picture": lambda client: client.models.generate_content(
-        model=FLASH, contents=["What is it?", google.Part.from_bytes(data=PIXEL, mime_type="image/png")]
+        model=FLASH, contents=["What is it?", genai.types.Part.from_bytes(data=PIXEL, mime_type="image/png")]
     ),
     "thinking": lambda client: client.models.generate_content(model=FLASH, contents=THINKS, config=THOUGHTS),
     "streamed thinking": lambda client: list(
@@ -342,7 +345,7 @@ GENERATE_CALLS: dict[str, GoogleCall] = {
 
 
 def google_client(api_key: str, url: str) -> genai.Client:
-    return genai.Client(api_key=api_key, http_options=google.HttpOptions(base_url=url))
+    return genai.Client(api_key=api_key, http_options=genai.types.HttpOptions(base_url=url))
 
 
 @pytest.mark.parametrize("name", GENERATE_CALLS)
@@ -358,7 +361,7 @@ def test_google_models(world: World):
     direct = google_client(new_secret(provider="google"), world.simulator.urls["google"])
     assert {model.name for model in client.models.list()} == {model.name for model in direct.models.list()}
     assert client.models.get(model=FLASH).name == f"models/{FLASH}"
-    with pytest.raises(google_errors.ClientError):
+    with pytest.raises(genai.errors.ClientError):
         client.models.get(model="gemini-9")
 
 
@@ -416,7 +419,7 @@ def test_errors_are_exceptions_of_anthropics_client(world: World, ending: str):
 def test_errors_are_exceptions_of_googles_client(world: World, ending: str):
     code, status = TROUBLES[ending]
     client = google_client(world.bad_token("google", ending), world.origin)
-    with pytest.raises(google_errors.ClientError if status < 500 else google_errors.ServerError) as failed:
+    with pytest.raises(genai.errors.ClientError if status < 500 else genai.errors.ServerError) as failed:
         GENERATE_CALLS["whole"](client)
     assert failed.value.code == status
     assert code in str(failed.value.details)
@@ -444,7 +447,7 @@ def test_errors_inside_a_stream(world: World, ending: str):
     ):
         MESSAGES_CALLS["stream"](client_of_anthropic, CLAUDES["anthropic"])
     if ending != "noend":
-        with pytest.raises(google_errors.APIError):
+        with pytest.raises(genai.errors.APIError):
             GENERATE_CALLS["stream"](google_client(world.bad_token("google", ending), world.origin))
 
 
@@ -459,7 +462,7 @@ def test_a_wrong_token(world: World):
         pytest.raises(anthropic.AuthenticationError),
     ):
         MESSAGES_CALLS["whole"](client_of_anthropic, CLAUDES["anthropic"])
-    with pytest.raises(google_errors.ClientError) as refused:
+    with pytest.raises(genai.errors.ClientError) as refused:
         GENERATE_CALLS["whole"](google_client("rfk_wrong", world.origin))
     assert refused.value.code == 401
 
@@ -477,7 +480,7 @@ def test_a_spent_budget(world: World):
         pytest.raises(anthropic.BadRequestError, match="may cost"),
     ):
         MESSAGES_CALLS["whole"](client_of_anthropic, CLAUDES["anthropic"])
-    with pytest.raises(google_errors.ClientError, match="may cost"):
+    with pytest.raises(genai.errors.ClientError, match="may cost"):
         GENERATE_CALLS["whole"](google_client(world.bad_token("google", "ok", **spent), world.origin))
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
-from google import genai
-from google.genai import errors as google_errors
-from google.genai import types as google_types
 
 from tests.gateway.door import RESET, Gate, Pieces, completion, limits, usage
 from tests.gateway.test_dialects import CALLS, GENERATED, GOOGLE, MESSAGE, RESPONSE
 from tests.helpers import make_key, make_token
+from tests.lazily import lazily
 from tests.web import server
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+    from google import genai
+else:
+    anthropic = lazily("anthropic")
+    openai = lazily("openai")
+    genai = lazily("google.genai")
 
 HI: Any = [{"role": "user", "content": "hi"}]
 
@@ -46,7 +51,7 @@ def anthropic_client(token: str, origin: str) -> Iterator[anthropic.Anthropic]:
 
 @pytest.fixture
 def google_client(token: str, origin: str) -> genai.Client:
-    return genai.Client(api_key=token, http_options=google_types.HttpOptions(base_url=origin))
+    return genai.Client(api_key=token, http_options=genai.types.HttpOptions(base_url=origin))
 
 
 @pytest.fixture
@@ -217,7 +222,7 @@ class TestGoogle:
     def test_an_error_inside_a_stream(self, google_client: genai.Client, provider: Any) -> None:
         make_key(provider="google")
         provider.post(CALLS["generate"].stream_url, Pieces(CALLS["generate"].events[0], RESET))
-        with pytest.raises(google_errors.ServerError) as failed:
+        with pytest.raises(genai.errors.ServerError) as failed:
             list(google_client.models.generate_content_stream(model=self.MODEL, contents="hi"))
         assert failed.value.status == "UNAVAILABLE"
 
@@ -232,14 +237,14 @@ class TestGoogle:
 
     def test_a_spent_key(self, google_client: genai.Client) -> None:
         make_key(provider="google", **limits(daily="0.000001"))
-        with pytest.raises(google_errors.ClientError) as refused:
+        with pytest.raises(genai.errors.ClientError) as refused:
             google_client.models.generate_content(model=self.MODEL, contents="hi")
         assert refused.value.status in ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
         assert "request_exceeds_budget" in json.dumps(refused.value.details)
 
     def test_a_wrong_token(self, origin: str) -> None:
-        client = genai.Client(api_key="rfk_wrong", http_options=google_types.HttpOptions(base_url=origin))
-        with pytest.raises(google_errors.ClientError) as refused:
+        client = genai.Client(api_key="rfk_wrong", http_options=genai.types.HttpOptions(base_url=origin))
+        with pytest.raises(genai.errors.ClientError) as refused:
             client.models.generate_content(model=self.MODEL, contents="hi")
         assert refused.value.status == "UNAUTHENTICATED"
 
@@ -249,6 +254,6 @@ class TestGoogle:
         provider.get("https://generativelanguage.googleapis.com/v1beta/models", json=models)
         assert [model.name for model in google_client.models.list()] == ["models/gemini-2.5-flash"]
         assert google_client.models.get(model="gemini-2.5-flash").output_token_limit == 5
-        with pytest.raises(google_errors.ClientError) as refused:
+        with pytest.raises(genai.errors.ClientError) as refused:
             google_client.models.get(model="gemini-9")
         assert refused.value.status == "NOT_FOUND"

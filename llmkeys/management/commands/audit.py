@@ -58,8 +58,11 @@ def _checked(report: audit.Report) -> str:
     return f"{_count(report.keys, 'key')} and {_count(report.rows, 'usage row')} checked"
 
 
+REMEDY = "`./manage.py audit --fix` corrects them, and leaves an event for each key; please report how they came about."
+
+
 def _verdict(report: audit.Report) -> str:
-    return f"{_count(len(report.differences), 'difference')} found ({_checked(report)})."
+    return f"{_count(len(report.differences), 'difference')} found ({_checked(report)}). {REMEDY}"
 
 
 def _count(number: int, word: str) -> str:
