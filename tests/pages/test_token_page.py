@@ -72,7 +72,7 @@ class TestPage:
         )  # fmt: skip
         text = text_of(page_of(operator, token))
         assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets at 00:00 UTC" in text
-        assert "Monthly Budget $5.00 no limit Never full, $1.00 held" in text
+        assert "Monthly Budget $5.00 no limit No limit, $1.00 held" in text
         assert "Ready. $5.00 left today." in text and "shop ACTIVE Of admin. It may: gateway, read." in text
 
     def test_it_shows_what_it_cost_by_day_and_by_model(self, operator, token, administrator):
