@@ -54,7 +54,7 @@ KILLS = [
     ("0006_link_rows_to_tokens", IN_THE_MIDDLE),
     ("0006_link_rows_to_tokens", AT_THE_END),
     ("0008_aliases_name_models_in_turn", AT_THE_END),
-    ("0010_output_limit_lowered_to_fit", AT_THE_END),
+    ("0014_estimated_and_lost_of_each_day", AT_THE_END),
 ]
 
 
