@@ -9,20 +9,20 @@ unexport DJANGO_SETTINGS_MODULE
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
-# Two processes at a time. With browsers and whole products each takes one half in order, for what tests of a file
-# share, and helps the other when it has ended.
+# Three processes at a time, for they wait as often as they work. With browsers and whole products each takes a third in
+# order, for what tests of a file share, and helps the others when it has ended.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 3 $(ARGS)
 	$(BIN)/python -m pytest -m "slow or browser" -n 3 --dist worksteal $(ARGS)
 
 # Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 3 $(ARGS)
 
-# The quick tests once more on a private PostgreSQL server, but for the browser; fails where none is installed.
+# The quick tests that ask a database once more, on a private PostgreSQL server; fails where none is installed.
 test-postgres: .venv/installed-dev
-	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 2 \
-	  --ignore=tests/providers --ignore=tests/pricing --ignore=tests/simulator $(ARGS)
+	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 3 \
+	  --only-with-database $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -78,17 +78,31 @@ _read_settings()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a test that would be skipped fails: for the gate")
+    parser.addoption("--only-with-database", action="store_true", help="leave out what asks no database")
 
 
+@pytest.hookimpl(trylast=True)  # after those that add marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about the other database: on this one there is nothing to say of it."""
+    """Leave out what is about the other database, for on this one there is nothing to say of it; and what asks none
+    where that was tested elsewhere."""
+    left_out = {item for item in items if _is_of_another_database(item)}
+    if config.getoption("only_with_database"):
+        left_out |= {item for item in items if not _asks_a_database(item)}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_of_another_database(item: pytest.Item) -> bool:
     from django.db import connection
 
-    marks = {item: item.get_closest_marker("only_on") for item in items}
-    other = [item for item, mark in marks.items() if mark is not None and mark.args != (connection.vendor,)]
-    if other:
-        config.hook.pytest_deselected(items=other)
-        items[:] = [item for item in items if item not in other]
+    mark = item.get_closest_marker("only_on")
+    return mark is not None and mark.args != (connection.vendor,)
+
+
+def _asks_a_database(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("django_db") is not None or not fixtures.isdisjoint(("db", "transactional_db"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +65,24 @@ def manage(
         timeout=DEADLINE_SECONDS,
         preexec_fn=preexec_fn,
     )
+
+
+def prepare(data_dir: Path) -> Path:
+    """Make a data directory with an empty SQLite database of the present version, and return it.
+
+    It is the copy of one, for to migrate a new database takes longer than many a test.
+    """
+    shutil.copytree(_prepared(), data_dir)
+    return data_dir
+
+
+@cache
+def _prepared() -> Path:
+    home = Path(tempfile.mkdtemp(prefix="llmkeys-prepared-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    done = manage(home / "data", "migrate", "-v", "0")
+    assert done.returncode == 0, done.stderr
+    return home / "data"
 
 
 def _stat(pid: int) -> list[str]:

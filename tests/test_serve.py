@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ROOT, Served, free_port, manage, wait_for
+from tests.serving import ROOT, Served, free_port, manage, prepare, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +27,12 @@ FAST_WATCHDOG = (
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
+    return prepare(tmp_path / "data")
+
+
+@pytest.fixture
+def nothing(tmp_path: Path) -> Path:
+    """Where a data directory may come to be."""
     return tmp_path / "data"
 
 
@@ -47,8 +53,8 @@ def refused(data_dir: Path, *arguments: str, **more: str) -> str:
 # --- Starting ------------------------------------------------------------------------------------------------------
 
 
-def test_it_starts_from_nothing_and_stops_with_nothing_left(data_dir):
-    with Served(data_dir) as served:
+def test_it_starts_from_nothing_and_stops_with_nothing_left(nothing):
+    with Served(nothing) as served:
         served.wait_until_complete()
         assert f"http://127.0.0.1:{served.port}/llm-settings" in served.out.read_text()
         assert f"http://127.0.0.1:{served.port}/v1" in served.out.read_text()
@@ -64,9 +70,9 @@ def test_it_stops_on_ctrl_c(data_dir):
         assert served.pids() == []
 
 
-def test_it_ends_with_0_when_it_is_stopped_while_it_starts(data_dir):
-    with Served(data_dir) as served:
-        wait_for((data_dir / "llmkeys.sqlite3").exists, what="migrations begin")
+def test_it_ends_with_0_when_it_is_stopped_while_it_starts(nothing):
+    with Served(nothing) as served:
+        wait_for((nothing / "llmkeys.sqlite3").exists, what="migrations begin")
         assert served.stop(signal.SIGTERM) == 0
         assert served.pids() == []
 
@@ -196,10 +202,10 @@ def test_it_shows_no_secret_in_any_command_line(data_dir):
         assert "battery" not in served.out.read_text() + served.log.read_text()
 
 
-def test_it_keeps_the_files_of_the_data_directory_private(data_dir):
-    with Served(data_dir) as served:
+def test_it_keeps_the_files_of_the_nothingectory_private(nothing):
+    with Served(nothing) as served:
         served.wait_until_complete()
-        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in data_dir.iterdir() if file.is_file()}
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in nothing.iterdir() if file.is_file()}
         assert set(modes.values()) == {0o600}, modes
 
 
@@ -429,16 +435,15 @@ def test_it_refuses_a_bad_address(data_dir, bind):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
 
 
-def test_it_refuses_a_file_that_is_no_database(data_dir):
-    data_dir.mkdir(mode=0o700)
-    (data_dir / "llmkeys.sqlite3").write_bytes(b"garbage " * 1000)
-    assert "is not a readable database" in refused(data_dir)
+def test_it_refuses_a_file_that_is_no_database(nothing):
+    nothing.mkdir(mode=0o700)
+    (nothing / "llmkeys.sqlite3").write_bytes(b"garbage " * 1000)
+    assert "is not a readable database" in refused(nothing)
 
 
 def test_it_names_the_newest_good_backup(data_dir):
     backups = data_dir / "backups"
     backups.mkdir(parents=True, mode=0o700)
-    assert manage(data_dir, "migrate", "-v", "0").returncode == 0
     good = backups / "llmkeys-20261121-000000-daily.tar.gz"
     for name in ("llmkeys-20261120-000000-daily.tar.gz", good.name):
         made = manage(data_dir, "backup", str(backups / name))
@@ -456,16 +461,15 @@ def test_it_refuses_a_data_directory_that_is_a_file(tmp_path):
     assert str(tmp_path / "data") in refused(tmp_path / "data")
 
 
-def test_it_refuses_a_locked_database(data_dir):
-    data_dir.mkdir(mode=0o700)
-    with closing(sqlite3.connect(data_dir / "llmkeys.sqlite3")) as database:
+def test_it_refuses_a_locked_database(nothing):
+    nothing.mkdir(mode=0o700)
+    with closing(sqlite3.connect(nothing / "llmkeys.sqlite3")) as database:
         database.execute("CREATE TABLE t (n)")
         database.execute("BEGIN EXCLUSIVE")
-        assert "is locked by another program" in refused(data_dir)
+        assert "is locked by another program" in refused(nothing)
 
 
 def test_it_refuses_a_database_that_it_may_only_read(data_dir):
-    assert manage(data_dir, "migrate", "-v", "0").returncode == 0
     read_only = """
 from django.conf import settings
 settings.DATABASES["default"]["OPTIONS"]["init_command"] += ";PRAGMA query_only=ON"
@@ -485,7 +489,6 @@ adding.add_key(values={"provider": "openai", "name": "A", "apiKey": "sk-proj-" +
 
 def test_it_refuses_a_wrong_encryption_key(data_dir):
     given = {"REFACTAI_ENCRYPTION_KEYS": "a" * 40}
-    assert manage(data_dir, "migrate", **given).returncode == 0
     added = manage(data_dir, "shell", "-c", ADD_KEY, **given)
     assert added.returncode == 0, added.stderr
     assert "cannot be decrypted" in refused(data_dir, REFACTAI_ENCRYPTION_KEYS="b" * 40)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import new_secret
-from tests.serving import DEADLINE_SECONDS, ROOT, environment, manage
+from tests.serving import DEADLINE_SECONDS, ROOT, environment, manage, prepare
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Place:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("backups")
     place, archive = Place(home / "data"), home / "backup.tar.gz"
-    place.done("migrate", "-v", "0")
+    prepare(place.data)
     place.add_key("Production")
     place.done("backup", str(archive))
     return place.data, archive

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.backups import Place, archive, made, place
-from tests.serving import Served, free_port
+from tests.serving import Served, free_port, prepare
 from tests.tables import digest_of_files
 
 __all__ = ["archive", "made", "place"]
@@ -46,7 +46,7 @@ def kept(place: Place, archive: Path) -> Path:
     shutil.copy2(archive, backups / "monday.tar")
     (backups / "llmkeys-20991231-000000-daily.tar.gz").write_bytes(archive.read_bytes()[:-200])
     empty = Place(place.data.parent / "empty")
-    empty.done("migrate", "-v", "0")
+    prepare(empty.data)
     empty.done("backup", str(backups / "llmkeys-20991230-000000-daily.tar.gz"))
     return backups / "monday.tar"
 

@@ -17,7 +17,7 @@ import pytest
 from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, forge, made, manifest_of, place
 from tests.flows.scale import size
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, environment, prepare
 
 __all__ = ["archive", "made", "place"]
 pytestmark = pytest.mark.slow
@@ -127,7 +127,7 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     without = tmp_path / "without.tar.gz"
     place.done("backup", str(without), "--without-key")
     other = Place(tmp_path / "other")
-    other.done("migrate", "-v", "0")
+    prepare(other.data)
     other.add_key("Other")
     assert "does not open the secrets" in refused(other, without)
     assert other.names() == ["Other"]
@@ -165,7 +165,7 @@ def restored_but_killed_before(place: Place, archive, step: int) -> int:
 def test_a_kill_between_two_steps_leaves_one_state_or_the_other(archive, tmp_path):
     """The place has an encryption key of its own, so that the files have to change together."""
     own = Place(tmp_path / "own")
-    own.done("migrate", "-v", "0")
+    prepare(own.data)
     own.add_key("Mine")
     states, step, ended = [], 1 - EVERY_STEP, -signal.SIGKILL
     while ended:

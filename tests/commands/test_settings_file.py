@@ -11,7 +11,7 @@ import pytest
 
 from refactai_site import env, settings_file
 from tests.commands.backups import Place, archive, made, place
-from tests.serving import Served, free_port
+from tests.serving import Served, free_port, prepare
 
 __all__ = ["archive", "made", "place"]
 
@@ -187,7 +187,7 @@ def names(archive: Path) -> list[str]:
 @pytest.mark.slow
 def test_the_encryption_keys_in_it_come_back_with_it(tmp_path):
     old = Place(tmp_path / "old")
-    old.done("migrate", "-v", "0")
+    prepare(old.data)
     write(old, "REFACTAI_ENCRYPTION_KEYS=" + "k" * 40 + "\n")
     old.add_key("Production")
     assert "It holds the encryption key" in old.done("backup", str(tmp_path / "all.tar"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage
+from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage, prepare
 
 # A model whose vocabulary is not public: its hold is the bound by bytes and never a tighter one, which makes the
 # number of requests that fit into a budget a plain sum.
@@ -83,12 +83,16 @@ class Program:
 class Product:
     """`manage.py serve` in a data directory, sent to the simulator, with one access token of scope `manage`."""
 
+    is_new = False  # it finds nothing, and makes its database itself
+
     def __init__(
         self, data_dir: Path, simulator: SimulatorThread, *arguments: str, prelude: str = "", **more: str
     ) -> None:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
         self.data_dir, self.simulator = data_dir, simulator
         self.environment = urls | more
+        if not (self.is_new or data_dir.exists() or "DATABASE_URL" in more):
+            prepare(data_dir)
         self.served = self._serve(*arguments, prelude=prelude)
         self.token = ""
 

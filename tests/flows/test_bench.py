@@ -18,6 +18,6 @@ def test_it_measures_the_provider_a_bare_forwarder_and_the_product():
     whole, streamed = done.stdout.split("whole streams")
     for table in (whole, streamed):
         names = [line.split()[1] for line in table.splitlines() if line.strip().startswith("2 ")]
-        assert names == ["provider", "bare", "product"]
+        assert names == ["provider", "bare", "product", "limited"]
     assert "10 streams with bodies of 77 kB: {'complete': 10}" in streamed
     assert "The books are right" in streamed

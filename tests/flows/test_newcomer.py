@@ -27,6 +27,8 @@ COST = 0.001155
 class EmptyHome(Product):
     """The product as `make run` starts it: nothing but a home directory, all paths at their defaults."""
 
+    is_new = True
+
     def __init__(self, home: Path, simulator: SimulatorThread, **more: str) -> None:
         home.mkdir()
         super().__init__(home / ".refactai/data", simulator, HOME=str(home), REFACTAI_DATA_DIR="", **more)
