@@ -157,9 +157,10 @@ def test_it_tells_an_unknown_model_as_the_client_knows_it(client):
 def test_it_tells_that_the_budget_is_spent_and_the_client_does_not_ask_again(product, client):
     """2,000 tokens of output and 5,000 bytes may cost some $0.017: more than what is left, less than the limit."""
     product.api("PATCH", f"/keys/{the_key(product)['id']}", {"dailyLimit": 0.02})
-    client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "[[cost=0.004 completion_tokens=9]]"}], max_tokens=1000
-    )
+    for _ in range(3):
+        client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "[[cost=0.004 completion_tokens=9]]"}], max_tokens=1000
+        )
     sent = len(product.simulator.journal())
     with pytest.raises(openai.RateLimitError) as refused:
         client.with_options(max_retries=5).chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=2000)

@@ -383,12 +383,12 @@ TROUBLES: dict[str, tuple[str, int]] = {
     "miderror": ("upstream_error", 502),
     "hang": ("upstream_timeout", 504),
 }
-OPENAI_ERRORS = {400: openai.BadRequestError, 404: openai.NotFoundError, 429: openai.RateLimitError}
-ANTHROPIC_ERRORS = {
-    400: anthropic.BadRequestError,
-    404: anthropic.NotFoundError,
-    429: anthropic.RateLimitError,
-}
+
+
+def error_of(library: Any, status: int) -> Any:
+    """Return the exception of OpenAI's or Anthropic's client for a status."""
+    names = {400: "BadRequestError", 404: "NotFoundError", 429: "RateLimitError"}
+    return getattr(library, names.get(status, "InternalServerError"))
 
 
 @pytest.mark.parametrize("ending", TROUBLES)
@@ -398,7 +398,7 @@ def test_errors_are_exceptions_of_openais_client(world: World, ending: str):
         token = world.bad_token("openai", ending)
         with (
             openai.OpenAI(api_key=token, base_url=f"{world.origin}/v1", max_retries=0) as client,
-            pytest.raises(OPENAI_ERRORS.get(status, openai.InternalServerError)) as failed,
+            pytest.raises(error_of(openai, status)) as failed,
         ):
             call(client, CHAT_MODELS["openai"])
         assert failed.value.status_code == status
@@ -409,7 +409,7 @@ def test_errors_are_exceptions_of_openais_client(world: World, ending: str):
 def test_errors_are_exceptions_of_anthropics_client(world: World, ending: str):
     code, status = TROUBLES[ending]
     with through_to_anthropic(world, world.bad_token("anthropic", ending)) as client:
-        with pytest.raises(ANTHROPIC_ERRORS.get(status, anthropic.InternalServerError)) as failed:
+        with pytest.raises(error_of(anthropic, status)) as failed:
             MESSAGES_CALLS["whole"](client, CLAUDES["anthropic"])
         assert failed.value.status_code == status
         assert code in str(failed.value.body)
