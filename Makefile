@@ -9,11 +9,11 @@ unexport DJANGO_SETTINGS_MODULE
 run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
-# Three processes at a time, for they wait as often as they work. With browsers and whole products each takes a third in
+# More processes than cores, for they wait as often as they work. With browsers and whole products each takes a part in
 # order, for what tests of a file share, and helps the others when it has ended.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 3 $(ARGS)
-	$(BIN)/python -m pytest -m "slow or browser" -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "slow or browser" -n 4 --dist worksteal $(ARGS)
 
 # Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev

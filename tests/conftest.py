@@ -88,6 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {item for item in items if _is_of_another_database(item)}
     if config.getoption("only_with_database"):
         left_out |= {item for item in items if not _asks_a_database(item)}
+    items.sort(key=lambda item: item.get_closest_marker("long_wait") is None)
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

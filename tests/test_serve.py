@@ -367,6 +367,7 @@ def guard_and_workers(served: Served) -> tuple[int, list[int]]:
     return guard, served.children_of(guard)
 
 
+@pytest.mark.long_wait
 def test_it_runs_schedules_again_after_an_idle_scheduler_worker_was_killed(data_dir):
     with Served(data_dir) as served:
         served.wait_until_complete()
@@ -416,15 +417,15 @@ def test_its_watchdog_survives_a_locked_database(data_dir):
 # --- Refusals ------------------------------------------------------------------------------------------------------
 
 
-def test_it_refuses_a_port_in_use(data_dir):
+def test_it_refuses_a_port_in_use(nothing):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        done = manage(data_dir, "serve", "--bind", address)
+        done = manage(nothing, "serve", "--bind", address)
     assert done.returncode == 1
     assert done.stderr.startswith(f"The port {address} is in use")
-    assert (data_dir / "llmkeys.sqlite3").stat().st_size == 0  # made private beforehand, and nothing was written
+    assert (nothing / "llmkeys.sqlite3").stat().st_size == 0  # made private beforehand, and nothing was written
 
 
 @pytest.mark.parametrize(

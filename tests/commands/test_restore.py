@@ -133,7 +133,7 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     assert other.names() == ["Other"]
 
 
-EVERY_STEP = size("EVERY_STEP", short=3, long=1)  # 1: a kill before each of them
+EVERY_STEP = size("EVERY_STEP", short=4, long=1)  # 1: a kill before each of them
 AGAIN = 4  # after so many kills a restore is tried again
 KILLED_AT_STEP = """
 import os, signal, sys

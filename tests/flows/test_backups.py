@@ -12,7 +12,7 @@ from tests.flows.product import Product, chat
 from tests.flows.scale import size
 from tests.serving import manage
 
-BACKUPS, CLIENTS = size("BACKUPS", short=6, long=20), size("PROGRAMS", short=16, long=32)
+BACKUPS, CLIENTS = size("BACKUPS", short=4, long=20), size("PROGRAMS", short=16, long=32)
 EVERY = 5  # each one is restored and audited, every fifth one serves as well
 
 

@@ -91,6 +91,7 @@ def late_jobs_are_done(data_dir: Path, now: datetime) -> bool:
         return database.execute(query, [f"{now:%Y-%m-%d %H:%M:00}"]).fetchone() == (0, 0)
 
 
+@pytest.mark.long_wait
 def test_each_budget_begins_anew_in_its_time_and_late_jobs_run_once(data_dir, simulator, tmp_path):
     clock = Clock(tmp_path / "clock")
     clock.move(tenth_of_next_month() - clock.now())
@@ -131,6 +132,7 @@ def test_each_budget_begins_anew_in_its_time_and_late_jobs_run_once(data_dir, si
 LIMITED_SECONDS = 7
 
 
+@pytest.mark.long_wait
 def test_it_lets_a_limited_key_rest_then_asks_once_then_goes_on(data_dir, simulator, database):
     """The provider's first answer is a 429 with Retry-After 7; two keys of one account share the limit."""
     with Product(data_dir, simulator, "--no-scheduler", **database) as product, closing(product.program()) as program:

@@ -15,6 +15,8 @@ import urllib.request
 from http.cookiejar import CookieJar
 from pathlib import Path
 
+import pytest
+
 from tests.serving import ROOT, environment, free_port, manage, state_of, wait_for
 
 WITHIN_SECONDS = 60
@@ -100,6 +102,7 @@ def dashboard(demo: Demo) -> str:
 ROTATED = "SELECT message FROM llmkeys_keyevent WHERE kind = 'rotated' AND message LIKE 'Rotated from “Production%'"
 
 
+@pytest.mark.long_wait
 def test_it_shows_rotation_within_a_minute_and_ctrl_c_leaves_nothing(tmp_path):
     with Demo(tmp_path, "--history", "0").wait_until_up() as demo:
         page = dashboard(demo)

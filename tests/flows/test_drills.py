@@ -314,6 +314,7 @@ def server() -> Iterator[Server]:
         pytest.skip(f"no PostgreSQL: {reason}")
 
 
+@pytest.mark.long_wait
 def test_a_server_that_crashes_or_is_stopped_and_comes_again(data_dir, simulator, server, capsys):
     with new_database(server.url) as url, Product(data_dir, simulator, "--no-scheduler", DATABASE_URL=url) as product:
         product.add_key("Production", dailyLimit=0, monthlyLimit=0, totalLimit=0)
@@ -341,6 +342,7 @@ def without(server: Server, how: int) -> Iterator[None]:
         server.start()
 
 
+@pytest.mark.long_wait
 def test_a_table_that_another_program_holds(data_dir, simulator, postgres_url, capsys):
     import psycopg
 

@@ -21,7 +21,7 @@ from tests.serving import ROOT, environment, wait_for
 
 pytestmark = pytest.mark.proof
 OLD, NEW = "the-old-master-key-long-enough", "the-new-master-key-long-enough"
-KILLS = size("KILLS", short=4, long=50)
+KILLS = size("KILLS", short=2, long=50)
 KEYS, PROGRAMS = 12 * KILLS, size("PROGRAMS", short=8, long=32)
 BODY = chat("[[prompt_tokens=10 completion_tokens=10]]", max_tokens=50)
 # Slower than it is, so that each run can be killed in its middle.
