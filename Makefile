@@ -12,16 +12,16 @@ run: .venv/installed
 # More processes than cores, for they wait as often as they work. With browsers and whole products each takes a part in
 # order, for what tests of a file share, and helps the others when it has ended.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 3 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 4 $(ARGS)
 	$(BIN)/python -m pytest -m "slow or browser" -n 4 --dist worksteal $(ARGS)
 
 # Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 3 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 4 $(ARGS)
 
 # The quick tests that ask a database once more, on a private PostgreSQL server; fails where none is installed.
 test-postgres: .venv/installed-dev
-	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 3 \
+	$(BIN)/python -m tests.postgres $(BIN)/python -m pytest -m "not slow and not browser" -n 4 \
 	  --only-with-database $(ARGS)
 
 lint: .venv/installed-dev
