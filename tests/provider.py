@@ -449,6 +449,9 @@ async def _send(script: Script, answer: Pieces, writer: asyncio.StreamWriter) ->
             framed = b"%x\r\n%b\r\n" % (len(piece), piece) if answer.framing == "chunked" else piece
             writer.write(framed)
             await writer.drain()
+            # A drain that need not wait gives nobody else a turn: a script without an end would never hear that the
+            # other side has gone, and the provider would stand still for every test that follows.
+            await asyncio.sleep(0)
     if answer.framing == "chunked":
         writer.write(b"0\r\n\r\n")
         await writer.drain()
