@@ -160,7 +160,7 @@ class TestPage:
         many = asked(""), asked("/statement")
         assert many[0] <= few[0] + 3 and many[0] <= 19 and many[1] <= few[1] + 2
 
-    @pytest.mark.skipif(connection.vendor != "sqlite", reason="reads SQLite's plan")
+    @pytest.mark.only_on("sqlite")  # reads its plan
     def test_it_finds_its_lost_requests_without_reading_the_others(self, token):
         query, params = lost_rows(token_id=token.pk).order_by("-id")[:5].query.sql_with_params()
         with connection.cursor() as cursor:
