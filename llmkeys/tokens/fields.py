@@ -105,7 +105,7 @@ def _models(value: Any) -> list[str] | None:
     if not names:
         raise ValueError("Name at least one model or pattern, such as openai/* or gpt-6*, or null for every model.")
     if not all(is_valid(name) for name in names):
-        raise ValueError("Each must be the name of a model or a pattern such as openai/*: 1 to 200 signs, no spaces.")
+        raise ValueError("Each must be the name of a model or a pattern like openai/*: 1 to 200 characters, no spaces.")
     return names
 
 
