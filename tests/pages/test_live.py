@@ -119,7 +119,7 @@ class TestBrowser:
         assert desk.get_by_label("Name", exact=True).input_value() == "Half a na"
         assert desk.evaluate("document.activeElement.name") == "name"
         assert "alert" in desk.locator("#favicon").get_attribute("href")
-        assert "No key can serve" in desk.locator("#said").inner_text()
+        expect(desk.locator("#said")).to_contain_text("No key can serve")
 
     def test_it_keeps_figures_unfolded_and_leads_to_the_login_when_the_session_ends(self, desk):
         from django.contrib.sessions.models import Session
