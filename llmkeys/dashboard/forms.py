@@ -100,10 +100,10 @@ class KeyForm(ServiceForm):
         return any(name in self.errors for name in ("priority", "billingGroup", "workspaceId", "description"))
 
     def focus_on(self, name: str) -> None:
-        """Let the field that a remedy is about be the first to be typed into."""
-        name = "expiresAt" if name == "expires" else name
-        if name in self.fields:
-            self.fields[name].widget.attrs["autofocus"] = True
+        """Let what is wrong be the first to be typed into, else the field that a remedy is about, else the name."""
+        wrong = (field for field in self.fields if field in self.errors)
+        first = next(wrong, "expiresAt" if name == "expires" else name)
+        self.fields[first if first in self.fields else "name"].widget.attrs["autofocus"] = True
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or self.cleaned_data

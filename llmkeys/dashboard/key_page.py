@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
@@ -19,6 +20,8 @@ from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
+from django_htmx.http import HttpResponseClientRefresh
+from django_htmx.middleware import HtmxDetails
 
 from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
@@ -218,7 +221,11 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
     return redirect("dashboard")
 
 
-# --- the form of a key: a page, or inside a dialog -----------------------------------------------------------------
+# --- the form of a key: a page, or inside a dialog, where htmx fetches it ------------------------------------------
+
+
+class HtmxRequest(HttpRequest):
+    htmx: HtmxDetails
 
 
 @sensitive_post_parameters()
@@ -226,15 +233,15 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
 @never_cache
 @login_required
 @permission_required("llmkeys.add_apikey", raise_exception=True)
-def add(request: HttpRequest) -> HttpResponse:
+def add(request: HtmxRequest) -> HttpResponse:
     """Show the form, or store the key; the secret is never sent back."""
     form = AddKeyForm(request.POST or None)
-    form.focus_on(request.GET.get("field", "name"))
     if request.method == "POST" and form.is_valid():
         key = _told(form, lambda values: adding.add_key(values=values, at=timezone.now(), actor=_who(request)))
         if key is not None:
             messages.success(request, f"“{key.name}” was added. Test it to see whether its provider accepts it.")
             return _done(request, key)
+    form.focus_on(request.GET.get("field", "name"))
     return _show(request, form)
 
 
@@ -243,11 +250,10 @@ def add(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
-def edit(request: HttpRequest, key_id: str) -> HttpResponse:
+def edit(request: HtmxRequest, key_id: str) -> HttpResponse:
     """Show what is stored, or change it; an empty secret leaves the stored one."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
     form = EditKeyForm(key, request.POST or None)
-    form.focus_on(request.GET.get("field", "name"))
     if request.method == "POST" and form.is_valid():
         changed = _told(
             form, lambda values: adding.update_key(key, values=values, at=timezone.now(), actor=_who(request))
@@ -256,6 +262,7 @@ def edit(request: HttpRequest, key_id: str) -> HttpResponse:
             messages.success(request, f"“{changed.name}” was saved.")
             return _done(request, changed)
         key.refresh_from_db()  # a refused change may have touched the row in hand, which the page shows
+    form.focus_on(request.GET.get("field", "name"))
     return _show(request, form, key)
 
 
@@ -264,7 +271,7 @@ def edit(request: HttpRequest, key_id: str) -> HttpResponse:
 @never_cache
 @login_required
 @permission_required("llmkeys.add_apikey", raise_exception=True)
-def try_secret(request: HttpRequest) -> HttpResponse:
+def try_secret(request: HtmxRequest) -> HttpResponse:
     """Ask the provider about the secret as it is typed; nothing is stored."""
     form = AddKeyForm(request.POST)
     return _show_result(request, form, _tried(form, form.data.get("provider", "")))
@@ -275,7 +282,7 @@ def try_secret(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
-def try_again(request: HttpRequest, key_id: str) -> HttpResponse:
+def try_again(request: HtmxRequest, key_id: str) -> HttpResponse:
     """Ask the provider about the secret as it is typed; where none is, about the stored one."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
     form = EditKeyForm(key, request.POST)
@@ -315,25 +322,24 @@ def _who(request: HttpRequest) -> str:
     return request.user.get_username()
 
 
-def _in_dialog(request: HttpRequest) -> bool:
-    return request.headers.get("X-Dialog") == "1"
+def _done(request: HtmxRequest, key: ApiKey) -> HttpResponse:
+    """Lead to the key's card; the page below a dialog is loaded anew, on the dashboard at the card."""
+    if not request.htmx:
+        return _back_to(key)
+    answer = HttpResponseClientRefresh()
+    if urlsplit(request.htmx.current_url or "").path == reverse("dashboard"):
+        answer["HX-Redirect"] = f"#{key.pk}"  # goes there before it refreshes, and keeps the page's filters
+    return answer
 
 
-def _done(request: HttpRequest, key: ApiKey) -> HttpResponse:
-    """Lead to the key's card: a dialog's script is told where, since following would use the message up."""
-    if _in_dialog(request):
-        return HttpResponse(status=204, headers={"X-Go": f"{reverse('dashboard')}#{key.pk}"})
-    return _back_to(key)
-
-
-def _show(request: HttpRequest, form: KeyForm, key: ApiKey | None = None, **more: Any) -> HttpResponse:
-    template = "dashboard/_key_form.html" if _in_dialog(request) else "dashboard/key_form.html"
+def _show(request: HtmxRequest, form: KeyForm, key: ApiKey | None = None, **more: Any) -> HttpResponse:
+    template = "dashboard/_key_form.html" if request.htmx else "dashboard/key_form.html"
     return render(request, template, {"form": form, "key": key, **more})
 
 
 def _show_result(
-    request: HttpRequest, form: KeyForm, result: adding.TestResult, key: ApiKey | None = None
+    request: HtmxRequest, form: KeyForm, result: adding.TestResult, key: ApiKey | None = None
 ) -> HttpResponse:
-    if _in_dialog(request):
+    if request.htmx:
         return render(request, "dashboard/_tried.html", {"result": result})
     return _show(request, form, key, result=result)

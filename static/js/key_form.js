@@ -1,31 +1,19 @@
-// The form of a key with a script: show what is typed, choose the provider by the key's first letters, test at once.
+// The form of a key with a script: show what is typed, choose the provider by the key's first letters, and say so when
+// htmx gets no answer to what it sent.
 "use strict";
 
 (() => {
-  const tell = (form, words) => {
-    const note = document.createElement("p");
-    note.className = "hint";
-    note.textContent = words;
-    form.querySelector("[data-result]").replaceChildren(note);
-  };
-
-  function prepare(form) {
-    if (form.dataset.ready) return;
-    form.dataset.ready = "yes";
-    const button = form.querySelector("[data-reveal]");
-    const secret = button && document.getElementById(button.dataset.reveal);
-    if (secret) {
-      button.hidden = false;
-      button.addEventListener("click", () => reveal(button, secret));
-      secret.addEventListener("input", () => recognise(form, secret.value.trim()));
-    }
-    form.querySelector("[data-try]")?.addEventListener("click", (event) => {
-      event.preventDefault();
-      test(form, event.currentTarget);
-    });
-    const date = form.querySelector("[name=expiresAt]");
-    date?.addEventListener("input", () => { form.querySelector("#expires-date").checked = true; });
-  }
+  document.addEventListener("htmx:load", ({ target }) => {
+    target.querySelectorAll("[data-reveal]").forEach((button) => { button.hidden = false; });
+  });
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-reveal]");
+    if (button) reveal(button, document.getElementById(button.dataset.reveal));
+  });
+  document.addEventListener("input", ({ target }) => {
+    if (target.name === "apiKey") recognise(target.form, target.value.trim());
+    if (target.name === "expiresAt") document.getElementById("expires-date").checked = true;
+  });
 
   function reveal(button, secret) {
     const shown = secret.type === "password";
@@ -47,24 +35,28 @@
     }
   }
 
-  async function test(form, button) {
-    button.disabled = true;
-    tell(form, "Asking the provider …");
-    try {
-      const answer = await fetch(button.formAction, {
-        method: "POST", body: new FormData(form), headers: { "X-Dialog": "1" },
-      });
-      if (answer.redirected || !answer.ok) throw new Error("no answer");
-      const html = new DOMParser().parseFromString(await answer.text(), "text/html");
-      form.querySelector("[data-result]").replaceChildren(...html.body.childNodes);
-      form.querySelector("[data-lost]")?.remove();
-    } catch {
-      tell(form, "The server did not answer. Load the page again, and log in if it asks.");
-    }
-    button.disabled = false;
-    button.focus();
-  }
+  // What comes from another address than the one asked is the login: it does not belong into a form.
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    const [asked, answered] = [detail.pathInfo.requestPath, detail.pathInfo.responsePath];
+    if (asked.split("?")[0] !== answered.split("?")[0]) Object.assign(detail, { shouldSwap: false, isError: true });
+  });
+  for (const name of ["htmx:responseError", "htmx:sendError"]) document.addEventListener(name, failed);
 
-  window.keyForms = () => document.querySelectorAll("form[data-key-form]").forEach(prepare);
-  document.addEventListener("DOMContentLoaded", window.keyForms);
+  function failed({ target }) {
+    if (target.matches("a")) {
+      location.assign(target.href); // logged out, or no longer there: the page says which
+      return;
+    }
+    const note = document.createElement("p");
+    note.className = "error";
+    note.setAttribute("role", "alert");
+    if (target.matches("form")) {
+      note.textContent = "The server did not answer. Nothing is known to be saved; try again, or load the page anew.";
+      target.querySelector(".form > .error")?.remove();
+      target.querySelector(".form").prepend(note);
+    } else if (target.matches("[hx-target='#tried']")) {
+      note.textContent = "The server did not answer. Load the page again, and log in if it asks.";
+      document.getElementById("tried").replaceChildren(note);
+    }
+  }
 })();

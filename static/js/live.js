@@ -12,6 +12,9 @@
     return Boolean(selection && !selection.isCollapsed && selection.toString().trim());
   };
 
+  // Of #live, which its own answer exchanges: by then the event comes from the element around it.
+  const isRefresh = (detail) => detail.requestConfig.elt.id === "live";
+
   function refresh() {
     if (document.visibilityState !== "visible" || asking || pressed || isSelecting()) return;
     window.htmx.trigger("#live", "refresh");
@@ -21,10 +24,11 @@
   for (const end of ["pointerup", "pointercancel", "dragend", "blur"]) {
     window.addEventListener(end, () => { setTimeout(() => { pressed = false; }, 0); }, true);
   }
-  document.addEventListener("htmx:beforeRequest", () => { asking = true; });
-  document.addEventListener("htmx:afterRequest", (event) => {
+  document.addEventListener("htmx:beforeRequest", ({ detail }) => { asking ||= isRefresh(detail); });
+  document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    if (!isRefresh(detail)) return;
     asking = false;
-    document.body.classList.toggle("stale", !event.detail.successful);
+    document.body.classList.toggle("stale", !detail.successful);
   });
   // A region that is exchanged keeps what was unfolded in it, and how far it was scrolled.
   document.addEventListener("htmx:oobBeforeSwap", (event) => {

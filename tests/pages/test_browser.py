@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import responses
+from django.contrib.sessions.models import Session
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
@@ -92,6 +93,36 @@ def test_it_edits_in_a_dialog_that_escape_closes(page):
     page.get_by_text("“Production” was saved.").wait_for()
     key.refresh_from_db()
     assert (key.daily_limit_nano, key.expires_at.year) == (9 * NANO // 2, 2099)
+
+
+def test_it_says_in_the_dialog_that_nothing_was_saved_and_keeps_what_is_typed_when_the_session_has_ended(desk):
+    key = make_key(name="Production")
+    log_in(desk)
+    desk.evaluate("Object.defineProperty(document, 'visibilityState', {value: 'hidden'})")  # no refresh in between
+    desk.locator(f"#edit-{key.pk}").click()
+    dialog = desk.get_by_role("dialog")
+    dialog.get_by_label("Per day").fill("7")
+    Session.objects.all().delete()
+    dialog.get_by_role("button", name="Test", exact=True).click()
+    dialog.get_by_text("Load the page again, and log in if it asks.").wait_for()
+    dialog.get_by_role("button", name="Save changes").click()
+    dialog.get_by_text("Nothing is known to be saved").wait_for()
+    assert dialog.get_by_label("Per day").input_value() == "7"
+    desk.keyboard.press("Escape")
+    desk.locator(f"#edit-{key.pk}").click()
+    desk.wait_for_url(f"**/login?next=/llm-settings/keys/{key.pk}/edit")
+    complaints, desk.complaints[:] = desk.complaints[:], []
+    assert len(complaints) == 3 and all("Response Status Error" in words for words in complaints)
+
+
+def test_it_leaves_a_click_with_a_modifier_to_the_browser(desk):
+    make_key()
+    log_in(desk)
+    with desk.context.expect_page() as opened:
+        desk.get_by_role("link", name="Add API Key").click(modifiers=["ControlOrMeta"])
+    opened.value.get_by_role("heading", name="Add API Key", level=1).wait_for()
+    opened.value.close()
+    assert desk.locator("dialog[open]").count() == 0
 
 
 def test_it_knows_the_provider_by_the_first_letters_of_the_key(desk):

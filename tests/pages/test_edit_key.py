@@ -16,7 +16,7 @@ from tests.helpers import NOW, make_key, new_secret
 from tests.pages.helpers import messages_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
-IN_DIALOG = {"X-Dialog": "1"}
+IN_DIALOG = {"HX-Request": "true", "HX-Target": "dialog"}
 
 
 def address(key: ApiKey) -> str:
@@ -123,10 +123,20 @@ class TestDialog:
         page = operator.get(address(make_key()), headers=IN_DIALOG).content.decode()
         assert page.lstrip().startswith("<form") and "<html" not in page and "data-close" in page
 
-    def test_it_tells_its_script_where_to_go_and_keeps_the_message(self, operator):
+    def test_it_begins_with_the_first_field_that_is_wrong(self, operator):
+        key = make_key()
+        given = shown(operator, key) | {"totalLimit": "-1", "dailyLimit": "-1"}
+        page = operator.post(address(key), given, headers=IN_DIALOG).content.decode()
+        assert re.findall(r'name="(\w+)"[^>]* autofocus', page) == ["dailyLimit"]
+
+    @pytest.mark.parametrize(("below", "leads_to"), [("", "#{}"), ("/keys/{}", None)])
+    def test_it_loads_the_page_below_anew_and_keeps_the_message(self, operator, below, leads_to):
         key = make_key(name="Production")
-        answer = operator.post(address(key), shown(operator, key) | {"description": "For the night"}, headers=IN_DIALOG)
-        assert (answer.status_code, answer.headers["X-Go"]) == (204, f"/llm-settings#{key.pk}")
+        page = {"HX-Current-URL": f"http://testserver/llm-settings{below.format(key.pk)}?a=b"}
+        values = shown(operator, key) | {"description": "For the night"}
+        answer = operator.post(address(key), values, headers=IN_DIALOG | page)
+        assert (answer.status_code, answer.headers["HX-Refresh"], answer.content) == (200, "true", b"")
+        assert answer.headers.get("HX-Redirect") == (leads_to and leads_to.format(key.pk))
         assert messages_of(operator.get("/llm-settings")) == ["“Production” was saved."]
 
 
