@@ -67,10 +67,6 @@ def page(row: dict[str, Any]) -> dict[str, Any]:
     return {"results": [row], "next": None, "previous": None}
 
 
-def done(message: str) -> dict[str, Any]:
-    return {"success": True, "message": message}
-
-
 PRICE = {
     "id": 3, "provider": "openai", "model": "gpt-audio", "serviceTier": "", "aboveInputTokens": 0,
     "validFrom": "2026-11-01T00:00:00Z", "inputUsdPerMtok": 2.5, "outputUsdPerMtok": 10.0,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, inline_serializer
+from rest_framework.fields import BooleanField, CharField, FloatField
 from rest_framework.viewsets import ViewSetMixin
 
-from llmkeys.api import examples
-from llmkeys.api.price_serializers import AliasSerializer, PriceSerializer
+from llmkeys.api import examples, serializers
 from llmkeys.api.schemas import TEXT, Schema, array, ref, row_number
 from llmkeys.key_state import STATUSES
 from llmkeys.models import KeyEvent, ProviderName, UsageRecord
@@ -33,6 +33,18 @@ class AccessTokenScheme(OpenApiAuthenticationExtension):
         }
 
 
+class ClosedObject(OpenApiSerializerExtension):
+    """No object has fields that are not described; but what a body repeats of an answer is ignored."""
+
+    target_class = "rest_framework.serializers.Serializer"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> Schema:
+        schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        ignores = direction == "request" and any(field.read_only for field in self.target.fields.values())
+        return schema if ignores else {**schema, "additionalProperties": False}
+
+
 class Description(AutoSchema):
     """drf-spectacular's reading of a view, but answers stay as declared: a list action may answer with a page."""
 
@@ -48,22 +60,23 @@ class Description(AutoSchema):
 # --- the parts of an operation ----------------------------------------------------------------------------------------
 
 _EXPIRED = {"detail": "Invalid or missing access token."}
-_PROBLEMS: dict[int, tuple[str, Schema, Any]] = {
+_ERROR = inline_serializer("Error", {"detail": CharField(), "code": CharField(required=False)})
+_PROBLEMS: dict[int, tuple[str, Any, Any]] = {
     400: ("Bad input", {"anyOf": [ref("FieldErrors"), ref("Error")]}, {"name": ["May not be empty."]}),
-    401: ("No valid access token or session", ref("Error"), _EXPIRED),
-    403: ("Too little right", ref("Error"), {"detail": "This token may not do this: it lacks the scope “manage”."}),
-    404: ("There is nothing at this address", ref("Error"), {"detail": "Not found."}),
-    409: ("It does not fit what is stored", ref("Error"), {"detail": "This API key is already stored as “Team”."}),
-    413: ("The body is larger than 1 MB", ref("Error"), {"detail": "The body is larger than 1 MB."}),
-    415: ("The body is not JSON", ref("Error"), {"detail": "Unsupported media type “text/plain” in request."}),
-    429: ("Too many wrong tokens", ref("Error"), {"detail": "Too many wrong access tokens came from this address."}),
-    503: ("The database or the encryption key is not there", ref("Error"), {"detail": "Try again in 10 seconds."}),
+    401: ("No valid access token or session", _ERROR, _EXPIRED),
+    403: ("Too little right", _ERROR, {"detail": "This token may not do this: it lacks the scope “manage”."}),
+    404: ("There is nothing at this address", _ERROR, {"detail": "Not found."}),
+    409: ("It does not fit what is stored", _ERROR, {"detail": "This API key is already stored as “Team”."}),
+    413: ("The body is larger than 1 MB", _ERROR, {"detail": "The body is larger than 1 MB."}),
+    415: ("The body is not JSON", _ERROR, {"detail": "Unsupported media type “text/plain” in request."}),
+    429: ("Too many wrong tokens", _ERROR, {"detail": "Too many wrong access tokens came from this address."}),
+    503: ("The database or the encryption key is not there", _ERROR, {"detail": "Try again in 10 seconds."}),
 }
 _ALWAYS = (400, 401, 403, 429, 503)
 _WITH_BODY = (413, 415)
 
 
-def _answer(schema: Schema, *values: Any, description: str = "", media_type: str = _JSON) -> OpenApiResponse:
+def _answer(schema: Any, *values: Any, description: str = "", media_type: str = _JSON) -> OpenApiResponse:
     return OpenApiResponse(
         schema,
         description=description,
@@ -71,6 +84,13 @@ def _answer(schema: Schema, *values: Any, description: str = "", media_type: str
             OpenApiExample(f"Example {number}", value, media_type=media_type) for number, value in enumerate(values, 1)
         ],
     )
+
+
+_DONE = inline_serializer("Done", {"success": BooleanField(), "message": CharField()})
+
+
+def _done(words: str) -> OpenApiResponse:
+    return _answer(_DONE, {"success": True, "message": words})
 
 
 def _operation(
@@ -149,6 +169,7 @@ def _documented(**decorators: Callable[[Callable], Callable]) -> Callable[[type]
 # --- the operations --------------------------------------------------------------------------------------------------
 
 _A_KEY = _answer(ref("Key"), examples.KEY)
+_TOGGLED = inline_serializer("Toggled", {"success": BooleanField(), "active": BooleanField()})
 
 keys = _documented(
     list=_operation(
@@ -166,20 +187,19 @@ keys = _documented(
         description="What is left out stays as it is, and so does the secret where `apiKey` is empty.",
     ),
     destroy=_operation(
-        "Delete a key", {200: _answer(ref("Done"), examples.done("Key deleted"))}, 404, 409, parameters=(_KEY_ID,),
+        "Delete a key", {200: _done("Key deleted")}, 404, 409, parameters=(_KEY_ID,),
         description="Its secret is wiped; its usage rows and its place in the sums stay.",
     ),
     set_default=_operation(
-        "Make a key the default", {200: _answer(ref("Done"), examples.done("Key set as default"))}, 404, 409,
-        parameters=(_KEY_ID,),
+        "Make a key the default", {200: _done("Key set as default")}, 404, 409, parameters=(_KEY_ID,)
     ),
     toggle=_operation(
-        "Switch a key on or off", {200: _answer(ref("Toggled"), {"success": True, "active": True})}, 404, 409,
-        body="Toggle", example={"active": True}, optional_body=True, parameters=(_KEY_ID,),
+        "Switch a key on or off", {200: _answer(_TOGGLED, {"success": True, "active": True})}, 404, 409,
+        body=serializers.ToggleSerializer, example={"active": True}, optional_body=True, parameters=(_KEY_ID,),
         description="Without `active` it flips.",
     ),
     test=_operation(
-        "Test a key", {200: _answer(ref("Tested"), examples.TESTED, examples.TEST_FAILED)}, 404, 409,
+        "Test a key", {200: _answer(serializers.TestedSerializer, examples.TESTED, examples.TEST_FAILED)}, 404, 409,
         parameters=(_KEY_ID,), description="Asks the provider with a call that costs nothing.",
     ),
     statistics=_operation("Sum up all keys", {200: _answer(ref("Statistics"), examples.STATISTICS)}),
@@ -189,6 +209,10 @@ keys = _documented(
         parameters=(_query("model", TEXT, "Left out: the primary model, then the fallbacks"),),
     ),
 )  # fmt: skip
+
+_VOIDED = inline_serializer(
+    "Voided", {"success": BooleanField(), "message": CharField(), "amount": FloatField(help_text="USD")}
+)
 
 usage = _documented(
     list=_operation(
@@ -216,15 +240,19 @@ usage = _documented(
     ),
     void=_operation(
         "Take back the charge of a lost row",
-        {200: _answer(ref("Voided"), {"success": True, "message": "Charge taken back", "amount": 0.1669})}, 404, 409,
-        body="Void", example={"reason": "The provider billed nothing."}, optional_body=True, parameters=(_USAGE_ID,),
+        {200: _answer(_VOIDED, {"success": True, "message": "Charge taken back", "amount": 0.1669})}, 404, 409,
+        body=serializers.VoidSerializer, example={"reason": "The provider billed nothing."}, optional_body=True,
+        parameters=(_USAGE_ID,),
     ),
 )  # fmt: skip
+
+_LINKS = {name: CharField(allow_null=True) for name in ("next", "previous")}
+_EVENTS = inline_serializer("EventPage", {"results": serializers.EventSerializer(many=True), **_LINKS})
 
 events = _documented(
     list=_operation(
         "List events",
-        {200: _answer(ref("EventPage"), examples.page(examples.EVENT))},
+        {200: _answer(_EVENTS, examples.page(examples.EVENT))},
         parameters=(_query("key", TEXT, "id"), _query("kind", _choice(*KeyEvent.Kind.values)), *_SPAN, _CURSOR),
     )
 )
@@ -249,12 +277,12 @@ tokens = _documented(
         parameters=(_TOKEN_ID,), description="What is left out stays as it is; it counts from the next request on.",
     ),
     rotate=_operation(
-        "Replace the secret of an access token", {200: _MADE}, 404, 409, body="Rotation",
+        "Replace the secret of an access token", {200: _MADE}, 404, 409, body=serializers.RotationSerializer,
         example={"overlapSeconds": 3600}, optional_body=True, parameters=(_TOKEN_ID,),
         description="Limits, costs and history stay. The old secret holds for `overlapSeconds` more.",
     ),
     destroy=_operation(
-        "Revoke an access token", {200: _answer(ref("Done"), examples.done("Token revoked"))}, 404,
+        "Revoke an access token", {200: _done("Token revoked")}, 404,
         parameters=(_TOKEN_ID,), description="At once and for good, and with it the tokens that it made.",
     ),
 )  # fmt: skip
@@ -266,7 +294,7 @@ def _table(one: str, many: str, serializer: Any, example: dict[str, Any], descri
     """Return the operations of a table of the operator's, by action."""
     component = serializer.__name__.removesuffix("Serializer")
     row = {name: value for name, value in example.items() if name != "id"}
-    done = _answer(ref("Done"), examples.done(f"{one.split()[1].capitalize()} deleted"))
+    done = _done(f"{one.split()[1].capitalize()} deleted")
     shown, at = _answer(serializer, example), (_ROW_ID,)
     return {
         "list": _operation(f"List the {many}", {200: _answer(array(ref(component)), [example])}),
@@ -283,14 +311,14 @@ def _table(one: str, many: str, serializer: Any, example: dict[str, Any], descri
 
 
 prices = _table(
-    "a price", "prices", PriceSerializer, examples.PRICE,
+    "a price", "prices", serializers.PriceSerializer, examples.PRICE,
     "For requests admitted from `validFrom` on. It goes before the price data. What is left out: cached and written "
     "tokens cost what plain input costs, reasoning what output costs; audio, images and searches what the price data "
     "says, else the dearest price given.",
 )  # fmt: skip
 
 aliases = _table(
-    "an alias", "aliases", AliasSerializer, examples.ALIAS,
+    "an alias", "aliases", serializers.AliasSerializer, examples.ALIAS,
     "The models are tried in turn for requests that name the alias; `auto` is for requests that name no model. With a "
     "`provider` it is that provider's own name of one model.",
 )  # fmt: skip

@@ -11,10 +11,9 @@ from django.http import Http404
 from drf_spectacular.utils import extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 
 from llmkeys.api import operations
-from llmkeys.api.price_serializers import AliasSerializer, PriceSerializer
+from llmkeys.api.serializers import AliasSerializer, PriceSerializer, StrictSerializer
 from llmkeys.api.views import ApiViewSet
 from llmkeys.exceptions import InvalidInput, KeyConflict
 from llmkeys.models import ModelAlias, ModelPrice
@@ -25,7 +24,7 @@ class _TableViewSet(ApiViewSet):
     """What the operator's two tables share. They have few rows, so a list has all of them."""
 
     model: ClassVar[type[Model]]
-    serializer: ClassVar[type[Serializer]]
+    serializer: ClassVar[type[StrictSerializer]]
     unique: ClassVar[tuple[str, ...]]
     exists: ClassVar[str]  # what to say of a row that is there already
     deleted: ClassVar[str]
@@ -58,16 +57,12 @@ class _TableViewSet(ApiViewSet):
 
         Raises InvalidInput, KeyConflict.
         """
-        read = self.serializer(data=values, partial=row.pk is not None)
-        errors = {name: ["There is no such field."] for name in values if name not in read.fields}
-        if not read.is_valid() or errors:
-            raise InvalidInput(errors | {name: list(map(str, words)) for name, words in read.errors.items()})
-        for name, value in read.validated_data.items():
+        for name, value in self.serializer.read(values, partial=row.pk is not None).items():
             setattr(row, name, value)
         try:
             row.clean()
         except ValidationError as error:
-            names = {field.source: name for name, field in read.fields.items()}
+            names = {field.source: name for name, field in self.serializer().fields.items()}
             raise InvalidInput({names[source]: words for source, words in error.message_dict.items()}) from None
         with transaction.atomic():
             same = self.model._default_manager.filter(**{name: getattr(row, name) for name in self.unique})

@@ -1,4 +1,8 @@
-"""The shapes of the API's bodies and answers as JSON Schema (OpenAPI 3.1), by name."""
+"""The shapes that the API shares with commands, admin, exports and imports, as JSON Schema (OpenAPI 3.1), by name.
+
+They are read by `keys.fields` and `tokens.fields` and written by `presentation` and `usage.sums` for all of these
+doors, so that a serializer would say each field twice; what the API alone reads and writes stands in `serializers`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ from typing import Any
 
 from llmkeys.key_state import STATUSES, TOKEN_STATUSES
 from llmkeys.keys.fields import READ_ONLY
-from llmkeys.models import KeyEvent, ProviderName, UsageRecord
-from llmkeys.tokens.fields import MOST_KEYS, MOST_MODELS, MOST_OVERLAP_SECONDS, MOST_PER_MINUTE, SCOPES
+from llmkeys.models import ProviderName, UsageRecord
+from llmkeys.tokens.fields import MOST_KEYS, MOST_MODELS, MOST_PER_MINUTE, SCOPES
 from llmkeys.tokens.fields import READ_ONLY as TOKEN_READ_ONLY
 from llmkeys.usage.sums import GROUPS
 
@@ -74,21 +78,45 @@ BUDGET_MODE: Schema = {
     "enum": ["strict", "soft", None],
     "description": "null: as REFACTAI_BUDGET_MODE says.",
 }
-_WRITABLE: dict[str, Schema] = {
+_OF_BOTH: dict[str, Schema] = {
     "name": _NAME,
-    "description": words(500),
     "dailyLimit": _LIMIT,
     "monthlyLimit": _LIMIT,
     "totalLimit": _LIMIT,
+    "budgetMode": BUDGET_MODE,
     "expiresAt": _EXPIRY,
+}
+_WRITABLE: dict[str, Schema] = {
+    **_OF_BOTH,
+    "description": words(500),
     "priority": {"type": "integer", "minimum": -1_000_000, "maximum": 1_000_000},
     "billingGroup": words(100),
     "workspaceId": {"type": "string", "maxLength": 100, "pattern": "^[!-~]*$"},
     "enabled": TRUTH,
-    "budgetMode": BUDGET_MODE,
 }
 _SHOWN: Schema = {"description": "Shown by a GET, ignored here."}
 
+_ACCOUNT: dict[str, Schema] = {
+    "dailyLimit": USD,
+    "monthlyLimit": USD,
+    "totalLimit": USD,
+    "currentDailyCost": USD,
+    "currentMonthlyCost": USD,
+    "totalCost": USD,
+    "reservedCost": USD,
+    "remainingDailyBudget": nullable(USD),
+    "remainingMonthlyBudget": nullable(USD),
+    "remainingTotalBudget": nullable(USD),
+    "totalRequests": COUNT,
+    "successfulRequests": COUNT,
+    "failedRequests": COUNT,
+    "successRate": NUMBER,
+    "createdAt": WHEN,
+    "lastUsed": nullable(WHEN),
+    "expiresAt": nullable(WHEN),
+    "budgetMode": BUDGET_MODE,
+    "projectedMonthlyCost": nullable(USD),
+}
 KEY = answer(
     id=TEXT,
     provider=PROVIDER,
@@ -100,31 +128,13 @@ KEY = answer(
     isDefault=TRUTH,
     status={"type": "string", "enum": list(STATUSES)},
     priority={"type": "integer"},
-    dailyLimit=USD,
-    monthlyLimit=USD,
-    totalLimit=USD,
-    currentDailyCost=USD,
-    currentMonthlyCost=USD,
-    totalCost=USD,
-    reservedCost=USD,
-    remainingDailyBudget=nullable(USD),
-    remainingMonthlyBudget=nullable(USD),
-    remainingTotalBudget=nullable(USD),
-    totalRequests=COUNT,
-    successfulRequests=COUNT,
-    failedRequests=COUNT,
-    successRate=NUMBER,
-    createdAt=WHEN,
+    **_ACCOUNT,
     updatedAt=WHEN,
-    lastUsed=nullable(WHEN),
-    expiresAt=nullable(WHEN),
     coolingUntil=nullable(WHEN),
     billingGroup=TEXT,
     workspaceId=TEXT,
     lastError=TEXT,
     enabled=TRUTH,
-    budgetMode=BUDGET_MODE,
-    projectedMonthlyCost=nullable(USD),
 )
 
 _SUMS: dict[str, Schema] = {
@@ -185,43 +195,16 @@ _TOKEN: dict[str, Schema] = {
     "models": {**nullable(array(TEXT)), "description": "Names, or patterns such as openai/*; null: every model."},
     "requestsPerMinute": {**COUNT, "description": "0: no limit."},
     "status": {"type": "string", "enum": list(TOKEN_STATUSES)},
-    "dailyLimit": USD,
-    "monthlyLimit": USD,
-    "totalLimit": USD,
-    "currentDailyCost": USD,
-    "currentMonthlyCost": USD,
-    "totalCost": USD,
-    "reservedCost": USD,
-    "remainingDailyBudget": nullable(USD),
-    "remainingMonthlyBudget": nullable(USD),
-    "remainingTotalBudget": nullable(USD),
-    "totalRequests": COUNT,
-    "successfulRequests": COUNT,
-    "failedRequests": COUNT,
-    "successRate": NUMBER,
-    "createdAt": WHEN,
-    "lastUsed": nullable(WHEN),
-    "expiresAt": nullable(WHEN),
-    "budgetMode": BUDGET_MODE,
-    "projectedMonthlyCost": nullable(USD),
+    **_ACCOUNT,
     "revokedAt": nullable(WHEN),
 }
 _TOKEN_WRITABLE: dict[str, Schema] = {
-    "name": _NAME,
+    **_OF_BOTH,
     "scopes": {"type": "array", "items": _SCOPE, "minItems": 1, "maxItems": 10},
     "keyIds": {"type": ["array", "null"], "items": TEXT, "minItems": 1, "maxItems": MOST_KEYS},
     "models": {"type": ["array", "null"], "items": _PATTERN, "minItems": 1, "maxItems": MOST_MODELS},
-    "dailyLimit": _LIMIT,
-    "monthlyLimit": _LIMIT,
-    "totalLimit": _LIMIT,
-    "budgetMode": BUDGET_MODE,
     "requestsPerMinute": {"type": "integer", "minimum": 0, "maximum": MOST_PER_MINUTE},
-    "expiresAt": _EXPIRY,
 }
-
-
-def page_of(row: str) -> Schema:
-    return answer(results=array(ref(row)), next=nullable(TEXT), previous=nullable(TEXT))
 
 
 SCHEMAS: dict[str, Schema] = {
@@ -253,17 +236,8 @@ SCHEMAS: dict[str, Schema] = {
         dailyResetsAt=WHEN,
         monthlyResetsAt=WHEN,
     ),
-    "Toggle": body(active=TRUTH),
-    "Toggled": answer(success=TRUTH, active=TRUTH),
-    "Tested": {
-        "type": "object",
-        "properties": {"success": TRUTH, "message": TEXT, "latencyMs": COUNT, "details": {"type": "object"}},
-        "required": ["success", "message"],
-        "additionalProperties": False,
-    },
-    "Done": answer(success=TRUTH, message=TEXT),
     "Usage": _USAGE,
-    "UsagePage": page_of("Usage"),
+    "UsagePage": answer(results=array(ref("Usage")), next=nullable(TEXT), previous=nullable(TEXT)),
     "Sums": answer(**_SUMS),
     "SumsOfGroup": {
         "type": "object",
@@ -282,19 +256,6 @@ SCHEMAS: dict[str, Schema] = {
     "UsageSummary": answer(
         groupBy={"type": "string", "enum": list(GROUPS)}, results=array(ref("SumsOfGroup")), total=ref("Sums")
     ),
-    "Void": body(reason=words(500)),
-    "Voided": answer(success=TRUTH, message=TEXT, amount=USD),
-    "Event": answer(
-        id={"type": "integer"},
-        kind={"type": "string", "enum": KeyEvent.Kind.values},
-        keyId=nullable(TEXT),
-        keyName=nullable(TEXT),
-        tokenId=nullable({"type": "integer"}),
-        message=TEXT,
-        actor=TEXT,
-        createdAt=WHEN,
-    ),
-    "EventPage": page_of("Event"),
     "Token": answer(**_TOKEN),
     "NewToken": body(
         "name",
@@ -303,19 +264,12 @@ SCHEMAS: dict[str, Schema] = {
         **dict.fromkeys(sorted(TOKEN_READ_ONLY - {"user"}), _SHOWN),
     ),
     "TokenChange": body(**_TOKEN_WRITABLE, **dict.fromkeys(sorted(TOKEN_READ_ONLY), _SHOWN)),
-    "Rotation": body(overlapSeconds={"type": "integer", "minimum": 0, "maximum": MOST_OVERLAP_SECONDS}),
     "MadeToken": answer(**_TOKEN, token={**TEXT, "description": "The token itself: here and nowhere else."}),
     "FieldErrors": {
         "type": "object",
         "additionalProperties": array(TEXT),
         "minProperties": 1,
         "description": "What is wrong with each field or parameter.",
-    },
-    "Error": {
-        "type": "object",
-        "properties": {"detail": TEXT, "code": TEXT},
-        "required": ["detail"],
-        "additionalProperties": False,
     },
 }
 

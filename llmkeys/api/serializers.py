@@ -1,74 +1,250 @@
-"""Bodies that only the API knows, and answers that have no other door."""
+"""Bodies and answers that only the API knows: read strictly, written, and described to drf-spectacular.
+
+Keys, access tokens, usage rows and sums stand in `schemas` instead: they have other doors too, and as fields of a
+serializer a list of a thousand keys would take a quarter longer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
 from llmkeys.exceptions import InvalidInput
-from llmkeys.models import KeyEvent
+from llmkeys.keys.adding import TestResult
+from llmkeys.models import MOST_ALIASED, KeyEvent, ModelPrice, ProviderName
 from llmkeys.presentation import instant_json
-from llmkeys.tokens.fields import read_overlap
+from llmkeys.tokens.fields import MOST_OVERLAP_SECONDS, read_overlap
 
-Readers = Mapping[str, Callable[[Any], Any]]
+MOST_USD = 10**7
+MOST_TOKENS = 2**31 - 1
+_DECIMALS = 8
+_MOST_REASON = 500
 
 
-def clean(values: Mapping[str, Any], readers: Readers, *, required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the given fields as read. Raises InvalidInput naming every unknown, missing or bad one."""
-    errors = {name: ["There is no such field."] for name in values if name not in readers}
-    errors |= {name: ["This field is required."] for name in required if name not in values}
-    cleaned: dict[str, Any] = {}
-    for name in values.keys() & readers.keys():
+# No docstring, which the description would take for each of its kind.
+class StrictSerializer(serializers.Serializer):
+    @classmethod
+    def read(cls, values: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+        """Return what was given, by the names of `source`. Raises InvalidInput naming every bad or unknown field."""
+        read = cls(data=values, partial=partial)
+        errors = {name: ["There is no such field."] for name in values if name not in read.fields}
+        if not read.is_valid() or errors:
+            raise InvalidInput(errors | {name: list(map(str, words)) for name, words in read.errors.items()})
+        return read.validated_data
+
+
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+class Plain(serializers.Field):
+    """Shown as it is stored."""
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+@extend_schema_field(
+    {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+)
+class Name(Plain):
+    """A text of 1 to 200 printable characters."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str) or not data.strip() or len(data) > 200 or not data.isprintable():
+            raise serializers.ValidationError("Must be a text of 1 to 200 printable characters.")
+        return data.strip()
+
+
+@extend_schema_field(
+    {"type": "array", "minItems": 1, "maxItems": MOST_ALIASED, "uniqueItems": True, "items": {"type": "string"}}
+)
+class Names(Plain):
+    """Names of models in turn; what is wrong with them the model says."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return [item.strip() if isinstance(item, str) else item for item in data] if isinstance(data, list) else data
+
+
+class Choice(serializers.ChoiceField):
+    """One of some texts, and nothing that only looks like one when written as text."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str) or data not in self.choices:
+            words = ", ".join(value or "“”" for value in self.choices)
+            raise serializers.ValidationError(f"Choose from: {words}.")
+        return data
+
+
+@extend_schema_field({"type": "integer", "minimum": 0, "maximum": MOST_TOKENS})
+class Tokens(Plain):
+    def to_internal_value(self, data: Any) -> int:
+        whole = isinstance(data, int) and not isinstance(data, bool)
+        if isinstance(data, Decimal) and data.is_finite() and data == data.to_integral_value():
+            data, whole = int(data), True  # 256.0 is a whole number in JSON
+        if not whole or not 0 <= data <= MOST_TOKENS:
+            raise serializers.ValidationError(f"Must be a whole number from 0 to {MOST_TOKENS:,}.")
+        return data
+
+
+@extend_schema_field({"type": "number", "minimum": 0, "maximum": MOST_USD})
+class Usd(serializers.Field):
+    """An amount with at most eight decimals."""
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        if isinstance(data, bool) or not isinstance(data, int | Decimal):
+            raise serializers.ValidationError("Must be a number in USD.")
+        amount = Decimal(data)
+        if not amount.is_finite() or not 0 <= amount <= MOST_USD:
+            raise serializers.ValidationError(f"Must be from 0 to {MOST_USD:,} USD.")
+        if amount != round(amount, _DECIMALS):
+            raise serializers.ValidationError(f"Must have at most {_DECIMALS} decimals.")
+        return amount
+
+    def to_representation(self, value: Decimal) -> float:
+        return float(value)
+
+
+class Switch(serializers.BooleanField):
+    """true or false, and nothing that only looks like it."""
+
+    default_error_messages = dict.fromkeys(("invalid", "null"), "Must be true or false.")
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+@extend_schema_field({"type": "string", "maxLength": _MOST_REASON, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"})
+class Reason(serializers.Field):
+    default_error_messages = {"null": "Must be a text."}
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("null")
+        if len(data) > _MOST_REASON or not data.isprintable():
+            raise serializers.ValidationError(
+                f"May have at most {_MOST_REASON} characters, none of them a control character."
+            )
+        return data
+
+
+@extend_schema_field({"type": "integer", "minimum": 0, "maximum": MOST_OVERLAP_SECONDS})
+class Overlap(serializers.Field):
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        return (False, None) if data is None else super().validate_empty_values(data)  # null is no number either
+
+    def to_internal_value(self, data: Any) -> int:
         try:
-            cleaned[name] = readers[name](values[name])
+            return read_overlap(data)
         except ValueError as error:
-            errors[name] = [str(error)]
-    if errors:
-        raise InvalidInput(errors)
-    return cleaned
+            raise serializers.ValidationError(str(error)) from None
 
 
-def _short_text(value: object, *, most: int) -> str:
-    if not isinstance(value, str):
-        raise ValueError("Must be a text.")
-    if len(value) > most or not value.isprintable():
-        raise ValueError(f"May have at most {most} characters, none of them a control character.")
-    return value
+class Instant(serializers.DateTimeField):
+    def to_representation(self, value: Any) -> Any:
+        return instant_json(value)
 
 
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("Must be true or false.")
-    return value
+class Details(serializers.DictField):
+    """What a provider said, with every Decimal as a number that JSON can hold."""
+
+    def to_representation(self, value: Any) -> Any:
+        match value:
+            case Decimal():
+                return float(value) if value.is_finite() else None
+            case dict():
+                return {name: self.to_representation(item) for name, item in value.items()}
+            case list() | tuple():
+                return [self.to_representation(item) for item in value]
+        return value
 
 
-TOGGLE: Readers = {"active": _switch}
-VOID: Readers = {"reason": lambda value: _short_text(value, most=500)}
-ROTATION: Readers = {"overlapSeconds": read_overlap}
+# --- bodies ----------------------------------------------------------------------------------------------------------
 
 
-def event_json(event: KeyEvent) -> dict[str, Any]:
-    """Return an event; its `key` must be selected along."""
-    return {
-        "id": event.id,
-        "kind": event.kind,
-        "keyId": event.key_id,
-        "keyName": event.key.name if event.key else None,
-        "tokenId": event.token_id,
-        "message": event.message,
-        "actor": event.actor,
-        "createdAt": instant_json(event.created_at),
-    }
+class ToggleSerializer(StrictSerializer):
+    active = Switch(required=False)
 
 
-def with_numbers(value: Any) -> Any:
-    """Return the same value with every Decimal as a number that JSON can hold."""
-    match value:
-        case Decimal():
-            return float(value) if value.is_finite() else None
-        case dict():
-            return {name: with_numbers(item) for name, item in value.items()}
-        case list() | tuple():
-            return [with_numbers(item) for item in value]
-    return value
+class VoidSerializer(StrictSerializer):
+    reason = Reason(required=False)
+
+
+class RotationSerializer(StrictSerializer):
+    overlapSeconds = Overlap(required=False)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+class TestedSerializer(serializers.Serializer):
+    """What the provider said of a key. A bad result has the words alone."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    success = serializers.BooleanField(source="ok")
+    message = serializers.CharField()
+    latencyMs = serializers.IntegerField(source="latency_ms", min_value=0, required=False)
+    details = Details(required=False)
+
+    def to_representation(self, result: TestResult) -> dict[str, Any]:
+        shown = super().to_representation(result)
+        return shown if result.ok else {name: shown[name] for name in ("success", "message")}
+
+
+class EventSerializer(serializers.Serializer):
+    """What happened to a key or an access token."""
+
+    id = serializers.IntegerField()
+    kind = serializers.ChoiceField(KeyEvent.Kind.choices)
+    keyId = serializers.CharField(source="key_id", allow_null=True)
+    keyName = serializers.CharField(source="key.name", allow_null=True)
+    tokenId = serializers.IntegerField(source="token_id", allow_null=True)
+    message = serializers.CharField()
+    actor = serializers.CharField()
+    createdAt = Instant(source="created_at")
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _kind(source: str) -> Usd:
+    return Usd(source=source, required=False, allow_null=True)
+
+
+class PriceSerializer(StrictSerializer):
+    """A price as the providers' lists have it: USD per million tokens by kind, fees in USD."""
+
+    id = serializers.IntegerField(read_only=True)
+    provider = Choice(choices=ProviderName.choices)
+    model = Name()
+    serviceTier = Choice(source="service_tier", choices=ModelPrice.Tier.choices, required=False)
+    aboveInputTokens = Tokens(source="above_input_tokens", required=False)
+    validFrom = serializers.DateTimeField(source="valid_from", required=False)
+    inputUsdPerMtok = Usd(source="input_usd_per_mtok")
+    outputUsdPerMtok = Usd(source="output_usd_per_mtok")
+    cachedInputUsdPerMtok = _kind("cached_input_usd_per_mtok")
+    cacheWriteUsdPerMtok = _kind("cache_write_usd_per_mtok")
+    cacheWrite1hUsdPerMtok = _kind("cache_write_1h_usd_per_mtok")
+    audioInputUsdPerMtok = _kind("audio_input_usd_per_mtok")
+    cachedAudioInputUsdPerMtok = _kind("cached_audio_input_usd_per_mtok")
+    imageInputUsdPerMtok = _kind("image_input_usd_per_mtok")
+    reasoningOutputUsdPerMtok = _kind("reasoning_output_usd_per_mtok")
+    audioOutputUsdPerMtok = _kind("audio_output_usd_per_mtok")
+    imageOutputUsdPerMtok = _kind("image_output_usd_per_mtok")
+    searchUsd = _kind("search_usd")
+    requestUsd = _kind("request_usd")
+
+
+class AliasSerializer(StrictSerializer):
+    """A name that clients send, and the models for which it stands."""
+
+    id = serializers.IntegerField(read_only=True)
+    alias = Name()
+    models = Names(source="model_names")
+    provider = Choice(choices=[("", "every"), *ProviderName.choices], required=False)

@@ -126,22 +126,13 @@ class KeyViewSet(ApiViewSet):
         return Response({"success": True, "message": "Key set as default"})
 
     def toggle(self, request: Request, key_id: str) -> Response:
-        wanted = serializers.clean(_body(request), serializers.TOGGLE).get("active")
+        wanted = serializers.ToggleSerializer.read(_body(request)).get("active")
         key = adding.toggle(_key(key_id), active=wanted, at=timezone.now(), actor=actor_of(request))
         return Response({"success": True, "active": key.enabled})
 
     def test(self, request: Request, key_id: str) -> Response:
         result = adding.test_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
-        if not result.ok:
-            return Response({"success": False, "message": result.message})
-        return Response(
-            {
-                "success": True,
-                "message": result.message,
-                "latencyMs": result.latency_ms,
-                "details": serializers.with_numbers(result.details),
-            }
-        )
+        return Response(serializers.TestedSerializer(result).data)
 
     def statistics(self, request: Request) -> Response:
         return Response(statistics(at=timezone.now()))
@@ -207,7 +198,7 @@ class UsageViewSet(ApiViewSet):
         return Response(summary_of(wanted, group_by=group_by, at=timezone.now()))
 
     def void(self, request: Request, usage_id: int) -> Response:
-        reason = serializers.clean(_body(request), serializers.VOID).get("reason", "")
+        reason = serializers.VoidSerializer.read(_body(request)).get("reason", "")
         # Asked through the ORM, which knows that no row has a number beyond the column.
         if not UsageRecord.objects.filter(pk=usage_id).exists():
             raise Http404
@@ -222,7 +213,7 @@ class EventViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         rows = KeyEvent.objects.select_related("key").defer("key__secret").order_by("-id")
         wanted = filters.read(EVENT_FILTERS, request.query_params)
-        return page(request, rows.filter(**wanted), serializers.event_json)
+        return page(request, rows.filter(**wanted), serializers.EventSerializer().to_representation)
 
 
 @operations.tokens
@@ -267,7 +258,7 @@ class TokenViewSet(ApiViewSet):
 
     def rotate(self, request: Request, token_id: int) -> Response:
         at, token = timezone.now(), self._token_of(request, token_id)
-        seconds = serializers.clean(_body(request), serializers.ROTATION).get("overlapSeconds", 0)
+        seconds = serializers.RotationSerializer.read(_body(request)).get("overlapSeconds", 0)
         rotated, text = making.rotate_token(
             token, overlap_seconds=seconds, at=at, actor=actor_of(request), maker=_token(request)
         )

@@ -7,8 +7,9 @@ from django.db import IntegrityError, OperationalError
 
 from llmkeys.exceptions import DataDirectoryProblem, RecordingUnavailable
 from llmkeys.keys import adding
+from llmkeys.models import AccessToken
 from tests.api.checks import HIDDEN, SECRET
-from tests.helpers import make_key
+from tests.helpers import make_key, make_usage
 
 PATH = "/api/llm/keys"
 MEGABYTE = 1024 * 1024
@@ -29,6 +30,34 @@ def test_a_body_of_one_megabyte_is_read(api):
     assert answer.status_code == 400
     assert "name" in answer.json()
     assert len(answer.content) < 1000
+
+
+LONG = "May have at most 500 characters, none of them a control character."
+SECONDS = "Must be a whole number of seconds from 0 to 2592000 (30 days)."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("keys/{key}/toggle", {"active": 1}, ["Must be true or false."]),
+        ("keys/{key}/toggle", {"active": None}, ["Must be true or false."]),
+        ("keys/{key}/toggle", {"Active": True}, ["There is no such field."]),
+        ("usage/{row}/void", {"reason": 5}, ["Must be a text."]),
+        ("usage/{row}/void", {"reason": None}, ["Must be a text."]),
+        ("usage/{row}/void", {"reason": "x" * 501}, [LONG]),
+        ("usage/{row}/void", {"reason": "a\nb"}, [LONG]),
+        ("tokens/{token}/rotate", {"overlapSeconds": None}, [SECONDS]),
+        ("tokens/{token}/rotate", {"overlapSeconds": True}, [SECONDS]),
+        ("tokens/{token}/rotate", {"overlapSeconds": 2_592_001}, [SECONDS]),
+    ],
+)
+def test_a_small_body_says_what_is_wrong_with_each_field(api, path, body, words):
+    key = make_key()
+    row, token = make_usage(key, state="LOST", success=False), AccessToken.objects.latest("id")
+    body["other"] = None
+    answer = api.post(f"/api/llm/{path.format(key=key.id, row=row.id, token=token.id)}", body)
+    assert answer.status_code == 400
+    assert answer.json() == {next(iter(body)): words, "other": ["There is no such field."]}
 
 
 @pytest.mark.parametrize(
