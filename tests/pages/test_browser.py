@@ -115,6 +115,19 @@ def test_it_says_in_the_dialog_that_nothing_was_saved_and_keeps_what_is_typed_wh
     assert len(complaints) == 3 and all("Response Status Error" in words for words in complaints)
 
 
+def test_it_tests_a_key_on_the_page_of_the_form_without_leaving_it(desk, provider):
+    provider.add_passthru("http://localhost")
+    provider.add(responses.GET, re.compile("https://openrouter.ai/.*"), json={"data": {"usage": 0, "limit": None}})
+    log_in(desk)
+    desk.goto("/llm-settings/keys/add")
+    secret = new_secret()
+    desk.get_by_label("API key", exact=True).fill(secret)
+    desk.get_by_role("button", name="Test", exact=True).click()
+    desk.get_by_text("Key tested successfully").wait_for()
+    assert desk.get_by_label("API key", exact=True).input_value() == secret
+    assert desk.url.endswith("/keys/add") and not ApiKey.objects.exists()
+
+
 def test_it_leaves_a_click_with_a_modifier_to_the_browser(desk):
     make_key()
     log_in(desk)
