@@ -93,9 +93,14 @@ def note(error: BaseException) -> None:
     logger.error("No request can be recorded, so none is sent. %s%s", explain(error), remedy)
 
 
+def lasts() -> bool:
+    """Tell whether an outage was told of, and not yet its end."""
+    return _current.began is not None
+
+
 def is_over() -> None:
     """Tell that the database takes what it is given again, where the opposite was told."""
-    if _current.began is None:
+    if not lasts():
         return
     with _current.lock:
         began, _current.began = _current.began, None
