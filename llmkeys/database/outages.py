@@ -50,7 +50,8 @@ def explain(error: BaseException) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
     if not is_sqlite():
         first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
-        return f"The database that DATABASE_URL names cannot be used: {first_line}. See that it runs and accepts us."
+        words = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+        return f"The database that DATABASE_URL names cannot be used: {words}. Check that it runs and lets us in."
     text, file = str(error).lower(), database_name()
     if is_damaged(error):
         return f"The file {file} is not a readable database."

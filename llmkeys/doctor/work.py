@@ -43,13 +43,18 @@ def schedules(about: About) -> Iterable[Finding]:
         yield good("Schedules", f"All {len(states)} are on time.")
 
 
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
 def lost_requests(about: About) -> Iterable[Finding]:
     """Charged at their hold, because nobody knows what the provider billed."""
     voided = Adjustment.objects.filter(usage__isnull=False, kind__in=["void", "late"]).values("usage")
     lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
     number = lost.order_by()[:_MOST].count()
     if number:
-        words = f"{count(number, 'request')} of the last 30 days ended unknown and were charged at what was held."
+        requests = f"{count(number, 'request')} of the last 30 days"
+        words = f"{requests} ended unknown and {_were(number)} charged at what was held."
         yield Finding(
             WARN, "Lost requests", words, "Compare with the provider's bill, then run: ./manage.py void --lost"
         )
@@ -61,7 +66,7 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
     dead = UsageRecord.objects.filter(state="HELD", lease_until__lt=about.at - FORGOTTEN)
     number = dead.order_by()[:_MOST].count()
     if number:
-        words = f"{count(number, 'hold')} left by dead processes still takes up budget."
+        words = f"{count(number, 'hold')} left by dead processes still {'takes' if number == 1 else 'take'} up budget."
         yield Finding(WARN, "Open holds", words, f"The schedule settle_lost_holds frees them. {START}")
     else:
         yield good("Open holds", "No hold was left behind by a dead process.")
@@ -92,7 +97,9 @@ def alert_targets(about: About) -> Iterable[Finding]:
         return
     failing = outbox.undelivered_alerts()
     if failing:
-        words = f"{count(len(failing), 'alert')} was not delivered: {outbox.delivery_words(failing[0])}"
+        words = (
+            f"{count(len(failing), 'alert')} {_were(len(failing))} not delivered: {outbox.delivery_words(failing[0])}"
+        )
         yield Finding(WARN, "Alerts", words, "Fix the target, then run: ./manage.py alert --test")
     else:
         yield good("Alerts", f"Sent to {listed(names)}.")

@@ -69,6 +69,12 @@ class TestWell:
         assert [line for line in ran.out.splitlines() if line.startswith(("WARN", "FAIL"))] == []
         assert "0 warnings, 0 failed." in ran.out
 
+    def test_it_counts_one_warning_as_one(self, run, settings):
+        make_key(name="Production")
+        ensure_schedules()
+        make_archive(settings.DATA_DIR / "backups" / "llmkeys-20261123-000000-daily.tar.gz")
+        assert ", 1 warning, 0 failed." in run("doctor", "--offline").out  # of the alerts, which go nowhere
+
     def test_it_prints_json_for_programs(self, run):
         make_key(rejected_at=NOW, last_error="User not found.", name="Production")
         shown = json.loads(run("doctor", "--offline", "--json").out)
@@ -315,8 +321,12 @@ class TestWork:
         held = {"state": "HELD", "cost_nano": 0, "finished_at": None}
         make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
         make_usage(key, lease_until=NOW + timedelta(minutes=1), **held)
-        assert found("Lost requests")[0].detail.startswith("1 request of the last 30 days ended unknown")
-        assert found("Open holds")[0].detail.startswith("1 hold left by dead processes")
+        assert "1 request of the last 30 days ended unknown and was charged" in found("Lost requests")[0].detail
+        assert "1 hold left by dead processes still takes" in found("Open holds")[0].detail
+        make_usage(key, state="LOST")
+        make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
+        assert "2 requests of the last 30 days ended unknown and were charged" in found("Lost requests")[0].detail
+        assert "2 holds left by dead processes still take" in found("Open holds")[0].detail
 
     def test_it_names_models_without_a_price(self):
         key = make_key()
