@@ -60,12 +60,14 @@ def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
 @register()
 def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E003: a master key too short to protect anything, or one of our own tokens."""
-    bad = [key for key in settings.REFACTAI_ENCRYPTION_KEYS if len(key) < 16 or key.startswith(TOKEN_PREFIX)]
+    given = settings.REFACTAI_ENCRYPTION_KEYS
+    bad = [key for key in given if len(key) < 16 or key.startswith(TOKEN_PREFIX)]
     if not bad:
         return []
     return [
         Error(
-            f"REFACTAI_ENCRYPTION_KEYS: {len(bad)} of its keys has fewer than 16 characters, or is an access token.",
+            f"REFACTAI_ENCRYPTION_KEYS: {len(bad)} of its {len(given)} keys cannot be used: fewer than 16 "
+            "characters, or an access token.",
             hint='For example the output of: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
             id="llmkeys.E003",
         )
