@@ -16,7 +16,7 @@ from llmkeys import backup, providers
 from llmkeys.alerts import outbox
 from llmkeys.keys import environment
 from llmkeys.lib.texts import TOKEN_PREFIX
-from refactai_site import env, settings_file
+from refactai_site import data_dir, env, settings_file
 
 
 @register(Tags.security)
@@ -52,9 +52,7 @@ def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
     """llmkeys.E002: the data directory cannot be used."""
     if not settings.DATA_DIR_PROBLEM:
         return []
-    return [
-        Error(settings.DATA_DIR_PROBLEM, hint="Set REFACTAI_DATA_DIR to a directory of your own.", id="llmkeys.E002")
-    ]
+    return [Error(settings.DATA_DIR_PROBLEM, hint=data_dir.REMEDY, id="llmkeys.E002")]
 
 
 @register()
