@@ -16,6 +16,7 @@ from llmkeys.prices import catalogue
 
 LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
+AHEAD = timedelta(minutes=2)
 _MOST = 1000
 
 START = "Start it: ./manage.py serve (without --no-scheduler)"
@@ -45,6 +46,18 @@ def schedules(about: About) -> Iterable[Finding]:
 
 def _were(number: int) -> str:
     return "was" if number == 1 else "were"
+
+
+def clock_set_back(about: About) -> Iterable[Finding]:
+    """Requests of a time that has not come yet: what was planned then waits for it, without being late."""
+    newest = UsageRecord.objects.order_by("-created_at").values_list("created_at", flat=True).first()
+    if newest is not None and newest > about.at + AHEAD:
+        words = (
+            f"The newest request is of {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} h "
+            "after this machine's clock: the clock was set back, or was wrong then."
+        )
+        remedy = "Set it by NTP. If it is right now, move the next runs of the schedules in the admin: they wait."
+        yield Finding(WARN, "Clock", words, remedy)
 
 
 def lost_requests(about: About) -> Iterable[Finding]:
@@ -112,4 +125,4 @@ def unseen_alerts(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "Open alerts", words, "Look at them on the dashboard's page “Health”.")
 
 
-CHECKS = (schedules, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)
+CHECKS = (schedules, clock_set_back, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)
