@@ -9,7 +9,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-ENVIRONMENT = Path(__file__).resolve().parent / ".venv"
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
 
 
 def run_inside_the_environment() -> None:
@@ -26,6 +27,23 @@ def run_inside_the_environment() -> None:
             f"The product's packages are not installed for {sys.executable}. Run `make run` once: it creates .venv "
             "with everything that is needed, and this command then uses it."
         )
+
+
+def words_for(error: Exception) -> str:
+    """Return a sentence for what fails before a command of ours begins, or inside one of Django's; else nothing."""
+    if isinstance(error, ModuleNotFoundError) and error.name and not (ROOT / error.name.partition(".")[0]).exists():
+        return (
+            f"The product's packages are not all installed for {sys.executable}: {error.name} is missing. "
+            "Run `make run` once: it installs them."
+        )
+    if "django.db" in sys.modules:
+        from django.db import DatabaseError
+
+        if isinstance(error, DatabaseError):
+            from llmkeys.management.base import database_words
+
+            return database_words(error)
+    return ""
 
 
 def open_streams() -> None:
@@ -67,6 +85,11 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered would fail again
         where = f"{error.filename}: " if error.filename else "The output could not be written: "
         sys.exit(1 if isinstance(error, BrokenPipeError) else f"{where}{error.strerror or error}.")
+    except Exception as error:
+        words = "" if "--traceback" in sys.argv else words_for(error)
+        if not words:
+            raise
+        sys.exit(words)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from llmkeys import backup, providers
 from llmkeys.alerts import outbox
 from llmkeys.keys import environment
 from llmkeys.lib.texts import TOKEN_PREFIX
-from refactai_site import env, settings_file
+from refactai_site import data_dir, env, settings_file
 
 
 @register(Tags.security)
@@ -52,20 +52,20 @@ def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
     """llmkeys.E002: the data directory cannot be used."""
     if not settings.DATA_DIR_PROBLEM:
         return []
-    return [
-        Error(settings.DATA_DIR_PROBLEM, hint="Set REFACTAI_DATA_DIR to a directory of your own.", id="llmkeys.E002")
-    ]
+    return [Error(settings.DATA_DIR_PROBLEM, hint=data_dir.REMEDY, id="llmkeys.E002")]
 
 
 @register()
 def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E003: a master key too short to protect anything, or one of our own tokens."""
-    bad = [key for key in settings.REFACTAI_ENCRYPTION_KEYS if len(key) < 16 or key.startswith(TOKEN_PREFIX)]
+    given = settings.REFACTAI_ENCRYPTION_KEYS
+    bad = [key for key in given if len(key) < 16 or key.startswith(TOKEN_PREFIX)]
     if not bad:
         return []
     return [
         Error(
-            f"REFACTAI_ENCRYPTION_KEYS: {len(bad)} of its keys has fewer than 16 characters, or is an access token.",
+            f"REFACTAI_ENCRYPTION_KEYS: {len(bad)} of its {len(given)} keys cannot be used: fewer than 16 "
+            "characters, or an access token.",
             hint='For example the output of: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
             id="llmkeys.E003",
         )

@@ -15,12 +15,33 @@ def ensure_data_dir(path: Path) -> str:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        return f"The data directory {path} is a file, not a directory."
     except OSError as error:
         return f"The data directory {path} cannot be created: {error.strerror}."
     _tighten(path)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return f"The data directory {path} cannot be read and written by this user."
+        return f"The data directory {path} cannot be read and written by this user{why_not(path)}."
+    for name, mode in _NEEDED.items():
+        file = path / name
+        if file.exists() and not os.access(file, mode):
+            return f"The file {file} cannot be read and written by this user{why_not(file)}."
     return ""
+
+
+# What a command that ran as another user leaves behind; whoever opens the other files says it of them.
+_NEEDED = {"secret_key": os.R_OK, "serving.lock": os.R_OK | os.W_OK, "scheduler.lock": os.R_OK | os.W_OK}
+REMEDY = "Give it to the user that runs `serve`, or set REFACTAI_DATA_DIR to a directory of your own."
+
+
+def why_not(path: Path) -> str:
+    """Return why a file cannot be used, to be put behind a sentence: whose it is, or that its disk is read-only."""
+    try:
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            return ": it is on a file system that is mounted read-only"
+        return f": it belongs to {path.owner()}"
+    except (OSError, KeyError):  # an owner without a name
+        return ""
 
 
 # What lies in a data directory. A directory that holds anything else may be shared on purpose: `doctor` warns of it.

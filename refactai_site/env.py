@@ -63,6 +63,26 @@ def items(variable: str, default: str = "") -> list[str]:
 
 
 @_remembered
+def hosts(variable: str, default: str = "") -> list[str]:
+    """Read names of hosts: with a scheme, a port or a path a name is never equal to that of a request."""
+    found = [item.strip() for item in (_raw(variable) or default).split(",") if item.strip()]
+    for item in found:
+        if "/" in item or item.count(":") == 1 or "]:" in item:
+            fault(variable, f"“{item}” is not a host name; leave out scheme, port and path", "keys.example.com")
+    return found
+
+
+@_remembered
+def origins(variable: str) -> list[str]:
+    """Read origins, `scheme://host[:port]`: with a path one is never equal to that of a request."""
+    found = [item.strip() for item in (_raw(variable) or "").split(",") if item.strip()]
+    for item in found:
+        if not re.fullmatch(r"https?://[^/\s]+", item):
+            fault(variable, f"“{item}” is not an origin: a scheme and a host, and no path", "https://keys.example.com")
+    return [item for item in found if "://" in item]  # Django's own check would say it again
+
+
+@_remembered
 def boolean(variable: str, default: bool) -> bool:
     value = _raw(variable)
     if value is None:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.http.request import split_domain_port
 from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_REFERER
 
 _OF_ORIGINS = ("Origin checking failed", "Referer checking failed")
@@ -20,9 +21,10 @@ def about_host(request: HttpRequest) -> str:
     host = _shown(request.META.get("HTTP_HOST", ""))
     if not host:
         return "The request names no host. Send a “Host” header."
+    name = split_domain_port(host)[0] or host  # the setting takes no port
     return (
-        f"This server does not answer under the name “{host}”. If the name is right, add it to REFACTAI_ALLOWED_HOSTS "
-        f"(now {', '.join(settings.ALLOWED_HOSTS)}) and restart the server."
+        f"This server does not answer under the name “{host}”. If the name is right, add {name} to "
+        f"REFACTAI_ALLOWED_HOSTS (now {', '.join(settings.ALLOWED_HOSTS)}) and restart the server."
     )
 
 

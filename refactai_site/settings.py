@@ -23,9 +23,9 @@ REFACTAI_ENCRYPTION_KEYS = env.items("REFACTAI_ENCRYPTION_KEYS")
 
 # --- Django --------------------------------------------------------------------------------------------------------
 DEBUG = env.boolean("REFACTAI_DEBUG", False)
-ALLOWED_HOSTS = env.items("REFACTAI_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+ALLOWED_HOSTS = env.hosts("REFACTAI_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_FAILURE_VIEW = "llmkeys.dashboard.error_pages.csrf_failed"
-CSRF_TRUSTED_ORIGINS = env.items("REFACTAI_CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = env.origins("REFACTAI_CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "refactai_site.urls"
 ASGI_APPLICATION = "refactai_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

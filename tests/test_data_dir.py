@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from django.db import OperationalError
 
+from llmkeys.database import outages
 from refactai_site.data_dir import ensure_data_dir
 
 
@@ -34,3 +37,31 @@ def test_one_that_holds_other_things_is_left_alone(tmp_path):
     (tmp_path / "srv" / "website").mkdir()
     assert ensure_data_dir(tmp_path / "srv") == ""
     assert mode(tmp_path / "srv") == 0o755
+
+
+def test_one_that_is_a_file_is_called_one(tmp_path):
+    (tmp_path / "data").touch()
+    assert ensure_data_dir(tmp_path / "data") == f"The data directory {tmp_path / 'data'} is a file, not a directory."
+
+
+@pytest.mark.parametrize("name", ["secret_key", "serving.lock", "scheduler.lock"])
+def test_a_file_that_another_user_left_is_named(tmp_path, monkeypatch, name):
+    """A secret key that cannot be read was replaced by a random one in silence."""
+    (tmp_path / name).touch()
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path).name != name)  # root may read everything
+    owner = (tmp_path / name).owner()
+    assert ensure_data_dir(tmp_path) == (
+        f"The file {tmp_path / name} cannot be read and written by this user: it belongs to {owner}."
+    )
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-prepare"])
+def test_the_file_of_the_database_that_another_user_left_is_named(tmp_path, monkeypatch, ending):
+    database = tmp_path / "llmkeys.sqlite3"
+    file = Path(f"{database}{ending}")
+    file.touch()
+    monkeypatch.setattr(outages, "is_sqlite", lambda: True)
+    monkeypatch.setattr(outages, "database_name", lambda: str(database))
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != file)
+    said = outages.explain(OperationalError("attempt to write a readonly database"))
+    assert f"cannot be opened or written by this user because of {file}: it belongs to {file.owner()}. Give" in said

@@ -329,6 +329,24 @@ def test_the_operator_hears_of_an_outage_once_and_of_its_end(own_writer, caplog)
     ]
 
 
+@pytest.mark.only_on("sqlite")
+def test_what_changes_no_row_is_no_proof_that_the_disk_has_room(own_writer, caplog):
+    def broken(cursor):
+        raise OperationalError("database or disk is full")
+
+    def change_nothing(cursor):
+        cursor.execute("UPDATE llmkeys_keyevent SET message = '' WHERE id < 0")
+
+    for _ in range(3):
+        with pytest.raises(RecordingUnavailable):
+            writer.run_now(broken)
+        writer.run_now(change_nothing)
+    told = [record.getMessage() for record in caplog.records if record.name == "llmkeys.database.outages"]
+    assert len(told) == 1
+    writer.run_now(note("next"))
+    assert "The database can be written again" in caplog.text
+
+
 def test_a_failed_job_leaves_nothing_open():
     with pytest.raises(ZeroDivisionError):
         writer.run_now(lambda cursor: (note("lost")(cursor), 1 / 0))

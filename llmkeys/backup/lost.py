@@ -14,8 +14,10 @@ from django.db import connection
 from llmkeys.backup.kept import archives, backups_directory, newest_good_backup
 from llmkeys.database import sql
 
-# A file without tables is a page or two; a larger one is not opened just to see that it holds something.
+# Ours have their tables in the file itself once they are larger; whether they do is read without waiting for a lock.
 _SMALL_BYTES = 65_536
+
+MISSING, FOREIGN = "is missing or empty", "has no tables of this product"
 
 
 def lost_database() -> str:
@@ -24,11 +26,12 @@ def lost_database() -> str:
     Raises DatabaseError where PostgreSQL cannot be asked.
     """
     evidence = _evidence()
-    if not evidence or not _is_empty():
+    fault = evidence and _fault()
+    if not fault:
         return ""
     name = connection.settings_dict["NAME"]
     return (
-        f"The database {name} is missing or empty, but {evidence} shows that there was one. "
+        f"The database {name} {fault}, but {evidence} shows that there was one. "
         f"`./manage.py serve --new-database` starts with an empty one. {how_to_restore()}"
     )
 
@@ -66,22 +69,25 @@ def _evidence() -> str:
     return str(key) if key.exists() and not (file.exists() and file.stat().st_size) else ""
 
 
-def _is_empty() -> bool:
+def _fault() -> str:
+    """Return what is wrong with the database, "" where it is ours."""
     if sql.is_sqlite():
-        return _is_empty_file(Path(connection.settings_dict["NAME"]))
+        return _fault_of_file(Path(connection.settings_dict["NAME"]))
     with connection.cursor() as cursor:
-        return "django_migrations" not in connection.introspection.table_names(cursor)
+        return "" if "django_migrations" in connection.introspection.table_names(cursor) else MISSING
 
 
-def _is_empty_file(file: Path) -> bool:
+def _fault_of_file(file: Path) -> str:
     if not file.is_absolute():  # a database in memory
-        return False
+        return ""
     if not file.exists() or not file.stat().st_size:
-        return True
-    if file.stat().st_size > _SMALL_BYTES:
-        return False
+        return MISSING
+    how = "immutable=1" if file.stat().st_size > _SMALL_BYTES else "mode=ro"
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
-            return database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?{how}", uri=True)) as database:
+            tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     except sqlite3.Error:
-        return False  # whatever it is, it is not empty; the first query says what is wrong with it
+        return ""  # whatever it is, it is not empty; the first query says what is wrong with it
+    if not tables:
+        return MISSING
+    return "" if any(name.startswith("llmkeys_") for name in tables) else FOREIGN

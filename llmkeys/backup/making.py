@@ -17,7 +17,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from llmkeys.backup import archive, kept, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import BackupFailed
-from llmkeys.database import sql
+from llmkeys.database import outages, sql
 from llmkeys.ledger.audit import Report, audit_through
 from llmkeys.vault import keyring
 from refactai_site import VERSION, settings_file
@@ -74,7 +74,7 @@ def _failures_told(target: Path) -> Iterator[None]:
     except OSError as error:
         raise BackupFailed(f"The backup {target} could not be written: {error.strerror or error}.") from None
     except DatabaseError as error:
-        raise BackupFailed(f"The database could not be read for a backup: {str(error).splitlines()[0]}") from None
+        raise BackupFailed(f"No backup was made. {outages.explain(error)}") from None
 
 
 def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None, tuple[int, int]]:

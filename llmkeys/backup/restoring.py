@@ -95,7 +95,7 @@ def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetim
         postgresql.load(file, new)
     except DatabaseError as error:
         first = (str(error).splitlines() or [""])[0]
-        raise CannotRestore(f"The server does not let the backup be loaded: {first}") from None
+        raise CannotRestore(f"The server does not let the backup be loaded: {first.rstrip('.')}.") from None
     reader = _Reader(lambda query: postgresql.rows_of(new, query), lambda: postgresql.audited(new))
     try:
         closed, report = _prove(manifest, reader, brought)
@@ -135,8 +135,7 @@ class _Brought:
 
     def keyring(self) -> Keyring | None:
         """Return the keys that will be in force after the restore; None where there are none."""
-        file = self.key or keyring.key_file()
-        texts = self.given or (keyring.split_keys(file.read_text()) if file.exists() else ())
+        texts = self.given or keyring.keys_of(self.key or keyring.key_file())
         return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
 
 
@@ -197,11 +196,9 @@ class _Swap:
         if not self.brought.new_key:
             return
         old = keyring.key_file()
-        both = self.brought.new_key.strip()
         if old.exists():
             (self.keep / old.name).hardlink_to(old)
-            both = f"{both}\n{old.read_text()}"
-        keyring.replace_key_file(both)
+        keyring.replace_key_file("\n".join([self.brought.new_key.strip(), *keyring.keys_of(old)]))
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         kept = self.keep / keyring.key_file().name
@@ -210,7 +207,7 @@ class _Swap:
                 keyring.replace_key_file(self.brought.new_key)
             self._replace_settings()
         elif self.brought.new_key and kept.exists():
-            keyring.replace_key_file(kept.read_text())
+            kept.replace(keyring.key_file())
 
     def _replace_settings(self) -> None:
         file = settings.DATA_DIR / settings_file.NAME

@@ -44,7 +44,10 @@ def copy_out(target: Path, *, progress: Progress | None = None) -> None:
             live.rollback()
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
     except sqlite3.Error as error:
-        raise BackupFailed(f"The database {source} could not be copied: {error}.") from None
+        words = str(error)
+        if "is full" in words:
+            words = f"the disk of {target.parent} is full. Make room on it, or name a directory on another one"
+        raise BackupFailed(f"The database {source} could not be copied: {words}.") from None
 
 
 def integrity_problem(file: Path) -> str:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from django.db import DatabaseError, Error, InterfaceError, InternalError, OperationalError, connection
 
 from llmkeys.database import sqlite
 from llmkeys.database.sql import database_name, is_sqlite
 from llmkeys.exceptions import RecordingUnavailable
+from refactai_site.data_dir import why_not
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,8 @@ def explain(error: BaseException) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
     if not is_sqlite():
         first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
-        return f"The database that DATABASE_URL names cannot be used: {first_line}. See that it runs and accepts us."
+        words = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+        return f"The database that DATABASE_URL names cannot be used: {words}. Check that it runs and lets us in."
     text, file = str(error).lower(), database_name()
     if is_damaged(error):
         return f"The file {file} is not a readable database."
@@ -60,12 +64,22 @@ def explain(error: BaseException) -> str:
     if "locked" in text:
         return f"The database {file} is locked by another program; stop that program."
     if "readonly" in text or "unable to open" in text:
-        return f"The database {file} cannot be opened or written by this user; check the rights of its directory."
+        return f"The database {file} cannot be opened or written by this user{_culprit(file)}."
     if "disk is full" in text:
         return f"The database {file} cannot be written: the disk is full. Make room on it."
     if "disk i/o" in text:
         return f"The database {file} cannot be read or written: its disk fails, or is full."
     return f"The database {file} cannot be used: {error}"
+
+
+def _culprit(name: str) -> str:
+    """Return which of the database's files this user may not write and why, or what to look at."""
+    beside = (Path(f"{name}{ending}") for ending in ("", "-wal", "-shm", "-prepare"))
+    for file in (Path(name).parent, *beside):
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            whose = why_not(file) or ": it belongs to another user"
+            return f" because of {file}{whose}. Give the directory and all in it to the user that runs `serve`"
+    return "; check the rights of its directory"
 
 
 @dataclass
@@ -93,9 +107,14 @@ def note(error: BaseException) -> None:
     logger.error("No request can be recorded, so none is sent. %s%s", explain(error), remedy)
 
 
+def lasts() -> bool:
+    """Tell whether an outage was told of, and not yet its end."""
+    return _current.began is not None
+
+
 def is_over() -> None:
     """Tell that the database takes what it is given again, where the opposite was told."""
-    if _current.began is None:
+    if not lasts():
         return
     with _current.lock:
         began, _current.began = _current.began, None

@@ -122,6 +122,13 @@ def begin_snapshot(cursor: Cursor) -> None:
     cursor.execute("BEGIN DEFERRED")
 
 
+def rows_written(cursor: Cursor) -> int:
+    """Return how many rows this connection has written so far."""
+    cursor.execute("SELECT total_changes()")
+    row = cursor.fetchone()
+    return int(row[0])
+
+
 def log_is_long() -> bool:
     """Tell whether the write-ahead log outgrew its limit: somebody read for long while others wrote."""
     database = file()

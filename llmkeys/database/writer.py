@@ -92,7 +92,7 @@ class Writer(DatabaseThread):
 
     def __init__(self) -> None:
         self._turn = sqlite.Turn()
-        self._begun = self._committing = False
+        self._begun = self._committing = self._has_written = False
         self._again: list[Job] = []
         self._is_untidy = False
         super().__init__()
@@ -133,7 +133,8 @@ class Writer(DatabaseThread):
             for job in group:
                 job.committed = True
             self._turn.unblock()
-            outages.is_over()
+            if self._has_written:
+                outages.is_over()
 
     def _give_up_on(self, group: list[Job], error: BaseException) -> None:
         self._connection.close()
@@ -163,16 +164,18 @@ class Writer(DatabaseThread):
                     raise
 
     def _transact(self, group: list[Job]) -> None:
-        self._begun = self._committing = False
+        self._begun = self._committing = self._has_written = False
         sqlite.require_the_file()
         with lean_cursor(self._connection) as cursor:
             begin = sqlite.begin if is_sqlite() else postgresql.begin
             begin(cursor, BLOCKED_MILLISECONDS if self._turn.is_blocked() else None)
             self._begun = True
             try:
+                before = _rows_written(cursor)
                 _this_group.declared = set()
                 lock_accounts(cursor, (row for job in group for row in job.accounts))
                 _do(group, cursor)
+                self._has_written = before is None or _rows_written(cursor) != before
                 self._committing = True
                 cursor.execute("COMMIT")
             except BaseException:
@@ -210,6 +213,14 @@ class Writer(DatabaseThread):
             with contextlib.suppress(Exception), self._turn, lean_cursor(self._connection) as cursor:
                 sqlite.shorten_log(cursor)
         self._is_untidy = sqlite.log_is_long()  # somebody still reads from it
+
+
+def _rows_written(cursor: Any) -> int | None:
+    """Return a count that grows with each row while an outage lasts: on a full disk what changes no row is committed.
+
+    None where there is no outage, and on PostgreSQL, where locking a row is a write already.
+    """
+    return sqlite.rows_written(cursor) if is_sqlite() and outages.lasts() else None
 
 
 def _do(group: list[Job], cursor: Any) -> None:

@@ -15,6 +15,7 @@ from llmkeys.backup.kept import archives, backups_directory
 from llmkeys.database import sqlite
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.models import ApiKey
+from refactai_site import data_dir
 
 SHORT_BYTES, FULL_BYTES = 1_000_000_000, 100_000_000
 OLD_BACKUP = timedelta(hours=50)
@@ -22,8 +23,7 @@ OLD_BACKUP = timedelta(hours=50)
 
 def data_directory(about: About) -> Iterable[Finding]:
     if settings.DATA_DIR_PROBLEM:
-        words = "Set REFACTAI_DATA_DIR to a directory of your own."
-        yield Finding(FAIL, "Data directory", settings.DATA_DIR_PROBLEM, words)
+        yield Finding(FAIL, "Data directory", settings.DATA_DIR_PROBLEM, data_dir.REMEDY)
     else:
         yield good("Data directory", f"{settings.DATA_DIR} can be read and written.")
 

@@ -16,6 +16,7 @@ from llmkeys.prices import catalogue
 
 LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
+AHEAD = timedelta(minutes=2)
 _MOST = 1000
 
 START = "Start it: ./manage.py serve (without --no-scheduler)"
@@ -43,13 +44,30 @@ def schedules(about: About) -> Iterable[Finding]:
         yield good("Schedules", f"All {len(states)} are on time.")
 
 
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def clock_set_back(about: About) -> Iterable[Finding]:
+    """Requests of a time that has not come yet: what was planned then waits for it, without being late."""
+    newest = UsageRecord.objects.order_by("-created_at").values_list("created_at", flat=True).first()
+    if newest is not None and newest > about.at + AHEAD:
+        words = (
+            f"The newest request is of {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} h "
+            "after this machine's clock: the clock was set back, or was wrong then."
+        )
+        remedy = "Set it by NTP. If it is right now, move the next runs of the schedules in the admin: they wait."
+        yield Finding(WARN, "Clock", words, remedy)
+
+
 def lost_requests(about: About) -> Iterable[Finding]:
     """Charged at their hold, because nobody knows what the provider billed."""
     voided = Adjustment.objects.filter(usage__isnull=False, kind__in=["void", "late"]).values("usage")
     lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
     number = lost.order_by()[:_MOST].count()
     if number:
-        words = f"{count(number, 'request')} of the last 30 days ended unknown and were charged at what was held."
+        requests = f"{count(number, 'request')} of the last 30 days"
+        words = f"{requests} ended unknown and {_were(number)} charged at what was held."
         yield Finding(
             WARN, "Lost requests", words, "Compare with the provider's bill, then run: ./manage.py void --lost"
         )
@@ -61,7 +79,7 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
     dead = UsageRecord.objects.filter(state="HELD", lease_until__lt=about.at - FORGOTTEN)
     number = dead.order_by()[:_MOST].count()
     if number:
-        words = f"{count(number, 'hold')} left by dead processes still takes up budget."
+        words = f"{count(number, 'hold')} left by dead processes still {'takes' if number == 1 else 'take'} up budget."
         yield Finding(WARN, "Open holds", words, f"The schedule settle_lost_holds frees them. {START}")
     else:
         yield good("Open holds", "No hold was left behind by a dead process.")
@@ -92,7 +110,9 @@ def alert_targets(about: About) -> Iterable[Finding]:
         return
     failing = outbox.undelivered_alerts()
     if failing:
-        words = f"{count(len(failing), 'alert')} was not delivered: {outbox.delivery_words(failing[0])}"
+        words = (
+            f"{count(len(failing), 'alert')} {_were(len(failing))} not delivered: {outbox.delivery_words(failing[0])}"
+        )
         yield Finding(WARN, "Alerts", words, "Fix the target, then run: ./manage.py alert --test")
     else:
         yield good("Alerts", f"Sent to {listed(names)}.")
@@ -105,4 +125,4 @@ def unseen_alerts(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "Open alerts", words, "Look at them on the dashboard's page “Health”.")
 
 
-CHECKS = (schedules, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)
+CHECKS = (schedules, clock_set_back, lost_requests, forgotten_holds, unpriced_models, alert_targets, unseen_alerts)

@@ -63,7 +63,7 @@ class Command(BaseCommand):
         except LLMKeysError as error:
             self._refuse(str(error))
         except DatabaseError as error:
-            self._refuse(_database_words(error))
+            self._refuse(database_words(error))
         except KeyboardInterrupt:
             self._refuse("Stopped.", 130)
         except EOFError:
@@ -194,7 +194,12 @@ def _option(field: str) -> str:
     return known.get(field) or "--" + re.sub(r"(?<!^)(?=[A-Z])", "-", field).lower()
 
 
-def _database_words(error: DatabaseError) -> str:
+def database_words(error: DatabaseError) -> str:
+    """Return what is wrong with the database, or with the settings that name it, and what to do."""
+    try:
+        _run_our_checks([DEFAULT_DB_ALIAS])
+    except CommandError as problem:
+        return str(problem)
     text = str(error).lower()
     if isinstance(error, OperationalError | ProgrammingError) and ("no such" in text or "does not exist" in text):
         return NO_TABLES

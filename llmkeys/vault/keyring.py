@@ -29,6 +29,7 @@ SEALED = (
     "The stored secrets cannot be decrypted with the encryption keys given. Put back the file {file} (or "
     "REFACTAI_ENCRYPTION_KEYS) that was in use when the keys were stored; nothing stored was changed."
 )
+UNUSABLE = "The encryption key file {file} {fault}. Put back the key that was in it; nothing stored was changed."
 WAYS_BACK = (
     " A backup that was made without --without-key holds that key: ./manage.py restore FILE. If it is lost for good, "
     "./manage.py reencrypt --discard-unreadable discards only the secrets; then enter each of them again."
@@ -67,11 +68,9 @@ def _keyring_from_file(path: str) -> Keyring:
     except OSError as error:
         raise DataDirectoryProblem(f"The encryption key file {path} cannot be used: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise WrongEncryptionKey(
-            f"The encryption key file {path} is not a text file. Put back the one that was there."
-        ) from None
+        raise WrongEncryptionKey(UNUSABLE.format(file=path, fault="is not a text file") + WAYS_BACK) from None
     if not texts:
-        raise WrongEncryptionKey(f"The encryption key file {path} is empty. Put back the key that was in it.")
+        raise WrongEncryptionKey(UNUSABLE.format(file=path, fault="is empty") + WAYS_BACK)
     return _keyring(texts)
 
 
@@ -86,6 +85,14 @@ def split_keys(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.replace(",", "\n").splitlines() if line.strip())
 
 
+def keys_of(path: Path) -> tuple[str, ...]:
+    """Return the master keys of a key file; none where it is not there, or is not text. Raises OSError."""
+    try:
+        return split_keys(path.read_text())
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ()
+
+
 def replace_key_file(text: str) -> None:
     """Put other master keys into `encryption.key` at once; running servers read it anew at their next request."""
     path = key_file()
@@ -94,11 +101,19 @@ def replace_key_file(text: str) -> None:
     draft.replace(path)
 
 
+def set_unusable_file_aside() -> Path | None:
+    """Rename `encryption.key` where no key can be read from it, so that a new one is made; return its new name."""
+    path = key_file()
+    if settings.REFACTAI_ENCRYPTION_KEYS or not path.is_file() or keys_of(path):
+        return None
+    return path.replace(path.with_name(f"{path.name}.unusable-{secrets.token_hex(4)}"))
+
+
 def ids_in_file() -> list[str]:
     """Return the ids of the master keys in `encryption.key`, whether or not they are in force here."""
     try:
-        texts = key_file().read_text().replace(",", "\n").split()
-    except (OSError, UnicodeDecodeError):
+        texts = keys_of(key_file())
+    except OSError:
         return []
     return [MasterKey(text).id.hex() for text in texts]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tarfile
 
 import pytest
 
+from llmkeys.backup import sqlite as copying
+from llmkeys.backup.errors import BackupFailed
 from tests.commands.backups import Place, archive, made, manifest_of, place
 
 __all__ = ["archive", "made", "place"]
@@ -61,6 +64,28 @@ def test_it_never_overwrites(place, archive):
 def test_it_names_a_directory_that_does_not_exist(place, tmp_path):
     refused = place.run("backup", str(tmp_path / "no" / "new.tar.gz"))
     assert refused.returncode == 1 and "does not exist" in refused.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.only_on("sqlite")
+def test_it_says_whose_disk_is_full(tmp_path, monkeypatch):
+    def small(*arguments, **options):
+        opened = connect(*arguments, **options)
+        opened.execute("PRAGMA max_page_count = 1")
+        return opened
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(copying.sqlite3, "connect", small)
+    with pytest.raises(BackupFailed, match=f"the disk of {tmp_path} is full. Make room on it, or name a directory on"):
+        copying.copy_out(tmp_path / "copy")
+
+
+def test_it_says_that_the_database_is_away(place, tmp_path):
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    away = "postgres://postgres@127.0.0.1:1/keys"
+    refused = place.run("backup", str(tmp_path / "new.tar.gz"), DATABASE_URL=away)
+    assert refused.returncode == 1 and refused.stderr.startswith("No backup was made. The database that DATABASE_URL")
+    assert refused.stderr.endswith("Check that it runs and lets us in.\n")
 
 
 def test_it_tells_that_the_books_differ(place, tmp_path):

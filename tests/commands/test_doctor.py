@@ -69,6 +69,12 @@ class TestWell:
         assert [line for line in ran.out.splitlines() if line.startswith(("WARN", "FAIL"))] == []
         assert "0 warnings, 0 failed." in ran.out
 
+    def test_it_counts_one_warning_as_one(self, run, settings):
+        make_key(name="Production")
+        ensure_schedules()
+        make_archive(settings.DATA_DIR / "backups" / "llmkeys-20261123-000000-daily.tar.gz")
+        assert ", 1 warning, 0 failed." in run("doctor", "--offline").out  # of the alerts, which go nowhere
+
     def test_it_prints_json_for_programs(self, run):
         make_key(rejected_at=NOW, last_error="User not found.", name="Production")
         shown = json.loads(run("doctor", "--offline", "--json").out)
@@ -307,6 +313,15 @@ class TestWork:
         scheduling.Schedule.objects.filter(name="check_expired_keys").update(repeats=0)
         assert levels("Schedule check_expired_keys") == ["WARN"]
 
+    def test_it_names_requests_of_a_time_to_come(self):
+        key = make_key()
+        make_usage(key, at=NOW + timedelta(minutes=1))
+        assert not found("Clock")
+        make_usage(key, at=NOW + timedelta(hours=26))
+        make_usage(key, at=NOW)
+        (finding,) = found("Clock")
+        assert finding.level == "WARN" and "26.0 h after this machine's clock" in finding.detail
+
     def test_it_counts_lost_requests_and_forgotten_holds(self):
         key = make_key()
         assert (levels("Lost requests"), levels("Open holds")) == (["PASS"], ["PASS"])
@@ -315,8 +330,12 @@ class TestWork:
         held = {"state": "HELD", "cost_nano": 0, "finished_at": None}
         make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
         make_usage(key, lease_until=NOW + timedelta(minutes=1), **held)
-        assert found("Lost requests")[0].detail.startswith("1 request of the last 30 days ended unknown")
-        assert found("Open holds")[0].detail.startswith("1 hold left by dead processes")
+        assert "1 request of the last 30 days ended unknown and was charged" in found("Lost requests")[0].detail
+        assert "1 hold left by dead processes still takes" in found("Open holds")[0].detail
+        make_usage(key, state="LOST")
+        make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
+        assert "2 requests of the last 30 days ended unknown and were charged" in found("Lost requests")[0].detail
+        assert "2 holds left by dead processes still take" in found("Open holds")[0].detail
 
     def test_it_names_models_without_a_price(self):
         key = make_key()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,19 @@ def kept(place: Place, archive: Path) -> Path:
     prepare(empty.data)
     empty.done("backup", str(backups / "llmkeys-20991230-000000-daily.tar.gz"))
     return backups / "monday.tar"
+
+
+@pytest.mark.parametrize("rows", [0, 50_000])
+def test_the_database_of_another_program_is_not_taken_over(place, kept, rows):
+    lose(place, "missing")
+    with closing(sqlite3.connect(place.database)) as other:
+        other.execute("CREATE TABLE notes (words TEXT)")
+        other.executemany("INSERT INTO notes VALUES (?)", [("a note",)] * rows)
+        other.commit()
+    said = serve(place)
+    assert "has no tables of this product, but" in said and said.strip().endswith(f"./manage.py restore {kept}")
+    place.done("restore", str(kept))
+    assert "Production" in place.done("keys", "list")
 
 
 @pytest.mark.parametrize("how", ["missing", "zero bytes", "no tables"])

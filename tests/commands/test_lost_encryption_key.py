@@ -15,10 +15,13 @@ __all__ = ["archive", "made", "place"]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def sealed(place: Place) -> Place:
+@pytest.fixture(params=["missing", "empty", "garbage"])
+def sealed(place: Place, request: pytest.FixtureRequest) -> Place:
     place.change("UPDATE llmkeys_apikey SET daily_limit_nano = 7000000000")
-    (place.data / "encryption.key").unlink()
+    file = place.data / "encryption.key"
+    file.unlink()
+    if request.param != "missing":
+        file.write_bytes(b"\xff\x00" * 16 if request.param == "garbage" else b"\n")
     return place
 
 

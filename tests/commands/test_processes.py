@@ -62,6 +62,21 @@ class TestFromAShell:
         assert ran.stderr.startswith("REFACTAI_DAILY_LIMIT: “ten” is not a number.")
         assert "Traceback" not in ran.stderr
 
+    @pytest.mark.parametrize(
+        ("variable", "value", "words"),
+        [
+            ("REFACTAI_ALLOWED_HOSTS", "localhost,192.168.1.5:8080", "“192.168.1.5:8080” is not a host name"),
+            ("REFACTAI_ALLOWED_HOSTS", "https://keys.example.com", "“https://keys.example.com” is not a host name"),
+            ("REFACTAI_ALLOWED_HOSTS", "[::1]:8080", "“[::1]:8080” is not a host name"),
+            ("REFACTAI_CSRF_TRUSTED_ORIGINS", "keys.example.com", "“keys.example.com” is not an origin"),
+            ("REFACTAI_CSRF_TRUSTED_ORIGINS", "https://keys.example.com/", "“https://keys.example.com/” is not an"),
+        ],
+    )
+    def test_it_names_a_host_or_an_origin_that_could_never_match(self, tmp_path, variable, value, words):
+        ran = manage(tmp_path, "stats", **{variable: value})
+        assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+        assert ran.stderr.startswith(f"{variable}: {words}") and "For example" in ran.stderr
+
     def test_it_says_that_an_encryption_key_is_wrong(self, tmp_path):
         assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0
         add = ("keys", "add", "--provider", "openrouter", "--name")

@@ -220,13 +220,34 @@ def bare_python(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[
     """Run the door with a Python that has no packages."""
     base = Path(sys.base_prefix) / "bin" / "python3"
     return subprocess.run(
-        [base, "-I", "-S", checkout / "manage.py", *arguments], capture_output=True, text=True, timeout=DEADLINE_SECONDS
+        [base, "-E", "-s", "-S", checkout / "manage.py", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
     )
 
 
 def test_without_its_packages_it_says_what_to_do(checkout):
     said = sentence(bare_python(checkout, "keys", "list"))
     assert "Run `make run` once" in said
+
+
+def test_with_a_package_too_few_it_names_it(checkout):
+    (checkout / "django" / "core").mkdir(parents=True)  # enough to begin with
+    (checkout / "django" / "__init__.py").touch()
+    (checkout / "django" / "core" / "__init__.py").touch()
+    (checkout / "django" / "core" / "management.py").write_text("import dj_database_url\n")
+    said = sentence(bare_python(checkout, "keys", "list"))
+    assert "dj_database_url is missing. Run `make run` once" in said
+
+
+@pytest.mark.parametrize("url", ["", "mysql://localhost/keys", "postgres://postgres@127.0.0.1:1/keys"])
+def test_a_command_of_django_that_finds_no_database_is_one_sentence(tmp_path, url):
+    command = [sys.executable, "manage.py", "changepassword", "admin"]
+    here = environment(tmp_path / "data", **({"DATABASE_URL": url} if url else {}))
+    ran = subprocess.run(command, cwd=ROOT, env=here, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
+    assert ("make run" if not url else "DATABASE_URL") in ran.stderr
 
 
 def test_it_runs_itself_again_inside_its_environment(checkout):

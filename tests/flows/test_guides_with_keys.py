@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests import guide
 from tests.helpers import new_secret
 from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage
 
+OPERATIONS = ROOT / "docs" / "operations.md"
 # What belongs to the operator, and the columns that time alone changes.
 TABLES = {
     # An example takes the default mark and gives it back; another rotates the encryption key.
@@ -47,6 +49,16 @@ class Installation:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def take(self, guide_text: str) -> None:
+        """Store the secrets of a guide's examples as keys of the operator, and a lost request as the newest row."""
+        for secret in sorted(set(re.findall(r"sk-[a-z0-9-]+-of-the-simulator-ok", guide_text))):
+            provider = "anthropic" if "-ant-" in secret else "openrouter"
+            self.run("keys", "add", "--provider", provider, "--name", "Example", stdin=secret)
+        self.run("keys", "add", "--provider", "openrouter", "--name", "Broken", stdin=new_secret() + "-cut")
+        self.run("keys", "set-default", "Broken")
+        manage(self.data, "chat", "Say hello", "--max-tokens", "50", **self.urls)
+        self.run("keys", "set-default", "Reserve")
 
     def fill(self) -> None:
         for name in ("Production", "Reserve"):
@@ -78,25 +90,71 @@ def test_what_was_there_is_the_same_afterwards(path: Path) -> None:
             served.wait_until_up()
             here.fill()
             before, secrets = here.rows(), here.secrets()
-            surroundings = environment(here.data, **here.urls) | {"HOME": name}
-            surroundings.pop("DJANGO_SETTINGS_MODULE", None)
-            with guide.Shell(surroundings, Path(name)) as shell:
-                for block in guide.blocks(path.read_text()):
-                    if block.mark == "run":
-                        guide.run(block, shell, f"127.0.0.1:{served.port}")
+            paste(path, here, served)
             after = here.rows()
             assert here.secrets() == secrets, "a key more, or one less"
-    for table, ignored in TABLES.items():
-        known = {row["id"]: row for row in after[table]}
-        for row in before[table]:
-            changed = {column for column in row if row[column] != known[row["id"]][column]} - ignored
-            assert not changed, f"{table} {row['id']}: {changed}"
+    assert_the_same(before, after)
     mine = {row["id"] for row in before["llmkeys_accesstoken"]}
     assert [
         row["name"] for row in after["llmkeys_accesstoken"] if row["id"] not in mine and not row["revoked_at"]
     ] == []
     for table in ("llmkeys_modelprice", "llmkeys_modelalias", "auth_user"):
         assert len(after[table]) == len(before[table]), f"{table} has grown"
+
+
+def paste(path: Path, here: Installation, served: Served, *, stumbles: bool = False) -> None:
+    """Run the examples of a guide one after the other, as somebody who pastes them; what fails is passed over."""
+    surroundings = environment(here.data, **here.urls) | {"HOME": str(here.data.parent)}
+    surroundings.pop("DJANGO_SETTINGS_MODULE", None)
+    with guide.Shell(surroundings, here.data.parent) as shell:
+        for block in guide.blocks(path.read_text()):
+            if block.mark == "run":
+                with suppress(guide.GuideFailed) if stumbles else nullcontext():
+                    guide.run(block, shell, f"127.0.0.1:{served.port}")
+
+
+def assert_the_same(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> None:
+    for table, ignored in TABLES.items():
+        known = {row["id"]: row for row in after[table]}
+        for row in before[table]:
+            changed = {column for column in row if row[column] != known[row["id"]][column]} - ignored
+            assert not changed, f"{table} {row['id']}: {changed}"
+
+
+@pytest.mark.parametrize("path", guide.guides(), ids=lambda path: path.name)
+def test_nothing_is_lost_where_the_examples_find_their_secrets_taken(path: Path) -> None:
+    """What an example could not make is not there to be changed; what the operator calls “Example” is not meant."""
+    with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
+        here = Installation(Path(name), simulator)
+        with Served(here.data, "--no-scheduler", **here.urls) as served:
+            served.wait_until_up()
+            here.fill()
+            here.take(path.read_text())
+            before, secrets = here.rows(), here.secrets()
+            assert before["llmkeys_usagerecord"][-1]["state"] == "LOST"
+            paste(path, here, served, stumbles=True)
+            after = here.rows()
+            assert here.secrets() == secrets
+    assert_the_same(before, after)
+    assert len(after["llmkeys_adjustment"]) == len(before["llmkeys_adjustment"])
+
+
+def test_the_old_encryption_key_stays_where_reencrypt_fails() -> None:
+    (block,) = [block for block in guide.blocks(OPERATIONS.read_text()) if "reencrypt" in block.text]
+    with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
+        here = Installation(Path(name), simulator)
+        with Served(here.data, "--no-scheduler", **here.urls) as served:
+            served.wait_until_up()
+            here.fill()
+        secrets, old = here.secrets(), (here.data / "encryption.key").read_text()
+        surroundings = environment(here.data, **here.urls) | {"HOME": name}
+        with guide.Shell(surroundings, Path(name)) as shell:
+            other = sqlite3.connect(here.data / "llmkeys.sqlite3")
+            with closing(other), suppress(guide.GuideFailed):
+                other.execute("BEGIN EXCLUSIVE")
+                guide.run(block, shell, "")
+        assert (here.data / "encryption.key").read_text().endswith(old)
+        assert here.secrets() == secrets
 
 
 def test_it_would_notice_an_example_that_deletes_a_key() -> None:

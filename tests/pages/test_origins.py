@@ -34,7 +34,7 @@ def post_login(browser: Client, *, host: str = "localhost:8080", secure: bool = 
 def test_a_host_that_is_not_allowed_is_named_with_the_setting(browser, log):
     answer = browser.get("/login", headers={"Host": "keys.example:8080"})
     assert answer.status_code == 400
-    assert "keys.example:8080" in answer.text and "REFACTAI_ALLOWED_HOSTS" in answer.text
+    assert "“keys.example:8080”" in answer.text and "add keys.example to REFACTAI_ALLOWED_HOSTS" in answer.text
     (record,) = log.records
     assert "keys.example:8080" in record.message and "REFACTAI_ALLOWED_HOSTS" in record.message
     assert record.exc_info is None

@@ -54,12 +54,11 @@ def test_it_tells_eight_keys_apart(theme, sight):
     assert {pair: far for pair, far in near.items() if far < LEAST} == {}
 
 
-def test_emoji_fonts_stand_last():
-    """They have digits and a space too: before the family that every system has, they would draw the figures."""
+def test_no_emoji_font_can_draw_a_figure():
+    """They have digits and a space too, and Chromium passes over a generic family that its own settings do not find.
+
+    Behind `sans-serif` they drew the figures on a Linux with DejaVu alone; pictures in a text need no font's name.
+    """
     stacks = re.findall(r"--(?:sans|mono):([^;]+);", TOKENS)
-    assert stacks
-    for stack in stacks:
-        families = [family.strip().strip('"') for family in stack.split(",")]
-        emoji = [at for at, family in enumerate(families) if "Emoji" in family]
-        generic = next(at for at, family in enumerate(families) if family in ("sans-serif", "monospace"))
-        assert all(at > generic for at in emoji), stack
+    assert len(stacks) == 2 and not [stack for stack in stacks if "emoji" in stack.lower()]
+    assert [stack.split(",")[-1].strip() for stack in stacks] == ["sans-serif", "monospace"]

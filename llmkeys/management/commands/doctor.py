@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from llmkeys import doctor
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import add_json_option
+from llmkeys.management.base import add_json_option, count
 
 
 class Command(BaseCommand):
@@ -44,5 +44,5 @@ class Command(BaseCommand):
             if finding.remedy:
                 self.stdout.write(f"      {finding.remedy}")
         self.stdout.write(
-            f"{levels[doctor.PASS]} passed, {levels[doctor.WARN]} warnings, {levels[doctor.FAIL]} failed."
+            f"{levels[doctor.PASS]} passed, {count(levels[doctor.WARN], 'warning')}, {levels[doctor.FAIL]} failed."
         )

@@ -64,12 +64,15 @@ class Command(BaseCommand):
                 self.write_error(printing.table(["ID", "NAME"], [[key.id, key.name] for key in lost]))
                 asking.confirm(f"Wipe the unreadable secrets of {_keys(len(lost))} for good?", "Nothing was changed.")
             lost_secrets.discard(lost, at=timezone.now(), actor=actor())
+            aside = keyring.set_unusable_file_aside()
         if json:
             self.write_json({"ok": True, "discarded": [{"keyId": key.id, "keyName": key.name} for key in lost]})
         elif lost:
             self.write_lines([f"“{key.name}” needs a new secret: {_edit(key.name)}" for key in lost])
-        else:
+        elif not aside:
             self.stdout.write("Every stored secret can be read; nothing was changed.")
+        if aside:
+            self.write_error([f"No key could be read from {keyring.key_file()}; it is {aside.name} now."])
 
     def _tell(self, report: reencryption.Report) -> None:
         if report.left_alone:

@@ -54,7 +54,7 @@ class Command(BaseCommand):
             )
         else:
             self.stdout.write(
-                f"{count(report.keys, 'key')}, {count(report.rows, 'usage row')}; "
+                f"{count(told.keys, 'stored key')}, {count(told.rows, 'usage row')}; "
                 "integrity checked, books audited and clean."
             )
         self.stdout.write("Start the product again with: make run (or ./manage.py serve)")
