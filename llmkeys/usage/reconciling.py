@@ -74,13 +74,15 @@ class _Row:
     lost: bool
 
 
-# The literals are those of the partial index `usage_to_reconcile`. Only OpenRouter's own ids begin with `gen-`.
-_ESTIMATED = """FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
-   WHERE u.provider = 'openrouter' AND u.cost_source = 'estimated' AND u.created_at >= %s AND u.created_at <= %s
+# Who tells a cost afterwards: equalities with literals, for with `IN` SQLite leaves out the index `usage_to_reconcile`.
+_TELLING = " OR ".join(f"u.provider = '{one.name}'" for one in providers.PROVIDERS.values() if one.reports_costs)
+# Only OpenRouter's own ids begin with `gen-`.
+_ESTIMATED = f"""FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
+   WHERE ({_TELLING}) AND u.cost_source = 'estimated' AND u.created_at >= %s AND u.created_at <= %s
      AND u.state IN ('SETTLED', 'LOST') AND u.upstream_id LIKE 'gen-%%'
      AND k.deleted_at IS NULL AND NOT k.secret_missing
      AND NOT EXISTS (SELECT 1 FROM llmkeys_adjustment a
-                      WHERE a.usage_id = u.id AND a.kind IN ('reconcile', 'late'))"""
+                      WHERE a.usage_id = u.id AND a.kind IN ('reconcile', 'late'))"""  # noqa: S608
 
 
 def _rows_to_ask(at: datetime) -> list[_Row]:
