@@ -169,7 +169,7 @@ class EditKeyForm(KeyForm):
         if key.environment_variable:
             del self.fields["apiKey"]
         else:
-            self.fields["apiKey"].help_text = f"Left empty, the stored one stays: {key.masked_secret}"
+            self.fields["apiKey"].help_text = f"Leave it empty to keep the stored one: {key.masked_secret}"
         if not providers.get(key.provider).has_workspaces and not key.workspace_id:
             del self.fields["workspaceId"]
 
@@ -208,7 +208,7 @@ SCOPE_WORDS = {
     "read": ("Read", "Looks at keys, usage and statistics by the REST API; sees no secret."),
     "manage": ("Manage", "All of it: sends, reads, and adds, changes and deletes keys and tokens."),
 }
-EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "Until a day"}
+EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
 _TOO_FAR = 2200  # beyond it a zone's midnight cannot be told
 _SEPARATORS = re.compile(r"[\s,]+")
@@ -332,7 +332,7 @@ def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
 class AddTokenForm(TokenForm):
     """A new token, with the limits that the settings give it. An administrator may make it for somebody else."""
 
-    user = _text("Whose", maxlength=150, list="users")
+    user = _text("Belongs to", maxlength=150, list="users")
 
     def __init__(self, maker: User, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -78,10 +78,10 @@ class NewPasswordForm(PasswordChangeForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         _house_style(self)
-        self.fields["old_password"].label = "Present password"
+        self.fields["old_password"].label = "Current password"
         self.fields["new_password1"].label = "New password"
         self.fields["new_password1"].help_text = "At least 8 characters; no common word, not only digits."
-        self.fields["new_password2"].label = "New password once more"
+        self.fields["new_password2"].label = "New password again"
         self.fields["new_password2"].help_text = ""
 
 

@@ -180,7 +180,7 @@ def _facts(row: UsageRecord, known: Known | None) -> list[tuple[str, str]]:
     status = f"{row.http_status}" if row.http_status else "–"
     facts = [
         ("Model", row.model),
-        ("Known from", known.title if known else "–"),
+        ("Cost source", known.title if known else "–"),
         ("Tokens in", _joined(whole_words(row.input_tokens), _cached(row), _written(row))),
         ("Tokens out", _joined(whole_words(row.output_tokens), _reasoning(row))),
         ("Latency", _joined(seconds_words(row.latency_ms), _first_byte(row))),

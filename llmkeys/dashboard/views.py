@@ -211,14 +211,14 @@ def _of(alerts: list[Alert]) -> Banner:
     newest = alerts[0]
     title, text = _parted(newest)
     link, words = _remedy(newest)
-    earlier = [format_html("{} {}.", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
+    earlier = [format_html("{} ({})", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
     if len(alerts) > _EARLIER:
         earlier.append(format_html("And {} more before.", len(alerts) - _EARLIER))
     tones = [_TONES.get(alert.kind, "full") for alert in alerts]
     return Banner(
         tone="bad" if "bad" in tones else tones[0],
         title=f"{title}.",
-        text=format_html("{} {}.", text, moment(newest.created_at)),
+        text=format_html("{} ({})", text, moment(newest.created_at)) if text else moment(newest.created_at),
         earlier=earlier,
         link=link,
         link_words=words,

@@ -63,7 +63,7 @@
     const note = document.createElement("p");
     note.className = "error";
     note.setAttribute("role", "alert");
-    note.textContent = "The server did not answer. Nothing is known to be saved; try again, or load the page anew.";
+    note.textContent = "The server did not answer, so the change may not be saved. Try again, or reload the page.";
     form.querySelector(".form").prepend(note);
   }
 

@@ -59,7 +59,7 @@
       form.querySelector("[data-result]").replaceChildren(...html.body.childNodes);
       form.querySelector("[data-lost]")?.remove();
     } catch {
-      tell(form, "The server did not answer. Load the page again, and log in if it asks.");
+      tell(form, "The server did not answer. Reload the page, and log in if asked.");
     }
     button.disabled = false;
     button.focus();

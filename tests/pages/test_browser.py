@@ -100,7 +100,7 @@ def test_it_knows_the_provider_by_the_first_letters_of_the_key(desk):
     for secret, label in (("sk-ant-api03-x", "Anthropic"), ("sk-or-v1-x", "OpenRouter"), ("AIzaX", "Google")):
         desk.get_by_label("API key", exact=True).fill(secret)
         assert desk.get_by_role("radio", name=label).is_checked()
-        assert desk.get_by_text("Made at").locator("visible=true").count() == 1
+        assert desk.get_by_text("Create one at").locator("visible=true").count() == 1
 
 
 def test_it_shows_a_key_on_its_own_page(page):

@@ -292,7 +292,7 @@ class TestRevoke:
         answer = operator.post(path, follow=True)
         assert messages_of(answer) == ["“shop” is revoked: requests with it are refused from now on."]
         assert JsonClient(text).get("/api/llm/keys").status_code == 401
-        assert "It was revoked already" in operator.get(path).content.decode()
+        assert "It has already been revoked" in operator.get(path).content.decode()
 
     def test_others_revoke_their_own_alone(self, administrator):
         make_token(administrator, name="of the administrator")

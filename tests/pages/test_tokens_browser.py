@@ -26,7 +26,7 @@ def test_it_makes_copies_and_revokes_a_token(page):
     page.get_by_role("link", name="Create token").click()
     page.get_by_role("textbox", name="Name").fill("notebook " + "y" * 80)
     page.locator("#scope-read").check()
-    page.get_by_label("Until a day").check()
+    page.get_by_label("On a date").check()
     page.get_by_label("Last day").fill("2199-12-31")
     page.get_by_text("Models, keys and pace").click()
     page.get_by_label(key.name).check()

@@ -150,7 +150,7 @@ class TestTable:
         assert "1 of 2" in page and "2 of 2" in page
 
     def test_it_says_that_nothing_is_there(self, operator):
-        assert "No request in this time." in page_of(operator)
+        assert "No request in this period." in page_of(operator)
         assert "No request fits these filters." in page_of(operator, "?state=LOST")
 
 
