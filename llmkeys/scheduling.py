@@ -35,14 +35,14 @@ PLANNED = (
     Planned("reset_daily_costs", "0 0 * * *", "Closes the day: stored daily costs to zero, an event for each key."),
     Planned("reset_monthly_costs", "0 0 1 * *", "Closes the month: stored monthly costs to zero."),
     Planned(
-        "check_expired_keys", "0 * * * *", "Warns of keys that have expired or soon will, and hands the default on."
+        "check_expired_keys", "0 * * * *", "Warns of keys that have expired or soon will, and passes the default on."
     ),
-    Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died; tests rejected keys again soon."),
-    Planned("send_alerts", "* * * * *", "Sends what the operator must hear of to the notification targets."),
+    Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died; tests rejected keys again."),
+    Planned("send_alerts", "* * * * *", "Sends alerts to the notification targets."),
     Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),
     Planned("reconcile_costs", "*/15 * * * *", "Asks OpenRouter for the true cost of requests that were estimated."),
     Planned("prune_usage", "40 3 * * *", "Deletes old single usage rows after their day's totals were verified."),
-    Planned("backup_database", "10 2 * * *", "Writes a proven backup into `backups/` of the data directory."),
+    Planned("backup_database", "10 2 * * *", "Writes a checked backup to `backups/` of the data directory."),
 )
 _WORDS = {planned.name: planned.words for planned in PLANNED}
 

@@ -41,7 +41,7 @@ class AccessAttemptAdmin(FactAdmin):
     def has_reset_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("axes.delete_accessattempt")
 
-    @admin.action(description="Let in again at once", permissions=["reset"])
+    @admin.action(description="Allow to try again at once", permissions=["reset"])
     def let_in(self, request: HttpRequest, queryset: QuerySet) -> None:
         attempts = list(queryset)
         for attempt in attempts:

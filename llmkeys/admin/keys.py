@@ -47,12 +47,16 @@ class KeyForm(AccountForm):
     )
     description = forms.CharField(max_length=500, required=False, widget=AdminTextInputWidget)
     priority_ = forms.IntegerField(
-        label="Priority", initial=100, help_text="Lower serves earlier, after the default key."
+        label="Priority",
+        initial=100,
+        help_text="Keys with a lower number serve earlier; the default key always serves first.",
     )
     billing_group = forms.CharField(
-        max_length=100, required=False, help_text="Keys of one provider account share its limits and rest together."
+        max_length=100,
+        required=False,
+        help_text="Keys of one provider account share its limits and cool down together.",
     )
-    workspace_id = forms.CharField(max_length=100, required=False, help_text="Anthropic keys that need one.")
+    workspace_id = forms.CharField(max_length=100, required=False, help_text="Only for Anthropic keys that need one.")
     error_fields = _FIELDS
 
     class Meta:
@@ -77,7 +81,7 @@ class ChangeKeyForm(KeyForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["api_key"].label = "Replace the secret"
-        self.fields["api_key"].help_text = "Empty: the stored secret stays."
+        self.fields["api_key"].help_text = "Leave it empty to keep the stored secret."
         key = self.instance
         self.initial = {
             "name": key.name,

@@ -95,7 +95,7 @@ class AccountForm(StoringForm):
     def explain_defaults(self) -> None:
         """Say that an empty limit is the one which the settings give what is new."""
         for name in ("daily_limit", "monthly_limit", "total_limit"):
-            self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit that the settings give."
+            self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit from the settings."
 
 
 def shown(account: Budgeted) -> dict[str, str]:

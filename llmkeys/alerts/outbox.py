@@ -90,7 +90,7 @@ def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
 
 def scheduler_stalled(reason: str, *, stall: str, at: datetime) -> bool:
     """Tell once of a stall, which `stall` names alike in every process that sees it; False where it was told before."""
-    message = f"The scheduler does not progress ({reason}); it is being restarted. Budgets are right without it."
+    message = f"The scheduler is making no progress ({reason}); it is being restarted. Budgets do not depend on it."
     return _write("scheduler_stalled", message, at, once=f"scheduler {stall}")
 
 

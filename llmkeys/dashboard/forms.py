@@ -85,8 +85,10 @@ class KeyForm(ServiceForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["expiresAt"].help_text = f"In the zone {settings.TIME_ZONE}."
-        self.fields["priority"].help_text = "Lower serves earlier, after the default key."
-        self.fields["billingGroup"].help_text = "Keys of one provider account share its limits and rest together."
+        self.fields[
+            "priority"
+        ].help_text = "Keys with a lower number serve earlier; the default key always serves first."
+        self.fields["billingGroup"].help_text = "Keys of one provider account share its limits and cool down together."
         self.fields["workspaceId"].help_text = "Only for Anthropic keys that need one."
 
     @property
@@ -223,7 +225,7 @@ class TokenForm(ServiceForm):
         required=False,
         max_length=100,
         widget=forms.TextInput(_input(maxlength=100)),
-        help_text="Which program, machine or person holds it. Usage is shown under this name.",
+        help_text="Which program, machine or person uses it. Usage is shown under this name.",
     )
     dailyLimit = _text("Per day", inputmode="decimal")
     monthlyLimit = _text("Per month", inputmode="decimal")

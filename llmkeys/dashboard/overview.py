@@ -141,7 +141,7 @@ def turns(view: Overview) -> list[Turn]:
         _turn(
             "Serving now", view.serving[:1], "No key", "nothing can be sent for the primary model", "now", view.model
         ),
-        _turn("Next", view.serving[1:2], "No other key", "add one, so that work goes on", "next"),
+        _turn("Next", view.serving[1:2], "No other key", "add one, so that requests can continue", "next"),
         _turn("Passed over", waiting, "None", "every key has room"),
         _turn("Out of service", out, "None", "no key is off or expired"),
     ]

@@ -118,7 +118,12 @@ class TokenCard(AccountCard):
             return Note("", "i-power", "Revoked", text)
         if not self.token.user.is_active:
             name = self.token.user.get_username()
-            return Note("", "i-power", "Ended with its user.", f"{name} is disabled; enabled again, it holds again.")
+            return Note(
+                "",
+                "i-power",
+                "Ended with its user.",
+                f"{name} is disabled; the token is valid again once the user is enabled.",
+            )
         return None
 
     def _cannot_send(self) -> Note | None:
@@ -129,7 +134,7 @@ class TokenCard(AccountCard):
                 f"Its user {self.token.user.get_username()} lacks the permission to send requests through the gateway "
                 "(use_gateway). An administrator can give it."
             )
-            return Note("full", "i-alert", "It may not send.", words)
+            return Note("full", "i-alert", "It may not send requests.", words)
         if self.token.limited_to_keys and not self.keys:
             return Note("bad", "i-alert", "No key serves it.", "Its keys are deleted.", remedy="Choose others")
         return None

@@ -253,7 +253,7 @@ def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
     given, errors = _texts(query)
     days = {name: readers.day(given[name]) if name in given else None for name in ("since", "until")}
     if days["since"] and days["until"] and days["since"] > days["until"]:
-        errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: the days are left out.")
+        errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: both are ignored.")
         days = {"since": None, "until": None}
     if not any(days.values()):
         given = {name: value for name, value in given.items() if name not in days}
@@ -487,7 +487,7 @@ class Line:
         """What matters more than the first byte: the status of a failure, or that the answer still comes."""
         row = self.row
         if row.state == "HELD":
-            return "under way"
+            return "in progress"
         if row.state != "SETTLED" and row.http_status:
             return f"status {row.http_status}"
         return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""

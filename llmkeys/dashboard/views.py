@@ -191,7 +191,7 @@ def _stalled(view: Overview) -> Iterator[Banner]:
     if ran.is_stalled:
         when = format_html("It last ran {}.", relative(ran.at)) if ran.at else "It has never run."
         text = format_html(
-            "{} Budgets are right without it; alerts, key tests and the clean-up wait until it is started again.", when
+            "{} Budgets do not depend on it; alerts, key tests and clean-up wait until it is started again.", when
         )
         yield Banner("full", "The scheduler has stopped.", text, [], reverse("health"), "See what is late")
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 TELL_SECONDS = 30.0
 UNAVAILABLE = (
     "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
-    "if it goes on, look at the disk space and at what else holds the database."
+    "if it persists, check the disk space, and whether another program locks the database."
 )
 
 
@@ -50,7 +50,10 @@ def explain(error: BaseException) -> str:
     """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
     if not is_sqlite():
         first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
-        return f"The database that DATABASE_URL names cannot be used: {first_line}. See that it runs and accepts us."
+        return (
+            f"The database that DATABASE_URL names cannot be used: {first_line}. "
+            "Check that it is running and accepts connections."
+        )
     text, file = str(error).lower(), database_name()
     if is_damaged(error):
         return f"The file {file} is not a readable database."
@@ -64,7 +67,7 @@ def explain(error: BaseException) -> str:
     if "disk is full" in text:
         return f"The database {file} cannot be written: the disk is full. Make room on it."
     if "disk i/o" in text:
-        return f"The database {file} cannot be read or written: its disk fails, or is full."
+        return f"The database {file} cannot be read or written: its disk is failing or full."
     return f"The database {file} cannot be used: {error}"
 
 

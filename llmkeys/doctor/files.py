@@ -91,8 +91,8 @@ def first_password(about: About) -> Iterable[Finding]:
 def old_key_file(about: About) -> Iterable[Finding]:
     file = settings.DATA_DIR / "llm_api_keys.json"
     if file.exists():
-        words = f"The older product's file {file} holds its keys in clear."
-        remedy = f"Take its keys over (./manage.py import_keys {file}), then delete it."
+        words = f"The older product's file {file} holds its keys in the clear."
+        remedy = f"Import its keys (./manage.py import_keys {file}), then delete it."
         yield Finding(WARN, "Old key file", words, remedy)
 
 

@@ -50,22 +50,22 @@ _BASE_URLS = "The base URL is {origin}/v1 for OpenAI clients, {origin} for Anthr
 # What clients ask for, and why they do not get it here; `docs/clients.md` has the same table.
 NOT_SERVED = {
     "/v1/completions": "The old completions are not served: use POST /v1/chat/completions.",
-    "/v1/images": "Pictures of their own address are not served: their price cannot be bounded before they are made.",
-    "/v1/audio": "Speech and transcription are not served: their price cannot be bounded before they are made.",
-    "/v1/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
-    "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
+    "/v1/images": "Image generation is not served: its cost has no upper bound before the images are made.",
+    "/v1/audio": "Speech and transcription are not served: their cost has no upper bound before they are made.",
+    "/v1/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
+    "/v1/files": "Files are not served: one key’s account would keep them, out of reach of the others.",
     "/v1/moderations": "Moderations are not served.",
-    "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
-    "/v1/responses/": "Stored responses are not served: they lie in one key’s account. Send the conversation anew.",
-    "/v1/conversations": "Stored conversations are not served: they lie in the account of one key.",
+    "/v1/messages/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
+    "/v1/responses/": "Stored responses are not served: one key’s account keeps them. Send the whole conversation.",
+    "/v1/conversations": "Stored conversations are not served: they are kept in the account of one key.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
     "/v1beta/interactions": "Interactions are not served: use POST /v1beta/models/{model}:generateContent.",
-    "/v1beta/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
-    "/v1beta/cachedContents": "Explicit caches are not served: they cost by the hour, which no answer tells.",
-    "/v1beta/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1beta/files": "Files are not served: one key’s account would keep them, out of reach of the others.",
+    "/v1beta/cachedContents": "Explicit caches are not served: they are billed by the hour, which no answer reports.",
+    "/v1beta/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
 }
-_FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
+_FAILED = "The gateway failed while this request was in progress. What it may have cost is recorded."
 
 _under_way = 0
 
@@ -145,7 +145,7 @@ class Endpoint:
         if method not in self.methods:
             raise _wrong_method(method, self.methods, exchange)
         if _under_way > MOST_REQUESTS:
-            raise Overloaded("This server has as many requests under way as it may. Try again in a second.")
+            raise Overloaded("This server is handling as many requests as it can. Try again in a second.")
         await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 
 

@@ -117,7 +117,7 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> N
 def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
     """Make this the one default key; a disabled one is switched on. Raises KeyConflict for an expired one."""
     if key.is_expired(at):
-        raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Move its expiry date first.")
+        raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Change its expiry date first.")
     with changing_keys() as cursor:
         cursor.execute(
             "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND NOT enabled",

@@ -118,14 +118,14 @@ def _free_test(candidate: Candidate, at: datetime) -> tuple[bool, str]:
     try:
         answer = asked.check_key(candidate, seconds=CONFIRM_SECONDS)
     except (asked.TransportError, LLMKeysError) as error:
-        return False, f"The free test gave no verdict: {error}"
+        return False, f"The free test was inconclusive: {error}"
     check = providers.get(candidate.provider).check_answer(
         status=answer.status, headers=answer.headers, body=answer.body, at=at
     )
     if check.ok:
         return False, "The free test accepts the key."
     is_rejected = check.failure is not None and check.failure.kind is FailureKind.REJECTED
-    return is_rejected, f"The free test gave no verdict: {check.message}"
+    return is_rejected, f"The free test was inconclusive: {check.message}"
 
 
 def _with_words(failure: Failure, words: str) -> Failure:

@@ -174,7 +174,8 @@ def _expire(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     hand_default_on(cursor, key.id, at)
     assert key.expires_at is not None
     message = (
-        f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and serves no more. Move its date or replace it."
+        f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and no longer serves. "
+        "Change its expiry date or replace it."
     )
     once = f"expired {key.id} {key.expires_at.isoformat()}"
     return int(ledger.add_event(cursor, "expired", key.id, message, at, once=once))
@@ -198,7 +199,7 @@ def _warn(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     threshold = next(before for before in WARN_BEFORE if key.expires_at <= at + before)
     message = (
         f"“{key.name}” expires on {key.expires_at:%Y-%m-%d %H:%M} UTC, {_in_words(key.expires_at - at)}. "
-        "Replace it in time, or move its date."
+        "Replace it in time, or change its expiry date."
     )
     once = f"expiring {key.id} {key.expires_at.isoformat()} {threshold.days}"
     return int(ledger.add_event(cursor, "expiring", key.id, message, at, once=once))

@@ -53,7 +53,7 @@ class Taken:
     def more(self, size: int) -> None:
         """Take so many bytes more. Raises BodyRefused 503."""
         if size > self.room.free:
-            raise BodyRefused(503, "The server has as many bodies in hand as it may. Try again in a second.")
+            raise BodyRefused(503, "The server is reading as many request bodies as it can. Try again in a second.")
         self.room.free -= size
         self.size += size
 

@@ -43,7 +43,7 @@ from llmkeys.upstream.asked import TransportError
 from llmkeys.upstream.relayed import OpenAnswer
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
-_BUG = "The relay failed while this request was under way; the provider may have billed it."
+_BUG = "The relay failed while this request was in progress; the provider may have billed it."
 _OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmkeys.relay.candidates import Candidate
 
-REASON = "another key wrote the sealed thoughts of this conversation"
+REASON = "another key produced the encrypted reasoning of this conversation"
 
 _WRITER = """SELECT k.id, k.provider, k.billing_group
     FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id

@@ -96,7 +96,7 @@ def offer_import() -> str:
     if not file.is_file() or ApiKey.objects.stored().filter(source=ApiKey.Source.DATABASE).exists():
         return ""
     command = f"./manage.py import_keys {shlex.quote(str(file))}"
-    return f"Keys of the older product were found. Take them over, with their costs, by: {command}\n"
+    return f"Keys of the older product were found. Import them, with their costs, with: {command}\n"
 
 
 def ensure_first_administrator(url: str) -> str:

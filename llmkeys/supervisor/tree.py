@@ -141,7 +141,7 @@ class Tree:
             return
         fault = self.watchdog.fault(cluster_age_seconds=service.child.age_seconds)
         if fault:
-            logger.error("The scheduler does not progress (%s); restarting it.", fault)
+            logger.error("The scheduler is making no progress (%s); restarting it.", fault)
             service.child.kill_all()
             service.child = None
             self.stalled_by = fault
@@ -184,7 +184,9 @@ class Tree:
         """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""
         count = self.shared.requests_under_way
         if count and seconds > 0.1:
-            return f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
+            return (
+                f"{_requests(count)} in progress; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
+            )
         if not count and seconds > QUIET_SECONDS and self.scheduler and self.scheduler.child:
             return "The scheduler is finishing its task. Ctrl-C again ends it now."
         return ""

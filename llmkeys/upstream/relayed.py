@@ -163,7 +163,7 @@ class Pool:
         except aiohttp.ClientError as error:
             ended_at_once = time.monotonic() - began < AT_ONCE_SECONDS
             if has_rested and connection["is_used"] and ended_at_once and _brought_nothing(error):
-                words = f"{host} closed a connection that had rested, just as a request was to be sent on it."
+                words = f"{host} closed an idle connection just as a request was to be sent on it."
                 raise TransportError(words, sent=False) from None
             raise _transport_error(error, host, secret) from None
         except (OSError, ValueError) as error:

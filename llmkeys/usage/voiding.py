@@ -26,7 +26,7 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
     if amount is not None:
         return amount
     if state == "LOST":
-        raise KeyConflict("The charge of this usage row was taken back before.")
+        raise KeyConflict("The charge of this usage row has already been taken back.")
     raise KeyConflict(f"Only the charge of a LOST usage row can be taken back; this one is {state or 'gone'}.")
 
 

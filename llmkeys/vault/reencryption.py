@@ -21,7 +21,8 @@ from llmkeys.vault import keyring
 from llmkeys.vault.crypto import DecryptionFailed
 
 CLOSED = (
-    "No key in REFACTAI_ENCRYPTION_KEYS opens it. Add the master key it was stored with, or enter its secret again."
+    "No key in REFACTAI_ENCRYPTION_KEYS decrypts it. "
+    "Add the encryption key it was stored with, or enter its secret again."
 )
 TWIN = "It has the same secret as another key; delete one of the two."
 

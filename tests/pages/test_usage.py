@@ -82,7 +82,7 @@ class TestTable:
         ("columns", "words"),
         [
             ({"state": "HELD", "success": None, "cost_nano": 0, "lease_until": NOW, "cost_source": "",
-              "hold_nano": 245_800_000, "latency_ms": None}, ("Held", "0.2458", "under way")),
+              "hold_nano": 245_800_000, "latency_ms": None}, ("Held", "0.2458", "in progress")),
             ({"state": "RELEASED", "success": False, "cost_nano": 0, "http_status": 429}, ("Released", "status 429")),
             ({"state": "LOST", "success": False, "cost_source": "estimated"}, ("Lost", "estimated")),
             ({"success": False}, ("Settled, failed",)),
