@@ -83,7 +83,7 @@ class Checker:
                 self.columns[column] = self.take(name, readers[name])
 
     def finish(self) -> None:
-        """Raise InvalidInput where there was a fault."""
+        """Raise InvalidInput if there was a fault."""
         if self.errors:
             raise InvalidInput(self.errors)
 

@@ -76,7 +76,7 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
 def check_database_is_there(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` begins anew."""
+    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` makes a new one."""
     words = backup.lost_database() if databases else ""
     return [Error(words, id="llmkeys.E004")] if words else []
 

@@ -13,7 +13,7 @@ class LLMKeysError(Exception):
 
 
 class ClientGone(LLMKeysError):
-    """Whoever asked has gone: nobody waits for a further attempt."""
+    """The caller has gone: nobody waits for a further attempt."""
 
 
 class WrongEncryptionKey(LLMKeysError):

@@ -49,7 +49,7 @@ _WORDS = {planned.name: planned.words for planned in PLANNED}
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """How one schedule fares. Instants are aware, None where it has never been; `failure` is one line, no traceback."""
+    """How one schedule fares. Instants are aware, None if it has never been; `failure` is one line, no traceback."""
 
     name: str
     words: str
@@ -64,7 +64,7 @@ class ScheduleState:
 
     @property
     def has_failed(self) -> bool:
-        """True where the latest run that ended failed."""
+        """True if the latest run that ended failed."""
         if self.last_failure is None:
             return False
         return self.last_success is None or self.last_success < self.last_failure

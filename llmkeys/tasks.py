@@ -41,7 +41,7 @@ def check_expired_keys() -> int:
 def settle_lost_holds() -> int:
     """Declare lost what no process renews any more, and test rejected keys that are due; return how many holds.
 
-    The tests come last, for a provider may let them wait.
+    The tests come last, because a provider may let them wait.
     """
     at = timezone.now()
     lost = leases.settle_dead(at)

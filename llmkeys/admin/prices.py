@@ -152,7 +152,7 @@ class ModelPriceAdmin(CataloguedAdmin):
 
     @admin.display(description="What it comes to")
     def preview(self, price: ModelPrice) -> SafeString:
-        """Return the sums of this price, which the page's script keeps in step, and the known price beside them."""
+        """Return the sums of this price, which the page's script keeps in step, and the known price next to them."""
         known = price.pk is not None
         lines = format_html_join(
             "",

@@ -16,7 +16,7 @@ from llmkeys.models import Budgeted
 
 
 class StoringForm(forms.ModelForm):
-    """Stores through a service at the end of its validation; the service's sentences then stand beside the fields.
+    """Stores through a service at the end of its validation; the service's sentences then stand next to the fields.
 
     It is safe there: validation runs once, inside the admin's transaction, after the rights were checked, and no other
     form of the page can fail afterwards.

@@ -43,7 +43,7 @@ EXAMPLE = "REFACTAI_ALERT_URLS=mailtos://user:password@example.com,slack://Token
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of sending to one target; its name has no secret, `words` is empty where it went well."""
+    """What came of sending to one target; its name has no secret, `words` is empty if it went well."""
 
     target: str
     delivered: bool
@@ -89,13 +89,13 @@ def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
 
 
 def scheduler_stalled(reason: str, *, stall: str, at: datetime) -> bool:
-    """Tell once of a stall, which `stall` names alike in every process that sees it; False where it was told before."""
+    """Tell once of a stall, which `stall` names alike in every process that sees it; False if it was told before."""
     message = f"The scheduler is making no progress ({reason}); it is being restarted. Budgets do not depend on it."
     return _write("scheduler_stalled", message, at, once=f"scheduler {stall}")
 
 
 def backup_failed(reason: str, *, at: datetime) -> bool:
-    """Tell once a day that the database could not be backed up; False where it was told before."""
+    """Tell once a day that the database could not be backed up; False if it was told before."""
     message = f"The backup of the database failed: {reason}"
     return _write("backup_failed", message, at, once=f"backup {at:%Y-%m-%d}")
 
@@ -292,12 +292,12 @@ def _in_line(alert: Alert) -> str:
 
 
 def put_away(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard; False where it is unknown or was dismissed before."""
+    """Take an alert off the dashboard; False if it is unknown or was dismissed before."""
     return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
 
 
 def put_away_with_older(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard with the older ones of its key or token; False where none was left."""
+    """Take an alert off the dashboard with the older ones of its key or token; False if none was left."""
     alert = Alert.objects.filter(pk=alert_id).first()
     wanted = Q(pk=alert_id)
     if alert is not None and alert.of:

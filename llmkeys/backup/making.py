@@ -128,7 +128,7 @@ def automatic_backup(*, at: datetime) -> Made:
 
 
 def backup_before_migration(*, at: datetime) -> Made | None:
-    """Take a backup where migrations would change a database that holds something; None where there is nothing to do.
+    """Take a backup where migrations would change a database that holds something; None if there is nothing to do.
 
     The books are not audited: the tables are those of the older version.
     """

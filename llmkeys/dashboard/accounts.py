@@ -90,7 +90,7 @@ def _chart(account: Account, sums: Mapping[DayAndModel, Sums], at: datetime) -> 
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """What a model cost this account; `width` is its share of the dearest one, for the bar behind its name."""
+    """What a model cost this account; `width` is its share of the most expensive one, for the bar behind its name."""
 
     name: str
     requests: int
@@ -246,7 +246,7 @@ class AccountCard:
 
     @property
     def room(self) -> Budget | None:
-        """The budget with the least room, None where the account has no limit at all."""
+        """The budget with the least room, None if the account has no limit at all."""
         limited = (budget for budget in self.facts if budget.limit)
         return min(limited, key=lambda budget: budget.remaining or 0, default=None)
 

@@ -49,7 +49,7 @@ class ServiceForm(forms.Form):
     """A form whose fields have the contract's names, so that a service's sentences find their places."""
 
     def take(self, error: LLMKeysError) -> None:
-        """Put a service's sentences beside their fields; those without a field stand on top."""
+        """Put a service's sentences next to their fields; those without a field stand on top."""
         if not isinstance(error, InvalidInput):
             self.add_error(None, str(error))
             return

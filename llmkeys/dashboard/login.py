@@ -1,4 +1,4 @@
-"""Log in, with its brute-force limit, and a new password for whoever is logged in."""
+"""Log in, with its brute-force limit, and a new password for a user who is logged in."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Login(LoginView):
 
 
 def locked_out(request: HttpRequest, _response: HttpResponse | None, credentials: dict | None) -> HttpResponse:
-    """Answer 429 with the wait in words and in `Retry-After`. django-axes starts the wait anew with every try."""
+    """Answer 429 with the wait in words and in `Retry-After`. django-axes starts the wait again with every try."""
     wait = get_cool_off(request)
     context = {"wait": wait, "again": timezone.now() + wait, "limit": get_failure_limit(request, credentials)}
     response = render(request, "locked_out.html", context, status=429)
@@ -86,7 +86,7 @@ class NewPasswordForm(PasswordChangeForm):
 
 
 class Password(PasswordChangeView):
-    """Every other session of this user ends, for the session key follows from the password."""
+    """Every other session of this user ends, because the session key follows from the password."""
 
     template_name = "registration/account_password.html"
     form_class = NewPasswordForm

@@ -196,7 +196,7 @@ def _trouble(view: Overview) -> str:
 
 @dataclass(eq=False)
 class Card(AccountCard):
-    """One key of the list. `rank` is its place in the serving order, None where it does not serve now."""
+    """One key of the list. `rank` is its place in the serving order, None if it does not serve now."""
 
     key: ApiKey
     at: datetime
@@ -323,7 +323,7 @@ def _by_model(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
 
 
 def _by_key(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
-    """Return the dearest keys; deleted ones are in the sums too, and say so."""
+    """Return the most expensive keys; deleted ones are in the sums too, and say so."""
     all_keys = {day: sums.cost_nano for day, sums in view.days.items() if day >= days[0]}
     wanted = Wanted(since=days[0], until=days[-1])
     found, others = dearest_keys_by_day(wanted, all_keys, most=MOST_SERIES, at=view.at)

@@ -114,7 +114,7 @@ class RequestTold:
 
 
 def told(request_id: str) -> RequestTold | None:
-    """Return the request with that id, None where there is none; three queries, however many attempts."""
+    """Return the request with that id, None if there is none; three queries, however many attempts."""
     if "\0" in request_id:  # no id has one, and PostgreSQL would not even compare it
         return None
     rows = list(

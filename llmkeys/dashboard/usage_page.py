@@ -215,7 +215,7 @@ class UsageFilters:
     errors: list[str] = field(default_factory=list)
 
     def get(self, name: str) -> str:
-        """Return what was given for a name; empty where it was not. No `[…]`: a template would try it first."""
+        """Return what was given for a name; empty if it was not. No `[…]`: a template would try it first."""
         return self.given.get(name, "")
 
     @property
@@ -364,7 +364,7 @@ def _by_group(
 def _by_key(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, the dearest keys by day and the rest as one, and how many those are."""
+    """Return the sums, the most expensive keys by day and the rest as one, and how many those are."""
     wanted = filters.wanted(days[0], days[-1])
     sums = {day: one for (day,), one in daily_sums(wanted, "day", at=at).items()}
     all_keys = {day: one.cost_nano for day, one in sums.items()}

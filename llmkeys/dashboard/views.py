@@ -397,7 +397,7 @@ def _against_last_month(view: Overview) -> Change | None:
 
 
 def _change(now: int, before: int, now_words: str, before_words: str) -> Change | None:
-    """Return both amounts in words; None where there is nothing to compare with."""
+    """Return both amounts in words; None if there is nothing to compare with."""
     if before <= 0:
         return None
     direction = "up" if now > before else "down" if now < before else ""
@@ -476,7 +476,7 @@ def _searched(card: Card) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """One page of the cards that were asked for, with the links to the pages beside it."""
+    """One page of the cards that were asked for, with the links to the pages next to it."""
 
     wanted: Wanted
     found: int

@@ -41,7 +41,7 @@ from llmkeys.upstream import relayed
 
 logger = logging.getLogger(__name__)
 
-MOST_REQUESTS = 2000  # under way on this worker
+MOST_REQUESTS = 2000  # in progress on this worker
 # How long the loop may keep the interpreter from the threads that read and write the database. With Python's 5 ms a
 # request waits that long at each of its four turns there.
 SWITCH_SECONDS = 0.0005
@@ -72,7 +72,7 @@ _under_way = 0
 
 @contextlib.asynccontextmanager
 async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
-    """Open what the gateway needs on this loop; at the end let what is under way finish, then close it."""
+    """Open what the gateway needs on this loop; at the end let what is in progress finish, then close it."""
     sys.setswitchinterval(SWITCH_SECONDS)
     async with relayed.opened():
         inside.use(asyncio.get_running_loop())
@@ -239,7 +239,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
 
 
 async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
-    """Relay a stream. When the first sign of life is due the status goes out; an error after that comes inside."""
+    """Relay a stream. When the first keep-alive is due the status goes out; an error after that comes inside."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
     stream_headers = {
@@ -271,7 +271,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         await program.start()
         await answer.content.run()
         await program.end()
-    elif program.has_begun:  # a whole answer after a sign of life: a client's own mistake, or a server without streams
+    elif program.has_begun:  # a whole answer after a keep-alive: a client's own mistake, or a server without streams
         assert isinstance(answer.content, bytes)
         await program.write(dialect.as_event(answer.content, request.request))
         await program.end()

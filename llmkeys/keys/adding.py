@@ -218,7 +218,7 @@ def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
 def try_secret(*, values: Mapping[str, Any], at: datetime) -> TestResult:
     """Test a secret that a person has typed (`provider`, `apiKey`, `workspaceId`); nothing is stored.
 
-    Raises InvalidInput where it cannot be one of this provider.
+    Raises InvalidInput if it cannot be one of this provider.
     """
     given = {name: values[name] for name in ("provider", "apiKey", "workspaceId") if values.get(name)}
     cleaned = fields.clean_new({"name": "not stored", **given}, at=at)

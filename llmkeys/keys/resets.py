@@ -131,7 +131,7 @@ def _ended_month(stored: date, now: date) -> _Ended:
 
 
 def _tell(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: datetime) -> int:
-    """Leave the event of a window in which something was spent; 0 where it was left before."""
+    """Leave the event of a window in which something was spent; 0 if it was left before."""
     spent = found.spent[ended.window] if ended.rolled_here else _recorded(cursor, account, ended)
     if not spent:
         return 0

@@ -70,7 +70,7 @@ class Command(BaseCommand):
             self._refuse("Nothing was entered, so nothing was changed.")
         except UnicodeError:
             self._refuse("An argument is not text in UTF-8.")
-        except BrokenPipeError:  # whoever read has seen enough
+        except BrokenPipeError:  # the reader has seen enough
             if not getattr(self, "_called_from_command_line", False):
                 raise
             forget_stdout()

@@ -129,7 +129,7 @@ def _quota(view: ErrorView) -> Failure | None:
 
 
 def _has_no_quota(view: ErrorView, quotas: list[Mapping[str, Any]]) -> bool:
-    """True where the project's plan does not have the model at all: a quota of it is zero."""
+    """True if the project's plan does not have the model at all: a quota of it is zero."""
     if any(quota.get("quotaValue") in ("0", 0) for quota in quotas):
         return True
     return view.begins("you exceeded your current quota", "quota exceeded") and _NO_QUOTA.search(view.said) is not None

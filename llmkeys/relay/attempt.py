@@ -95,7 +95,7 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt. Its hold is ended on every way out, or handed to the stream that is returned.
 
-        Raises UpstreamFailed where nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
+        Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
         InvalidInput for a body that cannot be written.
         """
         try:
@@ -238,11 +238,11 @@ class Attempt:
 
     @property
     def _must_bound_prices(self) -> bool:
-        """True where the provider picks hosts whose prices differ, and the hold must cover all of them."""
+        """True if the provider picks hosts whose prices differ, and the hold must cover all of them."""
         return self.provider.picks_models and self.worst.is_strict
 
     def _learns_from(self, body: bytes) -> bool:
-        """Note which fields that we added a server refuses; True where it is worth asking once more without them."""
+        """Note which fields that we added a server refuses; True if it is worth asking once more without them."""
         if self._refused_fields or self._renamed_fields:
             return False
         blamed = self.provider.blames(body, self._fields_of_ours())
@@ -324,7 +324,7 @@ class Attempt:
         return self._answer(200, opened.headers, raw, charge, finished)
 
     def _look(self, raw: bytes) -> Seen | None:
-        """Return what a whole answer tells; also one of JSON lines. None where it is neither."""
+        """Return what a whole answer tells; also one of JSON lines. None if it is neither."""
         body = load_json(raw)
         if body is not None:
             return self.request.dialect.see_answer(body) if isinstance(body, dict | list) else None

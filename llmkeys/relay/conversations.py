@@ -1,4 +1,4 @@
-"""Conversations that carry sealed thoughts: only the organisation that wrote them can read them.
+"""Conversations that carry encrypted reasoning: only the organisation that wrote them can read them.
 
 OpenAI's `encrypted_content` and Anthropic's signatures come back with the next turn. The usage row of the answer that
 brought one keeps its digest, so that any process finds the key that served, and asks it first.
@@ -42,7 +42,7 @@ def digest(sealed: str) -> str:
 
 
 def find_writer(cursor: Any, sealed: str) -> Writer | None:
-    """Return who wrote a sealed thought; None where no row knows it."""
+    """Return who wrote a sealed thought; None if no row knows it."""
     cursor.execute(_WRITER, [digest(sealed)])
     row = cursor.fetchone()
     return Writer(*row) if row is not None else None

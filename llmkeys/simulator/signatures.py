@@ -1,4 +1,4 @@
-"""Sealed thoughts: what one organisation's model wrote, no other organisation's key can open."""
+"""Encrypted reasoning: what one organisation's model wrote, no other organisation's key can open."""
 
 from __future__ import annotations
 

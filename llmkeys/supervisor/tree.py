@@ -123,7 +123,7 @@ class Tree:
             service.child = Child(service.target)
 
     def _plan_restart(self, service: Service, dead: Child) -> None:
-        """Clear away what is left of a child that ended. Raises CannotStart where trying again is hopeless."""
+        """Clear away what is left of a child that ended. Raises CannotStart if trying again is hopeless."""
         dead.kill_all()
         delay = service.back_off()
         service.child = None

@@ -119,7 +119,7 @@ def after(delta: timedelta | None) -> datetime | None:
 
 @register.simple_tag
 def icon(name: str, size: int = 16, css: str = "icon") -> SafeString:
-    """Return a drawing of the sprite, hidden from screen readers: a word always stands beside it."""
+    """Return a drawing of the sprite, hidden from screen readers: a word always stands next to it."""
     return format_html(
         '<svg class="{}" viewBox="0 0 {} {}" aria-hidden="true"><use href="#{}"/></svg>', css, size, size, name
     )

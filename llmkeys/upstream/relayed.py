@@ -68,7 +68,7 @@ class OpenAnswer:
             raise TransportError(f"{self._host} broke off in the middle of its answer.", sent=True) from None
 
     def hurry(self, deadline: float) -> None:
-        """Bound the wait that is under way, too."""
+        """Bound the wait that is in progress, too."""
         waiting = self._waiting
         if waiting is not None and not waiting.expired() and (waiting.when() or deadline) > deadline:
             with contextlib.suppress(RuntimeError):  # it ended just now
@@ -132,7 +132,7 @@ class Pool:
     ) -> OpenAnswer:
         """Send a request with the key's secret and return the open answer once its head is there.
 
-        `call` makes address and headers from the secret in clear. Raises TransportError (its `sent` is False where
+        `call` makes address and headers from the secret in the clear. Raises TransportError (its `sent` is False if
         certainly no byte of the request has left), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
         """
         secret = await _secret_of(key)
@@ -192,7 +192,7 @@ def _brought_nothing(error: aiohttp.ClientError) -> bool:
 async def _secret_of(key: Any) -> str:
     try:
         return keyring.open_secret(key)
-    except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made anew
+    except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made again
         return await asyncio.to_thread(keyring.open_secret, key)
 
 

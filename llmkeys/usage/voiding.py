@@ -14,7 +14,7 @@ from llmkeys.exceptions import KeyConflict
 def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> int:
     """Take back the charge of a lost row, once; return the amount in nano-dollars.
 
-    Raises KeyConflict where the row is not lost, or was voided before.
+    Raises KeyConflict if the row is not lost, or was voided before.
     """
     reason = reason or "The charge of a lost request was taken back."
 

@@ -103,5 +103,5 @@ def new_access_token() -> str:
 
 
 def token_digest(token: str) -> str:
-    """Return what is stored of an access token; a plain hash suffices, for the token has 256 random bits."""
+    """Return what is stored of an access token; a plain hash suffices, because the token has 256 random bits."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""`manage.py restore`: put a backup back; the old data stays beside it."""
+"""`manage.py restore`: put a backup back; the old data is kept."""
 
 from __future__ import annotations
 
