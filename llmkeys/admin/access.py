@@ -1,4 +1,4 @@
-"""Logins that failed, and who waits: django-axes in readable words. Letting somebody in again is one action."""
+"""Logins that failed, and who waits: django-axes in readable words. Unlocking a user is one action."""
 
 from __future__ import annotations
 

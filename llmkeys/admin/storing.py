@@ -1,4 +1,4 @@
-"""Admin forms whose service both checks and stores, so that no rule stands a second time in the admin."""
+"""Admin forms whose service both checks and stores, so that no rule is repeated in the admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts: what the operator must hear of, written with its cause and delivered apart from it.
+"""Alerts: what the operator is notified of, written with its cause and delivered apart from it.
 
 `ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is told exactly once per
 key, kind and window however many processes see it. Delivery claims what is due by a conditional UPDATE and sends it
@@ -57,7 +57,7 @@ _MOST_TOLD = 1000
 
 
 def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
-    """Tell, once an hour and reason, that a request found no key. Never raises: the request has its own answer."""
+    """Report, once an hour and reason, that a request found no key. Never raises: the request has its own answer."""
     kind = type(error).__name__
     hour = f"{at:%Y-%m-%dT%H}"
     if _told.get(kind) == hour:
@@ -73,7 +73,7 @@ def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
 
 
 def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
-    """Tell once that a model has no known price and is charged at the fallback price. Never raises."""
+    """Report once that a model has no known price and is charged at the fallback price. Never raises."""
     name = f"fallback price {provider} {model}"
     if name in _told:
         return
@@ -89,13 +89,13 @@ def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
 
 
 def scheduler_stalled(reason: str, *, stall: str, at: datetime) -> bool:
-    """Tell once of a stall, which `stall` names alike in every process that sees it; False if it was told before."""
+    """Report a stall once, which `stall` names alike in every process that sees it; False if it was reported before."""
     message = f"The scheduler is making no progress ({reason}); it is being restarted. Budgets do not depend on it."
     return _write("scheduler_stalled", message, at, once=f"scheduler {stall}")
 
 
 def backup_failed(reason: str, *, at: datetime) -> bool:
-    """Tell once a day that the database could not be backed up; False if it was told before."""
+    """Report once a day that the database could not be backed up; False if it was reported before."""
     message = f"The backup of the database failed: {reason}"
     return _write("backup_failed", message, at, once=f"backup {at:%Y-%m-%d}")
 
@@ -143,7 +143,7 @@ def send_due_alerts(at: datetime) -> int:
 
 
 def _keep_for_the_dashboard(cursor: CursorWrapper, at: datetime) -> None:
-    """Nobody is to be sent what is left from a time when there was a target."""
+    """Mark as sent what is left from a time when there was a target: it stays on the dashboard only."""
     cursor.execute("UPDATE llmkeys_alert SET sent_at = %s, tries = 0 WHERE sent_at IS NULL", [instant(at)])
 
 

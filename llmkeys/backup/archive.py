@@ -114,7 +114,7 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
 
 
 def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
-    """Unpack every member and check lengths and digests; return the manifest and where the members lie.
+    """Unpack every member and check lengths and digests; return the manifest and where the members are.
 
     Raises CannotRestore if the archive is damaged, cut short, or holds what it should not.
     """
@@ -215,7 +215,7 @@ def _digest_of(file: BufferedIOBase) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the names of a directory on the disk, so that a power cut after a rename finds the new one."""
+    """Flush the names of a directory to the disk, so that a power cut after a rename finds the new one."""
     with contextlib.suppress(OSError):  # some file systems know no such thing
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

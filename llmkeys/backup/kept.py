@@ -1,4 +1,4 @@
-"""The archives that lie in the data directory: which are good, which may go, and which brings a lost database back."""
+"""The archives in the data directory: which are good, which may go, and which brings a lost database back."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class Request:
 
     @cached_property
     def sealed(self) -> str:
-        """The newest sealed thought of the conversation, empty if it carries none."""
+        """The newest encrypted reasoning block of the conversation, empty if it carries none."""
         return self.dialect.sealed(self)
 
     @cached_property
@@ -208,7 +208,7 @@ class Seen:
     is_finished: bool = False  # the model said that it has finished
     is_usage_only: bool = False  # a chunk that exists because the usage was asked for
     id: str = ""
-    sealed: str = ""  # the last sealed thought, which only the organisation that wrote it can read
+    sealed: str = ""  # the last encrypted reasoning block, which only the organisation that wrote it can read
 
 
 class Events(Protocol):

@@ -76,7 +76,7 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
-    sealed: str = ""  # the last sealed thought in the answer
+    sealed: str = ""  # the last encrypted reasoning block in the answer
     _refused_fields: set[str] = field(default_factory=set)  # of ours, which the server does not take
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
