@@ -113,7 +113,7 @@ def in_one_line(message: CheckMessage) -> str:
 
 
 def leads_back_here(base_url: str, bind: str) -> bool:
-    """Tell whether a provider's address is the one this product itself is about to listen on."""
+    """Return whether a provider's address is the one this product itself is about to listen on."""
     parts, (host, _, port) = urlsplit(base_url), bind.rpartition(":")
     loopback = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104  (compared with, not bound to)
     same_host = parts.hostname == host.strip("[]") or (parts.hostname in loopback and host.strip("[]") in loopback)

@@ -88,7 +88,7 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
 
 
 def scheduler_last_ran(now: datetime) -> SchedulerRan:
-    """Tell from one query whether schedules progress.
+    """Return from one query whether schedules progress.
 
     Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes.
     """

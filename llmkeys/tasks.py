@@ -32,7 +32,7 @@ def reset_monthly_costs() -> int:
 
 
 def check_expired_keys() -> int:
-    """Tell of keys and tokens that expired or will soon, hand the default mark on; return the number of events."""
+    """Report keys and tokens that expired or soon will, and pass the default on; return the number of events."""
     at = timezone.now()
     of_keys = resets.expire_keys(at) + resets.warn_of_expiry(at)
     return of_keys + expiry.expire_tokens(at) + expiry.warn_of_expiry(at)

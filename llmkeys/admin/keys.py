@@ -98,7 +98,7 @@ class ChangeKeyForm(KeyForm):
 
 
 def _resting(at: datetime, **cooling: Any) -> Exists:
-    """Tell in SQL whether a key, or its billing group, rests; `model=""` asks for a rest from every model."""
+    """Return in SQL whether a key, or its billing group, rests; `model=""` asks for a rest from every model."""
     own = Q(scope=Concat(Value("key:"), OuterRef("pk")))
     group = Q(scope=Concat(Value("group:"), OuterRef("provider"), Value(":"), OuterRef("billing_group")))
     in_a_group = ~Q(scope__endswith=":")  # an empty billing group is none
@@ -255,7 +255,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         )
 
     def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb: Callable[[ApiKey], Any]) -> None:
-        """Do a verb to each key, log it, and report how many; a refusal is told in its own words."""
+        """Do a verb to each key, log it, and report how many; a refusal is reported in its own words."""
         count = 0
         for key in queryset:
             try:

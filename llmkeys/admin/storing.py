@@ -93,7 +93,7 @@ class AccountForm(StoringForm):
         return self.user.get_username()
 
     def explain_defaults(self) -> None:
-        """Say that an empty limit is the one which the settings give what is new."""
+        """Say that an empty limit takes the default from the settings."""
         for name in ("daily_limit", "monthly_limit", "total_limit"):
             self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit from the settings."
 

@@ -33,7 +33,7 @@ _HOST_IS_A_SERVER = {"http", "json", "xml", "form", "mailto", "gotify", "mmost",
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Message:
-    """What one target is told. No repr: the address is a secret."""
+    """What is sent to one target. No repr: the address is a secret."""
 
     url: str
     title: str

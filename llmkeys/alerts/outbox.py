@@ -1,6 +1,6 @@
 """Alerts: what the operator is notified of, written with its cause and delivered apart from it.
 
-`ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is told exactly once per
+`ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is sent exactly once per
 key, kind and window however many processes see it. Delivery claims what is due by a conditional UPDATE and sends it
 outside any transaction: nothing waits for a dead target but the process that sends. The sender marks each row
 
@@ -193,7 +193,7 @@ def _targets() -> dict[str, str]:
 
 
 def _lacks(alert: _Claimed, name: str, targets: dict[str, str]) -> bool:
-    """Tell whether the target did not get the alert yet: a first try, or one that failed there.
+    """Return whether the target did not get the alert yet: a first try, or one that failed there.
 
     Where none of the failed ones is among the targets any more, they were changed, and all are told.
     """
@@ -272,7 +272,7 @@ def _with_keys() -> QuerySet[Alert]:
 
 
 def given_up(alert: Alert) -> bool:
-    """Tell whether an alert is not tried any more although a target did not get it."""
+    """Return whether an alert is not tried any more although a target did not get it."""
     return alert.sent_at is None and alert.tries >= TRIES
 
 

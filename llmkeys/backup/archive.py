@@ -158,7 +158,7 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
         seen.add(info.name)
         yield info
     while tar.fileobj.read(_CHUNK):
-        pass  # to the end of the compressed stream, which has a checksum: one that was cut is told by it alone
+        pass  # to the end of the compressed stream, which has a checksum: only that shows one that was cut
 
 
 def _check(path: Path, manifest: Manifest, parts: Mapping[str, tuple[int, str]]) -> None:

@@ -46,7 +46,7 @@ def _manifest(file: Path) -> Manifest | None:
 
 
 def is_good(path: Path) -> bool:
-    """Tell whether an archive calls itself good and is whole to its end."""
+    """Return whether an archive is marked as good and is whole to its end."""
     try:
         return archive.verify(path).is_good
     except CannotRestore:

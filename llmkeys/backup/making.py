@@ -98,7 +98,7 @@ def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, 
 
 
 def _has_tables() -> bool:
-    """Tell whether there is anything to count: a first start that was killed may have left no table of ours."""
+    """Return whether there is anything to count: a first start that was killed may have left no table of ours."""
     return any(app == "llmkeys" for app, _ in MigrationRecorder(connection).applied_migrations())
 
 

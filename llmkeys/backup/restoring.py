@@ -141,7 +141,7 @@ class _Brought:
 
 
 def _other_database(brought: dict[str, str]) -> bool:
-    """Tell whether settings name another database than the one that is being restored: they stay out then."""
+    """Return whether settings name another database than the one that is being restored: they stay out then."""
     return brought.get("DATABASE_URL", "") != os.environ.get("DATABASE_URL", "").strip()
 
 

@@ -240,7 +240,7 @@ class AccountCard:
 
     @property
     def pace_is_too_high(self) -> bool:
-        """Tell whether the month will not stay below its limit at this pace."""
+        """Return whether the month will not stay below its limit at this pace."""
         limit = self.account.monthly_limit_nano
         return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 

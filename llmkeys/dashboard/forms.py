@@ -212,7 +212,7 @@ SCOPE_WORDS = {
 }
 EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
-_TOO_FAR = 2200  # beyond it a zone's midnight cannot be told
+_TOO_FAR = 2200  # beyond it a zone's midnight is unknown
 _SEPARATORS = re.compile(r"[\s,]+")
 
 

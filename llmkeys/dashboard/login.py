@@ -36,7 +36,7 @@ class LoginForm(AuthenticationForm):
         self.fields["username"].label = "User name"
 
     def get_invalid_login_error(self) -> ValidationError:
-        """Say how many tries are left, and what comes then; who does not exist is told the same."""
+        """Say how many tries are left, and what comes then; the same for a user who does not exist."""
         for field in self.fields.values():
             field.widget.attrs |= {"aria-describedby": "login-error", "aria-invalid": "true"}
         return ValidationError(f"User name and password do not match. {self._what_is_left()}", code="invalid_login")

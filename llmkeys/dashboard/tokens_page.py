@@ -392,7 +392,7 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
 
 
 def is_served(path: str) -> bool:
-    """Tell whether a dialect of the gateway, or the REST API, has this address."""
+    """Return whether a dialect of the gateway, or the REST API, has this address."""
     doors = [door for dialect in DIALECTS for door in dialect.doors]
     return path.startswith("/api/") or any(compile_path(door.path)[0].match(path) for door in doors)
 

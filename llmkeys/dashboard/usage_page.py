@@ -171,7 +171,7 @@ STATES = {state: state.capitalize() for state in UsageRecord.State.values}
 RESULTS = {"true": "Succeeded", "false": "Failed"}
 STACKS = {"model": "Model", "key": "Key", "provider": "Provider", "token": "Token"}
 
-_YEARS = range(2000, 2200)  # beyond them a zone's midnight cannot be told
+_YEARS = range(2000, 2200)  # beyond them a zone's midnight is unknown
 _LONGEST = 200
 
 

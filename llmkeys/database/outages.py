@@ -28,7 +28,7 @@ UNAVAILABLE = (
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether the database is at fault, rather than what it was asked.
+    """Return whether the database is at fault, rather than the query.
 
     SQLite says of a file that is none of its own `DatabaseError` and nothing more precise; PostgreSQL calls a server
     that only reads `InternalError`.
@@ -37,7 +37,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Tell whether somebody else was waited for in vain."""
+    """Return whether a lock was waited for in vain."""
     return any(words in str(error).lower() for words in ("locked", "lock timeout"))
 
 
@@ -84,7 +84,7 @@ _current = _Outage()
 
 
 def note(error: BaseException) -> None:
-    """Tell the operator, unless that was done a moment ago."""
+    """Log it for the operator, unless that was done a moment ago."""
     now = time.monotonic()
     with _current.lock:
         is_new = _current.began is None
@@ -97,7 +97,7 @@ def note(error: BaseException) -> None:
 
 
 def is_over() -> None:
-    """Tell that the database takes what it is given again, where the opposite was told."""
+    """Log that the database can be written again, if the opposite was logged."""
     if _current.began is None:
         return
     with _current.lock:

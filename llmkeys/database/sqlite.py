@@ -123,7 +123,7 @@ def begin_snapshot(cursor: Cursor) -> None:
 
 
 def log_is_long() -> bool:
-    """Tell whether the write-ahead log outgrew its limit: somebody read for long while others wrote."""
+    """Return whether the write-ahead log outgrew its limit: somebody read for long while others wrote."""
     database = file()
     if database is None:
         return False

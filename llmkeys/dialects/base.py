@@ -51,7 +51,7 @@ class Usage:
 
     @property
     def is_known(self) -> bool:
-        """True if a cost can be worked out: a cost, or both totals, were told."""
+        """True if a cost can be worked out: a cost, or both totals, were reported."""
         return self.cost_usd is not None or (self.input_tokens is not None and self.output_tokens is not None)
 
     def of_the_model(self) -> Usage:
@@ -272,11 +272,11 @@ class Dialect:
         raise NotImplementedError
 
     def see_event(self, event: bytes, request: Request) -> Seen:
-        """Tell what an event holds. Never raises."""
+        """Report what an event holds. Never raises."""
         raise NotImplementedError
 
     def see_answer(self, body: Any) -> Seen:
-        """Tell what a whole answer holds. Never raises."""
+        """Report what a whole answer holds. Never raises."""
         raise NotImplementedError
 
     # --- towards the client ------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def usage_object(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def first_count(found: Mapping[str, Any], *names: str) -> int | None:
-    """Return the first of these counts that is told."""
+    """Return the first of these counts that is reported."""
     for name in names:
         if (value := count(found.get(name))) is not None:
             return value

@@ -1,4 +1,4 @@
-"""One finding, and what a check is told."""
+"""One finding, and what a check is given."""
 
 from __future__ import annotations
 

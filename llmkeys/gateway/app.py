@@ -102,7 +102,7 @@ class Exchange:
         await self.program.answer(status, given.items(), b"" if self.scope["method"] == "HEAD" else body)
 
     async def refuse(self, told: Refused) -> None:
-        """Tell an error, inside the stream where one has begun."""
+        """Report an error, inside the stream if one has begun."""
         if self.program.has_begun:
             return
         body = self.dialect.error_body(told.status, told.code, told.message, told.param)

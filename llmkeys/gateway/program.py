@@ -35,7 +35,7 @@ class Program:
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Have this called as soon as the program has gone; only the last one that asks is told."""
+        """Have this called as soon as the program has gone; only the last caller is notified."""
         self._calls = [call]
         if self.has_gone:
             call()

@@ -187,7 +187,7 @@ WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
 def warn_of_expiry(at: datetime) -> int:
     """Warn 7 days and 1 day before a key that may serve expires, once for each key, date and threshold.
 
-    Only the nearest threshold counts: a key that was added with twelve hours left is told of once. Return how many.
+    Only the nearest threshold counts: a key that was added with twelve hours left is reported once. Return how many.
     """
     soon = ApiKey.objects.stored().usable(at).defer("secret").filter(expires_at__lte=at + max(WARN_BEFORE))
     with transaction.atomic(), connection.cursor() as cursor:

@@ -95,7 +95,7 @@ def price_list() -> PriceList:
 
 
 def is_local(provider: Provider) -> bool:
-    """Tell whether the base URL is not the provider's own: unknown models are then free, and flagged."""
+    """Return whether the base URL is not the provider's own: unknown models are then free, and flagged."""
     return provider.name in _local_providers()
 
 

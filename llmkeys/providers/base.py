@@ -163,7 +163,7 @@ class Provider:
         return self._failure(view) if view is not None else None
 
     def classify(self, *, status: int, headers: Mapping[str, str], body: bytes, at: datetime) -> Failure:
-        """Tell what an answer that is not a success means: an error status, or no answer at all. Never raises.
+        """Classify an answer that is not a success: an error status, or no answer at all. Never raises.
 
         Names of `headers` may have any case. The caller has taken the secret out of headers and body.
         """

@@ -103,7 +103,7 @@ def _model(view: ErrorView) -> Failure | None:
 
 
 def _quota(view: ErrorView) -> Failure | None:
-    """Tell apart a spent balance, a quota of the project and model, and plain lack of capacity."""
+    """Distinguish a spent balance, a quota of the project and model, and plain lack of capacity."""
     if view.status != 429:
         return None
     quotas = [violation for detail in _details(view) for violation in items(detail.get("violations"))]

@@ -35,7 +35,7 @@ def is_valid(model: object) -> bool:
 
 
 def at_openrouter(model: str) -> str | None:
-    """Return OpenRouter's name of a model, None for a bare name whose vendor cannot be told."""
+    """Return OpenRouter's name of a model, None for a bare name whose vendor is unknown."""
     if not is_valid(model):
         return None
     vendor, rest = _split(model)

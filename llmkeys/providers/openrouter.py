@@ -118,7 +118,7 @@ def _unauthorised(view: ErrorView) -> Failure | None:
 
 
 def _payment(view: ErrorView) -> Failure | None:
-    """Tell apart: too many requests in flight, one request too large, and no money at all."""
+    """Distinguish too many requests in flight, one request too large, and no money at all."""
     source = _limit_source(view)
     affordable = _AFFORD.search(view.said)
     is_cap = source == "openrouter_key_limit" or (affordable and "create a key with a higher" in view.said)
@@ -147,7 +147,7 @@ def _forbidden(view: ErrorView) -> Failure | None:
 
 
 def _too_many(view: ErrorView) -> Failure | None:
-    """Tell the account's own limit, where rotation helps, from a busy upstream, where it does not."""
+    """Distinguish the account's own limit, where rotation helps, from a busy upstream, where it does not."""
     of_free_models = view.begins(_FREE) or _limit_source(view).startswith("openrouter_free_tier")
     if not of_free_models and _is_upstream(view):
         return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)

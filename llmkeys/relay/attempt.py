@@ -178,7 +178,7 @@ class Attempt:
             raise TransportError("The client went away before the stream began.", sent=True, timed_out=True) from None
 
     async def _broken(self, error: TransportError) -> Failed:
-        """Tell apart what never reached the provider from what it may have billed."""
+        """Distinguish what never reached the provider from what it may have billed."""
         failure = Failure(FailureKind.RETRY, str(error))
         if not error.sent:
             await self.release(sent=False, error=str(error))

@@ -24,7 +24,7 @@ _starting = threading.Lock()
 
 
 def use(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Tell which loop this process serves programs on; None when it stops."""
+    """Record which loop this process serves programs on; None when it stops."""
     global _worker_loop
     _worker_loop = loop
 

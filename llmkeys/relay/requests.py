@@ -71,7 +71,7 @@ def models_for(named: str, caller: Caller) -> tuple[str, ...]:
 class Client(Protocol):
     """The caller that waits for an answer: a program at the gateway, a person at the playground or the terminal."""
 
-    has_begun: bool  # a first byte has gone out: no status can be told any more
+    has_begun: bool  # a first byte has gone out: the status can no longer be changed
     has_gone: bool
 
     def when_gone(self, call: Callable[[], None]) -> None:

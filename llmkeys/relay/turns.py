@@ -51,7 +51,7 @@ MOST_REFUSALS = 20  # keys that one request asks in vain
 _NO_MODEL = "its provider does not have the model"
 _WRONG_ADDRESS = "its provider's address is wrong"
 _HOPELESS = {FailureKind.REJECTED.value, _NO_MODEL, _WRONG_ADDRESS}
-# The most hopeful reason is the one that the client is told.
+# The client gets the most hopeful reason.
 _HOPE = (
     BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, TokenAtLimit, AllKeysAtLimit, RequestExceedsBudget,
     ModelNotAvailable, NoKeyAvailable,

@@ -104,7 +104,7 @@ def ensure_first_administrator(url: str) -> str:
 
     The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD, else they are `admin` and
     a random one, shown once: on the terminal, or, where stdout is not a terminal, in the file `first-login` (0600).
-    File and user are made together: no administrator is left whose password nobody was told.
+    File and user are made together: no administrator is left whose password nobody knows.
     """
     given = os.environ.pop("DJANGO_SUPERUSER_PASSWORD", "")  # popped: no child needs it
     name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "").strip() or "admin"

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def say(sentence: str) -> None:
-    """Tell the operator; a closed terminal is not a reason to stop serving."""
+    """Report to the operator; a closed terminal is not a reason to stop serving."""
     with suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - stderr is where a server speaks
 

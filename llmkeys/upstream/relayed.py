@@ -203,7 +203,7 @@ def _timed_out(error: TimeoutError, host: str, connect: float, waited: float) ->
 
 
 def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> TransportError:
-    """Tell what never left from what the provider may have got."""
+    """Distinguish what never left from what the provider may have got."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return TransportError(scrub(f"TLS with {host} failed: {cause}", secrets=(secret,)), sent=False)

@@ -81,7 +81,7 @@ class Keyring:
         return [hmac.digest(key.fingerprint_key, text, hashlib.sha256).hex() for key in self.keys]
 
     def is_current(self, stored: bytes) -> bool:
-        """Tell whether the ciphertext was made with the first key."""
+        """Return whether the ciphertext was made with the first key."""
         return bytes(stored[1:9]) == self.keys[0].id
 
 

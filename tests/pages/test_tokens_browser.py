@@ -13,7 +13,7 @@ pytestmark = BROWSER
 
 
 def settled_fits(page) -> bool:
-    """Tell whether the page fits once its styles are there: a heading can be seen before them."""
+    """Return whether the page fits once its styles are there: a heading can be seen before them."""
     page.wait_for_load_state()
     return fits(page)
 

@@ -78,7 +78,7 @@ def _read(path: Path, at: datetime) -> tuple[list[FileKey], list[str]]:
 
 
 def _is_new(key: FileKey, all_keys: list[FileKey], report: Report) -> bool:
-    """Tell whether the key is to be stored; else note why not."""
+    """Return whether the key is to be stored; else note why not."""
     reason = _why_not(key, all_keys)
     if reason:
         report.skipped.append(Skipped(key.entry.number, str(key.entry.values.get("name") or ""), reason))

@@ -1,4 +1,4 @@
-"""The file as entries that know their line, so that a fault can be told where it stands."""
+"""The file as entries that know their line, so that a fault can be reported with its line."""
 
 from __future__ import annotations
 
