@@ -83,7 +83,7 @@ class Checker:
                 self.columns[column] = self.take(name, readers[name])
 
     def finish(self) -> None:
-        """Raise InvalidInput where there was a fault."""
+        """Raise InvalidInput if there was a fault."""
         if self.errors:
             raise InvalidInput(self.errors)
 
@@ -136,7 +136,7 @@ def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Ca
 
 
 def parse_instant(value: Any) -> datetime:
-    """Read a date, or date and time, as a person gives it: midnight and the operator's zone where not told."""
+    """Read a date, or date and time, as a person gives it: midnight and the operator's zone if none is given."""
     try:
         when = parse_datetime(value) if isinstance(value, str) else None
     except ValueError:

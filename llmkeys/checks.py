@@ -76,7 +76,7 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
 def check_database_is_there(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` begins anew."""
+    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` makes a new one."""
     words = backup.lost_database() if databases else ""
     return [Error(words, id="llmkeys.E004")] if words else []
 
@@ -113,7 +113,7 @@ def in_one_line(message: CheckMessage) -> str:
 
 
 def leads_back_here(base_url: str, bind: str) -> bool:
-    """Tell whether a provider's address is the one this product itself is about to listen on."""
+    """Return whether a provider's address is the one this product itself is about to listen on."""
     parts, (host, _, port) = urlsplit(base_url), bind.rpartition(":")
     loopback = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104  (compared with, not bound to)
     same_host = parts.hostname == host.strip("[]") or (parts.hostname in loopback and host.strip("[]") in loopback)

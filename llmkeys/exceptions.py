@@ -13,7 +13,7 @@ class LLMKeysError(Exception):
 
 
 class ClientGone(LLMKeysError):
-    """Whoever asked has gone: nobody waits for a further attempt."""
+    """The caller has gone: nobody waits for a further attempt."""
 
 
 class WrongEncryptionKey(LLMKeysError):
@@ -67,7 +67,7 @@ class TooManyFailures(LLMKeysError):
         self.retry_seconds = retry_seconds
         super().__init__(
             f"Too many wrong access tokens came from this address. Try again in {retry_seconds} seconds; "
-            "a right token works at once."
+            "a valid token still works."
         )
 
 

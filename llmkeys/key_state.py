@@ -47,7 +47,7 @@ class Budget:
 
     @property
     def remaining(self) -> int | None:
-        """What new holds may take; None where there is no limit, never below zero."""
+        """What new holds may take; None if there is no limit, never below zero."""
         return None if self.limit == 0 else max(0, self.limit - self.spent - self.held)
 
     @property
@@ -115,7 +115,7 @@ class BudgetState:
         return tuple(found)
 
     def reached_budget(self: AccountRow, at: datetime) -> Budget | None:
-        """Return the spent budget that takes longest to come back, None where none is spent."""
+        """Return the spent budget that takes longest to come back, None if none is spent."""
         if not settings.COST_TRACKING:
             return None
         return next((budget for budget in reversed(self.budgets(at)) if budget.is_reached), None)

@@ -34,7 +34,7 @@ class Coolings:
             self._until[scope] = max(until, self._until.get(scope, until))
 
     def until(self, key: ApiKey) -> datetime | None:
-        """Return the latest of the key's coolings and its group's, None where it does not rest."""
+        """Return the latest of the key's coolings and its group's, None if it does not rest."""
         scopes = cooling_scopes(key.id, key.provider, key.billing_group)
         return max((self._until[scope] for scope in scopes if scope in self._until), default=None)
 
@@ -162,7 +162,7 @@ def error_words(key: ApiKey, *, at: datetime) -> str:
 
 
 def success_rate(successful: int, failed: int) -> float:
-    """Return per cent with two decimals; 0 where nothing was tried yet."""
+    """Return per cent with two decimals; 0 if nothing was tried yet."""
     tried = successful + failed
     return round(100 * successful / tried, 2) if tried else 0.0
 

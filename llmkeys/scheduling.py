@@ -35,21 +35,21 @@ PLANNED = (
     Planned("reset_daily_costs", "0 0 * * *", "Closes the day: stored daily costs to zero, an event for each key."),
     Planned("reset_monthly_costs", "0 0 1 * *", "Closes the month: stored monthly costs to zero."),
     Planned(
-        "check_expired_keys", "0 * * * *", "Warns of keys that have expired or soon will, and hands the default on."
+        "check_expired_keys", "0 * * * *", "Warns of keys that have expired or soon will, and passes the default on."
     ),
-    Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died; tests rejected keys again soon."),
-    Planned("send_alerts", "* * * * *", "Sends what the operator must hear of to the notification targets."),
+    Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died; tests rejected keys again."),
+    Planned("send_alerts", "* * * * *", "Sends alerts to the notification targets."),
     Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),
     Planned("reconcile_costs", "*/15 * * * *", "Asks OpenRouter for the true cost of requests that were estimated."),
     Planned("prune_usage", "40 3 * * *", "Deletes old single usage rows after their day's totals were verified."),
-    Planned("backup_database", "10 2 * * *", "Writes a proven backup into `backups/` of the data directory."),
+    Planned("backup_database", "10 2 * * *", "Writes a checked backup to `backups/` of the data directory."),
 )
 _WORDS = {planned.name: planned.words for planned in PLANNED}
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """How one schedule fares. Instants are aware, None where it has never been; `failure` is one line, no traceback."""
+    """How one schedule fares. Instants are aware, None if it has never been; `failure` is one line, no traceback."""
 
     name: str
     words: str
@@ -64,7 +64,7 @@ class ScheduleState:
 
     @property
     def has_failed(self) -> bool:
-        """True where the latest run that ended failed."""
+        """True if the latest run that ended failed."""
         if self.last_failure is None:
             return False
         return self.last_success is None or self.last_success < self.last_failure
@@ -88,7 +88,7 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
 
 
 def scheduler_last_ran(now: datetime) -> SchedulerRan:
-    """Tell from one query whether schedules progress.
+    """Return from one query whether schedules progress.
 
     Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes.
     """

@@ -32,7 +32,7 @@ def reset_monthly_costs() -> int:
 
 
 def check_expired_keys() -> int:
-    """Tell of keys and tokens that expired or will soon, hand the default mark on; return the number of events."""
+    """Report keys and tokens that expired or soon will, and pass the default on; return the number of events."""
     at = timezone.now()
     of_keys = resets.expire_keys(at) + resets.warn_of_expiry(at)
     return of_keys + expiry.expire_tokens(at) + expiry.warn_of_expiry(at)
@@ -41,7 +41,7 @@ def check_expired_keys() -> int:
 def settle_lost_holds() -> int:
     """Declare lost what no process renews any more, and test rejected keys that are due; return how many holds.
 
-    The tests come last, for a provider may let them wait.
+    The tests come last, because a provider may let them wait.
     """
     at = timezone.now()
     lost = leases.settle_dead(at)

@@ -351,7 +351,9 @@ class TestScheduler:
         for _ in range(2):
             assert watchdog.alert("no schedule was started for 90 seconds", "since 2026-11-23 20:00:00") == 0
         assert len(target.lines) == 1
-        assert target.lines[0].startswith("The scheduler does not progress (no schedule was started for 90 seconds)")
+        assert target.lines[0].startswith(
+            "The scheduler is making no progress (no schedule was started for 90 seconds)"
+        )
 
     def test_the_next_stall_is_told_again(self, target):
         watchdog.alert("it stands", "since 2026-11-23 20:00:00")

@@ -133,7 +133,9 @@ def test_its_table_of_settings_is_the_settings():
 def test_it_names_the_codes_of_the_gateway():
     source = "\n".join(path.read_text() for path in (ROOT / "llmkeys" / "gateway").glob("*.py"))
     table = re.search(
-        r"^## When something is refused$(.*?)^And what", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        r"^## When something is refused$(.*?)^What operators",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE | re.DOTALL,
     )[1]
     codes = re.findall(r"`([a-z_]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
     assert codes and [code for code in codes if f'"{code}"' not in source] == []

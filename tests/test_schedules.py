@@ -195,7 +195,7 @@ class TestWarnOfExpiry:
         make_key(name="Production", expires_at=NOW + timedelta(days=6, hours=1))
         resets.warn_of_expiry(NOW)
         assert KeyEvent.objects.get(kind="expiring").message == (
-            "“Production” expires on 2026-11-29 21:30 UTC, in 6 days. Replace it in time, or move its date."
+            "“Production” expires on 2026-11-29 21:30 UTC, in 6 days. Replace it in time, or change its expiry date."
         )
 
     def test_it_warns_once_of_a_key_with_twelve_hours_left(self, frozen):

@@ -110,7 +110,7 @@ def test_it_lets_requests_under_way_finish_and_says_so(data_dir):
         answer = start_slow_request(served, 3)
         assert served.stop() == 0
         assert answer.result() == (200, "done")
-        assert "1 request under way; waiting up to 30 s. Ctrl-C again ends them now." in served.log.read_text()
+        assert "1 request in progress; waiting up to 30 s. Ctrl-C again ends them now." in served.log.read_text()
 
 
 def test_it_says_nothing_of_requests_when_none_is_under_way(data_dir):
@@ -398,7 +398,7 @@ def test_it_restarts_a_scheduler_that_stands_still(data_dir):
         os.kill(guard, signal.SIGSTOP)
         make_overdue(data_dir)
         wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
-        assert "The scheduler does not progress" in served.log.read_text()
+        assert "The scheduler is making no progress" in served.log.read_text()
         wait_for(lambda: len(served.pids()) == 9, what="a new cluster")
         assert served.stop() == 0
 

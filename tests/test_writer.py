@@ -445,7 +445,7 @@ def test_a_coroutine_that_waits_too_long_is_told_and_nothing_happens(own_writer,
     assert noted() == {"gate", "next"}
 
 
-@pytest.mark.parametrize("when", ["queued", "under way", "committed"])
+@pytest.mark.parametrize("when", ["queued", "in progress", "committed"])
 def test_what_a_cancelled_coroutine_wanted_is_undone(own_writer, when):
     async def work():
         loop, gate = asyncio.get_running_loop(), Gate()
@@ -460,7 +460,7 @@ def test_what_a_cancelled_coroutine_wanted_is_undone(own_writer, when):
         await blocking
         if when != "queued":
             assert await loop.run_in_executor(None, wanted_gate.reached.wait, 10)
-        if when == "under way":
+        if when == "in progress":
             wanted.cancel()
             await asyncio.sleep(0)
         wanted_gate.open.set()

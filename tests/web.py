@@ -172,7 +172,7 @@ class Wire:
         return Reply(self, has_body=self._method != "HEAD", keep=keep)
 
     def says_nothing_for(self, seconds: float) -> bool:
-        """Tell whether nothing at all comes within this time, not even an end."""
+        """Return whether nothing at all comes within this time, not even an end."""
         if self._buffer:
             return False
         self._socket.settimeout(seconds)

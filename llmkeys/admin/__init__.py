@@ -1,4 +1,4 @@
-"""The Django admin: facts to read, prices and aliases to edit, keys and tokens through the services alone."""
+"""The Django admin: facts to read, prices and aliases to edit, keys and tokens only through the services."""
 
 from __future__ import annotations
 

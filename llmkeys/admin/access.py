@@ -1,4 +1,4 @@
-"""Logins that failed, and who waits: django-axes in readable words. Letting somebody in again is one action."""
+"""Logins that failed, and who waits: django-axes in readable words. Unlocking a user is one action."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AccessAttemptAdmin(FactAdmin):
     def has_reset_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("axes.delete_accessattempt")
 
-    @admin.action(description="Let in again at once", permissions=["reset"])
+    @admin.action(description="Allow to try again at once", permissions=["reset"])
     def let_in(self, request: HttpRequest, queryset: QuerySet) -> None:
         attempts = list(queryset)
         for attempt in attempts:

@@ -1,4 +1,4 @@
-"""What happened: rows that nobody edits by hand, for history is never changed and counters belong to the ledger."""
+"""What happened: rows that nobody edits by hand, because history is never changed and counters belong to the ledger."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class SeenFilter(admin.SimpleListFilter):
 
 @admin.register(Alert)
 class AlertAdmin(AccountFactAdmin):
-    """Nobody edits an alert; putting it away is the dashboard's verb, offered here too."""
+    """Alerts are not edited; dismissing it is the dashboard's action, offered here too."""
 
     list_display = ("created_at", "kind", "message", "key", "token", "delivery", "seen_at")
     list_filter = (SeenFilter, "kind")

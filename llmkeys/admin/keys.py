@@ -47,12 +47,16 @@ class KeyForm(AccountForm):
     )
     description = forms.CharField(max_length=500, required=False, widget=AdminTextInputWidget)
     priority_ = forms.IntegerField(
-        label="Priority", initial=100, help_text="Lower serves earlier, after the default key."
+        label="Priority",
+        initial=100,
+        help_text="Keys with a lower number serve earlier; the default key always serves first.",
     )
     billing_group = forms.CharField(
-        max_length=100, required=False, help_text="Keys of one provider account share its limits and rest together."
+        max_length=100,
+        required=False,
+        help_text="Keys of one provider account share its limits and cool down together.",
     )
-    workspace_id = forms.CharField(max_length=100, required=False, help_text="Anthropic keys that need one.")
+    workspace_id = forms.CharField(max_length=100, required=False, help_text="Only for Anthropic keys that need one.")
     error_fields = _FIELDS
 
     class Meta:
@@ -77,7 +81,7 @@ class ChangeKeyForm(KeyForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["api_key"].label = "Replace the secret"
-        self.fields["api_key"].help_text = "Empty: the stored secret stays."
+        self.fields["api_key"].help_text = "Leave it empty to keep the stored secret."
         key = self.instance
         self.initial = {
             "name": key.name,
@@ -94,7 +98,7 @@ class ChangeKeyForm(KeyForm):
 
 
 def _resting(at: datetime, **cooling: Any) -> Exists:
-    """Tell in SQL whether a key, or its billing group, rests; `model=""` asks for a rest from every model."""
+    """Return in SQL whether a key, or its billing group, rests; `model=""` asks for a rest from every model."""
     own = Q(scope=Concat(Value("key:"), OuterRef("pk")))
     group = Q(scope=Concat(Value("group:"), OuterRef("provider"), Value(":"), OuterRef("billing_group")))
     in_a_group = ~Q(scope__endswith=":")  # an empty billing group is none
@@ -251,7 +255,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         )
 
     def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb: Callable[[ApiKey], Any]) -> None:
-        """Do a verb to each key, log it, and report how many; a refusal is told in its own words."""
+        """Do a verb to each key, log it, and report how many; a refusal is reported in its own words."""
         count = 0
         for key in queryset:
             try:

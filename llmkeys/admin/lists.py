@@ -18,7 +18,7 @@ LISTED = 2_000  # rows that a list leads to; what lies behind them is found by a
 
 
 class BoundedPaginator(Paginator):
-    """Counts as far as the list leads, so that its price does not grow with the table."""
+    """Counts as far as the list leads, so that its cost does not grow with the table."""
 
     @cached_property
     def count(self) -> int:

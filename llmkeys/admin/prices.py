@@ -102,18 +102,18 @@ class ModelPriceAdmin(CataloguedAdmin):
         (
             "USD per million tokens",
             {
-                "description": "As the providers’ price lists have it: 1.25 means 1.25 USD for a million tokens. It "
-                "goes before the price data, for requests admitted from its date on; what was charged before stays. A "
-                "price of 0 is a price. A cache price left empty costs what plain input costs, and reasoning what "
-                "output costs.",
+                "description": "As in the providers’ price lists: 1.25 means 1.25 USD per million tokens. Your price "
+                "takes precedence over the price data, for requests admitted from its date on; what was charged before "
+                "stays as it was. A price of 0 is a price. Without a cache price, cached tokens cost as much as plain "
+                "input; without a price for reasoning, it costs as much as output.",
                 "fields": (*PRICES, *_CACHE, "preview"),
             },
         ),
         (
             "Audio, images and reasoning, USD per million tokens",
             {
-                "description": "Left empty, the price data counts; what that lacks costs as much as the dearest price "
-                "given here, and the request is flagged as estimated.",
+                "description": "For what is left empty the price data applies; what that lacks costs as much as the "
+                "highest price given here, and the request is flagged as estimated.",
                 "fields": _OTHER_KINDS,
             },
         ),
@@ -152,7 +152,7 @@ class ModelPriceAdmin(CataloguedAdmin):
 
     @admin.display(description="What it comes to")
     def preview(self, price: ModelPrice) -> SafeString:
-        """Return the sums of this price, which the page's script keeps in step, and the known price beside them."""
+        """Return the sums of this price, which the page's script keeps in step, and the known price next to them."""
         known = price.pk is not None
         lines = format_html_join(
             "",

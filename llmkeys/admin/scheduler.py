@@ -78,7 +78,7 @@ class ScheduleAdmin(FactAdmin):
 
     @admin.action(description="Pause", permissions=["steer"])
     def pause(self, request: HttpRequest, queryset: QuerySet) -> None:
-        self.message_user(request, f"Paused: {queryset.update(repeats=0)}. Budgets stay right without them.")
+        self.message_user(request, f"Paused: {queryset.update(repeats=0)}. Budgets do not depend on them.")
 
     @admin.action(description="Resume", permissions=["steer"])
     def resume(self, request: HttpRequest, queryset: QuerySet) -> None:
@@ -110,7 +110,7 @@ class SuccessAdmin(_TaskAdmin):
 
 @admin.register(Failure)
 class FailureAdmin(_TaskAdmin):
-    """A failed task may be put in the queue once more, or taken off the list: it is no part of the money."""
+    """A failed task may be queued again, or taken off the list: it is no part of the money."""
 
     list_display = ("task", "started", "took", "reason")
     fields = ("task", "func", "started", "stopped", "took", "reason", "result_in_full")
@@ -139,7 +139,7 @@ class FailureAdmin(_TaskAdmin):
         for task in queryset:
             stock.async_task(task.func, *task.args or (), group=task.group, **task.kwargs or {})
             task.delete()
-        self.message_user(request, f"{count} task{'' if count == 1 else 's'} put in the queue once more.")
+        self.message_user(request, f"{count} task{'' if count == 1 else 's'} queued again.")
 
 
 @admin.register(OrmQ)

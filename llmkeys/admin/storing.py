@@ -1,4 +1,4 @@
-"""Admin forms whose service both checks and stores, so that no rule stands a second time in the admin."""
+"""Admin forms whose service both checks and stores, so that no rule is repeated in the admin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmkeys.models import Budgeted
 
 
 class StoringForm(forms.ModelForm):
-    """Stores through a service at the end of its validation; the service's sentences then stand beside the fields.
+    """Stores through a service at the end of its validation; the service's sentences then stand next to the fields.
 
     It is safe there: validation runs once, inside the admin's transaction, after the rights were checked, and no other
     form of the page can fail afterwards.
@@ -93,9 +93,9 @@ class AccountForm(StoringForm):
         return self.user.get_username()
 
     def explain_defaults(self) -> None:
-        """Say that an empty limit is the one which the settings give what is new."""
+        """Say that an empty limit takes the default from the settings."""
         for name in ("daily_limit", "monthly_limit", "total_limit"):
-            self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit that the settings give."
+            self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit from the settings."
 
 
 def shown(account: Budgeted) -> dict[str, str]:

@@ -64,7 +64,7 @@ class TokenForm(AccountForm):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.fields["name"].help_text = "Which program, machine or person holds it."
+        self.fields["name"].help_text = "Which program, machine or person uses it."
         cast(forms.ModelMultipleChoiceField, self.fields["keys"]).queryset = ApiKey.objects.stored().defer("secret")
 
     def values(self) -> dict[str, Any]:

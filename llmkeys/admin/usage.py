@@ -80,7 +80,7 @@ class ProviderFilter(admin.SimpleListFilter):
 
 
 def newest(rows: QuerySet) -> QuerySet:
-    """Return the newest rows alone: ids grow with time, so this needs no scan."""
+    """Return only the newest rows: ids grow with time, so this needs no scan."""
     last = UsageRecord.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     return rows.filter(pk__gt=last - SEARCHED)
 

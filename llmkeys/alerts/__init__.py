@@ -1,3 +1,3 @@
-"""What the operator must hear of, and how it is delivered."""
+"""What the operator is notified of, and how it is delivered."""
 
 from __future__ import annotations

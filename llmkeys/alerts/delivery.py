@@ -33,7 +33,7 @@ _HOST_IS_A_SERVER = {"http", "json", "xml", "form", "mailto", "gotify", "mmost",
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Message:
-    """What one target is told. No repr: the address is a secret."""
+    """What is sent to one target. No repr: the address is a secret."""
 
     url: str
     title: str
@@ -42,7 +42,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one message, without a secret: `words` is empty where it was delivered."""
+    """What came of one message, without a secret: `words` is empty if it was delivered."""
 
     delivered: bool
     words: str = ""
@@ -78,7 +78,7 @@ def label(url: str) -> str:
 
 
 def _ask_child(order: dict[str, Any], seconds: float) -> list[Any] | None:
-    """Run this module as a program; None where it did not answer. Raises nothing."""
+    """Run this module as a program; None if it did not answer. Raises nothing."""
     try:
         child = subprocess.run(  # noqa: S603  (this very module)
             [sys.executable, "-m", __name__],

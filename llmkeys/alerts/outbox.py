@@ -1,6 +1,6 @@
-"""Alerts: what the operator must hear of, written with its cause and delivered apart from it.
+"""Alerts: what the operator is notified of, written with its cause and delivered apart from it.
 
-`ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is told exactly once per
+`ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is sent exactly once per
 key, kind and window however many processes see it. Delivery claims what is due by a conditional UPDATE and sends it
 outside any transaction: nothing waits for a dead target but the process that sends. The sender marks each row
 
@@ -43,7 +43,7 @@ EXAMPLE = "REFACTAI_ALERT_URLS=mailtos://user:password@example.com,slack://Token
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of sending to one target; its name has no secret, `words` is empty where it went well."""
+    """What came of sending to one target; its name has no secret, `words` is empty if it went well."""
 
     target: str
     delivered: bool
@@ -57,7 +57,7 @@ _MOST_TOLD = 1000
 
 
 def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
-    """Tell, once an hour and reason, that a request found no key. Never raises: the request has its own answer."""
+    """Report, once an hour and reason, that a request found no key. Never raises: the request has its own answer."""
     kind = type(error).__name__
     hour = f"{at:%Y-%m-%dT%H}"
     if _told.get(kind) == hour:
@@ -73,7 +73,7 @@ def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
 
 
 def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
-    """Tell once that a model has no known price and is charged at the fallback price. Never raises."""
+    """Report once that a model has no known price and is charged at the fallback price. Never raises."""
     name = f"fallback price {provider} {model}"
     if name in _told:
         return
@@ -89,13 +89,13 @@ def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
 
 
 def scheduler_stalled(reason: str, *, stall: str, at: datetime) -> bool:
-    """Tell once of a stall, which `stall` names alike in every process that sees it; False where it was told before."""
-    message = f"The scheduler does not progress ({reason}); it is being restarted. Budgets are right without it."
+    """Report a stall once, which `stall` names alike in every process that sees it; False if it was reported before."""
+    message = f"The scheduler is making no progress ({reason}); it is being restarted. Budgets do not depend on it."
     return _write("scheduler_stalled", message, at, once=f"scheduler {stall}")
 
 
 def backup_failed(reason: str, *, at: datetime) -> bool:
-    """Tell once a day that the database could not be backed up; False where it was told before."""
+    """Report once a day that the database could not be backed up; False if it was reported before."""
     message = f"The backup of the database failed: {reason}"
     return _write("backup_failed", message, at, once=f"backup {at:%Y-%m-%d}")
 
@@ -143,7 +143,7 @@ def send_due_alerts(at: datetime) -> int:
 
 
 def _keep_for_the_dashboard(cursor: CursorWrapper, at: datetime) -> None:
-    """Nobody is to be sent what is left from a time when there was a target."""
+    """Mark as sent what is left from a time when there was a target: it stays on the dashboard only."""
     cursor.execute("UPDATE llmkeys_alert SET sent_at = %s, tries = 0 WHERE sent_at IS NULL", [instant(at)])
 
 
@@ -193,7 +193,7 @@ def _targets() -> dict[str, str]:
 
 
 def _lacks(alert: _Claimed, name: str, targets: dict[str, str]) -> bool:
-    """Tell whether the target did not get the alert yet: a first try, or one that failed there.
+    """Return whether the target did not get the alert yet: a first try, or one that failed there.
 
     Where none of the failed ones is among the targets any more, they were changed, and all are told.
     """
@@ -272,7 +272,7 @@ def _with_keys() -> QuerySet[Alert]:
 
 
 def given_up(alert: Alert) -> bool:
-    """Tell whether an alert is not tried any more although a target did not get it."""
+    """Return whether an alert is not tried any more although a target did not get it."""
     return alert.sent_at is None and alert.tries >= TRIES
 
 
@@ -292,12 +292,12 @@ def _in_line(alert: Alert) -> str:
 
 
 def put_away(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard; False where it is unknown or was dismissed before."""
+    """Take an alert off the dashboard; False if it is unknown or was dismissed before."""
     return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
 
 
 def put_away_with_older(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard with the older ones of its key or token; False where none was left."""
+    """Take an alert off the dashboard with the older ones of its key or token; False if none was left."""
     alert = Alert.objects.filter(pk=alert_id).first()
     wanted = Q(pk=alert_id)
     if alert is not None and alert.of:

@@ -32,7 +32,7 @@ _CHUNK = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an archive says of itself. `differences` is None where the books were not audited (an older schema)."""
+    """What an archive says of itself. `differences` is None if the books were not audited (an older schema)."""
 
     created_at: str
     version: str
@@ -79,7 +79,7 @@ def workshop(beside: Path) -> Iterator[Path]:
 def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, room: Path) -> Manifest:
     """Write the archive in `room` and move it to `target` at once; return the manifest as written.
 
-    Raises BackupFailed where the disk is full or the place cannot be written.
+    Raises BackupFailed if the disk is full or the place cannot be written.
     """
     draft = room / "archive"
     told = {name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for name, path in members.items()}
@@ -114,9 +114,9 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
 
 
 def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
-    """Unpack every member and check lengths and digests; return the manifest and where the members lie.
+    """Unpack every member and check lengths and digests; return the manifest and where the members are.
 
-    Raises CannotRestore where the archive is damaged, cut short, or holds what it should not.
+    Raises CannotRestore if the archive is damaged, cut short, or holds what it should not.
     """
     files: dict[str, Path] = {}
     with _opened(path) as tar:
@@ -158,7 +158,7 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
         seen.add(info.name)
         yield info
     while tar.fileobj.read(_CHUNK):
-        pass  # to the end of the compressed stream, which has a checksum: one that was cut is told by it alone
+        pass  # to the end of the compressed stream, which has a checksum: only that shows one that was cut
 
 
 def _check(path: Path, manifest: Manifest, parts: Mapping[str, tuple[int, str]]) -> None:
@@ -215,7 +215,7 @@ def _digest_of(file: BufferedIOBase) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the names of a directory on the disk, so that a power cut after a rename finds the new one."""
+    """Flush the names of a directory to the disk, so that a power cut after a rename finds the new one."""
     with contextlib.suppress(OSError):  # some file systems know no such thing
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

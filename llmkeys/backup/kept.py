@@ -1,4 +1,4 @@
-"""The archives that lie in the data directory: which are good, which may go, and which brings a lost database back."""
+"""The archives in the data directory: which are good, which may go, and which brings a lost database back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _manifest(file: Path) -> Manifest | None:
 
 
 def is_good(path: Path) -> bool:
-    """Tell whether an archive calls itself good and is whole to its end."""
+    """Return whether an archive is marked as good and is whole to its end."""
     try:
         return archive.verify(path).is_good
     except CannotRestore:

@@ -1,4 +1,4 @@
-"""A database that is missing or empty where there was one: nobody begins anew by accident."""
+"""A database that is missing or empty although there was one: nobody starts with a new one by accident."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISSING, FOREIGN = "is missing or empty", "has no tables of this product"
 def lost_database() -> str:
     """Return what to do about a database that was here and is gone, "" where all is well or nothing was ever here.
 
-    Raises DatabaseError where PostgreSQL cannot be asked.
+    Raises DatabaseError if PostgreSQL cannot be asked.
     """
     evidence = _evidence()
     fault = evidence and _fault()

@@ -98,7 +98,7 @@ def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, 
 
 
 def _has_tables() -> bool:
-    """Tell whether there is anything to count: a first start that was killed may have left no table of ours."""
+    """Return whether there is anything to count: a first start that was killed may have left no table of ours."""
     return any(app == "llmkeys" for app, _ in MigrationRecorder(connection).applied_migrations())
 
 
@@ -128,7 +128,7 @@ def automatic_backup(*, at: datetime) -> Made:
 
 
 def backup_before_migration(*, at: datetime) -> Made | None:
-    """Take a backup where migrations would change a database that holds something; None where there is nothing to do.
+    """Take a backup where migrations would change a database that holds something; None if there is nothing to do.
 
     The books are not audited: the tables are those of the older version.
     """

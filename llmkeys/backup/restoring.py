@@ -1,4 +1,4 @@
-"""Put a backup back: unpack, prove, swap; the old data stays beside."""
+"""Put a backup back: unpack, prove, swap; the old data is kept."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetim
 
 @dataclass(frozen=True, slots=True)
 class _Brought:
-    """What the archive has beside the database, and the master keys that will be in force with it."""
+    """What the archive has in addition to the database, and the master keys that will be in force with it."""
 
     key: Path | None
     settings: Path | None
-    given: tuple[str, ...]  # of REFACTAI_ENCRYPTION_KEYS after the restore; empty where the key file counts
+    given: tuple[str, ...]  # of REFACTAI_ENCRYPTION_KEYS after the restore; empty if the key file counts
 
     @classmethod
     def read(cls, files: dict[str, Path]) -> _Brought:
@@ -134,13 +134,13 @@ class _Brought:
         return "" if self.key is None or self.given else self.key.read_text()
 
     def keyring(self) -> Keyring | None:
-        """Return the keys that will be in force after the restore; None where there are none."""
+        """Return the keys that will be in force after the restore; None if there are none."""
         texts = self.given or keyring.keys_of(self.key or keyring.key_file())
         return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
 
 
 def _other_database(brought: dict[str, str]) -> bool:
-    """Tell whether settings name another database than the one that is being restored: they stay out then."""
+    """Return whether settings name another database than the one that is being restored: they stay out then."""
     return brought.get("DATABASE_URL", "") != os.environ.get("DATABASE_URL", "").strip()
 
 

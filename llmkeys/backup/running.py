@@ -18,7 +18,7 @@ _LEFT_BEHIND = (".restore.*", f".{keyring.DRAFT}*", f"..{keyring.DRAFT}*")
 
 
 def announce_serving(data_dir: Path) -> int | None:
-    """Hold the shared lock for the life of this process and its children; None while a restore is under way."""
+    """Hold the shared lock for the life of this process and its children; None while a restore is in progress."""
     descriptor = _lock(data_dir, fcntl.LOCK_SH)
     if descriptor is not None:
         _tidy(data_dir)
@@ -41,7 +41,7 @@ def alone(data_dir: Path) -> Iterator[None]:
 
 
 def _tidy(data_dir: Path) -> None:
-    """Remove what a killed restore left. Whoever holds the lock knows that none is under way."""
+    """Remove what a killed restore left. Anyone who holds the lock knows that none is in progress."""
     for pattern in _LEFT_BEHIND:
         for left in data_dir.glob(pattern):
             if left.is_dir():

@@ -37,12 +37,12 @@ def copy_out(target: Path, *, progress: Progress | None = None) -> None:
 
     try:
         with closing(sqlite3.connect(source, timeout=_WAIT_SECONDS)) as live, closing(sqlite3.connect(target)) as copy:
-            # One reading transaction around all steps: writers go on, and the copy never begins anew for them.
+            # One reading transaction around all steps: writers go on, and the copy never starts again for them.
             live.execute("BEGIN")
             live.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             live.backup(copy, pages=_PAGES, progress=step)
             live.rollback()
-            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log next to it
     except sqlite3.Error as error:
         words = str(error)
         if "is full" in words:

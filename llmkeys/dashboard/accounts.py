@@ -90,7 +90,7 @@ def _chart(account: Account, sums: Mapping[DayAndModel, Sums], at: datetime) -> 
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """What a model cost this account; `width` is its share of the dearest one, for the bar behind its name."""
+    """What a model cost this account; `width` is its share of the most expensive one, for the bar behind its name."""
 
     name: str
     requests: int
@@ -240,13 +240,13 @@ class AccountCard:
 
     @property
     def pace_is_too_high(self) -> bool:
-        """Tell whether the month will not stay below its limit at this pace."""
+        """Return whether the month will not stay below its limit at this pace."""
         limit = self.account.monthly_limit_nano
         return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 
     @property
     def room(self) -> Budget | None:
-        """The budget with the least room, None where the account has no limit at all."""
+        """The budget with the least room, None if the account has no limit at all."""
         limited = (budget for budget in self.facts if budget.limit)
         return min(limited, key=lambda budget: budget.remaining or 0, default=None)
 

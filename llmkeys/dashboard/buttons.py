@@ -1,4 +1,4 @@
-"""What a button does is done by POST alone; whoever comes by GET is led to the page that has the button."""
+"""What a button does is done by POST alone; a GET is redirected to the page that has the button."""
 
 from __future__ import annotations
 

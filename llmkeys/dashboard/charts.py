@@ -140,14 +140,14 @@ def stacked(
     most: int = MOST_SERIES,
     others: int = 0,
 ) -> Chart:
-    """Return the stacked bars of `series` over `days` (consecutive, in order), the dearest series at the bottom.
+    """Return the stacked bars of `series` over `days` (consecutive, in order), the most expensive series at the bottom.
 
     `title` is for a screen reader (`Spend per day`), `what` names the stacks (`key`, `model`; empty: one series, no
     legend). `today` is named so; `held` (nano-dollars of open holds) is hatched on top of its bar. `limit` draws a
     daily limit as a line. More than `most` series: the least dear become one, “Others”. Amounts in nano-dollars;
     those below zero (corrections) are drawn as nothing and counted as they are. Reads no database.
 
-    Whoever sums the rest in the database gives it as the series without a name, and how many those are as `others`.
+    A caller that sums the rest in the database gives it as the series without a name, and their number as `others`.
 
         days = days_until(today, 30)
         chart = stacked(days, [Series("Production", {day: nano, …})], title="Spend per day", what="key", today=today)
@@ -182,7 +182,7 @@ def stacked(
 
 
 def _dearest(series: Iterable[Series], most: int, others: int) -> list[Series]:
-    """Return the series that cost something, the dearest first, the rest summed into one."""
+    """Return the series that cost something, the most expensive first, the rest summed into one."""
     found = [one for one in series if any(one.amounts.values())]
     ranked = sorted((one for one in found if one.name), key=lambda one: (-one.total, one.name))
     kept, rest = ranked[:most], ranked[most:] + [one for one in found if not one.name]

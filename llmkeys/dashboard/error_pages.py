@@ -72,7 +72,7 @@ class SecretsFilter(SafeExceptionReporterFilter):
         return True
 
     def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> ItemsView[str, Any]:
-        """Show names only: a secret in clear, a body or a header may stand in any local variable."""
+        """Show names only: a secret in the clear, a body or a header may stand in any local variable."""
         return dict.fromkeys(tb_frame.f_locals, self.cleansed_substitute).items()
 
     def get_post_parameters(self, request: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class ServiceForm(forms.Form):
     """A form whose fields have the contract's names, so that a service's sentences find their places."""
 
     def take(self, error: LLMKeysError) -> None:
-        """Put a service's sentences beside their fields; those without a field stand on top."""
+        """Put a service's sentences next to their fields; those without a field stand on top."""
         if not isinstance(error, InvalidInput):
             self.add_error(None, str(error))
             return
@@ -85,8 +85,10 @@ class KeyForm(ServiceForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["expiresAt"].help_text = f"In the zone {settings.TIME_ZONE}."
-        self.fields["priority"].help_text = "Lower serves earlier, after the default key."
-        self.fields["billingGroup"].help_text = "Keys of one provider account share its limits and rest together."
+        self.fields[
+            "priority"
+        ].help_text = "Keys with a lower number serve earlier; the default key always serves first."
+        self.fields["billingGroup"].help_text = "Keys of one provider account share its limits and cool down together."
         self.fields["workspaceId"].help_text = "Only for Anthropic keys that need one."
 
     @property
@@ -169,7 +171,7 @@ class EditKeyForm(KeyForm):
         if key.environment_variable:
             del self.fields["apiKey"]
         else:
-            self.fields["apiKey"].help_text = f"Left empty, the stored one stays: {key.masked_secret}"
+            self.fields["apiKey"].help_text = f"Leave it empty to keep the stored one: {key.masked_secret}"
         if not providers.get(key.provider).has_workspaces and not key.workspace_id:
             del self.fields["workspaceId"]
 
@@ -208,9 +210,9 @@ SCOPE_WORDS = {
     "read": ("Read", "Looks at keys, usage and statistics by the REST API; sees no secret."),
     "manage": ("Manage", "All of it: sends, reads, and adds, changes and deletes keys and tokens."),
 }
-EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "Until a day"}
+EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
-_TOO_FAR = 2200  # beyond it a zone's midnight cannot be told
+_TOO_FAR = 2200  # beyond it a zone's midnight is unknown
 _SEPARATORS = re.compile(r"[\s,]+")
 
 
@@ -223,7 +225,7 @@ class TokenForm(ServiceForm):
         required=False,
         max_length=100,
         widget=forms.TextInput(_input(maxlength=100)),
-        help_text="Which program, machine or person holds it. Usage is shown under this name.",
+        help_text="Which program, machine or person uses it. Usage is shown under this name.",
     )
     dailyLimit = _text("Per day", inputmode="decimal")
     monthlyLimit = _text("Per month", inputmode="decimal")
@@ -332,7 +334,7 @@ def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
 class AddTokenForm(TokenForm):
     """A new token, with the limits that the settings give it. An administrator may make it for somebody else."""
 
-    user = _text("Whose", maxlength=150, list="users")
+    user = _text("Belongs to", maxlength=150, list="users")
 
     def __init__(self, maker: User, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

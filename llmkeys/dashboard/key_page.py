@@ -308,7 +308,7 @@ def _tried(form: KeyForm, provider: str) -> adding.TestResult:
 
 
 def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
-    """Do what the form is for; None where it was refused, with the reasons beside the fields."""
+    """Do what the form is for; None if it was refused, with the reasons next to the fields."""
     try:
         return verb(form.values(at=timezone.now()))
     except DuplicateSecret as error:

@@ -71,7 +71,7 @@ def digests(regions: Iterable[Region]) -> str:
 
 
 def changed(regions: Sequence[Region], seen: str) -> list[Region] | None:
-    """Return the regions that are not as the digests in `seen` say; None where the page has other regions."""
+    """Return the regions that are not as the digests in `seen` say; None if the page has other regions."""
     heads, *lists = (group.split("-") for group in seen.split("."))
     if len(heads) != len(regions):
         return None
@@ -97,7 +97,7 @@ def answer(request: HttpRequest, regions: Sequence[Region], context: Mapping[str
 
 
 def for_the_page(permission: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
-    """Guard the address that a page asks: whoever is logged out is sent through the whole page to the login."""
+    """Guard the address that a page asks: a user who is logged out is sent through the whole page to the login."""
 
     def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         @wraps(view)

@@ -1,4 +1,4 @@
-"""Log in, with its brute-force limit, and a new password for whoever is logged in."""
+"""Log in, with its brute-force limit, and a new password for a user who is logged in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LoginForm(AuthenticationForm):
         self.fields["username"].label = "User name"
 
     def get_invalid_login_error(self) -> ValidationError:
-        """Say how many tries are left, and what comes then; who does not exist is told the same."""
+        """Say how many tries are left, and what comes then; the same for a user who does not exist."""
         for field in self.fields.values():
             field.widget.attrs |= {"aria-describedby": "login-error", "aria-invalid": "true"}
         return ValidationError(f"User name and password do not match. {self._what_is_left()}", code="invalid_login")
@@ -61,7 +61,7 @@ class Login(LoginView):
 
 
 def locked_out(request: HttpRequest, _response: HttpResponse | None, credentials: dict | None) -> HttpResponse:
-    """Answer 429 with the wait in words and in `Retry-After`. django-axes starts the wait anew with every try."""
+    """Answer 429 with the wait in words and in `Retry-After`. django-axes starts the wait again with every try."""
     wait = get_cool_off(request)
     context = {"wait": wait, "again": timezone.now() + wait, "limit": get_failure_limit(request, credentials)}
     response = render(request, "locked_out.html", context, status=429)
@@ -78,15 +78,15 @@ class NewPasswordForm(PasswordChangeForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         _house_style(self)
-        self.fields["old_password"].label = "Present password"
+        self.fields["old_password"].label = "Current password"
         self.fields["new_password1"].label = "New password"
         self.fields["new_password1"].help_text = "At least 8 characters; no common word, not only digits."
-        self.fields["new_password2"].label = "New password once more"
+        self.fields["new_password2"].label = "New password again"
         self.fields["new_password2"].help_text = ""
 
 
 class Password(PasswordChangeView):
-    """Every other session of this user ends, for the session key follows from the password."""
+    """Every other session of this user ends, because the session key follows from the password."""
 
     template_name = "registration/account_password.html"
     form_class = NewPasswordForm

@@ -141,7 +141,7 @@ def turns(view: Overview) -> list[Turn]:
         _turn(
             "Serving now", view.serving[:1], "No key", "nothing can be sent for the primary model", "now", view.model
         ),
-        _turn("Next", view.serving[1:2], "No other key", "add one, so that work goes on", "next"),
+        _turn("Next", view.serving[1:2], "No other key", "add one, so that requests can continue", "next"),
         _turn("Passed over", waiting, "None", "every key has room"),
         _turn("Out of service", out, "None", "no key is off or expired"),
     ]
@@ -196,7 +196,7 @@ def _trouble(view: Overview) -> str:
 
 @dataclass(eq=False)
 class Card(AccountCard):
-    """One key of the list. `rank` is its place in the serving order, None where it does not serve now."""
+    """One key of the list. `rank` is its place in the serving order, None if it does not serve now."""
 
     key: ApiKey
     at: datetime
@@ -323,7 +323,7 @@ def _by_model(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
 
 
 def _by_key(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
-    """Return the dearest keys; deleted ones are in the sums too, and say so."""
+    """Return the most expensive keys; deleted ones are in the sums too, and say so."""
     all_keys = {day: sums.cost_nano for day, sums in view.days.items() if day >= days[0]}
     wanted = Wanted(since=days[0], until=days[-1])
     found, others = dearest_keys_by_day(wanted, all_keys, most=MOST_SERIES, at=view.at)

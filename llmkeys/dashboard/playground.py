@@ -130,7 +130,7 @@ _MILLION = Decimal(1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model by the name that a request gives it; prices in USD per million tokens, None where nobody knows them."""
+    """A model by the name that a request gives it; prices in USD per million tokens, None if nobody knows them."""
 
     id: str
     provider: str

@@ -138,7 +138,7 @@ class Facts:
 
 
 def facts_of(request_id: str) -> Facts | None:
-    """Return what is recorded of a request, None where no attempt was made."""
+    """Return what is recorded of a request, None if no attempt was made."""
     found = UsageRecord.objects.filter(request_id=request_id).select_related("key").defer("key__secret")
     rows = list(found.order_by("attempt"))
     if not rows:
@@ -148,6 +148,6 @@ def facts_of(request_id: str) -> Facts | None:
 
 
 def facts_html(request_id: str) -> str:
-    """Return the facts as the page shows them; empty where there are none."""
+    """Return the facts as the page shows them; empty if there are none."""
     facts = facts_of(request_id)
     return render_to_string("dashboard/_playground_facts.html", {"facts": facts}) if facts else ""

@@ -109,12 +109,12 @@ class RequestTold:
 
     def _time(self) -> str:
         if self.last.finished_at is None:
-            return "under way"
+            return "in progress"
         return seconds_words(round((self.last.finished_at - self.first.created_at) / timedelta(milliseconds=1)))
 
 
 def told(request_id: str) -> RequestTold | None:
-    """Return the request with that id, None where there is none; three queries, however many attempts."""
+    """Return the request with that id, None if there is none; three queries, however many attempts."""
     if "\0" in request_id:  # no id has one, and PostgreSQL would not even compare it
         return None
     rows = list(
@@ -152,7 +152,7 @@ def _why(row: UsageRecord, skips: list[Skip]) -> str:
     if skips:
         return f"“{row.key.name}” was the first in the serving order that could take it. Passed over before it:"
     if row.attempt == 1:
-        return f"“{row.key.name}” stood first in the serving order and had room."
+        return f"“{row.key.name}” was first in the serving order and had room."
     return f"“{row.key.name}” was tried again: what failed before was not the key’s fault."
 
 
@@ -167,7 +167,7 @@ def _bar(row: UsageRecord, words: str) -> Bar:
 
 def _bar_words(row: UsageRecord) -> str:
     if row.state == "HELD":
-        return f"{usd(row.hold_nano)} held until the answer is there"
+        return f"{usd(row.hold_nano)} held until the answer arrives"
     if row.state == "RELEASED":
         return f"{usd(row.hold_nano)} was held and given back: nothing was charged"
     if row.state == "LOST":
@@ -180,7 +180,7 @@ def _facts(row: UsageRecord, known: Known | None) -> list[tuple[str, str]]:
     status = f"{row.http_status}" if row.http_status else "–"
     facts = [
         ("Model", row.model),
-        ("Known from", known.title if known else "–"),
+        ("Cost source", known.title if known else "–"),
         ("Tokens in", _joined(whole_words(row.input_tokens), _cached(row), _written(row))),
         ("Tokens out", _joined(whole_words(row.output_tokens), _reasoning(row))),
         ("Latency", _joined(seconds_words(row.latency_ms), _first_byte(row))),
@@ -216,7 +216,7 @@ def _shape(row: UsageRecord) -> str:
 
 def _answer(row: UsageRecord) -> str:
     if row.state == "HELD":
-        return "under way"
+        return "in progress"
     if row.success:
         return "succeeded"
     return "refused" if row.success is None and row.http_status else "failed"
@@ -268,7 +268,7 @@ def void(request: HttpRequest, usage_id: int) -> HttpResponse:
         amount = void_usage(
             row.pk, at=timezone.now(), actor=request.user.get_username(), reason=reason.strip()[:_LONGEST_REASON]
         )
-        messages.success(request, f"{usd(amount)} were taken back; the key has them again.")
+        messages.success(request, f"{usd(amount)} was taken back; the key can spend it again.")
     except LLMKeysError as error:
         messages.error(request, str(error))
     return redirect("request", row.request_id)

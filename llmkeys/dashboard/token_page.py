@@ -120,7 +120,7 @@ def _verb(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
 @login_required
 @permission_required("llmkeys.change_accesstoken", raise_exception=True)
 def edit(request: UserRequest, token_id: int) -> HttpResponse:
-    """Change what differs from what was shown; a refusal stands beside its field, on the token's page."""
+    """Change what differs from what was shown; a refusal stands next to its field, on the token's page."""
     token = _token(request, token_id)
     form = EditTokenForm(token, token.keys.all(), request.POST)
     if form.is_valid():

@@ -118,7 +118,12 @@ class TokenCard(AccountCard):
             return Note("", "i-power", "Revoked", text)
         if not self.token.user.is_active:
             name = self.token.user.get_username()
-            return Note("", "i-power", "Ended with its user.", f"{name} is disabled; enabled again, it holds again.")
+            return Note(
+                "",
+                "i-power",
+                "Ended with its user.",
+                f"{name} is disabled; the token is valid again once the user is enabled.",
+            )
         return None
 
     def _cannot_send(self) -> Note | None:
@@ -129,7 +134,7 @@ class TokenCard(AccountCard):
                 f"Its user {self.token.user.get_username()} lacks the permission to send requests through the gateway "
                 "(use_gateway). An administrator can give it."
             )
-            return Note("full", "i-alert", "It may not send.", words)
+            return Note("full", "i-alert", "It may not send requests.", words)
         if self.token.limited_to_keys and not self.keys:
             return Note("bad", "i-alert", "No key serves it.", "Its keys are deleted.", remedy="Choose others")
         return None
@@ -387,7 +392,7 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
 
 
 def is_served(path: str) -> bool:
-    """Tell whether a dialect of the gateway, or the REST API, has this address."""
+    """Return whether a dialect of the gateway, or the REST API, has this address."""
     doors = [door for dialect in DIALECTS for door in dialect.doors]
     return path.startswith("/api/") or any(compile_path(door.path)[0].match(path) for door in doors)
 

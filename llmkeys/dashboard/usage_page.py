@@ -171,7 +171,7 @@ STATES = {state: state.capitalize() for state in UsageRecord.State.values}
 RESULTS = {"true": "Succeeded", "false": "Failed"}
 STACKS = {"model": "Model", "key": "Key", "provider": "Provider", "token": "Token"}
 
-_YEARS = range(2000, 2200)  # beyond them a zone's midnight cannot be told
+_YEARS = range(2000, 2200)  # beyond them a zone's midnight is unknown
 _LONGEST = 200
 
 
@@ -215,7 +215,7 @@ class UsageFilters:
     errors: list[str] = field(default_factory=list)
 
     def get(self, name: str) -> str:
-        """Return what was given for a name; empty where it was not. No `[…]`: a template would try it first."""
+        """Return what was given for a name; empty if it was not. No `[…]`: a template would try it first."""
         return self.given.get(name, "")
 
     @property
@@ -253,7 +253,7 @@ def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
     given, errors = _texts(query)
     days = {name: readers.day(given[name]) if name in given else None for name in ("since", "until")}
     if days["since"] and days["until"] and days["since"] > days["until"]:
-        errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: the days are left out.")
+        errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: both are ignored.")
         days = {"since": None, "until": None}
     if not any(days.values()):
         given = {name: value for name, value in given.items() if name not in days}
@@ -364,7 +364,7 @@ def _by_group(
 def _by_key(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, the dearest keys by day and the rest as one, and how many those are."""
+    """Return the sums, the most expensive keys by day and the rest as one, and how many those are."""
     wanted = filters.wanted(days[0], days[-1])
     sums = {day: one for (day,), one in daily_sums(wanted, "day", at=at).items()}
     all_keys = {day: one.cost_nano for day, one in sums.items()}
@@ -487,7 +487,7 @@ class Line:
         """What matters more than the first byte: the status of a failure, or that the answer still comes."""
         row = self.row
         if row.state == "HELD":
-            return "under way"
+            return "in progress"
         if row.state != "SETTLED" and row.http_status:
             return f"status {row.http_status}"
         return f"first byte {seconds_words(row.first_byte_ms)}" if row.first_byte_ms is not None else ""

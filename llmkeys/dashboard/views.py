@@ -191,7 +191,7 @@ def _stalled(view: Overview) -> Iterator[Banner]:
     if ran.is_stalled:
         when = format_html("It last ran {}.", relative(ran.at)) if ran.at else "It has never run."
         text = format_html(
-            "{} Budgets are right without it; alerts, key tests and the clean-up wait until it is started again.", when
+            "{} Budgets do not depend on it; alerts, key tests and clean-up wait until it is started again.", when
         )
         yield Banner("full", "The scheduler has stopped.", text, [], reverse("health"), "See what is late")
 
@@ -211,14 +211,14 @@ def _of(alerts: list[Alert]) -> Banner:
     newest = alerts[0]
     title, text = _parted(newest)
     link, words = _remedy(newest)
-    earlier = [format_html("{} {}.", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
+    earlier = [format_html("{} ({})", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
     if len(alerts) > _EARLIER:
         earlier.append(format_html("And {} more before.", len(alerts) - _EARLIER))
     tones = [_TONES.get(alert.kind, "full") for alert in alerts]
     return Banner(
         tone="bad" if "bad" in tones else tones[0],
         title=f"{title}.",
-        text=format_html("{} {}.", text, moment(newest.created_at)),
+        text=format_html("{} ({})", text, moment(newest.created_at)) if text else moment(newest.created_at),
         earlier=earlier,
         link=link,
         link_words=words,
@@ -397,7 +397,7 @@ def _against_last_month(view: Overview) -> Change | None:
 
 
 def _change(now: int, before: int, now_words: str, before_words: str) -> Change | None:
-    """Return both amounts in words; None where there is nothing to compare with."""
+    """Return both amounts in words; None if there is nothing to compare with."""
     if before <= 0:
         return None
     direction = "up" if now > before else "down" if now < before else ""
@@ -476,7 +476,7 @@ def _searched(card: Card) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """One page of the cards that were asked for, with the links to the pages beside it."""
+    """One page of the cards that were asked for, with the links to the pages next to it."""
 
     wanted: Wanted
     found: int

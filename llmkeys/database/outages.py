@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 TELL_SECONDS = 30.0
 UNAVAILABLE = (
     "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
-    "if it goes on, look at the disk space and at what else holds the database."
+    "if it persists, check the disk space, and whether another program locks the database."
 )
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether the database is at fault, rather than what it was asked.
+    """Return whether the database is at fault, rather than the query.
 
     SQLite says of a file that is none of its own `DatabaseError` and nothing more precise; PostgreSQL calls a server
     that only reads `InternalError`.
@@ -40,7 +40,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Tell whether somebody else was waited for in vain."""
+    """Return whether a lock was waited for in vain."""
     return any(words in str(error).lower() for words in ("locked", "lock timeout"))
 
 
@@ -54,7 +54,10 @@ def explain(error: BaseException) -> str:
     if not is_sqlite():
         first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
         words = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
-        return f"The database that DATABASE_URL names cannot be used: {words}. Check that it runs and lets us in."
+        return (
+            f"The database that DATABASE_URL names cannot be used: {words}. "
+            "Check that it is running and accepts connections."
+        )
     text, file = str(error).lower(), database_name()
     if is_damaged(error):
         return f"The file {file} is not a readable database."
@@ -68,7 +71,7 @@ def explain(error: BaseException) -> str:
     if "disk is full" in text:
         return f"The database {file} cannot be written: the disk is full. Make room on it."
     if "disk i/o" in text:
-        return f"The database {file} cannot be read or written: its disk fails, or is full."
+        return f"The database {file} cannot be read or written: its disk is failing or full."
     return f"The database {file} cannot be used: {error}"
 
 
@@ -95,7 +98,7 @@ _current = _Outage()
 
 
 def note(error: BaseException) -> None:
-    """Tell the operator, unless that was done a moment ago."""
+    """Log it for the operator, unless that was done a moment ago."""
     now = time.monotonic()
     with _current.lock:
         is_new = _current.began is None
@@ -113,7 +116,7 @@ def lasts() -> bool:
 
 
 def is_over() -> None:
-    """Tell that the database takes what it is given again, where the opposite was told."""
+    """Log that the database can be written again, if the opposite was logged."""
     if not lasts():
         return
     with _current.lock:

@@ -18,7 +18,7 @@ def begin(cursor: Cursor, wait_milliseconds: int | None) -> None:
 
 
 def is_worth_another_try(error: BaseException) -> bool:
-    """Tell whether the same transaction may succeed at once: others were in its way, and it was rolled back."""
+    """Return whether the same transaction may succeed at once: others were in its way, and it was rolled back."""
     return getattr(error.__cause__, "sqlstate", None) in _TRY_AGAIN
 
 

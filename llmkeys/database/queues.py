@@ -216,7 +216,7 @@ class DatabaseThread:
 
 
 class OncePerProcess:
-    """Holds the one thread of its kind of this process, made at its first use, and anew after a fork."""
+    """Holds the one thread of its kind of this process, made at its first use, and again after a fork."""
 
     def __init__(self, kind: type[DatabaseThread]) -> None:
         self._kind = kind

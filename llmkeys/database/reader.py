@@ -16,7 +16,7 @@ T = TypeVar("T")
 async def run(work: Callable[[Any], T]) -> T:
     """Run a function of a cursor that only reads, outside any transaction.
 
-    Raises RecordingUnavailable where the database does not answer within 8 s, and what `work` raises.
+    Raises RecordingUnavailable if the database does not answer within 8 s, and what `work` raises.
     """
     return await _of_this_process.get().run(Job(work))
 

@@ -50,7 +50,7 @@ def _question_marks(sql: str) -> str:
 
 @lru_cache(maxsize=1)
 def is_sqlite() -> bool:
-    """Tell whether the product runs on SQLite; else on PostgreSQL."""
+    """Return whether the product runs on SQLite; else on PostgreSQL."""
     return settings.DATABASES[DEFAULT_DB_ALIAS]["ENGINE"].endswith("sqlite3")
 
 

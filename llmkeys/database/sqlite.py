@@ -30,14 +30,14 @@ def know_the_file() -> None:
     """Remember which file the database is, unless that is known: `serve` does before it forks."""
     global _known_file
     if _known_file is None:
-        with contextlib.suppress(OSError):  # not there yet: told by whoever opens it
+        with contextlib.suppress(OSError):  # not there yet: reported when it is opened
             _known_file = _file_now()
 
 
 def require_the_file() -> None:
-    """Raise OperationalError where another file lies in place of the SQLite database, or none.
+    """Raise OperationalError if another file lies in place of the SQLite database, or none.
 
-    Connections go on in a file that has lost its name: what they acknowledge would be lost with them. And whoever
+    Connections go on in a file that has lost its name: what they acknowledge would be lost with them. And anyone who
     opens the new one writes the old one's log into it. So nothing is done until the file is back, or `serve` new.
     """
     if _known_file is None:
@@ -51,7 +51,7 @@ def require_the_file() -> None:
 
 
 def _file_now() -> tuple[int, int] | None:
-    """Return the file's identity; None where there is none. Raises OSError."""
+    """Return the file's identity; None if there is none. Raises OSError."""
     name = database_name()
     if not is_sqlite() or "memory" in name:
         return None
@@ -62,7 +62,7 @@ def _file_now() -> tuple[int, int] | None:
 class Turn:
     """Processes that share an SQLite file take turns to write; nothing on other databases.
 
-    Whoever has waited for a lock in vain marks the database as blocked: else each would wait in its turn, and a
+    A process that has waited for a lock in vain marks the database as blocked: else each would wait in its turn, and a
     request for all. The mark is the time of the file's last change, which then lies ahead.
     """
 
@@ -130,7 +130,7 @@ def rows_written(cursor: Cursor) -> int:
 
 
 def log_is_long() -> bool:
-    """Tell whether the write-ahead log outgrew its limit: somebody read for long while others wrote."""
+    """Return whether the write-ahead log outgrew its limit: somebody read for long while others wrote."""
     database = file()
     if database is None:
         return False

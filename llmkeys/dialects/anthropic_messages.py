@@ -31,7 +31,7 @@ _TYPES = {
     529: "overloaded_error",
 }
 TOOLS_TOKENS = 1_000  # the words that explain tools to Claude, once
-TOOL_TOKENS = 40  # for each tool, beside its own bytes
+TOOL_TOKENS = 40  # for each tool, in addition to its own bytes
 TOOLSET_TOKENS = 16_000  # a set of tools that Anthropic describes
 # Tools that the client runs and Anthropic describes; every other type but the client's own is run by Anthropic.
 _TOOLSETS = ("computer_toolset_", "browser_toolset_")

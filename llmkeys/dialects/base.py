@@ -51,11 +51,11 @@ class Usage:
 
     @property
     def is_known(self) -> bool:
-        """True where a cost can be worked out: a cost, or both totals, were told."""
+        """True if a cost can be worked out: a cost, or both totals, were reported."""
         return self.cost_usd is not None or (self.input_tokens is not None and self.output_tokens is not None)
 
     def of_the_model(self) -> Usage:
-        """Return what the model itself took and made, without what was drawn beside it."""
+        """Return what the model itself took and made, without what was drawn in addition to it."""
         taken, made = self.drawn_input_tokens or 0, self.drawn_output_tokens or 0
         if not taken and not made:
             return self
@@ -88,7 +88,7 @@ class Usage:
 class Bound:
     """Upper bounds of one request, whichever model answers.
 
-    `output_tokens` is for one choice, None where the client set no limit; it includes `prediction_tokens`, for a
+    `output_tokens` is for one choice, None if the client set no limit; it includes `prediction_tokens`, for a
     rejected prediction is billed as output. Who puts a limit on a request that has none adds them.
     """
 
@@ -104,7 +104,7 @@ class Bound:
     can_write_cache_1h: bool = False
     searches: int = 0  # most calls of server tools that cost a fee each
     fees: tuple[tuple[str, int], ...] = ()  # others: what for (`tariffs.OTHER_FEES`), and how often at most
-    drawings: int = 0  # most pictures that a tool draws beside the answer
+    drawings: int = 0  # most pictures that a tool draws in addition to the answer
     drawing_models: tuple[str, ...] = ()  # that may draw them; none where the client leaves the choice
     tool_input_tokens: int = 0  # what server tools add to the input over all their rounds
     service_tier: str | None = None  # as the client asked for it
@@ -146,7 +146,7 @@ class Request:
 
     @cached_property
     def model(self) -> str:
-        """The model that the client named, empty where it named none."""
+        """The model that the client named, empty if it named none."""
         return self.dialect.named_model(self)
 
     @cached_property
@@ -165,7 +165,7 @@ class Request:
 
     @cached_property
     def sealed(self) -> str:
-        """The newest sealed thought of the conversation, empty where it carries none."""
+        """The newest encrypted reasoning block of the conversation, empty if it carries none."""
         return self.dialect.sealed(self)
 
     @cached_property
@@ -199,7 +199,7 @@ class Rewrite:
 class Seen:
     """What one event of a stream, or a whole answer, tells."""
 
-    body: Any = None  # parsed; None where it is not JSON
+    body: Any = None  # parsed; None if it is not JSON
     usage: Usage | None = None
     has_content: bool = False  # output that a person or program can use: from here on no other key may answer
     content_bytes: int = 0  # of text, for an estimate where no usage comes
@@ -208,7 +208,7 @@ class Seen:
     is_finished: bool = False  # the model said that it has finished
     is_usage_only: bool = False  # a chunk that exists because the usage was asked for
     id: str = ""
-    sealed: str = ""  # the last sealed thought, which only the organisation that wrote it can read
+    sealed: str = ""  # the last encrypted reasoning block, which only the organisation that wrote it can read
 
 
 class Events(Protocol):
@@ -272,11 +272,11 @@ class Dialect:
         raise NotImplementedError
 
     def see_event(self, event: bytes, request: Request) -> Seen:
-        """Tell what an event holds. Never raises."""
+        """Report what an event holds. Never raises."""
         raise NotImplementedError
 
     def see_answer(self, body: Any) -> Seen:
-        """Tell what a whole answer holds. Never raises."""
+        """Report what a whole answer holds. Never raises."""
         raise NotImplementedError
 
     # --- towards the client ------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ class Dialect:
         raise NotImplementedError
 
     def first_error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
-        """Return the same where nothing but signs of life has gone out."""
+        """Return the same where nothing but keep-alives has gone out."""
         return self.error_event(status, code, message, request)
 
     def as_event(self, body: bytes, request: Request) -> bytes:

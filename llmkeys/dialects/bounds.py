@@ -18,14 +18,14 @@ from llmkeys.dialects.media import OWN_VENDORS, survey
 from llmkeys.dialects.vocabulary import counted_tokens
 
 OVERHEAD_TOKENS = 256  # what a provider's own template puts around the messages
-TOOL_TOKENS = 400  # for each tool, beside its own bytes: the words that explain tools to a model
+TOOL_TOKENS = 400  # for each tool, in addition to its own bytes: the words that explain tools to a model
 PROVIDER_TOOL_TOKENS = 4_000  # for each tool whose description is the provider's own
 ROUNDS = 5  # of a tool that the provider runs itself, where the client sets no number
 ROUND_TOKENS = 16_000
 RESULTS = 10  # of a search, in a fee and in a round
 MOST_PAGES = 1_000  # of a file that OpenRouter has read for a fee a page: Mistral's reader takes no longer ones
 _FREE_PARSERS = ("native", "pdf-text", "cloudflare-ai")
-COMPACTION_TOKENS = 16_000  # a summary of the conversation that the provider writes beside the answer
+COMPACTION_TOKENS = 16_000  # a summary of the conversation that the provider writes in addition to the answer
 MOST_ROUNDS = 1_000
 MAX_OUTPUT_LIMIT = 100_000_000
 MAX_CHOICES = 128
@@ -50,7 +50,7 @@ def estimate_tokens(text_bytes: int) -> int:
 
 
 def whole(body: Mapping[str, Any], name: str, most: int, *, least: int = 1, param: str = "") -> int | None:
-    """Return a whole number, 256.0 among them; None where there is none. Raises BadCount."""
+    """Return a whole number, 256.0 among them; None if there is none. Raises BadCount."""
     value = body.get(name)
     if value is None:
         return None
@@ -70,7 +70,7 @@ def _within(number: int, param: str, least: int, most: int) -> int:
 def output_limit(body: Mapping[str, Any], *names: str, least: int = 1, prefix: str = "") -> tuple[int | None, str]:
     """Return the most output tokens of one choice, of several limits the largest, and the field that holds -1, if any.
 
-    None where the client sets no limit; -1 is how clients of local servers say so. Raises BadCount.
+    None if the client sets no limit; -1 is how clients of local servers say so. Raises BadCount.
     """
     limits: list[int] = []
     unlimited = ""
@@ -117,11 +117,11 @@ class Added:
     searches: int = 0
     fees: dict[str, int] = field(default_factory=dict)
     drawings: int = 0
-    drawing_models: list[Any] = field(default_factory=list)  # as the client names them, None where it does not
+    drawing_models: list[Any] = field(default_factory=list)  # as the client names them, None if it does not
 
     @property
     def beside(self) -> dict[str, Any]:
-        """Return the fields of a bound that tell what tools cost beside the model."""
+        """Return the fields of a bound that tell what tools cost in addition to the model."""
         named = names_in(self.drawing_models)
         return {
             "searches": self.searches,
@@ -191,7 +191,7 @@ def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = 
 
 
 def is_kept_elsewhere(body: Mapping[str, Any], models: Sequence[str]) -> bool:
-    """True where a part of the prompt stands at the provider: OpenRouter's presets, in every dialect."""
+    """True if a part of the prompt stands at the provider: OpenRouter's presets, in every dialect."""
     return bool(body.get("preset")) or any("@preset" in model for model in models)
 
 
@@ -265,7 +265,7 @@ _CANNOT_STOP = re.compile(
 
 
 def may_reason_unseen(model: str, bound: Bound) -> bool:
-    """True where the model may have made output that nobody saw before a stream was cut.
+    """True if the model may have made output that nobody saw before a stream was cut.
 
     Thinking is hidden, or only its summary is shown; models that think without being asked are known by their names.
     """
@@ -329,7 +329,7 @@ def service_tier(body: Mapping[str, Any]) -> str | None:
 
 
 def keeps_cache_long(body: Mapping[str, Any]) -> bool:
-    """True where the client wants OpenAI to keep what is cached for longer, which costs more to write."""
+    """True if the client wants OpenAI to keep what is cached for longer, which costs more to write."""
     ttl = mapping_in(body, "prompt_cache_options").get("ttl")
     return body.get("prompt_cache_retention") == "24h" or ttl not in (None, "30m")
 
@@ -360,7 +360,7 @@ def _added_to_chat(body: Mapping[str, Any], models: Sequence[str]) -> Added:
 
 
 def _has_kept_sound(body: Mapping[str, Any]) -> bool:
-    """True where a message repeats an earlier spoken answer by its id."""
+    """True if a message repeats an earlier spoken answer by its id."""
     return any(isinstance(message.get("audio"), dict) for message in objects_in(body.get("messages")))
 
 

@@ -40,7 +40,7 @@ def check_messages(body: Mapping[str, Any]) -> None:
 
 
 def check_objects(body: Mapping[str, Any], name: str, words: str, one: str) -> None:
-    """Raise InvalidInput where a field is not a list of objects with at least one of them."""
+    """Raise InvalidInput if a field is not a list of objects with at least one of them."""
     value = body.get(name)
     if value is None:
         raise InvalidInput({name: [missing(body, name, f"give at least one {one}.")]})

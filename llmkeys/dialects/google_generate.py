@@ -369,7 +369,7 @@ def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | N
 
 
 def _modality(details: list[Any], wanted: str) -> int | None:
-    """Return the tokens of one modality; None where no list names it."""
+    """Return the tokens of one modality; None if no list names it."""
     found = [
         number
         for listed in details

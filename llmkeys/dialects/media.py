@@ -99,7 +99,7 @@ def _image_tokens(models: Sequence[str]) -> int:
 
 @dataclass(slots=True)
 class Part:
-    """A picture, sound or file: base64 or a data URL in `data`, empty where it is elsewhere."""
+    """A picture, sound or file: base64 or a data URL in `data`, empty if it is elsewhere."""
 
     kind: str  # image, audio, text, or `unseen` for what cannot be counted
     data: str = ""

@@ -62,7 +62,7 @@ class OpenAIEmbeddings(OpenAIChat):
         return dump({**body, **changes}) if changes else request.raw
 
     def see_answer(self, body: Any) -> Seen:
-        """Tell the usage; vectors are content, but none that an output count could stand beside."""
+        """Report the usage; vectors are content, but none that an output count could go with."""
         seen = Seen()
         if isinstance(body, list) and len(body) == 1:  # Google wraps its errors in a list
             body = body[0]

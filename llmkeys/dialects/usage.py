@@ -11,10 +11,10 @@ from llmkeys.lib.reading import count, mapping, money, text
 
 
 def read_openai_usage(body: Any) -> Usage | None:
-    """Return the usage of an answer or chunk in OpenAI's forms (chat, responses, embeddings); None where it tells none.
+    """Return the usage of an answer or chunk in OpenAI's forms (chat, responses, embeddings); None if it tells none.
 
     Input and output are inclusive. A total proves what is null, missing or left out: some hosts count the reasoning
-    beside the completion.
+    next to the completion.
     """
     body = mapping(body)
     found = usage_object(body)
@@ -63,7 +63,7 @@ def usage_object(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def first_count(found: Mapping[str, Any], *names: str) -> int | None:
-    """Return the first of these counts that is told."""
+    """Return the first of these counts that is reported."""
     for name in names:
         if (value := count(found.get(name))) is not None:
             return value

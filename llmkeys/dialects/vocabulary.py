@@ -23,7 +23,7 @@ _CACHED_PIECES = 50_000
 
 
 def counted_tokens(body: Mapping[str, Any], *, models: Sequence[str], media: Collection[int]) -> int | None:
-    """Return the tokens of all texts of a body that any of the models may read; None where they cannot be counted.
+    """Return the tokens of all texts of a body that any of the models may read; None if they cannot be counted.
 
     `media` are the ids of the parts that are not text. Ten per cent and a frame for each object are added, because a
     provider's template is its own.

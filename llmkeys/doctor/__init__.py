@@ -49,7 +49,7 @@ def _findings(check: Check, about: About, so_far: list[Finding]) -> list[Finding
         return list(check(about))
     except DatabaseError as error:
         if any(finding.level == FAIL and finding.title in ("Database", "Migrations") for finding in so_far):
-            return []  # the reason was told, once is enough
+            return []  # the reason was reported; once is enough
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         return [Finding(FAIL, title, f"The database did not answer: {first_line}", "Try again; then see its log.")]
     except Exception as error:  # a doctor that falls ill helps nobody

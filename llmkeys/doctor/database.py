@@ -73,7 +73,7 @@ def sqlite(about: About) -> Iterable[Finding]:
         )
     wrong = _wrong_pragmas()
     if wrong:
-        words = f"These settings endanger what is recorded: {', '.join(wrong)}."
+        words = f"These settings put recorded data at risk: {', '.join(wrong)}."
         yield Finding(FAIL, "SQLite", words, "Remove what overrides them; the file must be on a local disk.")
     else:
         yield good("SQLite", "Write-ahead log, every commit flushed to the disk, foreign keys checked.")
@@ -95,9 +95,7 @@ def write_ahead_log(about: About) -> Iterable[Finding]:
     if not is_sqlite() or not log.exists() or log.stat().st_size < BIG_LOG_BYTES:
         return
     words = f"It has grown to {log.stat().st_size / 1_000_000:,.0f} MB: some program has been reading for a long time."
-    remedy = (
-        "Close what holds the file open (a shell, a database browser): the log is cut at the next checkpoint after."
-    )
+    remedy = "Close what holds the file open (a shell, a database browser): the next checkpoint then shortens the log."
     yield Finding(WARN, "Write-ahead log", words, remedy)
 
 
@@ -107,7 +105,7 @@ def file_system(about: About) -> Iterable[Finding]:
         return
     kind = file_system_of(Path(connection.settings_dict["NAME"]))
     if kind.partition(".")[0] in NETWORK_FILE_SYSTEMS:
-        words = f"The database lies on a file system of the kind {kind}, where SQLite's locks cannot be relied on."
+        words = f"The database is on a file system of type {kind}, where SQLite's locks cannot be relied on."
         yield Finding(WARN, "File system", words, "Move the data directory to a local disk, or use PostgreSQL.")
 
 

@@ -39,7 +39,7 @@ def disk_space(about: About) -> Iterable[Finding]:
 
 
 def file_modes(about: About) -> Iterable[Finding]:
-    """Whoever reads the encryption key and the database has every stored secret."""
+    """Anyone who reads the encryption key and the database has every stored secret."""
     wide = [path for path in _private_files() if _mode(path) & 0o077]
     if wide:
         names = [f"{path.name} ({_mode(path):04o})" for path in wide]
@@ -91,8 +91,8 @@ def first_password(about: About) -> Iterable[Finding]:
 def old_key_file(about: About) -> Iterable[Finding]:
     file = settings.DATA_DIR / "llm_api_keys.json"
     if file.exists():
-        words = f"The older product's file {file} holds its keys in clear."
-        remedy = f"Take its keys over (./manage.py import_keys {file}), then delete it."
+        words = f"The older product's file {file} holds its keys in the clear."
+        remedy = f"Import its keys (./manage.py import_keys {file}), then delete it."
         yield Finding(WARN, "Old key file", words, remedy)
 
 
@@ -113,7 +113,7 @@ def backups(about: About) -> Iterable[Finding]:
 
 
 def empty_database(about: About) -> Iterable[Finding]:
-    """Somebody began anew: the keys may be in a backup."""
+    """Somebody made a new database: the keys may be in a backup."""
     if ApiKey.objects.stored().exclude(secret=b"").exists():
         return
     kept = next(((file, manifest) for file, manifest in archives().items() if manifest.keys), None)

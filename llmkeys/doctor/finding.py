@@ -1,4 +1,4 @@
-"""One finding, and what a check is told."""
+"""One finding, and what a check is given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found; `remedy` says what to do, and is empty where there is nothing to do."""
+    """What a check found; `remedy` says what to do, and is empty if there is nothing to do."""
 
     level: str
     title: str

@@ -70,7 +70,7 @@ def usable_keys(about: About) -> Iterable[Finding]:
 _REMEDIES = {
     ACTIVE: "",
     LIMIT_REACHED: "Raise its limit, or wait until the window ends.",
-    EXPIRED: "Move its date, or replace it.",
+    EXPIRED: "Change its expiry date, or replace it.",
     DISABLED: "",  # a person's own wish, unless the provider rejected it (below)
 }
 
@@ -111,7 +111,7 @@ def expiring_keys(about: About) -> Iterable[Finding]:
     soon = ApiKey.objects.stored().filter(enabled=True, expires_at__gt=about.at, expires_at__lte=about.at + SOON)
     for name, expires in soon.values_list("name", "expires_at"):
         words = f"It expires on {expires:%Y-%m-%d %H:%M} UTC."
-        yield Finding(WARN, f"Key “{name}”", words, "Move its date, or add its successor.")
+        yield Finding(WARN, f"Key “{name}”", words, "Change its expiry date, or add a replacement.")
 
 
 def default_key(about: About) -> Iterable[Finding]:
@@ -128,7 +128,7 @@ def same_names(about: About) -> Iterable[Finding]:
     twins = sorted({name for name in names if names.count(name) > 1}) if len(names) <= 2000 else []
     if twins:
         words = f"More than one key is named {listed([f'“{name}”' for name in twins])}."
-        yield Finding(WARN, "Names", words, "Commands then need the id; better rename them.")
+        yield Finding(WARN, "Names", words, "Commands then need the id; consider renaming them.")
 
 
 CHECKS = (encryption, usable_keys, rejected_keys, variables, missing_secrets, expiring_keys, default_key, same_names)

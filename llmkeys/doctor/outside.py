@@ -81,7 +81,7 @@ def _clock(knocks: list[_Knock]) -> Iterator[Finding]:
     ahead, label = min(known, key=lambda one: abs(one[0]))
     seconds = ahead.total_seconds()
     words = f"This machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} that of {label}."
-    remedy = "Set it by NTP: budget days, leases and logins depend on it."
+    remedy = "Synchronise it with NTP: budget days, leases and logins depend on it."
     if abs(ahead) > SOME:
         yield Finding(FAIL if abs(ahead) > MUCH else WARN, "Clock", words, remedy)
     else:

@@ -19,7 +19,7 @@ def held_tokens(about: About) -> Iterable[Finding]:
     found = AccessToken.objects.live(about.at).with_status(about.at)
     total, full = found.count(), list(found.filter(status=LIMIT_REACHED))
     if total:
-        yield good("Access tokens", f"{total - len(full)} of {count(total, 'token')} may send or ask now.")
+        yield good("Access tokens", f"{total - len(full)} of {count(total, 'token')} can be used now.")
     for token in full:
         remedy = f"Raise its limit: ./manage.py tokens edit {_named(token)} --daily-limit USD, or wait for the window."
         yield Finding(WARN, f"Token “{token.name}”", f"{LIMIT_REACHED}.", remedy)
@@ -45,7 +45,8 @@ def expiring_tokens(about: About) -> Iterable[Finding]:
     for token in soon:
         if token.expires_at is not None and token.created_at < token.expires_at - SOON:
             words = f"It expires on {token.expires_at:%Y-%m-%d %H:%M} UTC."
-            remedy = f"Move its date: ./manage.py tokens edit {_named(token)} --expires DATE, or make its successor."
+            command = f"./manage.py tokens edit {_named(token)} --expires DATE"
+            remedy = f"Change its expiry date: {command}, or create a replacement."
             yield Finding(WARN, f"Token “{token.name}”", words, remedy)
 
 

@@ -26,11 +26,11 @@ def schedules(about: About) -> Iterable[Finding]:
     states = scheduling.schedule_states(about.at)
     missing = sorted({planned.name for planned in scheduling.PLANNED} - {state.name for state in states})
     if missing:
-        words = f"Not created yet: {listed(missing, 10)}. Budgets are right without them."
+        words = f"Not created yet: {listed(missing, 10)}. Budgets do not depend on them."
         yield Finding(WARN, "Schedules", words, START)
     if scheduling.scheduler_last_ran(about.at).is_stalled:
         late = [state.name for state in states if state.is_late]
-        words = f"The scheduler is not running: {listed(late)} should have started. Budgets are still right."
+        words = f"The scheduler is not running: {listed(late)} should have started. Budgets do not depend on it."
         yield Finding(FAIL, "Schedules", words, START)
     for state in states:
         if state.has_failed:

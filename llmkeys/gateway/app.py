@@ -41,7 +41,7 @@ from llmkeys.upstream import relayed
 
 logger = logging.getLogger(__name__)
 
-MOST_REQUESTS = 2000  # under way on this worker
+MOST_REQUESTS = 2000  # in progress on this worker
 # How long the loop may keep the interpreter from the threads that read and write the database. With Python's 5 ms a
 # request waits that long at each of its four turns there.
 SWITCH_SECONDS = 0.0005
@@ -50,29 +50,29 @@ _BASE_URLS = "The base URL is {origin}/v1 for OpenAI clients, {origin} for Anthr
 # What clients ask for, and why they do not get it here; `docs/clients.md` has the same table.
 NOT_SERVED = {
     "/v1/completions": "The old completions are not served: use POST /v1/chat/completions.",
-    "/v1/images": "Pictures of their own address are not served: their price cannot be bounded before they are made.",
-    "/v1/audio": "Speech and transcription are not served: their price cannot be bounded before they are made.",
-    "/v1/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
-    "/v1/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
+    "/v1/images": "Image generation is not served: its cost has no upper bound before the images are made.",
+    "/v1/audio": "Speech and transcription are not served: their cost has no upper bound before they are made.",
+    "/v1/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
+    "/v1/files": "Files are not served: one key’s account would keep them, out of reach of the others.",
     "/v1/moderations": "Moderations are not served.",
-    "/v1/messages/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
-    "/v1/responses/": "Stored responses are not served: they lie in one key’s account. Send the conversation anew.",
-    "/v1/conversations": "Stored conversations are not served: they lie in the account of one key.",
+    "/v1/messages/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
+    "/v1/responses/": "Stored responses are not served: one key’s account keeps them. Send the whole conversation.",
+    "/v1/conversations": "Stored conversations are not served: they are kept in the account of one key.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
     "/v1beta/interactions": "Interactions are not served: use POST /v1beta/models/{model}:generateContent.",
-    "/v1beta/files": "Files are not served: they would lie in the account of one key, out of the reach of the others.",
-    "/v1beta/cachedContents": "Explicit caches are not served: they cost by the hour, which no answer tells.",
-    "/v1beta/batches": "Batches are not served: what they cost is known a day later, and no budget could hold it.",
+    "/v1beta/files": "Files are not served: one key’s account would keep them, out of reach of the others.",
+    "/v1beta/cachedContents": "Explicit caches are not served: they are billed by the hour, which no answer reports.",
+    "/v1beta/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
 }
-_FAILED = "The gateway failed while this request was under way. What it may have cost is recorded."
+_FAILED = "The gateway failed while this request was in progress. What it may have cost is recorded."
 
 _under_way = 0
 
 
 @contextlib.asynccontextmanager
 async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
-    """Open what the gateway needs on this loop; at the end let what is under way finish, then close it."""
+    """Open what the gateway needs on this loop; at the end let what is in progress finish, then close it."""
     sys.setswitchinterval(SWITCH_SECONDS)
     async with relayed.opened():
         inside.use(asyncio.get_running_loop())
@@ -102,7 +102,7 @@ class Exchange:
         await self.program.answer(status, given.items(), b"" if self.scope["method"] == "HEAD" else body)
 
     async def refuse(self, told: Refused) -> None:
-        """Tell an error, inside the stream where one has begun."""
+        """Report an error, inside the stream if one has begun."""
         if self.program.has_begun:
             return
         body = self.dialect.error_body(told.status, told.code, told.message, told.param)
@@ -145,7 +145,7 @@ class Endpoint:
         if method not in self.methods:
             raise _wrong_method(method, self.methods, exchange)
         if _under_way > MOST_REQUESTS:
-            raise Overloaded("This server has as many requests under way as it may. Try again in a second.")
+            raise Overloaded("This server is handling as many requests as it can. Try again in a second.")
         await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 
 
@@ -239,7 +239,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
 
 
 async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
-    """Relay a stream. When the first sign of life is due the status goes out; an error after that comes inside."""
+    """Relay a stream. When the first keep-alive is due the status goes out; an error after that comes inside."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
     stream_headers = {
@@ -271,7 +271,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         await program.start()
         await answer.content.run()
         await program.end()
-    elif program.has_begun:  # a whole answer after a sign of life: a client's own mistake, or a server without streams
+    elif program.has_begun:  # a whole answer after a keep-alive: a client's own mistake, or a server without streams
         assert isinstance(answer.content, bytes)
         await program.write(dialect.as_event(answer.content, request.request))
         await program.end()

@@ -94,7 +94,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidInput({"body": ["The body must be a JSON object."]})
     if any(found is body for found in doubled):
-        raise InvalidInput({"body": ["The same key stands twice at the top level of the body."]})
+        raise InvalidInput({"body": ["The same key appears twice at the top level of the body."]})
     return body
 
 

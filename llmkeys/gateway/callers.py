@@ -18,7 +18,7 @@ from llmkeys.tokens.throttle import address_of, note_failure
 
 
 async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller, Stored]:
-    """Return who asks, and the stored keys: both are read at once, for each turn of the reader costs.
+    """Return who asks, and the stored keys: both are read at once, because each turn of the reader costs.
 
     Raises GatewayError 401 or 403, TooManyFailures, RecordingUnavailable.
     """

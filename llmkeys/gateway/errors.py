@@ -28,7 +28,7 @@ class Overloaded(LLMKeysError):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What a client is told: the parts of an error in any dialect."""
+    """What a client receives: the parts of an error in any dialect."""
 
     status: int
     code: str
@@ -62,7 +62,7 @@ _LASTING = {"all_keys_at_limit", "token_at_limit", "no_key_available"}
 
 
 def refused(error: LLMKeysError, *, request_id: str = "") -> Refused:
-    """Return what the client is told of an exception of ours."""
+    """Return what the client receives for one of our exceptions."""
     headers = {"X-LLM-Request-Id": request_id} if request_id else {}
     if isinstance(error, GatewayError):
         return Refused(error.status, error.code, str(error), headers=headers | error.headers)
@@ -85,7 +85,7 @@ def _param(error: LLMKeysError) -> str | None:
 
 
 def _advice(error: LLMKeysError, code: str) -> dict[str, str]:
-    """Tell a client when, or whether, to try again."""
+    """Say to a client when, or whether, to try again."""
     headers: dict[str, str] = {}
     wait = _wait(error, code)
     if wait is not None:

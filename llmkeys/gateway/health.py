@@ -61,7 +61,7 @@ class Health:
 
 
 def is_ready() -> bool:
-    """Tell whether the database answers and the stored secrets decrypt."""
+    """Return whether the database answers and the stored secrets decrypt."""
     try:
         sqlite.require_the_file()
         with connection.cursor() as cursor:

@@ -35,7 +35,7 @@ class Program:
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Have this called as soon as the program has gone; only the last one that asks is told."""
+        """Have this called as soon as the program has gone; only the last caller is notified."""
         self._calls = [call]
         if self.has_gone:
             call()
@@ -58,7 +58,7 @@ class Program:
     # --- a stream ----------------------------------------------------------------------------------------------------
 
     def keep_alive(self, sign_of_life: bytes, head: Callable[[], tuple[int, Headers]]) -> None:
-        """From now on send a sign of life whenever nothing was written for REFACTAI_KEEPALIVE_SECONDS.
+        """From now on send a keep-alive whenever nothing was written for REFACTAI_KEEPALIVE_SECONDS.
 
         The first one brings the status out; `head` gives it, and the headers.
         """
@@ -87,7 +87,7 @@ class Program:
             await self._begin()
 
     async def _begin(self) -> None:
-        """Send the head of a stream, unless a sign of life brought it out already."""
+        """Send the head of a stream, unless a keep-alive brought it out already."""
         if not self.has_begun:
             self.has_begun = True
             self._listen()
@@ -102,7 +102,7 @@ class Program:
         if self.has_gone:
             return
         async with self._lock:
-            if self._is_over:  # a sign of life that was due as the answer went out
+            if self._is_over:  # a keep-alive that was due as the answer went out
                 return
             await self._begin()
             await self._give({"type": "http.response.body", "body": piece, "more_body": True})

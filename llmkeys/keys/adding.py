@@ -117,7 +117,7 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> N
 def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
     """Make this the one default key; a disabled one is switched on. Raises KeyConflict for an expired one."""
     if key.is_expired(at):
-        raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Move its expiry date first.")
+        raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Change its expiry date first.")
     with changing_keys() as cursor:
         cursor.execute(
             "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND NOT enabled",
@@ -218,7 +218,7 @@ def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
 def try_secret(*, values: Mapping[str, Any], at: datetime) -> TestResult:
     """Test a secret that a person has typed (`provider`, `apiKey`, `workspaceId`); nothing is stored.
 
-    Raises InvalidInput where it cannot be one of this provider.
+    Raises InvalidInput if it cannot be one of this provider.
     """
     given = {name: values[name] for name in ("provider", "apiKey", "workspaceId") if values.get(name)}
     cleaned = fields.clean_new({"name": "not stored", **given}, at=at)

@@ -40,7 +40,7 @@ class Checked:
 def check_keys(at: datetime, *, pause: Callable[[float], None] = time.sleep) -> Checked:
     """Test every key that may serve, and those the provider rejected, one after the other; return the counts.
 
-    The longest untested comes first, so that whoever had no turn within two minutes has it the next time. A provider
+    The longest untested comes first, so that a key that had no turn within two minutes has it the next time. A provider
     that fails stops nobody; the test itself sets and clears the rejected mark and counts as no request.
     """
     waiting, done = list(_to_test(at)), Checked()
@@ -78,7 +78,7 @@ def _rejected(at: datetime) -> QuerySet[ApiKey]:
 
 
 def _is_due(key: ApiKey, at: datetime) -> bool:
-    """True where a deadline has passed since the rejection, and no test was made since that deadline."""
+    """True if a deadline has passed since the rejection, and no test was made since that deadline."""
     assert key.rejected_at is not None
     deadlines = [due for after in AFTER_REJECTION if (due := key.rejected_at + after) <= at]
     return bool(deadlines) and (key.last_test_at is None or key.last_test_at < deadlines[-1])

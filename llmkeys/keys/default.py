@@ -33,7 +33,7 @@ def changing_keys() -> Iterator[Cursor]:
 
 
 def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") -> None:
-    """Take the mark from whoever has it and give it to this key, with an event where that is a change."""
+    """Take the mark from the key that has it and give it to this key, with an event where that is a change."""
     cursor.execute(
         "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE is_default AND id <> %s",
         [False, instant(at), key_id],

@@ -46,7 +46,7 @@ def look(provider: Provider) -> Found:
             faults.append((variable, str(error)))
         else:
             bare = os.environ[variable].strip() == secret
-            words = f"{variable} holds quotes or invisible characters beside the key; they are left out."
+            words = f"{variable} has quotes or invisible characters around the key; they are ignored."
             return Found(variable, secret, tuple(faults), "" if bare else words)
     return Found(faults=tuple(faults))
 

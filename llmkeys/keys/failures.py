@@ -83,7 +83,7 @@ def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) 
 
 
 def _was_asked_again(cursor: Cursor, scope: str, model: str, day_ends: datetime, at: datetime) -> bool:
-    """True where the same day's quota refused before, and the wait that it named is over: now it is known to last."""
+    """True if the same day's quota refused before, and the wait that it named is over: now it is known to last."""
     cursor.execute("SELECT reason, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
     row = cursor.fetchone()
     return row is not None and row[0].startswith(DAILY_QUOTA) and day_ends - DAY < as_instant(row[1]) <= at
@@ -98,7 +98,7 @@ def _exhaust(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetim
 
 
 def _rest_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
-    """Let the key rest for a moment; False where it rests already: another request is testing it."""
+    """Let the key rest for a moment; False if it rests already: another request is testing it."""
     cursor.execute(
         """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
            VALUES (%s, '', 'rate_limited', %s, 'Its rejection is being confirmed.', 1, %s)
@@ -118,14 +118,14 @@ def _free_test(candidate: Candidate, at: datetime) -> tuple[bool, str]:
     try:
         answer = asked.check_key(candidate, seconds=CONFIRM_SECONDS)
     except (asked.TransportError, LLMKeysError) as error:
-        return False, f"The free test gave no verdict: {error}"
+        return False, f"The free test was inconclusive: {error}"
     check = providers.get(candidate.provider).check_answer(
         status=answer.status, headers=answer.headers, body=answer.body, at=at
     )
     if check.ok:
         return False, "The free test accepts the key."
     is_rejected = check.failure is not None and check.failure.kind is FailureKind.REJECTED
-    return is_rejected, f"The free test gave no verdict: {check.message}"
+    return is_rejected, f"The free test was inconclusive: {check.message}"
 
 
 def _with_words(failure: Failure, words: str) -> Failure:
@@ -168,7 +168,7 @@ def _scope(candidate: Candidate, scope: Scope) -> str:
 
 
 def _back_off(cursor: Cursor, scope: str, model: str, at: datetime) -> timedelta:
-    """Return how long to rest without a hint; the failures of requests that were under way together count as one."""
+    """Return how long to rest without a hint; the failures of requests that were in progress together count as one."""
     cursor.execute("SELECT strikes, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
     row = cursor.fetchone()
     before = 0 if row is None else row[0] - (as_instant(row[1]) > at)

@@ -91,7 +91,7 @@ def _provider(value: Any) -> str:
 def _header_text(value: Any, *, most: int) -> str:
     text = read_text(value, most=most)
     if not text.isascii() or " " in text:
-        raise ValueError("May hold only letters, digits and signs, without spaces.")
+        raise ValueError("May contain only letters, digits and punctuation, no spaces.")
     return text
 
 

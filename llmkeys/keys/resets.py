@@ -131,7 +131,7 @@ def _ended_month(stored: date, now: date) -> _Ended:
 
 
 def _tell(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: datetime) -> int:
-    """Leave the event of a window in which something was spent; 0 where it was left before."""
+    """Leave the event of a window in which something was spent; 0 if it was left before."""
     spent = found.spent[ended.window] if ended.rolled_here else _recorded(cursor, account, ended)
     if not spent:
         return 0
@@ -174,7 +174,8 @@ def _expire(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     hand_default_on(cursor, key.id, at)
     assert key.expires_at is not None
     message = (
-        f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and serves no more. Move its date or replace it."
+        f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and no longer serves. "
+        "Change its expiry date or replace it."
     )
     once = f"expired {key.id} {key.expires_at.isoformat()}"
     return int(ledger.add_event(cursor, "expired", key.id, message, at, once=once))
@@ -186,7 +187,7 @@ WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
 def warn_of_expiry(at: datetime) -> int:
     """Warn 7 days and 1 day before a key that may serve expires, once for each key, date and threshold.
 
-    Only the nearest threshold counts: a key that was added with twelve hours left is told of once. Return how many.
+    Only the nearest threshold counts: a key that was added with twelve hours left is reported once. Return how many.
     """
     soon = ApiKey.objects.stored().usable(at).defer("secret").filter(expires_at__lte=at + max(WARN_BEFORE))
     with transaction.atomic(), connection.cursor() as cursor:
@@ -198,7 +199,7 @@ def _warn(cursor: Cursor, key: ApiKey, at: datetime) -> int:
     threshold = next(before for before in WARN_BEFORE if key.expires_at <= at + before)
     message = (
         f"“{key.name}” expires on {key.expires_at:%Y-%m-%d %H:%M} UTC, {_in_words(key.expires_at - at)}. "
-        "Replace it in time, or move its date."
+        "Replace it in time, or change its expiry date."
     )
     once = f"expiring {key.id} {key.expires_at.isoformat()} {threshold.days}"
     return int(ledger.add_event(cursor, "expiring", key.id, message, at, once=once))

@@ -17,7 +17,7 @@ _MOST_MEMBERS = 20  # gzip data may consist of several, one after the other; eac
 
 
 class BodyRefused(Exception):
-    """A body that is not taken: the status of the answer, and a sentence for whoever sent it."""
+    """A body that is not taken: the status of the answer, and a sentence for the sender."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -53,7 +53,7 @@ class Taken:
     def more(self, size: int) -> None:
         """Take so many bytes more. Raises BodyRefused 503."""
         if size > self.room.free:
-            raise BodyRefused(503, "The server has as many bodies in hand as it may. Try again in a second.")
+            raise BodyRefused(503, "The server is reading as many request bodies as it can. Try again in a second.")
         self.room.free -= size
         self.size += size
 
@@ -65,7 +65,7 @@ class Taken:
 async def read(receive: Receive, *, limit: int, seconds: float, taken: Taken, declared: int | None = None) -> bytes:
     """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503), ClientGone.
 
-    `declared` is its Content-Length, None where the client sent none (a chunked body).
+    `declared` is its Content-Length, None if the client sent none (a chunked body).
     """
     try:
         if declared is not None and declared > limit:

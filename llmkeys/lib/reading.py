@@ -17,7 +17,7 @@ _WRITTEN_COUNT = re.compile(r"\d{1,12}(?:\.0*)?")
 
 
 def load_json(body: bytes) -> Any:
-    """Parse a body, numbers with a fraction as Decimal; None where it is not JSON."""
+    """Parse a body, numbers with a fraction as Decimal; None if it is not JSON."""
     try:
         return json.loads(body.decode("utf-8-sig", errors="replace"), parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's own range

@@ -83,7 +83,7 @@ def is_done(event: bytes) -> bool:
 
 
 def load_json(data: bytes) -> Any:
-    """Parse a provider's JSON with exact decimals; None where it is not JSON."""
+    """Parse a provider's JSON with exact decimals; None if it is not JSON."""
     try:
         return json.loads(data, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's own range

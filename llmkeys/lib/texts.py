@@ -1,4 +1,4 @@
-"""Texts as people type and paste them: what is invisible in them, and what would mislead whoever reads them."""
+"""Texts as people type and paste them: what is invisible in them, and what would mislead a reader."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Command(BaseCommand):
             _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
             self._warn()
             result = super().execute(*args, **options)
-            self.stdout.flush()  # here a full device or a closed pipe can still be told; at the interpreter's end not
+            self.stdout.flush()  # a full device or a closed pipe can be reported here, but not at the interpreter's end
             return result
         except CommandError as error:
             self._refuse(str(error), error.returncode)
@@ -70,7 +70,7 @@ class Command(BaseCommand):
             self._refuse("Nothing was entered, so nothing was changed.")
         except UnicodeError:
             self._refuse("An argument is not text in UTF-8.")
-        except BrokenPipeError:  # whoever read has seen enough
+        except BrokenPipeError:  # the reader has seen enough
             if not getattr(self, "_called_from_command_line", False):
                 raise
             forget_stdout()

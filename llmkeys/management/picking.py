@@ -9,7 +9,7 @@ from llmkeys.models import AccessToken, ApiKey
 
 
 def pick_key(named: str) -> ApiKey:
-    """Return the key that a person named. Raises CommandError where there is none, or more than one."""
+    """Return the key that a person named. Raises CommandError if there is none, or more than one."""
     stored = ApiKey.objects.stored()
     by_id = stored.filter(pk=named).first()
     if by_id is not None:

@@ -56,7 +56,7 @@ def budget(one: Budget) -> str:
 def requests(total: int, good: int, failed: int) -> str:
     """Return `13 (12 succeeded, 0 failed, 1 was refused as it stood)`: parts that add up.
 
-    The rest are the programs' own mistakes, which their provider refused, and what is still under way.
+    The rest are the programs' own mistakes, which their provider refused, and what is still in progress.
     """
     parts = [f"{good:,} succeeded", f"{failed:,} failed"]
     if rest := total - good - failed:

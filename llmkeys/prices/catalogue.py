@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Cached(Generic[T]):
-    """A value made anew when it is older than `seconds`."""
+    """A value that is rebuilt when it is older than `seconds`."""
 
     def __init__(self, make: Callable[[], T], seconds: float):
         self._make, self._seconds = make, seconds
@@ -33,7 +33,7 @@ class _Cached(Generic[T]):
         return time.monotonic() - self._made_at > self._seconds
 
     def get(self) -> T:
-        """Return the value; on an event loop the last one must do, for making it anew would block."""
+        """Return the value; on an event loop the last one must do, because rebuilding it would block."""
         if self._value is None or (self.is_stale() and asyncio._get_running_loop() is None):
             self.refresh()
         return self._value  # type: ignore[return-value]
@@ -95,7 +95,7 @@ def price_list() -> PriceList:
 
 
 def is_local(provider: Provider) -> bool:
-    """Tell whether the base URL is not the provider's own: unknown models are then free, and flagged."""
+    """Return whether the base URL is not the provider's own: unknown models are then free, and flagged."""
     return provider.name in _local_providers()
 
 
@@ -105,12 +105,12 @@ def _local_providers() -> frozenset[str]:
 
 
 def is_stale() -> bool:
-    """True where a coroutine should have `refresh` called before it asks."""
+    """True if a coroutine should have `refresh` called before it asks."""
     return _aliases.is_stale() or _prices.is_stale()
 
 
 def refresh() -> None:
-    """Read the tables anew; blocks."""
+    """Read the tables again; blocks."""
     _aliases.refresh()
     _prices.refresh()
 

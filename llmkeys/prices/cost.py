@@ -31,9 +31,9 @@ class Charge:
 
 
 def charge(usage: Usage, worst: WorstCase, *, saw_content: bool = False) -> Charge | None:
-    """Return the cost of a usage at the prices of admission; None where it does not tell enough to be believed.
+    """Return the cost of a usage at the prices of admission; None if it does not tell enough to be believed.
 
-    Zeros beside content are not believed, nor is output without any input.
+    Zeros with content are not believed, nor is output without any input.
     """
     if worst.prices is None:
         return Charge(0, "")
@@ -100,7 +100,7 @@ def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
 
 
 def _beside(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:
-    """Return what tools cost beside the model, and whether a part of that is supposed.
+    """Return what tools cost in addition to the model, and whether a part of that is supposed.
 
     No usage tells which model drew where the request named none, nor whether a machine was paid for before.
     """

@@ -52,7 +52,7 @@ def listed_windows(provider: str, model: str) -> list[int]:
 
 
 def same_model(provider: str, name: str, other: str) -> bool:
-    """True where both names are the data's one model, as a dated snapshot is of the name that was asked for."""
+    """True if both names are the data's one model, as a dated snapshot is of the name that was asked for."""
     if name == other:
         return True
     mine, theirs = entries(provider, name), entries(provider, other)

@@ -47,13 +47,13 @@ _LIMITS = tuple(
 
 
 def known_window(model: str) -> int | None:
-    """Return the most input tokens that the vendor's page allows; None where this table does not have the model."""
+    """Return the most input tokens that the vendor's page allows; None if this table does not have the model."""
     found = _limits(model)
     return found[0] if found else None
 
 
 def max_output_tokens(model: str) -> int | None:
-    """Return the most output tokens of one answer; None where this table does not have the model."""
+    """Return the most output tokens of one answer; None if this table does not have the model."""
     found = _limits(model)
     return found[1] if found else None
 
@@ -65,7 +65,7 @@ def largest_window(provider: str, model: str) -> int:
 
 
 def shown_window(provider: str, model: str) -> int | None:
-    """Return the context window to show to people, None where nobody tells it."""
+    """Return the context window to show to people, None if nobody tells it."""
     return known_window(model) or max(data.listed_windows(provider, model), default=None)
 
 

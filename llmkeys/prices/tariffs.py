@@ -83,7 +83,7 @@ OTHER_FEES = {
     "container 64g": Decimal("1.92"),
     "page": Decimal("0.002"),
 }
-# The models that OpenAI's tool may draw with where the request names none, dearest first.
+# The models that OpenAI's tool may draw with where the request names none, most expensive first.
 DRAWING_MODELS = ("gpt-image-1", "gpt-image-1.5")
 _GROUNDED_PROMPTS = Decimal(35)  # Gemini 2 is billed by grounded prompts, Gemini 3 (14) by queries
 
@@ -93,7 +93,7 @@ class Price:
     """A price as people read it: USD per million tokens, and fees in USD.
 
     None: cached and cache-write cost what plain input costs, reasoning what output costs; sound, pictures and searches
-    what the price data says, else the dearest price given here.
+    what the price data says, else the highest price given here.
     """
 
     input: Decimal
@@ -196,7 +196,7 @@ class Tariff:
         return self.steps[bisect_left(self.starts, _whole(usage.input_tokens))] if self.starts else self.steps[0]
 
     def fees(self, usage: Usage) -> int:
-        """Return what the answer costs beside its tokens."""
+        """Return what the answer costs in addition to its tokens."""
         searches = _whole(usage.searches)
         if self.searches_always:
             searches = max(1, searches)
@@ -205,7 +205,7 @@ class Tariff:
         return searches * self.search + self.request
 
     def is_guessed(self, usage: Usage) -> bool:
-        """True where a part of the cost rests on a rate that the source lacks."""
+        """True if a part of the cost rests on a rate that the source lacks."""
         if not self.guessed:
             return False
         hour = _whole(usage.cache_write_1h_tokens)
@@ -305,14 +305,14 @@ class PriceList:
         return max(self.dear_tariffs(provider, model, at), key=lambda dear: dear.steps[-1].text_out), True
 
     def knows(self, provider: str, model: str, at: datetime) -> bool:
-        """True where the operator or the price data knows what the model costs."""
+        """True if the operator or the price data knows what the model costs."""
         return not self.tariff(provider, model, at).is_fallback
 
     def has_operator_price(self, provider: str, model: str, at: datetime) -> bool:
         return bool(self._in_force(provider, model, at, ""))
 
     def shown(self, provider: str, model: str, at: datetime) -> Price | None:
-        """Return the standard price for short prompts, to show to people; None where nobody knows it."""
+        """Return the standard price for short prompts, to show to people; None if nobody knows it."""
         rows = self._in_force(provider, model, at, "")
         return next((row.price for row in rows if not row.above_input_tokens), None) or shown_by_data(
             provider, model, at
@@ -406,7 +406,7 @@ def _step(known: Mapping[str, Decimal], provider: str, model: str) -> tuple[Step
     """Return the rates of one length of prompt, and the kinds that had to be guessed.
 
     A cached token without a rate costs what a plain one does, and so does a picture: the vendors' lists mean that.
-    What else is lacking costs as much as the dearest kind of its side.
+    What else is lacking costs as much as the highest kind of its side.
     """
     rates = {kind: _rate(value) for kind, value in known.items()}
     text, out = rates.get("text", 0), rates.get("text_out", 0)
@@ -526,7 +526,7 @@ def _is_free(provider: str, model: str) -> bool:
 
 
 def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
-    """Return what the price data says of a short prompt at the standard tier; None where it says nothing."""
+    """Return what the price data says of a short prompt at the standard tier; None if it says nothing."""
     if _is_free(provider, model):
         return Price(Decimal(0), Decimal(0))
     entries = data.entries(provider, model)

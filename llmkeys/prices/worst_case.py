@@ -114,7 +114,7 @@ def worst_case(
 
 
 def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:
-    """Return the same request with the highest output limit that the room buys; None where none is high enough.
+    """Return the same request with the highest output limit that the room buys; None if none is high enough.
 
     Not below the larger of 4,096 tokens and a quarter of the limit asked for, and always above the thinking budget.
     """
@@ -175,7 +175,7 @@ def _untold(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
 
 
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
-    """Return OpenRouter's `provider.max_price` that keeps every host within what is held; None where nothing is.
+    """Return OpenRouter's `provider.max_price` that keeps every host within what is held; None if nothing is.
 
     USD per million tokens of prompt and completion, USD per request, and USD per picture where there are some.
     """

@@ -69,7 +69,7 @@ class KeyCheck:
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One entry of a provider's own model list; numbers are None where it does not tell."""
+    """One entry of a provider's own model list; numbers are None if it does not tell."""
 
     id: str
     context_tokens: int | None = None
@@ -99,7 +99,7 @@ class Provider:
     secret_hint: str = ""  # what a key looks like
     keys_page: str = ""  # where a person gets one
     has_workspaces = False
-    tier_header: str = ""  # where it tells the service tier that served, beside the body
+    tier_header: str = ""  # where it names the service tier that served, in addition to the body
     reports_costs = False  # each answer tells what it cost, and `generation_call` tells it afterwards
     picks_models = False  # a request may name several models, and this provider picks the one that answers
     tells_usage_unasked = False  # at the end of a stream too
@@ -109,7 +109,7 @@ class Provider:
     # --- addresses and headers ---------------------------------------------------------------------------------------
 
     def serves(self, dialect: str, action: str = "") -> bool:
-        """True where this provider takes requests of the dialect, and the action within it."""
+        """True if this provider takes requests of the dialect, and the action within it."""
         endpoint = self.endpoints.get(dialect)
         return endpoint is not None and action not in endpoint.without
 
@@ -134,7 +134,7 @@ class Provider:
         return {}
 
     def is_own(self, base_url: str) -> bool:
-        """True where the address is this provider's own, in whatever region; else a local server or a proxy answers."""
+        """True if the address is this provider's own, in whatever region; else a local server or a proxy answers."""
         try:
             host = (urlsplit(base_url).hostname or "").rstrip(".")
         except ValueError:
@@ -144,7 +144,7 @@ class Provider:
     # --- what goes into a request ------------------------------------------------------------------------------------
 
     def model_name(self, model: str) -> str | None:
-        """Return this provider's own name of the model a client asked for, or None where it cannot serve it by name."""
+        """Return this provider's own name of the model a client asked for, or None if it cannot serve it by name."""
         return at_vendor(model, self.vendor)
 
     def output_limit_field(self, model: str, *, own_base_url: bool) -> str:
@@ -163,7 +163,7 @@ class Provider:
         return self._failure(view) if view is not None else None
 
     def classify(self, *, status: int, headers: Mapping[str, str], body: bytes, at: datetime) -> Failure:
-        """Tell what an answer that is not a success means: an error status, or no answer at all. Never raises.
+        """Classify an answer that is not a success: an error status, or no answer at all. Never raises.
 
         Names of `headers` may have any case. The caller has taken the secret out of headers and body.
         """
@@ -174,7 +174,7 @@ class Provider:
         return self._known(view) or by_status(view, rate_limit_is_per_model=self.rate_limit_is_per_model)
 
     def _known(self, view: ErrorView) -> Failure | None:
-        """Return what this provider's own codes and words mean, None where only the status tells."""
+        """Return what this provider's own codes and words mean, None if only the status tells."""
         return None
 
     def _wrong_address(self, view: ErrorView, body: bytes) -> Failure:
@@ -234,7 +234,7 @@ class Provider:
         return failure
 
     def _checked(self, document: Any) -> KeyCheck | None:
-        """Read a successful free test; None where it does not look like this provider's answer."""
+        """Read a successful free test; None if it does not look like this provider's answer."""
         answer = mapping(document)
         listed = answer.get(self.models_field)
         if not isinstance(listed, list) and not (listed is None and answer.get("object") == "list"):

@@ -37,7 +37,7 @@ def blamed(body: bytes, names: Collection[str]) -> dict[str, Blame]:
 
 
 def _is_named(name: str, said: str) -> bool:
-    """True where the name stands in the text, in snake case or camel case: Google's servers write both."""
+    """True if the name stands in the text, in snake case or camel case: Google's servers write both."""
     head, *rest = name.split("_")
     spellings = head + "".join(f"_?[{word[0]}{word[0].upper()}]{word[1:]}" for word in rest if word)
     return re.search(rf"(?<![\w-]){spellings}(?![\w-])", said) is not None

@@ -58,7 +58,7 @@ class Failure:
     """A classified failure; `message` is the provider's own words, scrubbed of key material, at most 500 characters.
 
     `until` and `retry_after_seconds` say the same, as an aware instant and as seconds from the answer: 1 second to 31
-    days, both None where the provider named no time.
+    days, both None if the provider named no time.
     """
 
     kind: FailureKind
@@ -72,7 +72,7 @@ class Failure:
 
     @property
     def is_refusal(self) -> bool:
-        """True where the provider refused for the key's own sake: nothing is billed, and another key may serve."""
+        """True if the provider refused for the key's own sake: nothing is billed, and another key may serve."""
         return self.kind in _REFUSALS
 
 
@@ -191,15 +191,15 @@ class ErrorView:
         return mapping(self.error.get("metadata"))
 
     def has(self, *words: str) -> bool:
-        """True where one of the words is among the error's codes and types."""
+        """True if one of the words is among the error's codes and types."""
         return not self.words.isdisjoint(words)
 
     def begins(self, *phrases: str) -> bool:
-        """True where the message begins with one of the phrases, which are in lower case."""
+        """True if the message begins with one of the phrases, which are in lower case."""
         return self.said.startswith(phrases) and not _FIELD_FAULT.search(self.said)
 
     def matches(self, pattern: re.Pattern[str]) -> bool:
-        """True where the message, in lower case, matches from its start."""
+        """True if the message, in lower case, matches from its start."""
         return pattern.match(self.said) is not None and not _FIELD_FAULT.search(self.said)
 
     def failure(
@@ -284,12 +284,12 @@ def by_status(view: ErrorView, *, rate_limit_is_per_model: bool) -> Failure:
 
 
 def is_about_model(view: ErrorView) -> bool:
-    """True where the code, or a 404 that begins so, says that the model is not there for this key."""
+    """True if the code, or a 404 that begins so, says that the model is not there for this key."""
     return view.has("model_not_found") or (view.status == 404 and view.matches(_NO_MODEL))
 
 
 def is_foreign(view: ErrorView, body: bytes) -> bool:
-    """True where an answer is not of a provider's making: a web server's, a firewall's, another API's.
+    """True if an answer is not of a provider's making: a web server's, a firewall's, another API's.
 
     A provider in trouble answers 5xx with pages too, and one that limits rates 429: these are believed.
     """

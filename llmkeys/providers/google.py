@@ -103,7 +103,7 @@ def _model(view: ErrorView) -> Failure | None:
 
 
 def _quota(view: ErrorView) -> Failure | None:
-    """Tell apart a spent balance, a quota of the project and model, and plain lack of capacity."""
+    """Distinguish a spent balance, a quota of the project and model, and plain lack of capacity."""
     if view.status != 429:
         return None
     quotas = [violation for detail in _details(view) for violation in items(detail.get("violations"))]
@@ -129,7 +129,7 @@ def _quota(view: ErrorView) -> Failure | None:
 
 
 def _has_no_quota(view: ErrorView, quotas: list[Mapping[str, Any]]) -> bool:
-    """True where the project's plan does not have the model at all: a quota of it is zero."""
+    """True if the project's plan does not have the model at all: a quota of it is zero."""
     if any(quota.get("quotaValue") in ("0", 0) for quota in quotas):
         return True
     return view.begins("you exceeded your current quota", "quota exceeded") and _NO_QUOTA.search(view.said) is not None

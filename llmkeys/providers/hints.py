@@ -1,6 +1,6 @@
 """When to come back: every spelling of a wait that is met in headers, error fields and sentences, as seconds from now.
 
-All readers take anything, never raise, and answer with 1 second to 31 days, or with None where nothing is said. Of
+All readers take anything, never raise, and answer with 1 second to 31 days, or with None if nothing is said. Of
 several waits the longest counts: to come back too early is only refused again.
 """
 
@@ -92,14 +92,14 @@ def clamp(seconds: float) -> float:
 
 
 def clamp_until(moment: datetime | None, *, at: datetime) -> datetime | None:
-    """Return the moment in UTC, within 1 second and 31 days after `at`; None where it has passed."""
+    """Return the moment in UTC, within 1 second and 31 days after `at`; None if it has passed."""
     if moment is None or moment <= at:
         return None
     return min(max(moment, at + SHORTEST), at + LONGEST).astimezone(UTC)
 
 
 def seconds_until(moment: datetime | None, *, at: datetime) -> float | None:
-    """Return the seconds from `at` to the moment, clamped; None where it has passed."""
+    """Return the seconds from `at` to the moment, clamped; None if it has passed."""
     return clamp((moment - at).total_seconds()) if moment is not None and moment > at else None
 
 
@@ -292,7 +292,7 @@ def _moments(text: str) -> list[datetime]:
 
 
 def _moment(match: re.Match[str]) -> datetime | None:
-    """Return the instant of a date that was found; None where there is no such day or time."""
+    """Return the instant of a date that was found; None if there is no such day or time."""
     found = match.groupdict()
     month = _MONTHS.index(found["name"].lower()) + 1 if found.get("name") else int(found["month"])
     year = int(found["year"]) + (2000 if len(found["year"]) == 2 else 0)
@@ -375,7 +375,7 @@ def next_month(at: datetime) -> datetime:
 
 
 def next_reset(interval: str, *, at: datetime) -> datetime | None:
-    """Return when a daily, weekly or monthly limit begins anew (UTC); None for any other word."""
+    """Return when a daily, weekly or monthly limit starts again (UTC); None for any other word."""
     resets = {"daily": next_midnight, "weekly": next_monday, "monthly": next_month}
     return resets[interval](at) if interval in resets else None
 

@@ -21,7 +21,7 @@ _VENDOR_NAME = {
     "anthropic": re.compile(r"[^:]+"),
     "google": re.compile(r"[A-Za-z0-9._-]+"),  # in Google's own dialect the name is a part of the path
 }
-VENDORS = tuple(_VENDOR_NAME)  # whose models have a name of their own beside OpenRouter's
+VENDORS = tuple(_VENDOR_NAME)  # whose models have a name of their own apart from OpenRouter's
 _DATED = re.compile(r"-\d{8}$")
 _HYPHEN_VERSION = re.compile(r"(?<![\d.])(\d{1,2})-(\d{1,2})(?![\d.])")
 _DOT_VERSION = re.compile(r"(\d)\.(\d)")
@@ -35,7 +35,7 @@ def is_valid(model: object) -> bool:
 
 
 def at_openrouter(model: str) -> str | None:
-    """Return OpenRouter's name of a model, None for a bare name whose vendor cannot be told."""
+    """Return OpenRouter's name of a model, None for a bare name whose vendor is unknown."""
     if not is_valid(model):
         return None
     vendor, rest = _split(model)
@@ -52,7 +52,7 @@ def common_name(model: str) -> str:
 
 
 def at_vendor(model: str, vendor: str) -> str | None:
-    """Return the vendor's own name of a model, None where the vendor does not serve it under any."""
+    """Return the vendor's own name of a model, None if the vendor does not serve it under any."""
     if not is_valid(model):
         return None
     named_vendor, rest = _split(model)
@@ -62,7 +62,7 @@ def at_vendor(model: str, vendor: str) -> str | None:
 
 
 def _split(model: str) -> tuple[str, str]:
-    """Return vendor and name; the vendor is empty where a bare name does not tell it."""
+    """Return vendor and name; the vendor is empty if a bare name does not tell it."""
     if model.startswith(("models/", "google/models/")):  # Google's own resource names
         return "google", model.partition("models/")[2]
     vendor, slash, rest = model.partition("/")

@@ -59,7 +59,7 @@ class OpenAI(Provider):
 
 
 def _billing(view: ErrorView) -> Failure | None:
-    """Find spent credit and spend limits, which come as 429 like a rate limit; limits begin anew with the month."""
+    """Find spent credit and spend limits, which come as 429 like a rate limit; limits start again with the month."""
     if view.has(*_MONTHLY):
         return view.failure(FailureKind.EXHAUSTED, scope=Scope.ACCOUNT, until=hints.next_month(view.at))
     if view.has(*_NO_CREDIT):

@@ -56,12 +56,14 @@ class OpenRouter(Provider):
         return self._get(f"{base_url}/generation?id={quote(generation_id, safe='')}", secret=secret, workspace_id="")
 
     def generation_cost(self, body: bytes) -> Decimal | None:
-        """Read the cost in USD from the answer to `generation_call`, None where it is not told (yet)."""
+        """Read the cost in USD from the answer to `generation_call`, None if it is not told (yet)."""
         data = mapping(mapping(load_json(body)).get("data"))
         charge = money(data.get("total_cost"))
         if charge is None or data.get("is_byok") is not True:
             return charge
-        upstream = money(data.get("upstream_inference_cost"))  # the owner's own upstream key: a bill beside the fee
+        upstream = money(
+            data.get("upstream_inference_cost")
+        )  # the owner's own upstream key: a bill in addition to the fee
         return charge + upstream if upstream is not None else None
 
     def _known(self, view: ErrorView) -> Failure | None:
@@ -116,7 +118,7 @@ def _unauthorised(view: ErrorView) -> Failure | None:
 
 
 def _payment(view: ErrorView) -> Failure | None:
-    """Tell apart: too many requests in flight, one request too large, and no money at all."""
+    """Distinguish too many requests in flight, one request too large, and no money at all."""
     source = _limit_source(view)
     affordable = _AFFORD.search(view.said)
     is_cap = source == "openrouter_key_limit" or (affordable and "create a key with a higher" in view.said)
@@ -145,7 +147,7 @@ def _forbidden(view: ErrorView) -> Failure | None:
 
 
 def _too_many(view: ErrorView) -> Failure | None:
-    """Tell the account's own limit, where rotation helps, from a busy upstream, where it does not."""
+    """Distinguish the account's own limit, where rotation helps, from a busy upstream, where it does not."""
     of_free_models = view.begins(_FREE) or _limit_source(view).startswith("openrouter_free_tier")
     if not of_free_models and _is_upstream(view):
         return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
@@ -180,7 +182,7 @@ def _budget_reset(view: ErrorView) -> datetime | None:
 
 
 def _free_reset(view: ErrorView) -> datetime:
-    """The quotas of free models begin anew each minute and each UTC day."""
+    """The quotas of free models start again each minute and each UTC day."""
     per_minute = view.begins(f"{_FREE}min")
     return view.at + timedelta(minutes=1) if per_minute else hints.next_midnight(view.at)
 

@@ -63,7 +63,7 @@ _STAND_INS = frozenset(
         "masked",
     ]
 )
-# Keys of others, which one sees beside those of the four; each is sent to nobody but its own company.
+# Keys of other companies, which people also have; each is sent to nobody but its own company.
 _OF_OTHERS = {
     "gsk_": "Groq", "xai-": "xAI", "pplx-": "Perplexity", "hf_": "Hugging Face", "r8_": "Replicate", "ghp_": "GitHub",
     "gho_": "GitHub", "github_pat_": "GitHub", "glpat-": "GitLab", "AKIA": "Amazon", "ASIA": "Amazon",

@@ -43,7 +43,7 @@ from llmkeys.upstream.asked import TransportError
 from llmkeys.upstream.relayed import OpenAnswer
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
-_BUG = "The relay failed while this request was under way; the provider may have billed it."
+_BUG = "The relay failed while this request was in progress; the provider may have billed it."
 _OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
@@ -76,7 +76,7 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
-    sealed: str = ""  # the last sealed thought in the answer
+    sealed: str = ""  # the last encrypted reasoning block in the answer
     _refused_fields: set[str] = field(default_factory=set)  # of ours, which the server does not take
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
@@ -95,7 +95,7 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt. Its hold is ended on every way out, or handed to the stream that is returned.
 
-        Raises UpstreamFailed where nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
+        Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
         InvalidInput for a body that cannot be written.
         """
         try:
@@ -178,7 +178,7 @@ class Attempt:
             raise TransportError("The client went away before the stream began.", sent=True, timed_out=True) from None
 
     async def _broken(self, error: TransportError) -> Failed:
-        """Tell apart what never reached the provider from what it may have billed."""
+        """Distinguish what never reached the provider from what it may have billed."""
         failure = Failure(FailureKind.RETRY, str(error))
         if not error.sent:
             await self.release(sent=False, error=str(error))
@@ -238,11 +238,11 @@ class Attempt:
 
     @property
     def _must_bound_prices(self) -> bool:
-        """True where the provider picks hosts whose prices differ, and the hold must cover all of them."""
+        """True if the provider picks hosts whose prices differ, and the hold must cover all of them."""
         return self.provider.picks_models and self.worst.is_strict
 
     def _learns_from(self, body: bytes) -> bool:
-        """Note which fields that we added a server refuses; True where it is worth asking once more without them."""
+        """Note which fields that we added a server refuses; True if it is worth asking once more without them."""
         if self._refused_fields or self._renamed_fields:
             return False
         blamed = self.provider.blames(body, self._fields_of_ours())
@@ -324,7 +324,7 @@ class Attempt:
         return self._answer(200, opened.headers, raw, charge, finished)
 
     def _look(self, raw: bytes) -> Seen | None:
-        """Return what a whole answer tells; also one of JSON lines. None where it is neither."""
+        """Return what a whole answer tells; also one of JSON lines. None if it is neither."""
         body = load_json(raw)
         if body is not None:
             return self.request.dialect.see_answer(body) if isinstance(body, dict | list) else None

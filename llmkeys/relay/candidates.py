@@ -49,7 +49,7 @@ class Candidate:
 
     @property
     def chooses_model(self) -> bool:
-        """True where the provider itself chooses among several models that a request names."""
+        """True if the provider itself chooses among several models that a request names."""
         return providers.get(self.provider).picks_models
 
 
@@ -105,7 +105,7 @@ class Stored:
     at: datetime
 
     def is_fresh(self, at: datetime) -> bool:
-        """True where a look at the database would hardly show anything else; the hold decides anyway."""
+        """True if a look at the database would hardly show anything else; the hold decides anyway."""
         return abs(at - self.at) <= FRESH
 
 
@@ -132,7 +132,7 @@ async def find(
     """Return every stored key of the caller that can serve `model`, in serving order, with what stands in its way.
 
     `stored` is what was read a moment ago; where it is none any more, the keys are read again. For a name that no rule
-    knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable where no key is stored,
+    knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable if no key is stored,
     ModelNotAvailable where none can serve the model, RecordingUnavailable.
     """
     if stored is None or not stored.is_fresh(at):

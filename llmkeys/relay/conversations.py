@@ -1,4 +1,4 @@
-"""Conversations that carry sealed thoughts: only the organisation that wrote them can read them.
+"""Conversations that carry encrypted reasoning: only the organisation that wrote them can read them.
 
 OpenAI's `encrypted_content` and Anthropic's signatures come back with the next turn. The usage row of the answer that
 brought one keeps its digest, so that any process finds the key that served, and asks it first.
@@ -13,7 +13,7 @@ from typing import Any
 
 from llmkeys.relay.candidates import Candidate
 
-REASON = "another key wrote the sealed thoughts of this conversation"
+REASON = "another key produced the encrypted reasoning of this conversation"
 
 _WRITER = """SELECT k.id, k.provider, k.billing_group
     FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
@@ -22,7 +22,7 @@ _WRITER = """SELECT k.id, k.provider, k.billing_group
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The key that wrote a sealed thought; it may have been deleted since."""
+    """The key that wrote an encrypted reasoning block; it may have been deleted since."""
 
     key_id: str
     provider: str
@@ -37,12 +37,12 @@ class Writer:
 
 
 def digest(sealed: str) -> str:
-    """Return what a row keeps of a sealed thought."""
+    """Return what a row keeps of an encrypted reasoning block."""
     return hashlib.blake2b(sealed.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def find_writer(cursor: Any, sealed: str) -> Writer | None:
-    """Return who wrote a sealed thought; None where no row knows it."""
+    """Return who wrote an encrypted reasoning block; None if no row knows it."""
     cursor.execute(_WRITER, [digest(sealed)])
     row = cursor.fetchone()
     return Writer(*row) if row is not None else None

@@ -24,7 +24,7 @@ _starting = threading.Lock()
 
 
 def use(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Tell which loop this process serves programs on; None when it stops."""
+    """Record which loop this process serves programs on; None when it stops."""
     global _worker_loop
     _worker_loop = loop
 
@@ -51,7 +51,7 @@ class _OwnLoop:
 
 
 def finish(seconds: float) -> None:
-    """Wait until what is under way on our own loop has ended, and close it; for a command before its process ends."""
+    """Wait until what is in progress on our own loop has ended, and close it; for a command before its process ends."""
     global _own
     with _starting:
         if _own is not None:
@@ -89,7 +89,7 @@ class _Reader:
 
     def leave(self) -> None:
         self.has_gone = True
-        while not self.pieces.empty():  # whoever waits to put one more goes on
+        while not self.pieces.empty():  # a thread that waits to put one more goes on
             self.pieces.get_nowait()
         self._call()
 

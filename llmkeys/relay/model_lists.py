@@ -38,7 +38,7 @@ _being_asked: dict[str, asyncio.Task[None]] = {}
 
 
 def models_of(key_id: str) -> tuple[ListedModel, ...]:
-    """Return the list last read, empty where none was."""
+    """Return the list last read, empty if none was."""
     with _lock:
         known = _lists.get(key_id)
     return known.models if known else ()
@@ -93,7 +93,7 @@ def _asked(key_id: str) -> tuple[ListedModel, ...] | None:
 
 
 def lists_model(key_id: str, provider: str, model: str) -> bool:
-    """True where the list last read has `model`."""
+    """True if the list last read has `model`."""
     if not model or ("/" in model and not providers.get(provider).vendor):
         return False
     return any(listed.id == model for listed in models_of(key_id))

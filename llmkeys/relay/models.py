@@ -80,7 +80,7 @@ def _entry(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, Any]:
 
 
 def _prices(key: ApiKey, listed: ListedModel, at: datetime) -> dict[str, str | None] | None:
-    """Return USD per token as text, as OpenRouter does; None where no price is known."""
+    """Return USD per token as text, as OpenRouter does; None if no price is known."""
     prices = catalogue.price_list()
     if not prices.has_operator_price(key.provider, listed.id, at) and listed.input_usd_per_token is not None:
         return {"prompt": _text(listed.input_usd_per_token), "completion": _text(listed.output_usd_per_token)}

@@ -36,7 +36,7 @@ def cooling(until: datetime, count: int) -> AllKeysCooling:
 def busy(refusals: Sequence[Refusal]) -> BudgetBusy:
     need = min(refusal.need_nano for refusal in refusals if refusal.only_holds)
     return BudgetBusy(
-        f"The room in the budgets is held by other requests under way; this one needs {format_usd(need)} at most. "
+        f"The room in the budgets is held by other requests in progress; this one needs {format_usd(need)} at most. "
         "Try again in a second."
     )
 
@@ -87,7 +87,7 @@ def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | 
         return RequestExceedsBudget(
             f"This request may cost {need}, more than this token's whole limit "
             f"({format_usd(least.limit_nano)}, its {_window_words(least)}). Lower max_tokens, shorten the prompt, or "
-            "ask whoever manages the token to raise its limit."
+            "ask the person who manages the token to raise its limit."
         )
     when = _resets_at(least, at)
     ending = f"It resets at {when:%Y-%m-%d %H:%M} UTC." if when else "It does not reset by itself."

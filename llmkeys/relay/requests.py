@@ -69,9 +69,9 @@ def models_for(named: str, caller: Caller) -> tuple[str, ...]:
 
 
 class Client(Protocol):
-    """Whoever waits for an answer: a program at the gateway, a person at the playground or the terminal."""
+    """The caller that waits for an answer: a program at the gateway, a person at the playground or the terminal."""
 
-    has_begun: bool  # a first byte has gone out: no status can be told any more
+    has_begun: bool  # a first byte has gone out: the status can no longer be changed
     has_gone: bool
 
     def when_gone(self, call: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ class Answer:
 
 @dataclass
 class Tracked:
-    """What is known of a request while it is under way, for the head of a stream that begins before its content."""
+    """What is known of a request while it is in progress, for the head of a stream that begins before its content."""
 
     key_id: str = ""
     attempts: int = 0

@@ -54,7 +54,7 @@ class RelayedStream:
     async def begin(self) -> Failure | None:
         """Read until content comes, or the end; return the failure that came instead, with nothing billed.
 
-        Raises TransportError where the stream breaks before.
+        Raises TransportError if the stream breaks before.
         """
         await self._take(self._first)
         while not self._has_begun and not self._is_over:
@@ -74,7 +74,7 @@ class RelayedStream:
 
     @property
     def is_empty(self) -> bool:
-        """True where the provider ended the stream before it told anything."""
+        """True if the provider ended the stream before it told anything."""
         return self._is_over and not (self._has_begun or self.has_told_usage or self._failure is not None)
 
     @property
@@ -110,7 +110,7 @@ class RelayedStream:
             await self._client.write(ready)
 
     async def _read_on(self) -> None:
-        """Read one piece. Raises TransportError where the provider breaks off or falls silent."""
+        """Read one piece. Raises TransportError if the provider breaks off or falls silent."""
         loop = asyncio.get_running_loop()
         idle = AFTER_END_SECONDS if self._is_end else float(settings.STREAM_IDLE_SECONDS)
         deadline = min(self._last_piece + idle, self._cut_at, self._drain_until)
@@ -168,7 +168,7 @@ class RelayedStream:
         if self._may_lower_hold and self.usage is not None and self.usage.input_tokens and not self._is_finished:
             self._may_lower_hold = False
             await self._attempt.lower_hold(self.usage)
-        if comments:  # the status is out already: a sign of life of the provider's own passes at once
+        if comments:  # the status is out already: a keep-alive of the provider's own passes at once
             await self._client.write(b"".join(comments))
 
     def _keep(self, event: bytes) -> None:
@@ -213,7 +213,7 @@ class RelayedStream:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _has_told_nothing(self) -> bool:
-        """True where the stream stopped without an end of any kind."""
+        """True if the stream stopped without an end of any kind."""
         return not (
             self._attempt.ended or self._is_end or self._is_finished or self.has_told_usage or self._failure is not None
         )

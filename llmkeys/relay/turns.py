@@ -51,7 +51,7 @@ MOST_REFUSALS = 20  # keys that one request asks in vain
 _NO_MODEL = "its provider does not have the model"
 _WRONG_ADDRESS = "its provider's address is wrong"
 _HOPELESS = {FailureKind.REJECTED.value, _NO_MODEL, _WRONG_ADDRESS}
-# The most hopeful reason is the one that the client is told.
+# The client gets the most hopeful reason.
 _HOPE = (
     BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, TokenAtLimit, AllKeysAtLimit, RequestExceedsBudget,
     ModelNotAvailable, NoKeyAvailable,
@@ -76,7 +76,7 @@ class _Turns:
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
     refused: int = 0  # keys that refused for their own sake
     lost: int = 0  # attempts that may have been billed in vain
-    has_looked: bool = False  # at the stored keys: whoever looks again wants to see what has changed
+    has_looked: bool = False  # at the stored keys: a second look is meant to see what has changed
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
@@ -99,7 +99,7 @@ class _Turns:
 
     @property
     def is_spent(self) -> bool:
-        """True where nothing more may be tried for this request."""
+        """True if nothing more may be tried for this request."""
         return (
             self.failures > settings.MAX_RETRIES
             or self.lost > 1
@@ -175,7 +175,7 @@ class _ModelTurn:
 
     @staticmethod
     def _keep_the_pace(found: list[Refusal]) -> None:
-        """Raise TooManyRequests where this minute's requests were sent: neither a wait nor another key helps."""
+        """Raise TooManyRequests if this minute's requests were sent: neither a wait nor another key helps."""
         for refusal in found:
             if refusal.pace is not None:
                 raise refusals.too_many_requests(refusal.pace)
@@ -215,7 +215,7 @@ class _ModelTurn:
         return sorted(bids, key=lambda bid: bid.max_tokens or 0, reverse=True)
 
     def _may_pass_soon(self, found: list[Refusal], tightened: bool) -> bool:
-        """True where it is worth to wait: for holds, or for the verdict on a key that another request asks first."""
+        """True if it is worth to wait: for holds, or for the verdict on a key that another request asks first."""
         if any(refusal.only_holds for refusal in found):
             return True
         asked = [refusal for refusal in found if refusal.is_asked]
@@ -361,7 +361,7 @@ class _ModelTurn:
         kind = UpstreamTimeout if self.last.timed_out else UpstreamFailed
         error = kind(f"{self.last.failure.message} (after {self.turns.attempts} attempts)")
         error.retry_after_seconds = self.last.failure.retry_after_seconds
-        # Nothing is under way any more, so another model may serve; not after two requests that may both be billed.
+        # Nothing is in progress any more, so another model may serve; not after two requests that may both be billed.
         error.final = self.turns.lost > 1
         return error
 

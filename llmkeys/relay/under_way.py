@@ -44,7 +44,7 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run a blocking call off the loop. Raises RecordingUnavailable where the database does not answer."""
+    """Run a blocking call off the loop. Raises RecordingUnavailable if the database does not answer."""
     work = functools.partial(call, *args, **named)
     return await asyncio.get_running_loop().run_in_executor(_threads, _on_a_live_connection, work)
 
@@ -62,12 +62,12 @@ async def in_parser(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T
 
 
 def count() -> int:
-    """Return how much is under way on this worker."""
+    """Return how much is in progress on this worker."""
     return len(_tasks)
 
 
 async def finish(seconds: float) -> None:
-    """Let what is under way end, at most `seconds`; then cancel the rest, which records itself as lost."""
+    """Let what is in progress end, at most `seconds`; then cancel the rest, which records itself as lost."""
     if not _tasks:
         return
     _, late = await asyncio.wait(set(_tasks), timeout=seconds)

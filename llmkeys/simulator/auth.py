@@ -25,7 +25,7 @@ class Caller:
 
 
 def identify(request: Request) -> Caller | None:
-    """Who asks whom, or None where the path belongs to no provider."""
+    """Who asks whom, or None if the path belongs to no provider."""
     found = _provider_of(request)
     if found is None:
         return None

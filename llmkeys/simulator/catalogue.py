@@ -212,7 +212,7 @@ _ONE_MODEL: dict[str, tuple[str, str, Callable[[Model], dict[str, Any]]]] = {
 
 
 def one_model(provider: str, path: str) -> dict[str, Any] | None:
-    """What a vendor says of one model, by its path; None where it has no such model."""
+    """What a vendor says of one model, by its path; None if it has no such model."""
     place = f"/anthropic{path}" if provider == "anthropic" else path
     for beginning, (vendor, prefix, shape) in _ONE_MODEL.items():
         if provider == vendor and place.startswith(beginning):

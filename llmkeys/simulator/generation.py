@@ -44,7 +44,7 @@ class Asked:
     tools: tuple[Tool, ...] = ()
     follows_tool: bool = False  # the conversation ends with what a tool gave back
     shows_thinking: bool = False
-    signatures: tuple[str, ...] = ()  # sealed thoughts of earlier turns
+    signatures: tuple[str, ...] = ()  # encrypted reasoning of earlier turns
     kind: str = "generate"  # or "count", "embed"
     inputs: int = 1  # how many texts to embed
     is_batch: bool = False

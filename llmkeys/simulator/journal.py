@@ -16,7 +16,7 @@ from .wire import dumps, plain
 class Entry:
     """One request to a model that reached a provider.
 
-    `billed` is False for a refusal; `status` is None where no answer ever comes; `cost` is USD.
+    `billed` is False for a refusal; `status` is None if no answer ever comes; `cost` is USD.
     """
 
     provider: str

@@ -1,4 +1,4 @@
-"""Sealed thoughts: what one organisation's model wrote, no other organisation's key can open."""
+"""Encrypted reasoning: what one organisation's model wrote, no other organisation's key can open."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def organisation_of(key: str) -> str:
 
 
 def signature(organisation: str) -> str:
-    """A sealed thought of this organisation."""
+    """An encrypted reasoning block of this organisation."""
     return _PREFIX + hashlib.sha256(organisation.encode()).hexdigest()[:32]
 
 
 def is_foreign(found: str, key: str) -> bool:
-    """True for a sealed thought of the simulator's that another organisation wrote."""
+    """True for an encrypted reasoning block of the simulator's that another organisation wrote."""
     return found.startswith(_PREFIX) and found != signature(organisation_of(key))

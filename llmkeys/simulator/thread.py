@@ -20,7 +20,7 @@ class SimulatorThread:
     """A running simulator: `with SimulatorThread() as simulator: … simulator.base_url …`.
 
     `base_url` has no path: OpenRouter is at `base_url + "/api/v1"`, OpenAI at `"/openai/v1"`, Anthropic at
-    `"/anthropic"`, Google at `"/google"` (`urls` has all four). Raises OSError where the port cannot be bound.
+    `"/anthropic"`, Google at `"/google"` (`urls` has all four). Raises OSError if the port cannot be bound.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ from llmkeys.supervisor.shared import Shared
 HEADERS_BYTES = 65_536
 # Connections of one worker, idle ones included; an open stream is one of them.
 CONNECTIONS = 4096
-# After `REFACTAI_STOP_SECONDS` a worker ends what is still under way by itself; this long after it is killed.
+# After `REFACTAI_STOP_SECONDS` a worker ends what is still in progress by itself; this long after it is killed.
 KILL_SECONDS = 5
 REFUSE_SECONDS = 0.05
 
@@ -90,7 +90,7 @@ class Server(MPServer):
 
 
 def load(threads: int, shared: Shared, place: int) -> Any:
-    """Return the application, in a worker. A module's function, for a spawned worker gets it by its name."""
+    """Return the application, in a worker. A module's function, because a spawned worker gets it by its name."""
     application = import_string(settings.ASGI_APPLICATION)
     application.configure(threads=threads, under_way=shared.under_way, place=place)
     return application
@@ -169,7 +169,7 @@ SUDDEN_DEATH = 70
 
 
 class Sentinel(cluster.Sentinel):
-    """django-q2's guard, except that a sudden death ends the whole cluster, which `serve` then starts anew.
+    """django-q2's guard, except that a sudden death ends the whole cluster, which `serve` then restarts.
 
     A process that was killed while it waited at a queue keeps that queue's lock for ever. The stock guard replaces it
     by another that waits for the same lock, and no task ever runs again. New queues are the only remedy.

@@ -31,7 +31,7 @@ class ServerWouldBeLockedOut(LLMKeysError):
 
 
 def announce() -> None:
-    """Publish this server's keys and settings. Raises DataDirectoryProblem where the directory cannot be written."""
+    """Publish this server's keys and settings. Raises DataDirectoryProblem if the directory cannot be written."""
     global _open_file
     path = settings.DATA_DIR / f"server-{os.getpid()}.keys"
     told = {"pid": os.getpid(), "keys": None if _from_file() else _ids(), "settings": settings_in_use.digests()}
@@ -45,7 +45,7 @@ def announce() -> None:
 
 
 def require_first_key_known() -> None:
-    """Raise ServerWouldBeLockedOut where a running server could not read what the first key encrypts."""
+    """Raise ServerWouldBeLockedOut if a running server could not read what the first key encrypts."""
     first = keyring.keyring().keys[0].id.hex()
     for server in running():
         known = server["keys"]

@@ -96,7 +96,7 @@ def offer_import() -> str:
     if not file.is_file() or ApiKey.objects.stored().filter(source=ApiKey.Source.DATABASE).exists():
         return ""
     command = f"./manage.py import_keys {shlex.quote(str(file))}"
-    return f"Keys of the older product were found. Take them over, with their costs, by: {command}\n"
+    return f"Keys of the older product were found. Import them, with their costs, with: {command}\n"
 
 
 def ensure_first_administrator(url: str) -> str:
@@ -104,7 +104,7 @@ def ensure_first_administrator(url: str) -> str:
 
     The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD, else they are `admin` and
     a random one, shown once: on the terminal, or, where stdout is not a terminal, in the file `first-login` (0600).
-    File and user are made together: no administrator is left whose password nobody was told.
+    File and user are made together: no administrator is left whose password nobody knows.
     """
     given = os.environ.pop("DJANGO_SUPERUSER_PASSWORD", "")  # popped: no child needs it
     name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "").strip() or "admin"

@@ -1,6 +1,6 @@
 """One child process: forked from the loaded parent, in a session of its own, and never outliving its parent.
 
-Forked, not executed anew: the loaded Django is then shared memory (measured: 11 MB a process instead of 56 MB).
+Forked, not started afresh: the loaded Django is then shared memory (measured: 11 MB a process instead of 56 MB).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def _database_answers() -> bool:
 
 
 def claim(data_dir: Path) -> IO[str] | None:
-    """Take the data directory's scheduler lock; None where another `serve` has it.
+    """Take the data directory's scheduler lock; None if another `serve` has it.
 
     The lock lives as long as any process that inherited the file: it is free again only when the cluster has gone.
     """

@@ -7,7 +7,7 @@ from collections.abc import MutableSequence
 
 
 class Shared:
-    """The requests under way of each worker, and whether `serve` stops. Each number has one writer."""
+    """The requests in progress of each worker, and whether `serve` stops. Each number has one writer."""
 
     def __init__(self, workers: int) -> None:
         self._stopping: MutableSequence[int] = multiprocessing.RawArray("b", 1)

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def say(sentence: str) -> None:
-    """Tell the operator; a closed terminal is not a reason to stop serving."""
+    """Report to the operator; a closed terminal is not a reason to stop serving."""
     with suppress(OSError, ValueError):
         print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - stderr is where a server speaks
 
@@ -123,7 +123,7 @@ class Tree:
             service.child = Child(service.target)
 
     def _plan_restart(self, service: Service, dead: Child) -> None:
-        """Clear away what is left of a child that ended. Raises CannotStart where trying again is hopeless."""
+        """Clear away what is left of a child that ended. Raises CannotStart if trying again is hopeless."""
         dead.kill_all()
         delay = service.back_off()
         service.child = None
@@ -141,7 +141,7 @@ class Tree:
             return
         fault = self.watchdog.fault(cluster_age_seconds=service.child.age_seconds)
         if fault:
-            logger.error("The scheduler does not progress (%s); restarting it.", fault)
+            logger.error("The scheduler is making no progress (%s); restarting it.", fault)
             service.child.kill_all()
             service.child = None
             self.stalled_by = fault
@@ -184,7 +184,9 @@ class Tree:
         """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""
         count = self.shared.requests_under_way
         if count and seconds > 0.1:
-            return f"{_requests(count)} under way; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
+            return (
+                f"{_requests(count)} in progress; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."
+            )
         if not count and seconds > QUIET_SECONDS and self.scheduler and self.scheduler.child:
             return "The scheduler is finishing its task. Ctrl-C again ends it now."
         return ""

@@ -1,4 +1,4 @@
-"""Is the scheduler wedged? Read from the database, for a wedged cluster answers nothing and looks alive.
+"""Is the scheduler wedged? Read from the database, because a wedged cluster answers nothing and looks alive.
 
 While it is, nobody else sends alerts: `serve` does so itself, in a process of its own.
 """
@@ -27,7 +27,7 @@ UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not keep
 class Watchdog:
     """Looks now and then; remembers which task stands first in the queue and since when.
 
-    `stall` names the stall that lasts, empty where there is none: it begins with a fault and ends with the first look
+    `stall` names the stall that lasts, empty if there is none: it begins with a fault and ends with the first look
     that finds a grown-up cluster without one, however often the cluster is restarted in between.
     """
 

@@ -39,7 +39,7 @@ def _pool_connections() -> None:
     """Let the threads of a worker share a few connections to PostgreSQL instead of keeping one each.
 
     Done here, in the process of which only the workers are forked: a pool has threads, which no fork survives, and
-    whoever has one thread needs none.
+    a process with one thread needs none.
     """
     database = connections[DEFAULT_DB_ALIAS]
     if not is_sqlite():

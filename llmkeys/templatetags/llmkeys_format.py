@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 from django import template
 from django.forms import BoundField
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from llmkeys.lib.money import NANO, format_usd
 
@@ -41,6 +42,12 @@ def usd_exact(nano: int) -> str:
 @register.filter
 def whole(number: int) -> str:
     return f"{number:,}"
+
+
+@register.filter
+def codes(text: str) -> SafeString:
+    """Return a message of the terminal as markup: escaped, and what stands between backticks as code."""
+    return mark_safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S308  (escaped before)
 
 
 @register.filter
@@ -112,7 +119,7 @@ def after(delta: timedelta | None) -> datetime | None:
 
 @register.simple_tag
 def icon(name: str, size: int = 16, css: str = "icon") -> SafeString:
-    """Return a drawing of the sprite, hidden from screen readers: a word always stands beside it."""
+    """Return a drawing of the sprite, hidden from screen readers: a word always stands next to it."""
     return format_html(
         '<svg class="{}" viewBox="0 0 {} {}" aria-hidden="true"><use href="#{}"/></svg>', css, size, size, name
     )

@@ -22,8 +22,8 @@ def expire_tokens(at: datetime) -> int:
         _tell(
             token,
             "expired",
-            f"The access token “{token.name}” expired on {_when(token)}: its requests are refused. Move its date, or "
-            "make another one.",
+            f"The access token “{token.name}” expired on {_when(token)}: its requests are refused. Change its expiry "
+            "date, or create another one.",
             f"expired token {token.pk} {_date(token)}",
             at,
         )
@@ -41,7 +41,10 @@ def warn_of_expiry(at: datetime) -> int:
         assert token.expires_at is not None
         threshold = next(before for before in WARN_BEFORE if token.expires_at <= at + before)
         if token.created_at < token.expires_at - threshold:
-            words = f"The access token “{token.name}” expires on {_when(token)}. Move its date, or make another one."
+            words = (
+                f"The access token “{token.name}” expires on {_when(token)}. "
+                "Change its expiry date, or create another one."
+            )
             events += _tell(token, "expiring", words, f"expiring token {token.pk} {_date(token)} {threshold.days}", at)
     return events
 

@@ -53,7 +53,7 @@ def create_token(
             _check_within(maker, token, key_ids, "The new token")
         token.save(force_insert=True)
         token.keys.set(ApiKey.objects.filter(pk__in=key_ids or ()))
-        _note("added", token, f"The token “{token.name}” of {owner.get_username()} was made.", at, actor)
+        _note("added", token, f"The token “{token.name}” of {owner.get_username()} was created.", at, actor)
     return token, text
 
 
@@ -84,7 +84,7 @@ def change_token(
 def rotate_token(
     token: AccessToken, *, overlap_seconds: int = 0, at: datetime, actor: str = "", maker: AccessToken | None = None
 ) -> tuple[AccessToken, str]:
-    """Give the token a new secret and return it; the old one holds for `overlap_seconds` more, then nobody's.
+    """Give the token a new secret and return it; the old one stays valid for `overlap_seconds` more, then nobody's.
 
     Budgets, counters and history stay: it is the same account.
     """
@@ -101,21 +101,21 @@ def rotate_token(
         )
         if not rotated:
             raise TokenConflict(f"Somebody else has just rotated or revoked “{token.name}”. Look at it again.")
-        until = f"; the old one holds for {overlap_seconds} s more" if overlap_seconds else ""
+        until = f"; the old one stays valid for {overlap_seconds} s more" if overlap_seconds else ""
         _note("changed", token, f"The token “{token.name}” has a new secret{until}.", at, actor)
     token.refresh_from_db()
     return token, text
 
 
 def revoke_token(token: AccessToken, *, at: datetime, actor: str = "") -> None:
-    """End a token at once, for good, and the tokens that it made."""
+    """Revoke a token at once and for good, with the tokens that it created."""
     with transaction.atomic():
         if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=at):
             return
         _note("deleted", token, f"The token “{token.name}” was revoked.", at, actor)
         children = AccessToken.objects.filter(pk__in=_descendants(token), revoked_at__isnull=True)
         for child in children:
-            _note("deleted", child, f"The token “{child.name}” ended with “{token.name}”, which made it.", at, actor)
+            _note("deleted", child, f"The token “{child.name}” ended with “{token.name}”, which created it.", at, actor)
         children.update(revoked_at=at)
 
 
@@ -136,7 +136,7 @@ def _owner(named: str | None, user: User, maker: AccessToken | None) -> User:
     if named is None or named == user.get_username():
         return user
     if not user.is_superuser or maker is not None:
-        raise InvalidInput({"user": ["Only an administrator who is logged in makes tokens of others."]})
+        raise InvalidInput({"user": ["Only an administrator who is logged in can create tokens for other users."]})
     users = get_user_model().objects
     found = users.filter(**{get_user_model().USERNAME_FIELD: named, "is_active": True}).first()
     if found is None:
@@ -210,7 +210,7 @@ def _label(column: str) -> str:
     return "scopes" if column.startswith("scope_") else _LABELS[column]
 
 
-_REVOKED = "“{}” is revoked, for good. Make a new token."
+_REVOKED = "“{}” is revoked, for good. Create a new token."
 
 
 def _refuse_revoked(token: AccessToken) -> None:
@@ -222,7 +222,7 @@ def _check_end(token: AccessToken) -> None:
     """A token ends with the one that made it. Raises InvalidInput."""
     end = token.maker.expires_at if token.maker is not None else None
     if end is not None and (token.expires_at is None or token.expires_at > end):
-        words = f"It ends with the token that made it, at {end:%Y-%m-%d %H:%M} UTC at the latest."
+        words = f"It ends with the token that created it, at {end:%Y-%m-%d %H:%M} UTC at the latest."
         raise InvalidInput({"expiresAt": [words]})
 
 
@@ -232,7 +232,9 @@ def _check_within(maker: AccessToken, token: AccessToken, key_ids: Collection[st
     Raises BeyondItsMaker.
     """
     if maker.has_limits:
-        raise BeyondItsMaker("This token has limits of its own: it makes and changes no tokens, which would have none.")
+        raise BeyondItsMaker(
+            "This token has limits of its own, so it cannot create or change tokens: they would have none."
+        )
     if not set(token.scopes) <= set(maker.scopes):
         raise BeyondItsMaker(f"{whose} would have a scope that this one lacks.")
     if maker.expires_at is not None and (token.expires_at is None or token.expires_at > maker.expires_at):

@@ -49,12 +49,12 @@ class Caller:
     notes_use: bool = False  # the hold is to note the token's last use: for people, so that once a minute will do
 
     def may_use(self, model: str) -> bool:
-        """True where the token allows the model, under any of its names."""
+        """True if the token allows the model, under any of its names."""
         return self.models is None or allows(self.models, model)
 
 
 def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
-    """Return whose access token this is; None where it is unknown, revoked, expired, or its user is disabled."""
+    """Return whose access token this is; None if it is unknown, revoked, expired, or its user is disabled."""
     if not token.startswith(TOKEN_PREFIX):
         return None
     digest = token_digest(token)
@@ -88,7 +88,7 @@ def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
 
 
 def may_send(cursor: Any, caller: Caller) -> bool:
-    """True where the token's user may send requests. Asked by itself, for administrators may, and cost no statement."""
+    """True if the token's user may send requests. Asked by itself, for administrators may, and cost no statement."""
     if caller.is_administrator:
         return True
     cursor.execute(_MAY_SEND, [caller.user_id, caller.user_id])
@@ -105,7 +105,7 @@ def caller_of(token: str, at: datetime) -> Caller | None:
 
 
 def allows(patterns: Iterable[str], model: str) -> bool:
-    """True where a name or pattern (`*` stands for any text) fits one of the model's names."""
+    """True if a name or pattern (`*` stands for any text) fits one of the model's names."""
     names = spellings(model)
     return any(_matches(pattern, name) for pattern in patterns for name in names) or any(
         "*" not in pattern and common_name(pattern) in names for pattern in patterns
@@ -113,7 +113,7 @@ def allows(patterns: Iterable[str], model: str) -> bool:
 
 
 def is_within(inner: Iterable[str] | None, outer: Iterable[str]) -> bool:
-    """True where everything that the `inner` patterns allow is allowed by the `outer` ones too."""
+    """True if everything that the `inner` patterns allow is allowed by the `outer` ones too."""
     return inner is not None and all(allows(outer, pattern) for pattern in inner)
 
 

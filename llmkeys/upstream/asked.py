@@ -1,4 +1,4 @@
-"""The one door outward: the only user of `requests`, and the only one that asks for a secret in clear.
+"""The one door outward: the only user of `requests`, and the only one that asks for a secret in the clear.
 
 No redirect is ever followed (a key would travel along), nothing of the client's connection is forwarded, and a
 provider's address comes from the settings alone.

@@ -68,7 +68,7 @@ class OpenAnswer:
             raise TransportError(f"{self._host} broke off in the middle of its answer.", sent=True) from None
 
     def hurry(self, deadline: float) -> None:
-        """Bound the wait that is under way, too."""
+        """Bound the wait that is in progress, too."""
         waiting = self._waiting
         if waiting is not None and not waiting.expired() and (waiting.when() or deadline) > deadline:
             with contextlib.suppress(RuntimeError):  # it ended just now
@@ -132,7 +132,7 @@ class Pool:
     ) -> OpenAnswer:
         """Send a request with the key's secret and return the open answer once its head is there.
 
-        `call` makes address and headers from the secret in clear. Raises TransportError (its `sent` is False where
+        `call` makes address and headers from the secret in the clear. Raises TransportError (its `sent` is False if
         certainly no byte of the request has left), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
         """
         secret = await _secret_of(key)
@@ -163,7 +163,7 @@ class Pool:
         except aiohttp.ClientError as error:
             ended_at_once = time.monotonic() - began < AT_ONCE_SECONDS
             if has_rested and connection["is_used"] and ended_at_once and _brought_nothing(error):
-                words = f"{host} closed a connection that had rested, just as a request was to be sent on it."
+                words = f"{host} closed an idle connection just as a request was to be sent on it."
                 raise TransportError(words, sent=False) from None
             raise _transport_error(error, host, secret) from None
         except (OSError, ValueError) as error:
@@ -192,7 +192,7 @@ def _brought_nothing(error: aiohttp.ClientError) -> bool:
 async def _secret_of(key: Any) -> str:
     try:
         return keyring.open_secret(key)
-    except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made anew
+    except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made again
         return await asyncio.to_thread(keyring.open_secret, key)
 
 
@@ -203,7 +203,7 @@ def _timed_out(error: TimeoutError, host: str, connect: float, waited: float) ->
 
 
 def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> TransportError:
-    """Tell what never left from what the provider may have got."""
+    """Distinguish what never left from what the provider may have got."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return TransportError(scrub(f"TLS with {host} failed: {cause}", secrets=(secret,)), sent=False)

@@ -109,7 +109,7 @@ def _last_running(day: date) -> date | None:
 
 
 def _written(work: Callable[..., None], *arguments: date) -> bool:
-    """Write in a transaction of its own; False where the database cannot be written now: a summary needs no writing."""
+    """Write in a transaction of its own; False if the database cannot be written now: a summary needs no writing."""
     global _rest_until
     if time.monotonic() < _rest_until:
         return False

@@ -108,7 +108,7 @@ def month(text: str) -> date:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether it is a number that a column of ids can hold."""
+    """Return whether it is a number that a column of ids can hold."""
     return _ID.fullmatch(text) is not None
 
 

@@ -142,7 +142,7 @@ def _correct(cursor: CursorWrapper, key: ApiKey, row: _Row, true_nano: int, at: 
 
 
 def _give_up(at: datetime) -> int:
-    """Tell once for each key and budget day which estimates stand for good; return how many rows that are."""
+    """Report once for each key and budget day which estimates stand for good; return how many rows that are."""
     told = 0
     for key_id, name, day, count, cost in _never_told(at):
         message = (

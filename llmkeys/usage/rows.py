@@ -125,7 +125,7 @@ def csv_lines(rows: Iterable[UsageRecord]) -> Iterator[str]:
 def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
     """Read page by page, newest first: one long read would keep SQLite's log from being tidied meanwhile.
 
-    Between two pages it has no connection, for whoever takes them may be slow.
+    Between two pages it has no connection, because the reader of the rows may be slow.
     """
     chunk = list(rows[:_CHUNK_ROWS])
     while chunk:
@@ -138,7 +138,7 @@ def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
 
 
 def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` that leave out no row that fits; None where there is none at all."""
+    """Return bounds of `id` that leave out no row that fits; None if there is none at all."""
     since, until = lookups.get("created_at__gte"), lookups.get("created_at__lt")
     numbers = _at_that_time(since, until, at)
     if numbers is None or not _is_counted(lookups) or _ends_soon(rows, numbers):
@@ -161,13 +161,13 @@ def _is_rare(lookups: Mapping[str, Any]) -> bool:
 
 
 def _is_counted(lookups: Mapping[str, Any]) -> bool:
-    """True where the totals can tell whether there are such rows: those of a rare state are few anyway."""
+    """True if the totals can tell whether there are such rows: those of a rare state are few anyway."""
     is_few = lookups.get("state") in _RARE_STATES or lookups.get("cost") == "lost"
     return not is_few and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
 def _ends_soon(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
-    """True where there are few rows between the bounds, or the newest of them fill a page."""
+    """True if there are few rows between the bounds, or the newest of them fill a page."""
     every = UsageRecord.objects.order_by()
     newest = numbers.get("pk__lte") or every.aggregate(last=Max("pk"))["last"] or 0
     oldest = numbers.get("pk__gte") or every.aggregate(first=Min("pk"))["first"] or 0
@@ -187,7 +187,7 @@ def _between(numbers: list[int]) -> dict[str, int] | None:
 
 
 def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | None, at: datetime) -> Span | None:
-    """Return the first and the last day of which the totals know such rows; None where there is no such day."""
+    """Return the first and the last day of which the totals know such rows; None if there is no such day."""
     known = closed_days.known_days()
     if known is None:
         return None
@@ -232,7 +232,7 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
 
 
 def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` of the rows since and until an instant; None where no row is so late, or so early.
+    """Return bounds of `id` of the rows since and until an instant; None if no row is so late, or so early.
 
     Numbers follow the clock but for what several machines, or a clock that was put back, differ by (`_CLOCKS`).
     """

@@ -1,4 +1,4 @@
-"""What an access token cost in a month, day by day and model by model: for whoever is to pay for it.
+"""What an access token cost in a month, day by day and model by model: for the person who is to pay for it.
 
 From the daily totals: the single rows of a month may be pruned, its statement stays. A budget's reset is not in it,
 for that moves the budget and not what was spent; what was taken back or corrected is.
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A month of a token: its lines in order of day and model, and the sums per model, the dearest first."""
+    """A month of a token: its lines in order of day and model, and the sums per model, the most expensive first."""
 
     token: AccessToken
     month: date

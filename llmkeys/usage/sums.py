@@ -209,7 +209,7 @@ def _added(rows: Iterable[Row], width: int) -> dict[Row, Sums]:
 
 
 def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
-    """Return the sums per group and over all: days and months in order, else the dearest first."""
+    """Return the sums per group and over all: days and months in order, else the most expensive first."""
     if group_by == "key":
         return _summary(_by_key(wanted, at), group_by)
     columns = _COLUMNS[group_by]

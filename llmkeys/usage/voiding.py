@@ -14,7 +14,7 @@ from llmkeys.exceptions import KeyConflict
 def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> int:
     """Take back the charge of a lost row, once; return the amount in nano-dollars.
 
-    Raises KeyConflict where the row is not lost, or was voided before.
+    Raises KeyConflict if the row is not lost, or was voided before.
     """
     reason = reason or "The charge of a lost request was taken back."
 
@@ -26,7 +26,7 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
     if amount is not None:
         return amount
     if state == "LOST":
-        raise KeyConflict("The charge of this usage row was taken back before.")
+        raise KeyConflict("The charge of this usage row has already been taken back.")
     raise KeyConflict(f"Only the charge of a LOST usage row can be taken back; this one is {state or 'gone'}.")
 
 

@@ -81,7 +81,7 @@ class Keyring:
         return [hmac.digest(key.fingerprint_key, text, hashlib.sha256).hex() for key in self.keys]
 
     def is_current(self, stored: bytes) -> bool:
-        """Tell whether the ciphertext was made with the first key."""
+        """Return whether the ciphertext was made with the first key."""
         return bytes(stored[1:9]) == self.keys[0].id
 
 
@@ -103,5 +103,5 @@ def new_access_token() -> str:
 
 
 def token_digest(token: str) -> str:
-    """Return what is stored of an access token; a plain hash suffices, for the token has 256 random bits."""
+    """Return what is stored of an access token; a plain hash suffices, because the token has 256 random bits."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

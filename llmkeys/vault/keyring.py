@@ -45,7 +45,7 @@ def key_file() -> Path:
 def keyring() -> Keyring:
     """Return the master keys, generating `encryption.key` only while the database holds no secret.
 
-    Raises WrongEncryptionKey where secrets are stored but no key is given, DataDirectoryProblem where the file
+    Raises WrongEncryptionKey if secrets are stored but no key is given, DataDirectoryProblem where the file
     cannot be read or written.
     """
     given = settings.REFACTAI_ENCRYPTION_KEYS
@@ -94,7 +94,7 @@ def keys_of(path: Path) -> tuple[str, ...]:
 
 
 def replace_key_file(text: str) -> None:
-    """Put other master keys into `encryption.key` at once; running servers read it anew at their next request."""
+    """Put other master keys into `encryption.key` at once; running servers read it again at their next request."""
     path = key_file()
     draft = path.with_name(f".{DRAFT}{secrets.token_hex(8)}")
     create_private_file(draft, text.strip() + "\n")
@@ -145,7 +145,7 @@ def verify() -> None:
 
 
 def seal_secret(plain: str, *, row_id: str) -> bytes:
-    """Encrypt a secret for its row. Raises WrongEncryptionKey where other stored secrets do not open (sealed)."""
+    """Encrypt a secret for its row. Raises WrongEncryptionKey if other stored secrets do not open (sealed)."""
     verify()
     return seal_one_of_many(plain, row_id=row_id)
 
@@ -164,9 +164,9 @@ class Sealed:
 
 
 def reseal(stored: bytes, fingerprint: str | None, *, row_id: str, provider: str) -> Sealed | None:
-    """Return a ciphertext and fingerprint anew under the first key; None where both are its own already.
+    """Return a new ciphertext and fingerprint under the first key; None if both are its own already.
 
-    Raises DecryptionFailed where no given key opens it.
+    Raises DecryptionFailed if no given key opens it.
     """
     ring = keyring()
     plain = ring.decrypt(stored, row_id=row_id)
@@ -177,9 +177,9 @@ def reseal(stored: bytes, fingerprint: str | None, *, row_id: str, provider: str
 
 
 def reveal(key: ApiKey) -> str:
-    """Return a stored secret in clear, for an export that asked for it by name; "" where none is stored.
+    """Return a stored secret in the clear, for an export that asked for it by name; "" where none is stored.
 
-    Raises WrongEncryptionKey where it does not decrypt.
+    Raises WrongEncryptionKey if it does not decrypt.
     """
     return "" if key.environment_variable or not key.secret else open_secret(key)
 
@@ -232,9 +232,9 @@ class SecretHolder(Protocol):
 
 
 def open_secret(key: SecretHolder) -> str:
-    """Return the secret in clear, for the one call that sends it.
+    """Return the secret in the clear, for the one call that sends it.
 
-    Raises WrongEncryptionKey where it does not decrypt, SecretMissing where there is none to send.
+    Raises WrongEncryptionKey if it does not decrypt, SecretMissing where there is none to send.
     """
     if key.environment_variable:
         return read_variable(key.environment_variable, providers.get(key.provider))

@@ -1,7 +1,7 @@
 """Every stored secret under the first master key, while the product serves.
 
 One short transaction per key, guarded by the ciphertext that was read: a key that somebody changes meanwhile is read
-again, and a run that is killed leaves every row whole, under the old key or under the new one. Whoever runs it again
+again, and a run that is killed leaves every row whole, under the old key or under the new one. Anyone who runs it again
 goes on where it stopped.
 """
 
@@ -21,7 +21,8 @@ from llmkeys.vault import keyring
 from llmkeys.vault.crypto import DecryptionFailed
 
 CLOSED = (
-    "No key in REFACTAI_ENCRYPTION_KEYS opens it. Add the master key it was stored with, or enter its secret again."
+    "No key in REFACTAI_ENCRYPTION_KEYS decrypts it. "
+    "Add the encryption key it was stored with, or enter its secret again."
 )
 TWIN = "It has the same secret as another key; delete one of the two."
 
@@ -53,7 +54,7 @@ def stored_secrets() -> int:
 def reencrypt(*, on_each: Callable[[], object] = lambda: None) -> Report:
     """Encrypt every stored secret with the first key, and recompute its fingerprint; `on_each` is called per key.
 
-    Raises RecordingUnavailable where the database cannot be written; what was done until then stays done.
+    Raises RecordingUnavailable if the database cannot be written; what was done until then stays done.
     """
     changed = current = 0
     left_alone: list[LeftAlone] = []
@@ -75,7 +76,7 @@ def _with_secret() -> ApiKeyQuerySet:
 
 
 def _reseal(key: ApiKey | None) -> bool:
-    """Write the key's secret anew; False where that was not needed, or the key is gone."""
+    """Re-encrypt the key's secret; False if that was not needed, or the key is gone."""
     while key is not None:
         old = bytes(key.secret)
         sealed = keyring.reseal(old, key.fingerprint, row_id=key.id, provider=key.provider)

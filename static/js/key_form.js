@@ -51,11 +51,11 @@
     note.className = "error";
     note.setAttribute("role", "alert");
     if (target.matches("form")) {
-      note.textContent = "The server did not answer. Nothing is known to be saved; try again, or load the page anew.";
+      note.textContent = "The server did not answer, so the change may not be saved. Try again, or reload the page.";
       target.querySelector(".form > .error")?.remove();
       target.querySelector(".form").prepend(note);
     } else if (target.matches("[hx-target='#tried']")) {
-      note.textContent = "The server did not answer. Load the page again, and log in if it asks.";
+      note.textContent = "The server did not answer. Reload the page, and log in if asked.";
       document.getElementById("tried").replaceChildren(note);
     }
   }

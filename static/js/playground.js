@@ -84,8 +84,8 @@ function fail(words) {
 
 function broke(error, request) {
   const gone = error.message === "logged out";
-  fail(gone ? "You are no longer logged in. Load the page again and log in; nothing was sent."
-    : "The connection broke. If the request was under way, it is charged all the same.");
+  fail(gone ? "You are no longer logged in. Reload the page and log in; nothing was sent."
+    : "The connection broke. If the request was in progress, it is charged all the same.");
   end("Not answered");
   if (request) waitForCost(request);
 }

@@ -48,7 +48,7 @@ def test_one_of_a_token_names_it(api, administrator):
     token, _ = make_account(administrator, name="shop")
     (event,) = api.get(PATH).json()["results"]
     assert (event["kind"], event["tokenId"], event["keyId"]) == ("added", token.pk, None)
-    assert event["message"] == "The token “shop” of admin was made."
+    assert event["message"] == "The token “shop” of admin was created."
 
 
 def test_it_comes_in_pages(api):

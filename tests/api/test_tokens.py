@@ -338,7 +338,7 @@ class TestMaker:
             assert JsonClient(text).get(PATH).status_code == 401
         assert api.get(path(grandchild["id"])).json()["status"] == "REVOKED"
         words = KeyEvent.objects.get(kind="deleted", token_id=grandchild["id"]).message
-        assert words == "The token “grandchild” ended with “maker”, which made it."
+        assert words == "The token “grandchild” ended with “maker”, which created it."
 
     def test_an_earlier_end_is_its_childrens_too(self, administrator, api, frozen):
         child = self.client(administrator).post(PATH, {"name": "child", "scopes": ["manage"]}).json()
@@ -347,7 +347,7 @@ class TestMaker:
         ends = set(AccessToken.objects.filter(maker__isnull=False).values_list("expires_at", flat=True))
         assert {end.isoformat() for end in ends} == {"2026-11-24T00:00:00+00:00"}
         answer = api.patch(path(child["id"]), {"expiresAt": None})
-        assert answer.status_code == 400 and "ends with the token that made it" in answer.json()["expiresAt"][0]
+        assert answer.status_code == 400 and "ends with the token that created it" in answer.json()["expiresAt"][0]
 
     def test_it_makes_tokens_of_its_own_user_alone(self, administrator):
         make_user("anna")

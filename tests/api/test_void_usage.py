@@ -46,7 +46,7 @@ def test_a_second_time_is_a_conflict(api):
     assert api.post(path(row)).status_code == 200
     answer = api.post(path(row))
     assert answer.status_code == 409
-    assert "before" in answer.json()["detail"]
+    assert "already been taken back" in answer.json()["detail"]
     assert Adjustment.objects.count() == 1
 
 

@@ -85,7 +85,7 @@ def test_it_says_that_the_database_is_away(place, tmp_path):
     away = "postgres://postgres@127.0.0.1:1/keys"
     refused = place.run("backup", str(tmp_path / "new.tar.gz"), DATABASE_URL=away)
     assert refused.returncode == 1 and refused.stderr.startswith("No backup was made. The database that DATABASE_URL")
-    assert refused.stderr.endswith("Check that it runs and lets us in.\n")
+    assert refused.stderr.endswith("Check that it is running and accepts connections.\n")
 
 
 def test_it_tells_that_the_books_differ(place, tmp_path):

@@ -284,7 +284,7 @@ class TestTokens:
         )
         make_account(administrator, name="old", at=NOW - timedelta(days=30), expiresAt=NOW + timedelta(days=6))
         make_account(administrator, name="brief", expiresAt=NOW + timedelta(days=6))
-        assert [finding.detail for finding in found("Access tokens")] == ["2 of 3 tokens may send or ask now."]
+        assert [finding.detail for finding in found("Access tokens")] == ["2 of 3 tokens can be used now."]
         (finding,) = found("Token “shop”")
         assert (finding.level, finding.detail) == ("WARN", "LIMIT_REACHED.")
         assert "./manage.py tokens edit shop --daily-limit" in finding.remedy

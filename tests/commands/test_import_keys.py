@@ -235,7 +235,7 @@ class TestTwice:
         before = [key_json(key, at=NOW) for key in ApiKey.objects.all()], KeyEvent.objects.count()
         ran = load(keys)
         assert ([key_json(key, at=NOW) for key in ApiKey.objects.all()], KeyEvent.objects.count()) == before
-        assert "Skipped key 1 (“Production”): it is stored already as “Production”." in ran.out
+        assert "Skipped key 1 (“Production”): it is already stored as “Production”." in ran.out
         assert "0 keys imported, 2 skipped." in ran.out
 
     def test_it_skips_a_secret_that_stands_there_twice(self, load):
@@ -269,7 +269,7 @@ BROKEN = {
     "empty": ("", "Line 1: the file must hold a list"),
     "no key in it": ('[\n\n  "A"]', "Line 3: entry 1 of the list is not a key, but a text."),
     "NaN": ('[\n{"totalCost": NaN}]', "Line 2, key 1: NaN is not a JSON number."),
-    "twice the same field": ('[{"name": "A", "name": "B"}]', "Line 1, key 1: the field “name” stands there twice."),
+    "twice the same field": ('[{"name": "A", "name": "B"}]', "Line 1, key 1: the field “name” appears twice."),
     "more behind it": ("[] x", "Extra data after the list"),
     "nested": ("[" + '{"a":' * 100_000, "nested too deeply"),
     "trailing comma": ('[{"name": "A"},]', "Line 1"),

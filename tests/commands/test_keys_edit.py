@@ -36,7 +36,7 @@ class TestKeysEdit:
 
     def test_it_wants_something_to_change(self, run):
         ran = run("keys", "edit", make_key().id)
-        assert ran.code == 1 and ran.err.startswith("Nothing to change was given.")
+        assert ran.code == 1 and ran.err.startswith("No change was given.")
 
     def test_it_asks_for_the_id_where_a_name_is_ambiguous(self, run):
         keys = [make_key(name="Same"), make_key(name="Same")]

@@ -101,7 +101,7 @@ def test_it_lists_what_does_not_open_and_leaves_it_alone(run, rotate):
     rotate()
     ran = run("reencrypt")
     assert ran.code == 1 and "1 secret could not be re-encrypted" in ran.err
-    assert lost.id in ran.out and "Lost" in ran.out and "No key in REFACTAI_ENCRYPTION_KEYS opens it" in ran.out
+    assert lost.id in ran.out and "Lost" in ran.out and "No key in REFACTAI_ENCRYPTION_KEYS decrypts it" in ran.out
     lost.refresh_from_db()
     assert (bytes(lost.secret), lost.fingerprint) == before
     rotate(NEW)

@@ -108,7 +108,7 @@ class TestTokensEdit:
     def test_it_wants_something_to_change(self, run, administrator):
         run("tokens", "create", "worker")
         ran = run("tokens", "edit", "worker")
-        assert ran.code == 1 and ran.err.startswith("Nothing to change was given.")
+        assert ran.code == 1 and ran.err.startswith("No change was given.")
 
     def test_a_revoked_one_stays(self, run, administrator):
         run("tokens", "create", "worker")

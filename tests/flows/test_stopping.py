@@ -72,7 +72,7 @@ def test_streams_finish_in_the_grace(data_dir: Path, simulator: SimulatorThread)
         assert product.served.stop(signal.SIGTERM) == 0
         for stream in streams:
             stream.join(30)
-        assert f"{STREAMS} requests under way; waiting up to 30 s." in product.served.log.read_text()
+        assert f"{STREAMS} requests in progress; waiting up to 30 s." in product.served.log.read_text()
         assert sum(stream.whole for stream in streams) == STREAMS
         assert states(product) == {"SETTLED": STREAMS}
 

@@ -381,10 +381,10 @@ class TestRejection:
         ("check", "words"),
         [
             ({"json": GOOD}, "The free test accepts the key."),
-            ({"body": b"busy", "status": 503}, "The free test gave no verdict: OpenRouter is busy"),
+            ({"body": b"busy", "status": 503}, "The free test was inconclusive: OpenRouter is busy"),
             ({"answer": Pieces(SILENCE, framing="raw")}, "did not answer within 1 s"),
-            ({"answer": Pieces(RESET, framing="raw")}, "The free test gave no verdict"),
-            ({"body": b"<html>"}, "The free test gave no verdict"),
+            ({"answer": Pieces(RESET, framing="raw")}, "The free test was inconclusive"),
+            ({"body": b"<html>"}, "The free test was inconclusive"),
         ],
     )
     def test_it_lets_a_key_rest_that_may_be_good(self, client, frozen, provider, fast_confirmation, key, check, words):

@@ -176,7 +176,7 @@ class TestItsBody:
         first = begin(client, stream=True, messages=self.large(little_room))
         gate.wait_until_reached()
         refused = ask(client, messages=self.large(little_room))
-        is_refused(refused, 503, "overloaded", "The server has as many bodies in hand as it may")
+        is_refused(refused, 503, "overloaded", "The server is reading as many request bodies as it can")
         assert refused["Retry-After"] == "1"
         gate.open()
         assert first.answer().content.endswith(DONE)

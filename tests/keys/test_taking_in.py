@@ -281,7 +281,7 @@ def test_a_variable_in_dress_is_used_without_it_and_told(monkeypatch, capsys):
     (key,) = register_environment_keys(at=NOW)
     assert (key.masked_secret, keyring.open_secret(key)) == (MASKED, KEY)
     said = check(capsys)
-    assert "OPENAI_API_KEY holds quotes or invisible characters" in said and KEY not in said
+    assert "OPENAI_API_KEY has quotes or invisible characters" in said and KEY not in said
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert "OPENAI_API_KEY" not in check(capsys)
 

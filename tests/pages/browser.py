@@ -44,6 +44,6 @@ def log_in(page: Any) -> Any:
 
 
 def fits(page: Any) -> bool:
-    """Tell whether nothing makes the page wider than the window."""
+    """Return whether nothing makes the page wider than the window."""
     page.wait_for_load_state()  # the styles may come after the words
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -81,7 +81,7 @@ def test_it_makes_the_key_the_default_where_that_was_asked(operator):
         ({"expiresAt": "2001-01-01T00:00"}, "The expiry is in the past."),
         ({"expiresAt": "soon"}, "Must be a date and time"),
         ({"priority": "first"}, "Must be a whole number"),
-        ({"workspaceId": "a b"}, "without spaces"),
+        ({"workspaceId": "a b"}, "no spaces"),
         ({"description": "x" * 501}, "at most 500 characters"),
     ],
 )

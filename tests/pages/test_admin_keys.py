@@ -192,7 +192,7 @@ class TestActions:
 
     def test_it_tells_what_a_service_refuses(self, operator):
         make_key()
-        assert "Move its expiry date first." in act(
+        assert "Change its expiry date first." in act(
             operator, "make_default", make_key(expires_at=NOW - timedelta(days=900))
         )
 

@@ -156,7 +156,7 @@ class TestVoid:
         assert adjustment.total_nano == -NANO // 2 and LogEntry.objects.count() == 1
         row.refresh_from_db()
         assert row.state == "LOST" and row.cost_nano == NANO // 2, "history stays"
-        assert "was taken back before" in act(operator, USAGE, "void", row, post="yes").content.decode()
+        assert "has already been taken back" in act(operator, USAGE, "void", row, post="yes").content.decode()
         assert Adjustment.objects.count() == 1
 
     def test_it_refuses_rows_that_are_not_lost_and_users_without_the_right(self, operator, with_rights):

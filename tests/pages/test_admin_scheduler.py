@@ -80,7 +80,7 @@ class TestTasks:
 
     def test_it_puts_a_failed_task_in_the_queue_again(self, operator):
         task = ran("check_keys", good=False, result=TRACE)
-        assert "1 task put in the queue" in act(operator, FAILURES, "run_again", task)
+        assert "1 task queued again" in act(operator, FAILURES, "run_again", task)
         assert not Failure.objects.exists() and OrmQ.objects.count() == 1
         assert "llmkeys.tasks.x" in text(operator, "/admin/django_q/ormq/")
 

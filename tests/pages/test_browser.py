@@ -104,9 +104,9 @@ def test_it_says_in_the_dialog_that_nothing_was_saved_and_keeps_what_is_typed_wh
     dialog.get_by_label("Per day").fill("7")
     Session.objects.all().delete()
     dialog.get_by_role("button", name="Test", exact=True).click()
-    dialog.get_by_text("Load the page again, and log in if it asks.").wait_for()
+    dialog.get_by_text("Reload the page, and log in if asked.").wait_for()
     dialog.get_by_role("button", name="Save changes").click()
-    dialog.get_by_text("Nothing is known to be saved").wait_for()
+    dialog.get_by_text("so the change may not be saved").wait_for()
     assert dialog.get_by_label("Per day").input_value() == "7"
     desk.keyboard.press("Escape")
     desk.locator(f"#edit-{key.pk}").click()
@@ -144,7 +144,7 @@ def test_it_knows_the_provider_by_the_first_letters_of_the_key(desk):
     for secret, label in (("sk-ant-api03-x", "Anthropic"), ("sk-or-v1-x", "OpenRouter"), ("AIzaX", "Google")):
         desk.get_by_label("API key", exact=True).fill(secret)
         assert desk.get_by_role("radio", name=label).is_checked()
-        assert desk.get_by_text("Made at").locator("visible=true").count() == 1
+        assert desk.get_by_text("Create one at").locator("visible=true").count() == 1
 
 
 def test_it_shows_a_key_on_its_own_page(page):

@@ -111,7 +111,7 @@ def test_it_names_today_and_some_days_before():
 
 
 def test_it_draws_nothing_spent_and_no_days_at_all():
-    assert "Nothing spent in this time" in drawn(chart())
+    assert "Nothing spent in this period" in drawn(chart())
     assert "no days" in drawn(chart(days=[]))
 
 

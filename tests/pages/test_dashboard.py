@@ -113,7 +113,7 @@ class TestChanges:
             ("Monthly Budget", 3, "month"),
         ):
             card = page[page.index(f"<h2>{title}</h2>") :].partition("</article>")[0]
-            assert f"of it ${estimated}.00 estimated · ${2 * estimated}.00 lost" in text_of(card)
+            assert f"of which ${estimated}.00 estimated · ${2 * estimated}.00 lost" in text_of(card)
             assert f"?range={since}&amp;cost=lost#rows" in card
         DailyUsage.objects.update(estimated_nano=0, lost_nano=0)
         assert "of it" not in text_of(page_of(operator))
@@ -168,7 +168,7 @@ class TestChart:
                                   cost_nano=5 * NANO)  # fmt: skip
         assert "30 days $5.00" in text_of(page_of(operator))
         operator.post(f"/llm-settings/usage/{row.pk}/void")
-        assert "Nothing spent in this time" in text_of(page_of(operator))
+        assert "Nothing spent in this period" in text_of(page_of(operator))
 
 
 class TestTopTokens:

@@ -8,7 +8,7 @@ import pytest
 
 from llmkeys.dashboard.usage_words import seconds_words
 from llmkeys.lib.money import NANO
-from llmkeys.templatetags.llmkeys_format import moment, percent, relative, span, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import codes, moment, percent, relative, span, usd, usd_short
 from tests.helpers import NOW
 
 
@@ -75,3 +75,9 @@ def test_it_shows_instants_by_their_distance(frozen):
     assert ">1 December<" in moment(NOW.replace(month=12, day=1, hour=0, minute=0))
     assert ">1 January 2027<" in moment(NOW.replace(year=2027, month=1, day=1, hour=0, minute=0))
     assert 'title="2026-11-23 20:30:00 UTC"' in moment(NOW)
+
+
+def test_it_shows_what_stands_between_backticks_as_code():
+    assert codes("`serve` makes one; <b> stays, a lone ` too") == (
+        "<code>serve</code> makes one; &lt;b&gt; stays, a lone ` too"
+    )

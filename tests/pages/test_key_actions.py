@@ -89,7 +89,7 @@ class TestDefault:
     def test_it_refuses_an_expired_key_in_words(self, operator):
         make_key()
         key = make_key(expires_at=NOW - timedelta(days=900))
-        assert "Move its expiry date first." in messages_of(press(operator, key, "default"))[0]
+        assert "Change its expiry date first." in messages_of(press(operator, key, "default"))[0]
 
 
 class TestToggle:

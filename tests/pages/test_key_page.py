@@ -64,7 +64,7 @@ def test_it_tells_how_much_of_it_is_a_guess(operator):
     spend(key, "model", NANO)
     assert "$1.00 in 30 days </p>" not in page_of(operator, key) and "estimated</a>" not in page_of(operator, key)
     DailyUsage.objects.update(estimated_nano=NANO // 2, lost_nano=NANO // 4)
-    assert "$1.00 in 30 days, of it $0.50 estimated · $0.25 lost" in text_of(page_of(operator, key))
+    assert "$1.00 in 30 days, of which $0.50 estimated · $0.25 lost" in text_of(page_of(operator, key))
 
 
 def test_it_sums_many_models_into_one_line(operator):
@@ -118,7 +118,7 @@ def test_it_shows_events_and_who_did_them(operator):
 
 def test_it_says_where_nothing_is_known_yet(operator):
     text = text_of(page_of(operator, make_key()))
-    assert "Not tested yet." in text and "No request has come to this key yet." in text
+    assert "Not tested yet." in text and "No request on this key yet." in text
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class TestPage:
         page = page_of(operator, "req_1")
         text = text_of(page)
         for words in (
-            "Attempt 1 · Production", "“Production” stood first in the serving order and had room.",
+            "Attempt 1 · Production", "“Production” was first in the serving order and had room.",
             "$0.50 was held and given back: nothing was charged", "Attempt 2 · Research",
             "Production hit its rate limit in this request", "Batch – daily budget: needs $0.25, $0.10 left",
             "$0.01 of $0.25 held", "100, 90 cached", "20, 7 reasoning", "2.41 s, first byte 0.38 s",
@@ -83,10 +83,9 @@ class TestPage:
         )  # fmt: skip
         page = page_of(operator, "req_1")
         assert (
-            "$0.50 held until the answer is there" in page
-            and 'width="100.00%" height="100%" fill="url(#hatch)"' in page
+            "$0.50 held until the answer arrives" in page and 'width="100.00%" height="100%" fill="url(#hatch)"' in page
         )
-        assert "under way" in page
+        assert "in progress" in page
 
     def test_it_tells_the_headers_as_far_as_they_are_known(self, operator):
         key = make_key(name="Production")
@@ -151,7 +150,7 @@ class TestVoid:
     def test_it_takes_the_charge_back_with_who_and_why(self, operator):
         row = make_lost(request_id="req_1")
         answer = self.void(operator, row.pk, reason="Not on the bill.\0")
-        assert messages_of(answer) == ["$1.00 were taken back; the key has them again."]
+        assert messages_of(answer) == ["$1.00 was taken back; the key can spend it again."]
         adjustment = Adjustment.objects.get(usage=row)
         assert (adjustment.kind, adjustment.created_by, adjustment.reason) == ("void", "admin", "Not on the bill.")
         assert ApiKey.objects.get(pk=row.key_id).spent_total_nano == 0
@@ -162,7 +161,7 @@ class TestVoid:
     def test_it_does_so_once(self, operator):
         row = make_lost(request_id="req_1")
         self.void(operator, row.pk)
-        assert "taken back before" in messages_of(self.void(operator, row.pk))[0]
+        assert "already been taken back" in messages_of(self.void(operator, row.pk))[0]
         assert Adjustment.objects.count() == 1
 
     def test_it_refuses_another_state_in_words(self, operator):

@@ -73,7 +73,7 @@ class TestPage:
         text = text_of(page_of(operator, token))
         assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets at 00:00 UTC" in text
         assert "Monthly Budget $5.00 no limit No limit, $1.00 held" in text
-        assert "Ready. $5.00 left today." in text and "shop ACTIVE Of admin. It may: gateway, read." in text
+        assert "Ready. $5.00 left today." in text and "shop ACTIVE Belongs to admin. Scopes: gateway, read." in text
 
     def test_it_shows_what_it_cost_by_day_and_by_model(self, operator, token, administrator):
         other = make_account(administrator, name="shop")[0]
@@ -102,12 +102,12 @@ class TestPage:
         KeyEvent.objects.create(kind="changed", token=token, message="Changed.", created_at=NOW, actor="somebody")
         text = text_of(page_of(operator, token))
         assert "Changed. by somebody" in text
-        assert "Models openai/* Keys every key Pace 1 request a minute Budget mode soft" in text
+        assert "Models openai/* Keys every key Rate limit 1 request a minute Budget mode soft" in text
         assert "Last used 2 h ago" in text
 
     def test_it_says_where_nothing_is_known_yet(self, operator, administrator):
         text = text_of(page_of(operator, make_account(administrator)[0]))
-        assert "No request has come with this token yet." in text and "No request yet in the last 30 days." in text
+        assert "No request with this token yet." in text and "No request yet in the last 30 days." in text
 
     def test_it_says_why_it_cannot_serve(self, operator, administrator):
         key = make_key()
@@ -276,7 +276,7 @@ class TestRotate:
     def test_the_old_secret_may_hold_a_while(self, operator, administrator, frozen):
         token, old = make_account(administrator, "read", name="shop")
         text = text_of(operator.post(f"{PATH}/{token.pk}/rotate", {"overlap": "3600"}).content.decode())
-        assert "The old one is taken until" in text and "Old secret taken until" in text_of(page_of(operator, token))
+        assert "The old one stays valid until" in text and "Old secret valid until" in text_of(page_of(operator, token))
         assert JsonClient(old).get("/api/llm/keys").status_code == 200
         frozen.move_to(NOW + timedelta(hours=1))
         assert JsonClient(old).get("/api/llm/keys").status_code == 401
@@ -340,7 +340,7 @@ class TestStatement:
         }
 
     def test_a_month_without_usage_says_so(self, operator, token):
-        assert "Nothing was asked with this token in November 2026." in page_of(operator, token, "/statement")
+        assert "No request was made with this token in November 2026." in page_of(operator, token, "/statement")
 
     @pytest.mark.parametrize("month", ["2026-12", "2026-09", "9999-12", "0001-01", "x", "2026-13", "2026-11-01"])
     def test_it_knows_no_other_month(self, operator, used, month):

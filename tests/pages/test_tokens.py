@@ -78,7 +78,7 @@ class TestList:
         assert "two off · gateway REVOKED" in text and "Ended with its user. off is disabled" in text
         assert "full admin · gateway LIMIT_REACHED" in text
         assert "Daily budget spent. $2.00 of $2.00. Requests with it are served again at 00:00 UTC" in text
-        assert "It may not send. Its user anna lacks the permission" in text
+        assert "It may not send requests. Its user anna lacks the permission" in text
         assert "3 of 6 valid" in text and text.index("holds admin") < text.index("one admin")
 
     def test_it_is_searched_and_turned_in_pages(self, operator, administrator):
@@ -292,7 +292,7 @@ class TestRevoke:
         answer = operator.post(path, follow=True)
         assert messages_of(answer) == ["“shop” is revoked: requests with it are refused from now on."]
         assert JsonClient(text).get("/api/llm/keys").status_code == 401
-        assert "It was revoked already" in operator.get(path).content.decode()
+        assert "It has already been revoked" in operator.get(path).content.decode()
 
     def test_others_revoke_their_own_alone(self, administrator):
         make_token(administrator, name="of the administrator")

@@ -13,7 +13,7 @@ pytestmark = BROWSER
 
 
 def settled_fits(page) -> bool:
-    """Tell whether the page fits once its styles are there: a heading can be seen before them."""
+    """Return whether the page fits once its styles are there: a heading can be seen before them."""
     page.wait_for_load_state()
     return fits(page)
 
@@ -26,9 +26,9 @@ def test_it_makes_copies_and_revokes_a_token(page):
     page.get_by_role("link", name="Create token").click()
     page.get_by_role("textbox", name="Name").fill("notebook " + "y" * 80)
     page.locator("#scope-read").check()
-    page.get_by_label("Until a day").check()
+    page.get_by_label("On a date").check()
     page.get_by_label("Last day").fill("2199-12-31")
-    page.get_by_text("Models, keys and pace").click()
+    page.get_by_text("Models, keys and rate limit").click()
     page.get_by_label(key.name).check()
     assert settled_fits(page)
     page.get_by_role("button", name="Create token").click()
@@ -82,7 +82,7 @@ def test_limits_are_edited_by_the_keyboard_alone_while_the_page_refreshes(desk):
     desk.keyboard.press("Enter")
     desk.get_by_text("“shop” was saved.").wait_for()
     assert "of $2.50" in desk.content()
-    desk.locator("summary", has_text="Models, keys and pace").focus()
+    desk.locator("summary", has_text="Models, keys and rate limit").focus()
     desk.keyboard.press("Enter")
     desk.get_by_label("Models it may use").fill("openai/*\ngpt 6!")
     desk.get_by_label("Requests a minute").fill("sixty")

@@ -82,7 +82,7 @@ class TestTable:
         ("columns", "words"),
         [
             ({"state": "HELD", "success": None, "cost_nano": 0, "lease_until": NOW, "cost_source": "",
-              "hold_nano": 245_800_000, "latency_ms": None}, ("Held", "0.2458", "under way")),
+              "hold_nano": 245_800_000, "latency_ms": None}, ("Held", "0.2458", "in progress")),
             ({"state": "RELEASED", "success": False, "cost_nano": 0, "http_status": 429}, ("Released", "status 429")),
             ({"state": "LOST", "success": False, "cost_source": "estimated"}, ("Lost", "estimated")),
             ({"success": False}, ("Settled, failed",)),
@@ -150,7 +150,7 @@ class TestTable:
         assert "1 of 2" in page and "2 of 2" in page
 
     def test_it_says_that_nothing_is_there(self, operator):
-        assert "No request in this time." in page_of(operator)
+        assert "No request in this period." in page_of(operator)
         assert "No request fits these filters." in page_of(operator, "?state=LOST")
 
 

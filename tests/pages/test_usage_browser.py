@@ -17,7 +17,7 @@ pytestmark = BROWSER
 
 
 def settled_fits(page) -> bool:
-    """Tell whether the page fits once its styles are there: a heading can be seen before them."""
+    """Return whether the page fits once its styles are there: a heading can be seen before them."""
     page.wait_for_load_state()
     return fits(page)
 
@@ -71,7 +71,7 @@ def test_it_filters_pages_and_opens_a_request(page):
     assert "was cooling down" in page.content() and settled_fits(page)
     page.get_by_label("Why it is taken back").fill("Not on the bill")
     page.get_by_role("button", name="Take $1.00 back").click()
-    page.get_by_text("$1.00 were taken back").wait_for()
+    page.get_by_text("$1.00 was taken back").wait_for()
     page.get_by_text("Not on the bill").wait_for()
     assert page.get_by_role("button", name="Take").count() == 0
 

@@ -122,7 +122,7 @@ def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.get_by_role("button", name="Save").click()
     said(plain, "Must not be negative")
     plain.get_by_label("Per day", exact=True).fill("2")
-    plain.get_by_text("Models, keys and pace").click()
+    plain.get_by_text("Models, keys and rate limit").click()
     plain.get_by_label("Models it may use").fill("openai/*")
     plain.get_by_role("button", name="Save").click()
     said(plain, "“notebook” was saved.")
@@ -140,7 +140,7 @@ def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.get_by_role("button", name="Reset costs").click()
     said(plain, "The total costs of “notebook” were reset: up to $3.00.")
     plain.get_by_role("link", name="Statement").click()
-    said(plain, "Nothing was asked with this token")
+    said(plain, "No request was made with this token")
     with plain.expect_download() as download:
         plain.get_by_role("link", name="CSV").click()
     assert download.value.suggested_filename.startswith(f"statement-{token.pk}-")

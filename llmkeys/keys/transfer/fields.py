@@ -200,7 +200,7 @@ def _read_figures(reader: _Reader, key: FileKey) -> None:
 
 
 def _last_change(reader: _Reader) -> datetime | None:
-    """Return when the costs changed last, at the latest; None where the file does not tell."""
+    """Return when the costs changed last, at the latest; None if the file does not tell."""
     known = []
     for name in ("updatedAt", "lastUsed"):
         try:

@@ -78,7 +78,7 @@ def _read(path: Path, at: datetime) -> tuple[list[FileKey], list[str]]:
 
 
 def _is_new(key: FileKey, all_keys: list[FileKey], report: Report) -> bool:
-    """Tell whether the key is to be stored; else note why not."""
+    """Return whether the key is to be stored; else note why not."""
     reason = _why_not(key, all_keys)
     if reason:
         report.skipped.append(Skipped(key.entry.number, str(key.entry.values.get("name") or ""), reason))
@@ -94,7 +94,7 @@ def _why_not(key: FileKey, all_keys: list[FileKey]) -> str:
     if twin:
         return f"it has the same secret as {twin.entry.title} of the file"
     stored = keyring.twin_of(key.secret, provider=key.columns["provider"])
-    return f"it is stored already as “{stored.name}”" if stored else ""
+    return f"it is already stored as “{stored.name}”" if stored else ""
 
 
 def _store(cursor: Cursor, key: FileKey, at: datetime, actor: str, file: str, report: Report) -> ApiKey:
@@ -145,7 +145,7 @@ def _open_account(
 ) -> None:
     """Write the one adjustment that explains costs without usage rows. Written for 0 too: it marks an import."""
     day, month, total = (format_usd(cost) for cost in costs)
-    reason = f"Costs brought along from {file}: {day} today, {month} this month, {total} in total."
+    reason = f"Costs imported from {file}: {day} today, {month} this month, {total} in total."
     amounts = dict(zip((DAY, MONTH, TOTAL), costs, strict=True))
     ledger.adjust(cursor, "opening", ledger.Account(ledger.KEYS, row.id), windows, amounts, at, by=by, reason=reason)
 

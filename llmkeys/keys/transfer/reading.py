@@ -1,4 +1,4 @@
-"""The file as entries that know their line, so that a fault can be told where it stands."""
+"""The file as entries that know their line, so that a fault can be reported with its line."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
-        raise _Fault(f"the field “{twin}” stands there twice.")
+        raise _Fault(f"the field “{twin}” appears twice.")
     return values
 
 

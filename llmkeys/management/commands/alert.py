@@ -1,4 +1,4 @@
-"""`manage.py alert`: what the operator was told lately, and whether the notification targets can be reached."""
+"""`manage.py alert`: which alerts the operator got lately, and whether the notification targets can be reached."""
 
 from __future__ import annotations
 

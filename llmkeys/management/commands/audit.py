@@ -17,7 +17,7 @@ _MOST_NAMES = 5
 
 class Command(BaseCommand):
     help = (
-        "Prove from one snapshot, without holding writers up, that every cost, held amount, request counter and daily "
+        "Prove from one snapshot, without blocking writers, that every cost, held amount, request counter and daily "
         "total is what the usage rows and adjustments add up to. Exit code 0, or 1 with each difference named."
     )
     example = "audit --fix"

@@ -78,7 +78,7 @@ class Command(BaseCommand):
         """Close the stream; where it was left early, wait until its cost is recorded."""
         conversation.close()
         if conversation.is_streaming:
-            self.stderr.write("Waiting until the cost of what was left is known …", lambda line: line)
+            self.stderr.write("Waiting until the cost of the interrupted answer is known …", lambda line: line)
         inside.finish(DRAIN_SECONDS)
 
 

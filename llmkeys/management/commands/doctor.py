@@ -18,7 +18,7 @@ class Command(BaseCommand):
     help = (
         "Examine this installation: database, disk, file modes, encryption key, API keys, schedules, prices, settings, "
         "providers and clock. PASS, WARN and FAIL lines, each with its remedy; exit code 1 where anything failed. "
-        "Nothing is changed, and nothing is asked of a provider that costs money."
+        "Nothing is changed, and no call to a provider costs money."
     )
     example = "doctor --offline"
 

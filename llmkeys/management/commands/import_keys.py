@@ -22,10 +22,10 @@ from llmkeys.presentation import keys_json
 
 class Command(BaseCommand):
     help = (
-        "Take over the keys of the older product's llm_api_keys.json, or of an export: all fields, costs and counters. "
-        "All keys or none: a mistake is reported with its line, and nothing changes. A key that is stored already is "
-        "skipped, so that a second run changes nothing. A daily or monthly cost counts in the running day or month "
-        "only where the file says that the key was used or changed in it; the total cost always counts."
+        "Import the keys of the older product's llm_api_keys.json, or of an export: all fields, costs and counters. "
+        "All keys or none: a mistake is reported with its line, and nothing changes. A key that is already stored is "
+        "skipped, so that a second run changes nothing. A daily or monthly cost counts in the current day or month "
+        "only if the file says that the key was used or changed in it; the total cost always counts."
     )
     example = "import_keys ~/.refactai/data/llm_api_keys.json"
 

@@ -109,7 +109,7 @@ class Command(BaseCommand):
             service.check_change(key, values, with_secret=True, at=timezone.now())
             values["apiKey"] = _read_secret(options["from_env"])
         if not values:
-            raise CommandError("Nothing to change was given. `./manage.py keys edit --help` lists the options.")
+            raise CommandError("No change was given. `./manage.py keys edit --help` lists the options.")
         key = service.update_key(key, values=values, at=timezone.now(), actor=actor())
         self._print_key(key, options, f"“{key.name}” was changed.")
 
@@ -195,14 +195,14 @@ def _add_edit(verbs: Any) -> None:
     verb = add_verb(
         verbs,
         "edit",
-        "Change a key; what is left out stays.",
+        "Change a key; options that are left out change nothing.",
         'keys edit "Production" --daily-limit 20 --expires never',
     )
     _name_key(verb)
     verb.add_argument("--name", help="a new name")
     _add_fields(verb)
-    verb.add_argument("--new-secret", action="store_true", help="replace the secret: asked for, or read from stdin")
-    verb.add_argument("--from-env", metavar="VAR", help="replace the secret by the value of this variable")
+    verb.add_argument("--new-secret", action="store_true", help="replace the secret: prompted for, or read from stdin")
+    verb.add_argument("--from-env", metavar="VAR", help="replace the secret with the value of this variable")
 
 
 def _name_key(verb: argparse.ArgumentParser) -> None:

@@ -25,8 +25,8 @@ class Command(BaseCommand):
         "Encrypt every stored secret, and its fingerprint, with the first of the encryption keys, while the product "
         "serves. First put the new key before the old one (REFACTAI_ENCRYPTION_KEYS=NEW,OLD on every server, and "
         "restart them; or as the first line of the file encryption.key, which running servers see by themselves). "
-        "Then run this with the same keys. Then take the old key away. Killed at any point, it goes on where it "
-        "stopped; secrets that no given key opens are listed and left alone (exit code 1)."
+        "Then run this with the same keys. Then remove the old key. If it is killed, run it again: it continues where "
+        "it stopped. Secrets that none of the keys decrypts are listed and left alone (exit code 1)."
     )
     example = "reencrypt"
 
@@ -34,8 +34,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--discard-unreadable",
             action="store_true",
-            help="the encryption key is lost for good: wipe the secrets that no given key opens, and keep names, "
-            "budgets, costs and usage; `keys edit KEY --new-secret` then enters each of them again",
+            help="the encryption key is lost for good: wipe the secrets that none of the keys decrypts, and keep "
+            "names, budgets, costs and usage; `keys edit KEY --new-secret` then enters each secret again",
         )
         parser.add_argument("--yes", action="store_true", help="do not ask")
         add_json_option(parser)
@@ -82,7 +82,7 @@ class Command(BaseCommand):
         self.stdout.write(self.paint.SUCCESS(done) if not report.left_alone else done)
         if not report.left_alone and len(keyring.keyring().keys) > 1:
             self.stdout.write(
-                "The older encryption keys are not needed any more by what is stored now; "
+                "The older encryption keys are no longer needed for what is stored; "
                 "backups made before still need them."
             )
 

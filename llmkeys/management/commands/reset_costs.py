@@ -26,7 +26,7 @@ _WORDS = ("daily", "monthly", "total")
 class Command(BaseCommand):
     help = (
         "Set the chosen costs of keys or access tokens back to zero, so that a spent budget serves again. Charts and "
-        "summaries keep the spending; an event names who did it. Days and months begin anew by themselves."
+        "summaries keep the spending; an event names who did it. Daily and monthly costs reset by themselves."
     )
     example = "reset_costs --key Production --daily"
 

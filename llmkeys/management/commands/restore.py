@@ -1,4 +1,4 @@
-"""`manage.py restore`: put a backup back; the old data stays beside it."""
+"""`manage.py restore`: put a backup back; the old data is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmkeys.management.base import add_json_option, count
 
 
 class Command(BaseCommand):
-    help = "Replace database, encryption key and settings.env by those of a backup. Refuses while `serve` runs."
+    help = "Replace database, encryption key and settings.env with those of a backup. Refuses while `serve` runs."
     example = "restore llmkeys-backup.tar.gz"
 
     needs_database = False

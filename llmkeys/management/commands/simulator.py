@@ -115,4 +115,4 @@ def _shown(host: str) -> str:
 
 def _reason(error: OSError) -> str:
     # asyncio puts the address into the text and keeps no strerror of its own for some failures.
-    return "the address is in use already" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+    return "the address is already in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))

@@ -40,18 +40,18 @@ _NEVER = {"never", "none", ""}
 
 
 class Command(BaseCommand):
-    help = "Make, list, change, rotate and revoke the access tokens of programs and people."
+    help = "Create, list, change, rotate and revoke the access tokens of programs and people."
     example = "tokens create my-program"
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
         _add_create(verbs)
-        listing = add_verb(verbs, "list", "Show all access tokens; never their text.", "tokens list --json")
+        listing = add_verb(verbs, "list", "Show all access tokens, never their secrets.", "tokens list --json")
         listing.add_argument("--status", choices=TOKEN_STATUSES)
         _name_token(add_verb(verbs, "show", "Show one token with its budgets.", "tokens show my-program"))
         _add_edit(verbs)
         _add_rotate(verbs)
-        words = "End a token at once, for good, and the tokens that it made."
+        words = "Revoke a token at once and for good, with the tokens that it created."
         _name_token(add_verb(verbs, "revoke", words, "tokens revoke my-program"))
 
     def handle(self, *, verb: str, **options: Any) -> None:
@@ -68,7 +68,7 @@ class Command(BaseCommand):
         elif tokens:
             self._write_table(tokens, at)
         else:
-            self.stdout.write("There is no access token. Make one: ./manage.py tokens create my-program")
+            self.stdout.write("There is no access token. Create one: ./manage.py tokens create my-program")
 
     def _write_table(self, tokens: list[AccessToken], at: datetime) -> None:
         headers = ["ID", "NAME", "SCOPES", "USER", "KEYS", "STATUS", "EXPIRES", "LAST USED", "TODAY", "MONTH", "TOTAL"]
@@ -109,7 +109,7 @@ class Command(BaseCommand):
         if options["any_model"]:
             values["models"] = None
         if not values:
-            raise CommandError("Nothing to change was given. `./manage.py tokens edit --help` lists the options.")
+            raise CommandError("No change was given. `./manage.py tokens edit --help` lists the options.")
         token = service.change_token(token, values=values, at=timezone.now(), actor=actor())
         self._print(token, options, f"The token “{token.name}” was changed.")
 
@@ -142,7 +142,7 @@ def _add_create(verbs: Any) -> None:
     create = add_verb(
         verbs,
         "create",
-        "Make an access token and print it, alone, on stdout. It cannot be shown again.",
+        "Create an access token and print it, alone, on stdout. It cannot be shown again.",
         "tokens create my-program --daily-limit 5 --model 'openai/*' --rpm 60 --expires 2027-12-31",
     )
     create.add_argument("name", metavar="NAME", help="what the token is for")
@@ -152,7 +152,10 @@ def _add_create(verbs: Any) -> None:
 
 def _add_edit(verbs: Any) -> None:
     edit = add_verb(
-        verbs, "edit", "Change a token; what is left out stays.", "tokens edit my-program --daily-limit 10 --any-model"
+        verbs,
+        "edit",
+        "Change a token; options that are left out change nothing.",
+        "tokens edit my-program --daily-limit 10 --any-model",
     )
     _name_token(edit)
     edit.add_argument("--name", help="a new name")
@@ -170,7 +173,7 @@ def _add_rotate(verbs: Any) -> None:
     )
     _name_token(rotate)
     rotate.add_argument(
-        "--overlap", type=int, default=0, metavar="SECONDS", help="how long the old secret still holds (default: 0)"
+        "--overlap", type=int, default=0, metavar="SECONDS", help="how long the old secret stays valid (default: 0)"
     )
 
 
@@ -187,9 +190,12 @@ def _add_fields(verb: argparse.ArgumentParser, *, scope: str) -> None:
         verb.add_argument(f"--{window}-limit", metavar="USD", help="0 means no limit")
     verb.add_argument("--budget-mode", metavar="MODE", help="strict, soft, or default: as REFACTAI_BUDGET_MODE says")
     verb.add_argument(
-        "--model", action="append", metavar="PATTERN", help="only such models, as openai/* or gpt-6*; may be repeated"
+        "--model",
+        action="append",
+        metavar="PATTERN",
+        help="allow only these models, such as openai/* or gpt-6*; may be repeated",
     )
-    verb.add_argument("--key", action="append", metavar="ID", help="only this key serves it; may be repeated")
+    verb.add_argument("--key", action="append", metavar="ID", help="let only this key serve it; may be repeated")
     verb.add_argument("--rpm", type=int, metavar="N", help="requests per minute; 0 means no limit")
 
 

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--model", help="the model as the provider names it")
         parser.add_argument("--token", metavar="NAME", help="the access token's name")
         parser.add_argument("--state", choices=UsageRecord.State.values, type=str.upper)
-        parser.add_argument("--cost", choices=filters.COSTS, help="how the cost is known by now")
+        parser.add_argument("--cost", choices=filters.COSTS, help="how the cost is known now")
         parser.add_argument("--success", choices=("true", "false"))
         parser.add_argument("--since", metavar="TIME", type=_checked("since"), help="a date, or date and time")
         parser.add_argument("--until", metavar="TIME", type=_checked("until"), help="a date counts as a whole")

@@ -94,7 +94,7 @@ def _add_keys(at: datetime, chance: random.Random) -> dict[str, ApiKey]:
 
 
 def _nothing_new() -> None:
-    """What was told in the past has been read by now."""
+    """Past alerts count as read by now."""
     newest = Alert.objects.order_by("-id").values_list("id", flat=True).first()
     if newest:
         outbox.put_all_away(Alert.objects.get(pk=newest).created_at, up_to=newest)

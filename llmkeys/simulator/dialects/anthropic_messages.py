@@ -46,7 +46,7 @@ class AnthropicMessages(Dialect):
         return body
 
     def stream(self, reply: Reply) -> Stream:
-        """The input is told at the start, the output at the end, cumulative."""
+        """The input is reported at the start, the output at the end, cumulative."""
         start = _message(reply)
         if reply.tells_usage:
             start["usage"] = _usage(reply) | ({} if reply.is_falsified else {"output_tokens": 1})

@@ -145,7 +145,7 @@ def _answer(
 
 
 def _usage(reply: Reply, made: float) -> dict[str, Any]:
-    """Counters that are zero are left out; thinking stands beside the candidates."""
+    """Counters that are zero are left out; thinking stands next to the candidates."""
     tokens = reply.generation.tokens
     spoken = int((tokens.completion - tokens.reasoning) * made)
     counts = {
