@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -42,9 +41,6 @@ from llmkeys.upstream import relayed
 logger = logging.getLogger(__name__)
 
 MOST_REQUESTS = 2000  # in progress on this worker
-# How long the loop may keep the interpreter from the threads that read and write the database. With Python's 5 ms a
-# request waits that long at each of its four turns there.
-SWITCH_SECONDS = 0.0005
 _SECRET_QUERY = frozenset({"key", "access_token", "api_key", "token"})
 _BASE_URLS = "The base URL is {origin}/v1 for OpenAI clients, {origin} for Anthropic and Google clients."
 # What clients ask for, and why they do not get it here; `docs/clients.md` has the same table.
@@ -73,7 +69,6 @@ _under_way = 0
 @contextlib.asynccontextmanager
 async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
     """Open what the gateway needs on this loop; at the end let what is in progress finish, then close it."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     async with relayed.opened():
         inside.use(asyncio.get_running_loop())
         with contextlib.suppress(RecordingUnavailable):  # `readyz` says so, and it is read with the next renewal
