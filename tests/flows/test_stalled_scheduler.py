@@ -39,7 +39,7 @@ def test_a_stall_reaches_the_operator_once_without_the_scheduler(tmp_path):
         )
         write(data_dir, "UPDATE django_q_schedule SET next_run = '2020-01-01 00:00:00'")
         wait_for(lambda: len(target.lines) == 2, seconds=25, what="both alerts arrive")
-        assert sorted(line[:26] for line in target.lines) == ["The scheduler does not pro", "Waiting."]
+        assert sorted(line[:26] for line in target.lines) == ["The scheduler is making no", "Waiting."]
         wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
         assert served.stop() == 0
         assert SECRET not in served.log.read_text() + served.out.read_text()

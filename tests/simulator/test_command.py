@@ -71,7 +71,7 @@ class TestCommand:
         with command("--bind", f"127.0.0.1:{simulator.port}") as process:
             _, errors = process.communicate(timeout=10)
         assert process.returncode == 1
-        assert "in use already" in errors
+        assert "already in use" in errors
         assert len(errors.splitlines()) == 1
 
     @pytest.mark.parametrize("address", ["9900", "127.0.0.1:", "127.0.0.1:99999", ":1"])
