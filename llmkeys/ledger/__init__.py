@@ -19,6 +19,7 @@ from llmkeys.ledger.corrections import (
     LOST_OF_ROW,
     adjust,
     correct_cost,
+    payers_of,
     void_lost,
 )
 from llmkeys.ledger.events import add_alert, add_event, note_serving_keys
@@ -54,6 +55,7 @@ __all__ = [
     "lose",
     "note_serving_keys",
     "note_token_use",
+    "payers_of",
     "place_hold",
     "renew_leases",
     "void_lost",

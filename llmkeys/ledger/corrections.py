@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from llmkeys.database.sql import Cursor, as_date, instant
-from llmkeys.database.writer import lock_accounts
 from llmkeys.ledger import accounts
 from llmkeys.ledger.accounts import KEYS, Account
 from llmkeys.ledger.events import note_limits
 from llmkeys.ledger.records import GUESSES, parts_of
 from llmkeys.lib.windows import WINDOWS, Windows
+from llmkeys.models import UsageRecord
 
 _TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards
 
@@ -167,26 +167,32 @@ def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[
     return left
 
 
+def payers_of(usage_id: int) -> list[Account]:
+    """Return the accounts that a row was charged to, which never change: a job that corrects it declares them."""
+    columns = [of.column for of in accounts.TABLES]
+    return _payers(UsageRecord.objects.filter(pk=usage_id).values_list(*columns).first() or ())
+
+
+def _payers(ids: Iterable[Any]) -> list[Account]:
+    return [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=False) if one is not None]
+
+
 def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     """Read what a settled or lost row costs by now, and keep others from correcting it until this transaction ends.
 
-    The lock is an UPDATE that changes nothing: two corrections at once must see each other. The accounts come first,
-    as everywhere.
+    The lock is an UPDATE that changes nothing: two corrections at once must see each other.
     """
     columns = ", ".join(of.column for of in accounts.TABLES)
-    cursor.execute(f"SELECT {columns} FROM llmkeys_usagerecord WHERE id = %s", [usage_id])
-    ids: tuple[Any, ...] = cursor.fetchone() or ()
-    payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=False) if one is not None]
-    lock_accounts(cursor, [account.lock for account in payers])
     cursor.execute(
-        """UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
-           RETURNING state, day, month, cost_nano, cost_source, charged_after""",
+        f"""UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
+           RETURNING state, day, month, cost_nano, cost_source, charged_after, {columns}""",
         [usage_id],
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    state, day, month, charged, source, charged_after = row
+    state, day, month, charged, source, charged_after, *ids = row
+    payers = _payers(ids)
     cursor.execute(
         "SELECT kind, cost_nano, cost_source FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
         [usage_id],

@@ -117,7 +117,10 @@ def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
     if cost is None:
         done.pending += 1
         return ""
-    difference = writer.run_now(lambda cursor: _correct(cursor, key, row, usd_to_nano(cost), at))
+    difference = writer.run_now(
+        lambda cursor: _correct(cursor, key, row, usd_to_nano(cost), at),
+        accounts=[account.lock for account in ledger.payers_of(row.id)],
+    )
     if difference is not None:
         done.corrected += difference != 0
         done.confirmed += difference == 0

@@ -22,7 +22,8 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
         amount = ledger.void_lost(cursor, usage_id, at, by=actor, reason=reason)
         return amount, "" if amount is not None else _state(cursor, usage_id)
 
-    amount, state = writer.run_now(work)
+    locks = [account.lock for account in ledger.payers_of(usage_id)]
+    amount, state = writer.run_now(work, accounts=locks)
     if amount is not None:
         return amount
     if state == "LOST":
