@@ -85,9 +85,13 @@ def _fault_of_file(file: Path) -> str:
     how = "immutable=1" if file.stat().st_size > _SMALL_BYTES else "mode=ro"
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?{how}", uri=True)) as database:
-            tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error:
         return ""  # whatever it is, it is not empty; the first query says what is wrong with it
     if not tables:
         return MISSING
-    return "" if any(name.startswith("llmkeys_") for name in tables) else FOREIGN
+    if any(name.startswith("llmkeys_") for name in tables):
+        return ""
+    # A first start that was killed among the migrations has left tables of Django alone: the next one goes on there.
+    ours = {*connection.introspection.django_table_names(), "django_migrations", "sqlite_sequence"}
+    return "" if tables <= ours else FOREIGN

@@ -111,7 +111,7 @@ def note(error: BaseException) -> None:
 
 
 def lasts() -> bool:
-    """Tell whether an outage was told of, and not yet its end."""
+    """Return whether an outage was logged, and not yet its end."""
     return _current.began is not None
 
 

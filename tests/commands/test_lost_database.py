@@ -107,3 +107,13 @@ def test_whoever_means_it_begins_anew(place, kept):
 def test_a_first_start_is_not_taken_for_a_loss(tmp_path):
     with Served(tmp_path / "data", "--no-scheduler") as served:
         served.wait_until_up()
+
+
+@pytest.mark.parametrize("last", ["contenttypes", "auth"])
+def test_a_first_start_that_was_killed_among_the_migrations_goes_on(tmp_path, last):
+    """Nothing of ours is in the database yet, and what a first start makes beside it is there already."""
+    begun = Place(tmp_path / "begun")
+    begun.done("migrate", last)
+    begun.data.joinpath("encryption.key").write_text("0123456789abcdef0123456789abcdef\n")
+    begun.done("migrate")
+    assert "No key found" in begun.done("keys", "list")
