@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
@@ -13,9 +15,12 @@ from django.db import connection, transaction
 from llmkeys import ledger
 from llmkeys.database import writer
 from llmkeys.exceptions import KeyConflict
+from llmkeys.keys.adding import set_default
+from llmkeys.keys.resets import close_windows, reset_costs
 from llmkeys.ledger import Attempt, Bid, End, Outcome, leases
 from llmkeys.ledger.audit import audit
 from llmkeys.models import AccessToken, ApiKey, UsageRecord
+from llmkeys.tokens.making import change_token
 from llmkeys.usage.voiding import void_usage
 from tests.helpers import NOW, make_key, make_user
 
@@ -81,7 +86,9 @@ def test_keys_and_tokens_shared_crosswise(writers):
         AccessToken.objects.create(name=f"t{n}", user=user, digest=str(n), total_limit_nano=limit)
         for n in range(ACCOUNTS)
     ]
+    AccessToken.objects.exclude(pk=tokens[0].pk).update(maker=tokens[0])
     failures: list[BaseException] = []
+    served = threading.Event()
 
     def half(which: int) -> None:
         async def all_of_them() -> None:
@@ -89,21 +96,57 @@ def test_keys_and_tokens_shared_crosswise(writers):
 
         asyncio.run(all_of_them())
 
-    def correct() -> None:
+    def void() -> None:
         """Meanwhile a person voids what was lost."""
-        for _ in range(20):
+        while not served.is_set():
             for row in UsageRecord.objects.filter(state="LOST").order_by("?")[:2]:
-                with transaction.atomic():
-                    try:
-                        void_usage(row.pk, at=NOW, actor="anna")
-                    except KeyConflict:
-                        continue
+                with transaction.atomic(), contextlib.suppress(KeyConflict):
+                    void_usage(row.pk, at=NOW, actor="anna")
 
-    threads = [in_a_thread(lambda n=n: half(n), failures) for n in range(2)] + [in_a_thread(correct, failures)]
-    for thread in threads:
+    def reconcile() -> None:
+        """The provider tells what the lost and the estimated ones truly cost."""
+        while not served.is_set():
+            for row in UsageRecord.objects.exclude(state="HELD").order_by("?")[:2]:
+                locks = [account.lock for account in ledger.payers_of(row.pk)]
+                writer.run_now(
+                    lambda cursor, row=row: ledger.correct_cost(cursor, row.pk, COST // 2, NOW, reason="It says so."),
+                    accounts=locks,
+                )
+
+    def reset() -> None:
+        """A person resets keys and tokens, in an order of his own."""
+        chance = random.Random("reset")
+        while not served.is_set():
+            some = chance.sample([*keys, *tokens], 4)
+            reset_costs(some, daily=True, monthly=False, total=chance.random() < 0.5, at=NOW, actor="anna")
+
+    def close() -> None:
+        """The scheduler closes windows."""
+        while not served.is_set():
+            close_windows(NOW)
+
+    def choose() -> None:
+        """A person makes one key after the other the default."""
+        chance = random.Random("choose")
+        while not served.is_set():
+            set_default(chance.choice(keys), at=NOW, actor="anna")
+
+    def shorten() -> None:
+        """A person lets a token end earlier and earlier, and with it those that it created."""
+        end = NOW + timedelta(days=1000)
+        while not served.is_set():
+            end -= timedelta(hours=1)
+            change_token(tokens[0], values={"expiresAt": end.isoformat()}, at=NOW, actor="anna")
+
+    clients = [in_a_thread(lambda n=n: half(n), failures) for n in range(2)]
+    others = [in_a_thread(work, failures) for work in (void, reconcile, reset, close, choose, shorten)]
+    for thread in clients:
         thread.join(120)
-    assert not failures, failures[0]
-    assert not any(thread.is_alive() for thread in threads)
+    served.set()
+    for thread in others:
+        thread.join(20)
+    assert not failures, failures
+    assert not any(thread.is_alive() for thread in [*clients, *others])
     for account in (*ApiKey.objects.all(), *AccessToken.objects.all()):
         assert account.held_nano == 0
         assert account.spent_total_nano <= limit

@@ -40,6 +40,12 @@ def lock_rows(cursor: Cursor, rows: Iterable[tuple[str, Any]]) -> None:
         cursor.execute(f"SELECT id FROM {table} WHERE id IN ({marks}) ORDER BY id FOR NO KEY UPDATE", ids)  # noqa: S608
 
 
+def lock_all_rows(cursor: Cursor, table: str) -> None:
+    """Lock every row of a table by id, for a transaction that does not know yet which of them it will change."""
+    if not is_sqlite():
+        cursor.execute(f"SELECT id FROM {table} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608
+
+
 def lock_table(cursor: Cursor, table: str, mode: str, *, wait_milliseconds: int | None = None) -> None:
     """Keep others out of a table until this transaction ends; SQLite's only writer is alone anyway."""
     if is_sqlite():

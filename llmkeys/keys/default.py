@@ -10,7 +10,8 @@ from django.db import connection, transaction
 
 from llmkeys.database import postgresql
 from llmkeys.database.sql import Cursor, instant
-from llmkeys.ledger import add_event
+from llmkeys.ledger import KEYS, Account, add_event
+from llmkeys.models import ApiKey
 
 _NEXT = """SELECT id, name FROM llmkeys_apikey
  WHERE deleted_at IS NULL AND enabled AND rejected_at IS NULL AND NOT secret_missing
@@ -22,14 +23,25 @@ _TURN = 0x6B657973  # a number of our own among the database's advisory locks
 
 @contextmanager
 def changing_keys() -> Iterator[Cursor]:
-    """Open a transaction in which a person changes keys; those of others wait, so that no two move the mark at once.
+    """Open a transaction that may move the default mark; others of its kind wait, so that no two move it at once.
 
-    SQLite's writers take turns anyway. On PostgreSQL, two that each take the mark from the same key and give it to
-    another would block each other, or break the constraint.
+    SQLite's writers take turns anyway. On PostgreSQL two that each take the mark from the same key and give it to
+    another would break the constraint, and one that locks two keys in any order would deadlock with requests.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        postgresql.take_turn(cursor, _TURN)
+        lock_keys(cursor)
         yield cursor
+
+
+def lock_keys(cursor: Cursor) -> None:
+    """Keep others from changing keys until this transaction ends: who gives the mark on locks two of them."""
+    postgresql.take_turn(cursor, _TURN)
+    postgresql.lock_all_rows(cursor, KEYS.table)
+
+
+def all_keys() -> list[tuple[str, str]]:
+    """Return what a job of the writer declares that may move the mark."""
+    return [Account(KEYS, key_id).lock for key_id in ApiKey.objects.values_list("id", flat=True)]
 
 
 def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") -> None:

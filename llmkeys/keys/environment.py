@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from llmkeys import ledger, providers
 from llmkeys.exceptions import SecretMissing
 from llmkeys.key_state import current_windows
-from llmkeys.keys.default import ensure_default, hand_default_on
+from llmkeys.keys.default import changing_keys, ensure_default, hand_default_on
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import Provider
@@ -59,7 +59,7 @@ def register_environment_keys(*, at: datetime | None = None) -> list[ApiKey]:
         seen = look(provider)
         for _, words in seen.faults:
             logger.warning("%s", words)
-        with transaction.atomic():
+        with changing_keys():
             key = ApiKey.objects.filter(source=ApiKey.Source.ENVIRONMENT, provider=provider.name).first()
             if seen.variable:
                 found.append(_present(key, provider, seen, at))

@@ -12,7 +12,7 @@ from llmkeys.database import writer
 from llmkeys.database.sql import Cursor, as_instant, instant
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import cooling_scopes
-from llmkeys.keys.default import hand_default_on
+from llmkeys.keys.default import all_keys, hand_default_on
 from llmkeys.ledger import KEYS, Account, add_event, coolings
 from llmkeys.ledger.coolings import Probe
 from llmkeys.providers.base import Failure, FailureKind, Scope
@@ -66,7 +66,8 @@ def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -
     is_rejected, words = _free_test(candidate, at)
     verdict = _reject if is_rejected else _doubt
     told = failure if is_rejected else _with_words(failure, words)
-    writer.run_now(lambda cursor: verdict(cursor, candidate, told, at), accounts=[Account(KEYS, candidate.id).lock])
+    accounts = all_keys() if is_rejected else [Account(KEYS, candidate.id).lock]
+    writer.run_now(lambda cursor: verdict(cursor, candidate, told, at), accounts=accounts)
 
 
 def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.db import transaction
-
 from llmkeys import ledger
 from llmkeys.exceptions import WrongEncryptionKey
 from llmkeys.keys.default import changing_keys, hand_default_on
@@ -39,7 +37,7 @@ def discard(keys: list[ApiKey], *, at: datetime, actor: str = "") -> None:
 
     A key is disabled until it gets a new secret. One whose secret was replaced meanwhile is left alone.
     """
-    with transaction.atomic(), changing_keys() as cursor:
+    with changing_keys() as cursor:
         for key in keys:
             wiped = ApiKey.objects.filter(pk=key.pk, secret=key.secret).update(
                 secret=b"", fingerprint=None, secret_missing=True, last_error=LOST, updated_at=at

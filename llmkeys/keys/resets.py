@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from llmkeys import ledger
 from llmkeys.database.sql import Cursor, instant
 from llmkeys.key_state import current_windows
-from llmkeys.keys.default import ensure_default, hand_default_on
+from llmkeys.keys.default import changing_keys, ensure_default, hand_default_on
 from llmkeys.ledger import KEYS, TOKENS, Account, accounts
 from llmkeys.ledger.accounts import Standing
 from llmkeys.lib.money import format_usd
@@ -93,7 +93,7 @@ def close_windows(at: datetime) -> int:
     for account in [*(Account(KEYS, one) for one in keys), *(Account(TOKENS, one) for one in tokens)]:
         with transaction.atomic(), connection.cursor() as cursor:
             events += _close(cursor, account, at)
-    with transaction.atomic(), connection.cursor() as cursor:
+    with changing_keys() as cursor:
         ensure_default(cursor, at)
     return events
 
@@ -159,7 +159,7 @@ def expire_keys(at: datetime) -> int:
     """Leave one event for each key and date that has passed, and hand the default mark on; return how many events."""
     events = 0
     for key in ApiKey.objects.stored().defer("secret").filter(expires_at__lte=at):
-        with transaction.atomic(), connection.cursor() as cursor:
+        with changing_keys() as cursor:
             events += _expire(cursor, key, at)
     return events
 

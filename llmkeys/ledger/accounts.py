@@ -6,11 +6,11 @@ concerns several accounts of a table is one statement for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -18,7 +18,6 @@ from llmkeys.database.sql import Cursor, as_date, cast, instant
 from llmkeys.database.writer import require_declared
 from llmkeys.lib.windows import WINDOWS, Windows
 
-T = TypeVar("T")
 ENDING = tuple(window for window in WINDOWS if window.ends)
 
 
@@ -100,15 +99,6 @@ def _standing(row: Sequence[Any]) -> Standing:
     )
 
 
-def pieces(items: Iterable[T]) -> Iterator[list[T]]:
-    """Cut a list into pieces of 64, 32, 16, 8, 4, 2 or 1: few statements, and few texts of them to be prepared."""
-    rest = list(items)
-    while rest:
-        size = min(64, 1 << (len(rest).bit_length() - 1))
-        yield rest[:size]
-        rest = rest[size:]
-
-
 @lru_cache(maxsize=256)
 def values(rows: int, columns: int) -> str:
     row = f"({', '.join(['%s'] * columns)})"
@@ -123,7 +113,7 @@ _THIS_MINUTE = "minute BETWEEN %s AND %s + 1"
 _COUNTED = "CASE WHEN requests_per_minute = 0 THEN 0 ELSE {} END"  # without a limit nothing is counted
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _hold(of: AccountTable, count: int, tracked: bool) -> str:
     room = "".join(
         f" AND ({window.limit} = 0 OR {window.spent} + "
@@ -150,16 +140,16 @@ class Amount:
 
 def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, Amount], windows: Windows, at: datetime) -> set[Any]:
     """Hold an amount on each account that is usable, has these windows open, and has room and pace; return which."""
-    tracked, now, taken = settings.COST_TRACKING, instant(at), set()
+    if not amounts:
+        return set()
+    tracked, now = settings.COST_TRACKING, instant(at)
     modes = [settings.BUDGET_MODE] * len(WINDOWS) if tracked else []
     minute = [minute_of(at)] * 2 if of.is_paced else []
     require_declared((of.table, account_id) for account_id in amounts)
-    for piece in pieces(sorted(amounts.items(), key=lambda item: item[0])):
-        rows = [value for account_id, amount in piece for value in (account_id, amount.nano, amount.requests)]
-        parameters = [now, *rows, str(windows.day), str(windows.month), now, *minute, *modes]
-        cursor.execute(_hold(of, len(piece), tracked), parameters)
-        taken |= {row[0] for row in cursor.fetchall()}
-    return taken
+    rows = [value for account_id, amount in amounts.items() for value in (account_id, amount.nano, amount.requests)]
+    parameters = [now, *rows, str(windows.day), str(windows.month), now, *minute, *modes]
+    cursor.execute(_hold(of, len(amounts), tracked), parameters)
+    return {row[0] for row in cursor.fetchall()}
 
 
 def give_back(cursor: Cursor, account: Account, nano: int, *, requests: int = 0) -> None:
@@ -320,7 +310,7 @@ class Charge:
     bad: int = 0
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _charge(of: AccountTable, count: int) -> str:
     cost, after_it = "v.column3", 7  # id, hold, cost, sent, good, bad, then the first day of each window that ends
     spent = [
@@ -349,14 +339,13 @@ def charge(
                 later.append(((account_id, windows), one))
             else:
                 now[account_id] = windows, one
-        for piece in pieces(now.items()):
-            parameters: list[Any] = []
-            for account_id, (windows, one) in piece:
-                parameters += (account_id, one.hold, one.cost, one.sent, one.good, one.bad)
-                parameters += (str(getattr(windows, window.name)) for window in ENDING)
-            cursor.execute(_charge(of, len(piece)), parameters)
-            for row in cursor.fetchall():
-                after[row[0], now[row[0]][0]] = _standing(row)
+        parameters: list[Any] = []
+        for account_id, (windows, one) in now.items():
+            parameters += (account_id, one.hold, one.cost, one.sent, one.good, one.bad)
+            parameters += (str(getattr(windows, window.name)) for window in ENDING)
+        cursor.execute(_charge(of, len(now)), parameters)
+        for row in cursor.fetchall():
+            after[row[0], now[row[0]][0]] = _standing(row)
         left = later
     return after
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmkeys.database.sql import Cursor, instant
 from llmkeys.key_state import current_windows
@@ -164,36 +164,39 @@ def _place_at_once(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed | None]
         return []
     windows, minute = current_windows(jobs[0].attempt.at), accounts.minute_of(jobs[0].attempt.at)
     going = [
-        job
+        _First(job, {account.of.column: account.id for account in payers(job.bids[0], job.attempt)})
         for job in jobs
         if current_windows(job.attempt.at) == windows and accounts.minute_of(job.attempt.at) == minute
     ]
-    at = max(job.attempt.at for job in going)
+    at = max(first.job.attempt.at for first in going)
     for position, of in enumerate(accounts.TABLES):
         amounts = _amounts(going, of)
         full = amounts.keys() - accounts.hold(cursor, of, amounts, windows, at)
-        refused = [job for job in going if _id_of(job, of) in full]
-        for before in accounts.TABLES[:position]:
-            for account_id, amount in _amounts(refused, before).items():
-                _give_back(cursor, Account(before, account_id), amount)
-        going = [job for job in going if _id_of(job, of) not in full]
-    holds = _insert(cursor, [_Row(job.bids[0], job.attempt, windows, []) for job in going])
-    found = dict(zip(map(id, going), holds, strict=True))
-    return [Placed(found[id(job)]) if id(job) in found else None for job in jobs]
+        if full:
+            refused = [first for first in going if first.ids.get(of.column) in full]
+            for before in accounts.TABLES[:position]:
+                for account_id, amount in _amounts(refused, before).items():
+                    _give_back(cursor, Account(before, account_id), amount)
+            going = [first for first in going if first.ids.get(of.column) not in full]
+    holds = _insert(cursor, [_Row(first.job.bids[0], first.job.attempt, windows, []) for first in going])
+    found = {id(first.job): Placed(hold) for first, hold in zip(going, holds, strict=True)}
+    return [found.get(id(job)) for job in jobs]
 
 
-def _amounts(jobs: list[PlaceHold], of: accounts.AccountTable) -> dict[Any, Amount]:
+class _First(NamedTuple):
+    """A job's first bid, with the ids of its accounts by their column."""
+
+    job: PlaceHold
+    ids: dict[str, Any]
+
+
+def _amounts(firsts: list[_First], of: accounts.AccountTable) -> dict[Any, Amount]:
     amounts: dict[Any, Amount] = defaultdict(Amount)
-    for job in jobs:
-        account_id = _id_of(job, of)
-        if account_id is not None:
-            amounts[account_id].nano += job.bids[0].hold_nano
-            amounts[account_id].requests += int(job.attempt.is_first)
+    for job, ids in firsts:
+        if of.column in ids:
+            amounts[ids[of.column]].nano += job.bids[0].hold_nano
+            amounts[ids[of.column]].requests += int(job.attempt.is_first)
     return amounts
-
-
-def _id_of(job: PlaceHold, of: accounts.AccountTable) -> Any:
-    return next((account.id for account in payers(job.bids[0], job.attempt) if account.of is of), None)
 
 
 # --- the rows ---------------------------------------------------------------------------------------------------------
@@ -226,13 +229,10 @@ def _insert_sql(count: int, tables: int) -> str:
 
 def _insert(cursor: Cursor, rows: list[_Row]) -> list[Hold]:
     """Record the attempts; return their holds in the same order."""
-    ids: dict[tuple[str, int], int] = {}
-    for piece in accounts.pieces(rows):
-        parameters: list[Any] = []
-        for row in piece:
-            parameters += _values(row)
-        cursor.execute(_insert_sql(len(piece), len(accounts.TABLES)), parameters)
-        ids.update({(request_id, attempt): usage_id for usage_id, request_id, attempt in cursor.fetchall()})
+    if not rows:
+        return []
+    cursor.execute(_insert_sql(len(rows), len(accounts.TABLES)), [value for row in rows for value in _values(row)])
+    ids = {(request_id, attempt): usage_id for usage_id, request_id, attempt in cursor.fetchall()}
     return [
         Hold(
             ids[row.attempt.request_id, row.attempt.number], row.bid.key_id, row.bid.hold_nano,

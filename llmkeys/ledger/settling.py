@@ -138,15 +138,14 @@ def finish_all(cursor: Cursor, ends: list[tuple[int, Outcome]]) -> list[Finished
 
 def _end_rows(cursor: Cursor, outcomes: dict[int, Outcome]) -> dict[int, _Ended]:
     ended = {}
-    for piece in accounts.pieces(sorted(outcomes.items(), key=lambda item: item[0])):
-        parameters: list[Any] = []
-        for usage_id, outcome in piece:
-            parameters += [usage_id, *_written(outcome)]
-        cursor.execute(_finish_sql(len(piece), len(accounts.TABLES)), parameters)
-        for usage_id, model, token_name, hold, day, month, *ids in cursor.fetchall():
-            payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=True) if one is not None]
-            windows = Windows(as_date(day), as_date(month))
-            ended[usage_id] = _Ended(usage_id, model, token_name, hold, windows, payers, outcomes[usage_id])
+    parameters: list[Any] = []
+    for usage_id, outcome in outcomes.items():
+        parameters += [usage_id, *_written(outcome)]
+    cursor.execute(_finish_sql(len(outcomes), len(accounts.TABLES)), parameters)
+    for usage_id, model, token_name, hold, day, month, *ids in cursor.fetchall():
+        payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=True) if one is not None]
+        windows = Windows(as_date(day), as_date(month))
+        ended[usage_id] = _Ended(usage_id, model, token_name, hold, windows, payers, outcomes[usage_id])
     return ended
 
 
@@ -214,11 +213,9 @@ def _add_to_days(cursor: Cursor, ended: Iterable[_Ended]) -> None:
         amounts = [sent, good, bad, outcome.input_tokens or 0, outcome.output_tokens or 0, outcome.cost_nano, *parts]
         known = groups.setdefault((str(row.windows.day), key.id, row.model, row.token_name, *ids), [0] * len(amounts))
         known[:] = [have + more for have, more in zip(known, amounts, strict=True)]
-    for piece in accounts.pieces(sorted(groups.items(), key=lambda item: str(item[0]))):
-        parameters: list[Any] = []
-        for group, amounts in piece:
-            parameters += [*group, *amounts]
-        cursor.execute(_daily_sql(len(piece), len(accounts.TABLES)), parameters)
+    if groups:
+        parameters = [value for group, amounts in groups.items() for value in (*group, *amounts)]
+        cursor.execute(_daily_sql(len(groups), len(accounts.TABLES)), parameters)
 
 
 def _note_what_came_before(cursor: Cursor, usage_id: int) -> None:

@@ -113,7 +113,7 @@ def revoke_token(token: AccessToken, *, at: datetime, actor: str = "") -> None:
         if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=at):
             return
         _note("deleted", token, f"The token “{token.name}” was revoked.", at, actor)
-        children = AccessToken.objects.filter(pk__in=_descendants(token), revoked_at__isnull=True)
+        children = AccessToken.objects.filter(pk__in=_locked_descendants(token), revoked_at__isnull=True)
         for child in children:
             _note("deleted", child, f"The token “{child.name}” ended with “{token.name}”, which created it.", at, actor)
         children.update(revoked_at=at)
@@ -199,7 +199,7 @@ def _save_change(token: AccessToken, changed: list[str], key_ids: list[str] | No
         token.keys.set(ApiKey.objects.filter(pk__in=key_ids or ()))
     if "expires_at" in changed and token.expires_at is not None:
         later = Q(expires_at__isnull=True) | Q(expires_at__gt=token.expires_at)
-        AccessToken.objects.filter(later, pk__in=_descendants(token)).update(expires_at=token.expires_at)
+        AccessToken.objects.filter(later, pk__in=_locked_descendants(token)).update(expires_at=token.expires_at)
     words = ", ".join(sorted({_label(name) for name in changed}))
     _note("changed", token, f"The token “{token.name}” was changed: {words}.", at, actor)
 
@@ -254,15 +254,16 @@ def _lock(maker: AccessToken) -> None:
     maker.refresh_from_db()
 
 
-def _descendants(token: AccessToken) -> set[int]:
-    """Return the ids of the tokens that this one made, and of those that they made."""
+def _locked_descendants(token: AccessToken) -> list[int]:
+    """Return the ids of the tokens that this one made, and of those that they made, locked as requests lock them."""
     found: set[int] = set()
     newest = {token.pk}
     while newest:
         children = AccessToken.objects.filter(maker__in=newest).values_list("pk", flat=True)
         newest = set(children) - found - {token.pk}
         found |= newest
-    return found
+    rows = AccessToken.objects.select_for_update(no_key=True).filter(pk__in=found).order_by("pk")
+    return list(rows.values_list("pk", flat=True))
 
 
 def _note(kind: str, token: AccessToken, message: str, at: datetime, actor: str) -> None:

@@ -39,7 +39,7 @@ REST = (chunk("a"), usage_chunk(cost=0.01), DONE)
 
 @pytest.fixture
 def often(settings):
-    settings.KEEPALIVE_SECONDS = 0.2
+    settings.KEEPALIVE_SECONDS = 0.5  # the first request of a process takes a while
 
 
 def is_sign(piece: bytes) -> bool:
@@ -167,7 +167,7 @@ class TestInTheMiddle:
         gate = Gate()
         sends(Pieces(chunk("a"), gate, *REST))
         answer = ask(client, model=PLAIN, stream=True)
-        assert next(answer.pieces) == chunk("a")
+        assert next(piece for piece in answer.pieces if not is_sign(piece)) == chunk("a")
         assert is_sign(next(answer.pieces)) and is_sign(next(answer.pieces))
         gate.open()
         assert answer.content.endswith(b"".join(REST))
@@ -177,7 +177,7 @@ class TestInTheMiddle:
         gate = Gate()
         sends(Pieces(chunk("a"), chunk("b")[:20], gate, chunk("b")[20:], *REST))
         answer = ask(client, model=PLAIN, stream=True)
-        assert next(answer.pieces) == chunk("a")
+        assert next(piece for piece in answer.pieces if not is_sign(piece)) == chunk("a")
         assert is_sign(next(answer.pieces))
         gate.open()
         assert answer.content.endswith(chunk("b") + b"".join(REST))

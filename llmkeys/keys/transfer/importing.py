@@ -12,7 +12,7 @@ from django.db.models import Q
 from llmkeys import ledger, providers
 from llmkeys.database.sql import Cursor
 from llmkeys.key_state import current_windows
-from llmkeys.keys.default import ensure_default, give_default
+from llmkeys.keys.default import ensure_default, give_default, lock_keys
 from llmkeys.keys.transfer.fields import FileKey, read_key
 from llmkeys.keys.transfer.reading import BrokenFile, read_entries
 from llmkeys.lib.money import format_usd
@@ -154,6 +154,7 @@ def _hand_default(
     cursor: Cursor, stored: list[tuple[FileKey, ApiKey]], at: datetime, actor: str, report: Report
 ) -> None:
     """Carry the default mark over: to one key, that can serve, and only where no stored key has it yet."""
+    lock_keys(cursor)
     marked = [row for key, row in stored if key.is_default]
     fit = [row for row in marked if not row.is_off and not row.is_expired(at)]
     present = ApiKey.objects.stored().filter(is_default=True, source=ApiKey.Source.DATABASE).first()
