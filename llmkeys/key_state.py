@@ -180,9 +180,6 @@ class TokenState:
         return self.expires_at is not None and self.expires_at <= at
 
 
-FILL, SPREAD = KEY_ORDERS = ("fill", "spread")
-
-
 def serving_place(key: Any, at: datetime) -> tuple[Any, ...]:
     """Return what keys are sorted by into serving order; `key` is an ApiKey, or a row with attributes named so.
 
@@ -191,7 +188,7 @@ def serving_place(key: Any, at: datetime) -> tuple[Any, ...]:
     last. The same in SQL is `in_serving_order`; a test holds the two together.
     """
     is_last, not_default, age = key.source == "environment", not key.is_default, (key.created_at, key.id)
-    if settings.KEY_ORDER == FILL:
+    if settings.KEY_ORDER == "fill":
         return (not_default, is_last, key.priority, *age)
     return (is_last, key.priority, -_share_left(key, current_windows(at)), not_default, *age)
 
@@ -232,7 +229,7 @@ class ApiKeyQuerySet(models.QuerySet):
     def in_serving_order(self, at: datetime | None = None) -> ApiKeyQuerySet:
         """Order as `serving_place` does. `at` is for REFACTAI_KEY_ORDER=spread; left out: now."""
         found = self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0)))
-        if settings.KEY_ORDER == FILL:
+        if settings.KEY_ORDER == "fill":
             return found.order_by("-is_default", "from_environment", "priority", "created_at", "id")
         found = found.alias(share_left=_share_left_in_sql(at or timezone.now()))
         return found.order_by("from_environment", "priority", "-share_left", "-is_default", "created_at", "id")

@@ -20,7 +20,7 @@ from llmkeys.alerts import delivery, outbox
 from llmkeys.database import writer
 from llmkeys.database.sql import is_sqlite
 from llmkeys.keys import resets
-from llmkeys.ledger import Attempt, Bid, Outcome, leases
+from llmkeys.ledger import Attempt, Bid, Outcome
 from llmkeys.models import Alert, ApiKey, KeyEvent, UsageRecord
 from llmkeys.supervisor import watchdog
 from tests.gateway.door import limits
@@ -38,10 +38,10 @@ numbers = iter(range(1, 1_000_000))
 def charge(key: ApiKey, cents: int, *, at: datetime = NOW) -> None:
     """Let a request of the key cost so much, from hold to settle."""
     attempt = Attempt(f"req-alert-{next(numbers)}", 1, at, "openai-chat", "m", "worker", False, "me")
-    bid = Bid(key.id, key.provider, "m", 0)
-    placed = leases.place_now([bid], attempt)
+    holding = ledger.PlaceHold([Bid(key.id, key.provider, "m", 0)], attempt)
+    placed = writer.run_now(holding, accounts=holding.accounts)
     outcome = Outcome(state="SETTLED", at=at, success=True, cost_nano=cents * CENT, cost_source="provider")
-    leases.finish_now(ledger.End(placed.hold, outcome))
+    writer.run_now(ledger.End(placed.hold, outcome), accounts=placed.hold.locks)
 
 
 def told(kind: str = "") -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from llmkeys.providers import PROVIDERS
+
 ROOT = Path(__file__).resolve().parent.parent / "llmkeys"
 
 # Each room has a number, and imports only from lower ones; rooms of one number do not know each other.
@@ -99,6 +101,31 @@ def test_one_room_alone_opens_a_secret():
 def test_one_room_alone_asks_which_database_it_is():
     asking = re.compile(r"connection\.vendor|\bvendor [!=]= .(sqlite|postgresql)|\[.ENGINE.\]")
     assert {room_of(path) for path in MODULES if asking.search(path.read_text())} == {"database"}
+
+
+# Modules that name a provider all the same, and why.
+NAMES_A_PROVIDER = {
+    "llmkeys/api/examples.py": "examples of the documentation",
+    "llmkeys/dashboard/tokens_page.py": "ids of snippets, after the client libraries",
+    "llmkeys/dialects/bounds.py": "a field of a body: `extra_body.google`",
+    "llmkeys/dialects/media.py": "vendors in names of models; dialects know no provider",
+    "llmkeys/management/demo/history.py": "whose keys the demo has",
+    "llmkeys/models/accounts.py": "the choices of a column",
+    "llmkeys/models/usage.py": "the condition of an index, which a migration holds",
+    "refactai_site/settings.py": "each provider's base URL has a variable of its own",
+}
+
+
+def test_one_room_alone_knows_providers_by_name():
+    above = ROOT.parent
+    others = [path for path in MODULES if room_of(path) != "providers"] + [*(above / "refactai_site").rglob("*.py")]
+    naming = {
+        str(path.relative_to(above))
+        for path in others
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.rstrip("/:") in PROVIDERS
+    }
+    assert naming == NAMES_A_PROVIDER.keys()
 
 
 def test_the_pure_rooms_know_no_django():

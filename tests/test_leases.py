@@ -32,9 +32,13 @@ def _own_process(monkeypatch):
 
 def place(key: ApiKey, number: int = 1, **options) -> ledger.Hold:
     attempt = Attempt(f"req-{number}", 1, NOW, "openai-chat", "asked", "worker", False, leases.owner(), **options)
-    placed = leases.place_now([Bid(key.id, key.provider, "model", DOLLAR)], attempt)
+    placed = asyncio.run(leases.place([Bid(key.id, key.provider, "model", DOLLAR)], attempt))
     assert placed.hold is not None
     return placed.hold
+
+
+def finish(end: End) -> ledger.Finished | None:
+    return asyncio.run(leases.finish(end))
 
 
 def settled(hold: ledger.Hold, nano: int = 5) -> End:
@@ -43,14 +47,14 @@ def settled(hold: ledger.Hold, nano: int = 5) -> End:
 
 def refused_by_the_database(monkeypatch, *usage_ids: int, error: type[Exception] = IntegrityError, times: int = 999):
     """Let the ends of these rows fail so many times."""
-    finish, left = ledger.settling.finish_all, dict.fromkeys(usage_ids, times)
+    finish_all, left = ledger.settling.finish_all, dict.fromkeys(usage_ids, times)
 
     def failing(cursor, ends):
         for usage_id, outcome in ends:
             if left.get(usage_id, 0) > 0 and outcome.state == "SETTLED":
                 left[usage_id] -= 1
                 raise error("could not serialize access due to concurrent update")
-        return finish(cursor, ends)
+        return finish_all(cursor, ends)
 
     monkeypatch.setattr(ledger.settling, "finish_all", failing)
 
@@ -63,7 +67,7 @@ def states() -> list[str]:
 def test_an_end_that_cannot_be_written_is_written_later(monkeypatch, error):
     hold = place(make_key())
     refused_by_the_database(monkeypatch, hold.usage_id, error=error, times=2)
-    assert leases.finish_now(settled(hold)) is None
+    assert finish(settled(hold)) is None
     assert states() == ["HELD"]
     leases._this().catch_up()
     assert states() == ["HELD"]
@@ -77,7 +81,7 @@ def test_one_bad_row_does_not_block_those_behind_it(monkeypatch):
     bad, good = place(key, 1), place(key, 2)
     with monkeypatch.context() as patch:
         refused_by_the_database(patch, bad.usage_id, good.usage_id)
-        leases.finish_now(settled(bad)), leases.finish_now(settled(good))
+        finish(settled(bad)), finish(settled(good))
     refused_by_the_database(monkeypatch, bad.usage_id)
     leases._this().catch_up()
     assert states() == ["HELD", "SETTLED"]
@@ -87,7 +91,7 @@ def test_a_row_that_is_refused_for_good_is_lost_and_charged_at_its_hold(monkeypa
     key = make_key()
     hold = place(key)
     refused_by_the_database(monkeypatch, hold.usage_id)
-    leases.finish_now(settled(hold))
+    finish(settled(hold))
     for _ in range(leases.MOST_TRIES + 1):
         leases._this().catch_up()
     assert states() == ["LOST"]
@@ -99,7 +103,7 @@ def test_a_row_that_is_refused_for_good_is_lost_and_charged_at_its_hold(monkeypa
 def test_a_row_of_which_nothing_can_be_written_keeps_no_lease(monkeypatch):
     hold = place(make_key())
     monkeypatch.setattr(ledger.settling, "finish_all", lambda *_: 1 / 0)
-    leases.finish_now(settled(hold))
+    finish(settled(hold))
     for _ in range(leases.MOST_TRIES + 1):
         leases._this().catch_up()
     assert not leases._this().overdue
@@ -112,16 +116,15 @@ def test_an_outage_is_not_counted_against_the_row(monkeypatch):
     hold = place(make_key())
     with monkeypatch.context() as patch:
         refused_by_the_database(patch, hold.usage_id, error=OperationalError)
-        leases.finish_now(settled(hold))
+        finish(settled(hold))
         for _ in range(3 * leases.MOST_TRIES):
             leases._this().catch_up()
     leases._this().catch_up()
     assert states() == ["SETTLED"]
 
 
-def test_coroutines_end_attempts_too(monkeypatch):
-    hold = place(make_key(daily_limit_nano=10 * DOLLAR))
-    finished = asyncio.run(leases.finish(settled(hold, DOLLAR)))
+def test_an_end_returns_what_remains_of_the_budget():
+    finished = finish(settled(place(make_key(daily_limit_nano=10 * DOLLAR)), DOLLAR))
     assert finished.remaining_day_nano == 9 * DOLLAR
     assert states() == ["SETTLED"]
 
@@ -212,7 +215,7 @@ class TestClock:
         hold = place(key, leased_at=self.SERVER)
         monkeypatch.setattr(sql, "server_clock", lambda cursor: self.SERVER + timedelta(seconds=61))
         leases.settle_dead(NOW)
-        leases.finish_now(End(hold, Outcome(state="RELEASED", at=NOW, success=False, error="Connection refused.")))
+        finish(End(hold, Outcome(state="RELEASED", at=NOW, success=False, error="Connection refused.")))
         key.refresh_from_db()
         assert (key.spent_total_nano, Adjustment.objects.get().kind) == (0, "late")
 
@@ -227,7 +230,7 @@ def test_dead_holds_that_stand_in_the_way_are_settled_first(frozen):
     place(small, 1), place(small, 2), place(other, 3)
     UsageRecord.objects.exclude(request_id="req-2").update(lease_until=NOW - timedelta(days=1))
     attempt = Attempt("req-4", 1, NOW, "openai-chat", "asked", "worker", False, "me")
-    placed = leases.place_now([Bid(small.id, small.provider, "model", DOLLAR)], attempt)
+    placed = asyncio.run(leases.place([Bid(small.id, small.provider, "model", DOLLAR)], attempt))
     assert placed.hold is None and placed.refusals[0].room_nano == 0
     assert dict(UsageRecord.objects.values_list("request_id", "state")) == {
         "req-1": "LOST", "req-2": "HELD", "req-3": "HELD",
@@ -241,12 +244,12 @@ def test_dead_holds_that_stand_in_the_way_are_settled_first(frozen):
 def test_dead_holds_are_settled_each_by_itself(monkeypatch):
     key = make_key()
     bad, good = place(key, 1), place(key, 2)
-    finish = ledger.settling.finish_all
+    finish_all = ledger.settling.finish_all
 
     def failing(cursor, ends):
         if bad.usage_id in dict(ends):
             raise IntegrityError("no")
-        return finish(cursor, ends)
+        return finish_all(cursor, ends)
 
     monkeypatch.setattr(ledger.settling, "finish_all", failing)
     UsageRecord.objects.update(lease_until=NOW - timedelta(days=1))

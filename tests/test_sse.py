@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmkeys.lib import sse
-from llmkeys.lib.sse import EventSplitter, data_of, is_done, load_json
+from llmkeys.lib.sse import EventSplitter, data_lines, load_json
 
 _EVENTS = st.lists(
     st.sampled_from([b"data: {}", b": comment", b"event: a\ndata: 1\ndata: 2", "data: grün 😀".encode(), b""])
@@ -59,21 +59,17 @@ def test_it_passes_on_what_is_too_long_to_be_an_event(monkeypatch):
 @pytest.mark.parametrize(
     ("event", "data"),
     [
-        (b"data: {}\n\n", b"{}"),
-        (b"data:{}\r\n\r\n", b"{}"),
-        (b"event: message\ndata: 1\ndata: 2\n\n", b"1\n2"),
-        (b"id: 1\ndata: {}\n\n", b"{}"),
-        (b": comment\n\n", None),
-        (b"event: ping\n\n", None),
+        (b"data: {}\n\n", [b"{}"]),
+        (b"data:{}\r\n\r\n", [b"{}"]),
+        (b"event: message\ndata: 1\ndata: 2\n\n", [b"1", b"2"]),
+        (b"id: 1\ndata: {}\n\n", [b"{}"]),
+        (b"data: [DONE]", [sse.DONE]),
+        (b": comment\n\n", []),
+        (b"event: ping\n\n", []),
     ],
 )
 def test_it_finds_the_data(event, data):
-    assert data_of(event) == data
-
-
-def test_it_knows_the_end():
-    assert is_done(b"data: [DONE]\n\n") and is_done(b"data:[DONE]\r\n\r\n") and is_done(b"data: [DONE]")
-    assert not is_done(b'data: {"content": "[DONE]"}\n\n') and not is_done(b": [DONE]\n\n")
+    assert data_lines(event) == data
 
 
 def test_it_reads_amounts_exactly():

@@ -76,10 +76,6 @@ class AlertLine:
     def delivery(self) -> str:
         return outbox.delivery_words(self.alert)
 
-    @property
-    def was_refused(self) -> bool:
-        return bool(self.alert.delivery_error)
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:

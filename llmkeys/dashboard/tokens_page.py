@@ -32,6 +32,7 @@ from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, LIMIT_REACHED, TOKEN_STATUSES, AccessTokenQuerySet
 from llmkeys.models import AccessToken, ApiKey
 from llmkeys.presentation import Projections
+from llmkeys.providers import PROVIDERS
 from llmkeys.templatetags.llmkeys_format import moment
 from llmkeys.tokens.making import create_token, visible_tokens
 from llmkeys.usage.rows import open_requests
@@ -381,8 +382,8 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
         "base": base.rstrip("/"),
         "token": token,
         "model": settings.PRIMARY_MODEL,
-        "anthropic_model": _bare_name("anthropic", "claude-sonnet-5.5"),
-        "google_model": _bare_name("google", "gemini-3.8-flash"),
+        "anthropic_model": _bare_name("anthropic-messages"),
+        "google_model": _bare_name("google-generate"),
     }
     return [
         Snippet(each.id, each.title, each.text.format(**words), each.needs, each.scope)
@@ -397,8 +398,9 @@ def is_served(path: str) -> bool:
     return path.startswith("/api/") or any(compile_path(door.path)[0].match(path) for door in doors)
 
 
-def _bare_name(vendor: str, otherwise: str) -> str:
-    """Return the vendor's first model among the primary and the fallbacks, as the vendor's own clients name it."""
+def _bare_name(dialect: str) -> str:
+    """Return a configured model of the dialect's own vendor, else its example, as the vendor's clients name it."""
+    vendor = next(provider for provider in PROVIDERS.values() if provider.vendor and provider.serves(dialect))
     names = (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
-    found = (name.partition("/")[2] for name in names if name.startswith(f"{vendor}/"))
-    return next(found, otherwise)
+    found = (name.partition("/")[2] for name in names if name.startswith(f"{vendor.vendor}/"))
+    return next(found, vendor.example_model)

@@ -184,10 +184,6 @@ def _made_picture(node: Mapping[str, Any]) -> Part | None:
     return _part(node.get("result"), "image")
 
 
-def _unseen(node: Mapping[str, Any]) -> Part | None:
-    return Part("unseen")
-
-
 _READERS = {
     "image_url": _image_url,
     "input_image": _image_url,

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils import timezone
 
 from llmkeys.database import sql, writer
@@ -51,19 +50,6 @@ async def place(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> 
             await writer.run(partial(lose, row=row, at=attempt.at), accounts=row.accounts)
         if dead:
             return await writer.run(job, undo=job.undo, accounts=job.accounts)
-    return placed
-
-
-def place_now(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
-    """Do as `place` does, and block; for threads."""
-    job = PlaceHold(bids, attempt, last_try)
-    placed = writer.run_now(job, undo=job.undo, accounts=job.accounts)
-    for account in _full_of_holds(placed):
-        dead = writer.run_now(partial(dead_rows, leased_at=now(), of=account))
-        for row in dead:
-            writer.run_now(partial(lose, row=row, at=attempt.at), accounts=row.accounts)
-        if dead:
-            return writer.run_now(job, undo=job.undo, accounts=job.accounts)
     return placed
 
 
@@ -99,29 +85,9 @@ async def finish(end: End) -> Finished | None:
         process.room.notify()
 
 
-def finish_now(end: End) -> Finished | None:
-    """Do as `finish` does, and block; for threads. Inside an open transaction errors are raised: all is rolled back."""
-    process = _this()
-    try:
-        return writer.run_now(end, accounts=end.accounts)
-    except Exception as error:
-        if connections[DEFAULT_DB_ALIAS].in_atomic_block:
-            raise
-        process.try_later(end, error)
-        return None
-    finally:
-        process.room.notify()
-
-
 async def wait_for_room(seconds: float) -> None:
     """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
     await _this().room.wait(seconds)
-
-
-def wait_for_room_now(seconds: float) -> None:
-    """Do as `wait_for_room` does, and block; for threads."""
-    sql.release()  # many may wait, and those they wait for need a connection to end
-    _this().room.wait_now(seconds)
 
 
 def owner() -> str:
@@ -158,12 +124,11 @@ class _Room:
     """Wakes those of this process who wait for an attempt to end."""
 
     def __init__(self) -> None:
-        self._ended = threading.Condition()
+        self._lock = threading.Lock()
         self._waiting: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
-        with self._ended:
-            self._ended.notify_all()
+        with self._lock:
             waiting, self._waiting = self._waiting, set()
         for future in waiting:
             with contextlib.suppress(RuntimeError):  # its loop is closed
@@ -171,14 +136,10 @@ class _Room:
 
     async def wait(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with self._ended:
+        with self._lock:
             self._waiting.add(future)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(future, seconds)
-
-    def wait_now(self, seconds: float) -> None:
-        with self._ended:
-            self._ended.wait(seconds)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -72,16 +72,6 @@ def documents(event: bytes) -> list[Any]:
     return [line if (found := load_json(line)) is None else found for line in lines]
 
 
-def data_of(event: bytes) -> bytes | None:
-    """Return the joined `data:` lines of an event; None for comments and events without data."""
-    lines = data_lines(event)
-    return b"\n".join(lines).strip() if lines else None
-
-
-def is_done(event: bytes) -> bool:
-    return DONE in event and data_of(event) == DONE
-
-
 def load_json(data: bytes) -> Any:
     """Parse a provider's JSON with exact decimals; None if it is not JSON."""
     try:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from llmkeys import providers
+
 if TYPE_CHECKING:  # the price data costs 15 MB and 0.1 s: only those who ask for a price pay
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo
@@ -125,9 +127,10 @@ def _look_up(provider: str, name: str) -> ModelInfo | None:
 
 
 def _spellings(provider: str, model: str) -> Iterator[tuple[str, str]]:
-    name = model.removeprefix("models/") if provider == "google" else model
+    seller = providers.get(provider)
+    name = model.removeprefix(seller.model_prefix)
     yield provider, name
-    if provider != "openrouter":
+    if seller.vendor:
         return
     base, colon, variant = name.rpartition(":")
     if colon and variant in _VARIANTS:

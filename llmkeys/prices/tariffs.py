@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from llmkeys import providers
 from llmkeys.dialects.base import Usage
 from llmkeys.prices import data
 
@@ -52,7 +52,6 @@ _DOCUMENTED_RATES: tuple[tuple[re.Pattern[str], Mapping[str, Decimal]], ...] = (
 # Tenths of the price. platform.claude.com, "Data residency", US-only inference; platform.openai.com/docs/pricing,
 # regional processing, which models since GPT-5.4 cost more for.
 _REGIONAL_TENTHS = 11
-_REGIONAL = re.compile(r"gpt-(?:5\.[4-9]|[6-9]|\d\d)")
 _OPENAI_HALF_DAY_WRITE = Decimal("2.5")  # times the input price: platform.openai.com/docs/pricing, 12-hour retention
 _ANTHROPIC_HOUR_WRITE = 2  # times the input price: platform.claude.com, "Prompt caching", Pricing
 
@@ -64,17 +63,6 @@ _SEARCH_MODELS: tuple[tuple[re.Pattern[str], Decimal], ...] = (
 _REQUEST_FEES: tuple[tuple[re.Pattern[str], Decimal], ...] = (
     (re.compile(r"sonar-pro-search"), Decimal("0.018")),  # openrouter.ai/perplexity/sonar-pro-search
 )
-# What a search costs where the data does not say: each vendor's dearest on its price page; OpenRouter's plugin asks
-# 0.004 a result, five by default and ten at most where no other number is given (openrouter.ai/docs, "Web search").
-_SEARCH_FEES = {
-    "openai": Decimal("0.025"),
-    "anthropic": Decimal("0.010"),
-    "google": Decimal("0.035"),
-    "openrouter": Decimal("0.040"),
-}
-# The older search tool (`web_search_preview`) of these models is dearer than the one whose price the data has, and no
-# usage tells which of them ran: the hold covers the dearer one.
-_PREVIEWS, _PREVIEW_SEARCH = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
 # USD; platform.openai.com/docs/pricing, containers by memory; openrouter.ai/docs, the PDF engine `mistral-ocr`.
 OTHER_FEES = {
     "container 1g": Decimal("0.03"),
@@ -85,7 +73,6 @@ OTHER_FEES = {
 }
 # The models that OpenAI's tool may draw with where the request names none, most expensive first.
 DRAWING_MODELS = ("gpt-image-1", "gpt-image-1.5")
-_GROUNDED_PROMPTS = Decimal(35)  # Gemini 2 is billed by grounded prompts, Gemini 3 (14) by queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,19 +213,10 @@ def _whole(count: int | None) -> int:
 
 
 def in_region(amount: int, provider: str, model: str, region: str) -> int:
-    """Return what tokens cost where they were served: a tenth more in one country or region.
-
-    `us`: Anthropic's `inference_geo`. OpenAI's regions have addresses of their own (`eu.api.openai.com`).
-    """
-    is_dearer = (provider == "anthropic" and region.lower() == "us") or (
-        provider == "openai" and _is_regional(settings.PROVIDER_BASE_URLS["openai"]) and bool(_REGIONAL.match(model))
-    )
+    """Return what tokens cost where they were served: a tenth more in one country or region."""
+    base_url = settings.PROVIDER_BASE_URLS[provider]
+    is_dearer = providers.get(provider).is_dearer_in_region(model, region=region, base_url=base_url)
     return -(-amount * _REGIONAL_TENTHS // 10) if is_dearer else amount
-
-
-@lru_cache(maxsize=8)
-def _is_regional(address: str) -> bool:
-    return (urlsplit(address).hostname or "").endswith(".api.openai.com")
 
 
 def other_fee(what: str) -> int:
@@ -365,7 +343,7 @@ def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, q
         if not is_free:  # to whom text is free, sound is free as well
             known_to_data = data.known_rates(entries, at, "", row.above_input_tokens + 1)
             known = {kind: rate for kind, rate in known_to_data.items() if kind in _MODALITIES} | known
-        step, lacking = _step(known, provider, model)
+        step, lacking = _step(known, model)
         steps.append(step)
         guessed |= lacking
     fees: dict[str, Any] = (
@@ -402,7 +380,7 @@ def _known_to_operator(price: Price) -> dict[str, Decimal]:
 # --- from rates to a tariff ------------------------------------------------------------------------------------------
 
 
-def _step(known: Mapping[str, Decimal], provider: str, model: str) -> tuple[Step, set[str]]:
+def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
     """Return the rates of one length of prompt, and the kinds that had to be guessed.
 
     A cached token without a rate costs what a plain one does, and so does a picture: the vendors' lists mean that.
@@ -484,6 +462,7 @@ def _documented_rates(model: str) -> Mapping[str, int]:
 
 def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime) -> dict[str, Any]:
     """Return the fees in USD: of a search and of a request."""
+    seller = providers.get(provider)
     name, _, variant = model.rpartition("/")[2].partition(":")
     prices = [entry.get_prices(at) for entry in entries]
     thousand = next(
@@ -491,16 +470,17 @@ def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime)
     )
     of_model = next((fee for pattern, fee in _SEARCH_MODELS if pattern.match(name)), None)
     search = of_model if of_model is not None else thousand / 1000 if thousand is not None else None
-    if provider == "openrouter":  # its own plugin may search in place of the vendor's tool
-        search = max(search or Decimal(0), _SEARCH_FEES["openrouter"]) if of_model is None else search
+    is_own_search = seller.has_own_search and of_model is None
+    if is_own_search:
+        search = max(search or Decimal(0), seller.search_usd)
     thousand_requests = next((found for each in prices if (found := data.at_length(each.requests_kcount, 0))), None)
     request = thousand_requests / 1000 if thousand_requests else Decimal(0)
     return {
-        "search": _SEARCH_FEES.get(provider, max(_SEARCH_FEES.values())) if search is None else search,
-        "search_guessed": search is None or (provider == "openrouter" and of_model is None),
+        "search": seller.search_usd if search is None else search,
+        "search_guessed": search is None or is_own_search,
         "searches_always": of_model is not None or variant == "online",
-        "search_most": _PREVIEW_SEARCH if provider == "openai" and _PREVIEWS.match(name) else Decimal(0),
-        "search_per_answer": provider == "google" and thousand == _GROUNDED_PROMPTS,
+        "search_most": seller.most_search_usd(name),
+        "search_per_answer": thousand is not None and thousand / 1000 == seller.search_usd_per_answer,
         "request": next((fee for pattern, fee in _REQUEST_FEES if pattern.match(name)), request),
     }
 
@@ -518,16 +498,12 @@ def _is_claude(model: str) -> bool:
     return "claude" in model.lower()
 
 
-def _is_free(provider: str, model: str) -> bool:
-    return provider == "openrouter" and model.endswith(":free")
-
-
 # --- the price data --------------------------------------------------------------------------------------------------
 
 
 def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
     """Return what the price data says of a short prompt at the standard tier; None if it says nothing."""
-    if _is_free(provider, model):
+    if providers.get(provider).is_free(model):
         return Price(Decimal(0), Decimal(0))
     entries = data.entries(provider, model)
     if not entries or not data.prices_tokens(entries[0], at):
@@ -550,8 +526,8 @@ def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
 
 @lru_cache(maxsize=_CACHED_TARIFFS)
 def _data_tariff(provider: str, model: str, quarter: int, tier: str) -> Tariff | None:
-    if _is_free(provider, model):
-        step, _ = _step({"text": Decimal(0), "text_out": Decimal(0)}, provider, model)
+    if providers.get(provider).is_free(model):
+        step, _ = _step({"text": Decimal(0), "text_out": Decimal(0)}, model)
         return _tariff(model, (), [step], set(), {"search": Decimal(0), "request": Decimal(0)})
     entries, at = data.entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
     if not entries or not data.prices_tokens(entries[0], at):
@@ -568,7 +544,7 @@ def _data_tariff(provider: str, model: str, quarter: int, tier: str) -> Tariff |
     )
     steps, guessed = [], set()
     for length in (0, *(start + 1 for start in starts)):
-        step, lacking = _step(data.known_rates(entries, at, tier, length), provider, model)
+        step, lacking = _step(data.known_rates(entries, at, tier, length), model)
         steps.append(step)
         guessed |= lacking
     return _tariff(model, starts, steps, guessed, _fees(provider, model, entries, at), has_tier=has_tier)

@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from django.conf import settings
 
+from llmkeys import providers
 from llmkeys.dialects.base import Bound, Usage
 from llmkeys.prices import catalogue, limits
 from llmkeys.prices.tariffs import (
@@ -202,12 +203,8 @@ def _usd(amount: int, digits: int) -> Decimal:
 
 def drawing_tariffs(prices: PriceList, provider: str, bound: Bound, at: datetime) -> list[Tariff]:
     """Return the tariffs of the models that may draw pictures as a tool."""
-    names = bound.drawing_models or DRAWING_MODELS
-    if provider == "openrouter":
-        names = tuple(name if "/" in name else f"openai/{name}" for name in names)
-    else:
-        names = tuple(name.rpartition("/")[2] for name in names)
-    return [prices.tariff(provider, name, at) for name in names]
+    seller, names = providers.get(provider), bound.drawing_models or DRAWING_MODELS
+    return [prices.tariff(provider, seller.drawing_model_name(name), at) for name in names]
 
 
 def _beside(prices: PriceList, provider: str, bound: Bound, at: datetime) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from llmkeys.lib.reading import count, text
@@ -47,6 +48,12 @@ class Anthropic(Provider):
     models_path = "/v1/models?limit=1000"
     has_workspaces = True
     tells_input_first = True
+    example_model = "claude-sonnet-5.5"
+    search_usd = Decimal("0.010")
+
+    def is_dearer_in_region(self, model: str, *, region: str, base_url: str) -> bool:
+        """`inference_geo`: platform.claude.com, "Data residency", US-only inference."""
+        return region.lower() == "us"
 
     def _extra(self, workspace_id: str) -> dict[str, str]:
         return {"anthropic-workspace-id": workspace_id} if workspace_id else {}

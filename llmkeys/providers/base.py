@@ -98,6 +98,8 @@ class Provider:
     admin_prefixes: tuple[str, ...] = ()  # keys that manage the account and cannot serve requests
     secret_hint: str = ""  # what a key looks like
     keys_page: str = ""  # where a person gets one
+    example_model: str = ""  # a model of the vendor's, by its own name, for lines that a person copies
+    model_prefix: str = ""  # what its own lists put before each name
     has_workspaces = False
     tier_header: str = ""  # where it names the service tier that served, in addition to the body
     reports_costs = False  # each answer tells what it cost, and `generation_call` tells it afterwards
@@ -105,6 +107,9 @@ class Provider:
     tells_usage_unasked = False  # at the end of a stream too
     tells_input_first = False  # a stream's first event says how much input is billed, and all of it
     rate_limit_is_per_model = True
+    search_usd: Decimal  # a search, where the price data says nothing: the dearest on its price page
+    has_own_search = False  # a plugin of its own may search in place of the vendor's tool
+    search_usd_per_answer: Decimal | None = None  # at this price an answer is one search, however many queries it took
 
     # --- addresses and headers ---------------------------------------------------------------------------------------
 
@@ -154,6 +159,24 @@ class Provider:
     def blames(self, body: bytes, names: Collection[str]) -> dict[str, Blame]:
         """Return which of our own fields `names` an answer with status 400 or 422 objects to, and what it asks for."""
         return blame.blamed(body, names)
+
+    # --- what it charges ---------------------------------------------------------------------------------------------
+
+    def is_free(self, model: str) -> bool:
+        """True for a model whose name says that it costs nothing."""
+        return False
+
+    def most_search_usd(self, name: str) -> Decimal:
+        """Return what a search of the model may cost where no usage tells which tool ran; 0: what the data says."""
+        return Decimal(0)
+
+    def is_dearer_in_region(self, model: str, *, region: str, base_url: str) -> bool:
+        """True if tokens cost more where they were served: in `region`, or behind an address of one region."""
+        return False
+
+    def drawing_model_name(self, model: str) -> str:
+        """Return the name under which a model that draws as a tool is billed."""
+        return model.rpartition("/")[2]
 
     # --- answers -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from llmkeys.lib.reading import count, items, text, word
@@ -46,7 +47,6 @@ class Google(Provider):
     label = "Google"
     badge = "Go"
     vendor = "google"
-    tier_header = "x-gemini-service-tier"
     environment_variables = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     base_url_variable = "GOOGLE_BASE_URL"
     default_base_url = "https://generativelanguage.googleapis.com"
@@ -63,7 +63,10 @@ class Google(Provider):
     check_path = "/v1beta/models?pageSize=1"
     models_path = "/v1beta/models?pageSize=1000"
     models_field = "models"
+    model_prefix = "models/"
+    example_model = "gemini-3.8-flash"
     tier_header = "x-gemini-service-tier"
+    search_usd = search_usd_per_answer = Decimal("0.035")  # Gemini 2: by grounded prompts; Gemini 3 (0.014): by queries
 
     def _known(self, view: ErrorView) -> Failure | None:
         reasons = {word(detail.get("reason")) for detail in _details(view)}
@@ -71,7 +74,7 @@ class Google(Provider):
 
     def _listed(self, entry: Mapping[str, Any]) -> ListedModel:
         return ListedModel(
-            id=text(entry.get("name")).removeprefix("models/"),
+            id=text(entry.get("name")).removeprefix(self.model_prefix),
             context_tokens=count(entry.get("inputTokenLimit")),
             max_output_tokens=count(entry.get("outputTokenLimit")),
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from llmkeys.lib.reading import count, text
 from llmkeys.providers import hints
@@ -25,6 +28,10 @@ _NO_ACCESS = re.compile(
     r"(?:does not have|has no|not have) (?:any )?access to (?:the |this )?model"
 )
 _NEWER_LIMIT_NAME = re.compile(r"(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|\d\d)|codex)")
+_DEARER_IN_REGIONS = re.compile(r"gpt-(?:5\.[4-9]|[6-9]|\d\d)")  # platform.openai.com/docs/pricing, regional processing
+# The older search tool (`web_search_preview`) of these models is dearer than the one whose price the data has, and no
+# usage tells which of them ran: the hold covers the dearer one.
+_PREVIEWS, _PREVIEW_SEARCH_USD = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
 
 
 class OpenAI(Provider):
@@ -46,16 +53,29 @@ class OpenAI(Provider):
     secret_hint = "sk-proj-…"  # noqa: S105  (what a key looks like)
     keys_page = "https://platform.openai.com/api-keys"
     admin_prefixes = ("sk-admin-",)
+    search_usd = Decimal("0.025")
 
     def output_limit_field(self, model: str, *, own_base_url: bool) -> str:
         """OpenAI takes the newer name for every model, its reasoning models no other; local servers may not know it."""
         return "max_completion_tokens" if own_base_url or _NEWER_LIMIT_NAME.match(model) else "max_tokens"
+
+    def most_search_usd(self, name: str) -> Decimal:
+        return _PREVIEW_SEARCH_USD if _PREVIEWS.match(name) else Decimal(0)
+
+    def is_dearer_in_region(self, model: str, *, region: str, base_url: str) -> bool:
+        """OpenAI's regions have addresses of their own (`eu.api.openai.com`)."""
+        return _is_regional(base_url) and bool(_DEARER_IN_REGIONS.match(model))
 
     def _known(self, view: ErrorView) -> Failure | None:
         return _billing(view) or _forbidden_here(view) or _unavailable(view) or _too_many(view)
 
     def _listed(self, entry: Mapping[str, Any]) -> ListedModel:
         return ListedModel(id=text(entry.get("id")), context_tokens=count(entry.get("max_model_len")))  # vLLM tells it
+
+
+@lru_cache(maxsize=8)
+def _is_regional(base_url: str) -> bool:
+    return (urlsplit(base_url).hostname or "").endswith(".api.openai.com")
 
 
 def _billing(view: ErrorView) -> Failure | None:

@@ -47,9 +47,18 @@ class OpenRouter(Provider):
     picks_models = True
     tells_usage_unasked = True
     rate_limit_is_per_model = False
+    # 0.004 a result, five by default and ten at most where no other number is given: openrouter.ai/docs, "Web search".
+    search_usd = Decimal("0.040")
+    has_own_search = True
 
     def model_name(self, model: str) -> str | None:
         return names.at_openrouter(model)
+
+    def is_free(self, model: str) -> bool:
+        return model.endswith(":free")
+
+    def drawing_model_name(self, model: str) -> str:
+        return model if "/" in model else f"openai/{model}"
 
     def generation_call(self, *, base_url: str, secret: str, generation_id: str) -> Call:
         """Return the free call that asks what one request truly cost; 404 while OpenRouter does not know it yet."""

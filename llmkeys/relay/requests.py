@@ -81,18 +81,6 @@ class Client(Protocol):
         """Give a piece of a stream to the client, as fast as it takes it; nothing where it has gone."""
 
 
-class Nobody:
-    """A client that takes nothing and never leaves: for answers that come whole."""
-
-    has_begun = has_gone = False
-
-    def when_gone(self, call: Callable[[], None]) -> None:
-        """Never."""
-
-    async def write(self, piece: bytes) -> None:
-        """Take nothing."""
-
-
 @dataclass(frozen=True)
 class Answer:
     """What the client gets: a whole answer, or a stream whose first content has come."""

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 
 from llmkeys.database.sql import is_sqlite
 from llmkeys.prices import data
+from llmkeys.providers import PROVIDERS
 from llmkeys.supervisor import engines
 from llmkeys.supervisor.shared import Shared
 
@@ -22,7 +23,8 @@ def preload() -> None:
     """Load all that a worker needs into the parent, so that its children share the memory."""
     import_string(settings.ASGI_APPLICATION)
     _ = get_resolver().url_patterns
-    data.listed_windows("openai", settings.PRIMARY_MODEL)  # reads the price data
+    for provider in PROVIDERS:
+        data.listed_windows(provider, settings.PRIMARY_MODEL)  # reads the price data
     gc.collect()
     gc.freeze()  # the collector then leaves the shared pages alone
 

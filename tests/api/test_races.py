@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 
@@ -58,9 +59,9 @@ def traffic(key: ApiKey, name: str) -> Callable[[], None]:
         for number in range(REQUESTS):
             at = timezone.now()
             attempt = ledger.Attempt(f"{name}-{number}", 1, at, "openai_chat", "m", "worker", False, "here")
-            placed = leases.place_now([bid], attempt)
+            placed = asyncio.run(leases.place([bid], attempt))
             outcome = ledger.Outcome(state="SETTLED", at=at, success=True, cost_nano=COST, cost_source="provider")
-            leases.finish_now(ledger.End(placed.hold, outcome))
+            asyncio.run(leases.finish(ledger.End(placed.hold, outcome)))
 
     return send
 
@@ -138,9 +139,9 @@ def test_a_lost_charge_that_two_take_back_at_once_is_taken_back_once(token):
     key = make_key()
     at = timezone.now()
     attempt = ledger.Attempt("lost", 1, at, "openai_chat", "m", "worker", False, "here")
-    placed = leases.place_now([ledger.Bid(key.id, "openrouter", "m", COST)], attempt)
+    placed = asyncio.run(leases.place([ledger.Bid(key.id, "openrouter", "m", COST)], attempt))
     lost = ledger.Outcome(state="LOST", at=at, success=False, cost_nano=COST, cost_source="estimated", http_status=502)
-    leases.finish_now(ledger.End(placed.hold, lost))
+    asyncio.run(leases.finish(ledger.End(placed.hold, lost)))
     statuses = []
 
     def void() -> None:

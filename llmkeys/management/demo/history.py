@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from llmkeys import ledger
+from llmkeys import ledger, providers
 from llmkeys.alerts import outbox
 from llmkeys.key_state import current_windows
 from llmkeys.keys import resets
@@ -42,9 +42,6 @@ class Habit:
     model: str
     share: int
     usd_per_thousand: Decimal
-
-    def at_vendor(self, provider: str) -> str:
-        return self.model if provider == "openrouter" else self.model.partition("/")[2]
 
 
 HABITS = (
@@ -123,8 +120,8 @@ def _one_request(
     habit = choose_habit(chance)
     output = int(chance.lognormvariate(8.6, 0.6))
     cost = usd_to_nano(habit.usd_per_thousand * output / 1000)
-    fit = [key for key in keys if habit.model.startswith("openai/") or key.provider == "openrouter"]
-    bids = [ledger.Bid(key.id, key.provider, habit.at_vendor(key.provider), cost * 2) for key in fit]
+    names = [(key, providers.get(key.provider).model_name(habit.model)) for key in keys]
+    bids = [ledger.Bid(key.id, key.provider, name, cost * 2) for key, name in names if name]
     attempt = ledger.Attempt(
         request_id, 1, at, "openai_chat", habit.model, chance.choice(PROGRAMS), chance.random() < 0.4, "demo"
     )

@@ -1,0 +1,46 @@
+"""What is stored. Facts and deadlines only: moods such as the status are derived (`key_state.py`).
+
+Money is integer nano-dollars (10^-9 USD), `_nano` in the name; instants are aware and stored in UTC; `day` is a budget
+day and `month` the first day of a budget month in the operator's zone.
+"""
+
+from __future__ import annotations
+
+from llmkeys.models.accounts import (
+    AccessToken,
+    ApiKey,
+    Budgeted,
+    Cooling,
+    FailedAuthentication,
+    ProviderName,
+    new_key_id,
+)
+from llmkeys.models.events import Alert, KeyEvent, ServingKey
+from llmkeys.models.prices import AUTO, MOST_ALIASED, OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
+from llmkeys.models.usage import Adjustment, ClosedDay, DailyUsage, DayTotal, RunningTotal, SealedDay, UsageRecord
+
+__all__ = [
+    "AUTO",
+    "MOST_ALIASED",
+    "OPTIONAL_PRICES",
+    "PRICES",
+    "AccessToken",
+    "Adjustment",
+    "Alert",
+    "ApiKey",
+    "Budgeted",
+    "ClosedDay",
+    "Cooling",
+    "DailyUsage",
+    "DayTotal",
+    "FailedAuthentication",
+    "KeyEvent",
+    "ModelAlias",
+    "ModelPrice",
+    "ProviderName",
+    "RunningTotal",
+    "SealedDay",
+    "ServingKey",
+    "UsageRecord",
+    "new_key_id",
+]
