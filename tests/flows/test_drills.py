@@ -31,7 +31,7 @@ from tests.serving import ROOT, environment, free_port, manage, wait_for
 pytestmark = pytest.mark.proof
 ANSWER_SECONDS = 10
 PROGRAMS = size("PROGRAMS", short=8, long=64)
-DISK = "24m"
+DISK = f"{16 + PROGRAMS}m"
 
 
 # --- What every drill asks for --------------------------------------------------------------------------------------
