@@ -31,7 +31,7 @@ from llmkeys.lib.bodies import ClientGone as BodyCut
 from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.relay import inside, relay, under_way
-from llmkeys.relay.candidates import Stored
+from llmkeys.relay.candidates import Stored, refresh_catalogue
 from llmkeys.relay.models import servable_models
 from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
@@ -323,6 +323,7 @@ async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     entry = next((entry for entry in found if entry["id"] == name), None)
     entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
     if entry is None:
+        await refresh_catalogue()
         models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)

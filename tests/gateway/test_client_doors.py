@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from llmkeys.prices import catalogue
 from tests.gateway.door import (
     DONE,
     OPENROUTER,
@@ -260,6 +261,11 @@ class TestAddresses:
         provider.get("https://openrouter.ai/api/v1/models", json={"data": []})
         answer = client.get("/v1/models/acme/none")
         assert "acme/none" in is_refused(answer, 404, "model_not_available", "No stored key can serve model")
+
+    def test_an_unknown_model_is_named_by_a_process_that_has_just_begun_too(self, client, monkeypatch):
+        nothing_read = catalogue._Cached(catalogue._read_aliases, catalogue.TABLES_SECONDS)
+        monkeypatch.setattr(catalogue, "_aliases", nothing_read)
+        is_refused(client.get("/v1/models/acme/none"), 404, "model_not_available", "No stored key can serve model")
 
 
 class TestNumbers:
