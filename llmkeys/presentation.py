@@ -94,7 +94,7 @@ def key_json(
         "coolingUntil": instant_json((coolings or Coolings(at)).until(key)),
         "billingGroup": key.billing_group,
         "workspaceId": key.workspace_id,
-        "lastError": error_words(key, at=at),
+        "lastError": error_words(key),
         "enabled": key.enabled,
     }
 
@@ -154,7 +154,7 @@ def _remaining(budget: Budget) -> float | None:
     return None if budget.remaining is None else usd_json(budget.remaining)
 
 
-def error_words(key: ApiKey, *, at: datetime) -> str:
+def error_words(key: ApiKey) -> str:
     """Return what is wrong with a key in words; a key that a person switched off says so."""
     if key.last_error or key.enabled:
         return key.last_error

@@ -47,7 +47,7 @@ _PARTS = {"top": "_key_top.html", **PARTS, "about": "_key_about.html", "own": "_
 @permission_required("llmkeys.view_apikey", raise_exception=True)
 def key_page(request: HttpRequest, key_id: str) -> HttpResponse:
     """Show everything of one key; a number of queries that does not grow with its requests."""
-    context = _context(request, key_id)
+    context = _context(key_id)
     regions = _regions(request, context)
     context |= {"regions": {one.name: one.markup for one in regions}, "seen": digests(regions)}
     return render(request, "dashboard/key_page.html", context)
@@ -58,7 +58,7 @@ def key_page(request: HttpRequest, key_id: str) -> HttpResponse:
 @for_the_page("llmkeys.view_apikey")
 def live(request: HttpRequest, key_id: str) -> HttpResponse:
     """Answer the page's question: what changed since it last looked."""
-    context = _context(request, key_id)
+    context = _context(key_id)
     return answer(request, _regions(request, context), context)
 
 
@@ -66,7 +66,7 @@ def _regions(request: HttpRequest, context: Mapping[str, Any]) -> list[Region]:
     return [region(request, name, f"dashboard/{file}", context) for name, file in _PARTS.items()]
 
 
-def _context(request: HttpRequest, key_id: str) -> dict[str, Any]:
+def _context(key_id: str) -> dict[str, Any]:
     at = timezone.now()
     key = get_object_or_404(ApiKey.objects.stored().defer("secret", "fingerprint"), pk=key_id)
     card = _card(key, at)

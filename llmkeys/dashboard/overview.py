@@ -263,7 +263,7 @@ def _off(key: ApiKey, at: datetime) -> Note | None:
         )  # fmt: skip
         return Note("bad", "i-alert", f"Rejected by {label}", text, remedy=REPLACE)
     if key.secret_missing:
-        return Note("bad", "i-alert", "Its secret is missing.", error_words(key, at=at))
+        return Note("bad", "i-alert", "Its secret is missing.", error_words(key))
     if not key.enabled:
         return Note("", "i-power", "Switched off by a person.", "Enable it to let it serve again.")
     return None

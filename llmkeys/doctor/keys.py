@@ -76,7 +76,7 @@ _REMEDIES = {
 
 
 def _trouble(key: ApiKey, status: str, remedy: str, about: About) -> Finding:
-    words = error_words(key, at=about.at)
+    words = error_words(key)
     return Finding(WARN, f"Key “{key.name}”", f"{status}." + (f" {words}" if words else ""), remedy)
 
 

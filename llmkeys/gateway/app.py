@@ -138,13 +138,13 @@ class Endpoint:
             await _preflight(exchange, self.methods)
             return
         if method not in self.methods:
-            raise _wrong_method(method, self.methods, exchange)
+            raise _wrong_method(method, self.methods)
         if _under_way > MOST_REQUESTS:
             raise Overloaded("This server is handling as many requests as it can. Try again in a second.")
         await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 
 
-def _wrong_method(method: str, methods: tuple[str, ...], exchange: Exchange) -> GatewayError:
+def _wrong_method(method: str, methods: tuple[str, ...]) -> GatewayError:
     allowed = ", ".join(methods)
     words = f"This address takes {' and '.join(methods)} only."
     if method == "OPTIONS":
@@ -171,7 +171,7 @@ def _is_listed(origin: str) -> bool:
 
 async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
     if not exchange.origin_headers:
-        raise _wrong_method("OPTIONS", methods, exchange)
+        raise _wrong_method("OPTIONS", methods)
     asked = exchange.headers.get("access-control-request-headers", "")
     headers = {
         **exchange.origin_headers,

@@ -116,7 +116,7 @@ class Command(BaseCommand):
     def _enable(self, options: Mapping[str, Any]) -> None:
         key = service.toggle(pick_key(options["key"]), active=True, at=timezone.now(), actor=actor())
         status = key.status_at(timezone.now())
-        why = error_words(key, at=timezone.now())
+        why = error_words(key)
         hint = "" if status == ACTIVE else f" Its status is {status}" + (f": {why}" if why else ".")
         self._print_key(key, options, f"“{key.name}” is switched on.{hint}")
 
@@ -265,7 +265,7 @@ def _card(key: ApiKey, at: datetime) -> list[tuple[str, str]]:
         ("Key", key.masked_secret),
         ("Source", key.environment_variable or key.source),
         ("Status", key.status_at(at) + (", default" if key.is_default else "")),
-        ("Last error", error_words(key, at=at)),
+        ("Last error", error_words(key)),
         ("Today", printing.budget(day)),
         ("This month", printing.budget(month)),
         ("Total", printing.budget(total)),
