@@ -106,6 +106,12 @@ def read_text(value: Any, *, most: int) -> str:
     return value
 
 
+def read_boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("Must be true or false.")
+    return value
+
+
 def read_budget_mode(value: Any) -> str | None:
     """Return how an account keeps its budgets; None: as REFACTAI_BUDGET_MODE says."""
     if value is not None and (not isinstance(value, str) or value not in Budgeted.BudgetMode.values):

@@ -12,7 +12,15 @@ from typing import Any
 from django.conf import settings
 
 from llmkeys import account_fields, providers
-from llmkeys.account_fields import BUDGET_READERS, BUDGETS, Checker, expiry_reader, read_name, read_text
+from llmkeys.account_fields import (
+    BUDGET_READERS,
+    BUDGETS,
+    Checker,
+    expiry_reader,
+    read_boolean,
+    read_name,
+    read_text,
+)
 from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
 from llmkeys.providers.pasted import read_secret, undress
@@ -51,7 +59,7 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
     if "isActive" in values and "enabled" not in values and values["isActive"] is not True:
         check.fault("isActive", "Is derived and cannot be set. Set “enabled” to switch a key on or off.")
     secret = check.take("apiKey", lambda value: _secret(value, provider))
-    default = check.take("isDefault", _boolean, default=False)
+    default = check.take("isDefault", read_boolean, default=False)
     check.finish()
     return {**check.columns, "provider": provider, "secret": secret, "is_default": default}
 
@@ -101,12 +109,6 @@ def _secret(value: Any, provider: str | None) -> str:
     return read_secret(value, providers.get(provider), base_url=settings.PROVIDER_BASE_URLS[provider])
 
 
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("Must be true or false.")
-    return value
-
-
 def _priority(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -1_000_000 <= value <= 1_000_000:
         raise ValueError("Must be a whole number between -1000000 and 1000000.")
@@ -120,5 +122,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "priority": _priority,
     "billingGroup": lambda value: read_text(value, most=100),
     "workspaceId": lambda value: _header_text(value, most=100),
-    "enabled": _boolean,
+    "enabled": read_boolean,
 }

@@ -298,7 +298,7 @@ class TestBroken:
             ({"totalCost": True}, "totalCost: must be a number"),
             ({"totalRequests": -1}, "totalRequests: must be a whole number"),
             ({"totalRequests": 1.5}, "totalRequests: must be a whole number"),
-            ({"active": "yes"}, "active: must be true or false"),
+            ({"active": "yes"}, "active: Must be true or false"),
             ({"isActive": False}, "isActive: it says otherwise than “active”"),
             ({"status": "SLEEPY"}, "status: must be one of ACTIVE"),
             ({"expiresAt": "soon"}, "expiresAt: Must be a date and time"),

@@ -9,14 +9,13 @@ the future, the costs count: a budget is rather too small than too large. The to
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from typing import Any
 
-from llmkeys.account_fields import parse_instant
+from llmkeys.account_fields import Checker, parse_instant, read_boolean
 from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
@@ -68,18 +67,22 @@ class FileKey:
     created_by: str = ""
 
 
-class _Reader:
-    """Reads one entry and collects its faults and warnings, each with its line."""
+class _Reader(Checker):
+    """Reads one entry; its faults and warnings name their lines, and a field that is not known is only warned of."""
 
     def __init__(self, entry: Entry, at: datetime):
-        self.entry, self.at = entry, at
-        self.faults: list[str] = []
-        self.warnings: list[str] = []
         # A field that is null is one that is not there: the older product writes all of them.
-        self.values = {name: value for name, value in entry.values.items() if value is not None}
+        values = {name: value for name, value in entry.values.items() if value is not None}
+        super().__init__(values, allowed=values)
+        self.entry, self.at = entry, at
+        self.warnings: list[str] = []
+        for name in values:
+            if name not in _KNOWN and name not in _DERIVED:
+                self.warn(name, "this field is not known here and is left out.")
 
-    def fault(self, name: str, words: str) -> None:
-        self.faults.append(f"{self._where(name)}: {words}")
+    @property
+    def faults(self) -> list[str]:
+        return [f"{self._where(name)}: {words}" for name, texts in self.errors.items() for words in texts]
 
     def warn(self, name: str, words: str) -> None:
         self.warnings.append(f"{self._where(name)}: {words}")
@@ -87,20 +90,10 @@ class _Reader:
     def _where(self, name: str) -> str:
         return f"Line {self.entry.line_of(name)}, {self.entry.title}, {name}"
 
-    def take(self, name: str, read: Callable[[Any], Any], default: Any = None) -> Any:
-        if name not in self.values:
-            return default
-        try:
-            return read(self.values[name])
-        except ValueError as error:
-            self.fault(name, str(error))
-            return default
-
 
 def read_key(entry: Entry, *, at: datetime) -> tuple[FileKey, list[str], list[str]]:
     """Return the key with its faults and its warnings; with a fault it must not be used."""
     reader, key = _Reader(entry, at), FileKey(entry)
-    _tell_unknown(reader)
     key.id = reader.take("id", _identity, "")
     key.created_by = reader.take("createdBy", _text, "")
     key.from_environment = reader.take("source", _text, "") == "environment"
@@ -109,12 +102,6 @@ def read_key(entry: Entry, *, at: datetime) -> tuple[FileKey, list[str], list[st
         _read_state(reader, key)
         _read_figures(reader, key)
     return key, reader.faults, reader.warnings
-
-
-def _tell_unknown(reader: _Reader) -> None:
-    for name in reader.values:
-        if name not in _KNOWN and name not in _DERIVED:
-            reader.warn(name, "this field is not known here and is left out.")
 
 
 def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
@@ -163,7 +150,7 @@ def _read_state(reader: _Reader, key: FileKey) -> None:
     instants = {name: reader.take(name, _instant) for name in _INSTANTS}
     key.is_default = bool(default)
     key.columns |= {
-        "enabled": reader.take("enabled", _boolean, on),
+        "enabled": reader.take("enabled", read_boolean, on),
         "rejected_at": instants["rejectedAt"],
         "expires_at": instants["expiresAt"],
         "last_used_at": instants["lastUsed"],
@@ -180,7 +167,7 @@ def _last_error(reader: _Reader, key: FileKey) -> str:
 
 def _either(reader: _Reader, *names: str) -> bool | None:
     """Return the value under either spelling; a contradiction is a fault."""
-    found = {name: reader.take(name, _boolean) for name in names if name in reader.values}
+    found = {name: reader.take(name, read_boolean) for name in names if name in reader.values}
     if len(set(found.values())) > 1:
         reader.fault(names[0], f"it says otherwise than “{names[1]}”.")
     return next(iter(found.values()), None)
@@ -254,12 +241,6 @@ def _from_numbers(numbers: list[Any]) -> str:
         return datetime(year, month, day, hour, minute, second, nanosecond // 1000).isoformat()
     except (ValueError, OverflowError):
         raise ValueError(f"{numbers} is not a date and time that exists.") from None
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false.")
-    return value
 
 
 def _text(value: Any) -> str:
