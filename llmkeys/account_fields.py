@@ -1,6 +1,7 @@
 """The fields of accounts (keys, access tokens) as people and programs give them: read, or refused in words.
 
-The readers raise ValueError with a sentence for that person; `Checker` collects the sentences of all fields.
+The readers raise ValueError with a sentence for that person; `Checker` collects the sentences of all fields, and a form
+shows them.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from django.forms import BaseForm
 from django.utils.dateparse import parse_datetime
+from django.utils.text import capfirst
 from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
-from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.money import parse_limit_usd
+from llmkeys.exceptions import InvalidInput, LLMKeysError
+from llmkeys.lib.money import nano_to_usd, parse_limit_usd
 from llmkeys.lib.texts import name_problem
 from llmkeys.models import Budgeted
 
 # what may be written → the column
-BUDGETS = {
+LIMITS = {
     "dailyLimit": "daily_limit_nano",
     "monthlyLimit": "monthly_limit_nano",
     "totalLimit": "total_limit_nano",
-    "budgetMode": "budget_mode",
 }
+BUDGETS = LIMITS | {"budgetMode": "budget_mode"}
 # what a GET shows of every account and a change ignores
 READ_ONLY = frozenset(
     [
@@ -120,9 +123,7 @@ def read_budget_mode(value: Any) -> str | None:
 
 
 BUDGET_READERS: dict[str, Callable[[Any], Any]] = {
-    "dailyLimit": parse_limit_usd,
-    "monthlyLimit": parse_limit_usd,
-    "totalLimit": parse_limit_usd,
+    **dict.fromkeys(LIMITS, parse_limit_usd),
     "budgetMode": read_budget_mode,
 }
 
@@ -154,3 +155,30 @@ def parse_instant(value: Any) -> datetime:
         return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This date and time does not exist.") from None
+
+
+# --- in forms --------------------------------------------------------------------------------------------------------
+
+
+def shown_limits(account: Budgeted) -> dict[str, str]:
+    """Return the limits as forms show them: USD without an exponent and without needless zeros."""
+    return {name: f"{nano_to_usd(getattr(account, column)).normalize():f}" for name, column in LIMITS.items()}
+
+
+def show_refusal(
+    form: BaseForm, error: LLMKeysError, *, names: Mapping[str, str] | None = None, otherwise: str | None = None
+) -> None:
+    """Put a service's sentences next to the form's fields; those without a field stand on top.
+
+    `names`: the service's → the form's, where they differ. `otherwise`: the field for what is about no field.
+    """
+    if not isinstance(error, InvalidInput):
+        form.add_error(otherwise, str(error))
+        return
+    for given, sentences in error.errors.items():
+        name = (names or {}).get(given, given)
+        for sentence in sentences:
+            if name in form.fields:
+                form.add_error(name, capfirst(sentence))
+            else:
+                form.add_error(None, f"{name}: {sentence}")

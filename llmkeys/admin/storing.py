@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import Model
-from django.utils.text import capfirst
 
-from llmkeys.exceptions import InvalidInput, LLMKeysError
-from llmkeys.lib.money import nano_to_usd
+from llmkeys.account_fields import show_refusal, shown_limits
+from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import Budgeted
 
 
@@ -35,19 +34,8 @@ class StoringForm(forms.ModelForm):
             return
         try:
             self.instance = self.store()
-        except InvalidInput as error:
-            self._take_errors(error.errors)
         except LLMKeysError as error:
-            self.add_error(self.other_errors_field, str(error))
-
-    def _take_errors(self, errors: dict[str, list[str]]) -> None:
-        for name, sentences in errors.items():
-            name = self.error_fields.get(name, name)
-            for sentence in sentences:
-                if name in self.fields:
-                    self.add_error(name, capfirst(sentence))
-                else:
-                    self.add_error(None, f"{name}: {sentence}")
+            show_refusal(self, error, names=self.error_fields, otherwise=self.other_errors_field)
 
     def save(self, commit: bool = True) -> Model:
         """Return what is stored already."""
@@ -99,7 +87,5 @@ class AccountForm(StoringForm):
 
 
 def shown(account: Budgeted) -> dict[str, str]:
-    """Return the limits as the form shows them: USD without an exponent and without needless zeros."""
-    amounts = (account.daily_limit_nano, account.monthly_limit_nano, account.total_limit_nano)
-    names = ("daily_limit", "monthly_limit", "total_limit")
-    return {name: f"{nano_to_usd(nano).normalize():f}" for name, nano in zip(names, amounts, strict=True)}
+    """Return the limits as the form shows them, under its own names."""
+    return {ACCOUNT_FIELDS[name]: amount for name, amount in shown_limits(account).items()}

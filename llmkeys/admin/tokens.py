@@ -5,7 +5,6 @@ The text of a new one is shown once. What else may be done to a token (rotate it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -24,9 +23,8 @@ from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.key_state import TOKEN_STATUSES, AccessTokenQuerySet
 from llmkeys.models import AccessToken, ApiKey, Budgeted
 from llmkeys.tokens import making
+from llmkeys.tokens.fields import models_in
 from llmkeys.tokens.making import visible_tokens
-
-_SEPARATORS = re.compile(r"[\s,]+")
 
 
 class TokenForm(AccountForm):
@@ -71,7 +69,7 @@ class TokenForm(AccountForm):
         """Return what was given, named as in the contract; no model and no key named means every one."""
         given = super().values()
         given["keyIds"] = [key.pk for key in self.cleaned_data["keys"]] or None
-        given["models"] = [name for name in _SEPARATORS.split(self.cleaned_data["models"]) if name] or None
+        given["models"] = models_in(self.cleaned_data["models"])
         given["budgetMode"] = self.cleaned_data["budget_mode"] or None
         return given
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,17 +15,14 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.text import capfirst
 
 from llmkeys import providers
-from llmkeys.exceptions import InvalidInput, LLMKeysError
-from llmkeys.lib.money import nano_to_usd
+from llmkeys.account_fields import LIMITS, shown_limits
 from llmkeys.lib.windows import day_end
 from llmkeys.models import AccessToken, ApiKey, Budgeted, ProviderName
 from llmkeys.relay.models import provider_choices
-from llmkeys.tokens.fields import SCOPES
+from llmkeys.tokens.fields import SCOPES, models_in
 
-_LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
 _EXPIRES = (("never", "Never"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("date", "On a date"))
 
 
@@ -45,23 +41,7 @@ class Choice:
     chosen: bool
 
 
-class ServiceForm(forms.Form):
-    """A form whose fields have the contract's names, so that a service's sentences find their places."""
-
-    def take(self, error: LLMKeysError) -> None:
-        """Put a service's sentences next to their fields; those without a field stand on top."""
-        if not isinstance(error, InvalidInput):
-            self.add_error(None, str(error))
-            return
-        for name, sentences in error.errors.items():
-            for sentence in sentences:
-                if name in self.fields:
-                    self.add_error(name, capfirst(sentence))
-                else:
-                    self.add_error(None, f"{name}: {sentence}")
-
-
-class KeyForm(ServiceForm):
+class KeyForm(forms.Form):
     """What a new key and a stored one have in common; names are the contract's, so that errors find their place."""
 
     use_required_attribute = False
@@ -116,7 +96,7 @@ class KeyForm(ServiceForm):
     def values(self, *, at: datetime) -> dict[str, Any]:
         """Return what was given, named as in the contract; an empty limit or priority is left as it is."""
         given = dict(self.cleaned_data)
-        for name in (*_LIMITS, "priority"):
+        for name in (*LIMITS, "priority"):
             if given[name] == "":
                 del given[name]
         with suppress(KeyError, ValueError):  # what is not a whole number goes on as it is, for the service to refuse
@@ -188,18 +168,13 @@ def _shown(key: ApiKey) -> dict[str, Any]:
     return {
         "name": key.name,
         "description": key.description,
-        **_shown_limits(key),
+        **shown_limits(key),
         "expires": "date" if key.expires_at else "never",
         "expiresAt": expires,
         "priority": key.priority,
         "billingGroup": key.billing_group,
         "workspaceId": key.workspace_id,
     }
-
-
-def _shown_limits(account: ApiKey | AccessToken) -> dict[str, str]:
-    amounts = (account.daily_limit_nano, account.monthly_limit_nano, account.total_limit_nano)
-    return {name: f"{nano_to_usd(nano).normalize():f}" for name, nano in zip(_LIMITS, amounts, strict=True)}
 
 
 # --- access tokens ----------------------------------------------------------------------------------------------------
@@ -213,11 +188,10 @@ SCOPE_WORDS = {
 EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
 _TOO_FAR = 2200  # beyond it a zone's midnight is unknown
-_SEPARATORS = re.compile(r"[\s,]+")
 
 
-class TokenForm(ServiceForm):
-    """What a new token and a stored one have in common."""
+class TokenForm(forms.Form):
+    """What a new token and a stored one have in common; names are the contract's, so that errors find their place."""
 
     use_required_attribute = False
 
@@ -313,9 +287,9 @@ class TokenForm(ServiceForm):
         values = {
             "name": given["name"],
             "scopes": given["scopes"],
-            **{name: given[name] for name in (*_LIMITS, "requestsPerMinute") if given[name] != ""},
+            **{name: given[name] for name in (*LIMITS, "requestsPerMinute") if given[name] != ""},
             "budgetMode": given["budgetMode"] or None,
-            "models": [name for name in _SEPARATORS.split(given["models"]) if name] or None,
+            "models": models_in(given["models"]),
             "keyIds": given["keyIds"] or None,
             "expiresAt": _expiry(given, at),
         }
@@ -379,7 +353,7 @@ class EditTokenForm(TokenForm):
         self.initial = {
             "name": token.name,
             "scopes": ["manage"] if token.scope_manage else token.scopes,
-            **_shown_limits(token),
+            **shown_limits(token),
             "requestsPerMinute": str(token.requests_per_minute),
             "budgetMode": token.budget_mode or "",
             "models": "\n".join(token.allowed_models or ()),

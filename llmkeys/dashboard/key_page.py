@@ -23,6 +23,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 from django_htmx.middleware import HtmxDetails
 
+from llmkeys.account_fields import show_refusal
 from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
@@ -314,7 +315,7 @@ def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | N
     except DuplicateSecret as error:
         form.add_error("apiKey", str(error))
     except LLMKeysError as error:
-        form.take(error)
+        show_refusal(form, error)
     return None
 
 

@@ -16,6 +16,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
+from llmkeys.account_fields import show_refusal
 from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import OVERLAPS, Choice, EditTokenForm
@@ -128,7 +129,7 @@ def edit(request: UserRequest, token_id: int) -> HttpResponse:
         try:
             change_token(token, values=form.values(at), at=at, actor=request.user.get_username())
         except LLMKeysError as error:
-            form.take(error)
+            show_refusal(form, error)
             token = _token(request, token_id)  # a refused change may have touched the row in hand, which the page shows
         else:
             messages.success(request, f"“{token.name}” was saved.")

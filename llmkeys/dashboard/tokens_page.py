@@ -25,6 +25,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 from starlette.routing import compile_path
 
+from llmkeys.account_fields import show_refusal
 from llmkeys.dashboard.accounts import AccountCard, Note, expired_note, refused_note, room_words, spent_note
 from llmkeys.dashboard.forms import SCOPE_WORDS, AddTokenForm
 from llmkeys.dialects import DIALECTS
@@ -276,7 +277,7 @@ def create(request: UserRequest) -> HttpResponse:
         try:
             made = create_token(user=request.user, values=form.values(at), at=at, actor=request.user.get_username())
         except LLMKeysError as error:
-            form.take(error)
+            show_refusal(form, error)
         else:
             return show_once(request, *made)
     return render(request, "dashboard/token_create.html", {"form": form, "section": "tokens"})

@@ -54,6 +54,11 @@ def clean_change(values: Mapping[str, Any], *, token: AccessToken, at: datetime)
     return check.columns
 
 
+def models_in(text: str) -> list[str] | None:
+    """Return the models that a person typed, one a line or with commas between; None, which means all, for none."""
+    return text.replace(",", " ").split() or None
+
+
 def read_overlap(value: Any) -> int:
     """Return for how many seconds the secret before a rotation still holds. Raises ValueError."""
     if not _is_whole(value) or not 0 <= value <= MOST_OVERLAP_SECONDS:

@@ -15,7 +15,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from typing import Any
 
-from llmkeys.account_fields import Checker, parse_instant, read_boolean
+from llmkeys.account_fields import LIMITS, Checker, parse_instant, read_boolean
 from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
@@ -24,7 +24,6 @@ from llmkeys.lib.money import MAX_LIMIT_USD, nano_to_usd, usd_to_nano
 
 _BOTH_SPELLINGS = (("isActive", "active"), ("isDefault", "default"))
 _COSTS = ("currentDailyCost", "currentMonthlyCost", "totalCost")
-_LIMITS = ("dailyLimit", "monthlyLimit", "totalLimit")
 _COUNTERS = ("totalRequests", "successfulRequests", "failedRequests")
 _INSTANTS = ("createdAt", "updatedAt", "lastUsed", "expiresAt", "rejectedAt")
 _TEXTS = ("id", "status", "lastError", "createdBy", "source")
@@ -39,7 +38,7 @@ _CHECKED_AS_ANYWHERE = (
     "budgetMode",
 )
 _KNOWN = {
-    *_COSTS, *_LIMITS, *_COUNTERS, *_INSTANTS, *_TEXTS, *_CHECKED_AS_ANYWHERE, "enabled",
+    *_COSTS, *LIMITS, *_COUNTERS, *_INSTANTS, *_TEXTS, *_CHECKED_AS_ANYWHERE, "enabled",
     *(name for names in _BOTH_SPELLINGS for name in names),
 }  # fmt: skip
 # Derived from the others, or of the moment: written into the file, never read from it.
@@ -109,7 +108,7 @@ def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
     values = {name: reader.values[name] for name in _CHECKED_AS_ANYWHERE if name in reader.values}
     if isinstance(values.get("provider"), str):
         values["provider"] = values["provider"].strip().lower()
-    limits = {name: reader.take(name, partial(_limit, reader, name), 0) for name in _LIMITS}
+    limits = {name: reader.take(name, partial(_limit, reader, name), 0) for name in LIMITS}
     values |= {name: nano_to_usd(nano) for name, nano in limits.items()}
     try:
         cleaned = fields.clean_new(values, at=reader.at)
