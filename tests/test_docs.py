@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import get_commands, load_command_class
+from django.utils.module_loading import import_string
 
 from llmkeys.gateway.app import NOT_SERVED
 from llmkeys.scheduling import PLANNED
@@ -169,6 +170,14 @@ def test_its_links_lead_somewhere(path: Path):
         if not file.exists() or (anchor and anchor not in anchors(file)):
             dead.append(target)
     assert dead == []
+
+
+def test_the_classes_that_templates_name_are_there():
+    templates = [path.read_text() for path in (ROOT / "templates").rglob("*.html")]
+    named = {name for text in templates for name in re.findall(r"llmkeys(?:\.\w+)+\.[A-Z]\w+", text)}
+    assert named
+    for name in named:
+        import_string(name)
 
 
 def test_every_document_is_reached_from_the_readme():
