@@ -3,7 +3,7 @@
 Only `serve` calls this, and not `post_migrate`: without `serve` there is no cluster to run them, a management command
 or a test database should not fill up with schedules, and `serve` migrates first anyway. An operator's change of
 `next_run` ("run it now") and a pause are kept; a change of the cron text by an upgrade moves `next_run` along.
-Which there are stands in `services/scheduling.py`: one line there and one function in `tasks.py` make a schedule.
+Which there are stands in `scheduling.py`: one line there and one function in `tasks.py` make a schedule.
 """
 
 from __future__ import annotations
