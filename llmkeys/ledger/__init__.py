@@ -1,13 +1,13 @@
 """Hold → settle, release or lost: the only writer of an account's counters and of usage rows.
 
 Hand-written SQL, because every relayed request passes here twice: through the ORM it cost about four times the CPU.
-Each function takes a cursor and runs inside somebody's transaction (`writer.run`). The row count is the lock: a
-conditional UPDATE that changes no row means that somebody was faster, or that there is no room.
+Each function takes a cursor and runs inside its caller's transaction (`writer.run`). The row count is the lock: a
+conditional UPDATE that changes no row means that another writer was faster, or that there is no room.
 
-Invariants, proved by `audit.py`: per account (a key, an access token), the cost of a window is the sum of its settled
-and lost rows plus its adjustments, and `held_nano` is the sum of its open holds.
+Invariants, checked by `audit.py`: for each account (a key or an access token), the cost of a window is the sum of its
+settled and lost rows plus its adjustments, and `held_nano` is the sum of its open holds.
 
-One way through the rooms: accounts ← events, coolings ← records ← corrections ← settling ← refusals ← holds ← leases.
+Imports go one way: accounts ← events, coolings ← records ← corrections ← settling ← refusals ← holds ← leases.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Accounts: tables of whatever has budgets (keys, access tokens), and the SQL by which all of them are kept.
+"""Accounts: the tables of what has budgets (keys, access tokens), and the SQL that reads and updates them.
 
-Made from `WINDOWS` and a table's name, so that a further window, or a further table of accounts, needs no SQL. What
-concerns several accounts of a table is one statement for all of them.
+The SQL is built from `WINDOWS` and a table's name, so that another window or another table of accounts needs no new
+SQL. Several accounts of a table are handled by one statement.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class AccountTable:
 
     table: str
     column: str
-    unusable: str  # SQL: why it takes no hold, budgets apart, else ''; `%s` is the present instant
-    is_paced: bool = False  # it has `requests_per_minute`
+    unusable: str  # SQL: why it accepts no hold, apart from budgets, else ''; `%s` is the current time
+    is_paced: bool = False  # has a column `requests_per_minute`
 
 
 KEYS = AccountTable(
@@ -44,25 +44,26 @@ TOKENS = AccountTable(
        WHEN expires_at <= %s THEN 'the access token expired' ELSE '' END""",
     is_paced=True,
 )
-# In the order in which they are asked: what the token does not allow is refused for its sake, whatever its keys lack.
+# In the order in which they are checked: a request that its token does not allow is refused for that reason, whatever
+# its keys lack.
 TABLES = [TOKENS, KEYS]
 
 
 class Account(NamedTuple):
-    """A row of one of the tables."""
+    """A row of an account table."""
 
     of: AccountTable
     id: Any
 
     @property
     def lock(self) -> tuple[str, Any]:
-        """What the writer locks for it."""
+        """What the writer locks for this account."""
         return self.of.table, self.id
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an account has spent and may spend, by the names of `WINDOWS`; nano-dollars."""
+    """What an account has spent and may spend, in nano-dollars, keyed by the names of `WINDOWS`."""
 
     id: Any
     name: str
@@ -72,7 +73,7 @@ class Standing:
     limits: dict[str, int]
 
     def spent_in(self, windows: Windows) -> dict[str, int]:
-        """Return what counts now: 0 in a window that has ended."""
+        """Return what is spent in each of the current `windows`: 0 if the stored one has ended."""
         return {
             window.name: 0
             if window.ends and getattr(self.windows, window.name) < getattr(windows, window.name)
@@ -108,9 +109,9 @@ def values(rows: int, columns: int) -> str:
 # --- holding ----------------------------------------------------------------------------------------------------------
 
 
-# Our minute, or the next one, which a clock that is a little ahead of ours has opened.
+# The current minute, or the next one, which a process whose clock is slightly ahead has opened.
 _THIS_MINUTE = "minute BETWEEN %s AND %s + 1"
-_COUNTED = "CASE WHEN requests_per_minute = 0 THEN 0 ELSE {} END"  # without a limit nothing is counted
+_COUNTED = "CASE WHEN requests_per_minute = 0 THEN 0 ELSE {} END"  # nothing is counted without a limit
 
 
 @lru_cache(maxsize=256)
@@ -132,7 +133,7 @@ def _hold(of: AccountTable, count: int, tracked: bool) -> str:
 
 @dataclass(slots=True)
 class Amount:
-    """What is to be held on an account, in nano-dollars, and for how many requests that have held nothing yet."""
+    """An amount to hold on an account, in nano-dollars, and the number of requests for which this is the first hold."""
 
     nano: int = 0
     requests: int = 0
@@ -153,7 +154,7 @@ def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, Amount], window
 
 
 def give_back(cursor: Cursor, account: Account, nano: int, *, requests: int = 0) -> None:
-    """Give back a hold that another account of the same request did not allow, or the part that is not needed."""
+    """Give back a hold because another account of the same request has no room, or the part that is not needed."""
     counted = f", minute_requests = minute_requests - {_COUNTED.format('%s')}" if requests else ""
     cursor.execute(
         f"UPDATE {account.of.table} SET held_nano = held_nano - %s{counted} WHERE id = %s",
@@ -162,7 +163,7 @@ def give_back(cursor: Cursor, account: Account, nano: int, *, requests: int = 0)
 
 
 def why_unusable(cursor: Cursor, account: Account, at: datetime) -> str:
-    """Return why the account takes no hold at all, "" where it would."""
+    """Return why the account accepts no hold at all, or an empty string."""
     cursor.execute(
         f"SELECT {account.of.unusable} FROM {account.of.table} WHERE id = %s",
         [instant(at), account.id],
@@ -174,7 +175,7 @@ def why_unusable(cursor: Cursor, account: Account, at: datetime) -> str:
 def remember_refusal(
     cursor: Cursor, account: Account, window: str, day: date, *, need_nano: int, room_nano: int
 ) -> bool:
-    """Note that a request found no room, from which the status derives; False where that was noted before."""
+    """Record that a request found no room, which the status depends on; return False if it was recorded before."""
     cursor.execute(
         f"""UPDATE {account.of.table} SET refused_window = %s, refused_day = %s, refused_need_nano = %s,
               refused_room_nano = %s WHERE id = %s AND (refused_window <> %s OR refused_day <> %s)""",
@@ -190,9 +191,9 @@ def standing(cursor: Cursor, account: Account) -> Standing | None:
 
 
 def lock(cursor: Cursor, account: Account) -> Standing | None:
-    """Read an account so that nobody changes it until this transaction ends.
+    """Read an account and keep it from being changed by others until this transaction ends.
 
-    An UPDATE that changes nothing: SQLite knows no SELECT … FOR UPDATE.
+    It is an UPDATE that changes nothing, because SQLite has no SELECT … FOR UPDATE.
     """
     cursor.execute(
         f"UPDATE {account.of.table} SET held_nano = held_nano WHERE id = %s RETURNING {_STANDING}",
@@ -207,9 +208,9 @@ def lock(cursor: Cursor, account: Account) -> Standing | None:
 
 @lru_cache(maxsize=16)
 def _recorded(of: AccountTable, window: str) -> str:
-    """What is recorded for a window already: the daily totals, and by what budgets were moved otherwise.
+    """Return SQL for what a window has cost so far: its daily totals, and what other adjustments added to the budget.
 
-    Nearly always 0 for a window that begins; not where a clock ran far ahead and came back.
+    Nearly always 0 for a new window, but not if a clock ran far ahead and was set back.
     """
     return f"""(SELECT COALESCE(SUM(d.cost_nano), 0) FROM llmkeys_dailyusage d
         WHERE d.{of.column} = {of.table}.id AND d.day >= %s AND d.day < %s)
@@ -218,7 +219,10 @@ def _recorded(of: AccountTable, window: str) -> str:
 
 
 def roll(cursor: Cursor, account: Account, windows: Windows, *, back: bool = False) -> None:
-    """Open `windows` where the stored ones have ended, with the costs recorded for them; or put later ones `back`."""
+    """Open `windows` if the stored ones have ended, with the costs recorded for them.
+
+    With `back`, stored windows that are later than `windows` are replaced too.
+    """
     next_month = (windows.month + timedelta(days=32)).replace(day=1)
     ends = {"day": windows.day + timedelta(days=1), "month": next_month}
     for window in ENDING:
@@ -231,10 +235,10 @@ def roll(cursor: Cursor, account: Account, windows: Windows, *, back: bool = Fal
 
 
 def open_windows(cursor: Cursor, account_list: Sequence[Account], windows: Windows) -> Windows | None:
-    """Let all these accounts have the same windows open, and return those; None where nothing had to be done.
+    """Open the same windows on all these accounts and return them; None if nothing had to be changed.
 
-    Where our clock is behind the one that opened a stored window a little, that window is charged. A lot: the other
-    clock was wrong, and the account would be stuck in the future.
+    A stored window that is at most a day ahead of our clock is charged. One that is further ahead was opened by a wrong
+    clock; it is replaced, or else the account would be stuck in the future.
     """
     found = [standing(cursor, account) for account in account_list]
     stored = {account: one.windows for account, one in zip(account_list, found, strict=True) if one is not None}
@@ -256,14 +260,14 @@ def _is_later(one: Windows, other: Windows) -> bool:
 
 
 def minute_of(at: datetime) -> int:
-    """Return the calendar minute of an instant, in minutes since 1970."""
+    """Return the calendar minute of a time, in minutes since 1970."""
     return int(at.timestamp() // 60)
 
 
 def open_minute(cursor: Cursor, account: Account, at: datetime) -> bool:
-    """Count the account's present minute where it counts another one; False where nothing had to be done.
+    """Start counting the current minute if the account counts another one; return False if nothing had to be done.
 
-    From the rows: a minute in which a clock was before, or that another process has begun, is not opened a second time.
+    The count starts from the usage rows, so that a minute that was already counted is not granted a second time.
     """
     minute = minute_of(at)
     begins = datetime.fromtimestamp(minute * 60, UTC)
@@ -279,14 +283,14 @@ def open_minute(cursor: Cursor, account: Account, at: datetime) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many requests an account may send in a minute, and when the one that is used up ends."""
+    """How many requests an account may send per minute, and when the minute that is used up ends."""
 
     requests_per_minute: int
     ends_at: datetime
 
 
 def used_up_pace(cursor: Cursor, account: Account) -> Pace | None:
-    """Return the pace of an account whose minute has no request left; None where it has."""
+    """Return the pace of an account that has no request left in its minute; None if it has some left."""
     cursor.execute(
         f"""SELECT requests_per_minute, minute FROM {account.of.table}
              WHERE id = %s AND requests_per_minute > 0 AND minute_requests >= requests_per_minute""",
@@ -301,7 +305,7 @@ def used_up_pace(cursor: Cursor, account: Account) -> Pace | None:
 
 @dataclass(slots=True)
 class Charge:
-    """What the ends of an account's attempts of one day come to."""
+    """The sum of what the finished attempts of an account and a day release, cost and count."""
 
     hold: int = 0
     cost: int = 0
@@ -327,11 +331,14 @@ def _charge(of: AccountTable, count: int) -> str:
 def charge(
     cursor: Cursor, of: AccountTable, charges: Mapping[tuple[Any, Windows], Charge]
 ) -> dict[tuple[Any, Windows], Standing]:
-    """Give back what was held and take what it cost; a cost counts in a window that is still the stored one."""
+    """Give back what was held and charge what it cost; return each account's standing afterwards.
+
+    A cost counts in a window only if that window is still the stored one.
+    """
     require_declared((of.table, account_id) for account_id, _ in charges)
     after: dict[tuple[Any, Windows], Standing] = {}
     left = sorted(charges.items(), key=lambda item: (item[0][0], item[0][1].day))
-    while left:  # an UPDATE takes one row of each account: a second day of the same one is a second round
+    while left:  # an UPDATE matches each account once, so a second day of the same one needs another round
         now: dict[Any, tuple[Windows, Charge]] = {}
         later = []
         for (account_id, windows), one in left:
@@ -362,7 +369,7 @@ def _move(of: AccountTable) -> str:
 
 
 def move(cursor: Cursor, account: Account, windows: Windows, amounts: Mapping[str, int]) -> Standing | None:
-    """Change what is spent by an amount for each window, where that window is still the stored one."""
+    """Add an amount to what is spent in each window that is still the stored one."""
     parameters: list[Any] = []
     for window in WINDOWS:
         parameters += [str(getattr(windows, window.name))] if window.ends else []

@@ -1,9 +1,10 @@
-"""The proof of the books: what the counters of keys and tokens say against what rows and adjustments add up to.
+"""The audit: compares the counters of keys and tokens with what their rows and adjustments add up to.
 
-Days whose rows were pruned are sealed: their daily totals, verified before, stand for the rows and what corrects them.
+Days whose rows were pruned are sealed: their daily totals, checked before pruning, replace the rows and their
+corrections.
 
-Two readings of one set of queries: `audit` reads everything from one snapshot on a connection of its own, so that
-no writer waits for it; `fix` reads one key inside the transaction that corrects it. Money is nano-dollars.
+The same queries are run in two ways: `audit` reads everything from one snapshot on a connection of its own, so that
+no writer waits for it; `fix` reads one account inside the transaction that corrects it. Money is in nano-dollars.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _OF_DAYS = (DAY_TOTAL, ESTIMATED, LOST)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure that is stored otherwise than its history says."""
+    """A stored figure that differs from what its history says."""
 
     key_id: str
     key_name: str
@@ -65,7 +66,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit read and found. `uncounted`: keys whose request counters cannot be derived from rows."""
+    """What an audit read and found. `uncounted` are the keys whose request counters cannot be derived from rows."""
 
     keys: int
     rows: int
@@ -80,15 +81,15 @@ def audit() -> Report:
 
 
 def audit_through(cursor: Cursor) -> Report:
-    """Audit what another connection sees: a copy of the database, or a snapshot that is open already."""
+    """Audit what another connection sees: a copy of the database, or a snapshot that is already open."""
     return _compare(cursor)
 
 
 @contextmanager
 def _snapshot() -> Iterator[Cursor]:
-    """Open a transaction that reads one state of the database and holds nobody up.
+    """Open a transaction that sees one state of the database and blocks no writer.
 
-    A connection of its own, because ours begins its transactions as a writer on SQLite.
+    It needs a connection of its own, because Django's begins every transaction as a writer on SQLite.
     """
     own = connection_of_our_own()
     try:
@@ -113,7 +114,7 @@ class _History:
     total: int = 0
     by_day: dict[date, int] = field(default_factory=lambda: defaultdict(int))
     by_month: dict[date, int] = field(default_factory=lambda: defaultdict(int))
-    # What charts show, without resets: cost, and of it what is estimated and lost.
+    # What charts show, without resets: the cost, and its estimated and lost parts.
     spending: dict[date, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     imported: bool = False
 
@@ -171,7 +172,7 @@ class _DaySum(NamedTuple):
 _STORED = """SELECT id, name, day, month, spent_day_nano, spent_month_nano, spent_total_nano, held_nano,
    total_requests, successful_requests, failed_requests FROM {table} {where}"""
 
-# A released attempt that was never sent has no status; it is counted nowhere.
+# A released attempt that was never sent has no HTTP status and is not counted.
 _SENT = "(state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))"
 
 _ROWS = f"""SELECT {{column}}, day, month, COUNT(*),
@@ -186,7 +187,7 @@ _ADJUSTMENTS = """SELECT {column}, day, month, SUM(day_nano), SUM(month_nano), S
    SUM(CASE WHEN kind = 'opening' THEN 1 ELSE 0 END)
    FROM llmkeys_adjustment {where} GROUP BY {column}, day, month"""
 
-# By how much the corrections of rows move what is estimated and what is lost.
+# How much the corrections of rows change the estimated and the lost part.
 _MOVED_PARTS = f"""SELECT {{column}}, day,
    SUM({ESTIMATED_OF_ROW} - {FIRST_ESTIMATED}), SUM({LOST_OF_ROW} - {FIRST_LOST})
    FROM llmkeys_usagerecord u {{where}}
@@ -203,7 +204,7 @@ def _sealed_days(cursor: Cursor) -> frozenset[date]:
 
 
 def _read(cursor: Cursor, query: str, of: AccountTable, account: Account | None, column: str) -> list[Any]:
-    """Run one of the queries above for all accounts of a table, or for one."""
+    """Run one of the queries above for all accounts of a table, or for one account."""
     where = f"WHERE {column} = %s" if account else f"WHERE {column} IS NOT NULL"
     cursor.execute(query.format(table=of.table, column=of.column, where=where), [account.id] if account else [])
     return cursor.fetchall()
@@ -217,7 +218,7 @@ def _histories(
         history = found[row.account_id]
         history.rows += row.rows
         history.held += int(row.held)
-        if as_date(row.day) not in sealed:  # what is left of a sealed day is in its totals
+        if as_date(row.day) not in sealed:  # the remaining rows of a sealed day are in its totals
             _add_spending(history, row, as_date(row.month))
     for adjusted in map(_AdjustmentSum._make, _read(cursor, _ADJUSTMENTS, of, account, of.column)):
         _add_adjustments(found[adjusted.account_id], adjusted, sealed)
@@ -251,7 +252,7 @@ def _add_adjustments(history: _History, row: _AdjustmentSum, sealed: frozenset[d
 
 
 def _compare(cursor: Cursor, account: Account | None = None) -> Report:
-    """Compare all accounts of all tables, or one."""
+    """Compare all accounts of all tables, or one account."""
     sealed, report = _sealed_days(cursor), Report(0, 0, [], [])
     for of in accounts.TABLES:
         if account is None or account.of is of:
@@ -274,7 +275,7 @@ def _with_table(
     for one in stored:
         history, who = histories[one.id], Account(of, one.id)
         differences += _counter_differences(who, one, history)
-        if of is KEYS:  # a day's totals belong to key and token alike: once is enough
+        if of is KEYS:  # a daily total belongs to a key and a token: checking it once is enough
             differences += _day_differences(who, one, history, days[one.id])
     is_keys = of is KEYS
     return Report(
@@ -316,11 +317,11 @@ def _day_differences(who: Account, one: _Stored, history: _History, stored: dict
 
 
 def fix(report: Report, *, at: datetime, actor: str) -> list[Difference]:
-    """Correct what a report named and return what was corrected; one transaction and one event for each account.
+    """Correct what a report found and return what was corrected; one transaction and one event per account.
 
-    Costs: the budget counters stay as they are, and an `audit` adjustment of the difference joins the history, so
-    that no budget moves unseen. The held amount, the request counters and the daily totals are derived figures:
-    they are set to what the rows say. Everything is read anew inside the transaction.
+    The budget counters stay as they are, and an `audit` adjustment of the difference is added to the history, so that
+    no budget changes unnoticed. The held amount, the request counters and the daily totals are derived figures, which
+    are set to what the rows say. Everything is read again inside the transaction.
     """
     corrected = []
     for account in dict.fromkeys(difference.account for difference in report.differences):
@@ -331,8 +332,8 @@ def fix(report: Report, *, at: datetime, actor: str) -> list[Difference]:
 
 
 def _fix(cursor: Cursor, account: Account, at: datetime, actor: str) -> list[Difference]:
-    postgresql.lock_table(cursor, "llmkeys_sealedday", "SHARE")  # no day may be sealed while it is added up anew
-    stored = accounts.lock(cursor, account)  # every other writer of this account is kept out until we are done
+    postgresql.lock_table(cursor, "llmkeys_sealedday", "SHARE")  # no day may be sealed while it is recomputed
+    stored = accounts.lock(cursor, account)  # keeps every other writer of this account out until we are done
     if stored is None:
         return []
     found = _compare(cursor, account).differences
@@ -356,7 +357,7 @@ def _short(difference: Difference) -> str:
 def _fix_costs(
     cursor: Cursor, account: Account, windows: Windows, off: dict[str, Difference], at: datetime, actor: str
 ) -> None:
-    """Explain the counters by an adjustment: they go back to their history first, and the adjustment moves them."""
+    """Explain the counters by an adjustment: set them to what the history says, and let the adjustment restore them."""
     whats = {DAY: DAILY_COST, MONTH: MONTHLY_COST, TOTAL: TOTAL_COST}
     amounts = {window: off[what].stored - off[what].expected if what in off else 0 for window, what in whats.items()}
     if any(amounts.values()):
@@ -391,7 +392,7 @@ _REBUILD = f"""INSERT INTO llmkeys_dailyusage
 
 
 def _rebuild_day(cursor: Cursor, key_id: str, day: date) -> None:
-    """Add a key's day up anew from its rows; never one whose rows were pruned."""
+    """Recompute the daily totals of a key from its rows, unless the rows of that day were pruned."""
     if day in _sealed_days(cursor):
         return
     cursor.execute("DELETE FROM llmkeys_dailyusage WHERE key_id = %s AND day = %s", [key_id, str(day)])

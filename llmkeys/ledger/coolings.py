@@ -1,10 +1,10 @@
-"""After a cooling one request asks first, across all processes: it claims the probe, and the others go elsewhere.
+"""After a cooling, one request across all processes tries the key first: it claims the probe, others use other keys.
 
-A claim is `probe_until` of the cooling rows that concern the key and the model. It ends with the answer, and by
-itself after a lease, so that a process that dies leaves nothing stuck. A cooling that is written has the instant of
-its writing there: one that lies in the future tells of a clock that ran ahead, and does not count.
+A claim is `probe_until` of the cooling rows that apply to the key and the model. It ends with the answer, or by itself
+after a lease, so that a process that dies leaves nothing stuck. A new cooling stores the time of its writing there: a
+time in the future shows that the clock was wrong, and such a cooling does not count.
 
-Whoever locks a cooling and a key locks the cooling first: PostgreSQL would else find deadlocks.
+Code that locks both a cooling and a key locks the cooling first, to avoid deadlocks on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from llmkeys.database.sql import Cursor, as_instant, instant
 from llmkeys.ledger.events import add_event
 
 LEASE = timedelta(seconds=60)
-AHEAD = timedelta(minutes=5)  # machines may differ so much; more is a clock that was wrong
-LOOK_AGAIN = timedelta(seconds=1)  # when a key may serve for which another request asks just now
+AHEAD = timedelta(minutes=5)  # machines' clocks may differ by this much; more means that one was wrong
+LOOK_AGAIN = timedelta(seconds=1)  # how long a key may take to become available while another request is trying it
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The right of one request to ask a key that rested; `until` tells it from other claims on the same rows."""
+    """The right of one request to try a key that was cooling; `until` tells it apart from other claims on its rows."""
 
     scopes: tuple[str, ...]
     model: str
@@ -31,11 +31,11 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What came of a claim: the probe, or until when the key rests, or neither: nothing is in the way any more."""
+    """The result of a claim: the probe, or until when the key is cooling, or neither if the key is free to use."""
 
     probe: Probe | None = None
     rests_until: datetime | None = None
-    is_asked: bool = False  # it rests only because another request asks it just now
+    is_asked: bool = False  # it is unavailable only because another request is trying it
 
 
 FREE = Claim()
@@ -53,12 +53,12 @@ _GIVE_BACK = f"UPDATE llmkeys_cooling SET probe_until = NULL WHERE {_CONCERNED} 
 
 
 def ran_ahead(written_at: datetime | None, at: datetime) -> bool:
-    """True where `probe_until` of a cooling shows that a clock wrote it which was wrong."""
+    """Return whether `probe_until` shows that a cooling was written by a process whose clock was wrong."""
     return written_at is not None and written_at > at + AHEAD
 
 
 def claim(cursor: Cursor, scopes: tuple[str, ...], model: str, at: datetime) -> Claim:
-    """Claim all that concerns the key and the model, or nothing. Without `scopes` nothing was in the way."""
+    """Claim all coolings that apply to the key and the model, or none. Without `scopes` the key is free to use."""
     if not scopes:
         return FREE
     probe = Probe(scopes, model, at + LEASE)
@@ -76,15 +76,15 @@ def claim(cursor: Cursor, scopes: tuple[str, ...], model: str, at: datetime) -> 
 
 
 def give_back(cursor: Cursor, probe: Probe | None) -> None:
-    """End a claim that brought no verdict on the key: the next request may ask."""
+    """End a claim that did not show whether the key works: the next request may try it."""
     if probe is not None:
         cursor.execute(_GIVE_BACK, [*_concerned(probe), instant(probe.until)])
 
 
 def forgive(cursor: Cursor, key_id: str, scopes: tuple[str, ...], model: str, at: datetime) -> None:
-    """Forget that a key rested: it has just served. What began to rest again meanwhile goes on.
+    """Delete the ended coolings of a key that has just served. Those that began in the meantime stay.
 
-    A key that was exhausted leaves an event, so that the operator hears anew when it runs dry again.
+    A key that was exhausted gets an event, so that the operator is notified again when it next runs out of credit.
     """
     cursor.execute(
         f"DELETE FROM llmkeys_cooling WHERE {_CONCERNED} AND until <= %s RETURNING kind",

@@ -1,4 +1,4 @@
-"""What is charged or given back after an attempt has ended: signed adjustments, one per cause and account."""
+"""What is charged or credited after an attempt has ended: signed adjustments, one per cause and account."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from llmkeys.ledger.records import GUESSES, parts_of
 from llmkeys.lib.windows import WINDOWS, Windows
 from llmkeys.models import UsageRecord
 
-_TOLD_LATER = ("late", "reconcile")  # what a provider charges afterwards
+_REPORTED_LATER = ("late", "reconcile")  # costs that a provider reports after the attempt has ended
 
-# The cost of a row `u` with its corrections, and its parts as `records.parts_of` has them. What was told later is known
-# as it was told then; a row has one such correction at most.
+# The cost of a row `u` with its corrections, and its parts as in `records.parts_of`. A cost that was reported later is
+# known in the way it was reported; a row has at most one such correction.
 _OF_ROW = "FROM llmkeys_adjustment a WHERE a.usage_id = u.id AND a.key_id IS NOT NULL"
-_TOLD = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN ('late', 'reconcile'))"  # NULL: nothing was
+_LATER_SOURCE = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN ('late', 'reconcile'))"  # NULL: no such correction
 _GUESSED = f"IN {GUESSES}"
 COST_OF_ROW = f"(u.cost_nano + COALESCE((SELECT SUM(a.cost_nano) {_OF_ROW}), 0))"
-ESTIMATED_OF_ROW = f"""CASE WHEN COALESCE({_TOLD}, CASE u.state WHEN 'LOST' THEN '' ELSE u.cost_source END) {_GUESSED}
-   THEN {COST_OF_ROW} ELSE 0 END"""
-LOST_OF_ROW = f"CASE WHEN u.state = 'LOST' AND {_TOLD} IS NULL THEN {COST_OF_ROW} ELSE 0 END"
-# The same before any correction, for what reads all rows: few have one.
+_SOURCE = f"COALESCE({_LATER_SOURCE}, CASE u.state WHEN 'LOST' THEN '' ELSE u.cost_source END)"
+ESTIMATED_OF_ROW = f"CASE WHEN {_SOURCE} {_GUESSED} THEN {COST_OF_ROW} ELSE 0 END"
+LOST_OF_ROW = f"CASE WHEN u.state = 'LOST' AND {_LATER_SOURCE} IS NULL THEN {COST_OF_ROW} ELSE 0 END"
+# The same before any correction, for queries over all rows, of which few have one.
 FIRST_ESTIMATED = f"CASE WHEN u.state = 'SETTLED' AND u.cost_source {_GUESSED} THEN u.cost_nano ELSE 0 END"
 FIRST_LOST = "CASE WHEN u.state = 'LOST' THEN u.cost_nano ELSE 0 END"
 
@@ -45,9 +45,10 @@ def adjust(
     by: str = "",
     reason: str = "",
 ) -> bool:
-    """Write a signed adjustment, an amount for each of `WINDOWS`, and move what is spent alike.
+    """Write a signed adjustment, with an amount for each of `WINDOWS`, and change what is spent by the same amounts.
 
-    `cost_nano` is what the row's own cost is corrected by, `source` how it is known. False where it was written before.
+    `cost_nano` is the correction of the row's own cost, `source` how it is known. Returns False if the same adjustment
+    was written before.
     """
     names = ", ".join(window.amount for window in WINDOWS)
     marks = ", ".join(["%s"] * len(WINDOWS))
@@ -64,14 +65,14 @@ def adjust(
     if cursor.rowcount != 1:
         return False
     after = accounts.move(cursor, account, windows, amounts)
-    if after is not None and kind in _TOLD_LATER and cost_nano > 0:
+    if after is not None and kind in _REPORTED_LATER and cost_nano > 0:
         note_limits(cursor, account, after, cost_nano, windows, at)
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Charged:
-    """A finished row, whom it was charged to, and what it costs with all its corrections."""
+    """A finished row, the accounts that it was charged to, and what it costs with all its corrections."""
 
     id: int
     state: str
@@ -79,8 +80,8 @@ class _Charged:
     windows: Windows
     charged_nano: int
     cost_nano: int
-    source: str  # how that is known
-    known_as: str  # the state; SETTLED where a lost row's cost was told later
+    source: str  # how the cost is known
+    known_as: str  # the state, or SETTLED if the cost of a lost row was reported later
     charged_after: int
 
 
@@ -94,9 +95,9 @@ def correct_cost(
     source: str = "provider",
     only_lost: bool = False,
 ) -> int | None:
-    """Charge what a row truly cost, whatever was charged so far; return the difference, None where it was done before.
+    """Charge what a row really cost, whatever was charged so far; return the difference, or None if it was done before.
 
-    A lost row gets a `late` adjustment, a settled one `reconcile`; also of 0, so that nobody asks again.
+    A lost row gets a `late` adjustment, a settled one `reconcile`, even of 0, so that its cost is not asked for again.
     """
     row = _charged(cursor, usage_id)
     if row is None or (only_lost and row.state != "LOST"):
@@ -106,7 +107,7 @@ def correct_cost(
 
 
 def void_lost(cursor: Cursor, usage_id: int, at: datetime, *, by: str, reason: str) -> int | None:
-    """Take back the charge of a lost row; return the amount, None where it is not a lost row or was voided before."""
+    """Take back the charge of a lost row; return the amount, or None if the row is not lost or was voided before."""
     row = _charged(cursor, usage_id)
     if row is None or row.state != "LOST":
         return None
@@ -125,7 +126,7 @@ def _correct(
     by: str = "",
     reason: str,
 ) -> int | None:
-    """Adjust every account of the row, and the daily total of its group; None where that was done before."""
+    """Adjust every account of the row and the daily total of its group; return None if that was done before."""
     for account in row.payers:
         amounts = {window.name: difference for window in WINDOWS}
         if difference < 0:
@@ -138,7 +139,7 @@ def _correct(
         if account.of is KEYS and not done:
             return None
     was = parts_of(row.known_as, row.source, row.cost_nano)
-    known_as, source = ("SETTLED", source) if kind in _TOLD_LATER else (row.known_as, row.source)
+    known_as, source = ("SETTLED", source) if kind in _REPORTED_LATER else (row.known_as, row.source)
     now = parts_of(known_as, source, row.cost_nano + difference)
     moved = [after - before for before, after in zip(was, now, strict=True)]
     _correct_daily(cursor, row.id, difference, *moved)
@@ -146,7 +147,7 @@ def _correct(
 
 
 def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[str, int]:
-    """Return how much of the row is still in what the account has spent: what a reset took out is so no more."""
+    """Return how much of the row's cost the account's spending still contains, for each window, after any resets."""
     left = {}
     for window in WINDOWS:
         same, params = ("", [])
@@ -168,7 +169,7 @@ def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[
 
 
 def payers_of(usage_id: int) -> list[Account]:
-    """Return the accounts that a row was charged to, which never change: a job that corrects it declares them."""
+    """Return the accounts that a row was charged to, which never change; a job that corrects the row declares them."""
     columns = [of.column for of in accounts.TABLES]
     return _payers(UsageRecord.objects.filter(pk=usage_id).values_list(*columns).first() or ())
 
@@ -178,9 +179,9 @@ def _payers(ids: Iterable[Any]) -> list[Account]:
 
 
 def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
-    """Read what a settled or lost row costs by now, and keep others from correcting it until this transaction ends.
+    """Read what a settled or lost row costs so far, and keep others from correcting it until this transaction ends.
 
-    The lock is an UPDATE that changes nothing: two corrections at once must see each other.
+    The lock is an UPDATE that changes nothing: of two concurrent corrections, the second must see the first.
     """
     columns = ", ".join(of.column for of in accounts.TABLES)
     cursor.execute(
@@ -198,16 +199,16 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
         [usage_id],
     )
     cost, known_as = charged, state
-    for kind, amount, told in cursor.fetchall():
+    for kind, amount, its_source in cursor.fetchall():
         cost += amount
-        if kind in _TOLD_LATER:
-            known_as, source = "SETTLED", told
+        if kind in _REPORTED_LATER:
+            known_as, source = "SETTLED", its_source
     windows = Windows(as_date(day), as_date(month))
     return _Charged(usage_id, state, payers, windows, charged, cost, source, known_as, charged_after or 0)
 
 
 def _correct_daily(cursor: Cursor, usage_id: int, cost: int, estimated: int, lost: int) -> None:
-    """Move the daily total of a row's group, and its parts, for charts show the corrected spending."""
+    """Change the daily total of a row's group and its parts, because charts show the corrected spending."""
     same = " AND ".join(
         f"COALESCE(u.{of.column}, 0) = COALESCE(llmkeys_dailyusage.{of.column}, 0)"
         for of in accounts.TABLES

@@ -1,4 +1,4 @@
-"""Events and alerts, written in the transaction of their cause, each once."""
+"""Events and alerts, each written once, in the transaction of its cause."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_event(
     actor: str = "",
     once: str | None = None,
 ) -> bool:
-    """Write an event, and the alert that its kind calls for; False where one with the same `once` exists."""
+    """Write an event, and an alert if its kind calls for one; return False if one with the same `once` exists."""
     cursor.execute(
         """INSERT INTO llmkeys_keyevent (kind, key_id, token_id, message, actor, created_at, once)
            VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING""",
@@ -40,7 +40,7 @@ def add_event(
     return written
 
 
-# Events that the operator must hear of, and the kinds of their alerts.
+# Events that the operator is notified of, and the kinds of their alerts.
 _ALERTS = {
     "warned": "warning_threshold",
     "limit_reached": "limit_reached",
@@ -61,9 +61,9 @@ def add_alert(
     token_id: int | None = None,
     once: str | None = None,
 ) -> bool:
-    """Put an alert into the outbox, in the transaction of its cause; False where one with the same `once` exists.
+    """Put an alert into the outbox, in the transaction of its cause; return False if one with the same `once` exists.
 
-    Where there is no target it is for the dashboard alone, and counts as delivered.
+    Without targets it is shown on the dashboard only and counts as delivered.
     """
     delivered = None if settings.ALERT_URLS else instant(at)
     words = _with_the_name(cursor, key_id, token_id, message)
@@ -77,7 +77,7 @@ def add_alert(
 
 
 def _with_the_name(cursor: Cursor, key_id: str | None, token_id: int | None, message: str) -> str:
-    """An alert is read far from the key's page: it begins with the key's or the token's name unless it has it."""
+    """Return the message with the key's or token's name in front unless it has it: alerts are read without context."""
     of, account_id = ("apikey", key_id) if token_id is None else ("accesstoken", token_id)
     cursor.execute(f"SELECT name FROM llmkeys_{of} WHERE id = %s", [account_id])
     row = cursor.fetchone()
@@ -87,7 +87,10 @@ def _with_the_name(cursor: Cursor, key_id: str | None, token_id: int | None, mes
 
 
 def _once_per_exhaustion(cursor: Cursor, key_id: str, at: datetime) -> str:
-    """Each request that meets an exhausted key leaves an event; the operator hears once a day and recovery."""
+    """Return the `once` of an exhaustion alert: every failed request leaves an event, but the alert comes once a day.
+
+    It comes again on the same day if the key recovered in between.
+    """
     cursor.execute(
         "SELECT MAX(id) FROM llmkeys_keyevent WHERE key_id = %s AND kind IN ('recovered', 'accepted')", [key_id]
     )
@@ -95,7 +98,7 @@ def _once_per_exhaustion(cursor: Cursor, key_id: str, at: datetime) -> str:
 
 
 def note_serving_keys(cursor: Cursor, serving: Mapping[str, tuple[str, datetime]]) -> None:
-    """Remember which key serves each model; where that changed, leave one event."""
+    """Record which key serves each model, with an event if it changed."""
     if not serving:
         return
     marks = ", ".join(["%s"] * len(serving))
@@ -125,7 +128,7 @@ def _note_serving_key(cursor: Cursor, model: str, before: str | None, key_id: st
 def note_limits(
     cursor: Cursor, account: Account, standing: Standing, cost: int, charged: Windows, at: datetime
 ) -> None:
-    """Leave an event for each limit, and each warning threshold of one, that this cost has just reached."""
+    """Write an event for each limit, and each warning threshold, that this cost has just reached."""
     for window in WINDOWS:
         limit, amount = standing.limits[window.name], standing.spent[window.name]
         is_open = not window.ends or getattr(standing.windows, window.name) == getattr(charged, window.name)
@@ -147,7 +150,7 @@ def limit_event(
 
 
 def _add_event_of(cursor: Cursor, kind: str, account: Account, message: str, at: datetime, once: str) -> None:
-    """Write an event of a key or of a token; of another table's account nothing yet."""
+    """Write an event about a key or a token; accounts of other tables have none yet."""
     if account.of.column == "key_id":
         add_event(cursor, kind, account.id, message, at, once=once)
     elif account.of.column == "token_id":
@@ -155,7 +158,7 @@ def _add_event_of(cursor: Cursor, kind: str, account: Account, message: str, at:
 
 
 def _warning_at(limit: int) -> float:
-    """Return the spending in nano-dollars that is warned of: never where the threshold is 0, or 1, the limit itself."""
+    """Return the spending in nano-dollars that triggers a warning; infinity if the threshold is 0 or 1 (the limit)."""
     share = settings.WARNING_THRESHOLD
     return math.ceil(share * limit) if 0 < share < 1 else math.inf
 
@@ -174,8 +177,8 @@ def _warning_event(
 
 
 def _once(what: str, cursor: Cursor, account: Account, window: str, windows: Windows, limit: int) -> str:
-    """Name what is told once per account and window, and once more after a person has set the costs back."""
-    which = str(getattr(windows, window, limit))  # the total never ends: once for each limit
+    """Return the `once` of an event that is written once per account and window, and again after a reset."""
+    which = str(getattr(windows, window, limit))  # the total window never ends: once for each limit
     cursor.execute(
         f"SELECT MAX(id) FROM llmkeys_adjustment WHERE {account.of.column} = %s AND kind = 'reset'",
         [account.id],

@@ -1,4 +1,4 @@
-"""The hold: room is taken on a key, and on the token that pays, and the attempt recorded, before anything is sent."""
+"""Holds: before anything is sent, room is taken on the key and on the token, and the attempt is recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmkeys.lib.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class PlaceHold:
-    """The job that places a hold: on the first bid for which there is room."""
+    """The job that places a hold on the first bid for which there is room."""
 
     bids: list[Bid]
     attempt: Attempt
@@ -36,20 +36,20 @@ class PlaceHold:
 
     @staticmethod
     def together(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed]:
-        """Place many: first bids at once, by one statement for all that an account has room for together.
+        """Place many holds: the first bids with one statement per table, if each account has room for all of its bids.
 
-        What does not fit so is placed one by one, in order, after them.
+        The others are placed one by one afterwards, in order.
         """
         at_once = [job for job in jobs if job.bids and not job.bids[0].rested]
         placed = dict(zip(map(id, at_once), _place_at_once(cursor, at_once), strict=True))
         return [placed.get(id(job)) or job(cursor) for job in jobs]
 
     def undo(self, cursor: Cursor, placed: Placed) -> None:
-        """Release a hold of which its caller does not know: committed after it had given up, or not at all."""
+        """Release a hold that was committed after its caller had given up; do nothing if it was never committed."""
         hold = placed.hold
         if hold is None:
             return
-        # By the request too: the id of a row that was never committed is given to another one.
+        # Also match the request: the id of a row that was never committed may belong to another row by now.
         cursor.execute(
             "SELECT 1 FROM llmkeys_usagerecord WHERE id = %s AND request_id = %s", [hold.usage_id, hold.request_id]
         )
@@ -61,7 +61,7 @@ class PlaceHold:
 
 @dataclass(frozen=True, slots=True)
 class LowerHold:
-    """The job that gives back what a hold has too much; nothing where the attempt has ended."""
+    """The job that lowers a hold to `nano` and gives back the rest; does nothing if the attempt has ended."""
 
     hold: Hold
     nano: int
@@ -84,15 +84,15 @@ class LowerHold:
 
 
 def payers(bid: Bid, attempt: Attempt) -> list[Account]:
-    """Return the accounts of a bid that exist: the key, and what the attempt names besides."""
+    """Return the accounts that pay for a bid: the key, and the token and others that the attempt names."""
     ids = {KEYS.column: bid.key_id, "token_id": attempt.token_id, **attempt.others}
     return [Account(of, ids[of.column]) for of in accounts.TABLES if ids.get(of.column) is not None]
 
 
 def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
-    """Hold the first bid for which there is room, and record the attempt, in one transaction.
+    """Place a hold for the first bid for which there is room, and record the attempt, in one transaction.
 
-    Unless this is the `last_try`, lower bids may follow where nothing takes one: then nothing is marked as full yet.
+    Unless this is the `last_try`, lower bids may follow if none fits, so that no account is marked as full yet.
     """
     refusals: list[Refusal] = []
     for bid in bids:
@@ -102,7 +102,7 @@ def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: b
             coolings.give_back(cursor, claim.probe)
             refusals.append(found)
             if found.pace is not None:
-                break  # no other key changes that
+                break  # the token's pace is the same with any other key
             continue
         remember_refusals(cursor, refusals, attempt.at)
         [hold] = _insert(cursor, [_Row(bid, attempt, found, refusals)])
@@ -121,7 +121,7 @@ def _resting(bid: Bid, claim: coolings.Claim) -> Refusal | None:
 
 
 def _take_room(cursor: Cursor, bid: Bid, attempt: Attempt) -> Windows | Refusal:
-    """Hold the bid on all its accounts, or on none; return the windows that are charged, or why not."""
+    """Hold the bid on all of its accounts or on none; return the windows that are charged, or the refusal."""
     windows, of_bid, amount = current_windows(attempt.at), payers(bid, attempt), _amount(bid, attempt)
     lacking = _hold_on_all(cursor, of_bid, amount, windows, attempt.at)
     if lacking is not None:
@@ -141,7 +141,7 @@ def _amount(bid: Bid, attempt: Attempt) -> Amount:
 def _hold_on_all(
     cursor: Cursor, of_bid: list[Account], amount: Amount, windows: Windows, at: datetime
 ) -> Account | None:
-    """Hold the amount on each; return the first that does not take it, after giving back what the others did."""
+    """Hold the amount on each account, or on none; return the first account that refuses it, or None."""
     for position, account in enumerate(of_bid):
         if not accounts.hold(cursor, account.of, {account.id: amount}, windows, at):
             for taken in of_bid[:position]:
@@ -159,7 +159,7 @@ def _give_back(cursor: Cursor, account: Account, amount: Amount) -> None:
 
 
 def _place_at_once(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed | None]:
-    """Hold the first bids of all jobs whose accounts have room for all of them together; None for the others."""
+    """Place the first bids of the jobs whose accounts have room for all of them together; None for the other jobs."""
     if not jobs:
         return []
     windows, minute = current_windows(jobs[0].attempt.at), accounts.minute_of(jobs[0].attempt.at)
@@ -256,5 +256,5 @@ def _values(row: _Row) -> list[Any]:
 
 
 def note_token_use(cursor: Cursor, token_id: int, at: datetime) -> None:
-    """Note when a token was last used: for people, so that once a minute will do."""
+    """Record when a token was last used; callers do this at most once a minute, as it is only shown to people."""
     cursor.execute("UPDATE llmkeys_accesstoken SET last_used_at = %s WHERE id = %s", [instant(at), token_id])

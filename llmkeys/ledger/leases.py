@@ -1,9 +1,8 @@
-"""This process's attempts: holds placed and ended through the writer, leases renewed every 15 s while it lives.
+"""This process's attempts: holds are placed and ended through the writer, and leases are renewed every 15 s.
 
-An end that cannot be written, whatever the reason, is tried again each second, each by itself. Where the database
-works and yet refuses it again and again, the attempt is declared lost, which is written as plainly as can be.
-
-Leases go by the database's clock: a machine whose own is wrong neither loses its holds nor takes those of others.
+An end that cannot be written, whatever the reason, is retried every second, separately from the others. If the
+database works but keeps refusing it, the attempt is declared lost, with a row that is as simple as possible.
+Leases use the database's clock: a machine whose clock is wrong neither loses its holds nor takes those of others.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 15.0
 RETRY_SECONDS = 1.0
-MOST_TRIES = 5  # of an end that a working database refuses; then it is declared lost
-MOST_IN_VAIN = 3  # ends in a row for which the database did not answer: the others need not try in this second
+MOST_TRIES = 5  # for an end that a working database refuses; then the attempt is declared lost
+MOST_IN_VAIN = 3  # consecutive ends for which the database did not answer; the rest are not tried in this second
 
 
 async def place(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> Placed:
-    """Hold the first bid for which there is room, and record the attempt, in one transaction; undone if cancelled.
+    """Place a hold for the first bid for which there is room, and record the attempt, in one transaction.
 
-    Raises RecordingUnavailable.
+    The hold is undone if this coroutine is cancelled. Raises RecordingUnavailable.
     """
     job = PlaceHold(bids, attempt, last_try)
     placed = await writer.run(job, undo=job.undo, accounts=job.accounts)
@@ -54,13 +53,13 @@ async def place(bids: list[Bid], attempt: Attempt, *, last_try: bool = True) -> 
 
 
 def _full_of_holds(placed: Placed) -> list[Account]:
-    """Return the accounts in whose way only open holds stand: dead ones among them are declared lost first."""
+    """Return the accounts that would have room without their open holds, some of which may be dead."""
     refusals = [] if placed.hold is not None else placed.refusals
     return list(dict.fromkeys(refusal.account for refusal in refusals if refusal.only_holds))
 
 
 async def lower(hold: Hold, nano: int) -> None:
-    """Give back what a hold has too much, so that others may use the room. What cannot be written stays held."""
+    """Lower a hold to `nano`, so that others may use the room; if that cannot be written, the hold stays as it is."""
     job = LowerHold(hold, nano)
     with contextlib.suppress(RecordingUnavailable):
         await writer.run(job, accounts=job.accounts)
@@ -68,9 +67,9 @@ async def lower(hold: Hold, nano: int) -> None:
 
 
 async def finish(end: End) -> Finished | None:
-    """End an attempt. What cannot be written now is written later, also where this coroutine is cancelled.
+    """End an attempt. An end that cannot be written now is written later, even if this coroutine is cancelled.
 
-    Should the process die before, the lease ends and the attempt is charged at its hold. Never raises otherwise.
+    If the process dies before that, the lease ends and the attempt is charged at its hold. Raises only CancelledError.
     """
     process = _this()
     try:
@@ -86,7 +85,7 @@ async def finish(end: End) -> Finished | None:
 
 
 async def wait_for_room(seconds: float) -> None:
-    """Wait until an attempt of this process ends, at most `seconds` (other processes give no sign)."""
+    """Wait until an attempt of this process ends, at most `seconds`; other processes are not noticed."""
     await _this().room.wait(seconds)
 
 
@@ -96,18 +95,18 @@ def owner() -> str:
 
 
 def now() -> datetime:
-    """Return the time by which leases end: the database's, as far as it is known, else this machine's."""
+    """Return the time that leases use: the database's if it is known, else this machine's."""
     return _this().clock.now()
 
 
 async def start() -> None:
-    """Learn the database's clock, before the first hold of a process that serves. Raises RecordingUnavailable."""
+    """Read the database's clock before a serving process places its first hold. Raises RecordingUnavailable."""
     process = _this()
     await writer.run(process.clock.read)
 
 
 def settle_dead(at: datetime) -> int:
-    """Declare lost what no process renews any more, each row by itself; return how many. For the scheduler."""
+    """Declare lost the holds that no process renews any more, each separately; return how many. For the scheduler."""
     clock, count = _this().clock, 0
     writer.run_now(clock.read)
     for row in writer.run_now(partial(dead_rows, leased_at=clock.now())):
@@ -121,7 +120,7 @@ def settle_dead(at: datetime) -> int:
 
 
 class _Room:
-    """Wakes those of this process who wait for an attempt to end."""
+    """Wakes the threads and coroutines of this process that wait for an attempt to end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -131,7 +130,7 @@ class _Room:
         with self._lock:
             waiting, self._waiting = self._waiting, set()
         for future in waiting:
-            with contextlib.suppress(RuntimeError):  # its loop is closed
+            with contextlib.suppress(RuntimeError):  # the future's loop is closed
                 future.get_loop().call_soon_threadsafe(_wake, future)
 
     async def wait(self, seconds: float) -> None:
@@ -148,13 +147,13 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 class _Clock:
-    """The database's clock as this process knows it: read now and then, and carried on by a clock that never steps."""
+    """The database's clock as this process knows it: read now and then, and advanced by the monotonic clock."""
 
     def __init__(self) -> None:
         self._read: tuple[datetime, float] | None = None
 
     def read(self, cursor: sql.Cursor) -> None:
-        """Look at the server's clock; an SQLite file has none but this machine's."""
+        """Read the database server's clock; with SQLite it is this machine's."""
         server = sql.server_clock(cursor)
         self._read = None if server is None else (server, time.monotonic())
 
@@ -170,19 +169,19 @@ class _Overdue:
     """An end that could not be written yet."""
 
     end: End
-    tries: int = 0  # in which the database worked, and refused it
+    tries: int = 0  # how often a working database refused it
 
 
 @dataclass
 class _Process:
-    """One per process, made anew after a fork."""
+    """The state of this process; a forked process gets its own."""
 
     id: int = field(default_factory=os.getpid)
     owner: str = field(default_factory=lambda: secrets.token_hex(12))
     room: _Room = field(default_factory=_Room)
     clock: _Clock = field(default_factory=_Clock)
     overdue: deque[_Overdue] = field(default_factory=deque)
-    given_up: set[int] = field(default_factory=set)  # rows whose lease is left to end
+    given_up: set[int] = field(default_factory=set)  # rows that will be declared lost when their lease ends
     announced: int = 0
     wake: threading.Event = field(default_factory=threading.Event)
 
@@ -208,7 +207,7 @@ class _Process:
                     writer.run_now(self._renew)
                 self.catch_up()
             except RecordingUnavailable:
-                pass  # the writer tells the operator
+                pass  # the writer notifies the operator
             except Exception:
                 logger.exception("Renewing the leases failed")
 
@@ -217,7 +216,7 @@ class _Process:
         renew_leases(cursor, self.owner, self.clock.now(), but=self.given_up)
 
     def catch_up(self) -> None:
-        """Try each overdue end once, but stop where the database answers none of them."""
+        """Try each overdue end once, but stop if the database does not answer."""
         in_vain = 0
         for _ in range(len(self.overdue)):
             late = self.overdue.popleft()
@@ -242,7 +241,7 @@ class _Process:
         writer.run_now(end, accounts=end.accounts)
 
     def _after_refusal(self, late: _Overdue) -> None:
-        """Try again, as lost in the end; where even that is refused, leave the row to the end of its lease."""
+        """Queue the end again, at last as lost; if even that is refused, leave the row until its lease ends."""
         if late.tries <= MOST_TRIES:
             self.overdue.append(late)
             return

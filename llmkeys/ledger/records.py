@@ -1,4 +1,4 @@
-"""What goes into the ledger and what comes out: bids, attempts, holds, refusals, outcomes. Amounts in nano-dollars."""
+"""What the ledger takes and returns: bids, attempts, holds, refusals, outcomes. Amounts are in nano-dollars."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from llmkeys.ledger import coolings
 from llmkeys.ledger.accounts import Account, Pace
 
-GUESSES = ("estimated", "fallback")  # how a cost is known that nobody reported and that is not computed
-PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; what they leave of the cost is known
+GUESSES = ("estimated", "fallback")  # the cost sources that are neither reported nor computed
+PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; the rest of the cost is known
 
 
 def parts_of(state: str, source: str, cost_nano: int) -> tuple[int, int]:
@@ -22,20 +22,20 @@ def parts_of(state: str, source: str, cost_nano: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """A key that may serve, and what the request may cost there at most."""
+    """A key that may serve, and the most that the request can cost there."""
 
     key_id: str
     provider: str
     model: str
     hold_nano: int
     passed_over: tuple[dict[str, str], ...] = ()  # the keys before it that cannot serve now, and why
-    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: one request asks first (`coolings.py`)
-    max_tokens: int | None = None  # the output limit, where it was lowered to fit the room
+    rested: tuple[str, ...] = ()  # the scopes of a key that was cooling: one request tries it first (`coolings.py`)
+    max_tokens: int | None = None  # the output limit, if it was lowered to fit the room
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is known of an attempt before it is sent."""
+    """What is known about an attempt before it is sent."""
 
     request_id: str
     number: int
@@ -45,13 +45,13 @@ class Attempt:
     token_name: str
     streamed: bool
     lease_owner: str
-    token_id: int | None = None  # the access token pays too
-    others: Mapping[str, Any] = field(default_factory=dict)  # further accounts that do, by their column
+    token_id: int | None = None  # the access token, which pays too
+    others: Mapping[str, Any] = field(default_factory=dict)  # other accounts that pay, by column
     leased_at: datetime | None = None  # by the database's clock (`leases.now`); None: `at`
 
     @property
     def is_first(self) -> bool:
-        """True for the attempt whose hold is its request's first: requests per minute count that."""
+        """True for the first attempt of a request, which is the one that requests per minute count."""
         return self.number == 1
 
 
@@ -62,16 +62,16 @@ class Hold:
     usage_id: int
     key_id: str
     amount_nano: int
-    probe: coolings.Probe | None = None  # set where this request asks a key that rested
+    probe: coolings.Probe | None = None  # set if this request is the first to try a key that was cooling
     request_id: str = ""
     locks: tuple[tuple[str, Any], ...] = ()  # its accounts, as the writer locks them
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a bid on a key was not taken, and by which account: the key, or the token that pays.
+    """Why a bid was refused, and by which account: the key, or the token.
 
-    `window` is set where room was lacking, with the figures in nano-dollars.
+    `window` and the figures in nano-dollars are set if there was no room.
     """
 
     key_id: str
@@ -82,21 +82,21 @@ class Refusal:
     limit_nano: int = 0
     window: str = ""
     held_nano: int = 0
-    fits_nano: int | None = None  # the most that the account takes now, over all its windows; None: it takes nothing
-    only_holds: bool = False  # it would fit if the open holds were not there
+    fits_nano: int | None = None  # the most that fits into all windows of the account now; None if it accepts nothing
+    only_holds: bool = False  # it would fit without the open holds
     never_fits: bool = False  # it is more than the whole limit
-    pace: Pace | None = None  # the account has sent as many requests in this minute as it may
-    rests_until: datetime | None = None  # the key cools
-    is_asked: bool = False  # another request asks just now whether the key serves again
+    pace: Pace | None = None  # set if the account has used up its requests of this minute
+    rests_until: datetime | None = None  # set if the key is cooling
+    is_asked: bool = False  # another request is finding out whether the key works again
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: what is written on its usage row."""
+    """How an attempt ended, as written to its usage row."""
 
     state: str  # SETTLED, RELEASED or LOST
     at: datetime
-    success: bool | None = None  # None: no failure of the key, no success either (a client's own mistake)
+    success: bool | None = None  # None: neither a success nor a failure of the key, such as a client's own mistake
     sent: bool = True
     cost_nano: int = 0
     cost_source: str = ""
@@ -110,12 +110,12 @@ class Outcome:
     latency_ms: int | None = None
     first_byte_ms: int | None = None
     upstream_id: str = ""
-    sealed_thought: str | None = None  # a digest of the last one in the answer
+    sealed_thought: str | None = None  # a digest of the last encrypted reasoning in the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What came of a try to place a hold: a hold, or the refusals of every key asked."""
+    """The result of placing a hold: the hold, or None; and the refusals of the keys that were tried."""
 
     hold: Hold | None
     refusals: list[Refusal] = field(default_factory=list)
@@ -123,6 +123,6 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a key has left after an attempt ended; None where it has no daily limit."""
+    """What the key has left today after an attempt ended; None if it has no daily limit."""
 
     remaining_day_nano: int | None

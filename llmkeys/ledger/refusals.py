@@ -1,4 +1,4 @@
-"""Why an account did not take a bid, in words and figures."""
+"""Why an account refused a bid, in words and figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmkeys.lib.windows import DAY, WINDOWS
 
 
 def refusal_of(cursor: Cursor, account: Account, bid: Bid, attempt: Attempt) -> Refusal:
-    """Tell in words and figures why the account did not take the bid: what lasts longest first."""
+    """Return why the account refused the bid, in words and figures; of several reasons the one that lasts longest."""
     reason, found = accounts.why_unusable(cursor, account, attempt.at), accounts.standing(cursor, account)
     if reason or found is None:
         return Refusal(bid.key_id, reason or "disabled", account)
@@ -28,12 +28,12 @@ def refusal_of(cursor: Cursor, account: Account, bid: Bid, attempt: Attempt) -> 
 
 
 def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> Refusal:
-    """Return the refusal for the lacking window that takes longest to come back."""
+    """Return the refusal for the full window that ends last."""
     need, held = bid.hold_nano, found.held
     spent = found.spent_in(current_windows(at))
     limited = [window for window in reversed(WINDOWS) if found.limits[window.name]]
     lacking = [window for window in limited if spent[window.name] + held + need > found.limits[window.name]]
-    if not lacking:  # somebody gave room back a moment ago
+    if not lacking:  # a hold was given back a moment ago
         return Refusal(bid.key_id, "busy", account, need_nano=need, window=DAY, held_nano=held, only_holds=True)
     full = [window for window in lacking if spent[window.name] + need > found.limits[window.name]]
     window = (full or lacking)[0]
@@ -57,7 +57,7 @@ def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> 
 
 
 def remember_refusals(cursor: Cursor, refusals: list[Refusal], at: datetime) -> None:
-    """Store each on its account (the status derives from it) where no open hold stood in the way."""
+    """Record each refusal on its account, which the status depends on, unless open holds were the reason."""
     windows = current_windows(at)
     for refusal in refusals:
         if not refusal.window or refusal.held_nano or refusal.never_fits:

@@ -1,4 +1,4 @@
-"""The end of an attempt: settled, released or lost; and the leases that tell when nobody will end it any more."""
+"""The end of an attempt: settled, released or lost; and the leases that show when its process has died."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LEASE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The job that ends an attempt: its row, its probe, and whether the key serves again or anew."""
+    """The job that ends an attempt: its row, its probe, the coolings of its key, and which key serves the model."""
 
     hold: Hold
     outcome: Outcome
-    rested: tuple[str, ...] = ()  # the scopes of a key that rested before: its success forgives them
-    model: str = ""  # the provider's own name of it
-    serves: str = ""  # the model's common name, where the key is noted as the one that serves it
-    keeps_probe: bool = False  # a verdict on the key follows, and nobody may ask it in between
+    rested: tuple[str, ...] = ()  # the scopes of a key that was cooling: a success ends them
+    model: str = ""  # the provider's name of the model
+    serves: str = ""  # the model's common name, if the key is to be recorded as the one that serves it
+    keeps_probe: bool = False  # the key's coolings are updated next, and no other request may try it until then
 
     @property
     def accounts(self) -> tuple[tuple[str, Any], ...]:
@@ -40,7 +40,7 @@ class End:
 
     @staticmethod
     def together(cursor: Cursor, ends: list[End]) -> list[Finished | None]:
-        """End many attempts by one statement for the rows, and one for each table of accounts."""
+        """End many attempts with one statement for the rows and one for each table of accounts."""
         for end in ends:
             if end.outcome.success and end.rested:
                 coolings.forgive(cursor, end.hold.key_id, end.rested, end.model, end.outcome.at)
@@ -52,7 +52,7 @@ class End:
         return finished
 
     def as_lost(self) -> End:
-        """Return the end of an attempt whose own end cannot be written: charged at the hold."""
+        """Return the end, charged at the hold, of an attempt whose own end cannot be written."""
         error = f"The end of this request could not be recorded ({self.outcome.state}). Charged at the hold."
         outcome = Outcome(
             state="LOST", at=self.outcome.at, success=False, cost_nano=self.hold.amount_nano,
@@ -61,7 +61,7 @@ class End:
         return End(self.hold, outcome)
 
 
-# What an outcome writes on its row, and PostgreSQL's types of it.
+# The columns that an outcome writes, with their types in PostgreSQL.
 _WRITTEN = {
     "state": "text", "finished_at": "timestamptz", "success": "boolean", "http_status": "smallint", "error": "text",
     "input_tokens": "bigint", "cached_input_tokens": "bigint", "cache_write_tokens": "bigint",
@@ -109,10 +109,10 @@ class _Ended:
 
 
 def finish(cursor: Cursor, usage_id: int, outcome: Outcome) -> Finished | None:
-    """Settle, release or declare lost; None where the row was finished before.
+    """Settle or release an attempt or declare it lost; return None if the row was finished before.
 
-    What comes after the row was declared lost writes the difference as one `late` adjustment: all of the charge
-    where the attempt was released.
+    If the row was declared lost before, the difference is written as one `late` adjustment, which for a release is the
+    whole charge.
     """
     return finish_all(cursor, [(usage_id, outcome)])[0]
 
@@ -150,13 +150,13 @@ def _end_rows(cursor: Cursor, outcomes: dict[int, Outcome]) -> dict[int, _Ended]
 
 
 def _counts(outcome: Outcome) -> tuple[int, int, int]:
-    """Return how this counts as a request that was sent, that succeeded, and that failed."""
+    """Return 0 or 1 for each of the counters of requests sent, succeeded and failed."""
     sent = int(outcome.sent)
     return sent, int(outcome.success is True), int(outcome.success is False and outcome.sent)
 
 
 def _charge_accounts(cursor: Cursor, ended: list[_Ended]) -> dict[tuple[Account, Windows], Standing]:
-    """Give back and charge on every account; return how each stands after it."""
+    """Give back the holds and charge the costs on every account; return each account's standing afterwards."""
     after: dict[tuple[Account, Windows], Standing] = {}
     for of in accounts.TABLES:
         charges: dict[tuple[Any, Windows], Charge] = defaultdict(Charge)
@@ -179,7 +179,7 @@ def _charge_accounts(cursor: Cursor, ended: list[_Ended]) -> dict[tuple[Account,
 
 
 def _left_today(row: _Ended, after: dict[tuple[Account, Windows], Standing]) -> int | None:
-    """Return what is left of the key's daily limit; None where it has none."""
+    """Return what is left of the key's daily limit, or None if it has none."""
     key = row.account(accounts.KEYS)
     standing = after.get((key, row.windows)) if key is not None else None
     if standing is None or not standing.limits[DAY]:
@@ -200,7 +200,7 @@ def _daily_sql(count: int, tables: int) -> str:
 
 
 def _add_to_days(cursor: Cursor, ended: Iterable[_Ended]) -> None:
-    """Add to the daily totals, one row for each day, key, model and token."""
+    """Add the attempts to the daily totals, which have one row for each day, key, model and token."""
     others = [of for of in accounts.TABLES if of is not accounts.KEYS]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row in ended:
@@ -219,7 +219,7 @@ def _add_to_days(cursor: Cursor, ended: Iterable[_Ended]) -> None:
 
 
 def _note_what_came_before(cursor: Cursor, usage_id: int) -> None:
-    """Note which resets this charge came after: those that come later take it out of the budget with the rest."""
+    """Record which adjustments preceded this charge: resets that come later take it out of the budget with the rest."""
     cursor.execute(
         """UPDATE llmkeys_usagerecord SET charged_after = COALESCE((SELECT MAX(id) FROM llmkeys_adjustment), 0)
             WHERE id = %s""",
@@ -231,7 +231,7 @@ def _note_what_came_before(cursor: Cursor, usage_id: int) -> None:
 
 
 def renew_leases(cursor: Cursor, owner: str, at: datetime, *, but: Collection[int] = ()) -> int:
-    """Extend every open hold of one process by one statement; return how many there are."""
+    """Extend the leases of all open holds of one process with one statement; return how many there are."""
     others = f"AND id NOT IN ({', '.join(str(int(usage_id)) for usage_id in but)})" if but else ""
     cursor.execute(
         f"UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_owner = %s {others}",
@@ -256,7 +256,7 @@ class DeadRow:
 def dead_rows(cursor: Cursor, leased_at: datetime, *, of: Account | None = None) -> list[DeadRow]:
     """Return the open holds whose lease has ended by the database's clock, oldest first.
 
-    A lease never ends more than 60 s after the present: after a clock step back it is shortened first.
+    No lease may end more than 60 s from now: one that does, because the clock was set back, is shortened first.
     """
     latest = instant(leased_at + LEASE)
     cursor.execute(
@@ -280,7 +280,7 @@ def dead_rows(cursor: Cursor, leased_at: datetime, *, of: Account | None = None)
 
 
 def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:
-    """Declare a dead row lost, charged at the hold; False where it was ended meanwhile."""
+    """Declare a dead row lost, charged at the hold; return False if it was ended in the meantime."""
     error = (
         "The process that served this request died; the provider may have billed it. Charged at the hold; void it if "
         "the provider's own bill does not have it."
