@@ -1,7 +1,7 @@
-"""One request, from door to door: candidates → hold → send → classify → settle, on the event loop.
+"""One request from start to end: candidates → hold → send → classify → settle, on the event loop.
 
-`turns.py` decides which key and model come next, `attempt.py` makes one attempt and ends its hold, `stream.py` passes a
-stream on. The gateway, the `chat` command and the playground come in by `relay`.
+`turns.py` decides which key and model come next, `attempt.py` makes one attempt and ends its hold, `stream.py` forwards
+a stream. The gateway, the `chat` command and the playground all call `relay`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Answer", "Client", "RelayRequest", "Tracked", "relay"]
 
 
 async def relay(request: RelayRequest, client: Client, tracked: Tracked | None = None) -> Answer:
-    """Serve a validated request with the first key and model that can; where none is left, the operator hears too.
+    """Serve a validated request with the first key and model that can; if none can, notify the operator as well.
 
-    Raises a NoKey, UpstreamFailed, UpstreamTimeout, WrongEncryptionKey, RecordingUnavailable or ClientGone, each with
-    its words. `tracked` is kept up to date meanwhile.
+    `tracked` is kept up to date while the request is in progress. Raises a NoKey, UpstreamFailed, UpstreamTimeout,
+    WrongEncryptionKey, RecordingUnavailable or ClientGone, each with a message for the client.
     """
     try:
         return await turns.relay(request, client, tracked)

@@ -47,13 +47,13 @@ _BUG = "The relay failed while this request was in progress; the provider may ha
 _OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
-# What is reported right after: the key rests again, and nobody may ask it in between.
+# Failures after which the key cools down again: no other request may try it before that is recorded.
 _REPORTED_NEXT = {FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED, FailureKind.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An attempt that brought no answer; `lost` where the provider may have billed it all the same."""
+    """An attempt that got no answer; `lost` if the provider may have billed it nevertheless."""
 
     failure: Failure
     lost: bool = False
@@ -62,7 +62,7 @@ class Failed:
 
 @dataclass
 class Attempt:
-    """One hold on its way to its end. Whatever happens, exactly one of the verbs below is called once."""
+    """One attempt under one hold. Whatever happens, exactly one of `release`, `lose` and `settle` ends it."""
 
     request: RelayRequest
     client: Client
@@ -70,14 +70,14 @@ class Attempt:
     hold: ledger.Hold
     worst: WorstCase
     number: int
-    model: str  # as the client named it, or the one of the fallbacks whose turn it is
+    model: str  # as the client named it, or the fallback model being tried
     started: float = field(default_factory=time.monotonic)
     first_byte_ms: int | None = None
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
     sealed: str = ""  # the last encrypted reasoning block in the answer
-    _refused_fields: set[str] = field(default_factory=set)  # of ours, which the server does not take
+    _refused_fields: set[str] = field(default_factory=set)  # fields added by us that the server does not accept
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
 
@@ -93,7 +93,7 @@ class Attempt:
     # --- sending -----------------------------------------------------------------------------------------------------
 
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
-        """Make the attempt. Its hold is ended on every way out, or handed to the stream that is returned.
+        """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
         Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
         InvalidInput for a body that cannot be written.
@@ -104,7 +104,7 @@ class Attempt:
         except TransportError as error:
             return await self._broken(error)
         except BaseException:
-            await self.lose(_BUG)  # nothing where it ended already
+            await self.lose(_BUG)  # does nothing if the attempt has ended
             raise
 
     async def _open(self, answer_seconds: float) -> OpenAnswer | Failed:
@@ -118,7 +118,7 @@ class Attempt:
         except (WrongEncryptionKey, DataDirectoryProblem) as error:
             await self.release(sent=False, error=str(error))
             raise
-        except RecursionError:  # it could just be read, and cannot be written again
+        except RecursionError:  # shallow enough to be parsed, but too deep to be serialised again
             await self.release(sent=False, error="The body is nested too deeply.")
             raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
 
@@ -159,7 +159,7 @@ class Attempt:
 
     @contextlib.asynccontextmanager
     async def _while_awaited(self) -> AsyncIterator[None]:
-        """Bound a wait for a stream's beginning once its client has gone: what it cost is worth a while, and no more.
+        """Stop waiting for a stream to begin DRAIN_SECONDS after its client has gone; until then its cost may arrive.
 
         Raises TransportError.
         """
@@ -168,7 +168,7 @@ class Attempt:
             async with asyncio.timeout(None) as waiting:
 
                 def leave() -> None:
-                    with contextlib.suppress(RuntimeError):  # the wait is over
+                    with contextlib.suppress(RuntimeError):  # the wait has ended
                         waiting.reschedule(loop.time() + stream.DRAIN_SECONDS)
 
                 if self.request.streamed:
@@ -178,7 +178,7 @@ class Attempt:
             raise TransportError("The client went away before the stream began.", sent=True, timed_out=True) from None
 
     async def _broken(self, error: TransportError) -> Failed:
-        """Distinguish what never reached the provider from what it may have billed."""
+        """Release a request that never reached the provider; charge the hold for one that it may have billed."""
         failure = Failure(FailureKind.RETRY, str(error))
         if not error.sent:
             await self.release(sent=False, error=str(error))
@@ -212,7 +212,7 @@ class Attempt:
         raise UpstreamFailed(error)
 
     async def _refused(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
-        """Classify an error status; the client's own mistake goes back to it unchanged."""
+        """Classify an error status; a client's own mistake is returned to the client unchanged."""
         try:
             body = opened.without_secret(await opened.read(min(answer_seconds, settings.STREAM_IDLE_SECONDS)))
             opened.done()
@@ -227,7 +227,7 @@ class Attempt:
         return Failed(failure)
 
     def _limit_to_put(self, request: Request) -> int | None:
-        """Return the output limit that the request gets; some dialects refuse one without."""
+        """Return the output limit to put into the request, if any; some dialects require one."""
         if (
             self.worst.output_limit is None
             and request.dialect.needs_output_limit
@@ -238,11 +238,11 @@ class Attempt:
 
     @property
     def _must_bound_prices(self) -> bool:
-        """True if the provider picks hosts whose prices differ, and the hold must cover all of them."""
+        """True if the provider chooses among hosts with different prices and the hold must cover all of them."""
         return self.provider.picks_models and self.worst.is_strict
 
     def _learns_from(self, body: bytes) -> bool:
-        """Note which fields that we added a server refuses; True if it is worth asking once more without them."""
+        """Remember which of our added fields a server refuses; return True if a retry without them is worthwhile."""
         if self._refused_fields or self._renamed_fields:
             return False
         blamed = self.provider.blames(body, self._fields_of_ours())
@@ -250,7 +250,7 @@ class Attempt:
             if blame.at_most is not None and self.worst.output_limit is not None and name in _OUTPUT_LIMITS:
                 self.worst = replace(self.worst, output_limit=min(blame.at_most, self.worst.output_limit))
                 self._refused_fields.add("")  # once is enough
-            elif blame.name or name in _OUTPUT_LIMITS:  # never without a limit: the hold counts on it
+            elif blame.name or name in _OUTPUT_LIMITS:  # the limit is never dropped: the hold depends on it
                 other = next(other for other in _OUTPUT_LIMITS if other != name)
                 self._renamed_fields[name] = blame.name if blame.name in _OUTPUT_LIMITS else other
             else:
@@ -258,7 +258,7 @@ class Attempt:
         return bool(blamed)
 
     def _fields_of_ours(self) -> set[str]:
-        """Return the fields that go out and that the client did not send."""
+        """Return the fields of the outgoing body that the client did not send."""
         body = self.request.request.body
         limit = self.provider.output_limit_field(
             self.candidate.model, own_base_url=not catalogue.is_local(self.provider)
@@ -268,7 +268,7 @@ class Attempt:
         return {name for name in (ours | {"provider"}) if name not in body}
 
     async def _begin_stream(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
-        """Wait for content: until it has gone to the client, another key may still serve."""
+        """Wait for the first content; until some was sent to the client, another key may still serve."""
         deadline = time.monotonic() + answer_seconds
         first = b""
         while not first.strip():
@@ -281,7 +281,7 @@ class Attempt:
             first += piece
         if not first.strip():
             raise TransportError(f"{self.provider.label} ended the stream before its first event.", sent=True)
-        # The bytes decide and not the announced type: some servers ignore `stream`, or announce what they do not send.
+        # Look at the bytes, not at the Content-Type: some servers ignore `stream`, or announce what they do not send.
         if (
             first.lstrip()[:1] in (b"{", b"[", b"<")
             and self.request.dialect.stream_type(self.request.request) == "text/event-stream"
@@ -324,7 +324,7 @@ class Attempt:
         return self._answer(200, opened.headers, raw, charge, finished)
 
     def _look(self, raw: bytes) -> Seen | None:
-        """Return what a whole answer tells; also one of JSON lines. None if it is neither."""
+        """Return what a whole answer says, be it JSON or JSON lines; None if it is neither."""
         body = load_json(raw)
         if body is not None:
             return self.request.dialect.see_answer(body) if isinstance(body, dict | list) else None
@@ -354,7 +354,7 @@ class Attempt:
     async def _failed_inside(
         self, opened: OpenAnswer, failure: Failure, usage: Usage | None, body: bytes, *, made_output: bool = False
     ) -> Answer | Failed:
-        """A failure under status 200: billed where output was made or the provider says what it cost."""
+        """Handle a failure under status 200: charged if output was produced or the provider reports a cost."""
         if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
             known = usage if usage is not None and usage.is_known else None
             await self.settle(known, status=200, output_tokens_seen=1, success=False, error=failure.message)
@@ -388,7 +388,7 @@ class Attempt:
     # --- notes -------------------------------------------------------------------------------------------------------
 
     def note_id(self, found: Any) -> None:
-        """Keep the provider's own id of the answer, the first that is told: by it OpenRouter tells the cost later."""
+        """Keep the first id that the provider gives the answer: OpenRouter's later report of the cost needs it."""
         if not self.upstream_id and isinstance(found, str) and found.isascii() and found.isprintable():
             self.upstream_id = found
 
@@ -397,17 +397,17 @@ class Attempt:
             self.first_byte_ms = self._milliseconds()
 
     async def _serves_again(self) -> None:
-        """The key that rested is at work: the others need not wait for the end of a long stream."""
+        """End the coolings of a key that is serving: other requests need not wait for the end of a long stream."""
         if self.hold.probe is not None:
             at, key = timezone.now(), self.candidate
-            with contextlib.suppress(RecordingUnavailable):  # the end of the attempt says it again
+            with contextlib.suppress(RecordingUnavailable):  # the end of the attempt does it again
                 await writer.run(
                     lambda cursor: coolings.forgive(cursor, key.id, key.scopes, key.model, at),
                     accounts=self.hold.locks,
                 )
 
     async def report(self, failure: Failure) -> None:
-        """Store what the failure means for the key; a rejection is confirmed in the background, for that takes a while.
+        """Store what the failure means for the key; a rejection is confirmed in the background, which takes a while.
 
         Raises RecordingUnavailable.
         """
@@ -420,9 +420,9 @@ class Attempt:
             await under_way.in_thread(confirm_rejection, self.candidate, failure, at=at)
 
     async def lower_hold(self, usage: Usage) -> None:
-        """Hold no more than is still to come, now that the input is known.
+        """Lower the hold to what the rest of the answer can cost, now that the input is known.
 
-        The smaller amount is enough from here on, also where it cannot be written.
+        From here on the attempt counts on the smaller amount only, even if it cannot be written.
         """
         nano = shrunk_hold(self.worst, usage, self.hold.amount_nano)
         if not self.ended and nano < self.hold.amount_nano:
@@ -434,7 +434,7 @@ class Attempt:
     async def release(
         self, *, sent: bool, status: int | None = None, failure: Failure | None = None, error: str = ""
     ) -> None:
-        """Give the hold back: the provider did not work, and bills nothing."""
+        """Give the hold back: the provider did nothing and bills nothing."""
         blame = failure is None or failure.kind not in _NOT_THE_KEYS_FAULT
         await self._end(
             state="RELEASED",
@@ -446,7 +446,7 @@ class Attempt:
         )
 
     async def lose(self, error: str, *, status: int | None = None) -> None:
-        """Charge the hold: the request was sent, and nobody knows whether it is billed."""
+        """Charge the hold: the request was sent, and it is unknown whether the provider billed it."""
         await self._end(
             state="LOST",
             success=False,
@@ -466,7 +466,7 @@ class Attempt:
         success: bool = True,
         error: str = "",
     ) -> tuple[Charge, Finished | None]:
-        """Charge what the usage costs; without one that can be believed, a flagged estimate from what was seen."""
+        """Charge what the usage costs, or without a plausible usage an estimate from what was seen, marked as such."""
         charge = self._charge(usage, output_tokens_seen, saw_content)
         finished = await self._end(
             state="SETTLED", success=success, http_status=status, error=error, cost_nano=charge.nano,
@@ -475,7 +475,7 @@ class Attempt:
         return charge, finished
 
     def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool) -> Charge:
-        """Price the usage as of admission; where there is none that can be believed, an estimate."""
+        """Return the price of the usage as of admission, or an estimate if there is no plausible usage."""
         if usage is not None and self._service_tier and not usage.service_tier:
             usage = replace(usage, service_tier=self._service_tier)
         known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None else None
@@ -506,7 +506,7 @@ class Attempt:
                 outcome,
                 rested=candidate.scopes if candidate.has_rested else (),
                 model=candidate.model,
-                # A conversation that stays with its key says nothing of the key whose turn it is.
+                # A conversation that stays with its key says nothing about which key is serving.
                 serves="" if candidate.preferred_to else providers.common_name(self.model),
                 keeps_probe=keeps_probe,
             )

@@ -1,6 +1,6 @@
-"""Which keys may serve a request, in order, and why the others may not: the reads before a hold is placed.
+"""The keys that may serve a request, in order, and why the others may not: what is read before a hold is placed.
 
-Plain SQL for the reason given in `ledger/`. What is read here may be stale a moment later; the hold decides.
+Plain SQL, for the reason given in `ledger/`. What is read here may be stale a moment later; the hold decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmkeys.tokens.rights import Caller
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A key that can serve the model by name; `model` is the provider's own name of it."""
+    """A key whose provider has the model; `model` is the provider's own name for it."""
 
     id: str
     provider: str
@@ -39,22 +39,22 @@ class Candidate:
     is_strict: bool = True  # its budgets are never exceeded
     obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling
     cooling_until: datetime | None = None
-    preferred_to: tuple[dict[str, str], ...] = ()  # keys that serve before it otherwise, and why they do not here
-    has_rested: bool = False  # for this model: one request asks first, and its success wipes that out
+    preferred_to: tuple[dict[str, str], ...] = ()  # keys usually tried before it, and why not here
+    has_rested: bool = False  # it was cooling: one request tries it first, and a success ends the coolings
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The scopes of the coolings that concern this key."""
+        """The scopes of the coolings that apply to this key."""
         return cooling_scopes(self.id, self.provider, self.billing_group)
 
     @property
     def chooses_model(self) -> bool:
-        """True if the provider itself chooses among several models that a request names."""
+        """True if the provider chooses among the models that a request names."""
         return providers.get(self.provider).picks_models
 
 
 class _Row(NamedTuple):
-    """A stored key; the last columns are those by which keys are put in order."""
+    """A stored key; the last columns determine its place in the serving order."""
 
     id: str
     provider: str
@@ -91,26 +91,26 @@ _KEYS = """SELECT id, provider, name, billing_group, workspace_id, environment_v
 
 _COOLINGS = "SELECT scope, model, until, probe_until FROM llmkeys_cooling"
 
-FRESH = timedelta(milliseconds=100)  # what was read with the access token serves a body that came at once
-Serves = Callable[[str], bool]  # whether a provider takes such a request
+FRESH = timedelta(milliseconds=100)  # how long keys that were read with the access token are reused
+Serves = Callable[[str], bool]  # whether a provider serves this kind of request
 Coolings = dict[str, list[tuple[str, datetime]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The stored keys in serving order, and what cools, as they were at an instant."""
+    """The stored keys in serving order and the coolings, as of a given time."""
 
     rows: Sequence[_Row]
     coolings: Coolings
     at: datetime
 
     def is_fresh(self, at: datetime) -> bool:
-        """True if a look at the database would hardly show anything else; the hold decides anyway."""
+        """Return whether it is recent enough to be used without reading again; the hold decides anyway."""
         return abs(at - self.at) <= FRESH
 
 
 def read_stored(cursor: Any, at: datetime) -> Stored:
-    """Read what candidates are made from."""
+    """Read the stored keys and coolings, from which candidates are made."""
     cursor.execute(_KEYS)
     rows = sorted((_Row(*row) for row in cursor.fetchall()), key=lambda row: serving_place(row, at))
     coolings: Coolings = {}
@@ -121,7 +121,7 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
 
 
 async def refresh_catalogue() -> None:
-    """Read the operator's prices and aliases again where they are stale, off the loop."""
+    """Read the operator's prices and aliases again if they are stale, in a thread."""
     if catalogue.is_stale():
         await under_way.in_thread(catalogue.refresh)
 
@@ -129,11 +129,11 @@ async def refresh_catalogue() -> None:
 async def find(
     model: str, *, door: Door, dialect: str, caller: Caller, at: datetime, stored: Stored | None = None
 ) -> list[Candidate]:
-    """Return every stored key of the caller that can serve `model`, in serving order, with what stands in its way.
+    """Return every key of the caller that can serve `model`, in serving order, with its obstacle if it has one.
 
-    `stored` is what was read a moment ago; where it is none any more, the keys are read again. For a name that no rule
-    knows, one usable key of each provider is asked for its model list. Raises NoKeyAvailable if no key is stored,
-    ModelNotAvailable where none can serve the model, RecordingUnavailable.
+    `stored` is what was read a moment ago; the keys are read again if it is missing or stale. For a name that no naming
+    rule knows, the model list of one usable key of each provider is fetched. Raises NoKeyAvailable if no key is stored,
+    ModelNotAvailable if none can serve the model, RecordingUnavailable.
     """
     if stored is None or not stored.is_fresh(at):
         stored = await reader.run(lambda cursor: read_stored(cursor, at))
@@ -150,7 +150,7 @@ async def find(
 
 
 def find_now(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
-    """Do the same for pages, on this thread's connection; no provider is asked, the lists last read must do."""
+    """Do what `find` does, for pages, on this thread's connection, with the model lists last read and no request."""
     with lean_cursor() as cursor:
         stored = read_stored(cursor, at)
     found = _named(stored, model, caller, at, _any_provider)
@@ -163,7 +163,7 @@ def find_now(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
 
 
 def _named(stored: Stored, model: str, caller: Caller, at: datetime, can_serve: Serves) -> list[Candidate]:
-    """Return the keys whose provider has a name for the model; the operator's aliases come before the naming rules."""
+    """Return the keys whose provider has a name for the model; the operator's aliases precede the naming rules."""
     aliases = catalogue.aliases()
     names: dict[str, str | None] = {}
     found = []
@@ -180,7 +180,7 @@ def _named(stored: Stored, model: str, caller: Caller, at: datetime, can_serve: 
 
 
 def _listed(stored: Stored, model: str, caller: Caller, at: datetime, asked: dict[str, str]) -> list[Candidate]:
-    """Return the keys of the providers whose model list has the name."""
+    """Return the keys of the providers whose model list contains the name."""
     having = {provider for provider, key_id in asked.items() if model_lists.lists_model(key_id, provider, model)}
     return [
         _candidate(row, model, stored.coolings, at)
@@ -210,7 +210,7 @@ def _is_known_name(model: str) -> bool:
 
 
 def _is_allowed(row: _Row, caller: Caller) -> bool:
-    """True for a key that exists for this caller: a token limited to keys knows of no others."""
+    """Return whether the caller may use the key; for a token that is limited to some keys, others do not exist."""
     return caller.key_ids is None or row.id in caller.key_ids
 
 
@@ -218,7 +218,7 @@ def _refuse(stored: Stored, model: str, caller: Caller) -> NoReturn:
     if not any(_is_allowed(row, caller) for row in stored.rows):
         if stored.rows:
             raise NoKeyAvailable(
-                "No API key available: this token may use certain keys only, and none of them is stored any more."
+                "No API key available: this token may only use certain keys, and none of them is stored any more."
             )
         raise NoKeyAvailable(
             "No API key available: none is stored. Add one on the dashboard (/llm-settings) or with "
@@ -226,7 +226,7 @@ def _refuse(stored: Stored, model: str, caller: Caller) -> NoReturn:
         )
     if caller.key_ids is not None:
         raise ModelNotAvailable(
-            f"No stored key can serve model “{model}” for this token, which may use certain keys only. "
+            f"No stored key can serve model “{model}” for this token, which may only use certain keys. "
             "GET /v1/models lists what they can serve."
         )
     raise ModelNotAvailable(
@@ -236,14 +236,14 @@ def _refuse(stored: Stored, model: str, caller: Caller) -> NoReturn:
 
 
 def _candidate(row: _Row, model: str, coolings: Coolings, at: datetime) -> Candidate:
-    rests = [
+    cooled_until = [
         until
         for scope in cooling_scopes(row.id, row.provider, row.billing_group)
         for cooled_model, until in coolings.get(scope, ())
         if cooled_model in ("", model)
     ]
-    until = max(rests, default=None)
-    resting = until is not None and until > at
+    until = max(cooled_until, default=None)
+    is_cooling = until is not None and until > at
     return Candidate(
         id=row.id,
         provider=row.provider,
@@ -254,9 +254,9 @@ def _candidate(row: _Row, model: str, coolings: Coolings, at: datetime) -> Candi
         environment_variable=row.environment_variable,
         secret=bytes(row.secret or b""),
         is_strict=(row.budget_mode or settings.BUDGET_MODE) == "strict",
-        obstacle=_obstacle(row, at) or ("cooling" if resting else ""),
-        cooling_until=until if resting else None,
-        has_rested=bool(rests) and not resting,
+        obstacle=_obstacle(row, at) or ("cooling" if is_cooling else ""),
+        cooling_until=until if is_cooling else None,
+        has_rested=bool(cooled_until) and not is_cooling,
     )
 
 

@@ -1,7 +1,7 @@
-"""Conversations that carry encrypted reasoning: only the organisation that wrote them can read them.
+"""Conversations with encrypted reasoning, which only the organisation that produced it can read.
 
 OpenAI's `encrypted_content` and Anthropic's signatures come back with the next turn. The usage row of the answer that
-brought one keeps its digest, so that any process finds the key that served, and asks it first.
+contained one keeps its digest, so that any process can find the key that served, and try it first.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _WRITER = """SELECT k.id, k.provider, k.billing_group
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The key that wrote an encrypted reasoning block; it may have been deleted since."""
+    """The key that produced an encrypted reasoning block; it may have been deleted since."""
 
     key_id: str
     provider: str
     billing_group: str
 
     def closeness(self, candidate: Candidate) -> int:
-        """Return 0 for the key itself, 1 for one of its billing group, 2 for any other."""
+        """Return 0 for the key itself, 1 for another key of its billing group, 2 for any other key."""
         if candidate.id == self.key_id:
             return 0
         is_mate = candidate.provider == self.provider and candidate.billing_group == self.billing_group != ""
@@ -37,19 +37,19 @@ class Writer:
 
 
 def digest(sealed: str) -> str:
-    """Return what a row keeps of an encrypted reasoning block."""
+    """Return the digest of an encrypted reasoning block that its usage row keeps."""
     return hashlib.blake2b(sealed.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def find_writer(cursor: Any, sealed: str) -> Writer | None:
-    """Return who wrote an encrypted reasoning block; None if no row knows it."""
+    """Return the key that produced an encrypted reasoning block, or None if no row has its digest."""
     cursor.execute(_WRITER, [digest(sealed)])
     row = cursor.fetchone()
     return Writer(*row) if row is not None else None
 
 
 def prefer(found: Sequence[Candidate], writer: Writer) -> list[Candidate]:
-    """Return the candidates with the writer and its billing group first: a preference, nobody is left out."""
+    """Return all candidates, with the writer and the keys of its billing group first."""
     pool = []
     for place, candidate in enumerate(found):
         closeness = writer.closeness(candidate)

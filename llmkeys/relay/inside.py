@@ -1,6 +1,6 @@
-"""Relaying for callers that are threads of ours: the playground and the `chat` command.
+"""Relaying for callers in threads of this process: the playground and the `chat` command.
 
-On a web worker they use its event loop; elsewhere a loop in a thread of its own is started at the first request.
+In a web worker they use its event loop; elsewhere a loop is started in its own thread at the first request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.upstream import relayed
 
-MOST_PIECES = 64  # that wait for a slow reader: until it takes one, nothing is read from the provider
+MOST_PIECES = 64  # buffered for a slow reader; while the buffer is full, nothing is read from the provider
 
 _worker_loop: asyncio.AbstractEventLoop | None = None
 _own: _OwnLoop | None = None
@@ -24,13 +24,13 @@ _starting = threading.Lock()
 
 
 def use(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Record which loop this process serves programs on; None when it stops."""
+    """Set the event loop on which this process serves programs; None when it stops."""
     global _worker_loop
     _worker_loop = loop
 
 
 class _OwnLoop:
-    """A loop in a thread of its own, with its pool of connections."""
+    """An event loop in its own thread, with its own pool of connections."""
 
     def __init__(self) -> None:
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
@@ -51,7 +51,7 @@ class _OwnLoop:
 
 
 def finish(seconds: float) -> None:
-    """Wait until what is in progress on our own loop has ended, and close it; for a command before its process ends."""
+    """Wait for what is in progress on our own loop and close it; for a command before its process ends."""
     global _own
     with _starting:
         if _own is not None:
@@ -70,7 +70,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 class _Reader:
-    """A `Client` whose stream is taken by another thread, piece by piece."""
+    """A `Client` whose stream another thread reads, piece by piece."""
 
     def __init__(self) -> None:
         self.has_begun = self.has_gone = False
@@ -89,22 +89,22 @@ class _Reader:
 
     def leave(self) -> None:
         self.has_gone = True
-        while not self.pieces.empty():  # a thread that waits to put one more goes on
+        while not self.pieces.empty():  # lets a `write` that waits for space continue
             self.pieces.get_nowait()
         self._call()
 
 
 class Conversation:
-    """One request and its answer, for one thread. `close` leaves a stream to the relay, which reads on for its cost."""
+    """One request and its answer, for one thread. After `close` the relay reads the rest of a stream for its cost."""
 
     def __init__(self, request: RelayRequest):
         self._loop = _loop()
         self._request = request
         self._reader = _Reader()
-        self.is_streaming = False  # the provider's stream has not come to its end
+        self.is_streaming = False  # the provider's stream has not ended
 
     def answer(self) -> Answer:
-        """Block until its answer, or the first content of its stream, has come. Raises as `relay`."""
+        """Block until the answer, or the first content of its stream, has arrived. Raises what `relay` raises."""
         return self._call(self._begin())
 
     async def _begin(self) -> Answer:

@@ -1,4 +1,4 @@
-"""The providers' own model lists, one per key, kept for minutes."""
+"""The providers' own model lists, one per key, cached for ten minutes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmkeys.upstream import asked
 logger = logging.getLogger(__name__)
 
 LISTS_SECONDS = 600.0
-ASK_SECONDS = 5.0  # how long a request with an unknown model name waits for all lists together
+ASK_SECONDS = 5.0  # how long a request with an unknown model name waits for all the lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ def models_of(key_id: str) -> tuple[ListedModel, ...]:
 
 
 async def ask(key_ids: Iterable[str]) -> None:
-    """Have the lists of these keys read where they are not fresh: side by side, shared by callers, within 5 s in all.
+    """Fetch the lists of these keys that are not fresh: concurrently, once for all callers, waiting at most 5 s.
 
-    What takes longer goes on and is there for the next request. An unreachable provider keeps the list last read, and
-    is asked again when that would have aged.
+    What takes longer continues and is there for the next request. If a provider is unreachable, the list last read
+    counts as fresh again.
     """
     waiting = []
     for key_id in key_ids:
@@ -62,7 +62,7 @@ async def ask(key_ids: Iterable[str]) -> None:
 
 
 def read(key_id: str) -> None:
-    """Ask the provider for the key's model list unless a fresh one is there; blocks."""
+    """Fetch the key's model list from the provider unless there is a fresh one; blocks."""
     if _is_fresh(key_id):
         return
     models = _asked(key_id)
@@ -93,13 +93,13 @@ def _asked(key_id: str) -> tuple[ListedModel, ...] | None:
 
 
 def lists_model(key_id: str, provider: str, model: str) -> bool:
-    """True if the list last read has `model`."""
+    """Return whether the list last read contains `model`."""
     if not model or ("/" in model and not providers.get(provider).vendor):
         return False
     return any(listed.id == model for listed in models_of(key_id))
 
 
 def forget() -> None:
-    """Drop every list, between tests."""
+    """Drop all lists; for tests."""
     with _lock:
         _lists.clear()

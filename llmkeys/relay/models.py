@@ -18,10 +18,10 @@ _MILLION = Decimal(1_000_000)
 
 
 async def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any]]:
-    """Return an OpenAI model list of everything that the usable keys of this caller can serve and it may use.
+    """Return, as an OpenAI model list in serving order, the models that the caller may use and its keys can serve.
 
-    In serving order. Keys of one account have one list: one key of each provider and billing group is asked, side by
-    side.
+    Keys of one account have the same list, so the lists of one key per provider and billing group are fetched,
+    concurrently.
     """
     keys = await under_way.in_thread(_usable_keys, caller, at)
     await model_lists.ask(key.id for key in keys)
@@ -48,9 +48,9 @@ def _entries(keys: Sequence[ApiKey], at: datetime) -> list[dict[str, Any]]:
 
 
 def models_to_choose(*, at: datetime, ask: bool) -> list[dict[str, Any]]:
-    """Return what the first usable key of each provider can serve, in serving order, for a person to choose from.
+    """Return the models that the first usable key of each provider can serve, in serving order, to choose from.
 
-    Without `ask` the model lists last read must do: a page does not wait for a provider.
+    Without `ask`, which lets the caller wait for providers, only the model lists last read are used.
     """
     first: dict[str, ApiKey] = {}
     for key in ApiKey.objects.stored().usable(at).in_serving_order():

@@ -1,4 +1,4 @@
-"""The words, with their figures, when no key serves a request."""
+"""The errors, with figures, of requests that no key serves."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def at_limit(refusals: Sequence[Refusal], names: Mapping[str, str], at: datetime
 
 
 def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | RequestExceedsBudget:
-    """Say what the access token itself lacks; no key can help."""
+    """Return the error for a limit of the access token itself, which no key can help with."""
     least = min(refusals, key=lambda refusal: (refusal.never_fits, refusal.need_nano))  # with the cheapest key
     need = format_usd(least.need_nano)
     if least.never_fits:

@@ -1,4 +1,4 @@
-"""What comes in and what goes out: a request of a client, who listens to its answer, and the answer."""
+"""What comes in and what goes out: a request, the client that waits for its answer, and the answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RelayRequest:
 
     request: dialects.Request
     caller: Caller
-    stored: Stored | None = field(default=None, repr=False)  # the keys as they were read with the access token
+    stored: Stored | None = field(default=None, repr=False)  # the keys as read together with the access token
     id: str = field(default_factory=new_request_id)
 
     @property
@@ -47,7 +47,7 @@ class RelayRequest:
     def models(self) -> tuple[str, ...]:
         """The models to try in turn: the one that was named, or the primary and the fallbacks.
 
-        Raises ModelNotAllowed, also where the provider might choose another model that the request names.
+        Raises ModelNotAllowed, also if the token may not use another model that the request lets the provider choose.
         """
         for other in (*self.request.other_models, *self.request.presets):
             models_for(other, self.caller)
@@ -55,9 +55,9 @@ class RelayRequest:
 
 
 def models_for(named: str, caller: Caller) -> tuple[str, ...]:
-    """Return the models to try for what a caller named; of those that an alias stands for, the ones it may use.
+    """Return the models to try for the name that a caller sent: of an alias, the models that the caller may use.
 
-    Raises ModelNotAllowed. An alias whose very name is among the caller's models is allowed with all its models.
+    An alias that is itself among the caller's models is allowed with all of its models. Raises ModelNotAllowed.
     """
     models = catalogue.models_to_try(named)
     if caller.models is None or (named or AUTO) in caller.models:
@@ -71,19 +71,19 @@ def models_for(named: str, caller: Caller) -> tuple[str, ...]:
 class Client(Protocol):
     """The caller that waits for an answer: a program at the gateway, a person at the playground or the terminal."""
 
-    has_begun: bool  # a first byte has gone out: the status can no longer be changed
+    has_begun: bool  # a first byte was sent: the status can no longer be changed
     has_gone: bool
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Have this called once, as soon as the client has gone; at once where it has."""
+        """Call this once, as soon as the client has gone; immediately if it has."""
 
     async def write(self, piece: bytes) -> None:
-        """Give a piece of a stream to the client, as fast as it takes it; nothing where it has gone."""
+        """Send a piece of a stream to the client, as fast as it reads; do nothing if it has gone."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the client gets: a whole answer, or a stream whose first content has come."""
+    """What the client gets: a whole answer, or a stream whose first content has arrived."""
 
     status: int
     content_type: str
@@ -102,9 +102,9 @@ class Answer:
 
 @dataclass
 class Tracked:
-    """What is known of a request while it is in progress, for the head of a stream that begins before its content."""
+    """What is known about a request in progress, for the headers of a stream that is begun by a keep-alive."""
 
     key_id: str = ""
     attempts: int = 0
     max_tokens: int | None = None
-    may_be_billed: bool = False  # an attempt in vain may have been: sending the request again could cost twice
+    may_be_billed: bool = False  # a failed attempt may have been: sending the request again could cost twice

@@ -1,4 +1,4 @@
-"""Which key would serve the next request, and who comes after it."""
+"""Which key would serve the next request, and which keys come after it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from llmkeys.tokens.rights import Caller
 
 
 def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None) -> list[ApiKey]:
-    """Return the keys that can serve now, in order: for `model`, or the first of primary and fallbacks that has any.
+    """Return the keys that can serve now, in order: for `model`, or for the first default model that has any.
 
-    No provider is asked: for a model that no rule knows, the model lists last read must do.
+    The default models are the primary and the fallbacks. No request is sent to a provider: for a model that no naming
+    rule knows, the model lists last read are used.
     """
     caller = caller or Caller()
     try:
@@ -34,9 +35,9 @@ def serving_keys(*, at: datetime, model: str = "", caller: Caller | None = None)
 
 
 def serving_order(active: Collection[str], *, at: datetime) -> tuple[str, list[str]]:
-    """Return the model that is served, and which of the `active` keys serve it, in order; no key is read again.
+    """Return the model that is served, and which of the `active` keys serve it, in order.
 
-    The model is the first of primary and fallbacks that has any key; an empty text where none has.
+    The model is the first of the primary and fallback models that has any key, or an empty string.
     """
     for name in catalogue.models_to_try(""):
         serving = [key_id for key_id in _without_obstacle(name, Caller(), at) if key_id in active]

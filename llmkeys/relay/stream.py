@@ -1,4 +1,4 @@
-"""A stream on its way: held back until content comes, then passed on piece by piece, settled before its end is seen."""
+"""A relayed stream: held back until content arrives, then forwarded, and settled before the client sees its end."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from llmkeys.relay.attempt import Attempt
     from llmkeys.relay.requests import Client
 
-DRAIN_SECONDS = 30.0  # how long the usage is waited for after the client has gone
+DRAIN_SECONDS = 30.0  # how long to wait for the usage after the client has gone
 LONGEST_STREAM_SECONDS = 3600.0  # a stream without an end is cut here
-AFTER_END_SECONDS = 1.0  # how long a provider may take to close what it has ended
-MOST_HELD_BACK = 1_000_000  # bytes of events without content; from then on the answer counts as begun
+AFTER_END_SECONDS = 1.0  # how long a provider may take to close a stream that it has ended
+MOST_HELD_BACK = 1_000_000  # bytes of events without content; beyond that the answer counts as begun
 GONE = "The client went away in the middle of the stream."
 
 
 class RelayedStream:
-    """One provider's stream for one client. `begin` until content, then `run` to the end, however it ends."""
+    """One provider's stream for one client: `begin` reads until content arrives, `run` forwards it to the end."""
 
     def __init__(self, attempt: Attempt, opened: OpenAnswer, client: Client, first: bytes):
         self._attempt, self._opened, self._client = attempt, opened, client
@@ -38,11 +38,11 @@ class RelayedStream:
         self._dialect = self._request.dialect
         self._events = self._dialect.events(self._request)
         self._first = first
-        self._held: list[bytes] = []  # read, and not yet given to the client
+        self._held: list[bytes] = []  # read, but not yet sent to the client
         now = asyncio.get_running_loop().time()
         self._last_piece, self._cut_at, self._drain_until = now, now + LONGEST_STREAM_SECONDS, float("inf")
         self.usage: Usage | None = None
-        self.error_body = b""  # of the failure that came instead of content, as the client may see it
+        self.error_body = b""  # the failure that came instead of content, without secrets
         self._failure: Failure | None = None
         self._count = self._content_bytes = self._envelope = self._held_bytes = 0
         self._has_content = self._is_finished = self._is_end = self._is_over = False
@@ -52,9 +52,9 @@ class RelayedStream:
     # --- before the client has content -------------------------------------------------------------------------------
 
     async def begin(self) -> Failure | None:
-        """Read until content comes, or the end; return the failure that came instead, with nothing billed.
+        """Read until content or the end arrives; return the failure if one came instead, for which nothing is billed.
 
-        Raises TransportError if the stream breaks before.
+        Raises TransportError if the stream breaks off before that.
         """
         await self._take(self._first)
         while not self._has_begun and not self._is_over:
@@ -69,22 +69,22 @@ class RelayedStream:
 
     @property
     def _has_begun(self) -> bool:
-        """True from the first output on, for an answer that ends without any, and where too much came before it."""
+        """True once there is output, the answer has ended without any, or too much has been held back."""
         return self._has_content or self._is_end or self._is_finished or self._held_bytes > MOST_HELD_BACK
 
     @property
     def is_empty(self) -> bool:
-        """True if the provider ended the stream before it told anything."""
+        """True if the provider ended the stream before it sent anything meaningful."""
         return self._is_over and not (self._has_begun or self.has_told_usage or self._failure is not None)
 
     @property
     def has_told_usage(self) -> bool:
         return self.usage is not None and self.usage.is_known
 
-    # --- towards the client ------------------------------------------------------------------------------------------
+    # --- to the client ------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Pass the stream on to its end and end the attempt; after the client has gone, read on for the usage."""
+        """Forward the stream to its end and end the attempt; after the client has gone, read on for the usage."""
         try:
             while True:
                 await self._hand_out()
@@ -104,7 +104,7 @@ class RelayedStream:
 
     async def _hand_out(self) -> None:
         if self._is_end and not self._attempt.ended:
-            await self._settle()  # the client that has seen the end finds the cost recorded
+            await self._settle()  # a client that has seen the end finds the cost recorded
         if self._held:
             ready, self._held = b"".join(self._held), []
             await self._client.write(ready)
@@ -132,12 +132,12 @@ class RelayedStream:
             self._keep(rest)
 
     def _leave(self) -> None:
-        """The client has gone: the provider's usage is worth a while, and no more."""
+        """Read on for DRAIN_SECONDS after the client has gone: the provider's usage may still arrive."""
         self._drain_until = asyncio.get_running_loop().time() + DRAIN_SECONDS
         self._opened.hurry(self._drain_until)
 
     async def _break_off(self, error: str) -> None:
-        """The answer broke in the middle: charge it, tell the client in the stream, and end."""
+        """End a stream that broke off: charge it and send an error event to the client."""
         self._is_over = True
         self._opened.abort()
         if self._client.has_gone:
@@ -150,9 +150,9 @@ class RelayedStream:
         await self._client.write(self._dialect.error_event(502, "upstream_error", error, self._request))
 
     async def _end_for_nobody(self, words: str) -> None:
-        """Charge a stream that was left: its usage, else an estimate; what may have reasoned unseen, the hold."""
+        """Charge a stream whose client has gone: its usage, else an estimate, or the hold if it may have reasoned."""
         if not self.has_told_usage and self._attempt.may_reason_unseen:
-            await self._attempt.lose(f"{words} The model may have reasoned unseen.", status=200)
+            await self._attempt.lose(f"{words} The model may have produced hidden reasoning.", status=200)
         else:
             await self._settle(success=self.has_told_usage, error=words)
 
@@ -168,7 +168,7 @@ class RelayedStream:
         if self._may_lower_hold and self.usage is not None and self.usage.input_tokens and not self._is_finished:
             self._may_lower_hold = False
             await self._attempt.lower_hold(self.usage)
-        if comments:  # the status is out already: a keep-alive of the provider's own passes at once
+        if comments:  # the status was sent already, so the provider's own keep-alives are forwarded at once
             await self._client.write(b"".join(comments))
 
     def _keep(self, event: bytes) -> None:
@@ -178,7 +178,7 @@ class RelayedStream:
             self._held_bytes += len(kept)
 
     def _look(self, event: bytes) -> bytes:
-        """Return the event as the client gets it. After content came, only what may tell something new is parsed."""
+        """Return the event as the client gets it; after the first content, only events that may matter are parsed."""
         telling = self._dialect.telling
         if self._has_content and telling is not None and not telling.search(event):
             self._content_bytes += max(0, len(event) - self._envelope)
@@ -213,7 +213,7 @@ class RelayedStream:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _has_told_nothing(self) -> bool:
-        """True if the stream stopped without an end of any kind."""
+        """Return whether the stream stopped without any kind of end."""
         return not (
             self._attempt.ended or self._is_end or self._is_finished or self.has_told_usage or self._failure is not None
         )

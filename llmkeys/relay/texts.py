@@ -1,4 +1,4 @@
-"""What an answer in the OpenAI chat dialect says: its text, for people (the `chat` command, the playground)."""
+"""The text of answers in the OpenAI chat dialect, for people (the `chat` command, the playground)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmkeys.tokens.rights import Caller
 
 
 def chat_request(body: Mapping[str, Any], caller: Caller) -> RelayRequest:
-    """Return a request of our own in the OpenAI chat dialect. Raises InvalidInput."""
+    """Return a request in the OpenAI chat dialect. Raises InvalidInput."""
     chat = dialects.get("openai-chat")
     request = Request(dialect=chat, door=chat.doors[0], body=body, raw=json.dumps(body).encode())
     chat.validate(request)
@@ -24,7 +24,7 @@ def chat_request(body: Mapping[str, Any], caller: Caller) -> RelayRequest:
 
 
 def complete_text(answer: Answer) -> str:
-    """Return the text of an answer that is not a stream. Raises UpstreamFailed with the provider's own words."""
+    """Return the text of an answer that is not a stream. Raises UpstreamFailed with the provider's message."""
     assert isinstance(answer.content, bytes)
     body = load_json(answer.content)
     if answer.status >= 400:
@@ -34,7 +34,7 @@ def complete_text(answer: Answer) -> str:
 
 
 def deltas(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Yield the pieces of text of a stream. Raises UpstreamFailed for an error inside it."""
+    """Yield the text of a stream in pieces. Raises UpstreamFailed for an error inside it."""
     splitter = EventSplitter()
     for piece in pieces:
         for event in splitter.feed(piece):

@@ -1,7 +1,7 @@
 """Which key and which model serve next: holds, retries and rotation.
 
-Rotation is not retrying. A key that refuses for its own sake is passed over and uses up no retry; what counts is an
-attempt that the provider failed, or may have billed.
+Rotation is not retrying. A key that is refused for a reason of its own is passed over and uses up no retry; what counts
+is an attempt in which the provider failed, or which it may have billed.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from llmkeys.relay.attempt import Attempt, Failed
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
 
-ROOM_SECONDS = 2.0  # how long a request waits where only open holds, or the probe of a key that rested, are in its way
-LOOK_AGAIN_SECONDS = 0.05  # other processes give no sign when they give room back
+ROOM_SECONDS = 2.0  # how long a request waits for open holds, or for the probe of a key that was cooling
+LOOK_AGAIN_SECONDS = 0.05  # other processes do not notify us when they give room back
 LONGEST_PAUSE_SECONDS = 8.0
 TRIES_ON_ONE_KEY = 2
-MOST_FITS = 3  # tries to lower the output limit of a request to the room there is
-MOST_REFUSALS = 20  # keys that one request asks in vain
+MOST_FITS = 3  # tries to lower the output limit of a request to the room that is left
+MOST_REFUSALS = 20  # keys that may refuse one request
 
 _NO_MODEL = "its provider does not have the model"
 _WRONG_ADDRESS = "its provider's address is wrong"
 _HOPELESS = {FailureKind.REJECTED.value, _NO_MODEL, _WRONG_ADDRESS}
-# The client gets the most hopeful reason.
+# Of several errors the client gets the most hopeful one: the first in this order.
 _HOPE = (
     BudgetBusy, AllKeysCooling, UpstreamTimeout, UpstreamFailed, TokenAtLimit, AllKeysAtLimit, RequestExceedsBudget,
     ModelNotAvailable, NoKeyAvailable,
@@ -61,8 +61,8 @@ _HOPE = (
 async def relay(request: RelayRequest, client: Client, tracked: Tracked | None = None) -> Answer:
     """Serve a validated request with the first key and model that can.
 
-    Raises a NoKey, UpstreamFailed, UpstreamTimeout, WrongEncryptionKey, RecordingUnavailable or ClientGone, each with
-    its words. `tracked` is kept up to date meanwhile.
+    `tracked` is kept up to date while the request is in progress. Raises a NoKey, UpstreamFailed, UpstreamTimeout,
+    WrongEncryptionKey, RecordingUnavailable or ClientGone, each with a message for the client.
     """
     return await _Turns(request, client, tracked or Tracked()).run()
 
@@ -74,9 +74,9 @@ class _Turns:
     tracked: Tracked
     attempts: int = 0
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
-    refused: int = 0  # keys that refused for their own sake
-    lost: int = 0  # attempts that may have been billed in vain
-    has_looked: bool = False  # at the stored keys: a second look is meant to see what has changed
+    refused: int = 0  # keys that were refused for a reason of their own
+    lost: int = 0  # attempts that may have been billed without an answer
+    has_looked: bool = False  # the stored keys were used once: after that they are read again, to see changes
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
@@ -110,11 +110,11 @@ class _Turns:
 
 @dataclass
 class _ModelTurn:
-    """The tries for one model."""
+    """The attempts for one model."""
 
     turns: _Turns
     model: str
-    passed: dict[str, str] = field(default_factory=dict)  # keys that are out for this request, and why
+    passed: dict[str, str] = field(default_factory=dict)  # keys that this request no longer tries, and why
     tries: dict[str, int] = field(default_factory=dict)
     worst: dict[str, WorstCase] = field(default_factory=dict)
     fitted: dict[str, int] = field(default_factory=dict)  # output limits that were lowered, by key
@@ -150,7 +150,7 @@ class _ModelTurn:
     # --- hold --------------------------------------------------------------------------------------------------------
 
     async def _hold(self) -> tuple[Candidate, Placed]:
-        """Place a hold on the first key with room, waiting a little where only open holds stand in the way."""
+        """Place a hold on the first key with room, waiting a little if only open holds are in the way."""
         pool = await self._pool()
         self.fitted.clear()
         waited_until = time.monotonic() + ROOM_SECONDS
@@ -175,15 +175,15 @@ class _ModelTurn:
 
     @staticmethod
     def _keep_the_pace(found: list[Refusal]) -> None:
-        """Raise TooManyRequests if this minute's requests were sent: neither a wait nor another key helps."""
+        """Raise TooManyRequests if this minute's requests are used up: neither waiting nor another key would help."""
         for refusal in found:
             if refusal.pace is not None:
                 raise refusals.too_many_requests(refusal.pace)
 
     async def _fit(self, placed: Placed) -> Placed:
-        """Lower the output limit to what the largest room buys, and try again; unchanged where none buys enough.
+        """Lower the output limit to what the largest room pays for and try again; return `placed` if none is enough.
 
-        Each account is asked by itself: where the key has room now, its token may not, and the other way round.
+        Each account refuses separately: when the key has room, its token may not, and vice versa.
         """
         refused = placed
         for _ in range(MOST_FITS if settings.FIT_OUTPUT else 0):
@@ -197,7 +197,7 @@ class _ModelTurn:
         return placed
 
     def _fitted_bids(self, refused: list[Refusal]) -> list[Bid]:
-        """Return a bid for each key whose room buys enough output, the one that buys most first."""
+        """Return a bid for each key whose room pays for enough output, the one with the most output first."""
         bids: list[Bid] = []
         for refusal in refused:
             if refusal.fits_nano is None or (worst := fitted(self.worst[refusal.key_id], refusal.fits_nano)) is None:
@@ -215,7 +215,7 @@ class _ModelTurn:
         return sorted(bids, key=lambda bid: bid.max_tokens or 0, reverse=True)
 
     def _may_pass_soon(self, found: list[Refusal], tightened: bool) -> bool:
-        """True if it is worth to wait: for holds, or for the verdict on a key that another request asks first."""
+        """Return whether waiting may help: for holds to end, or for another request to find out if a key works."""
         if any(refusal.only_holds for refusal in found):
             return True
         asked = [refusal for refusal in found if refusal.is_asked]
@@ -239,7 +239,7 @@ class _ModelTurn:
         return conversations.prefer(found, writer) if writer is not None else found
 
     async def _pool(self) -> list[Candidate]:
-        """Return the candidates with the ones that failed this request marked. Raises where none can serve."""
+        """Return the candidates, with those that failed this request marked. Raises if none can serve."""
         pool = self._marked(await self._found())
         if all(candidate.obstacle for candidate in pool):
             raise self._nobody(pool)
@@ -254,7 +254,7 @@ class _ModelTurn:
     def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
         cases: dict[tuple[str, str, bool], WorstCase] = {}
-        unlimited = self.request.request.bound.unlimited_field  # -1: only where it costs nothing
+        unlimited = self.request.request.bound.unlimited_field  # its value is -1: only for free models
         for candidate in pool:
             if candidate.obstacle:
                 passed_over.append({"keyId": candidate.id, "reason": candidate.obstacle})
@@ -282,7 +282,7 @@ class _ModelTurn:
         return bids
 
     def _tighter_bound(self, candidate: Candidate) -> Bound:
-        """Count the tokens where the bound by bytes fits no key."""
+        """Return a bound from counted tokens, for when the bound from bytes fits no key."""
         return self.request.dialect.tighter_bound(self.request.request, candidate.model)
 
     async def _place(self, bids: list[Bid], *, last_try: bool) -> Placed:
@@ -303,7 +303,7 @@ class _ModelTurn:
     # --- after a failure ---------------------------------------------------------------------------------------------
 
     async def _react(self, attempt: Attempt, failed: Failed) -> None:
-        """Store what the failure means and decide who is next. Raises where nothing more may be tried."""
+        """Store what the failure means for the key and decide what comes next. Raises if nothing more may be tried."""
         self.last = failed
         candidate, failure = attempt.candidate, failed.failure
         await attempt.report(failure)
@@ -325,7 +325,7 @@ class _ModelTurn:
             await self._try_again(candidate, failure)
 
     async def _pass_all(self, candidate: Candidate, failure: Failure) -> None:
-        """Pass over every key of which the provider would say the same."""
+        """Pass over every key for which the provider would answer the same."""
         words = _WRONG_ADDRESS if failure.kind is FailureKind.WRONG_ADDRESS else _NO_MODEL
         self.passed[candidate.id] = words
         for other in await self._found():
@@ -335,7 +335,7 @@ class _ModelTurn:
                 self.passed[other.id] = words
 
     async def _try_again(self, candidate: Candidate, failure: Failure) -> None:
-        """The same key once more after a pause, then one other key, then the next model."""
+        """Retry: the same key once more after a pause, then one other key, then the next model."""
         tries = self.tries[candidate.id] = self.tries.get(candidate.id, 0) + 1
         seconds = failure.retry_after_seconds
         if seconds is None:
@@ -361,7 +361,7 @@ class _ModelTurn:
         kind = UpstreamTimeout if self.last.timed_out else UpstreamFailed
         error = kind(f"{self.last.failure.message} (after {self.turns.attempts} attempts)")
         error.retry_after_seconds = self.last.failure.retry_after_seconds
-        # Nothing is in progress any more, so another model may serve; not after two requests that may both be billed.
+        # Another model may be tried, but not after two attempts that may both be billed.
         error.final = self.turns.lost > 1
         return error
 
@@ -380,8 +380,7 @@ class _ModelTurn:
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])
 
     def _fresh(self, pool: list[Candidate]) -> list[Candidate]:
-        """Return the keys that may serve again, of those that rest: not one that this request saw rejected, nor one
-        whose provider does not have the model."""
+        """Return the candidates without those that have no chance of serving this request after their cooling."""
         return [
             candidate
             for candidate in pool
@@ -396,10 +395,10 @@ class _ModelTurn:
         if cooling:
             return refusals.cooling(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.RETRY:
-            return self._upstream_error()  # the others are full, but this is why none serves
+            return self._upstream_error()  # the other keys are full, but this failure is why none serves
         lacking = [refusal for refusal in found if refusal.window]
         of_token = [refusal for refusal in lacking if refusal.account.of is accounts.TOKENS]
-        if of_token:  # a key may have room: the token does not let it pay
+        if of_token:  # a key may have room, but the token has none
             return refusals.token_at_limit(of_token, timezone.now())
         if not lacking:
             return NoKeyAvailable("No API key available: the last one was switched off a moment ago.")

@@ -1,4 +1,4 @@
-"""What goes on after its answer, or its client, has gone: the worker that stops waits for it."""
+"""Background work, which continues after its client has gone; a worker that stops waits for it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LARGE_BYTES = 64 * 1024  # a body from here on is parsed off the loop
+LARGE_BYTES = 64 * 1024  # larger bodies are parsed off the event loop
 
 _tasks: set[asyncio.Task[Any]] = set()
-# Work that blocks: what a failure means for a key, the free test that confirms a rejection, a model list. A pool of its
-# own, for the loop's default one resolves names.
+# For work that blocks: storing what a failure means for a key, the free test that confirms a rejection, model lists. A
+# separate pool, because the loop's default one resolves host names.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llmkeys-relay")
-# Parsing holds the interpreter's lock: more than two at once would only stop everybody else.
+# Parsing holds the GIL: more than two at once would only hold up everything else.
 _parsers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="llmkeys-bodies")
 
 
 def start(work: Coroutine[Any, Any, T], *, is_awaited: bool = False) -> asyncio.Task[T]:
-    """Start a task that nobody cancels but the worker's end. Its failure is logged, unless somebody awaits it."""
+    """Start a task that is cancelled only when the worker stops; its failure is logged unless it is awaited."""
     task = asyncio.create_task(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
@@ -44,30 +44,30 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run a blocking call off the loop. Raises RecordingUnavailable if the database does not answer."""
+    """Run a blocking call in a thread. Raises RecordingUnavailable if the database does not answer."""
     work = functools.partial(call, *args, **named)
     return await asyncio.get_running_loop().run_in_executor(_threads, _on_a_live_connection, work)
 
 
 def _on_a_live_connection(work: Callable[[], T]) -> T:
-    """Do the work; a server that was restarted while this thread had nothing to do costs nobody an error."""
+    """Do the work on a connection that is not stale: the database may have been restarted while the thread was idle."""
     close_old_connections()
     with outages.recording_errors():
         return work()
 
 
 async def in_parser(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run what parses a large body off the loop."""
+    """Run a call that parses a large body off the event loop."""
     return await asyncio.get_running_loop().run_in_executor(_parsers, functools.partial(call, *args, **named))
 
 
 def count() -> int:
-    """Return how much is in progress on this worker."""
+    """Return the number of tasks in progress on this worker."""
     return len(_tasks)
 
 
 async def finish(seconds: float) -> None:
-    """Let what is in progress end, at most `seconds`; then cancel the rest, which records itself as lost."""
+    """Wait at most `seconds` for the tasks in progress, then cancel the rest, whose attempts are recorded as lost."""
     if not _tasks:
         return
     _, late = await asyncio.wait(set(_tasks), timeout=seconds)
