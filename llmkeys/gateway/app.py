@@ -1,4 +1,4 @@
-"""The doors that programs use, as one ASGI application: the dialects' addresses and the model list (contract 6)."""
+"""The gateway as one ASGI application: the dialects' addresses and the model lists (contract 6)."""
 
 from __future__ import annotations
 
@@ -43,35 +43,35 @@ logger = logging.getLogger(__name__)
 MOST_REQUESTS = 2000  # in progress on this worker
 _SECRET_QUERY = frozenset({"key", "access_token", "api_key", "token"})
 _BASE_URLS = "The base URL is {origin}/v1 for OpenAI clients, {origin} for Anthropic and Google clients."
-# What clients ask for, and why they do not get it here; `docs/clients.md` has the same table.
+# What clients may ask for that is not served, and why; `docs/clients.md` has the same table.
 NOT_SERVED = {
-    "/v1/completions": "The old completions are not served: use POST /v1/chat/completions.",
+    "/v1/completions": "Legacy completions are not served: use POST /v1/chat/completions.",
     "/v1/images": "Image generation is not served: its cost has no upper bound before the images are made.",
     "/v1/audio": "Speech and transcription are not served: their cost has no upper bound before they are made.",
-    "/v1/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
-    "/v1/files": "Files are not served: one key’s account would keep them, out of reach of the others.",
+    "/v1/batches": "Batches are not served: their cost is only known a day later, so no hold could cover it.",
+    "/v1/files": "Files are not served: one key’s account would store them, and no other key could use them.",
     "/v1/moderations": "Moderations are not served.",
-    "/v1/messages/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
-    "/v1/responses/": "Stored responses are not served: one key’s account keeps them. Send the whole conversation.",
-    "/v1/conversations": "Stored conversations are not served: they are kept in the account of one key.",
+    "/v1/messages/batches": "Batches are not served: their cost is only known a day later, so no hold could cover it.",
+    "/v1/responses/": "Stored responses are not served: they stay in one key’s account. Send the whole conversation.",
+    "/v1/conversations": "Stored conversations are not served: they stay in one key’s account.",
     "/v1/realtime": "Realtime sessions are not served.",
     "/v1/mcp": "MCP servers are not served.",
     "/v1beta/interactions": "Interactions are not served: use POST /v1beta/models/{model}:generateContent.",
-    "/v1beta/files": "Files are not served: one key’s account would keep them, out of reach of the others.",
+    "/v1beta/files": "Files are not served: one key’s account would store them, and no other key could use them.",
     "/v1beta/cachedContents": "Explicit caches are not served: they are billed by the hour, which no answer reports.",
-    "/v1beta/batches": "Batches are not served: their cost is only known a day later, so no budget could hold it.",
+    "/v1beta/batches": "Batches are not served: their cost is only known a day later, so no hold could cover it.",
 }
 _FAILED = "The gateway failed while this request was in progress. What it may have cost is recorded."
 
-_under_way = 0
+_in_progress = 0
 
 
 @contextlib.asynccontextmanager
 async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
-    """Open what the gateway needs on this loop; at the end let what is in progress finish, then close it."""
+    """Open what the gateway needs on this event loop; at the end wait for what is in progress, then close it."""
     async with relayed.opened():
         inside.use(asyncio.get_running_loop())
-        with contextlib.suppress(RecordingUnavailable):  # `readyz` says so, and it is read with the next renewal
+        with contextlib.suppress(RecordingUnavailable):  # `readyz` reports it; the next renewal retries
             await leases.start()
         try:
             yield
@@ -83,7 +83,7 @@ async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
 
 
 class Exchange:
-    """One request of a program and the way to answer it, in the shape of its dialect."""
+    """One request of a program, and the means to answer it in the form of its dialect."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, dialect: Dialect):
         self.scope, self.dialect = scope, dialect
@@ -96,40 +96,40 @@ class Exchange:
         given = {"content-type": "application/json"} | (headers or {}) | self.origin_headers
         await self.program.answer(status, given.items(), b"" if self.scope["method"] == "HEAD" else body)
 
-    async def refuse(self, told: Refused) -> None:
-        """Report an error, inside the stream if one has begun."""
+    async def refuse(self, error: Refused) -> None:
+        """Report an error, unless an answer has begun."""
         if self.program.has_begun:
             return
-        body = self.dialect.error_body(told.status, told.code, told.message, told.param)
-        await self.answer(told.status, body, told.headers)
+        body = self.dialect.error_body(error.status, error.code, error.message, error.param)
+        await self.answer(error.status, body, error.headers)
 
 
 Handler = Callable[[Exchange, Caller, Stored], Awaitable[None]]
 
 
 class Endpoint:
-    """An address: its methods, whose token, then the handler; every error in the dialect's own shape."""
+    """An address: checks the method and the token, then calls the handler; errors take the dialect's own form."""
 
     def __init__(self, dialect: Dialect | Callable[[Scope], Dialect], methods: tuple[str, ...], handler: Handler):
         self.dialect, self.methods, self.handler = dialect, methods, handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        global _under_way
+        global _in_progress
         dialect = self.dialect if isinstance(self.dialect, Dialect) else self.dialect(scope)
         exchange = Exchange(scope, receive, send, dialect)
-        _under_way += 1
+        _in_progress += 1
         try:
             await self._serve(exchange)
         except (ClientGone, BodyCut):
             pass
         except LLMKeysError as error:
             await exchange.refuse(refused(error))
-            await discard(receive)  # a program that is cut while it sends never reads the refusal
+            await discard(receive)  # a program that is cut off while it sends never reads the refusal
         except Exception:
             logger.exception("A request to the gateway failed")
             await exchange.refuse(Refused(500, "internal_error", _FAILED))
         finally:
-            _under_way -= 1
+            _in_progress -= 1
             exchange.program.close()
 
     async def _serve(self, exchange: Exchange) -> None:
@@ -146,7 +146,7 @@ class Endpoint:
 
 def _wrong_method(method: str, methods: tuple[str, ...]) -> GatewayError:
     allowed = ", ".join(methods)
-    words = f"This address takes {' and '.join(methods)} only."
+    words = f"This address accepts only {' and '.join(methods)}."
     if method == "OPTIONS":
         words += " Browsers may call it from the origins that REFACTAI_CORS_ORIGINS lists."
     return GatewayError(405, "method_not_allowed", words, {"Allow": allowed})
@@ -186,7 +186,7 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 
 
 async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Stored) -> None:
-    """Read, check and relay a request; its work goes on to its end though the program, or the server, should leave."""
+    """Read, check and relay a request; the work continues to its end even if the program goes or the server stops."""
     with bodies.taking() as taken:
         request = RelayRequest(await _request(door, exchange, taken), caller, stored)
         work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
@@ -234,7 +234,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
 
 
 async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
-    """Relay a stream. When the first keep-alive is due the status goes out; an error after that comes inside."""
+    """Relay a stream. The first keep-alive sends the status; an error after that is sent inside the stream."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
     stream_headers = {
@@ -251,12 +251,14 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
     except ClientGone:
         return
     except LLMKeysError as error:
-        told = refused(error, request_id=request.id)
+        refusal = refused(error, request_id=request.id)
         if program.has_begun:
-            await program.write(dialect.first_error_event(told.status, told.code, told.message, request.request))
+            await program.write(
+                dialect.first_error_event(refusal.status, refusal.code, refusal.message, request.request)
+            )
             await program.end()
         else:
-            await exchange.refuse(told)
+            await exchange.refuse(refusal)
         return
     if isinstance(answer.content, RelayedStream):
         headers = stream_headers | _headers(answer, tracked)
@@ -266,7 +268,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         await program.start()
         await answer.content.run()
         await program.end()
-    elif program.has_begun:  # a whole answer after a keep-alive: a client's own mistake, or a server without streams
+    elif program.has_begun:  # a whole answer after a keep-alive: a client's mistake, or a server without streams
         assert isinstance(answer.content, bytes)
         await program.write(dialect.as_event(answer.content, request.request))
         await program.end()
@@ -276,7 +278,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
 
 _STREAM_HEADERS = {
     "cache-control": "no-cache",
-    "x-accel-buffering": "no",  # a proxy in front must not collect the stream
+    "x-accel-buffering": "no",  # a proxy in front must not buffer the stream
 }
 
 
@@ -331,7 +333,7 @@ async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
 
 
 class ModelEndpoint(Endpoint):
-    """One model: GET describes it; a POST is one of Google's methods, and none that is served here."""
+    """One model: GET describes it; a POST is one of Google's methods that are not served."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         _, has_method, method = scope["path_params"]["model"].rpartition(":")
@@ -342,7 +344,7 @@ class ModelEndpoint(Endpoint):
 
 
 async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
-    """Return what the keys of this caller can serve; in a vendor's own dialect, what is served in that."""
+    """Return the models that the caller's keys can serve; for a vendor's own dialect, those served in that dialect."""
     found = await servable_models(caller, at=timezone.now())
     if dialect is _CHAT:
         return found
@@ -350,7 +352,7 @@ async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
 
 
 def _list_dialect(scope: Scope) -> Dialect:
-    """Return whose shape a list of models has: as the program's headers, or the address, show."""
+    """Return the dialect of a model list, which the address or the program's headers determine."""
     headers = Headers(scope=scope)
     if scope["path"].startswith("/v1beta/") or "x-goog-api-key" in headers:
         return _GOOGLE
@@ -372,7 +374,7 @@ def _doors() -> list[Route]:
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send, why: str = "") -> None:
-    """Answer an address that is not ours so that a program can show it: JSON, with the base URL to use."""
+    """Answer a request to an unknown address with an error that a program can show: JSON, with the base URL to use."""
     path = scope["path"]
     exchange = Exchange(scope, receive, send, _GOOGLE if path.startswith("/v1beta") else _CHAT)
     origin = f"{scope.get('scheme', 'http')}://{exchange.headers.get('host', 'HOST:8080')}"
@@ -402,7 +404,7 @@ _SLASHES = re.compile(r"/{2,}")
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> Any:
-    """Serve one request; slashes are folded, and one at the end is as good as none."""
+    """Serve one request; repeated slashes count as one, and a trailing one is ignored."""
     path = scope["path"]
     plain = _SLASHES.sub("/", path).rstrip("/") or "/"
     await _router({**scope, "path": plain} if plain != path else scope, receive, send)

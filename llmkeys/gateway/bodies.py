@@ -1,4 +1,4 @@
-"""A client's body on its way in: bounded in size, time and amplification, decoded, and parsed strictly."""
+"""The body of a client's request: bounded in size, time and memory, decoded, and parsed strictly."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from llmkeys.lib import bodies
 from llmkeys.lib.bodies import BodyRefused, Receive, Room, Taken
 from llmkeys.relay import under_way
 
-BODY_SECONDS = 60.0  # for a whole body, however it trickles
-MOST_CONTAINERS = 250_000  # objects and lists: each takes twenty times its bytes in memory
+BODY_SECONDS = 60.0  # for a whole body, however slowly it arrives
+MOST_CONTAINERS = 250_000  # objects and lists: each takes twenty times its size in memory
 MOST_VALUES = 2_000_000
 
 _CODES = {413: "request_too_large", 415: "unsupported_encoding", 408: "request_timeout", 400: "invalid_request"}
 MOST_STRINGS = 1_000_000
 _TOO_MUCH = (
-    f"The body has more than {MOST_CONTAINERS:,} objects and lists, {MOST_VALUES:,} values or {MOST_STRINGS:,} texts."
+    f"The body has more than {MOST_CONTAINERS:,} objects and lists, {MOST_VALUES:,} values or {MOST_STRINGS:,} strings."
 )
-_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # possessive: it holds the interpreter's lock
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # possessive, because matching holds the GIL
 
-_room = Room(free=256 * 1024 * 1024)  # of this worker
+_room = Room(free=256 * 1024 * 1024)  # for all bodies of this worker
 
 
 @contextmanager
 def taking() -> Iterator[Taken]:
-    """Give back at the end what room a request's body took."""
+    """Count the memory that a request's body takes, and give it back at the end."""
     with _room.taken() as taken:
         yield taken
 
@@ -65,12 +65,12 @@ def _as_ours(refusal: BodyRefused) -> LLMKeysError:
 
 
 async def parsed(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object, parsed off the loop where it is large. Raises InvalidInput with what is wrong."""
+    """Return the JSON object, parsed off the event loop if it is large. Raises InvalidInput."""
     return await under_way.in_parser(parse, raw) if len(raw) > under_way.LARGE_BYTES else parse(raw)
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object: no duplicate top-level keys, no NaN or Infinity, a bounded number of values.
+    """Parse a JSON object that has no duplicate top-level keys, no NaN or Infinity and not too many values.
 
     Raises InvalidInput.
     """
@@ -99,7 +99,7 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def _refuse_amplified(raw: bytes) -> None:
-    """Refuse a body that would take many times its size in memory. What stands in texts does not count."""
+    """Refuse a body that would take many times its size in memory; what is inside strings does not count."""
     if raw.count(b'"') - raw.count(b'\\"') > 2 * MOST_STRINGS:
         raise InvalidInput({"body": [_TOO_MUCH]})
     if raw.count(b"{") + raw.count(b"[") <= MOST_CONTAINERS and raw.count(b",") <= MOST_VALUES:

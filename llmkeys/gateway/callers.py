@@ -1,4 +1,4 @@
-"""Whose access token came with a request: checked before its body is read."""
+"""Authentication at the gateway: the access token is checked before the body is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmkeys.tokens.throttle import address_of, note_failure
 
 
 async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller, Stored]:
-    """Return who asks, and the stored keys: both are read at once, because each turn of the reader costs.
+    """Return the caller and the stored keys, which are read together because each use of the reader costs time.
 
     Raises GatewayError 401 or 403, TooManyFailures, RecordingUnavailable.
     """
@@ -42,7 +42,7 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller
             403,
             "missing_scope",
             "This token may not send requests: its user lacks the permission llmkeys.use_gateway, which an "
-            "administrator gives (admin, Users).",
+            "administrator can grant (admin, Users).",
         )
     return caller, stored
 

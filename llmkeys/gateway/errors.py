@@ -1,4 +1,4 @@
-"""One table from exception to status, code and headers (contract 6); each dialect gives them its own shape."""
+"""The status, code and headers for each exception (contract 6); each dialect gives them its own form."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from django.utils import timezone
 from llmkeys import exceptions
 from llmkeys.exceptions import LLMKeysError
 
-LASTING_SECONDS = 60  # a client's library that waited so long, or longer, would only keep its user waiting
+LASTING_SECONDS = 60  # a client library should report an error rather than wait longer than this
 
 
 class GatewayError(LLMKeysError):
-    """A refusal of the gateway itself, before any key is asked."""
+    """A refusal by the gateway itself, before any key is tried."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None):
         self.status, self.code, self.headers = status, code, headers or {}
@@ -23,7 +23,7 @@ class GatewayError(LLMKeysError):
 
 
 class Overloaded(LLMKeysError):
-    """This worker has as much in hand as it may."""
+    """This worker is handling as many requests as it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.UpstreamFailed, 502, "upstream_error"),
 ]
 _SECONDS = {"budget_busy": "1", "overloaded": "1", "database_unavailable": "10", "sealed": "10"}
-# States that last until a person or a window changes them: a library that sends again does so in vain.
+# These last until a person or the next window changes them, so a library should not retry.
 _LASTING = {"all_keys_at_limit", "token_at_limit", "no_key_available"}
 
 
@@ -85,7 +85,7 @@ def _param(error: LLMKeysError) -> str | None:
 
 
 def _advice(error: LLMKeysError, code: str) -> dict[str, str]:
-    """Say to a client when, or whether, to try again."""
+    """Return the headers that tell a client when, or whether, to try again."""
     headers: dict[str, str] = {}
     wait = _wait(error, code)
     if wait is not None:

@@ -1,6 +1,6 @@
-"""Is the process up, can it serve: for load balancers, without authentication, details, or a thread of the pages.
+"""Health checks for load balancers: without authentication or details, and not on a thread that serves pages.
 
-Under whatever Host a probe uses: it asks by address.
+Any Host header is accepted, because probes use the address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 8.0  # a database that has not answered by then cannot serve
 
 
 class Health:
-    """GET /healthz and /readyz. Probes that come together share one look at the database, in a thread of its own."""
+    """GET /healthz and /readyz. Concurrent probes share one check of the database, in a thread of its own."""
 
     paths = ("/healthz", "/readyz")
 

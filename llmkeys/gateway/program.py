@@ -1,4 +1,4 @@
-"""The program at the other end of a connection: written to as fast as it takes, kept alive, missed when it leaves."""
+"""The program at the other end of a connection: written to as fast as it reads, kept alive, watched for leaving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 
 from llmkeys.relay import under_way
 
-LISTEN_AFTER_SECONDS = 1.0  # most answers are there before: nobody need listen for the program's leaving
+LISTEN_AFTER_SECONDS = 1.0  # most answers arrive sooner, without the cost of listening for a disconnect
 
 Headers = Iterable[tuple[str, str]]
 
@@ -35,7 +35,7 @@ class Program:
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def when_gone(self, call: Callable[[], None]) -> None:
-        """Have this called as soon as the program has gone; only the last caller is notified."""
+        """Call this as soon as the program has gone; only the last callback given is called."""
         self._calls = [call]
         if self.has_gone:
             call()
@@ -58,9 +58,9 @@ class Program:
     # --- a stream ----------------------------------------------------------------------------------------------------
 
     def keep_alive(self, sign_of_life: bytes, head: Callable[[], tuple[int, Headers]]) -> None:
-        """From now on send a keep-alive whenever nothing was written for REFACTAI_KEEPALIVE_SECONDS.
+        """Send a keep-alive whenever nothing was written for REFACTAI_KEEPALIVE_SECONDS.
 
-        The first one brings the status out; `head` gives it, and the headers.
+        The first one sends the status and headers that `head` returns.
         """
         self._sign_of_life, self._head = sign_of_life, head
         if settings.KEEPALIVE_SECONDS:
@@ -74,20 +74,20 @@ class Program:
             self._sign = self._loop.call_at(due, self._look)
             return
         self._sign = self._loop.call_later(settings.KEEPALIVE_SECONDS, self._look)
-        if not self._lock.locked():  # a program that takes nothing needs no sign
+        if not self._lock.locked():  # a program that is not reading needs no keep-alive
             under_way.start(self.write(self._sign_of_life))
 
     def answers_with(self, head: Callable[[], tuple[int, Headers]]) -> None:
-        """Have this for the head, unless it is out already."""
+        """Use this for the status and headers, unless they were sent already."""
         self._head = head
 
     async def start(self) -> None:
-        """Bring the head of a stream out now."""
+        """Send the status and headers of a stream now."""
         async with self._lock:
             await self._begin()
 
     async def _begin(self) -> None:
-        """Send the head of a stream, unless a keep-alive brought it out already."""
+        """Send the status and headers of a stream, unless a keep-alive has."""
         if not self.has_begun:
             self.has_begun = True
             self._listen()
@@ -95,14 +95,14 @@ class Program:
             await self._send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
 
     async def write(self, piece: bytes) -> None:
-        """Give a piece to the program, as fast as it takes it; nothing where it has gone.
+        """Send a piece to the program, as fast as it reads; do nothing if it has gone.
 
-        One that takes nothing for REFACTAI_STREAM_IDLE_SECONDS has gone.
+        One that reads nothing for REFACTAI_STREAM_IDLE_SECONDS counts as gone.
         """
         if self.has_gone:
             return
         async with self._lock:
-            if self._is_over:  # a keep-alive that was due as the answer went out
+            if self._is_over:  # a keep-alive that became due while the answer was being sent
                 return
             await self._begin()
             await self._give({"type": "http.response.body", "body": piece, "more_body": True})
