@@ -1,3 +1,3 @@
-"""The two doors outward: what is relayed, and what is asked of providers."""
+"""Requests to providers: those that are relayed, and our own."""
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The one door outward: the only user of `requests`, and the only one that asks for a secret in the clear.
+"""Our own requests to providers: tests of keys, model lists, costs. The only user of `requests`.
 
-No redirect is ever followed (a key would travel along), nothing of the client's connection is forwarded, and a
-provider's address comes from the settings alone.
+No redirect is ever followed (the key would be sent along), and a provider's address comes from the settings alone.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ _CHUNK_BYTES = 65_536
 
 
 class TransportError(Exception):
-    """The provider gave no complete answer; `str()` is free of secrets.
+    """The provider gave no complete answer; the message contains no secrets.
 
-    `sent` tells whether the request may have reached it (it may then be billed), `timed_out` that it was too slow.
+    `sent` says whether the request may have reached the provider (and been billed), `timed_out` that it was too slow.
     """
 
     def __init__(self, message: str, *, sent: bool, timed_out: bool = False):
@@ -51,7 +50,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer of a provider."""
+    """A complete answer from a provider."""
 
     status: int
     headers: Mapping[str, str]
@@ -59,7 +58,7 @@ class Answer:
 
 
 class Stream:
-    """An open answer of a provider, read piece by piece."""
+    """An open answer from a provider, read piece by piece."""
 
     def __init__(self, response: Response, host: str, answer_seconds: float):
         self._response, self._host = response, host
@@ -68,7 +67,7 @@ class Stream:
         self.headers: Mapping[str, str] = response.headers
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield what arrives as it arrives. Raises TransportError on a reset or a silence that is too long."""
+        """Yield data as it arrives. Raises TransportError on a reset or a silence that is too long."""
         raw = self._response.raw
         while True:
             with _reading_errors(self._host, self._patience):
@@ -88,7 +87,7 @@ class Stream:
         return b"".join(collected)
 
     def silence_after(self, seconds: float) -> None:
-        """Bound the silence between two pieces from now on."""
+        """Limit the silence before the next piece from now on."""
         sock = getattr(self._response.raw.connection, "sock", None)
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -96,12 +95,12 @@ class Stream:
                 self._patience = seconds
 
     def abort(self) -> None:
-        """Close the connection, so that the provider can stop its work."""
+        """Close the connection, so that the provider can stop working."""
         self._response.raw.close()
         self._response.close()
 
     def done(self) -> None:
-        """Give the connection back for the next request."""
+        """Return the connection to the pool."""
         self._response.raw.release_conn()
 
 
@@ -110,17 +109,17 @@ def base_url(provider: Provider) -> str:
 
 
 def check_key(key: SecretHolder, *, seconds: float = CHECK_SECONDS) -> Answer:
-    """Make the provider's free test call, which may take so long."""
+    """Make the provider's free test call, which may take at most `seconds`."""
     return _free_call(key, "check_call", seconds)
 
 
 def list_models(key: SecretHolder) -> Answer:
-    """Ask the provider for its own model list."""
+    """Fetch the provider's own model list."""
     return _free_call(key, "models_call")
 
 
 def fetch_generation(key: ApiKey, generation_id: str) -> Answer:
-    """Ask OpenRouter what one request of this key truly cost."""
+    """Fetch from OpenRouter what one request of this key really cost."""
     provider: Any = providers.get(key.provider)
     secret = keyring.open_secret(key)
     call = provider.generation_call(base_url=base_url(provider), secret=secret, generation_id=generation_id)
@@ -133,7 +132,7 @@ def check_secret(provider: Provider, secret: str, workspace_id: str = "") -> Ans
 
 
 def reach(provider: Provider, *, seconds: float) -> Answer:
-    """Knock at the provider's address without a key: whatever it answers, it is there. The body is not read."""
+    """Send a request without a key to the provider's address; any answer shows that it is reachable. Reads no body."""
     stream = _send("GET", base_url(provider), {}, b"", seconds, "")
     stream.abort()
     return Answer(stream.status, stream.headers, b"")
@@ -163,7 +162,7 @@ def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer
     try:
         request.headers = CaseInsensitiveDict(_header_bytes(headers))
     except UnicodeEncodeError:
-        raise TransportError("The key holds characters that no HTTP header can carry.", sent=False) from None
+        raise TransportError("The key contains characters that no HTTP header can carry.", sent=False) from None
     if method == "POST":
         request.body = body
         request.headers["Content-Length"] = str(len(body))
@@ -183,7 +182,7 @@ def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class _LeanAdapter(HTTPAdapter):
-    """`requests`' adapter without what a relay has no use for (0.1 ms a call): cookies, parsing an address again."""
+    """`requests`' adapter without cookies and repeated parsing of the address, which saves 0.1 ms per call."""
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         address = request.url.split("/", 3)[:3]
@@ -203,13 +202,13 @@ class _LeanAdapter(HTTPAdapter):
 
 @lru_cache(maxsize=1)
 def _adapter() -> HTTPAdapter:
-    """One pool of connections for all threads of the process."""
+    """Return the adapter, whose pool of connections all threads of the process share."""
     return _LeanAdapter(pool_connections=16, pool_maxsize=256, max_retries=0)
 
 
 @lru_cache(maxsize=64)
 def _surroundings(_host: str, url: str) -> tuple[dict[str, str], str]:
-    """Return the proxies and the CA bundle of the environment, looked up once per address."""
+    """Return the proxies and the CA bundle that the environment names, looked up once per address."""
     import os
 
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH

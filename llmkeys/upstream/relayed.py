@@ -1,7 +1,7 @@
-"""The door outward for relayed requests: one pool of connections per event loop, an open answer read piece by piece.
+"""Relayed requests to providers: one pool of connections per event loop, answers read piece by piece.
 
-No redirect is ever followed (a key would travel along), no cookie kept, nothing of the client's connection forwarded,
-and a provider's address comes from the settings alone.
+No redirect is ever followed (the key would be sent along), no cookies are kept, nothing about the client's connection
+is forwarded, and a provider's address comes from the settings alone.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
-RESTED_SECONDS = 2.0  # no server ends a connection for its rest before
-AT_ONCE_SECONDS = 1.0  # a connection that rested, and ends so soon, was ended before the request reached the other side
-IDLE_SECONDS = 30.0  # routers forget connections that rest longer, and a request on one of those is lost
+RESTED_SECONDS = 2.0  # no server closes an idle connection sooner
+AT_ONCE_SECONDS = 1.0  # an idle connection that ends this soon was closed before the request reached the server
+IDLE_SECONDS = 30.0  # routers forget connections that are idle longer, and a request on one of those is lost
 _HEADER_BYTES = 64 * 1024
 
 
 class OpenAnswer:
-    """A provider's answer whose head has come."""
+    """A provider's answer whose status and headers have arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse, host: str, secret: str):
         self._response, self._host = response, host
@@ -45,15 +45,15 @@ class OpenAnswer:
         self.headers = _without_secret(response.headers, secret)
         self._waiting: asyncio.Timeout | None = None
         self._decode = _decoder(response.headers.get("content-encoding", ""))
-        # What the provider says is shown and stored, and may repeat the key in any form: the whole of it is taken out
-        # here, and parts of it out of errors.
+        # What the provider says is shown and stored, and may repeat the key in any form: the whole key is removed here,
+        # and parts of it are removed from errors.
         self._scrubber = StreamScrubber(secret)
         self.without_secret: Callable[[bytes], bytes] = lambda data: without_secret(data, secret)
 
     async def next_piece(self, deadline: float, *, silent_seconds: float) -> bytes:
-        """Return what arrives next, b"" at the end. `deadline` is on the loop's clock.
+        """Return the data that arrives next, b"" at the end. `deadline` is on the event loop's clock.
 
-        Raises TransportError on a reset, and where nothing came in time.
+        Raises TransportError on a reset, or if nothing arrives in time.
         """
         try:
             async with asyncio.timeout_at(deadline) as self._waiting:
@@ -68,18 +68,18 @@ class OpenAnswer:
             raise TransportError(f"{self._host} broke off in the middle of its answer.", sent=True) from None
 
     def hurry(self, deadline: float) -> None:
-        """Bound the wait that is in progress, too."""
+        """Let the wait in progress, if any, end at `deadline` at the latest."""
         waiting = self._waiting
         if waiting is not None and not waiting.expired() and (waiting.when() or deadline) > deadline:
-            with contextlib.suppress(RuntimeError):  # it ended just now
+            with contextlib.suppress(RuntimeError):  # it has just ended
                 waiting.reschedule(deadline)
 
     async def read_some(self, seconds: float) -> bytes:
-        """Return what arrives next within so many seconds, b"" at the end. Raises TransportError."""
+        """Return the data that arrives next within `seconds`, b"" at the end. Raises TransportError."""
         return await self.next_piece(asyncio.get_running_loop().time() + seconds, silent_seconds=seconds)
 
     async def read(self, seconds: float) -> bytes:
-        """Return the whole body, at most 128 MB, within so many seconds however it trickles. Raises TransportError."""
+        """Return the whole body, at most 128 MB, within `seconds` however slowly it arrives. Raises TransportError."""
         pieces, size = [], 0
         deadline = asyncio.get_running_loop().time() + seconds
         while piece := await self.next_piece(deadline, silent_seconds=seconds):
@@ -90,16 +90,16 @@ class OpenAnswer:
         return b"".join(pieces)
 
     def abort(self) -> None:
-        """Close the connection, so that the provider can stop its work."""
+        """Close the connection, so that the provider can stop working."""
         self._response.close()
 
     def done(self) -> None:
-        """Give the connection back for the next request."""
+        """Return the connection to the pool."""
         self._response.release()
 
 
 def _without_secret(headers: Mapping[str, str], secret: str) -> Mapping[str, str]:
-    """Return the headers without the secret; nearly always they do not hold it."""
+    """Return the headers with the secret removed; they rarely contain it."""
     values = "".join(f"{value}\n" for value in headers.values()).encode("utf-8", "surrogateescape")
     clean = StreamScrubber(secret).feed(values)
     if clean == values:
@@ -108,7 +108,7 @@ def _without_secret(headers: Mapping[str, str], secret: str) -> Mapping[str, str
 
 
 class Pool:
-    """The connections of one event loop; to be opened and closed on it."""
+    """The connections of one event loop; must be opened and closed on it."""
 
     def __init__(self) -> None:
         self._sent_at: dict[str, float] = {}  # when the last request went out, by host
@@ -130,20 +130,19 @@ class Pool:
     async def send(
         self, key: Any, call: Callable[[str], tuple[str, Mapping[str, str]]], body: bytes, *, answer_seconds: float
     ) -> OpenAnswer:
-        """Send a request with the key's secret and return the open answer once its head is there.
+        """Send a request with the key's secret and return the open answer once its headers have arrived.
 
-        `call` makes address and headers from the secret in the clear. Raises TransportError (its `sent` is False if
-        certainly no byte of the request has left), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
+        `call` makes the address and headers from the plaintext secret. Raises TransportError (its `sent` is False if
+        certainly nothing of the request was sent), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
         """
         secret = await _secret_of(key)
         url, headers = call(secret)
         host = urlsplit(url).hostname or "the provider"
         given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
         if not all(map(_can_be_sent, given.values())):
-            raise SecretMissing("The key holds characters that no HTTP header can carry: replace its secret.")
-        connect = min(
-            settings.TIMEOUT_SECONDS, 0.95 * answer_seconds
-        )  # so that it ends first, and tells that nothing left
+            raise SecretMissing("The key contains characters that no HTTP header can carry: replace its secret.")
+        # Shorter than the whole timeout, so that it ends first and shows that nothing was sent.
+        connect = min(settings.TIMEOUT_SECONDS, 0.95 * answer_seconds)
         began, connection = time.monotonic(), {"is_used": False}
         has_rested = began - self._sent_at.get(host, began) >= RESTED_SECONDS
         self._sent_at[host] = began
@@ -172,7 +171,7 @@ class Pool:
 
 
 def _reuse_noted() -> aiohttp.TraceConfig:
-    """Have it noted where a request goes out on a connection that has served before."""
+    """Return a trace that marks requests which are sent on a connection that was used before."""
 
     async def note(_session: aiohttp.ClientSession, trace: SimpleNamespace, _params: Any) -> None:
         trace.trace_request_ctx["is_used"] = True
@@ -183,16 +182,16 @@ def _reuse_noted() -> aiohttp.TraceConfig:
 
 
 def _brought_nothing(error: aiohttp.ClientError) -> bool:
-    """True for an end, or a reset, before the first byte of an answer."""
+    """Return whether the connection ended, or was reset, before the first byte of an answer."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return isinstance(error.message, str)  # else it is what came of a head
+        return isinstance(error.message, str)  # otherwise it is the part of the headers that arrived
     return isinstance(error, aiohttp.ClientOSError) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 async def _secret_of(key: Any) -> str:
     try:
         return keyring.open_secret(key)
-    except SynchronousOnlyOperation:  # the key file is gone, and the database says whether it may be made again
+    except SynchronousOnlyOperation:  # the key file is missing, so the database has to be asked
         return await asyncio.to_thread(keyring.open_secret, key)
 
 
@@ -203,7 +202,7 @@ def _timed_out(error: TimeoutError, host: str, connect: float, waited: float) ->
 
 
 def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> TransportError:
-    """Distinguish what never left from what the provider may have got."""
+    """Return the error, whose `sent` is False only if the provider cannot have received the request."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return TransportError(scrub(f"TLS with {host} failed: {cause}", secrets=(secret,)), sent=False)
@@ -217,7 +216,7 @@ def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> Tran
 
 
 def _can_be_sent(value: str) -> bool:
-    """True for what an HTTP header can carry: visible characters of Latin-1, spaces and tabs."""
+    """Return whether an HTTP header can carry the value: visible characters of Latin-1, spaces and tabs."""
     return (value.isascii() and value.replace("\t", "").isprintable()) or _is_latin(value)
 
 
@@ -226,7 +225,7 @@ def _is_latin(value: str) -> bool:
 
 
 def _decoder(encoding: str) -> Callable[[bytes], bytes]:
-    """Return what undoes an encoding that we did not ask for."""
+    """Return the function that decodes a Content-Encoding that we did not ask for."""
     if encoding.strip().lower() in ("gzip", "x-gzip", "deflate"):
         return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
     return lambda piece: piece
@@ -234,7 +233,7 @@ def _decoder(encoding: str) -> Callable[[bytes], bytes]:
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """One context with the bundle that `requests` uses, so that both doors trust the same."""
+    """Return the TLS context, with the CA bundle that `requests` uses, so that both trust the same servers."""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     is_directory = os.path.isdir(bundle)  # noqa: PTH112
     return ssl.create_default_context(cafile=None if is_directory else bundle, capath=bundle if is_directory else None)
@@ -258,7 +257,7 @@ _pools: dict[int, Pool] = {}
 
 
 def pool() -> Pool:
-    """Return the pool of the running loop. Raises NotOpen."""
+    """Return the pool of the running event loop. Raises NotOpen."""
     found = _pools.get(id(asyncio.get_running_loop()))
     if found is None:
         raise NotOpen("Relaying needs an open pool of connections.")
@@ -267,7 +266,7 @@ def pool() -> Pool:
 
 @contextlib.asynccontextmanager
 async def opened() -> AsyncIterator[Pool]:
-    """Open the pool of the running loop, and close it at the end."""
+    """Open the pool of the running event loop, and close it at the end."""
     key = id(asyncio.get_running_loop())
     _pools[key] = Pool()
     try:
