@@ -112,5 +112,5 @@ def test_it_reads_nothing_while_another_file_lies_in_the_place_of_the_database(m
 
 
 def test_a_job_must_not_call_the_writer():
-    with pytest.raises(RuntimeError, match="works with the cursor it is given"):
+    with pytest.raises(RuntimeError, match="only use the cursor that it is given"):
         asyncio.run(reader.run(lambda cursor: writer.run_now(messages)))

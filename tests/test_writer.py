@@ -310,7 +310,7 @@ def test_it_writes_nothing_while_another_file_lies_in_the_place_of_the_database(
             pytest.fail("it is not asked either")
     assert writer.run_now(note("next")) == "next"
     assert noted() == {"one", "next"}
-    assert "was replaced or taken away while the server runs; put that file back" in caplog.text
+    assert "was replaced or removed while the server runs; put that file back" in caplog.text
 
 
 def test_the_operator_hears_of_an_outage_once_and_of_its_end(own_writer, caplog):
@@ -520,7 +520,7 @@ def test_what_a_closed_loop_wanted_is_undone(own_writer):
     ids=["writer.run_now", "writer.run", "ORM"],
 )
 def test_a_job_must_not_go_past_its_cursor(nested):
-    with pytest.raises(RuntimeError, match="works with the cursor it is given"):
+    with pytest.raises(RuntimeError, match="only use the cursor that it is given"):
         writer.run_now(nested)
     assert noted() == set()
 

@@ -46,7 +46,7 @@ def copy_out(target: Path, *, progress: Progress | None = None) -> None:
     except sqlite3.Error as error:
         words = str(error)
         if "is full" in words:
-            words = f"the disk of {target.parent} is full. Make room on it, or name a directory on another one"
+            words = f"the disk of {target.parent} is full. Free some space, or name a directory on another one"
         raise BackupFailed(f"The database {source} could not be copied: {words}.") from None
 
 

@@ -1,3 +1,3 @@
-"""How the product writes to its database, and the only room that asks which database it is."""
+"""How the product reads and writes its database; no other package needs to know which database it is."""
 
 from __future__ import annotations

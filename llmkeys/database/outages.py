@@ -1,6 +1,6 @@
-"""A database that does not do its work: which errors say so, and what the operator reads of it.
+"""Database outages: which errors mean that the database is at fault, and what is logged for the operator.
 
-On stderr at the first failure, then once in half a minute while it lasts, and when it is over.
+It is logged at the first failure, then every half minute while the outage lasts, and when it is over.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from refactai_site.data_dir import why_not
 
 logger = logging.getLogger(__name__)
 
-TELL_SECONDS = 30.0
+LOG_SECONDS = 30.0
 UNAVAILABLE = (
     "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
-    "if it persists, check the disk space, and whether another program locks the database."
+    "if this persists, check the disk space, and whether another program has locked the database."
 )
 
 
 def is_outage(error: BaseException) -> bool:
     """Return whether the database is at fault, rather than the query.
 
-    SQLite says of a file that is none of its own `DatabaseError` and nothing more precise; PostgreSQL calls a server
-    that only reads `InternalError`.
+    For a file that is not a database SQLite raises nothing more precise than `DatabaseError`; for a read-only server
+    PostgreSQL raises `InternalError`.
     """
     return isinstance(error, OperationalError | InterfaceError | InternalError) or type(error) is DatabaseError
 
 
 def is_locked(error: BaseException) -> bool:
-    """Return whether a lock was waited for in vain."""
+    """Return whether waiting for a lock timed out."""
     return any(words in str(error).lower() for words in ("locked", "lock timeout"))
 
 
@@ -50,7 +50,7 @@ def is_damaged(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
+    """Return what is wrong with the database and what to do, in one or two sentences without the database URL."""
     if not is_sqlite():
         first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
         words = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
@@ -63,34 +63,34 @@ def explain(error: BaseException) -> str:
         return f"The file {file} is not a readable database."
     if sqlite.REPLACED in text:
         remedy = "put that file back, or start the server again"
-        return f"The database {file} {sqlite.REPLACED} while the server runs; {remedy}."
+        return f"The database {file} {sqlite.REPLACED} while the server was running; {remedy}."
     if "locked" in text:
         return f"The database {file} is locked by another program; stop that program."
     if "readonly" in text or "unable to open" in text:
         return f"The database {file} cannot be opened or written by this user{_culprit(file)}."
     if "disk is full" in text:
-        return f"The database {file} cannot be written: the disk is full. Make room on it."
+        return f"The database {file} cannot be written: the disk is full. Free some space."
     if "disk i/o" in text:
         return f"The database {file} cannot be read or written: its disk is failing or full."
     return f"The database {file} cannot be used: {error}"
 
 
 def _culprit(name: str) -> str:
-    """Return which of the database's files this user may not write and why, or what to look at."""
+    """Return which of the database's files this user may not write and why, or what to check."""
     beside = (Path(f"{name}{ending}") for ending in ("", "-wal", "-shm", "-prepare"))
     for file in (Path(name).parent, *beside):
         if file.exists() and not os.access(file, os.R_OK | os.W_OK):
             whose = why_not(file) or ": it belongs to another user"
-            return f" because of {file}{whose}. Give the directory and all in it to the user that runs `serve`"
-    return "; check the rights of its directory"
+            return f" because of {file}{whose}. The directory and its files must belong to the user that runs `serve`"
+            return "; check the permissions of its directory"
 
 
 @dataclass
 class _Outage:
-    """What this process has told of an outage."""
+    """What this process has logged about an outage."""
 
     began: float | None = None
-    told: float = 0.0
+    logged: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -98,25 +98,25 @@ _current = _Outage()
 
 
 def note(error: BaseException) -> None:
-    """Log it for the operator, unless that was done a moment ago."""
+    """Log the outage for the operator, unless it was logged a moment ago."""
     now = time.monotonic()
     with _current.lock:
         is_new = _current.began is None
-        if not is_new and now - _current.told < TELL_SECONDS:
+        if not is_new and now - _current.logged < LOG_SECONDS:
             return
         _current.began = now if is_new else _current.began
-        _current.told = now
+        _current.logged = now
     remedy = " Stop the server, then restore a backup: `serve` names the newest good one." if is_damaged(error) else ""
     logger.error("No request can be recorded, so none is sent. %s%s", explain(error), remedy)
 
 
 def lasts() -> bool:
-    """Return whether an outage was logged, and not yet its end."""
+    """Return whether an outage was logged that has not ended yet."""
     return _current.began is not None
 
 
 def is_over() -> None:
-    """Log that the database can be written again, if the opposite was logged."""
+    """Log the end of the outage, if one was logged."""
     if not lasts():
         return
     with _current.lock:
@@ -127,7 +127,7 @@ def is_over() -> None:
 
 @contextlib.contextmanager
 def recording_errors() -> Iterator[None]:
-    """Turn a database that does not answer into RecordingUnavailable, around reads that decide whether to send."""
+    """Raise RecordingUnavailable if the database is at fault, for reads that decide whether a request is sent."""
     try:
         sqlite.require_the_file()
         yield

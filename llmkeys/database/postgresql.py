@@ -1,4 +1,4 @@
-"""What PostgreSQL needs: short waits while it is blocked, and which failures are worth another try."""
+"""What PostgreSQL needs: lock timeouts, a fixed order of locks, and which failures are worth a retry."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 from llmkeys.database.sql import Cursor, is_sqlite
 
-_TRY_AGAIN = {"40P01", "40001"}  # a deadlock, or a transaction that could not be ordered among others
+_TRY_AGAIN = {"40P01", "40001"}  # a deadlock, or a serialisation failure
 
 
 def begin(cursor: Cursor, wait_milliseconds: int | None) -> None:
-    """Begin a transaction; wait for locks so long, or as long as the settings say."""
+    """Begin a transaction; its lock timeout is `wait_milliseconds`, or None for the one in the settings."""
     cursor.execute("BEGIN")
     if wait_milliseconds is not None:
         cursor.execute(f"SET LOCAL lock_timeout = {wait_milliseconds}")
 
 
 def is_worth_another_try(error: BaseException) -> bool:
-    """Return whether the same transaction may succeed at once: others were in its way, and it was rolled back."""
+    """Return whether the transaction was rolled back because of others and may succeed if it is repeated."""
     return getattr(error.__cause__, "sqlstate", None) in _TRY_AGAIN
 
 
 def begin_snapshot(cursor: Cursor) -> None:
-    """Begin a transaction that reads one state of the database."""
+    """Begin a transaction that sees one state of the database."""
     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def lock_rows(cursor: Cursor, rows: Iterable[tuple[str, Any]]) -> None:
-    """Lock rows of tables by id, in the one order in which all do: by table, then by id; keys of theirs stay free."""
+    """Lock rows in a fixed order, by table and id, which prevents deadlocks; foreign keys may still refer to them."""
     if is_sqlite():
         return
     by_table: dict[str, set[Any]] = {}
@@ -47,7 +47,7 @@ def lock_all_rows(cursor: Cursor, table: str) -> None:
 
 
 def lock_table(cursor: Cursor, table: str, mode: str, *, wait_milliseconds: int | None = None) -> None:
-    """Keep others out of a table until this transaction ends; SQLite's only writer is alone anyway."""
+    """Lock a table until this transaction ends; does nothing on SQLite, which has one writer at a time."""
     if is_sqlite():
         return
     if wait_milliseconds is not None:
@@ -56,6 +56,6 @@ def lock_table(cursor: Cursor, table: str, mode: str, *, wait_milliseconds: int 
 
 
 def take_turn(cursor: Cursor, number: int) -> None:
-    """Wait for everybody who takes the same turn, until this transaction ends; SQLite's writers take turns anyway."""
+    """Take an advisory lock until this transaction ends; does nothing on SQLite, which has one writer at a time."""
     if not is_sqlite():
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])

@@ -1,4 +1,4 @@
-"""What `serve` asks of the database before it serves: that it can be written, and to be alone while it prepares it."""
+"""What `serve` checks before it prepares the database: that it is writable, and that no other `serve` is at it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from django.db import OperationalError, connection, transaction
 
 from llmkeys.database.sql import connection_of_our_own, database_name, is_sqlite
 
-_LOCK = 0x5265666163744149  # of PostgreSQL's advisory locks: one number that nothing else in the database takes
+_LOCK = 0x5265666163744149  # the number of the advisory lock on PostgreSQL, which nothing else uses
 _RETRY_SECONDS = 0.3
 
 
 def require_writable() -> None:
-    """Write in a transaction, changing nothing. Raises DatabaseError.
+    """Check that the database can be written, without changing anything. Raises DatabaseError.
 
-    SQLite takes a `BEGIN IMMEDIATE` on a file that it may only read, and opens one that it may only read silently.
+    Opening a read-only file succeeds on SQLite, and so does `BEGIN IMMEDIATE`; only writing fails.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         if is_sqlite():
@@ -28,15 +28,14 @@ def require_writable() -> None:
         else:
             cursor.execute("SELECT current_setting('transaction_read_only')")
             if cursor.fetchone() == ("on",):
-                raise OperationalError("the server takes no writes: it is a standby, or set to read only")
+                raise OperationalError("the server accepts no writes: it is a standby or read-only")
 
 
 @contextlib.contextmanager
 def alone(on_wait: Callable[[], None]) -> Iterator[None]:
-    """Let one `serve` at a time prepare the database, on this machine and on all others; the next ones wait.
+    """Let only one `serve` at a time prepare the database, on all machines; the others wait.
 
-    `on_wait` is called once where somebody else is at it. Ends with its process, however that ends. Raises
-    DatabaseError.
+    `on_wait` is called once if another one holds the lock, which ends with its process. Raises DatabaseError.
     """
     with contextlib.ExitStack() as held:
         try_lock = (_file_lock if is_sqlite() else _advisory_lock)(held)

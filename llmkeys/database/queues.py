@@ -1,7 +1,7 @@
-"""A thread with a database connection of its own, and the queue of what callers want done on it.
+"""A thread with its own database connection, and the queue of jobs that callers want done on it.
 
-A caller on an event loop awaits, any other blocks; either gives up by itself after `PATIENCE_SECONDS`, for the thread
-may hang in a lock or a COMMIT. All callers of one loop are woken by one call.
+Callers on an event loop await, others block; both give up after `PATIENCE_SECONDS`, because the thread may hang in a
+lock or a COMMIT. All callers of one loop are woken by one call.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from llmkeys.exceptions import RecordingUnavailable
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 8.0  # the longest a caller waits: a blocked database is a 503 within 10 s
+PATIENCE_SECONDS = 8.0  # how long a caller waits at most, so that a blocked database gives a 503 within 10 s
 GROUP_SIZE = 64
-ITS_CURSOR_ALONE = "A job works with the cursor it is given: it must not call the writer, the reader or the ORM."
+ONLY_ITS_CURSOR = "A job may only use the cursor that it is given, not the writer, the reader or the ORM."
 
 
 class Job:
-    """One caller's wish, and what came of it."""
+    """The work that a caller wants done, and its result."""
 
     __slots__ = (
         "accounts", "committed", "deadline", "done", "error", "future", "gate", "given_up", "loop", "result",
@@ -43,15 +43,15 @@ class Job:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[None] | None = None
         self.gate: threading.Lock | None = None
-        self.done = self.committed = False  # the thread's: it has come to an end, which was a COMMIT
-        self.uncertain = False  # the database broke in the middle of the COMMIT: it may have been done
-        self.given_up = False  # the caller's: nobody waits any more
+        self.done = self.committed = False  # set by the thread: the job has ended, and was committed
+        self.uncertain = False  # the database failed during the COMMIT, which may have succeeded
+        self.given_up = False  # set by the caller: it no longer waits
         self.result: Any = None
         self.error: BaseException | None = None
 
     @property
     def is_unattended(self) -> bool:
-        """True for what the thread itself wants done: nobody waits for it."""
+        """True for a job of the thread itself, for which no caller waits."""
         return self.loop is None and self.gate is None
 
     def outcome(self) -> Any:
@@ -63,14 +63,14 @@ class Job:
 
 
 class DatabaseThread:
-    """One thread, one connection, one queue. It belongs to the process that made it."""
+    """One thread with one connection and one queue; it belongs to the process that created it."""
 
     name = "llmkeys-database"
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._mutex = threading.Lock()  # of `done` and `given_up`: a caller that gives up and a result may meet
+        self._mutex = threading.Lock()  # guards `done` and `given_up`: a caller may give up just as the result arrives
         self._closing = False
         self._connection = connection_of_our_own()
         self._connection.inc_thread_sharing()  # made here, used in the thread
@@ -100,7 +100,7 @@ class DatabaseThread:
         return job.outcome()
 
     def run_now(self, job: Job) -> Any:
-        """Block until the job is done. Raises as `run` does."""
+        """Block until the job is done. Raises what `run` raises."""
         self._refuse_itself()
         job.gate = threading.Lock()  # held until the job is done; an Event costs ten times as much
         job.gate.acquire()
@@ -114,14 +114,14 @@ class DatabaseThread:
         return job.outcome()
 
     def close(self) -> None:
-        """Do what is queued, then end the thread and its connection; returns when it has ended, or hangs."""
+        """Do what is queued, then end the thread and its connection; waits at most `PATIENCE_SECONDS` for that."""
         self._queue.put(None)
         if threading.current_thread() is not self.thread:
             self.thread.join(PATIENCE_SECONDS)
 
     def _refuse_itself(self) -> None:
         if threading.current_thread() is self.thread:
-            raise RuntimeError(ITS_CURSOR_ALONE)
+            raise RuntimeError(ONLY_ITS_CURSOR)
 
     def _time_out(self, job: Job) -> None:
         self._give_up(job)
@@ -129,12 +129,12 @@ class DatabaseThread:
             job.future.set_result(None)
 
     def _give_up(self, job: Job) -> None:
-        """Wait no longer, unless the result came at the last moment."""
+        """Stop waiting, unless the result has just arrived."""
         with self._mutex:
             job.given_up = not job.done
 
     def _forsake(self, job: Job) -> None:
-        """Wait no longer: nobody will hear of the result, even where it is there already."""
+        """Stop waiting, and undo the job even if its result is there, because the caller will not get it."""
         with self._mutex:
             if job.done and job.committed and not job.given_up:
                 self._take_back(job)
@@ -158,18 +158,18 @@ class DatabaseThread:
             self._connection.close()
 
     def _serve_group(self, first: Job) -> None:
-        """Do the first job, and all that have queued up behind it. Never raises."""
+        """Do the first job and those queued behind it. Never raises."""
         raise NotImplementedError
 
     def _pause(self) -> float | None:
-        """Return after how many seconds without a job `_idle` is called; None: never."""
+        """Return after how many seconds without a job to call `_idle`; None for never."""
         return None
 
     def _idle(self) -> None:
         pass
 
     def _gather(self, first: Job) -> list[Job]:
-        """Return the first job and all that wait, but those that are too late already."""
+        """Return the first job and those waiting, except those whose time is up."""
         waiting = [first]
         with contextlib.suppress(Empty):
             while len(waiting) < GROUP_SIZE:
@@ -192,7 +192,7 @@ class DatabaseThread:
         self._finish([job])
 
     def _finish(self, jobs: list[Job]) -> None:
-        """Wake the callers, and take back what was committed, or may have been, for callers that have gone."""
+        """Wake the callers, and undo what was committed, or may have been, for callers that have gone."""
         by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         with self._mutex:
             for job in jobs:
@@ -212,11 +212,11 @@ class DatabaseThread:
                     self._forsake(job)
 
     def _take_back(self, job: Job) -> None:
-        """Undo a job of whose result nobody knows. Called by either side, with the mutex held."""
+        """Undo a job whose caller does not know the result. Called by either side, with the mutex held."""
 
 
 class OncePerProcess:
-    """Holds the one thread of its kind of this process, made at its first use, and again after a fork."""
+    """Holds this process's thread of one kind, created at its first use, and again after a fork."""
 
     def __init__(self, kind: type[DatabaseThread]) -> None:
         self._kind = kind
@@ -234,7 +234,7 @@ class OncePerProcess:
         return found
 
     def forget(self) -> None:
-        """End the thread when it has done what is queued: before a fork, and at a stop."""
+        """End the thread once it has done what is queued: before a fork, and when the process stops."""
         with self._creation:
             ended, self.current = self.current, None
         if ended is not None and ended.is_usable:
@@ -242,10 +242,10 @@ class OncePerProcess:
 
 
 class _NoOtherConnection:
-    """Stands in place of Django's connection in these threads: a job that used the ORM would be outside."""
+    """Replaces Django's connection in these threads: a job that used the ORM would be outside the transaction."""
 
     def __getattr__(self, name: str) -> Any:
-        raise RuntimeError(ITS_CURSOR_ALONE)
+        raise RuntimeError(ONLY_ITS_CURSOR)
 
 
 def _resolve(jobs: list[Job]) -> None:

@@ -1,4 +1,4 @@
-"""Reads of the event loop: one thread with a connection of its own, which never writes and waits for no writer."""
+"""Reads for the event loop: one thread with its own connection, which never writes and waits for no writer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 async def run(work: Callable[[Any], T]) -> T:
-    """Run a function of a cursor that only reads, outside any transaction.
+    """Run a read-only function of a cursor, outside any transaction.
 
     Raises RecordingUnavailable if the database does not answer within 8 s, and what `work` raises.
     """
@@ -34,7 +34,7 @@ class Reader(DatabaseThread):
         self._finish(group)
 
     def _read(self, job: Job) -> Any:
-        """Read, once more where a server was restarted while our connection was idle."""
+        """Do the job; repeat it once if the server was restarted while our connection was idle."""
         may_be_stale = self._connection.connection is not None and not is_sqlite()
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Hand-written SQL on SQLite and PostgreSQL alike: which of the two it is, a lean cursor, instants and dates."""
+"""Helpers for hand-written SQL on both SQLite and PostgreSQL: a lean cursor, dates and times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cursor(Protocol):
 
 
 class LeanCursor:
-    """SQLite's own cursor behind the `%s` of Django."""
+    """SQLite's own cursor, with Django's `%s` placeholders."""
 
     __slots__ = ("_cursor", "fetchall", "fetchone")
 
@@ -50,12 +50,12 @@ def _question_marks(sql: str) -> str:
 
 @lru_cache(maxsize=1)
 def is_sqlite() -> bool:
-    """Return whether the product runs on SQLite; else on PostgreSQL."""
+    """Return whether the database is SQLite; otherwise it is PostgreSQL."""
     return settings.DATABASES[DEFAULT_DB_ALIAS]["ENGINE"].endswith("sqlite3")
 
 
 def vendor() -> str:
-    """Return `sqlite` or `postgresql`, for those who write it down."""
+    """Return `sqlite` or `postgresql`."""
     return "sqlite" if is_sqlite() else "postgresql"
 
 
@@ -65,7 +65,7 @@ def database_name() -> str:
 
 
 def connection_of_our_own() -> BaseDatabaseWrapper:
-    """Return a further connection to the database: none of the thread's, and none of a pool's."""
+    """Return a new connection to the database, which belongs to no thread and no pool."""
     ours = connections.create_connection(DEFAULT_DB_ALIAS)
     options = {name: value for name, value in ours.settings_dict["OPTIONS"].items() if name != "pool"}
     ours.settings_dict = {**ours.settings_dict, "OPTIONS": options}
@@ -73,9 +73,9 @@ def connection_of_our_own() -> BaseDatabaseWrapper:
 
 
 def release() -> None:
-    """Give this thread's connection back to the pool, where there is one, before a long wait for somebody else.
+    """Give this thread's connection back to the pool, if there is one, before a long wait.
 
-    Nothing inside a transaction. What is asked for next takes one again.
+    Does nothing inside a transaction. The next query takes a connection again.
     """
     ours = connections[DEFAULT_DB_ALIAS]
     if "pool" in ours.settings_dict["OPTIONS"] and not ours.in_atomic_block:
@@ -84,9 +84,9 @@ def release() -> None:
 
 @contextlib.contextmanager
 def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
-    """Give the driver's own cursor of the connection (this thread's); with a query log, Django's.
+    """Yield the driver's own cursor of a connection (default: this thread's), or Django's if queries are logged.
 
-    Django's wrapper costs some 12 µs a statement, ten times a request. Errors are Django's all the same.
+    Django's wrapper costs some 12 µs per statement, ten times per request. The errors raised are still Django's.
     """
     if on is None:
         on = connections[DEFAULT_DB_ALIAS]  # the proxy `django.db.connection` looks it up at every attribute
@@ -101,17 +101,17 @@ def lean_cursor(on: BaseDatabaseWrapper | None = None) -> Iterator[Any]:
 
 
 def instant(at: datetime) -> Any:
-    """Return the parameter for an aware instant: SQLite stores the text of a naive one in UTC."""
+    """Return the parameter for an aware datetime: SQLite stores it as text, naive, in UTC."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ") if is_sqlite() else at
 
 
 def cast(expression: str, kind: str) -> str:
-    """Return SQL for a value of a list `VALUES` as what a column holds: PostgreSQL would take it for a text."""
+    """Return SQL for a value of a `VALUES` list with the type of its column: PostgreSQL would take it for text."""
     return expression if is_sqlite() else f"CAST({expression} AS {kind})"
 
 
 def server_clock(cursor: Cursor) -> datetime | None:
-    """Return the clock of the database's server, which all its clients share; None on SQLite: it is ours."""
+    """Return the database server's clock, which all clients share; None on SQLite, where it is this machine's."""
     if is_sqlite():
         return None
     cursor.execute("SELECT clock_timestamp()")
@@ -124,7 +124,7 @@ def as_date(value: date | str) -> date:
 
 
 def as_instant(value: datetime | str) -> datetime:
-    """Read an instant column: SQLite gives text or a naive datetime in UTC."""
+    """Read a datetime column: SQLite gives text or a naive datetime in UTC."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What SQLite needs: the file that must stay the same, the processes' turns to write, and a log that shrinks again."""
+"""What SQLite needs: a check that the file is still the same, turns to write, and truncating the write-ahead log."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from django.db import OperationalError
 
 from llmkeys.database.sql import Cursor, database_name, is_sqlite
 
-REPLACED = "was replaced or taken away"
-BLOCKED_SECONDS = 5.0  # how long the word of one process that the database is blocked holds for the others
+REPLACED = "was replaced or removed"
+BLOCKED_SECONDS = 5.0  # how long other processes rely on one that found the database blocked
 LOG_BYTES = 4 * 1024 * 1024  # `PRAGMA journal_size_limit` of the settings
 
 _known_file: tuple[int, int] | None = None
 
 
 def file() -> Path | None:
-    """Return the database's file; None on PostgreSQL, and for a database in memory."""
+    """Return the database's file; None on PostgreSQL or for a database in memory."""
     name = database_name()
     return Path(name) if is_sqlite() and "memory" not in name else None
 
 
 def know_the_file() -> None:
-    """Remember which file the database is, unless that is known: `serve` does before it forks."""
+    """Remember the identity of the database file, unless it is known; `serve` does so before it forks."""
     global _known_file
     if _known_file is None:
         with contextlib.suppress(OSError):  # not there yet: reported when it is opened
@@ -35,10 +35,11 @@ def know_the_file() -> None:
 
 
 def require_the_file() -> None:
-    """Raise OperationalError if another file lies in place of the SQLite database, or none.
+    """Raise OperationalError if the SQLite database file is missing or was replaced by another.
 
-    Connections go on in a file that has lost its name: what they acknowledge would be lost with them. And anyone who
-    opens the new one writes the old one's log into it. So nothing is done until the file is back, or `serve` new.
+    Open connections continue to write to the file that has lost its name, so what they commit would be lost; and a
+    process that opens the new file would write the old one's log into it. So nothing is done until the file is back
+    or `serve` is started again.
     """
     if _known_file is None:
         return
@@ -55,20 +56,20 @@ def _file_now() -> tuple[int, int] | None:
     name = database_name()
     if not is_sqlite() or "memory" in name:
         return None
-    found = os.stat(name)  # noqa: PTH116  (asked for at every request: a Path costs ten times as much)
+    found = os.stat(name)   # noqa: PTH116  (called for every request: a Path costs ten times as much)
     return found.st_dev, found.st_ino
 
 
 class Turn:
-    """Processes that share an SQLite file take turns to write; nothing on other databases.
+    """A file lock by which processes that share an SQLite file take turns to write; does nothing on other databases.
 
-    A process that has waited for a lock in vain marks the database as blocked: else each would wait in its turn, and a
-    request for all. The mark is the time of the file's last change, which then lies ahead.
+    A process whose wait for SQLite's lock timed out marks the database as blocked, so that the others do not wait as
+    long in turn. The mark is the modification time of the lock file, set to a time in the future.
     """
 
     def __init__(self) -> None:
         self._file: int | None = None
-        self._blocked_until = 0.0  # of this process alone, where there is no file
+        self._blocked_until = 0.0  # for this process only, if there is no file
         database = file()
         if database is not None:
             with contextlib.suppress(OSError):
@@ -101,12 +102,12 @@ class Turn:
     def _set(self, until: float) -> None:
         self._blocked_until = until
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of another user: then each finds out for itself
+            with contextlib.suppress(OSError):  # the file belongs to another user: each process finds out for itself
                 os.utime(self._file, (until, until))
 
 
 def begin(cursor: Cursor, wait_milliseconds: int | None) -> None:
-    """Begin a transaction that writes; wait for another writer so long, or as long as the settings say."""
+    """Begin a write transaction; wait for other writers `wait_milliseconds`, or None for the time in the settings."""
     if wait_milliseconds is None:
         cursor.execute("BEGIN IMMEDIATE")
         return
@@ -118,7 +119,7 @@ def begin(cursor: Cursor, wait_milliseconds: int | None) -> None:
 
 
 def begin_snapshot(cursor: Cursor) -> None:
-    """Begin a transaction that reads one state of the database: Django's own begin as writers here."""
+    """Begin a transaction that sees one state of the database; Django's own transactions begin as writers here."""
     cursor.execute("BEGIN DEFERRED")
 
 
@@ -130,7 +131,7 @@ def rows_written(cursor: Cursor) -> int:
 
 
 def log_is_long() -> bool:
-    """Return whether the write-ahead log outgrew its limit: somebody read for long while others wrote."""
+    """Return whether the write-ahead log is above its limit, because of a long read while others wrote."""
     database = file()
     if database is None:
         return False
@@ -141,7 +142,7 @@ def log_is_long() -> bool:
 
 
 def shorten_log(cursor: Cursor) -> None:
-    """Copy the write-ahead log into the database and empty it, unless somebody still reads from it."""
+    """Copy the write-ahead log into the database and empty it, unless it is still being read."""
     cursor.execute("PRAGMA busy_timeout = 0")
     try:
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,13 +1,13 @@
-"""Short write transactions of one process, committed in groups by one thread on one connection.
+"""Short write transactions of a process, committed in groups by one thread on one connection.
 
 With `synchronous=FULL` a commit costs a flush of the disk, and callers that queue in SQLite's busy handler sleep for
 tens of milliseconds. Here they queue in the process instead: the thread takes all that is queued, runs it in one
 transaction, commits, and wakes the callers. The processes of one machine take turns by a file lock rather than by
 sleeping. PostgreSQL gains too: one hot key row is locked once per group.
 
-A job is a function of a cursor. It may run a second time (when another job of its group failed), so it must not
-touch anything but the database, and that by its cursor alone. Jobs of a class with a static method `together(cursor,
-jobs)` are done by one call of it.
+A job is a function of a cursor. It may run a second time (if another job of its group failed), so it must have no
+effects outside the database and use only its cursor. Jobs of a class with a static method `together(cursor, jobs)` are
+done by one call of it.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ T = TypeVar("T")
 Work = Callable[[Any], T]
 Row = tuple[str, Any]  # a table and the id of its row
 
-BLOCKED_MILLISECONDS = 250  # after one try has waited in vain for a lock, the next ones do not wait that long again
-TRIES = 5  # of a transaction that others were in the way of
-RETRY_SECONDS = 1.0  # between tries to undo what nobody knows of, where the database is at fault
-TIDY_SECONDS = 5.0  # between looks at the write-ahead log
+BLOCKED_MILLISECONDS = 250  # the wait for a lock after one that timed out
+TRIES = 5  # for a transaction that was rolled back because of others
+RETRY_SECONDS = 1.0  # between attempts to undo a job while the database is at fault
+TIDY_SECONDS = 5.0  # between checks of the write-ahead log
 
 
 async def run(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Row] = ()) -> T:
     """Run `work` in a transaction and return its result once it is committed; for coroutines.
 
-    `undo` takes back a commit of which the caller does not know: it gave up or was cancelled, or nobody saw the end
-    of the COMMIT; then it may find nothing. `accounts` are the rows that `work` will lock, which makes deadlocks
-    impossible. Raises RecordingUnavailable after at most 8 s, and what `work` raises.
+    `undo` reverts a commit that the caller does not know of, because it gave up or was cancelled, or because the
+    outcome of the COMMIT is unknown; then there may be nothing to undo. `accounts` are the rows that `work` will lock,
+    which makes deadlocks impossible. Raises RecordingUnavailable after at most 8 s, and what `work` raises.
     """
     return await _of_this_process.get().run(Job(work, undo, accounts))
 
 
 def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Row] = ()) -> T:
-    """Do as `run` does, and block; for threads. Inside an open transaction of this thread it joins that one."""
+    """Do what `run` does, blocking; for threads. Inside an open transaction of this thread it joins that one."""
     ours = connections[DEFAULT_DB_ALIAS]
     if ours.in_atomic_block:
         with ours.cursor() as cursor:
@@ -60,7 +60,7 @@ def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, acco
 
 
 def lock_accounts(cursor: Any, rows: Iterable[Row]) -> None:
-    """Lock rows that a transaction will change, before it changes any: tables and ids in the one order of all."""
+    """Lock the rows that a transaction will change before it changes any, in the order that all transactions use."""
     rows = set(rows)
     if _this_group.declared is not None:
         _this_group.declared |= rows
@@ -68,17 +68,17 @@ def lock_accounts(cursor: Any, rows: Iterable[Row]) -> None:
 
 
 class _ThisGroup(threading.local):
-    """What the jobs that this thread does have declared; None outside of the writer."""
+    """The rows that the jobs of this thread's transaction have declared; None outside the writer."""
 
     declared: set[Row] | None = None
 
 
 _this_group = _ThisGroup()
-checks_accounts = False  # the tests switch it on
+checks_accounts = False  # enabled by the tests
 
 
 def require_declared(rows: Iterable[Row]) -> None:
-    """Raise where a job is about to lock a row that was not locked in order. For the tests: it costs time."""
+    """Raise RuntimeError if a job is about to change a row that it has not declared. Only in tests: it costs time."""
     if checks_accounts and _this_group.declared is not None:
         missing = set(rows) - _this_group.declared
         if missing:
@@ -86,7 +86,7 @@ def require_declared(rows: Iterable[Row]) -> None:
 
 
 class Writer(DatabaseThread):
-    """The thread on whose connection a process writes money."""
+    """The thread that does all writes of a process that involve money."""
 
     name = "llmkeys-writer"
 
@@ -102,7 +102,7 @@ class Writer(DatabaseThread):
         self._turn.close()
 
     def _serve_group(self, first: Job) -> None:
-        """Commit one group. It is gathered when the turn has come, for meanwhile more jobs queue up."""
+        """Commit one group, which is gathered only once it is our turn, because more jobs queue up until then."""
         group = [first]
         try:
             with self._turn:
@@ -127,7 +127,7 @@ class Writer(DatabaseThread):
             elif len(group) == 1:
                 group[0].error = error
             else:
-                for job in group:  # one of them is at fault: each gets a transaction of its own
+                for job in group:  # one of them is at fault, so each gets its own transaction
                     self._try([job])
         else:
             for job in group:
@@ -146,7 +146,7 @@ class Writer(DatabaseThread):
             job.error = RecordingUnavailable(outages.UNAVAILABLE)
 
     def _transact_patiently(self, group: list[Job]) -> None:
-        """Begin once more where a server was restarted while our connection was idle, or where others were faster."""
+        """Do the transaction; repeat it if the server was restarted in the meantime, or other transactions got ahead."""
         was_open = self._connection.connection is not None and not is_sqlite()
         tries = 1
         while True:
@@ -156,7 +156,7 @@ class Writer(DatabaseThread):
             except Exception as error:
                 if tries < TRIES and postgresql.is_worth_another_try(error):
                     tries += 1
-                    time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  (parts those that met, guards nothing)
+                    time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  (separates competitors, not for security)
                 elif was_open and not self._begun and outages.is_outage(error):
                     was_open = False
                     self._connection.close()
@@ -179,11 +179,11 @@ class Writer(DatabaseThread):
                 self._committing = True
                 cursor.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(Exception):  # the first error is the one to tell
+                with contextlib.suppress(Exception):  # the first error is the one to report
                     cursor.execute("ROLLBACK")
                 raise
 
-    # --- what nobody knows of, and what is done when nothing else is -------------------------------------------------
+    # --- undoing what no caller knows of, and idle work -------------------------------------------------
 
     def _take_back(self, job: Job) -> None:
         if job.undo is not None:
@@ -196,7 +196,7 @@ class Writer(DatabaseThread):
             if job.is_unattended and isinstance(job.error, RecordingUnavailable):
                 self._again.append(_unattended(job.work, job.accounts))
             elif job.is_unattended and job.error is not None:
-                logger.error("What nobody knows of could not be taken back", exc_info=job.error)
+                logger.error("A job whose caller had gone could not be undone", exc_info=job.error)
 
     def _queue_again(self) -> None:
         while self._again:
@@ -212,19 +212,20 @@ class Writer(DatabaseThread):
         if sqlite.log_is_long():
             with contextlib.suppress(Exception), self._turn, lean_cursor(self._connection) as cursor:
                 sqlite.shorten_log(cursor)
-        self._is_untidy = sqlite.log_is_long()  # somebody still reads from it
+        self._is_untidy = sqlite.log_is_long()  # it is still being read
 
 
 def _rows_written(cursor: Any) -> int | None:
-    """Return a count that grows with each row while an outage lasts: on a full disk what changes no row is committed.
+    """Return a count that grows with each row written, during an outage only.
 
-    None where there is no outage, and on PostgreSQL, where locking a row is a write already.
+    On a full disk a transaction that changes no row can still be committed, which does not mean that the outage is
+    over. None if there is no outage, and on PostgreSQL, where locking a row is already a write.
     """
     return sqlite.rows_written(cursor) if is_sqlite() and outages.lasts() else None
 
 
 def _do(group: list[Job], cursor: Any) -> None:
-    """Do the jobs of a kind that can be done together at once, the others one by one."""
+    """Do the jobs of each kind that has `together` in one call, and the others one by one."""
     alike: dict[Any, list[Job]] = {}
     for job in group:
         alike.setdefault(getattr(type(job.work), "together", job), []).append(job)
@@ -237,7 +238,7 @@ def _do(group: list[Job], cursor: Any) -> None:
 
 
 def _unattended(work: Work[Any], accounts: Iterable[Row]) -> Job:
-    """Return a job for which nobody waits."""
+    """Return a job for which no caller waits."""
     job = Job(work, None, accounts)
     job.deadline = float("inf")
     return job

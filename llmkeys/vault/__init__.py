@@ -1,3 +1,3 @@
-"""Secrets: how they are encrypted, and under which master key."""
+"""Secrets: how they are encrypted, and with which encryption keys."""
 
 from __future__ import annotations

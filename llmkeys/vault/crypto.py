@@ -1,6 +1,6 @@
-"""Secrets at rest and access tokens: encrypt, decrypt, fingerprint, mask. Knows bytes, neither files nor models.
+"""Secrets at rest and access tokens: encrypt, decrypt, fingerprint, mask. Works on bytes, without files or models.
 
-A ciphertext is `version (1 byte) | key id (8) | nonce (12) | AES-256-GCM`. The key id says which master key it wants;
+A ciphertext is `version (1 byte) | key id (8) | nonce (12) | AES-256-GCM`. The key id says which master key it needs;
 the row's id is bound in as associated data, so that a ciphertext copied to another row does not decrypt.
 """
 
@@ -24,7 +24,7 @@ _HEADER = 1 + 8 + 12
 
 
 class DecryptionFailed(Exception):
-    """No given master key opens the ciphertext, or it belongs to another row."""
+    """None of the master keys decrypts the ciphertext, or it belongs to another row."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,22 @@ class Keyring:
         return _VERSION + key.id + nonce + key.cipher.encrypt(nonce, plain.encode(), row_id.encode())
 
     def decrypt(self, stored: bytes, *, row_id: str) -> str:
-        """Return the plain text. Raises DecryptionFailed; never returns anything else than what was encrypted."""
+        """Return the plaintext. Raises DecryptionFailed; never returns anything but what was encrypted."""
         stored = bytes(stored)
         key = next((key for key in self.keys if key.id == stored[1:9]), None)
         if stored[:1] != _VERSION or key is None:
             raise DecryptionFailed
         try:
             return key.cipher.decrypt(stored[9:_HEADER], stored[_HEADER:], row_id.encode()).decode()
-        except (InvalidTag, ValueError):  # ValueError: cut short
+        except (InvalidTag, ValueError):  # ValueError: truncated
             raise DecryptionFailed from None
 
     def fingerprint(self, plain: str, *, provider: str) -> str:
-        """Return a keyed hash that tells duplicates apart without revealing the secret."""
+        """Return a keyed hash by which duplicates are recognised without revealing the secret."""
         return self.fingerprints(plain, provider=provider)[0]
 
     def fingerprints(self, plain: str, *, provider: str) -> list[str]:
-        """Return the hash under each key, the first key's first: while keys change, both kinds are stored."""
+        """Return the hash under each key, the first key's first; while keys are being changed, either may be stored."""
         text = f"{provider}\0{plain}".encode()
         return [hmac.digest(key.fingerprint_key, text, hashlib.sha256).hex() for key in self.keys]
 
@@ -90,7 +90,7 @@ def new_master_key() -> str:
 
 
 def mask(secret: str, prefixes: tuple[str, ...]) -> str:
-    """Return the known prefix and eight characters, `...`, the last four; `***` where that hides fewer than 12."""
+    """Return the known prefix and eight characters, `...`, the last four; `***` if that hides fewer than 12."""
     prefix = next((known for known in prefixes if secret.startswith(known)), "")
     head = len(prefix) + 8
     if len(secret) - head - 4 < 12:
@@ -103,5 +103,5 @@ def new_access_token() -> str:
 
 
 def token_digest(token: str) -> str:
-    """Return what is stored of an access token; a plain hash suffices, because the token has 256 random bits."""
+    """Return the hash by which an access token is stored; unsalted, because the token has 256 random bits."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,6 +1,6 @@
-"""The master keys in force and whether they open what is stored.
+"""The master keys in use, and whether they decrypt what is stored.
 
-The door to a stored secret is `open_secret`, for the call that sends it; `reveal` is for an export that asks for it.
+A stored secret is read with `open_secret`, for the request that sends it, or with `reveal`, for an export.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WAYS_BACK = (
     "./manage.py reencrypt --discard-unreadable discards only the secrets; then enter each of them again."
 )
 
-DRAFT = "replaced-key."  # how a draft of another key file is called
+DRAFT = "replaced-key."  # the beginning of the name of a new key file's draft
 
 
 def key_file() -> Path:
@@ -43,9 +43,9 @@ def key_file() -> Path:
 
 
 def keyring() -> Keyring:
-    """Return the master keys, generating `encryption.key` only while the database holds no secret.
+    """Return the master keys, generating `encryption.key` if it is missing and the database holds no secret.
 
-    Raises WrongEncryptionKey if secrets are stored but no key is given, DataDirectoryProblem where the file
+    Raises WrongEncryptionKey if secrets are stored but no key is given, DataDirectoryProblem if the file
     cannot be read or written.
     """
     given = settings.REFACTAI_ENCRYPTION_KEYS
@@ -60,7 +60,7 @@ def _keyring(texts: tuple[str, ...]) -> Keyring:
 def _keyring_from_file(path: str) -> Keyring:
     try:
         try:
-            stat = os.stat(path)  # noqa: PTH116  (asked for at every request: a Path costs ten times as much)
+            stat = os.stat(path)  # noqa: PTH116  (called for every request: a Path costs ten times as much)
         except FileNotFoundError:
             _create_key_file(Path(path))
             stat = os.stat(path)  # noqa: PTH116
@@ -76,17 +76,17 @@ def _keyring_from_file(path: str) -> Keyring:
 
 @lru_cache(maxsize=8)
 def _read_version(path: str, _inode: int, _mtime_ns: int) -> tuple[str, ...]:
-    """Read the keys of the file; again only when it changed."""
+    """Read the keys in the file; cached until the file changes."""
     return split_keys(Path(path).read_text())
 
 
 def split_keys(text: str) -> tuple[str, ...]:
-    """Return the master keys of a key file: one a line, or with commas between."""
+    """Return the master keys in the text of a key file: one per line, or separated by commas."""
     return tuple(line.strip() for line in text.replace(",", "\n").splitlines() if line.strip())
 
 
 def keys_of(path: Path) -> tuple[str, ...]:
-    """Return the master keys of a key file; none where it is not there, or is not text. Raises OSError."""
+    """Return the master keys of a key file; none if it does not exist or is not text. Raises OSError."""
     try:
         return split_keys(path.read_text())
     except (FileNotFoundError, UnicodeDecodeError):
@@ -94,7 +94,7 @@ def keys_of(path: Path) -> tuple[str, ...]:
 
 
 def replace_key_file(text: str) -> None:
-    """Put other master keys into `encryption.key` at once; running servers read it again at their next request."""
+    """Replace the content of `encryption.key` atomically; running servers read it again at their next request."""
     path = key_file()
     draft = path.with_name(f".{DRAFT}{secrets.token_hex(8)}")
     create_private_file(draft, text.strip() + "\n")
@@ -102,7 +102,7 @@ def replace_key_file(text: str) -> None:
 
 
 def set_unusable_file_aside() -> Path | None:
-    """Rename `encryption.key` where no key can be read from it, so that a new one is made; return its new name."""
+    """Rename `encryption.key` if no key can be read from it, so that a new one is made; return its new name."""
     path = key_file()
     if settings.REFACTAI_ENCRYPTION_KEYS or not path.is_file() or keys_of(path):
         return None
@@ -110,7 +110,7 @@ def set_unusable_file_aside() -> Path | None:
 
 
 def ids_in_file() -> list[str]:
-    """Return the ids of the master keys in `encryption.key`, whether or not they are in force here."""
+    """Return the ids of the master keys in `encryption.key`, whether or not they are in use here."""
     try:
         texts = keys_of(key_file())
     except OSError:
@@ -131,7 +131,7 @@ def _stored_secrets() -> QuerySet[ApiKey]:
 
 
 def verify() -> None:
-    """Check that every stored secret decrypts. Raises WrongEncryptionKey with a sentence for the operator."""
+    """Check that every stored secret can be decrypted. Raises WrongEncryptionKey with a message for the operator."""
     ring = keyring()
     closed = []
     for key in _stored_secrets().only("id", "name", "secret").iterator():
@@ -145,28 +145,28 @@ def verify() -> None:
 
 
 def seal_secret(plain: str, *, row_id: str) -> bytes:
-    """Encrypt a secret for its row. Raises WrongEncryptionKey if other stored secrets do not open (sealed)."""
+    """Encrypt a secret for its row. Raises WrongEncryptionKey if other stored secrets cannot be decrypted (sealed)."""
     verify()
     return seal_one_of_many(plain, row_id=row_id)
 
 
 def seal_one_of_many(plain: str, *, row_id: str) -> bytes:
-    """Encrypt without looking at the other secrets: the caller has called `verify` once for all."""
+    """Encrypt without checking the other secrets: the caller has called `verify` once for all of them."""
     return keyring().encrypt(plain, row_id=row_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What is stored of a secret."""
+    """What is stored for a secret."""
 
     secret: bytes
     fingerprint: str
 
 
 def reseal(stored: bytes, fingerprint: str | None, *, row_id: str, provider: str) -> Sealed | None:
-    """Return a new ciphertext and fingerprint under the first key; None if both are its own already.
+    """Return a new ciphertext and fingerprint under the first key; None if both are under it already.
 
-    Raises DecryptionFailed if no given key opens it.
+    Raises DecryptionFailed if no master key decrypts it.
     """
     ring = keyring()
     plain = ring.decrypt(stored, row_id=row_id)
@@ -177,7 +177,7 @@ def reseal(stored: bytes, fingerprint: str | None, *, row_id: str, provider: str
 
 
 def reveal(key: ApiKey) -> str:
-    """Return a stored secret in the clear, for an export that asked for it by name; "" where none is stored.
+    """Return a stored secret in plaintext, for an export that asked for it; "" if none is stored.
 
     Raises WrongEncryptionKey if it does not decrypt.
     """
@@ -189,7 +189,7 @@ def fingerprint(plain: str, *, provider: str) -> str:
 
 
 def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None:
-    """Return the stored key that has this secret already; found under every master key in force."""
+    """Return the key, if any, that already has this secret; fingerprints under every master key are compared."""
     from llmkeys.models import ApiKey
 
     prints = keyring().fingerprints(plain, provider=provider)
@@ -197,9 +197,9 @@ def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None
 
 
 def read_variable(variable: str, provider: Provider) -> str:
-    """Return the key in an environment variable. Raises SecretMissing, naming it, where it holds none that can be sent.
+    """Return the key in an environment variable. Raises SecretMissing, naming it, if it holds none that can be sent.
 
-    What is read is never written to the database.
+    The value is never written to the database.
     """
     value = os.environ.get(variable, "")
     if not value.strip():
@@ -215,7 +215,7 @@ def _lower(sentence: str) -> str:
 
 
 class SecretHolder(Protocol):
-    """A key as far as its secret goes: an ApiKey, or a candidate of the relay."""
+    """What is needed of a key to read its secret: an ApiKey, or a candidate of the relay."""
 
     @property
     def id(self) -> str: ...
@@ -232,9 +232,9 @@ class SecretHolder(Protocol):
 
 
 def open_secret(key: SecretHolder) -> str:
-    """Return the secret in the clear, for the one call that sends it.
+    """Return the secret in plaintext, for the one request that sends it.
 
-    Raises WrongEncryptionKey if it does not decrypt, SecretMissing where there is none to send.
+    Raises WrongEncryptionKey if it does not decrypt, SecretMissing if there is none to send.
     """
     if key.environment_variable:
         return read_variable(key.environment_variable, providers.get(key.provider))

@@ -1,8 +1,8 @@
-"""Every stored secret under the first master key, while the product serves.
+"""Re-encryption of all stored secrets with the first master key, while the product serves.
 
-One short transaction per key, guarded by the ciphertext that was read: a key that somebody changes meanwhile is read
-again, and a run that is killed leaves every row whole, under the old key or under the new one. Anyone who runs it again
-goes on where it stopped.
+One short transaction per key, conditional on the ciphertext that was read: a key that is changed in the meantime is
+read again, and a run that is killed leaves every row intact, under the old key or the new one. Running it again
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REPLACE = "UPDATE llmkeys_apikey SET secret = %s, fingerprint = %s WHERE id = %
 
 @dataclass(frozen=True, slots=True)
 class LeftAlone:
-    """A key that was not touched, and why."""
+    """A key that was not re-encrypted, and why."""
 
     key_id: str
     name: str
@@ -40,7 +40,7 @@ class LeftAlone:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How many secrets were re-encrypted, how many were under the first key already, and what was left alone."""
+    """How many secrets were re-encrypted, how many were under the first key already, and which were left alone."""
 
     changed: int
     current: int
@@ -76,7 +76,7 @@ def _with_secret() -> ApiKeyQuerySet:
 
 
 def _reseal(key: ApiKey | None) -> bool:
-    """Re-encrypt the key's secret; False if that was not needed, or the key is gone."""
+    """Re-encrypt the key's secret; return False if that was not needed or the key is gone."""
     while key is not None:
         old = bytes(key.secret)
         sealed = keyring.reseal(old, key.fingerprint, row_id=key.id, provider=key.provider)
@@ -84,7 +84,7 @@ def _reseal(key: ApiKey | None) -> bool:
             return False
         if writer.run_now(partial(_replace, key_id=key.id, old=old, sealed=sealed)):
             return True
-        key = _with_secret().filter(pk=key.id).first()  # somebody was faster: another secret, or none
+        key = _with_secret().filter(pk=key.id).first()  # it was changed in the meantime: it has another secret, or none
     return False
 
 

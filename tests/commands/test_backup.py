@@ -76,7 +76,7 @@ def test_it_says_whose_disk_is_full(tmp_path, monkeypatch):
 
     connect = sqlite3.connect
     monkeypatch.setattr(copying.sqlite3, "connect", small)
-    with pytest.raises(BackupFailed, match=f"the disk of {tmp_path} is full. Make room on it, or name a directory on"):
+    with pytest.raises(BackupFailed, match=f"the disk of {tmp_path} is full. Free some space, or name a directory on"):
         copying.copy_out(tmp_path / "copy")
 
 

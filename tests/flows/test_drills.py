@@ -215,7 +215,7 @@ def test_a_database_that_is_replaced_and_put_back(product, capsys):
         crowd.is_refused()
         file.write_bytes(b"garbage " * 4096)
         crowd.is_refused()
-        wait_for(lambda: told(product, "was replaced or taken away", since=begin))
+        wait_for(lambda: told(product, "was replaced or removed", since=begin))
         assert product.served.get("/readyz")[0] == 503
         aside.replace(file)
 
