@@ -245,6 +245,6 @@ class TestReconcileCosts:
         done = [reconciling.reconcile_costs(NOW + timedelta(minutes=15 * number)).given_up for number in range(2)]
         assert done == [1, 0]
         assert KeyEvent.objects.get(kind="reconciled").message == (
-            "OpenRouter did not report within 24 hours what 1 estimated request(s) of “Production” on 2026-11-21 truly "
-            "cost: the estimates, $0.25, stand."
+            "OpenRouter did not report within 24 hours what 1 estimated request(s) of “Production” on 2026-11-21 "
+            "really cost: the estimates, $0.25, stand."
         )

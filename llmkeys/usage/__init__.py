@@ -1,3 +1,3 @@
-"""What was asked and spent: rows, sums, and what is done with them later."""
+"""Usage: the rows, their sums, and what is done with them later."""
 
 from __future__ import annotations

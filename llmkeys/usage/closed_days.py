@@ -1,7 +1,7 @@
-"""Closes days that are over: writes `DayTotal` and `RunningTotal`, a little at each summary's need, never in a job.
+"""Closes past days by writing `DayTotal` and `RunningTotal`: a few at a time, when a summary needs them, in no job.
 
-A day is closed two days later at the earliest; what still changes it reopens it (a trigger), and the next summary
-closes it again. Nothing depends on any of it: what is not closed is read from the daily totals themselves.
+A day is closed two days later at the earliest; a later change reopens it (by a trigger), and the next summary closes it
+again. Nothing depends on it: days that are not closed are read from the daily totals themselves.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from llmkeys.key_state import current_windows
 from llmkeys.models import ClosedDay, DailyUsage
 
 ONE_DAY = timedelta(days=1)
-MANY_DAYS = 500  # more than one statement should name
+MANY_DAYS = 500  # more than one statement should list
 STEP_DAYS = 4  # from one running total to the next
-_AT_ONCE_DAYS = 16  # that one transaction adds to a running total: writers wait for it
-PATIENCE_SECONDS = 0.2  # that one summary spends on closing days
-_REST_SECONDS = 60.0  # after the database could not be written
+_AT_ONCE_DAYS = 16  # that one transaction adds to a running total, while writers wait
+PATIENCE_SECONDS = 0.2  # how long one summary may spend on closing days
+_RETRY_SECONDS = 60.0  # after the database could not be written
 
-_rest_until = 0.0
+_retry_at = 0.0
 
 _SUMS = "requests, successful, failed, input_tokens, output_tokens, cost_nano, estimated_nano, lost_nano"
 _SUMMED = ", ".join(f"SUM({name})" for name in _SUMS.split(", "))
@@ -46,7 +46,7 @@ _RUN_ON = f"""INSERT INTO llmkeys_runningtotal (day, key_id, model, token_name, 
 
 
 class Plain(Func):
-    """The same value, of which SQLite uses no index: it keeps no statistics here and would choose the wrong one."""
+    """The same value, but hidden from SQLite's indexes: without statistics it would choose the wrong one."""
 
     template = "%(expressions)s"
     arity = 1
@@ -62,7 +62,7 @@ def first_day() -> date | None:
 
 def known_days() -> tuple[date, date] | None:
     """Return the first and the last day that have totals."""
-    # Two questions are two steps in the index; asked as one they would read all of it.
+    # Two queries are one step each in the index; a single one would read all of it.
     first = first_day()
     return None if first is None else (first, DailyUsage.objects.aggregate(last=Max("day"))["last"])
 
@@ -78,7 +78,7 @@ def days_between(first: date, last: date) -> Iterator[date]:
 
 
 def open_days(first: date, last: date, *, at: datetime) -> list[date]:
-    """Return the days of a span whose `DayTotal` rows do not hold, after closing what can be closed meanwhile."""
+    """Return the days of a span that are still not closed, after closing those that can be closed quickly."""
     closed = set(ClosedDay.objects.filter(day__range=(first, last)).values_list("day", flat=True))
     left = [day for day in days_between(first, last) if day not in closed]
     until, closable = time.monotonic() + PATIENCE_SECONDS, last_closable(at)
@@ -90,7 +90,7 @@ def open_days(first: date, last: date, *, at: datetime) -> list[date]:
 
 
 def running_until(day: date, *, first: date, at: datetime) -> date | None:
-    """Return the last day not after `day` whose `RunningTotal` rows hold, after making what can be made meanwhile."""
+    """Return the last day up to `day` that has valid running totals, after adding those that can be added quickly."""
     day = min(day, last_closable(at))
     wanted = day - (day.toordinal() % STEP_DAYS) * ONE_DAY
     until = time.monotonic() + PATIENCE_SECONDS
@@ -109,22 +109,22 @@ def _last_running(day: date) -> date | None:
 
 
 def _written(work: Callable[..., None], *arguments: date) -> bool:
-    """Write in a transaction of its own; False if the database cannot be written now: a summary needs no writing."""
-    global _rest_until
-    if time.monotonic() < _rest_until:
+    """Do the work in its own transaction; return False if the database cannot be written: summaries do not need it."""
+    global _retry_at
+    if time.monotonic() < _retry_at:
         return False
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             _keep_writers_out(cursor)
             work(cursor, *arguments)
     except DatabaseError:
-        _rest_until = time.monotonic() + _REST_SECONDS
+        _retry_at = time.monotonic() + _RETRY_SECONDS
         return False
     return True
 
 
 def _keep_writers_out(cursor: CursorWrapper) -> None:
-    """No daily total may change unseen between our reading and our commit. On SQLite the transaction sees to it."""
+    """Let no daily total change between our reading and our commit; on SQLite the transaction ensures that."""
     postgresql.lock_table(cursor, "llmkeys_dailyusage", "SHARE ROW EXCLUSIVE", wait_milliseconds=500)
 
 
@@ -135,7 +135,7 @@ def _close(cursor: CursorWrapper, day: date) -> None:
 
 
 def _run_on(cursor: CursorWrapper, day: date, first: date) -> None:
-    """Write the running totals of `day`: those of the last day that has some, and what came since."""
+    """Write the running totals of `day`: those of the last day that has some, plus the days since."""
     before = _last_running(day - ONE_DAY)
     since = before or first - ONE_DAY
     cursor.execute("DELETE FROM llmkeys_runningtotal WHERE day = %s", [str(day)])

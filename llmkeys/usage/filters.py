@@ -1,6 +1,6 @@
-"""What usage rows and their sums may be asked for, and how each value is read: one for page, API, CSV and command.
+"""The filters of usage rows and their sums, and how their values are read, for pages, API, CSV and commands.
 
-An empty value does not filter. Values are compared whole, so `%` and `_` are characters like any other.
+An empty value does not filter. Values are compared exactly, so `%` and `_` have no special meaning.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.windows import day_end, day_start
 from llmkeys.models import ProviderName, UsageRecord
 
-# How a row's cost is known by now: reported or computed, estimated (or at the fallback price), or lost.
+# How the cost of a row is known: reported or computed, estimated (or at the fallback price), or lost.
 COSTS = ("known", "estimated", "lost")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_ID = re.compile(r"[0-9]{1,18}")  # more digits fit no column of ids
+_ID = re.compile(r"[0-9]{1,18}")  # an id column holds no more digits
 _WANTED = "Must be a date and time in ISO 8601, such as 2026-11-22T09:55:00Z."
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A look-up, and what reads its value. Raises ValueError with words for the sender.
+    """A lookup, and the function that reads its value, which raises ValueError with a message for the sender.
 
-    `id_lookup`: where a whole number is an id instead, the look-up of ids.
+    `id_lookup` is the lookup for a value that is a whole number, if such values are ids.
     """
 
     lookup: str
@@ -39,7 +39,7 @@ class Filter:
 
 
 def read(filters: Mapping[str, Filter], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of the given filters by look-up. Raises InvalidInput naming every bad one."""
+    """Return the values of the filters in the query, by lookup. Raises InvalidInput naming every bad one."""
     lookups: dict[str, Any] = {}
     errors: dict[str, list[str]] = {}
     for name, wanted in filters.items():
@@ -61,12 +61,12 @@ def read(filters: Mapping[str, Filter], query: Mapping[str, str]) -> dict[str, A
 
 
 def instant(text: object) -> datetime:
-    """Read an instant; without an offset it is in the operator's zone. A date is its first instant."""
+    """Read a time, in the operator's time zone unless it has an offset. A date means the beginning of that day."""
     return _instant(text, day_start)
 
 
 def end(text: object) -> datetime:
-    """Read an exclusive end; a date is the end of that day, so that the day counts as a whole."""
+    """Read an exclusive end. A date means the end of that day, so that the whole day is included."""
     return _instant(text, day_end)
 
 
@@ -77,7 +77,7 @@ def _instant(text: object, of_day: Callable[[date, str], datetime]) -> datetime:
         if (day := parse_date(text)) is not None:
             return of_day(day, settings.TIME_ZONE)
     except (ValueError, OverflowError):
-        pass  # no date, or one that does not exist: the next reading tells
+        pass  # not a date, or one that does not exist: the next attempt decides
     try:
         # In a query, the + of an offset arrives as a space unless it was escaped.
         when = parse_datetime(text.strip().replace(" ", "+") if "T" in text else text)
@@ -89,7 +89,7 @@ def _instant(text: object, of_day: Callable[[date, str], datetime]) -> datetime:
 
 
 def day(text: str) -> date:
-    """Read a whole day. Other spellings that Python knows (20261122, 2026-W47-7) are not days here."""
+    """Read a day. Other formats that Python knows (20261122, 2026-W47-7) are refused."""
     try:
         found = date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
@@ -100,7 +100,7 @@ def day(text: str) -> date:
 
 
 def month(text: str) -> date:
-    """Read a month as its first day."""
+    """Read a month; return its first day."""
     try:
         return day(f"{text}-01")
     except ValueError:
@@ -108,7 +108,7 @@ def month(text: str) -> date:
 
 
 def is_id(text: str) -> bool:
-    """Return whether it is a number that a column of ids can hold."""
+    """Return whether the text is a number that an id column can hold."""
     return _ID.fullmatch(text) is not None
 
 
@@ -119,7 +119,7 @@ def truth(text: str) -> bool:
 
 
 def one_of(choices: Collection[str]) -> Callable[[str], str]:
-    """Return a reader that takes these values alone."""
+    """Return a reader that accepts only these values."""
 
     def read_choice(text: str) -> str:
         if text not in choices:
@@ -132,7 +132,7 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
 # --- the filters ------------------------------------------------------------------------------------------------------
 
 PROVIDER = Filter("provider", one_of(ProviderName.values))
-TOKEN = Filter("token_name", id_lookup="token_id")  # its name, or its id, which tells two of one name apart
+TOKEN = Filter("token_name", id_lookup="token_id")  # a name, or an id, which distinguishes tokens of the same name
 TIMES = {"since": Filter("created_at__gte", instant), "until": Filter("created_at__lt", end)}
 ROWS = {
     "key": Filter("key_id"),
@@ -144,7 +144,7 @@ ROWS = {
     "token": TOKEN,
     **TIMES,
 }
-# The fields of `sums.Wanted`: whole days, and nothing of how a row ended.
+# The fields of `sums.Wanted`: whole days only, and nothing about how a row ended.
 SUMS = {
     "key": Filter("key"),
     "provider": PROVIDER,

@@ -1,8 +1,8 @@
-"""Retention: single usage rows go by whole days, once their day's totals were proved and sealed; totals stay for good.
+"""Retention: usage rows are deleted by whole days, after their day's totals were verified and sealed; totals stay.
 
-A day is verified and sealed by one statement each, and from then on the audit trusts its totals: a prune that is killed
-half way goes on the next night. Rows that a correction points at stay. Everything is deleted a thousand rows at a time,
-each in a short transaction, so that requests pass in between.
+A day is verified and sealed in one transaction, and from then on the audit trusts its totals: a prune that is killed
+halfway continues the next night. Rows that a correction refers to stay. Rows are deleted a thousand at a time, in short
+transactions, so that requests are served in between.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import day_end, day_start
 
 CHUNK_ROWS = 1000
-AT_MOST_SECONDS = 120  # the one worker has other schedules to run; the rest goes the next night
+AT_MOST_SECONDS = 120  # the worker has other schedules to run; the rest is done the next night
 KEEP_EVENTS = timedelta(days=366)
 KEEP_FAILED_AUTHENTICATION = timedelta(hours=1)
 KEEP_TASK_FAILURES = timedelta(days=31)
@@ -35,13 +35,13 @@ _MOST_TRIES = 3
 
 @dataclass(slots=True)
 class Pruned:
-    """What one run did. `refused`: in words, the days whose totals their rows do not bear out; nothing of them went."""
+    """What one run did. `refused` says which days were left alone because their totals differ from their rows."""
 
     rows: int = 0
     days: list[str] = field(default_factory=list)
     events: int = 0
     alerts: int = 0
-    waiting: list[str] = field(default_factory=list)  # days with an open hold: the next night
+    waiting: list[str] = field(default_factory=list)  # days with an open hold, left for the next night
     refused: list[str] = field(default_factory=list)
     complete: bool = True
 
@@ -50,7 +50,7 @@ class Pruned:
 
 
 def prune_usage(at: datetime) -> Pruned:
-    """Delete what is older than its retention; return what went and what had to stay."""
+    """Delete what is past its retention period; return what was deleted and what had to stay."""
     done, deadline = Pruned(), time.monotonic() + AT_MOST_SECONDS
     done.events = _prune_old("llmkeys_keyevent", "created_at", at - KEEP_EVENTS)
     done.alerts = _prune_old("llmkeys_alert", "created_at", at - KEEP_EVENTS)
@@ -62,20 +62,20 @@ def prune_usage(at: datetime) -> Pruned:
             break
         _prune_day(day, at, done, deadline)
     if done.rows:
-        _tell(done, at)
+        _add_event(done, at)
     return done
 
 
 def _first_kept(at: datetime) -> date:
-    """Return the first day whose rows stay: retention, and the current month is never touched."""
+    """Return the first day whose rows stay, by the retention period; rows of the current month always stay."""
     now = current_windows(at)
     return min(now.day - timedelta(days=settings.USAGE_RETENTION_DAYS), now.month)
 
 
 def _days_with_rows(before: date) -> Iterator[date]:
-    """Yield the days before that have rows, oldest first: one look at the index by time for each.
+    """Yield the days before `before` that have rows, oldest first, with one look at the index by time for each.
 
-    A row's budget day may be the one after the day of its clock (a machine a little slow): both are looked at.
+    A row's budget day may be the day after its timestamp's (if a machine's clock was slow), so both are considered.
     """
     seen: set[date] = set()
     since = datetime.min.replace(tzinfo=UTC)
@@ -106,7 +106,7 @@ def _first_row(since: datetime) -> tuple[date, datetime] | None:
 
 # --- one day ----------------------------------------------------------------------------------------------------------
 
-# A row's clock is at most a day or two from its budget day, also after a change of the zone.
+# A row's timestamp is at most a day or two away from its budget day, even after a change of the time zone.
 _AROUND = timedelta(days=3)
 _OF_DAY = "day = %s AND created_at >= %s AND created_at < %s"
 
@@ -149,7 +149,7 @@ def _has_open_hold(day: date) -> bool:
         return cursor.fetchone() is not None
 
 
-# A released attempt that was never sent has no status; it is counted nowhere.
+# A released attempt that was never sent has no HTTP status and is not counted.
 _DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(row_requests) FROM (
     SELECT key_id, model, token_name, COALESCE(token_id, 0) AS token, cost_nano AS cost, 0 AS row_cost,
            requests, 0 AS row_requests, successful, failed, input_tokens, output_tokens, estimated_nano AS estimated,
@@ -168,7 +168,7 @@ _DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(r
 
 
 def _seal(cursor: CursorWrapper, day: date, at: datetime) -> str:
-    """Seal a day whose totals are what its rows and their corrections add up to; else say what differs."""
+    """Seal a day if its totals equal the sum of its rows and their corrections; otherwise return what differs."""
     cursor.execute(_DIFFERENCES, [str(day), *_span(day)])
     differences = cursor.fetchall()
     if differences:
@@ -203,12 +203,12 @@ _DELETE = f"""DELETE FROM llmkeys_usagerecord WHERE id IN (
 
 
 def _deleted_chunks(day: date) -> Iterator[int]:
-    """Delete the rows of a sealed day, but those that a correction points at; yield the size of each chunk."""
+    """Delete the rows of a sealed day except those that a correction refers to; yield the size of each chunk."""
     gone, tries = CHUNK_ROWS, 0
     while gone == CHUNK_ROWS:
         try:
             gone = writer.run_now(lambda cursor: _delete_chunk(cursor, day))
-        except IntegrityError:  # PostgreSQL: a person corrected one of them at this very moment; it stays
+        except IntegrityError:  # PostgreSQL: one of them has just been corrected, so it stays
             tries += 1
             if tries == _MOST_TRIES:
                 raise
@@ -223,7 +223,7 @@ def _delete_chunk(cursor: CursorWrapper, day: date) -> int:
     return gone
 
 
-def _tell(done: Pruned, at: datetime) -> None:
+def _add_event(done: Pruned, at: datetime) -> None:
     days = done.days[0] if len(done.days) == 1 else f"{len(done.days)} days, {done.days[0]} to {done.days[-1]}"
     message = (
         f"{done.rows:,} usage row(s) of {days} were older than {settings.USAGE_RETENTION_DAYS} days and were deleted. "
@@ -236,7 +236,7 @@ def _tell(done: Pruned, at: datetime) -> None:
 
 
 def _prune_old(table: str, column: str, before: datetime) -> int:
-    """Delete the rows of one of our own tables that are older; return how many."""
+    """Delete the rows of a table that are older than `before`; return how many."""
     statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < %s LIMIT {CHUNK_ROWS})"  # noqa: S608
     total, gone = 0, CHUNK_ROWS
     while gone == CHUNK_ROWS:

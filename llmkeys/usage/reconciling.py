@@ -1,6 +1,6 @@
-"""OpenRouter tells the true cost of a request afterwards: what was estimated is corrected by an adjustment.
+"""Reconciling: OpenRouter reports the true cost of a request later, and the estimate is corrected by an adjustment.
 
-The books never wait for it. A row is asked for every quarter of an hour until OpenRouter knows it, for a day at most.
+Nothing waits for it. The cost of a row is requested every quarter of an hour until OpenRouter knows it, for a day.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from llmkeys.models import ApiKey
 from llmkeys.upstream import asked
 
 ASK_FOR = timedelta(hours=24)
-LOOK_BACK = timedelta(days=31)  # so long may nothing have run, and it is told all the same
+LOOK_BACK = timedelta(days=31)  # estimates that stand are reported even if nothing has run for this long
 AT_MOST_SECONDS = 60
 AT_MOST_ROWS = 500
 
 
 @dataclass(slots=True)
 class Reconciled:
-    """What one run did. `corrected` of the `asked` rows cost something else; `pending` are not known yet."""
+    """What one run did. Of the `asked` rows, `corrected` had a different cost; `pending` are not known yet."""
 
     asked: int = 0
     corrected: int = 0
@@ -38,16 +38,16 @@ class Reconciled:
     pending: int = 0
     failed: int = 0
     given_up: int = 0
-    faults: list[str] = field(default_factory=list)  # the first fault of each key, in words
+    faults: list[str] = field(default_factory=list)  # the first error of each key, as a sentence
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
 
 def reconcile_costs(at: datetime) -> Reconciled:
-    """Fetch the true cost of estimated rows with each key's own secret, newest rows first; return what came of it.
+    """Fetch the true cost of estimated rows with each key's own secret, newest rows first, and correct them.
 
-    Each row is corrected in a transaction of its own, once. A key whose provider fails is left for the next run.
+    Each row is corrected once, in its own transaction. A key whose provider fails is left for the next run.
     """
     done = Reconciled(given_up=_give_up(at))
     deadline, broken = time.monotonic() + AT_MOST_SECONDS, set()
@@ -74,11 +74,12 @@ class _Row:
     lost: bool
 
 
-# Who tells a cost afterwards: equalities with literals, for with `IN` SQLite leaves out the index `usage_to_reconcile`.
-_TELLING = " OR ".join(f"u.provider = '{one.name}'" for one in providers.PROVIDERS.values() if one.reports_costs)
+# Providers that report costs later: equalities with literals, because SQLite does not use the index
+# `usage_to_reconcile` for `IN`.
+_REPORTS_COSTS = " OR ".join(f"u.provider = '{one.name}'" for one in providers.PROVIDERS.values() if one.reports_costs)
 # Only OpenRouter's own ids begin with `gen-`.
 _ESTIMATED = f"""FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
-   WHERE ({_TELLING}) AND u.cost_source = 'estimated' AND u.created_at >= %s AND u.created_at <= %s
+   WHERE ({_REPORTS_COSTS}) AND u.cost_source = 'estimated' AND u.created_at >= %s AND u.created_at <= %s
      AND u.state IN ('SETTLED', 'LOST') AND u.upstream_id LIKE 'gen-%%'
      AND k.deleted_at IS NULL AND NOT k.secret_missing
      AND NOT EXISTS (SELECT 1 FROM llmkeys_adjustment a
@@ -87,7 +88,7 @@ _ESTIMATED = f"""FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.ke
 
 def _rows_to_ask(at: datetime) -> list[_Row]:
     columns = "u.id, u.key_id, u.request_id, u.upstream_id, u.state = 'LOST'"
-    newest = "ORDER BY u.created_at DESC, u.id DESC"  # one order for rows of one instant, on every database
+    newest = "ORDER BY u.created_at DESC, u.id DESC"  # the same order on every database, even for rows of the same time
     query = f"SELECT {columns} {_ESTIMATED} AND k.rejected_at IS NULL {newest} LIMIT {AT_MOST_ROWS}"
     with connection.cursor() as cursor:
         cursor.execute(query, [instant(at - ASK_FOR), instant(at)])
@@ -98,7 +99,7 @@ def _rows_to_ask(at: datetime) -> list[_Row]:
 
 
 def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
-    """Ask for one row and correct it; return in words what keeps the key's other rows from being asked for."""
+    """Fetch the cost of one row and correct it; return an error that also affects the key's other rows, or ""."""
     done.asked += 1
     try:
         answer = asked.fetch_generation(key, row.upstream_id)
@@ -145,25 +146,25 @@ def _correct(cursor: CursorWrapper, key: ApiKey, row: _Row, true_nano: int, at: 
 
 
 def _give_up(at: datetime) -> int:
-    """Report once for each key and budget day which estimates stand for good; return how many rows that are."""
-    told = 0
-    for key_id, name, day, count, cost in _never_told(at):
+    """Report, once for each key and budget day, the estimates that will stay; return the number of their rows."""
+    reported = 0
+    for key_id, name, day, count, cost in _never_reported(at):
         message = (
             f"OpenRouter did not report within {ASK_FOR.total_seconds() / 3600:.0f} hours what {count} estimated "
-            f"request(s) of “{name}” on {day} truly cost: the estimates, {format_usd(int(cost))}, stand."
+            f"request(s) of “{name}” on {day} really cost: the estimates, {format_usd(int(cost))}, stand."
         )
         once = f"unreconciled {key_id} {day}"
         if _add_event(key_id, message, at, once):
-            told += count
-    return told
+            reported += count
+    return reported
 
 
 def _add_event(key_id: str, message: str, at: datetime, once: str) -> bool:
     return writer.run_now(lambda cursor: ledger.add_event(cursor, "reconciled", key_id, message, at, once=once))
 
 
-def _never_told(at: datetime) -> list[tuple]:
-    """Return key, name, day, number and cost of the rows too old to be asked for, of days that are complete."""
+def _never_reported(at: datetime) -> list[tuple]:
+    """Return key, name, day, number and cost of the rows that are too old to be reported, for complete days only."""
     query = f"SELECT u.key_id, k.name, u.day, COUNT(*), SUM(u.cost_nano) {_ESTIMATED} GROUP BY u.key_id, k.name, u.day"
     span = [instant(at - LOOK_BACK), instant(at - ASK_FOR)]
     with connection.cursor() as cursor:

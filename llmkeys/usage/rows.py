@@ -1,7 +1,7 @@
-"""Usage rows, newest first, by any filters, without reading ten million of them to find that none fits; as CSV too.
+"""Usage rows, newest first, with any filters, without reading ten million rows to find that none matches; also as CSV.
 
-A list in the order of numbers ends as soon as its page is full; where few rows fit it would read them all. So the
-daily totals say first on which days such rows can be, and the times of these days say between which numbers.
+A list in the order of ids ends as soon as its page is full, but if few rows match it would read them all. So the
+daily totals are used to find the days that can have such rows, and the times of these days give bounds for the ids.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ State = UsageRecord.State
 Span = tuple[date, date]
 _OF_WHAT = ("key_id", "provider", "model", "token_name", "token_id")
 _RARE_STATES = (State.HELD, State.RELEASED, State.LOST)
-_PAGE = 51  # what a page reads
+_PAGE = 51  # rows that a page reads
 _CHUNK_ROWS = 500
-_FEW = 20_000  # rows that are read sooner than looked up
+_FEW = 20_000  # rows that are quicker to read than to narrow down
 _HIGHEST = 2**63 - 1
-_CLOCKS = ONE_DAY  # so far the clocks of several machines, or one that was put back, may differ from the order of rows
+_CLOCKS = ONE_DAY  # how far timestamps may differ from the order of ids: several machines, or a clock that was set back
 
 
 def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
-    """Return the rows that fit, their keys along.
+    """Return the rows that match, with their keys.
 
     `lookups`, all optional: key_id, provider, model, token_name, token_id, success, state, cost (`filters.COSTS`),
     created_at__gte, created_at__lt.
@@ -48,7 +48,7 @@ def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageR
 
 
 def _filtered(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any]) -> QuerySet[UsageRecord]:
-    """Apply the filters. Times are found by numbers, and rows of a rare state by that state, not by another index."""
+    """Apply the filters; times must not choose the index, and for a rare state no other column may either."""
     rare = _is_rare(lookups)
     plain = {"created_at", *(_OF_WHAT[1:] if rare else ())}
     rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in plain})
@@ -64,18 +64,18 @@ def _filtered(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any]) -> QueryS
 
 
 def _with_cost(rows: QuerySet[UsageRecord], known: str) -> QuerySet[UsageRecord]:
-    """Leave the rows whose cost is known so by now.
+    """Keep the rows whose cost is known in this way.
 
-    What came late, or was reconciled, is known as it was told then; a charge that was taken back is known too. States
-    and sources stand in the statement itself, as in the partial indexes.
+    A cost that came late or was reconciled is known in the way it was reported; a charge that was taken back is known
+    too. States and sources are literals in the statement, as in the partial indexes.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"), key__isnull=False)
-    told = corrected.filter(kind__in=("late", "reconcile"))
+    reported = corrected.filter(kind__in=("late", "reconcile"))
     is_lost = Q(state=RawSQL("'LOST'", ()))
     is_estimated = (
         Q(cost_source__in=[RawSQL(f"'{source}'", ()) for source in GUESSES])  # noqa: S611  (constants)
-        & ~Exists(told.exclude(cost_source__in=GUESSES))
-        & ~(is_lost & ~Exists(told))
+        & ~Exists(reported.exclude(cost_source__in=GUESSES))
+        & ~(is_lost & ~Exists(reported))
     )
     match known:
         case "lost":
@@ -86,26 +86,26 @@ def _with_cost(rows: QuerySet[UsageRecord], known: str) -> QuerySet[UsageRecord]
 
 
 def _held() -> QuerySet[UsageRecord, Any]:
-    """Return the open holds, the state written out, which makes SQLite use their index."""
+    """Return the open holds, with the state as a literal, so that SQLite uses their index."""
     return UsageRecord.objects.order_by().filter(state=RawSQL("'HELD'", ()), lease_until__isnull=False).values("pk")
 
 
-# --- the few that are not finished business ---------------------------------------------------------------------------
+# --- open and lost requests ---------------------------------------------------------------------------
 
 
 def open_requests(column: str = "key_id") -> Counter[Any]:
-    """Return how many requests are open on each key (or by another `column`, each token) that has any.
+    """Return the number of open requests of each key that has any (or, by another `column`, of each token).
 
-    Not grouped in the database: the planner would walk the index by key, ten million rows, to be spared sorting a few.
+    Not grouped in the database: the planner would walk the index by key, ten million rows, to avoid sorting a few.
     """
     return Counter(_held().values_list(column, flat=True))
 
 
 def lost_rows(**account: Any) -> QuerySet[UsageRecord]:
-    """Return the charged lost rows that nobody has voided and no provider has put right, oldest first.
+    """Return the charged lost rows that were neither voided nor corrected by a provider, oldest first.
 
-    `account`: `key_id` or `token_id`, where only its rows are wanted. The state stands in the statement itself: only
-    so does SQLite find them by their partial index, and not all rows of the account by another.
+    `account` is `key_id` or `token_id`, to get only its rows. The state is a literal in the statement, so that SQLite
+    uses the partial index instead of reading all rows of the account.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"))
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret")
@@ -123,9 +123,9 @@ def csv_lines(rows: Iterable[UsageRecord]) -> Iterator[str]:
 
 
 def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
-    """Read page by page, newest first: one long read would keep SQLite's log from being tidied meanwhile.
+    """Read page by page, newest first, because one long read would keep SQLite's log from being truncated.
 
-    Between two pages it has no connection, because the reader of the rows may be slow.
+    Between two pages it holds no connection, because the consumer of the rows may be slow.
     """
     chunk = list(rows[:_CHUNK_ROWS])
     while chunk:
@@ -134,11 +134,11 @@ def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
         chunk = list(rows.filter(pk__lt=chunk[-1].pk)[:_CHUNK_ROWS])
 
 
-# --- between which numbers --------------------------------------------------------------------------------------------
+# --- bounds of ids --------------------------------------------------------------------------------------------
 
 
 def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` that leave out no row that fits; None if there is none at all."""
+    """Return bounds of `id` that exclude no row that matches; None if no row does."""
     since, until = lookups.get("created_at__gte"), lookups.get("created_at__lt")
     numbers = _at_that_time(since, until, at)
     if numbers is None or not _is_counted(lookups) or _ends_soon(rows, numbers):
@@ -149,7 +149,7 @@ def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: dateti
     if days is None:
         return _between(uncounted)
     first, end = day_start(days[0], settings.TIME_ZONE) - _CLOCKS, day_end(days[1], settings.TIME_ZONE) + _CLOCKS
-    # What is told by the clock already is not looked up again.
+    # Bounds that the given times have set already are not looked up again.
     closer = _at_that_time(
         first if since is None or first > since else None, end if until is None or end < until else None, at
     )
@@ -161,13 +161,13 @@ def _is_rare(lookups: Mapping[str, Any]) -> bool:
 
 
 def _is_counted(lookups: Mapping[str, Any]) -> bool:
-    """True if the totals can tell whether there are such rows: those of a rare state are few anyway."""
+    """Return whether the totals show on which days there are such rows; rows of a rare state are few anyway."""
     is_few = lookups.get("state") in _RARE_STATES or lookups.get("cost") == "lost"
     return not is_few and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
 def _ends_soon(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
-    """True if there are few rows between the bounds, or the newest of them fill a page."""
+    """Return whether there are few rows between the bounds, or the newest of them fill a page."""
     every = UsageRecord.objects.order_by()
     newest = numbers.get("pk__lte") or every.aggregate(last=Max("pk"))["last"] or 0
     oldest = numbers.get("pk__gte") or every.aggregate(first=Min("pk"))["first"] or 0
@@ -187,7 +187,7 @@ def _between(numbers: list[int]) -> dict[str, int] | None:
 
 
 def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | None, at: datetime) -> Span | None:
-    """Return the first and the last day of which the totals know such rows; None if there is no such day."""
+    """Return the first and the last day that have such rows according to the totals; None if there is none."""
     known = closed_days.known_days()
     if known is None:
         return None
@@ -204,7 +204,7 @@ def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | 
 
 
 def _totals(first: date, last: date, *, by_key: bool, at: datetime) -> Iterator[QuerySet]:
-    """Yield the totals of these days: a key's own, or those of closed days and then the others."""
+    """Yield the totals of these days: a key's own, or those of closed days and then those of the others."""
     still_open = [] if by_key else closed_days.open_days(first, last, at=at)
     if by_key or len(still_open) > closed_days.MANY_DAYS:
         yield DailyUsage.objects.filter(day__range=(first, last))
@@ -220,7 +220,7 @@ def _span(rows: QuerySet, lookups: dict[str, Any]) -> tuple[date | None, date | 
 
 
 def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
-    """Return the lowest and the highest number of such rows that no total has: open holds, and what was never sent."""
+    """Return the ids of open holds, and the bounds of those of unsent attempts, which no total contains."""
     fitting = {name: value for name, value in lookups.items() if name in _OF_WHAT or name == "success"}
     rows = UsageRecord.objects.order_by()
     numbers: list[int | None] = (
@@ -232,9 +232,9 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
 
 
 def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` of the rows since and until an instant; None if no row is so late, or so early.
+    """Return bounds of `id` for the rows between two times; None if there are no such rows.
 
-    Numbers follow the clock but for what several machines, or a clock that was put back, differ by (`_CLOCKS`).
+    Ids follow the clock, apart from the differences of several machines or a clock that was set back (`_CLOCKS`).
     """
     rows, numbers = UsageRecord.objects.order_by(), {}
     if since is not None:

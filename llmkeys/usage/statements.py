@@ -1,7 +1,7 @@
-"""What an access token cost in a month, day by day and model by model: for the person who is to pay for it.
+"""What an access token cost in a month, by day and model, for the person who has to pay for it.
 
-From the daily totals: the single rows of a month may be pruned, its statement stays. A budget's reset is not in it,
-for that moves the budget and not what was spent; what was taken back or corrected is.
+It is made from the daily totals, so it stays when the rows of a month are pruned. Voided and corrected charges are
+taken into account, but not resets, which change the budget and not what was spent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A month of a token: its lines in order of day and model, and the sums per model, the most expensive first."""
+    """A token's month: lines ordered by day and model, and the sums per model, the most expensive first."""
 
     token: AccessToken
     month: date
@@ -44,7 +44,7 @@ class Statement:
     total: Sums
 
     def csv_lines(self) -> Iterator[str]:
-        """Yield a CSV file without a line of sums, so that files of several tokens can be put together."""
+        """Yield the lines of a CSV file, without a line of totals, so that files of several tokens can be joined."""
         owner = {
             "month": f"{self.month:%Y-%m}",
             "tokenId": self.token.pk,
@@ -82,9 +82,9 @@ def statement_of(token: AccessToken, month: date, *, at: datetime) -> Statement:
 
 
 def months_of(token: AccessToken, *, at: datetime) -> list[date]:
-    """Return the first days of the months from the token's first usage until now, newest first; always this one."""
+    """Return the first days of the months from the token's first usage until now, newest first, at least this month."""
     days = DailyUsage.objects.filter(token=token)
-    # Two questions are two steps in the index; asked as one they would read all of it.
+    # Two queries are one step each in the index; a single one would read all of it.
     first = days.aggregate(first=Min("day"))["first"]
     last = days.aggregate(last=Max("day"))["last"]
     this = current_windows(at).month

@@ -1,7 +1,6 @@
-"""What was spent, summed by day, month, model, key, provider, token or user, and over all keys: no usage row is read.
+"""What was spent, summed by day, month, model, key, provider, token or user, and over all keys, without usage rows.
 
-One reader for summaries, pages and figures. What lies in closed days comes from `closed_days.py`: a year costs as
-little as a week.
+Used by summaries, pages and figures. Closed days come from `closed_days.py`, so that a year is as quick as a week.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from llmkeys.presentation import instant_json, success_rate
 from llmkeys.usage import closed_days
 from llmkeys.usage.closed_days import ONE_DAY, Plain
 
-# What a summary is grouped by, and the columns behind it; months are folded from their days, which are few.
+# What a summary can be grouped by, and the columns for it; months are added up from their days, which are few.
 _COLUMNS = {
     "day": ("day",),
     "month": ("day",),
@@ -36,7 +35,7 @@ _COLUMNS = {
 }
 GROUPS = tuple(_COLUMNS)
 _IN_TIME_ORDER = ("day", "month")
-_SHORT = timedelta(days=4)  # so few days are summed as they are
+_SHORT = timedelta(days=4)  # shorter spans are summed directly
 
 
 @dataclass(slots=True)
@@ -49,8 +48,8 @@ class Sums:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nano: int = 0
-    estimated_nano: int = 0  # of the cost: estimated, or at the fallback price
-    lost_nano: int = 0  # of the cost: charged for lost requests
+    estimated_nano: int = 0  # the part of the cost that is estimated or at the fallback price
+    lost_nano: int = 0  # the part of the cost that was charged for lost requests
 
     @classmethod
     def over(cls, many: Iterable[Sums]) -> Sums:
@@ -81,7 +80,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which daily totals are summed; empty and None do not filter. Both days are included."""
+    """Which daily totals to sum; empty values and None do not filter. Both days are included."""
 
     key: str = ""
     provider: str = ""
@@ -107,12 +106,12 @@ class Wanted:
 
 
 def daily_sums(wanted: Wanted, *columns: str, at: datetime) -> dict[Row, Sums]:
-    """Return the sums of the wanted days grouped by `columns` (day, model, provider, token_name, key_id)."""
+    """Return the sums of the wanted days, grouped by `columns` (day, model, provider, token_name, key_id)."""
     return _added(chain.from_iterable(_grouped(rows, *columns) for rows in _sources(wanted, columns, at)), len(columns))
 
 
 def dearest_keys(wanted: Wanted, *, at: datetime) -> list[str]:
-    """Return the ids of all keys that cost something, the dearest first; keys of equal cost in the order of ids."""
+    """Return the ids of all keys that cost something, the most expensive first; ties are ordered by id."""
     costs = {key_id: sums.cost_nano for (key_id,), sums in _added(_by_key(wanted, at), 1).items()}
     return sorted((key_id for key_id, cost in costs.items() if cost > 0), key=lambda key_id: (-costs[key_id], key_id))
 
@@ -120,10 +119,9 @@ def dearest_keys(wanted: Wanted, *, at: datetime) -> list[str]:
 def dearest_keys_by_day(
     wanted: Wanted, all_keys: Mapping[date, int], *, most: int, at: datetime
 ) -> tuple[dict[str, dict[date, int]], int]:
-    """Return what the dearest keys cost by day, then all others as one under the empty id; and how many those are.
+    """Return the daily costs of the `most` most expensive keys, the others together under "", and how many those are.
 
-    `all_keys` is what all of them together cost on the wanted days. Not every key by day: that would be as many
-    figures as there are keys times days.
+    `all_keys` is what all keys together cost on the wanted days. Daily costs of every key would be too many figures.
     """
     ranked = dearest_keys(wanted, at=at)
     found: dict[str, dict[date, int]] = {key_id: {} for key_id in ranked[:most]}
@@ -138,9 +136,9 @@ def dearest_keys_by_day(
 
 
 def _sources(wanted: Wanted, columns: Iterable[str], at: datetime) -> Iterator[QuerySet]:
-    """Yield the totals that make up the wanted days, none of them twice: of closed days, then of the others.
+    """Yield the totals that make up the wanted days, each once: those of closed days, then those of the others.
 
-    Closed days know no keys: of one key, whose totals are few, or by key the daily totals themselves are read.
+    Totals of closed days are not by key, so the daily totals are read for one key, or if grouped by key.
     """
     known = closed_days.known_days()
     if known is None:
@@ -159,7 +157,7 @@ def _sources(wanted: Wanted, columns: Iterable[str], at: datetime) -> Iterator[Q
 
 
 def _by_key(wanted: Wanted, at: datetime) -> Iterator[Row]:
-    """Yield all until the end of the span, less all before it: each from a running total and the few days after it."""
+    """Yield the sums by key as those until the end of the span minus those before it, both from running totals."""
     known = closed_days.known_days()
     if known is None or wanted.key:
         yield from _grouped(wanted.rows(), "key_id")
@@ -188,13 +186,13 @@ def _grouped(rows: QuerySet, *columns: str) -> Iterable[Row]:
         return [tuple(value or 0 for value in rows.order_by().aggregate(**_BY_NAME).values())]
     of_keys = rows.model is not DayTotal
     names = ["key__provider" if of_keys and name == "provider" else name for name in columns]
-    # Grouped in the order of an index, all days would be read instead of those wanted.
+    # Plain columns, because grouping in the order of an index would read all days instead of the wanted ones.
     groups = {f"group_{place}": Plain(F(name)) for place, name in enumerate(names)}
     return rows.order_by().values(**groups).annotate(**_BY_NAME).values_list(*groups, *_BY_NAME)
 
 
 def _added(rows: Iterable[Row], width: int) -> dict[Row, Sums]:
-    """Add up rows of one group, which come from several sources; `width` columns are the group."""
+    """Add up the rows of each group, which come from several sources; the first `width` columns are the group."""
     found: dict[Row, list[int]] = {}
     for row in rows:
         group, values = row[:width], row[width:]
@@ -209,7 +207,7 @@ def _added(rows: Iterable[Row], width: int) -> dict[Row, Sums]:
 
 
 def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]:
-    """Return the sums per group and over all: days and months in order, else the most expensive first."""
+    """Return the sums per group and overall: days and months in order, other groups the most expensive first."""
     if group_by == "key":
         return _summary(_by_key(wanted, at), group_by)
     columns = _COLUMNS[group_by]
@@ -218,7 +216,7 @@ def summary_of(wanted: Wanted, *, group_by: str, at: datetime) -> dict[str, Any]
 
 
 def summary(rows: QuerySet[DailyUsage], *, group_by: str) -> dict[str, Any]:
-    """Return the same of these very daily totals: the slow way, which proves the quick one."""
+    """Return what `summary_of` does, directly from daily totals: the slow way, to check the quick one."""
     return _summary(_grouped(rows, *_COLUMNS[group_by]), group_by)
 
 
@@ -226,7 +224,7 @@ def _summary(rows: Iterable[Row], group_by: str) -> dict[str, Any]:
     width = len(_COLUMNS[group_by])
     heading = _headings(group_by)
     found = _added(((heading(*row[:width]), *row[width:]) for row in rows), 1)
-    # A group of zeros is one that was used before the span alone.
+    # A group of zeros was used only before the span.
     groups = {head: sums for (head,), sums in found.items() if sums != Sums()}
     results = [{**head.to_json(), **groups[head].to_json()} for head in _in_order(groups, group_by)]
     return {"groupBy": group_by, "results": results, "total": Sums.over(groups.values()).to_json()}
@@ -234,7 +232,7 @@ def _summary(rows: Iterable[Row], group_by: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A group of a summary: how it is called, and what else is known of it, as pairs."""
+    """A group of a summary: its name, and what else is known about it, as pairs."""
 
     group: str
     more: tuple[tuple[str, Any], ...] = ()
@@ -244,7 +242,7 @@ class Heading:
 
 
 def _headings(group_by: str) -> Callable[..., Heading]:
-    """Return what makes a heading of the columns of a group; the names that it needs are read once."""
+    """Return a function from a group's columns to its heading; the names that it needs are read once."""
     if group_by == "month":
         return lambda day: Heading(day.isoformat()[:7])
     if group_by == "key":
@@ -256,9 +254,9 @@ def _headings(group_by: str) -> Callable[..., Heading]:
 
 
 def _token_headings(*, by_user: bool) -> Callable[[int | None, str], Heading]:
-    """Two tokens of one name stay two, and one that was renamed stays one.
+    """Return the headings for tokens or users: tokens are told apart by id, so names may repeat or change.
 
-    What came without a token has a name all the same: the playground writes that of the person.
+    Usage without a token has a name too: the playground records the person's.
     """
     tokens = {pk: (name, user) for pk, name, user in AccessToken.objects.values_list("pk", "name", "user__username")}
     users = set(get_user_model().objects.values_list("username", flat=True)) if by_user else set()
@@ -290,7 +288,7 @@ _COUNTERS = (
 
 
 def statistics(*, at: datetime) -> dict[str, Any]:
-    """Return contract 5's statistics. Deleted keys keep their place in the sums of cost and requests."""
+    """Return the statistics of contract 5. Deleted keys still count in the sums of costs and requests."""
     every = list(ApiKey.objects.order_by().only(*_COUNTERS))
     budgets = [key.budgets(at) for key in every]
     stored = [of_key for key, of_key in zip(every, budgets, strict=True) if key.deleted_at is None]
@@ -314,7 +312,7 @@ def statistics(*, at: datetime) -> dict[str, Any]:
 
 
 def _window(word: str, budgets: list, spent: int) -> dict[str, Any]:
-    """Return cost, limit and per cent of one window; the per cent is over the keys that have that limit."""
+    """Return cost, limit and percentage of one window; the percentage is for the keys that have that limit."""
     limited = [budget for budget in budgets if budget.limit]
     limit = sum(budget.limit for budget in limited)
     used = sum(budget.spent for budget in limited)

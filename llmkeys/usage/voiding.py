@@ -1,4 +1,4 @@
-"""Corrections of what was charged. History stays as it is: each is an adjustment with who and why."""
+"""Voiding: the charge of a lost row is taken back by an adjustment that says who did it and why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
         return amount
     if state == "LOST":
         raise KeyConflict("The charge of this usage row has already been taken back.")
-    raise KeyConflict(f"Only the charge of a LOST usage row can be taken back; this one is {state or 'gone'}.")
+    raise KeyConflict(f"Only the charge of a LOST usage row can be taken back; this one is {state or 'missing'}.")
 
 
 def _state(cursor: CursorWrapper, usage_id: int) -> str:

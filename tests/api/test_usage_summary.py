@@ -308,7 +308,7 @@ def test_a_database_that_cannot_be_written_is_left_alone_for_a_while(api, histor
         raise OperationalError("database is locked")
 
     tried = []
-    monkeypatch.setattr(closed_days, "_rest_until", 0.0)
+    monkeypatch.setattr(closed_days, "_retry_at", 0.0)
     monkeypatch.setattr(closed_days, "_close", fails)
     summed(api)
     assert len(tried) == 1
