@@ -1,8 +1,8 @@
-"""The only user of `apprise`: it sends messages to notification targets, from a process of its own.
+"""Sends messages to notification targets with `apprise`, from a separate process.
 
-The library with the first of its plugins takes 44 MB and 0.3 s, which no web or scheduler process should carry for the
-rare alert; and a process, unlike a thread, can be ended when a target never answers. The child is this module run as a
-program: its order comes by stdin, so that no address, which is a secret, stands in an argument list.
+The library and its plugins take 44 MB and 0.3 s, too much for web and scheduler processes to carry for a rare alert;
+and a process, unlike a thread, can be ended if a target never answers. The child is this module run as a program. It
+reads its orders from stdin, so that no address, which is a secret, appears in an argument list.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-DEADLINE_SECONDS = 15.0  # for all targets together: they are called side by side
+DEADLINE_SECONDS = 15.0  # for all targets together, which are called concurrently
 START_SECONDS = 15.0  # until the child has loaded, on a busy machine
 LONGEST_WORDS = 160
-SHORTEST_SECRET = 4  # shorter pieces of an address are not secret, and stand in every sentence
+SHORTEST_SECRET = 4  # shorter parts of an address are not secret, and occur in any sentence
 
-# Where the first part of an address is a server; elsewhere it may be a token (`slack://TOKEN/…`, `tgram://TOKEN/…`).
+# Schemes whose first part is a server; in others it may be a token (`slack://TOKEN/…`, `tgram://TOKEN/…`).
 _HOST_IS_A_SERVER = {"http", "json", "xml", "form", "mailto", "gotify", "mmost", "nctalk", "apprise", "hassio", "mqtt"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Message:
-    """What is sent to one target. No repr: the address is a secret."""
+    """A message to one target. It has no repr, because the address is a secret."""
 
     url: str
     title: str
@@ -42,14 +42,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one message, without a secret: `words` is empty if it was delivered."""
+    """The result of sending one message, without secrets; `words` is empty if it was delivered."""
 
     delivered: bool
     words: str = ""
 
 
 def send(messages: Sequence[Message], *, seconds: float = DEADLINE_SECONDS) -> list[Result]:
-    """Send all messages side by side; return their results in the same order, at the latest after the deadline."""
+    """Send all messages concurrently; return their results in the same order, at the latest after the deadline."""
     if not messages:
         return []
     orders = [{"url": message.url, "title": message.title, "body": message.body} for message in messages]
@@ -60,13 +60,13 @@ def send(messages: Sequence[Message], *, seconds: float = DEADLINE_SECONDS) -> l
 
 
 def unknown(urls: Sequence[str]) -> list[int]:
-    """Return the positions of the addresses that `apprise` cannot use. Nothing is sent."""
+    """Return the positions of the addresses that `apprise` cannot use, without sending anything."""
     answer = _ask_child({"check": list(urls)}, DEADLINE_SECONDS) if urls else []
     return [position for position, known in enumerate(answer or []) if not known]
 
 
 def label(url: str) -> str:
-    """Name a target for people: its kind, and its server where that is not secret."""
+    """Return a name of a target for people: its kind, and its server if that is not secret."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -78,7 +78,7 @@ def label(url: str) -> str:
 
 
 def _ask_child(order: dict[str, Any], seconds: float) -> list[Any] | None:
-    """Run this module as a program; None if it did not answer. Raises nothing."""
+    """Run this module as a program and return its answer, or None. Never raises."""
     try:
         child = subprocess.run(  # noqa: S603  (this very module)
             [sys.executable, "-m", __name__],
@@ -98,34 +98,34 @@ def _ask_child(order: dict[str, Any], seconds: float) -> list[Any] | None:
 
 
 def main() -> None:
-    """Read an order, carry it out, write the answer, and leave whatever still hangs."""
+    """Read an order, carry it out, write the answer, and exit without waiting for threads that hang."""
     order = json.load(sys.stdin)
     _end_by_itself(order.get("seconds", DEADLINE_SECONDS) + START_SECONDS)
     answer = _check(order["check"]) if "check" in order else _send_all(order["send"], order["seconds"])
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
-    os._exit(0)  # a thread that waits for a dead target would hold a normal exit back
+    os._exit(0)  # a thread that waits for a dead target would delay a normal exit
 
 
 def _end_by_itself(seconds: float) -> None:
-    """The process that started this one may be killed meanwhile."""
+    """Exit after `seconds`, because the parent process may have been killed."""
     timer = threading.Timer(seconds, os._exit, [1])
     timer.daemon = True
     timer.start()
 
 
 def _check(urls: list[str]) -> list[bool]:
-    _overhear()
+    _collect_log()
     from apprise import Apprise
 
     return [Apprise.instantiate(url) is not None for url in urls]
 
 
 def _send_all(orders: list[dict[str, str]], seconds: float) -> list[str | None]:
-    _overhear()
+    _collect_log()
     import apprise
 
-    apprise.Apprise.instantiate(orders[0]["url"])  # loads the plugins, once, before the threads need them
+    apprise.Apprise.instantiate(orders[0]["url"])  # loads the plugins once, before the threads need them
     words: list[str | None] = [f"It did not answer within {seconds:g} seconds."] * len(orders)
     threads = [
         threading.Thread(target=_send_one, args=(words, position, order), daemon=True)
@@ -142,41 +142,41 @@ def _send_all(orders: list[dict[str, str]], seconds: float) -> list[str | None]:
 def _send_one(words: list[str | None], position: int, order: dict[str, str]) -> None:
     import apprise
 
-    _said.set(said := [])
+    _logged.set(logged := [])
     asset = apprise.AppriseAsset(
         app_id="RefactAI", app_desc="RefactAI LLM key management", app_url="", async_mode=False
     )
     target = apprise.Apprise(asset=asset)
     try:
-        # Plain text: a key's name is somebody's input, and apprise escapes it where the target speaks HTML.
+        # Plain text: a key's name is user input, which apprise escapes for targets that use HTML.
         delivered = target.add(order["url"]) and target.notify(
             title=order["title"], body=order["body"], body_format=apprise.NotifyFormat.TEXT
         )
-    except Exception as error:  # a plugin's own fault is the same to the operator as a dead target
+    except Exception as error:  # to the operator, a plugin's bug is the same as a dead target
         delivered = False
-        said.append(type(error).__name__)
-    words[position] = None if delivered else _without_secrets(" ".join(said) or "It was not delivered.", order["url"])
+        logged.append(type(error).__name__)
+    words[position] = None if delivered else _without_secrets(" ".join(logged) or "It was not delivered.", order["url"])
 
 
-_said: ContextVar[list[str]] = ContextVar("what apprise logged for one message")
+_logged: ContextVar[list[str]] = ContextVar("what apprise logged for one message")
 
 
-class _Overhearing(logging.Handler):
-    """Keeps what apprise logs for a message: its functions only tell yes or no. Its threads copy the context."""
+class _LogCollector(logging.Handler):
+    """Keeps what apprise logs about a message, because it only returns True or False. Its threads copy the context."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _said.get([]).append(record.getMessage())
+        _logged.get([]).append(record.getMessage())
 
 
-def _overhear() -> None:
+def _collect_log() -> None:
     logger = logging.getLogger("apprise")
-    logger.addHandler(_Overhearing(logging.WARNING))
+    logger.addHandler(_LogCollector(logging.WARNING))
     logger.setLevel(logging.WARNING)
     logger.propagate = False
 
 
 def _without_secrets(words: str, url: str) -> str:
-    """Take every piece of the address that its label does not show out of the words; one line, shortened."""
+    """Return the words in one line, shortened, without any part of the address that its label does not show."""
     shown = label(url)
     pieces = {piece for text in (url, unquote(url)) for piece in re.split(r"[:/?&=@#,;]+", text)}
     for piece in sorted(pieces, key=len, reverse=True):

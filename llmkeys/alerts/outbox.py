@@ -1,12 +1,12 @@
-"""Alerts: what the operator is notified of, written with its cause and delivered apart from it.
+"""Alerts: what the operator is notified of, written together with its cause and delivered separately.
 
 `ledger.add_alert` puts an alert into the outbox in the transaction of its cause, so that it is sent exactly once per
-key, kind and window however many processes see it. Delivery claims what is due by a conditional UPDATE and sends it
-outside any transaction: nothing waits for a dead target but the process that sends. The sender marks each row
+key, kind and window however many processes see the cause. Delivery claims what is due by a conditional UPDATE and sends
+it outside any transaction, so that only the sending process waits for a dead target. The sender marks each row
 
-    delivered      sent_at set; with tries 0 there was no target, and the dashboard alone shows it
+    delivered      sent_at set; with tries 0 there was no target, and only the dashboard shows it
     due again      sent_at empty, `claimed_until` says when; delivery_error has a line for each target that failed
-    given up       sent_at empty and tries used up: the health page shows it
+    given up       sent_at empty and no tries left; the health page shows it
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from llmkeys.database.sql import as_instant, instant
 from llmkeys.exceptions import NoKey, RecordingUnavailable
 from llmkeys.models import Alert
 
-# A claim outlives the longest delivery, so that a sender that died is replaced and a slow one is not.
+# A claim lasts longer than any delivery, so that a sender that died is replaced but a slow one is not.
 CLAIM = timedelta(seconds=delivery.DEADLINE_SECONDS + delivery.START_SECONDS + 30)
 BACK_OFF = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 240))
 TRIES = len(BACK_OFF) + 1
-AT_ONCE = 100  # alerts of one delivery
-LINES = 20  # of one message; a flood is summed up
+AT_ONCE = 100  # alerts in one delivery
+LINES = 20  # in one message; the rest are only counted
 _LINE_LENGTH = 300
 
 EXAMPLE = "REFACTAI_ALERT_URLS=mailtos://user:password@example.com,slack://TokenA/TokenB/TokenC"
@@ -43,24 +43,24 @@ EXAMPLE = "REFACTAI_ALERT_URLS=mailtos://user:password@example.com,slack://Token
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of sending to one target; its name has no secret, `words` is empty if it went well."""
+    """The result of sending to one target, named without secrets; `words` is empty if it was delivered."""
 
     target: str
     delivered: bool
     words: str = ""
 
 
-# --- causes that no event has -----------------------------------------------------------------------------------------
+# --- alerts without an event -----------------------------------------------------------------------------------------
 
-_told: dict[str, str] = {}  # what this process has written, so that the hot path asks the database once
-_MOST_TOLD = 1000
+_reported: dict[str, str] = {}  # what this process has reported, so that requests need not query the database
+_MOST_REPORTED = 1000
 
 
 def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
-    """Report, once an hour and reason, that a request found no key. Never raises: the request has its own answer."""
+    """Report, once per hour and reason, that a request found no key. Never raises: the request gets its own answer."""
     kind = type(error).__name__
     hour = f"{at:%Y-%m-%dT%H}"
-    if _told.get(kind) == hour:
+    if _reported.get(kind) == hour:
         return
     message = f"A request for “{model}” found no key: {error}"
     try:
@@ -73,9 +73,9 @@ def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
 
 
 def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
-    """Report once that a model has no known price and is charged at the fallback price. Never raises."""
+    """Report, once per model, that its price is not known and the fallback price is charged. Never raises."""
     name = f"fallback price {provider} {model}"
-    if name in _told:
+    if name in _reported:
         return
     message = (
         f"No price is known for “{model}” at {provider}: it is charged at the fallback price of "
@@ -89,13 +89,13 @@ def fallback_price_used(provider: str, model: str, *, at: datetime) -> None:
 
 
 def scheduler_stalled(reason: str, *, stall: str, at: datetime) -> bool:
-    """Report a stall once, which `stall` names alike in every process that sees it; False if it was reported before."""
+    """Report a stall, identified by `stall` in every process that sees it; return False if it was reported before."""
     message = f"The scheduler is making no progress ({reason}); it is being restarted. Budgets do not depend on it."
     return _write("scheduler_stalled", message, at, once=f"scheduler {stall}")
 
 
 def backup_failed(reason: str, *, at: datetime) -> bool:
-    """Report once a day that the database could not be backed up; False if it was reported before."""
+    """Report, once a day, that the database could not be backed up; return False if it was reported before."""
     message = f"The backup of the database failed: {reason}"
     return _write("backup_failed", message, at, once=f"backup {at:%Y-%m-%d}")
 
@@ -105,9 +105,9 @@ def _write(kind: str, message: str, at: datetime, *, once: str) -> bool:
 
 
 def _remember(name: str, when: str) -> None:
-    if len(_told) >= _MOST_TOLD:
-        _told.clear()
-    _told[name] = when
+    if len(_reported) >= _MOST_REPORTED:
+        _reported.clear()
+    _reported[name] = when
 
 
 # --- delivery ---------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def _remember(name: str, when: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """An alert that this process alone delivers now; `failed` names the targets that an earlier try did not reach."""
+    """An alert that this process is delivering; `failed` names the targets that an earlier try did not reach."""
 
     id: int
     kind: str
@@ -126,10 +126,10 @@ class _Claimed:
 
 
 def send_due_alerts(at: datetime) -> int:
-    """Deliver what is due to every target, each target's alerts in one message; return how many reached them all.
+    """Deliver the due alerts, in one message per target; return how many reached all targets.
 
-    Any number of processes may call it: each alert is claimed by one. A target that fails is tried again alone, after
-    1, 5, 15, 60 and 240 minutes; then the alert is left with its reason.
+    Any number of processes may call this: each alert is claimed by one. A target that fails is tried again, separately,
+    after 1, 5, 15, 60 and 240 minutes; then the alert is given up and keeps the reason.
     """
     if not settings.ALERT_URLS:
         writer.run_now(lambda cursor: _keep_for_the_dashboard(cursor, at))
@@ -143,12 +143,12 @@ def send_due_alerts(at: datetime) -> int:
 
 
 def _keep_for_the_dashboard(cursor: CursorWrapper, at: datetime) -> None:
-    """Mark as sent what is left from a time when there was a target: it stays on the dashboard only."""
+    """Mark as sent the alerts from a time when there were targets, so that they are only on the dashboard."""
     cursor.execute("UPDATE llmkeys_alert SET sent_at = %s, tries = 0 WHERE sent_at IS NULL", [instant(at)])
 
 
 def _claim(cursor: CursorWrapper, at: datetime) -> list[_Claimed]:
-    """Take the oldest alerts that are due. A claim too far in the future is one of a clock that was wrong."""
+    """Claim the oldest alerts that are due. A claim too far in the future comes from a wrong clock and is ignored."""
     now, sane = instant(at), instant(at + BACK_OFF[-1] + CLAIM)
     due = "sent_at IS NULL AND tries < %s AND (claimed_until IS NULL OR claimed_until <= %s OR claimed_until > %s)"
     cursor.execute(
@@ -169,7 +169,7 @@ def _failed_targets(delivery_error: str) -> frozenset[str]:
 
 
 def _deliver(claimed: Sequence[_Claimed]) -> dict[int, list[str]]:
-    """Send each target what it lacks; return, for each alert, a line for each target that it did not reach."""
+    """Send each target the alerts that it lacks; return, for each alert, a line for each target that failed."""
     targets = _targets()
     waiting = {name: [alert for alert in claimed if _lacks(alert, name, targets)] for name in targets}
     waiting = {name: alerts for name, alerts in waiting.items() if alerts}
@@ -183,7 +183,7 @@ def _deliver(claimed: Sequence[_Claimed]) -> dict[int, list[str]]:
 
 
 def _targets() -> dict[str, str]:
-    """Return the address of each target under a name without secrets; twins are numbered."""
+    """Return the addresses of the targets by names without secrets; equal names are numbered."""
     targets: dict[str, str] = {}
     for url in settings.ALERT_URLS:
         name = delivery.label(url)
@@ -193,9 +193,9 @@ def _targets() -> dict[str, str]:
 
 
 def _lacks(alert: _Claimed, name: str, targets: dict[str, str]) -> bool:
-    """Return whether the target did not get the alert yet: a first try, or one that failed there.
+    """Return whether the target has not received the alert yet, because it is new or failed there.
 
-    Where none of the failed ones is among the targets any more, they were changed, and all are told.
+    If none of the failed targets exists any more, the targets were changed, and all of them get it.
     """
     return name in alert.failed or not alert.failed & targets.keys()
 
@@ -210,7 +210,7 @@ def _message(url: str, alerts: Sequence[_Claimed]) -> Message:
 
 
 def _record(cursor: CursorWrapper, claimed: Sequence[_Claimed], faults: dict[int, list[str]], at: datetime) -> None:
-    """Write what came of each, unless its claim ran out meanwhile and another process has it."""
+    """Record the results, except for alerts whose claim has expired and that another process has claimed."""
     for alert in claimed:
         lines = faults.get(alert.id)
         again = at + BACK_OFF[min(alert.tries, len(BACK_OFF)) - 1]
@@ -225,16 +225,16 @@ def _record(cursor: CursorWrapper, claimed: Sequence[_Claimed], faults: dict[int
 
 
 def _error_text(lines: list[str]) -> str:
-    """Return a line for each target; where they do not fit, the next try goes to all of them."""
+    """Return a line for each target; if they are too long, none, and the next try goes to all targets."""
     text = "\n".join(lines)
     return text if len(text) <= 500 else f"{len(lines)} targets failed"
 
 
-# --- what people ask for ----------------------------------------------------------------------------------------------
+# --- for people ----------------------------------------------------------------------------------------------
 
 
 def send_test_alert(at: datetime, *, by: str = "") -> list[Delivery]:
-    """Send a test alert to every target at once; return what came of each, an empty list where there is none."""
+    """Send a test alert to every target now; return the results, an empty list if there are no targets."""
     targets = _targets()
     message = f"This is a test{f' by {by}' if by else ''}: alerts of RefactAI LLM key management arrive here."
     results = delivery.send([Message(url, "RefactAI: test alert", message) for url in targets.values()])
@@ -253,7 +253,7 @@ def target_names() -> list[str]:
 
 
 def open_alerts(limit: int = 20) -> list[Alert]:
-    """Return the newest alerts that nobody has dismissed, with their keys (no secret is read)."""
+    """Return the newest alerts that were not dismissed, with their keys (without secrets)."""
     return list(_with_keys().filter(seen_at__isnull=True)[:limit])
 
 
@@ -263,7 +263,7 @@ def recent_alerts(limit: int = 50) -> list[Alert]:
 
 
 def undelivered_alerts(limit: int = 20) -> list[Alert]:
-    """Return the newest alerts that a target did not get, whether they are tried again or given up."""
+    """Return the newest alerts that a target did not receive, whether they will be retried or were given up."""
     return list(_with_keys().filter(sent_at__isnull=True).exclude(delivery_error="")[:limit])
 
 
@@ -272,12 +272,12 @@ def _with_keys() -> QuerySet[Alert]:
 
 
 def given_up(alert: Alert) -> bool:
-    """Return whether an alert is not tried any more although a target did not get it."""
+    """Return whether an alert will not be retried although a target did not receive it."""
     return alert.sent_at is None and alert.tries >= TRIES
 
 
 def delivery_words(alert: Alert) -> str:
-    """Say in words what became of an alert."""
+    """Return what became of an alert, in words."""
     if alert.sent_at is not None:
         if not alert.tries:
             return "dashboard only"
@@ -292,12 +292,12 @@ def _in_line(alert: Alert) -> str:
 
 
 def put_away(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard; False if it is unknown or was dismissed before."""
+    """Take an alert off the dashboard; return False if it is unknown or was dismissed before."""
     return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
 
 
 def put_away_with_older(alert_id: int, at: datetime) -> bool:
-    """Take an alert off the dashboard with the older ones of its key or token; False if none was left."""
+    """Take an alert and the older ones of its key or token off the dashboard; return False if none was left."""
     alert = Alert.objects.filter(pk=alert_id).first()
     wanted = Q(pk=alert_id)
     if alert is not None and alert.of:
@@ -306,7 +306,7 @@ def put_away_with_older(alert_id: int, at: datetime) -> bool:
 
 
 def put_all_away(at: datetime, *, up_to: int) -> int:
-    """Take every alert up to this id off the dashboard, so that none goes unseen that came meanwhile."""
+    """Take every alert up to this id off the dashboard, but not those that were added since the page was shown."""
     return Alert.objects.filter(pk__lte=up_to, seen_at__isnull=True).update(seen_at=at)
 
 
@@ -314,7 +314,7 @@ def put_all_away(at: datetime, *, up_to: int) -> int:
 
 
 def check_targets(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """llmkeys.E004: a target that `apprise` does not know. Named by its place: the address is a secret."""
+    """llmkeys.E004: a target that `apprise` cannot use, named by its position, because the address is a secret."""
     return [
         Error(
             f"REFACTAI_ALERT_URLS: target {position + 1} of {len(settings.ALERT_URLS)} is not an address that "
