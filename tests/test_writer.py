@@ -310,7 +310,7 @@ def test_it_writes_nothing_while_another_file_lies_in_the_place_of_the_database(
             pytest.fail("it is not asked either")
     assert writer.run_now(note("next")) == "next"
     assert noted() == {"one", "next"}
-    assert "was replaced or removed while the server runs; put that file back" in caplog.text
+    assert "was replaced or removed while the server was running; put that file back" in caplog.text
 
 
 def test_the_operator_hears_of_an_outage_once_and_of_its_end(own_writer, caplog):

@@ -56,7 +56,7 @@ def _file_now() -> tuple[int, int] | None:
     name = database_name()
     if not is_sqlite() or "memory" in name:
         return None
-    found = os.stat(name)   # noqa: PTH116  (called for every request: a Path costs ten times as much)
+    found = os.stat(name)  # noqa: PTH116  (called for every request: a Path costs ten times as much)
     return found.st_dev, found.st_ino
 
 

@@ -146,7 +146,7 @@ class Writer(DatabaseThread):
             job.error = RecordingUnavailable(outages.UNAVAILABLE)
 
     def _transact_patiently(self, group: list[Job]) -> None:
-        """Do the transaction; repeat it if the server was restarted in the meantime, or other transactions got ahead."""
+        """Do the transaction; repeat it if the server was restarted in the meantime or other transactions got ahead."""
         was_open = self._connection.connection is not None and not is_sqlite()
         tries = 1
         while True:
