@@ -100,12 +100,12 @@ def read_name(value: Any) -> str:
 
 def read_text(value: Any, *, most: int) -> str:
     if not isinstance(value, str):
-        raise ValueError("Must be a text.")
+        raise ValueError("Must be a string.")
     value = value.strip()
     if len(value) > most:
         raise ValueError(f"May have at most {most} characters; it has {len(value)}.")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ValueError("May not hold control characters.")
+        raise ValueError("May not contain control characters.")
     return value
 
 

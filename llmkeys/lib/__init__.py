@@ -1,3 +1,3 @@
-"""Leaves: plain Python that knows nothing of the product, nor of Django."""
+"""Plain Python helpers that depend neither on the rest of the product nor on Django."""
 
 from __future__ import annotations

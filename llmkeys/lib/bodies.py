@@ -11,13 +11,13 @@ from typing import Any
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
-_PATIENCE_SECONDS = 2.0  # so long what a refused client still sends is taken, so that it gets to read the refusal
+_PATIENCE_SECONDS = 2.0  # how long the rest of a refused body is read, so that the client gets to read the refusal
 
-_MOST_MEMBERS = 20  # gzip data may consist of several, one after the other; each costs a copy of what follows
+_MOST_MEMBERS = 20  # gzip data may consist of several members; each costs a copy of the rest
 
 
 class BodyRefused(Exception):
-    """A body that is not taken: the status of the answer, and a sentence for the sender."""
+    """A body that is refused: the status of the answer, and a message for the sender."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -25,12 +25,12 @@ class BodyRefused(Exception):
 
 
 class ClientGone(Exception):
-    """The client went away before its body was complete."""
+    """The client disconnected before its body was complete."""
 
 
 @dataclass(slots=True)
 class Room:
-    """How many bytes of bodies a worker may have in hand, all requests together."""
+    """How many bytes of request bodies a worker may still keep in memory, for all requests together."""
 
     free: int
 
@@ -45,25 +45,25 @@ class Room:
 
 @dataclass(slots=True)
 class Taken:
-    """What one request has taken of it."""
+    """The part of the room that one request has taken."""
 
     room: Room
     size: int = 0
 
     def more(self, size: int) -> None:
-        """Take so many bytes more. Raises BodyRefused 503."""
+        """Take `size` more bytes. Raises BodyRefused (503)."""
         if size > self.room.free:
             raise BodyRefused(503, "The server is reading as many request bodies as it can. Try again in a second.")
         self.room.free -= size
         self.size += size
 
     def give_back(self) -> None:
-        """Leave the room to others: the bytes are in hand no longer."""
+        """Give all of it back: the bytes are no longer in memory."""
         self.room.free, self.size = self.room.free + self.size, 0
 
 
 async def read(receive: Receive, *, limit: int, seconds: float, taken: Taken, declared: int | None = None) -> bytes:
-    """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503), ClientGone.
+    """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503) and ClientGone.
 
     `declared` is its Content-Length, None if the client sent none (a chunked body).
     """
@@ -73,7 +73,7 @@ async def read(receive: Receive, *, limit: int, seconds: float, taken: Taken, de
         async with asyncio.timeout(seconds):
             return await _all_of(receive, limit, taken)
     except TimeoutError:
-        raise BodyRefused(408, f"The body did not come within {seconds:g} seconds.") from None
+        raise BodyRefused(408, f"The body did not arrive within {seconds:g} seconds.") from None
 
 
 async def _all_of(receive: Receive, limit: int, taken: Taken) -> bytes:
@@ -92,7 +92,7 @@ async def _all_of(receive: Receive, limit: int, taken: Taken) -> bytes:
 
 
 async def discard(receive: Receive) -> None:
-    """Take for a moment what still comes of a body: a client that is cut while it sends never reads the answer."""
+    """Read the rest of a body for a moment, because a client that is cut off while it sends never reads the answer."""
     more = True
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -104,7 +104,7 @@ async def discard(receive: Receive) -> None:
 
 
 def decoded(raw: bytes, encodings: str, *, limit: int) -> bytes:
-    """Undo a Content-Encoding (`gzip`, `deflate`, several after each other). Raises BodyRefused (400, 413, 415)."""
+    """Undo a Content-Encoding (`gzip`, `deflate`, or several in sequence). Raises BodyRefused (400, 413, 415)."""
     for name in reversed([name.strip().lower() for name in encodings.split(",")]):
         if name in ("", "identity"):
             continue
@@ -115,7 +115,7 @@ def decoded(raw: bytes, encodings: str, *, limit: int) -> bytes:
 
 
 def _inflated(raw: bytes, name: str, limit: int) -> bytes:
-    # "deflate" is zlib's format by the standard, and raw in what some clients send.
+    # By the standard "deflate" means zlib's format, but some clients send raw deflate data.
     deflate = zlib.MAX_WBITS if _has_zlib_header(raw) else -zlib.MAX_WBITS
     bits = deflate if name == "deflate" else zlib.MAX_WBITS | 16
     whole = b""

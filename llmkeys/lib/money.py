@@ -1,4 +1,4 @@
-"""Amounts of money: integers of 10⁻⁹ USD inside, Decimal in between, float only in the JSON that leaves."""
+"""Amounts of money: stored as integers of 10⁻⁹ USD, converted through Decimal, float only in outgoing JSON."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ NANO = 10**9
 MAX_LIMIT_USD = 1_000_000
 
 _DECIMALS = 9
-_LARGEST_EXPONENT = 30  # beyond it an amount is nonsense, and turning it into an integer would take for ever
+_LARGEST_EXPONENT = 30  # a larger amount is nonsense, and converting it to an integer would take forever
 _LONGEST_TEXT = 100
 _EXACT = Context(prec=2000, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[InvalidOperation])
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 
 
 def usd_to_nano(usd: Decimal | int | str, rounding: str = ROUND_CEILING) -> int:
-    """Return USD as nano-dollars, rounded up to the next one.
+    """Return USD as nano-dollars, by default rounded up.
 
-    Raises ValueError for what is not a finite amount, and for a float, whose digits are not what was meant.
+    Raises ValueError if it is not a finite amount, and for a float, whose digits are not exact.
     """
     if isinstance(usd, bool | float):
-        raise ValueError(f"an amount of money must be a Decimal, an integer or a text, not a {type(usd).__name__}")
+        raise ValueError(f"an amount of money must be a Decimal, an integer or a string, not a {type(usd).__name__}")
     try:
         value = Decimal(usd)
     except InvalidOperation:
@@ -37,21 +37,21 @@ def nano_to_usd(nano: int) -> Decimal:
 
 
 def usd_json(nano: int) -> float:
-    """Return USD for outgoing JSON; below 10⁶ USD its digits are exactly those of the amount."""
+    """Return USD for outgoing JSON; below 10⁶ USD it is printed with exactly the digits of the amount."""
     return nano / NANO
 
 
 def format_usd(nano: int) -> str:
-    """Return an amount for people: two to nine decimals, as many as it has."""
+    """Return an amount for people, with two to nine decimals as needed."""
     whole, rest = divmod(abs(nano), NANO)
     decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
     return f"{'-' if nano < 0 else ''}${whole:,}.{decimals}"
 
 
 def parse_limit_usd(value: object) -> int:
-    """Return a limit that a person gave in USD as nano-dollars; 0 means no limit.
+    """Return a limit that a person entered in USD as nano-dollars; 0 means no limit.
 
-    Raises ValueError with words for that person.
+    Raises ValueError with a message for that person.
     """
     amount = _number(value)
     if not amount.is_finite():

@@ -1,4 +1,4 @@
-"""Read JSON that others wrote: every function takes anything and gives a value of the promised type, or None."""
+"""Reading untrusted JSON: every function accepts any value and returns one of the promised type, or None."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from decimal import Decimal
 from typing import Any
 
 MOST_TOKENS = 10**9  # a larger count is nonsense, not a count
-MOST_USD = 10**6  # so is a single answer that costs more than any budget can be
+MOST_USD = 10**6  # a single answer cannot cost more than the largest possible budget
 MOST_TEXT = 4000
 
 _WRITTEN_COUNT = re.compile(r"\d{1,12}(?:\.0*)?")
 
 
 def load_json(body: bytes) -> Any:
-    """Parse a body, numbers with a fraction as Decimal; None if it is not JSON."""
+    """Parse a body, with fractions as Decimal; return None if it is not JSON."""
     try:
         return json.loads(body.decode("utf-8-sig", errors="replace"), parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's own range
@@ -25,31 +25,31 @@ def load_json(body: bytes) -> Any:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return the value where it is an object, else an empty one; a list with one object counts as that object."""
+    """Return the value if it is an object, else an empty one; a list of one object counts as that object."""
     if isinstance(value, list) and len(value) == 1:
-        value = value[0]  # Google's OpenAI layer wraps its errors so
+        value = value[0]  # Google's OpenAI layer wraps its errors in a list
     return value if isinstance(value, Mapping) else {}
 
 
 def items(value: Any) -> list[Mapping[str, Any]]:
-    """Return the objects in a list; whatever else is in it is left out."""
+    """Return the objects in a list, leaving out everything else."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def text(value: Any, *, limit: int = MOST_TEXT) -> str:
-    """Return the value where it is a string, cut at `limit` characters, else an empty string."""
+    """Return the value if it is a string, cut at `limit` characters, else an empty string."""
     return value[:limit] if isinstance(value, str) else ""
 
 
 def word(value: Any) -> str:
-    """Return a code or type in lower case."""
+    """Return a code or type name in lower case, or an empty string."""
     return text(value, limit=100).strip().lower()
 
 
 def count(value: Any) -> int | None:
-    """Return a token count, or None for what is negative, not whole, not a number or absurd.
+    """Return a token count, or None if it is negative, not whole, not a number or absurdly large.
 
-    Compatible servers write counts as text too, or with a point: "10", 10.0, "10.0".
+    Some compatible servers write counts as strings or with a decimal point: "10", 10.0, "10.0".
     """
     number = finite(_number_in(value))
     if number is None or not 0 <= number <= MOST_TOKENS or number != int(number):
@@ -64,7 +64,7 @@ def _number_in(value: Any) -> Any:
 
 
 def money(value: Any) -> Decimal | None:
-    """Return an amount in USD, or None for what is negative, not a number or absurd; a string is not an amount."""
+    """Return an amount in USD, or None if it is negative, not a number (such as a string) or absurdly large."""
     number = finite(value)
     if number is None or not 0 <= number <= MOST_USD:
         return None
@@ -72,7 +72,7 @@ def money(value: Any) -> Decimal | None:
 
 
 def price(value: Any) -> Decimal | None:
-    """Return a price in USD, which OpenRouter writes as a string; negative ones mean "it depends"."""
+    """Return a price in USD, which OpenRouter writes as a string, or None; there a negative one means "it depends"."""
     if not isinstance(value, str):
         return money(value)
     try:
@@ -82,12 +82,12 @@ def price(value: Any) -> Decimal | None:
 
 
 def flag(value: Any) -> bool | None:
-    """Return the value where it is true or false."""
+    """Return the value if it is true or false, else None."""
     return value if isinstance(value, bool) else None
 
 
 def finite(value: Any) -> int | float | Decimal | None:
-    """Return the value where it is a number other than NaN and infinity; true and false are none."""
+    """Return the value if it is a number other than NaN and infinity, else None; booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     if isinstance(value, Decimal):

@@ -1,4 +1,4 @@
-"""Rows as lines of a CSV file that is safe to open in a spreadsheet."""
+"""CSV files that are safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_lines(rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None) -> Iterator[str]:
-    """Yield the heading and a line for each row; without `columns` the first row's names are the heading."""
+    """Yield a header line and a line for each row; without `columns` the names in the first row are the header."""
     writer = csv.writer(_Echo())
     columns = tuple(columns) if columns is not None else None
     if columns is not None:
@@ -25,14 +25,14 @@ def csv_lines(rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | Non
 
 
 class _Echo:
-    """A file for the csv module that hands back each line instead of keeping it."""
+    """A file for the csv module that returns each line instead of storing it."""
 
     def write(self, line: str) -> str:
         return line
 
 
 def _cell(value: Any) -> str:
-    """Return one value as text; what a spreadsheet would take for a formula gets a leading apostrophe."""
+    """Return a value as text, with a leading apostrophe if a spreadsheet would take it for a formula."""
     match value:
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""Budget windows: which day and month an instant belongs to in the operator's zone, and when they end. Pure."""
+"""Budget windows: which day and month a time belongs to in the operator's time zone, and when they end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DAY, MONTH, TOTAL = "day", "month", "total"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time that has a budget, and the columns by which an account keeps it."""
+    """A span of time that has a budget, and the names of its columns in an account."""
 
-    name: str  # also the column with its first day, where it ends
+    name: str  # also the column with its first day, if it ends
     adjective: str
     ends: bool
 
@@ -28,7 +28,7 @@ class Window:
 
     @property
     def amount(self) -> str:
-        """The column of an adjustment."""
+        """The column in an adjustment."""
         return f"{self.name}_nano"
 
 
@@ -37,16 +37,16 @@ WINDOWS = (Window(DAY, "daily", True), Window(MONTH, "monthly", True), Window(TO
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """The budget day and month of an instant; `month` is its first day."""
+    """The budget day and month of a time; `month` is the first day of the month."""
 
     day: date
     month: date
 
 
 def windows_at(at: datetime, zone: str) -> Windows:
-    """Return the budget day and month that the aware instant `at` belongs to in `zone`.
+    """Return the budget day and month that the aware datetime `at` belongs to in `zone`.
 
-    Where clocks go back over midnight, the new day that had begun goes on: a window never opens again.
+    If clocks go back across midnight, the day that had begun continues: a window never opens twice.
     """
     local = at.astimezone(_zone(zone))
     day = local.date()
@@ -57,10 +57,10 @@ def windows_at(at: datetime, zone: str) -> Windows:
 
 @lru_cache(maxsize=1024)
 def day_start(day: date, zone: str) -> datetime:
-    """Return the first instant (UTC) that belongs to `day`.
+    """Return the time (UTC) at which `day` begins.
 
-    Midnight may not exist (a gap at 00:00, or a whole day skipped) or come twice; then the first instant whose
-    local date is `day` or later counts, so that days follow each other without gap or overlap.
+    Midnight may not exist (a gap at 00:00, or a whole day skipped) or occur twice; then the day begins at the first
+    time whose local date is `day` or later, so that days follow each other without gap or overlap.
     """
     naive = datetime(day.year, day.month, day.day)
     first = naive.replace(tzinfo=_zone(zone), fold=0).astimezone(UTC)
@@ -70,7 +70,7 @@ def day_start(day: date, zone: str) -> datetime:
 
 
 def _first_instant_of(day: date, zone: str, near: datetime) -> datetime:
-    """Find by bisection the instant around `near` at which the local date becomes `day` or later."""
+    """Find by bisection the time around `near` at which the local date becomes `day` or later."""
     low, high = near - timedelta(days=2), near + timedelta(days=2)
     while high - low > timedelta(microseconds=1):
         middle = low + (high - low) / 2
@@ -82,17 +82,17 @@ def _first_instant_of(day: date, zone: str, near: datetime) -> datetime:
 
 
 def day_end(day: date, zone: str) -> datetime:
-    """Return the instant (UTC) at which the next day begins."""
+    """Return the time (UTC) at which the next day begins."""
     return day_start(day + timedelta(days=1), zone)
 
 
 def month_end(month: date, zone: str) -> datetime:
-    """Return the instant (UTC) at which the month after the one of `month` begins."""
+    """Return the time (UTC) at which the month after `month` begins."""
     return day_start((month.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
 
 
 def window_end(window: Window, first_day: date, zone: str) -> datetime:
-    """Return the instant (UTC) at which the window that began with `first_day` ends."""
+    """Return the time (UTC) at which the window that began on `first_day` ends."""
     return {DAY: day_end, MONTH: month_end}[window.name](first_day, zone)
 
 

@@ -211,7 +211,7 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("fields", "words"),
         [
-            ({"name": ""}, "May not be empty."), ({"name": "a\tb"}, "May not hold control characters."),
+            ({"name": ""}, "May not be empty."), ({"name": "a\tb"}, "May not contain control characters."),
             ({"name": "x" * 101}, "at most 100 characters"), ({"scopes": []}, "Choose from: gateway, read, manage."),
             ({"scopes": ["root"]}, "root is not one of the available choices"),
             ({"expiry": "soon"}, "soon is not one of the available choices"),
