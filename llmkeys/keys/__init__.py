@@ -1,3 +1,3 @@
-"""The verbs of a key. Admin, REST API, dashboard, tasks and commands all call these."""
+"""What can be done with keys; called by the admin, the REST API, the dashboard, scheduled tasks and commands."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The verbs of a key: add, change, replace the secret, switch, make default, test, delete.
+"""Add, change, enable, disable, test and delete keys, replace their secrets, and choose the default.
 
-Each is one transaction with its event. They raise InvalidInput with a sentence per field, DuplicateSecret,
-KeyConflict or WrongEncryptionKey (sealed), and never change anything then.
+Each function is one transaction that includes its event. It raises InvalidInput with a sentence per field,
+DuplicateSecret, KeyConflict or WrongEncryptionKey (sealed), and then changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from llmkeys.vault.crypto import mask
 def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiKey:
     """Store a new key from fields named as in the contract (`provider`, `name`, `apiKey`, …), and return it.
 
-    Limits are USD; those left out come from the settings. The first key of the database becomes the default.
+    Limits are in USD; those left out come from the settings. The first key of the database becomes the default.
     """
     cleaned = fields.clean_new(values, at=at)
     secret, wants_default = cleaned.pop("secret"), cleaned.pop("is_default", False)
@@ -80,7 +80,7 @@ def _default_limits() -> dict[str, int]:
 
 
 def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiKey:
-    """Change what `values` names and leave the rest alone; an empty `apiKey` leaves the secret alone too."""
+    """Change the fields in `values`; an empty `apiKey` leaves the secret as it is."""
     cleaned = fields.clean_change(values, key=key, at=at)
     secret = cleaned.pop("secret", "")
     changed = [name for name, value in cleaned.items() if getattr(key, name) != value]
@@ -115,7 +115,7 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> N
 
 
 def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
-    """Make this the one default key; a disabled one is switched on. Raises KeyConflict for an expired one."""
+    """Make this the default key, and enable it if it is disabled. Raises KeyConflict if it has expired."""
     if key.is_expired(at):
         raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Change its expiry date first.")
     with changing_keys() as cursor:
@@ -129,7 +129,7 @@ def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
 
 
 def toggle(key: ApiKey, *, active: bool | None, at: datetime, actor: str = "") -> ApiKey:
-    """Switch the key on or off; None flips. It never clears a rejection: only a test or a new secret does."""
+    """Enable or disable the key; None toggles. A rejection is not cleared: only a test or a new secret does that."""
     with changing_keys() as cursor:
         wanted = (not key.enabled) if active is None else active
         cursor.execute(
@@ -148,9 +148,9 @@ def toggle(key: ApiKey, *, active: bool | None, at: datetime, actor: str = "") -
 
 
 def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
-    """Wipe the secret and its fingerprint; keep the history, its place in the sums, and its open holds.
+    """Delete the key by wiping its secret and fingerprint; its history, its part of the sums and its open holds stay.
 
-    Raises KeyConflict for a key of the environment.
+    Raises KeyConflict for an environment key.
     """
     check_deletable(key)
     with changing_keys() as cursor:
@@ -166,7 +166,7 @@ def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
 
 
 def check_deletable(key: ApiKey) -> None:
-    """Raise KeyConflict for a key of the environment."""
+    """Raise KeyConflict for an environment key."""
     if key.environment_variable:
         raise KeyConflict(
             f"“{key.name}” comes from the environment and cannot be deleted. Disable it, or unset the variable "
@@ -179,9 +179,9 @@ def check_deletable(key: ApiKey) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """What the provider said of a key, in words, with the milliseconds it took."""
+    """The result of testing a key at its provider, as a message, with the milliseconds that it took."""
 
-    __test__ = False  # no test class, whatever pytest thinks of the name
+    __test__ = False  # not a test class, despite the name
 
     ok: bool
     message: str
@@ -190,14 +190,14 @@ class TestResult:
 
 
 def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
-    """Ask the provider with a call that costs nothing; set or clear the rejected mark. Never counts as a request.
+    """Test a key with a free call to its provider, and set or clear its rejection. Does not count as a request.
 
-    What it said of the key stays in `last_test`, for the key's page.
+    The result is kept in `last_test`, for the key's page.
     """
     started = time.monotonic()
     try:
         answer = asked.check_key(key)
-    except SecretMissing as error:  # the server may have the variable: what this process lacks is not remembered
+    except SecretMissing as error:  # not stored, because the server may have the variable even if this process does not
         return TestResult(False, str(error), _milliseconds(started))
     except asked.TransportError as error:
         return _remembered(key, TestResult(False, str(error), _milliseconds(started)), at)
@@ -216,9 +216,9 @@ def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
 
 
 def try_secret(*, values: Mapping[str, Any], at: datetime) -> TestResult:
-    """Test a secret that a person has typed (`provider`, `apiKey`, `workspaceId`); nothing is stored.
+    """Test a secret that a person has entered (`provider`, `apiKey`, `workspaceId`) without storing anything.
 
-    Raises InvalidInput if it cannot be one of this provider.
+    Raises InvalidInput if it cannot be a key of this provider.
     """
     given = {name: values[name] for name in ("provider", "apiKey", "workspaceId") if values.get(name)}
     cleaned = fields.clean_new({"name": "not stored", **given}, at=at)

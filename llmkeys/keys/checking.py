@@ -1,4 +1,4 @@
-"""The regular free test of the stored keys: a key that its provider no longer accepts is known before a request is."""
+"""The regular free test of the stored keys, which finds rejected keys before a request meets them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from llmkeys.models import ApiKey
 
 logger = logging.getLogger(__name__)
 
-AT_MOST_SECONDS = 120  # the one worker has other schedules to run
+AT_MOST_SECONDS = 120  # the worker has other schedules to run
 PAUSE_SECONDS = 1.0
 _PAUSES_SECONDS = 60  # all pauses of a run together
 
 AFTER_REJECTION = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
-REJECTED_SECONDS = 30  # the schedule that tests them runs each minute
+REJECTED_SECONDS = 30  # the schedule for rejected keys runs every minute
 
 
 @dataclass(slots=True)
 class Checked:
-    """How many keys were good and bad, how many could not be tested at all, and how many wait for the next run."""
+    """How many keys were good or bad, how many could not be tested, and how many are left for the next run."""
 
     good: int = 0
     bad: int = 0
@@ -38,10 +38,10 @@ class Checked:
 
 
 def check_keys(at: datetime, *, pause: Callable[[float], None] = time.sleep) -> Checked:
-    """Test every key that may serve, and those the provider rejected, one after the other; return the counts.
+    """Test every key that may serve, and the rejected ones, one after the other; return the counts.
 
-    The longest untested comes first, so that a key that had no turn within two minutes has it the next time. A provider
-    that fails stops nobody; the test itself sets and clears the rejected mark and counts as no request.
+    Those tested longest ago come first, so that keys left out after two minutes have their turn in the next run. A
+    provider that fails does not stop the others. The test itself sets and clears rejections, and counts as no request.
     """
     waiting, done = list(_to_test(at)), Checked()
     deadline = time.monotonic() + AT_MOST_SECONDS
@@ -57,9 +57,9 @@ def check_keys(at: datetime, *, pause: Callable[[float], None] = time.sleep) -> 
 
 
 def check_rejected_keys(at: datetime) -> Checked:
-    """Test the rejected keys that are due: those that have served, 1, 5 and 15 minutes after their rejection.
+    """Test the rejected keys that have served before, 1, 5 and 15 minutes after their rejection.
 
-    Providers have rejected good keys by mistake, for minutes. A test that is late is made once.
+    Providers sometimes reject good keys by mistake for some minutes. Tests that are overdue are made only once.
     """
     done, deadline = Checked(), time.monotonic() + REJECTED_SECONDS
     for key in _rejected(at):
@@ -78,7 +78,7 @@ def _rejected(at: datetime) -> QuerySet[ApiKey]:
 
 
 def _is_due(key: ApiKey, at: datetime) -> bool:
-    """True if a deadline has passed since the rejection, and no test was made since that deadline."""
+    """Return whether a deadline has passed since the rejection and there was no test after that deadline."""
     assert key.rejected_at is not None
     deadlines = [due for after in AFTER_REJECTION if (due := key.rejected_at + after) <= at]
     return bool(deadlines) and (key.last_test_at is None or key.last_test_at < deadlines[-1])
@@ -93,7 +93,7 @@ def _to_test(at: datetime) -> QuerySet[ApiKey]:
 def _check(key: ApiKey, at: datetime, done: Checked) -> None:
     try:
         result = adding.test_key(key, at=at)
-    except LLMKeysError as error:  # a secret that does not decrypt: the others may
+    except LLMKeysError as error:  # the secret does not decrypt, but others may
         logger.warning("The key %s could not be tested: %s", key.id, error)
         done.failed += 1
         return

@@ -1,4 +1,4 @@
-"""The default mark: at most one key in the whole system has it."""
+"""The default key: at most one key in the whole system is marked as such."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEXT = """SELECT id, name FROM llmkeys_apikey
    AND (expires_at IS NULL OR expires_at > %s)
  ORDER BY CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id LIMIT 1"""
 
-_TURN = 0x6B657973  # a number of our own among the database's advisory locks
+_TURN = 0x6B657973  # the number of our advisory lock
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def all_keys() -> list[tuple[str, str]]:
 
 
 def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") -> None:
-    """Take the mark from the key that has it and give it to this key, with an event where that is a change."""
+    """Make this the default key instead of any other, with an event if that is a change."""
     cursor.execute(
         "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE is_default AND id <> %s",
         [False, instant(at), key_id],
@@ -60,7 +60,7 @@ def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") 
 
 
 def hand_default_on(cursor: Cursor, key_id: str, at: datetime) -> None:
-    """Take the mark from this key, if it has it, and give it to the next available one."""
+    """Make the next available key the default if this one is."""
     cursor.execute(
         "UPDATE llmkeys_apikey SET is_default = %s, updated_at = %s WHERE id = %s AND is_default",
         [False, instant(at), key_id],
@@ -69,7 +69,7 @@ def hand_default_on(cursor: Cursor, key_id: str, at: datetime) -> None:
 
 
 def ensure_default(cursor: Cursor, at: datetime) -> None:
-    """Give the mark to the first available key where no key has it."""
+    """Make the first available key the default if there is no default key."""
     cursor.execute("SELECT 1 FROM llmkeys_apikey WHERE is_default")
     if cursor.fetchone() is not None:
         return

@@ -1,4 +1,4 @@
-"""Keys taken from the environment: registered at start, read at use, never written to the database (contract 4)."""
+"""Environment keys: registered at start, read when used, their secrets never written to the database (contract 4)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What stands in the variables of one provider: a key that can be sent, or what is wrong with them."""
+    """What the environment variables of one provider contain: a usable key, or what is wrong with them."""
 
     variable: str = ""
     secret: str = field(default="", repr=False)
-    faults: tuple[tuple[str, str], ...] = ()  # variable and words
-    dress: str = ""  # what stands around the key and is left out, in words
+    faults: tuple[tuple[str, str], ...] = ()  # (variable, message)
+    dress: str = ""  # a message about quotes and the like around the key, which are ignored
 
 
 def look(provider: Provider) -> Found:
-    """Return the first variable of the provider that holds a key, and the faults of those before it."""
+    """Return the provider's first variable that contains a key, and what is wrong with those before it."""
     faults = []
     for variable in provider.environment_variables:
         if not os.environ.get(variable, "").strip():
@@ -52,7 +52,7 @@ def look(provider: Provider) -> Found:
 
 
 def register_environment_keys(*, at: datetime | None = None) -> list[ApiKey]:
-    """Make a key of every variable that holds one, and disable the keys whose variable is gone. Idempotent."""
+    """Register a key for each provider whose variable contains one; mark those whose variable is gone. Idempotent."""
     at = at or timezone.now()
     found = []
     for provider in providers.PROVIDERS.values():
@@ -73,7 +73,7 @@ def _present(key: ApiKey | None, provider: Provider, seen: Found, at: datetime) 
     if key is None:
         key = _create(provider, variable, masked, at)
     elif (key.environment_variable, key.masked_secret, key.secret_missing) != (variable, masked, False):
-        # Another secret behind the variable: what the provider said of the old one does not hold any more.
+        # If the variable has another secret, what the provider said about the old one no longer applies.
         new_secret = key.masked_secret != masked
         key.environment_variable, key.masked_secret, key.secret_missing = variable, masked, False
         key.last_error, key.updated_at = "", at

@@ -1,4 +1,4 @@
-"""What a provider's failure does to a key: it rests, it is exhausted, it is rejected (contract 4, point 6)."""
+"""What a provider's failure does to a key: it cools down, is exhausted or is rejected (contract 4, point 6)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from llmkeys.relay.candidates import Candidate
 
 LONGEST = timedelta(days=31)
-SHORTEST = timedelta(seconds=1)  # also where a provider says 0, so that its refusals leave no event each
-BACK_OFF_SECONDS = (10, 30, 60, 120, 300, 600)  # without a hint of the provider, by coolings in a row
-ASK_AGAIN = timedelta(minutes=30)  # an exhausted key of which nobody says until when
-DAILY_QUOTA = "Daily quota: "  # how the reason of such a cooling begins
+SHORTEST = timedelta(seconds=1)  # even if a provider says 0, so that not every refusal leaves an event
+BACK_OFF_SECONDS = (10, 30, 60, 120, 300, 600)  # without a hint from the provider, by consecutive coolings
+ASK_AGAIN = timedelta(minutes=30)  # for an exhausted key if the provider does not say until when
+DAILY_QUOTA = "Daily quota: "  # the beginning of the reason of such a cooling
 DAY = timedelta(days=1)
 
 CONFIRM_SECONDS = 5.0
@@ -33,13 +33,13 @@ TEST_REST = timedelta(seconds=BACK_OFF_SECONDS[0])
 
 
 def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, probe: Probe | None = None) -> bool:
-    """Store what the failure means for the key, and its billing group, in one transaction with its event.
+    """Store what the failure means for the key and its billing group, in one transaction with the event.
 
-    True for a rejection that has to be confirmed: the key rests meanwhile, and `confirm_rejection` is to follow in the
-    background. `probe` is the claim that ends with this verdict. Raises RecordingUnavailable.
+    Returns True for a rejection that has to be confirmed: the key is cooling until the caller has run
+    `confirm_rejection` in the background. `probe` is the claim that ends with this. Raises RecordingUnavailable.
     """
     if failure.kind is FailureKind.REJECTED:
-        return writer.run_now(lambda cursor: _rest_for_test(cursor, candidate, at, probe))
+        return writer.run_now(lambda cursor: _cool_for_test(cursor, candidate, at, probe))
     work = {
         FailureKind.RATE_LIMITED: _cool,
         FailureKind.EXHAUSTED: _exhaust,
@@ -59,9 +59,9 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
 
 
 def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -> None:
-    """Ask the provider with the free test whether it means its rejection: there were incidents with false ones.
+    """Confirm a rejection with the free test, because providers have rejected good keys by mistake.
 
-    It takes up to 5 seconds, and no transaction is open. Raises RecordingUnavailable.
+    The test takes up to 5 seconds, with no transaction open. Raises RecordingUnavailable.
     """
     is_rejected, words = _free_test(candidate, at)
     verdict = _reject if is_rejected else _doubt
@@ -74,17 +74,17 @@ def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) 
     scope = _scope(candidate, Scope.ACCOUNT)
     until, reason = failure.until or at + _back_off(cursor, scope, candidate.model, at), failure.message
     if failure.until_if_repeated is not None:
-        if _was_asked_again(cursor, scope, candidate.model, failure.until_if_repeated, at):
+        if _was_refused_again(cursor, scope, candidate.model, failure.until_if_repeated, at):
             until = failure.until_if_repeated
         reason = f"{DAILY_QUOTA}{reason}"
-    until = _rest(cursor, scope, candidate.model, "rate_limited", until, reason, at)
+    until = _store_cooling(cursor, scope, candidate.model, "rate_limited", until, reason, at)
     words = f"Rate limit for {candidate.model} until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
     add_event(cursor, "cooled", candidate.id, f"“{candidate.name}” is cooling down. {words}", at)
 
 
-def _was_asked_again(cursor: Cursor, scope: str, model: str, day_ends: datetime, at: datetime) -> bool:
-    """True if the same day's quota refused before, and the wait that it named is over: now it is known to last."""
+def _was_refused_again(cursor: Cursor, scope: str, model: str, day_ends: datetime, at: datetime) -> bool:
+    """Return whether the daily quota refused again after the wait that it asked for: it lasts until the day ends."""
     cursor.execute("SELECT reason, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
     row = cursor.fetchone()
     return row is not None and row[0].startswith(DAILY_QUOTA) and day_ends - DAY < as_instant(row[1]) <= at
@@ -92,14 +92,14 @@ def _was_asked_again(cursor: Cursor, scope: str, model: str, day_ends: datetime,
 
 def _exhaust(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     scope = _scope(candidate, failure.scope)
-    until = _rest(cursor, scope, "", "exhausted", failure.until or at + ASK_AGAIN, failure.message, at)
+    until = _store_cooling(cursor, scope, "", "exhausted", failure.until or at + ASK_AGAIN, failure.message, at)
     words = f"Exhausted at its provider until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
     add_event(cursor, "exhausted", candidate.id, f"“{candidate.name}” has no credit left. {words}", at)
 
 
-def _rest_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
-    """Let the key rest for a moment; False if it rests already: another request is testing it."""
+def _cool_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
+    """Let the key cool down for the test; return False if it already is, because another request is testing it."""
     cursor.execute(
         """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
            VALUES (%s, '', 'rate_limited', %s, 'Its rejection is being confirmed.', 1, %s)
@@ -115,7 +115,7 @@ def _rest_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Pr
 
 
 def _free_test(candidate: Candidate, at: datetime) -> tuple[bool, str]:
-    """Return whether the provider rejects the key for certain, and what it said in the free test."""
+    """Return whether the provider definitely rejects the key, and what it said in the free test."""
     try:
         answer = asked.check_key(candidate, seconds=CONFIRM_SECONDS)
     except (asked.TransportError, LLMKeysError) as error:
@@ -133,18 +133,18 @@ def _with_words(failure: Failure, words: str) -> Failure:
     return replace(failure, message=f"{failure.message} {words}")
 
 
-def _doubt(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
-    """Let a key rest that was refused and is not rejected for certain."""
+def _refuse(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
+    """Let a key cool down that was refused but is not definitely rejected."""
     scope = f"key:{candidate.id}"
     until = at + _back_off(cursor, scope, "", at)
-    until = _rest(cursor, scope, "", "rate_limited", until, failure.message, at)
-    words = f"Refused by its provider, and resting until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
+    until = _store_cooling(cursor, scope, "", "rate_limited", until, failure.message, at)
+    words = f"Refused by its provider, and cooling down until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
     _set_error(cursor, candidate.id, words)
     add_event(cursor, "cooled", candidate.id, f"“{candidate.name}”: {words}", at)
 
 
 def _reject(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
-    # Nothing to wait for once the key is accepted again.
+    # Once the key is accepted again, there must be nothing left to wait for.
     cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s AND model = ''", [f"key:{candidate.id}"])
     words = f"Rejected by its provider: {failure.message} Replace the secret, or test the key again."
     cursor.execute(
@@ -159,7 +159,7 @@ def _reject(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime
 
 def _note(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
     if candidate.environment_variable and not os.environ.get(candidate.environment_variable, "").strip():
-        return  # a command in another shell: the server may have the variable, and only `serve` marks a key so
+        return  # a command in another shell: the server may have the variable, and only `serve` decides that
     _set_error(cursor, candidate.id, failure.message)
 
 
@@ -169,15 +169,17 @@ def _scope(candidate: Candidate, scope: Scope) -> str:
 
 
 def _back_off(cursor: Cursor, scope: str, model: str, at: datetime) -> timedelta:
-    """Return how long to rest without a hint; the failures of requests that were in progress together count as one."""
+    """Return how long to cool down without a hint; failures of requests that were in progress together count as one."""
     cursor.execute("SELECT strikes, until FROM llmkeys_cooling WHERE scope = %s AND model = %s", [scope, model])
     row = cursor.fetchone()
     before = 0 if row is None else row[0] - (as_instant(row[1]) > at)
     return timedelta(seconds=BACK_OFF_SECONDS[min(before, len(BACK_OFF_SECONDS) - 1)])
 
 
-def _rest(cursor: Cursor, scope: str, model: str, kind: str, until: datetime, reason: str, at: datetime) -> datetime:
-    """Store the cooling; the longer deadline wins, unless a clock wrote it that ran ahead. Return the one in force."""
+def _store_cooling(
+    cursor: Cursor, scope: str, model: str, kind: str, until: datetime, reason: str, at: datetime
+) -> datetime:
+    """Store the cooling and return its end: the later one, unless the stored one comes from a clock that ran ahead."""
     until = min(max(until, at + SHORTEST), at + LONGEST)
     cursor.execute(
         """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)

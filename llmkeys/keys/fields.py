@@ -1,6 +1,6 @@
-"""The fields of a key as people and programs give them, checked and turned into what is stored.
+"""The fields of a key as people and programs send them, checked and converted to columns.
 
-Names are the contract's (camelCase). One place for the REST API, the dashboard's forms, the commands and imports.
+Names are the contract's (camelCase). Shared by the REST API, the dashboard's forms, the commands and imports.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
 from llmkeys.providers.pasted import read_secret, undress
 
-# what may be written → the column
+# fields that may be written → columns
 WRITABLE = {
     "name": "name",
     "description": "description",
@@ -38,7 +38,7 @@ WRITABLE = {
 }
 LABELS = {column: name for name, column in WRITABLE.items()} | {"secret": "apiKey"}
 
-# what a GET shows and a PUT ignores
+# fields that a GET shows and a PUT ignores
 READ_ONLY = account_fields.READ_ONLY | {
     "maskedApiKey", "source", "isActive", "updatedAt", "coolingUntil", "lastError",
 }  # fmt: skip
@@ -51,7 +51,7 @@ def label_of(column: str) -> str:
 
 
 def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
-    """Return columns, `secret` and `is_default` of a new key. Raises InvalidInput naming every fault."""
+    """Return the columns, `secret` and `is_default` of a new key. Raises InvalidInput naming every error."""
     check = Checker(values, allowed=_ALLOWED)
     check.required("provider", "name", "apiKey")
     provider = check.take("provider", _provider)
@@ -65,7 +65,7 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
 
 
 def clean_change(values: Mapping[str, Any], *, key: ApiKey, at: datetime) -> dict[str, Any]:
-    """Return the columns to change and, where a new secret was given, `secret`. Raises InvalidInput."""
+    """Return the columns to change, and `secret` if a new one was given. Raises InvalidInput."""
     check = Checker(values, allowed=_ALLOWED)
     if values.get("provider", key.provider) != key.provider:
         check.fault("provider", "cannot be changed: add a new key instead.")
@@ -78,12 +78,12 @@ def clean_change(values: Mapping[str, Any], *, key: ApiKey, at: datetime) -> dic
 
 
 def _leaves_the_secret(value: Any, key: ApiKey) -> bool:
-    """True for nothing, and for the key's own mask: a GET may be put back."""
+    """Return whether `apiKey` is missing, empty or the key's own mask, as in a GET that is sent back."""
     return value is None or (isinstance(value, str) and undress(value) in ("", undress(key.masked_secret)))
 
 
 def _take_switch(check: Checker, values: Mapping[str, Any], key: ApiKey, at: datetime) -> None:
-    """`isActive` is derived: by itself it may only say what is so already."""
+    """Check `isActive`, which is derived: without `enabled` it must equal the present state."""
     if "enabled" in values or "isActive" not in values:
         return
     if values["isActive"] is not (key.status_at(at) == ACTIVE):

@@ -1,4 +1,4 @@
-"""The master key is lost for good: what it had encrypted is given up, and everything else is kept."""
+"""After the encryption key is lost for good: the secrets are discarded, everything else is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOST = "Its secret was lost together with the encryption key. Enter a new one: e
 
 
 def unreadable_keys() -> list[ApiKey]:
-    """Return the stored keys whose secret no master key in force opens; all of them where there is no master key."""
+    """Return the stored keys whose secret no master key decrypts; all keys with a secret if there is no master key."""
     stored = ApiKey.objects.stored().exclude(secret=b"").in_serving_order()
     try:
         ring = keyring.keyring()
@@ -33,9 +33,9 @@ def _opens(ring: Keyring, key: ApiKey) -> bool:
 
 
 def discard(keys: list[ApiKey], *, at: datetime, actor: str = "") -> None:
-    """Wipe the secrets of these keys, each with an event; names, budgets, costs and usage stay. One transaction.
+    """Wipe the secrets of these keys, with an event for each, in one transaction; everything else about them stays.
 
-    A key is disabled until it gets a new secret. One whose secret was replaced meanwhile is left alone.
+    A key is disabled until it gets a new secret. A key whose secret was replaced in the meantime is left alone.
     """
     with changing_keys() as cursor:
         for key in keys:

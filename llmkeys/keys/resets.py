@@ -1,7 +1,7 @@
-"""Costs set back by a person, and what happens by itself when a window ends or an expiry date passes.
+"""Resets of costs by a person, and what happens automatically when a window ends or an expiry date passes.
 
-Budgets need none of this to be right: a window that has ended does not count, and an expired key does not serve, at
-the very instant. Here the stored counters and the events follow.
+Budgets are right without it: a window that has ended does not count and an expired key does not serve, from the very
+instant on. These functions update the stored counters and write the events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llmkeys.models import AccessToken, ApiKey
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What was taken out of each window of a key or a token, in nano-dollars."""
+    """What a reset took out of each window of a key or token, in nano-dollars."""
 
     account: Account
     day_nano: int
@@ -39,10 +39,10 @@ class Reset:
 def reset_costs(
     keys: Iterable[ApiKey | AccessToken], *, daily: bool, monthly: bool, total: bool, at: datetime, actor: str = ""
 ) -> list[Reset]:
-    """Set the chosen costs of each key or token to 0 by one `reset` adjustment and one event; return what went.
+    """Set the chosen costs of each key or token to 0, with one `reset` adjustment and one event each.
 
-    One transaction for each: what is read is what is written, so that a cost recorded meanwhile is not lost. Open
-    holds and the spending in charts stay.
+    One transaction per account, which is locked, so that a cost recorded in the meantime is not lost. Open holds and
+    the spending in charts stay. Returns what was taken out.
     """
     chosen = {DAY: daily, MONTH: monthly, TOTAL: total}
     done = []
@@ -75,7 +75,7 @@ def _reset(cursor: Cursor, account: Account, chosen: dict[str, bool], at: dateti
 
 
 def _ids(account: Account) -> tuple[str | None, int | None]:
-    """Return the columns by which an event points at the account."""
+    """Return the key id and the token id with which an event refers to the account."""
     return (account.id, None) if account.of is KEYS else (None, account.id)
 
 
@@ -83,9 +83,9 @@ def _ids(account: Account) -> tuple[str | None, int | None]:
 
 
 def close_windows(at: datetime) -> int:
-    """Close every day and month that has ended: counters to 0, one event per account and window; return how many.
+    """Close every day and month that has ended: reset its counters and write an event; return the number of events.
 
-    One short transaction per key or token. One that a request has rolled already gets its event all the same.
+    One short transaction per key or token. A window that a request has already closed still gets its event.
     """
     events = 0
     keys = ApiKey.objects.stored().order_by("id").values_list("id", flat=True)
@@ -104,14 +104,14 @@ def _close(cursor: Cursor, account: Account, at: datetime) -> int:
         return 0
     accounts.roll(cursor, account, now)
     return sum(
-        _tell(cursor, account, found, ended, at)
+        _add_window_event(cursor, account, found, ended, at)
         for ended in (_ended_day(found.windows.day, now.day), _ended_month(found.windows.month, now.month))
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A window that has ended, from `first` up to `end`; the one that runs now began at `began`."""
+    """A window that ended, from `first` until before `end`; the current one began at `began`."""
 
     window: str
     first: date
@@ -130,8 +130,8 @@ def _ended_month(stored: date, now: date) -> _Ended:
     return _Ended(MONTH, first, (first + timedelta(days=32)).replace(day=1), now, stored < now)
 
 
-def _tell(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: datetime) -> int:
-    """Leave the event of a window in which something was spent; 0 if it was left before."""
+def _add_window_event(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: datetime) -> int:
+    """Write the event of a window in which something was spent; return 0 if nothing was, or if it exists."""
     spent = found.spent[ended.window] if ended.rolled_here else _recorded(cursor, account, ended)
     if not spent:
         return 0
@@ -143,7 +143,7 @@ def _tell(cursor: Cursor, account: Account, found: Standing, ended: _Ended, at: 
 
 
 def _recorded(cursor: Cursor, account: Account, ended: _Ended) -> int:
-    """Return what was spent in a window that a request has closed before us."""
+    """Return what was spent in a window that a request has already closed."""
     cursor.execute(
         f"""SELECT COALESCE(SUM(cost_nano), 0) FROM llmkeys_dailyusage
              WHERE {account.of.column} = %s AND day >= %s AND day < %s""",  # noqa: S608  (constants alone)
@@ -156,7 +156,7 @@ def _recorded(cursor: Cursor, account: Account, ended: _Ended) -> int:
 
 
 def expire_keys(at: datetime) -> int:
-    """Leave one event for each key and date that has passed, and hand the default mark on; return how many events."""
+    """Write one event for each key whose expiry date has passed, and replace the default key; return how many."""
     events = 0
     for key in ApiKey.objects.stored().defer("secret").filter(expires_at__lte=at):
         with changing_keys() as cursor:
@@ -170,7 +170,7 @@ def _expire(cursor: Cursor, key: ApiKey, at: datetime) -> int:
         [key.id, instant(at)],
     )
     if cursor.fetchone() is None:
-        return 0  # a person has moved the date meanwhile
+        return 0  # the date was changed in the meantime
     hand_default_on(cursor, key.id, at)
     assert key.expires_at is not None
     message = (
@@ -187,7 +187,7 @@ WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
 def warn_of_expiry(at: datetime) -> int:
     """Warn 7 days and 1 day before a key that may serve expires, once for each key, date and threshold.
 
-    Only the nearest threshold counts: a key that was added with twelve hours left is reported once. Return how many.
+    Only the nearest threshold counts: a key that was added with twelve hours left is reported once. Returns how many.
     """
     soon = ApiKey.objects.stored().usable(at).defer("secret").filter(expires_at__lte=at + max(WARN_BEFORE))
     with transaction.atomic(), connection.cursor() as cursor:

@@ -136,7 +136,7 @@ class TestWholeKey:
     def test_it_takes_a_negative_limit_for_none_as_the_older_product_does(self, load):
         ran = load([old_key(dailyLimit=-1)])
         assert only().daily_limit_nano == 0
-        assert "dailyLimit: -1 is taken as 0, which means no limit" in ran.out
+        assert "dailyLimit: -1 was read as 0, which means no limit" in ran.out
 
     def test_it_wipes_the_secret_out_of_an_error_text(self, load):
         secret = new_secret()
@@ -145,7 +145,7 @@ class TestWholeKey:
 
     def test_it_leaves_unknown_fields_out_and_says_so(self, load):
         ran = load([old_key(colour="red")])
-        assert ran.code == 0 and "colour: this field is not known here and is left out" in ran.out
+        assert ran.code == 0 and "colour: this field is unknown and was ignored" in ran.out
 
 
 class TestCostsOfWindows:
@@ -265,9 +265,9 @@ BROKEN = {
     "no JSON": ('[\n {"name": "A",\n}', "Line 3, column 1: this is not JSON"),
     "cut off": ('[\n {"name": "A"}', "Line 2"),
     "no comma": ('[{"name": "A"}\n{"name": "B"}]', "Line 2, column 1"),
-    "no list": ('{"name": "A"}', "Line 1: the file must hold a list of keys"),
-    "empty": ("", "Line 1: the file must hold a list"),
-    "no key in it": ('[\n\n  "A"]', "Line 3: entry 1 of the list is not a key, but a text."),
+    "no list": ('{"name": "A"}', "Line 1: the file must contain a list of keys"),
+    "empty": ("", "Line 1: the file must contain a list"),
+    "no key in it": ('[\n\n  "A"]', "Line 3: entry 1 of the list is not a key, but a string."),
     "NaN": ('[\n{"totalCost": NaN}]', "Line 2, key 1: NaN is not a JSON number."),
     "twice the same field": ('[{"name": "A", "name": "B"}]', "Line 1, key 1: the field “name” appears twice."),
     "more behind it": ("[] x", "Extra data after the list"),
@@ -302,12 +302,12 @@ class TestBroken:
             ({"isActive": False}, "isActive: it says otherwise than “active”"),
             ({"status": "SLEEPY"}, "status: must be one of ACTIVE"),
             ({"expiresAt": "soon"}, "expiresAt: Must be a date and time"),
-            ({"expiresAt": [2026, 13, 1]}, "expiresAt: [2026, 13, 1] is not a date and time that exists"),
+            ({"expiresAt": [2026, 13, 1]}, "expiresAt: [2026, 13, 1] is not a valid date and time"),
             ({"expiresAt": [2026, "1", 1]}, "expiresAt: must be a date and time"),
             ({"createdAt": 17}, "createdAt: Must be a date and time"),
             ({"createdAt": {}}, "createdAt: Must be a date and time"),
-            ({"id": "a b"}, "id: must be a text"),
-            ({"lastError": 1}, "lastError: must be a text"),
+            ({"id": "a b"}, "id: must be a string"),
+            ({"lastError": 1}, "lastError: must be a string"),
         ],
         ids=str,
     )

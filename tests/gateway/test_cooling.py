@@ -396,7 +396,7 @@ class TestRejection:
         assert answer["Retry-After"] == "10"
         key = fresh(key)
         assert (key.rejected_at, key.is_default) == (None, True)
-        assert key.last_error.startswith("Refused by its provider, and resting until 2026-11-23 20:30:10 UTC: User not")
+        assert key.last_error.startswith("Refused by its provider, and cooling down until 2026-11-23 20:30:10 UTC: ")
         assert words in key.last_error
         assert words in key.events.get(kind="cooled").message
         frozen.move_to(NOW + timedelta(seconds=10))

@@ -1,4 +1,4 @@
-"""All stored keys into a file that `import_keys` reads, here or in another installation."""
+"""Writes all stored keys to a file that `import_keys` can read, here or in another installation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class CannotExport(LLMKeysError):
 
 
 def export_file(path: Path, *, at: datetime, include_secrets: bool = False, overwrite: bool = False) -> int:
-    """Write every key that is not deleted, readable by its owner alone; return how many.
+    """Write every key that is not deleted to a file that only its owner can read; return how many.
 
-    All at once: a reader sees the old file or the new one. Raises CannotExport, or WrongEncryptionKey where the
-    secrets asked for do not open.
+    The file is replaced atomically. Raises CannotExport, or WrongEncryptionKey if the secrets are to be included and
+    cannot be decrypted.
     """
     keys = list(ApiKey.objects.stored().in_serving_order())
     entries = [_entry(key, shown, include_secrets) for key, shown in zip(keys, keys_json(keys, at=at), strict=True)]
@@ -32,7 +32,7 @@ def export_file(path: Path, *, at: datetime, include_secrets: bool = False, over
 
 
 def _entry(key: ApiKey, shown: dict[str, Any], include_secrets: bool) -> dict[str, Any]:
-    """Return the JSON of a key with what only the file tells: why it is `DISABLED`, and the secret if asked for."""
+    """Return the JSON of a key, with why it is `DISABLED` and, if asked for, its secret."""
     if key.is_off:
         shown |= {"enabled": key.enabled, "rejectedAt": instant_json(key.rejected_at), "lastError": key.last_error}
     if include_secrets and (secret := keyring.reveal(key)):
@@ -51,7 +51,7 @@ def _write(path: Path, text: str, overwrite: bool) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            # `link` refuses where a file is; `replace` does not ask.
+            # `link` fails if the file exists; `replace` does not.
             draft.replace(path) if overwrite else os.link(draft, path)
         finally:
             draft.unlink(missing_ok=True)

@@ -1,9 +1,10 @@
-"""One entry of the file as one key, or all that is wrong with it.
+"""Converts one entry of the file to a key, or lists all that is wrong with it.
 
-Which budgets the costs count in: the older product sets a daily cost back at midnight and a monthly one on the 1st,
-and notes the instant of the last change (`updatedAt`, and `lastUsed`). What was changed last before today has spent
-nothing today, so its daily cost is not taken over; the month likewise. Where neither instant is told, or it lies in
-the future, the costs count: a budget is rather too small than too large. The total cost always counts.
+Which budgets the costs count in: the older product resets the daily cost at midnight and the monthly one on the 1st,
+and records the time of the last change (`updatedAt`, and `lastUsed`). A key that was last changed before today has
+spent nothing today, so its daily cost is not imported; the same goes for the month. If neither time is given, or it is
+in the future, the costs count, because a budget that is too small is better than one that is too large. The total cost
+always counts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _KNOWN = {
     *_COSTS, *LIMITS, *_COUNTERS, *_INSTANTS, *_TEXTS, *_CHECKED_AS_ANYWHERE, "enabled",
     *(name for names in _BOTH_SPELLINGS for name in names),
 }  # fmt: skip
-# Derived from the others, or of the moment: written into the file, never read from it.
+# Derived or momentary values: written to the file, but never read from it.
 _DERIVED = {
     "maskedApiKey", "successRate", "remainingDailyBudget", "remainingMonthlyBudget", "remainingTotalBudget",
     "reservedCost", "coolingUntil", "projectedMonthlyCost",
@@ -54,7 +55,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 @dataclass(slots=True)
 class FileKey:
-    """A key as the file has it, checked; money in nano-dollars."""
+    """A checked key of the file; money is in nano-dollars."""
 
     entry: Entry
     columns: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class FileKey:
     id: str = ""
     is_default: bool = False
     from_environment: bool = False
-    costs: tuple[int, int, int] = (0, 0, 0)  # that count today, this month, in total
+    costs: tuple[int, int, int] = (0, 0, 0)  # those that count today, this month and in total
     created_by: str = ""
 
 
@@ -91,7 +92,7 @@ class _Reader(Checker):
 
 
 def read_key(entry: Entry, *, at: datetime) -> tuple[FileKey, list[str], list[str]]:
-    """Return the key with its faults and its warnings; with a fault it must not be used."""
+    """Return the key with its errors and warnings; if there are errors it must not be used."""
     reader, key = _Reader(entry, at), FileKey(entry)
     key.id = reader.take("id", _identity, "")
     key.created_by = reader.take("createdBy", _text, "")
@@ -104,7 +105,7 @@ def read_key(entry: Entry, *, at: datetime) -> tuple[FileKey, list[str], list[st
 
 
 def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
-    """What is checked as when a person adds a key."""
+    """Read the fields that are checked as when a person adds a key."""
     values = {name: reader.values[name] for name in _CHECKED_AS_ANYWHERE if name in reader.values}
     if isinstance(values.get("provider"), str):
         values["provider"] = values["provider"].strip().lower()
@@ -124,14 +125,14 @@ def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
 
 def _words_for_a_file(name: str, text: str, values: dict[str, Any]) -> str:
     if name == "apiKey" and name not in values:
-        return "the secret is missing. Export again with --include-secrets, or take this key out of the file."
+        return "the secret is missing. Export again with --include-secrets, or remove this key from the file."
     return text
 
 
 def _limit(reader: _Reader, name: str, value: Any) -> int:
     usd = _amount(value)
     if usd < 0:
-        reader.warn(name, f"{usd:f} is taken as 0, which means no limit, as in the older product.")
+        reader.warn(name, f"{usd:f} was read as 0, which means no limit, as in the older product.")
         return 0
     if usd > MAX_LIMIT_USD:
         raise ValueError(f"must be at most {MAX_LIMIT_USD:,} USD; 0 means no limit.")
@@ -144,7 +145,7 @@ def _limit(reader: _Reader, name: str, value: Any) -> int:
 def _read_state(reader: _Reader, key: FileKey) -> None:
     active, default = (_either(reader, *names) for names in _BOTH_SPELLINGS)
     status = reader.take("status", _status, "ACTIVE" if active in (True, None) else "DISABLED")
-    # Spent and expired keys were switched off by the older product itself: here that follows from costs and dates.
+    # The older product disabled spent and expired keys; here that follows from costs and dates.
     on = active in (True, None) or status in ("LIMIT_REACHED", "EXPIRED")
     instants = {name: reader.take(name, _instant) for name in _INSTANTS}
     key.is_default = bool(default)
@@ -168,7 +169,7 @@ def _either(reader: _Reader, *names: str) -> bool | None:
     """Return the value under either spelling; a contradiction is a fault."""
     found = {name: reader.take(name, read_boolean) for name in names if name in reader.values}
     if len(set(found.values())) > 1:
-        reader.fault(names[0], f"it says otherwise than “{names[1]}”.")
+        reader.fault(names[0], f"it contradicts “{names[1]}”.")
     return next(iter(found.values()), None)
 
 
@@ -186,13 +187,13 @@ def _read_figures(reader: _Reader, key: FileKey) -> None:
 
 
 def _last_change(reader: _Reader) -> datetime | None:
-    """Return when the costs changed last, at the latest; None if the file does not tell."""
+    """Return the latest time at which the costs may have changed; None if the file does not say."""
     known = []
     for name in ("updatedAt", "lastUsed"):
         try:
             known.append(_instant(reader.values.get(name)))
         except ValueError:
-            continue  # told already
+            continue  # reported already
     return max((instant for instant in known if instant), default=None)
 
 
@@ -223,7 +224,7 @@ def _count(value: Any) -> int:
 
 
 def _instant(value: Any) -> datetime | None:
-    """Read an instant: a text, or numbers from the year down to the nanosecond, of which the last may be missing."""
+    """Read a time: a string, or numbers from the year to the nanosecond, of which the last ones may be missing."""
     if value in (None, "", []):
         return None
     if isinstance(value, list):
@@ -233,18 +234,18 @@ def _instant(value: Any) -> datetime | None:
 
 def _from_numbers(numbers: list[Any]) -> str:
     if not 3 <= len(numbers) <= 7 or not all(isinstance(one, int) and not isinstance(one, bool) for one in numbers):
-        raise ValueError("must be a date and time: a text, or [year, month, day, hour, minute, second, nanosecond].")
+        raise ValueError("must be a date and time: a string, or [year, month, day, hour, minute, second, nanosecond].")
     parts = [*numbers, 0, 0, 0, 0][:7]
     try:
         year, month, day, hour, minute, second, nanosecond = parts
         return datetime(year, month, day, hour, minute, second, nanosecond // 1000).isoformat()
     except (ValueError, OverflowError):
-        raise ValueError(f"{numbers} is not a date and time that exists.") from None
+        raise ValueError(f"{numbers} is not a valid date and time.") from None
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("must be a text.")
+        raise ValueError("must be a string.")
     return "".join(character if character.isprintable() else " " for character in value).strip()
 
 
@@ -257,5 +258,5 @@ def _status(value: Any) -> str:
 
 def _identity(value: Any) -> str:
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ValueError("must be a text of at most 40 letters, digits, - and _.")
+        raise ValueError("must be a string of at most 40 letters, digits, - and _.")
     return value

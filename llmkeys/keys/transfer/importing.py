@@ -1,4 +1,4 @@
-"""The keys of a file into the database: all of them or none, in one transaction, each with one opening adjustment."""
+"""Imports the keys of a file: all of them or none, in one transaction, each with one opening adjustment."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Report:
 
 
 def import_file(path: Path, *, at: datetime, actor: str = "", dry_run: bool = False) -> Report:
-    """Store the keys of the file that are not stored yet, with their costs and counters; return what was done.
+    """Import the keys of the file that are not stored yet, with their costs and counters; return what was done.
 
-    One transaction; a `dry_run` takes it back. Raises BrokenFile naming every fault with its line, WrongEncryptionKey
-    where stored secrets do not open; nothing was changed then. Money of the report's keys is in nano-dollars.
+    One transaction, which a `dry_run` rolls back. Raises BrokenFile naming every error with its line, or
+    WrongEncryptionKey if stored secrets cannot be decrypted; then nothing was changed.
     """
     keys, warnings = _read(path, at)
     report = Report(warnings=warnings)
@@ -78,7 +78,7 @@ def _read(path: Path, at: datetime) -> tuple[list[FileKey], list[str]]:
 
 
 def _is_new(key: FileKey, all_keys: list[FileKey], report: Report) -> bool:
-    """Return whether the key is to be stored; else note why not."""
+    """Return whether the key is to be stored; if not, add the reason to the report."""
     reason = _why_not(key, all_keys)
     if reason:
         report.skipped.append(Skipped(key.entry.number, str(key.entry.values.get("name") or ""), reason))
@@ -87,7 +87,7 @@ def _is_new(key: FileKey, all_keys: list[FileKey], report: Report) -> bool:
 
 def _why_not(key: FileKey, all_keys: list[FileKey]) -> str:
     if key.from_environment:
-        return "it comes from the environment: set its variable, and it is found at the next start"
+        return "it is an environment key: set its variable, and it will be found at the next start"
     earlier = all_keys[: key.entry.number - 1]
     same = (key.columns["provider"], key.secret)
     twin = next((one for one in earlier if one.secret and (one.columns["provider"], one.secret) == same), None)
@@ -112,9 +112,9 @@ def _store(cursor: Cursor, key: FileKey, at: datetime, actor: str, file: str, re
 
 
 def _leave_out_what_is_counted(key: FileKey, row: ApiKey, at: datetime, report: Report) -> None:
-    """Take from the costs and counters what a deleted key with this secret has in the sums already."""
+    """Subtract from the costs and counters what a deleted key with this secret already contributes to the sums."""
     same = Q(pk=key.id)
-    if len(row.masked_secret) > len("***"):  # a mask that hides everything fits every short secret
+    if len(row.masked_secret) > len("***"):  # a mask that hides everything matches every short secret
         same |= Q(masked_secret=row.masked_secret)
     deleted = list(ApiKey.objects.defer("secret").filter(same, provider=row.provider, deleted_at__isnull=False))
     if not deleted:
@@ -131,7 +131,7 @@ def _leave_out_what_is_counted(key: FileKey, row: ApiKey, at: datetime, report: 
 
 
 def _free_id(key: FileKey, report: Report) -> str:
-    """Return the id of the file where it is free: programs may know it."""
+    """Return the id in the file if it is free, because programs may know it; otherwise a new one."""
     if key.id and not ApiKey.objects.filter(pk=key.id).exists():
         return key.id
     new = new_key_id()
@@ -143,7 +143,7 @@ def _free_id(key: FileKey, report: Report) -> str:
 def _open_account(
     cursor: Cursor, row: ApiKey, costs: tuple[int, int, int], windows: Windows, at: datetime, by: str, file: str
 ) -> None:
-    """Write the one adjustment that explains costs without usage rows. Written for 0 too: it marks an import."""
+    """Write the opening adjustment for costs without usage rows; also if they are 0, because it marks an import."""
     day, month, total = (format_usd(cost) for cost in costs)
     reason = f"Costs imported from {file}: {day} today, {month} this month, {total} in total."
     amounts = dict(zip((DAY, MONTH, TOTAL), costs, strict=True))
@@ -168,12 +168,12 @@ def _hand_default(
         report.warnings.append(f"“{marked[0].name}” was the default key, but it is disabled or expired.")
     if stored and not present and not fit:
         _first_available(cursor, [row for _, row in stored], at)
-    for _, row in stored:  # the mark is not a change of the key: the file's instant stays
+    for _, row in stored:  # becoming the default is not a change of the key: `updated_at` from the file stays
         ApiKey.objects.filter(pk=row.pk).exclude(updated_at=row.updated_at).update(updated_at=row.updated_at)
 
 
 def _first_available(cursor: Cursor, rows: list[ApiKey], at: datetime) -> None:
-    """As when a first key is added: a stored key goes before one of the environment."""
+    """Choose the default as when the first key is added: a stored key comes before an environment key."""
     ready = [row for row in rows if not row.is_off and not row.is_expired(at)]
     if ready:
         give_default(cursor, min(ready, key=lambda row: (row.priority, row.created_at, row.id)).id, at)

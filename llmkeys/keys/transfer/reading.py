@@ -1,4 +1,4 @@
-"""The file as entries that know their line, so that a fault can be reported with its line."""
+"""Reads the file as entries with line numbers, for error messages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 
 
 class BrokenFile(LLMKeysError):
-    """The file cannot be imported; nothing was changed. Each line of `str()` names one fault and where it is."""
+    """The file cannot be imported; nothing was changed. Each line of the message names one error and its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of the list: its number from 1, its line, and where its fields stand."""
+    """One object of the list: its number from 1, its line, its values and its text."""
 
     number: int
     line: int
@@ -40,11 +40,11 @@ class Entry:
 
 
 class _Fault(ValueError):
-    """What is wrong with a piece of JSON that its grammar allows."""
+    """An error in JSON that is syntactically valid."""
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Return the entries of the file. Raises BrokenFile, with the line."""
+    """Return the entries of the file. Raises BrokenFile naming the line."""
     try:
         return list(_entries(_text(path)))
     except json.JSONDecodeError as error:
@@ -72,7 +72,7 @@ def _text(path: Path) -> str:
 def _entries(text: str) -> Iterator[Entry]:
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
-        raise BrokenFile(f"Line {_line(text, at)}: the file must hold a list of keys, which begins with “[”.")
+        raise BrokenFile(f"Line {_line(text, at)}: the file must contain a list of keys, which begins with “[”.")
     at = _skip(text, at + 1)
     number = 0
     while text[at : at + 1] != "]" or number:
@@ -103,7 +103,7 @@ def _value(text: str, start: int, number: int) -> tuple[dict[str, Any], int]:
 
 
 def _kind(value: Any) -> str:
-    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    kinds = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")
 
 
