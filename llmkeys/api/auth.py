@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: an access token with a scope, or a session with Django's permissions."""
+"""Authentication and permissions of the API: an access token with a scope, or a session with Django's permissions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from llmkeys.models import AccessToken
 from llmkeys.tokens.rights import caller_of
 from llmkeys.tokens.throttle import address_of, note_failure
 
-# The actions of a method that the address does not know, and of OPTIONS: the view answers 405.
+# The actions for a method that the view does not support, and for OPTIONS: the view answers 405.
 _NOT_DECLARED = (None, "metadata")
-ANY_TOKEN = ""  # in a view's table: an action for whoever is authenticated, with a token of any scope
+ANY_TOKEN = ""  # in a view's table: allowed for everyone who is authenticated, with a token of any scope
 _INVALID = (
     "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `manage.py tokens create NAME "
     "--scope read` makes one."
@@ -43,7 +43,7 @@ class AccessTokenAuthentication(BaseAuthentication):
         return (token.user, token) if token is not None else self.refuse(request)
 
     def refuse(self, request: Request) -> NoReturn:
-        """Every token that does not hold ends here. Raises TooManyFailures where its address had too many of them."""
+        """Refuse an invalid token. Raises AuthenticationFailed, or TooManyFailures if its address sent too many."""
         note_failure(address_of(request.META), at=timezone.now())
         raise AuthenticationFailed(_INVALID)
 
@@ -52,12 +52,12 @@ class AccessTokenAuthentication(BaseAuthentication):
 
 
 class ScopeOrModelPermission(BasePermission):
-    """The user has the permission that the view's table names for the action; a token needs its scope besides.
+    """Requires the permission that the view's table names for the action and, with a token, the scope as well.
 
-    An action that the table does not name is refused to everybody.
+    An action that is not in the table is refused to everyone.
     """
 
-    message = "You may not do this: it needs a permission that this account or access token lacks."
+    message = "You may not do this: it needs a permission that this user or access token lacks."
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if not request.user.is_authenticated:
@@ -78,7 +78,7 @@ def _scope(method: str | None) -> str:
 
 
 def actor_of(request: Request) -> str:
-    """Return who did it, for events and adjustments."""
+    """Return the name of the user and token, for events and adjustments."""
     name = request.user.get_username()
     if isinstance(request.auth, AccessToken):
         name = f"{name} (token {request.auth.name})"

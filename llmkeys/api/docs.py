@@ -1,4 +1,4 @@
-"""The API's own description, for those who are authenticated: /api/schema for programs, /api/docs for people."""
+"""The API's documentation, for authenticated users: /api/schema for programs, /api/docs for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SchemaView(SpectacularAPIView):
 
 
 class DocsView(SpectacularSwaggerSplitView):
-    """GET /api/docs: Swagger UI from our own static files; strangers log in first."""
+    """GET /api/docs: Swagger UI from our own static files; anonymous visitors are redirected to the login."""
 
     url_name = "schema"
     template_name = "api/docs.html"
@@ -28,5 +28,5 @@ class DocsView(SpectacularSwaggerSplitView):
         return super().handle_exception(error)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        response.headers["Cache-Control"] = "no-store"  # the script holds the CSRF token of the session
+        response.headers["Cache-Control"] = "no-store"  # the script contains the session's CSRF token
         return super().finalize_response(request, response, *args, **kwargs)

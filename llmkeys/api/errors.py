@@ -1,4 +1,4 @@
-"""Every error of the API as JSON: `{"field": ["what is wrong"]}` for bad input, `{"detail": …}` for all else."""
+"""The API's errors as JSON: `{"field": ["what is wrong"]}` for bad input, `{"detail": …}` for everything else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmkeys.database.outages import UNAVAILABLE
 from refactai_site import origins
 
 _RETRY_SECONDS = "10"
-_CSRF_FAILED = "CSRF Failed: "  # so the session's authentication begins
+_CSRF_FAILED = "CSRF Failed: "  # how DRF's SessionAuthentication begins its message
 _UNREADABLE = (BadRequest, MultiPartParserError, SuspiciousOperation, UnreadablePostError)
 
 
@@ -29,7 +29,7 @@ class BodyTooLarge(APIException):
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Return the answer to an error that a view raised; None leaves it to Django (a bug of ours)."""
+    """Return the response for an error that a view raised, or None for a bug of ours, which is left to Django."""
     match error:
         case exceptions.InvalidInput():
             return Response(error.errors, status=400)
@@ -47,7 +47,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
             outages.note(error)
             return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
         case IntegrityError():
-            return Response({"detail": "Somebody else changed the same thing at this moment. Try again."}, status=409)
+            return Response({"detail": "Somebody else has just changed the same thing. Try again."}, status=409)
         case PermissionDenied() if str(error.detail).startswith(_CSRF_FAILED):
             words = origins.about_origin(context["request"]._request, str(error.detail).removeprefix(_CSRF_FAILED))
             return Response({"detail": words or str(error.detail)}, status=403)

@@ -1,4 +1,4 @@
-"""One example of each body and answer, for the documentation."""
+"""Examples of request and response bodies, for the documentation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SUMS = {
 SUMMARY = {"groupBy": "model", "results": [{"group": "openai/gpt-6.1-terra", **SUMS}], "total": SUMS}
 EVENT = {
     "id": 12, "kind": "rotated", "keyId": "key-1795478400123-4821", "keyName": "Production",
-    "tokenId": None, "message": "“Production” serves openai/gpt-6.1-terra now, after “Reserve”.", "actor": "",
+    "tokenId": None, "message": "Rotated from “Reserve” to “Production” for openai/gpt-6.1-terra.", "actor": "",
     "createdAt": "2026-11-22T09:57:28Z",
 }  # fmt: skip
 TOKEN: dict[str, Any] = {

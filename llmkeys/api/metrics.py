@@ -1,4 +1,4 @@
-"""GET /metrics in Prometheus format: the stored counters, read at every scrape; so every web process tells the same."""
+"""GET /metrics in Prometheus format: the stored counters, read at each scrape, so all web processes give the same."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class MetricsViewSet(ApiViewSet):
 
 
 class KeyCollector:
-    """The counters of the stored keys at an instant; amounts in USD."""
+    """The counters of the stored keys at a given time; amounts are in USD."""
 
     def __init__(self, keys: QuerySet[ApiKey], *, at: datetime):
         self._keys, self._at = keys, at
 
     def describe(self) -> list[Metric]:
-        """Tell nothing beforehand, else the registry would read the database twice."""
+        """Describe nothing in advance, or else the registry would read the database twice."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -51,7 +51,7 @@ class KeyCollector:
         yield self._statuses(keys)
 
     def _budgets(self, keys: list[ApiKey]) -> tuple[Metric, Metric]:
-        # A gauge, for a window begins anew and a correction takes back.
+        # A gauge, because a new window begins at 0 and corrections can lower it.
         cost = GaugeMetricFamily("llmkeys_key_cost_usd", "What a window has cost so far.", labels=(*_KEY, "window"))
         limit = GaugeMetricFamily(
             "llmkeys_key_limit_usd", "The limit of a window, where it has one.", labels=(*_KEY, "window")
@@ -64,7 +64,7 @@ class KeyCollector:
         return cost, limit
 
     def _held(self, keys: list[ApiKey]) -> Metric:
-        held = GaugeMetricFamily("llmkeys_key_held_usd", "What requests under way may cost at most.", labels=_KEY)
+        held = GaugeMetricFamily("llmkeys_key_held_usd", "The most that requests in progress can cost.", labels=_KEY)
         for key in keys:
             held.add_metric(_labels(key), usd_json(key.held_nano))
         return held

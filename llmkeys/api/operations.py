@@ -1,4 +1,4 @@
-"""What the documentation says of each operation: words, parameters, bodies, answers, examples."""
+"""The documentation of each operation: descriptions, parameters, bodies, responses, examples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AccessTokenScheme(OpenApiAuthenticationExtension):
 
 
 class ClosedObject(OpenApiSerializerExtension):
-    """No object has fields that are not described; but what a body repeats of an answer is ignored."""
+    """Declares that objects have no undescribed fields, except bodies in which the read-only fields are ignored."""
 
     target_class = "rest_framework.serializers.Serializer"
     match_subclasses = True
@@ -46,7 +46,7 @@ class ClosedObject(OpenApiSerializerExtension):
 
 
 class Description(AutoSchema):
-    """drf-spectacular's reading of a view, but answers stay as declared: a list action may answer with a page."""
+    """drf-spectacular's schema of a view, but with responses as declared: a list action may return a page."""
 
     def _is_list_view(self, serializer: Any = None) -> bool:
         return False
@@ -64,13 +64,13 @@ _ERROR = inline_serializer("Error", {"detail": CharField(), "code": CharField(re
 _PROBLEMS: dict[int, tuple[str, Any, Any]] = {
     400: ("Bad input", {"anyOf": [ref("FieldErrors"), ref("Error")]}, {"name": ["May not be empty."]}),
     401: ("No valid access token or session", _ERROR, _EXPIRED),
-    403: ("Too little right", _ERROR, {"detail": "This token may not do this: it lacks the scope “manage”."}),
-    404: ("There is nothing at this address", _ERROR, {"detail": "Not found."}),
-    409: ("It does not fit what is stored", _ERROR, {"detail": "This API key is already stored as “Team”."}),
+    403: ("Permission denied", _ERROR, {"detail": "This token may not do this: it lacks the scope “manage”."}),
+    404: ("Not found", _ERROR, {"detail": "Not found."}),
+    409: ("Conflict with what is stored", _ERROR, {"detail": "This API key is already stored as “Team”."}),
     413: ("The body is larger than 1 MB", _ERROR, {"detail": "The body is larger than 1 MB."}),
     415: ("The body is not JSON", _ERROR, {"detail": "Unsupported media type “text/plain” in request."}),
-    429: ("Too many wrong tokens", _ERROR, {"detail": "Too many wrong access tokens came from this address."}),
-    503: ("The database or the encryption key is not there", _ERROR, {"detail": "Try again in 10 seconds."}),
+    429: ("Too many invalid tokens", _ERROR, {"detail": "Too many wrong access tokens came from this address."}),
+    503: ("The database or the encryption key is unavailable", _ERROR, {"detail": "Try again in 10 seconds."}),
 }
 _ALWAYS = (400, 401, 403, 429, 503)
 _WITH_BODY = (413, 415)
@@ -103,7 +103,7 @@ def _operation(
     parameters: tuple[OpenApiParameter, ...] = (),
     description: str = "",
 ) -> Any:
-    """Return the decorator of one operation; `problems` are its statuses beside those of every operation.
+    """Return the decorator for one operation; `problems` are the error statuses that not every operation has.
 
     `body` is a serializer, or the name of a component.
     """
@@ -131,7 +131,7 @@ def _query(name: str, schema: Schema, description: str = "") -> OpenApiParameter
 
 
 def _choice(*values: str) -> Schema:
-    """Return the shape of a filter; an empty one does not filter."""
+    """Return the schema of a filter; an empty value does not filter."""
     return {"type": "string", "enum": [*values, ""]}
 
 
@@ -149,14 +149,14 @@ _OF_USAGE = (
     _query("token", TEXT, "name"),
 )
 _SPAN = (
-    _query("since", _TIME, "From this instant; a date is its first"),
-    _query("until", _TIME, "Before this instant; a date counts as a whole"),
+    _query("since", _TIME, "From this time; a date means the beginning of the day"),
+    _query("until", _TIME, "Before this time; a date means the end of the day"),
 )
-_CURSOR = _query("cursor", TEXT, "As in “next” and “previous” of an answer")
+_CURSOR = _query("cursor", TEXT, "As in “next” and “previous” of a response")
 
 
 def _documented(**decorators: Callable[[Callable], Callable]) -> Callable[[type], type]:
-    """Return a class decorator that documents actions by name. drf-spectacular's own knows only its `@action`s."""
+    """Return a class decorator that documents actions by name; drf-spectacular's handles only `@action`s."""
 
     def decorate(view: type) -> type:
         for name, decorator in decorators.items():
@@ -184,29 +184,29 @@ keys = _documented(
     retrieve=_operation("Show a key", {200: _A_KEY}, 404, parameters=(_KEY_ID,)),
     update=_operation(
         "Change a key", {200: _A_KEY}, 404, 409, body="KeyChange", example=examples.KEY_CHANGE, parameters=(_KEY_ID,),
-        description="What is left out stays as it is, and so does the secret where `apiKey` is empty.",
+        description="What is left out stays as it is, and so does the secret if `apiKey` is empty.",
     ),
     destroy=_operation(
         "Delete a key", {200: _done("Key deleted")}, 404, 409, parameters=(_KEY_ID,),
-        description="Its secret is wiped; its usage rows and its place in the sums stay.",
+        description="Its secret is wiped; its usage rows stay and still count in the sums.",
     ),
     set_default=_operation(
         "Make a key the default", {200: _done("Key set as default")}, 404, 409, parameters=(_KEY_ID,)
     ),
     toggle=_operation(
-        "Switch a key on or off", {200: _answer(_TOGGLED, {"success": True, "active": True})}, 404, 409,
+        "Enable or disable a key", {200: _answer(_TOGGLED, {"success": True, "active": True})}, 404, 409,
         body=serializers.ToggleSerializer, example={"active": True}, optional_body=True, parameters=(_KEY_ID,),
-        description="Without `active` it flips.",
+        description="Without `active` the state is toggled.",
     ),
     test=_operation(
         "Test a key", {200: _answer(serializers.TestedSerializer, examples.TESTED, examples.TEST_FAILED)}, 404, 409,
-        parameters=(_KEY_ID,), description="Asks the provider with a call that costs nothing.",
+        parameters=(_KEY_ID,), description="Makes a call to the provider that costs nothing.",
     ),
-    statistics=_operation("Sum up all keys", {200: _answer(ref("Statistics"), examples.STATISTICS)}),
+    statistics=_operation("Statistics of all keys", {200: _answer(ref("Statistics"), examples.STATISTICS)}),
     active=_operation(
         "Show the key that serves next",
         {200: _answer({"anyOf": [ref("Key"), ref("NoKey")]}, examples.KEY)},
-        parameters=(_query("model", TEXT, "Left out: the primary model, then the fallbacks"),),
+        parameters=(_query("model", TEXT, "Default: the primary model, then the fallbacks"),),
     ),
 )  # fmt: skip
 
@@ -225,7 +225,7 @@ usage = _documented(
         parameters=(
             *_OF_USAGE, *_SPAN, _query("success", _choice("true", "false")),
             _query("state", _choice(*UsageRecord.State.values)),
-            _query("cost", _choice(*COSTS), "how it is known by now: reported or computed, estimated, or lost"),
+            _query("cost", _choice(*COSTS), "how the cost is known: reported or computed, estimated, or lost"),
             _query("format", _choice("json", "csv")), _CURSOR,
         ),
     ),
@@ -234,7 +234,7 @@ usage = _documented(
         {200: _answer(ref("UsageSummary"), examples.SUMMARY)},
         description="From the daily totals. Days and months come in order, other groups with the highest cost first.",
         parameters=(
-            _query("group_by", _choice(*GROUPS), "Left out: day"), *_OF_USAGE,
+            _query("group_by", _choice(*GROUPS), "Default: day"), *_OF_USAGE,
             _query("since", _DAY, "The first day"), _query("until", _DAY, "The last day"),
         ),
     ),
@@ -264,26 +264,27 @@ tokens = _documented(
     list=_operation("List access tokens", {200: _answer(array(ref("Token")), [examples.TOKEN])}),
     create=_operation(
         "Make an access token", {201: _MADE}, body="NewToken", example=examples.NEW_TOKEN,
-        description="Limits that are left out come from the settings. With an access token that has limits none is "
-        "made; with any other, none that can do more or holds longer, and it ends with the one that made it.",
+        description="Limits that are left out come from the settings. An access token that has limits cannot "
+        "create others; any other token cannot create one with more rights or a later expiry date, and revoking it "
+        "revokes those that it created.",
     ),
     retrieve=_operation("Show an access token", {200: _A_TOKEN}, 404, parameters=(_TOKEN_ID,)),
     current=_operation(
-        "Show the access token that asks", {200: _A_TOKEN}, 404,
+        "Show the access token in use", {200: _A_TOKEN}, 404,
         description="With a token of any scope: its limits, its costs, and what is left. 404 for a session.",
     ),
     partial_update=_operation(
         "Change an access token", {200: _A_TOKEN}, 404, 409, body="TokenChange", example={"dailyLimit": 5},
-        parameters=(_TOKEN_ID,), description="What is left out stays as it is; it counts from the next request on.",
+        parameters=(_TOKEN_ID,), description="What is left out stays as it is. It applies from the next request on.",
     ),
     rotate=_operation(
         "Replace the secret of an access token", {200: _MADE}, 404, 409, body=serializers.RotationSerializer,
         example={"overlapSeconds": 3600}, optional_body=True, parameters=(_TOKEN_ID,),
-        description="Limits, costs and history stay. The old secret holds for `overlapSeconds` more.",
+        description="Limits, costs and history stay. The old secret stays valid for another `overlapSeconds`.",
     ),
     destroy=_operation(
         "Revoke an access token", {200: _done("Token revoked")}, 404,
-        parameters=(_TOKEN_ID,), description="At once and for good, and with it the tokens that it made.",
+        parameters=(_TOKEN_ID,), description="At once and for good, together with the tokens that it created.",
     ),
 )  # fmt: skip
 
@@ -291,7 +292,7 @@ _ROW_ID = OpenApiParameter("row_id", row_number("The id of a row"), OpenApiParam
 
 
 def _table(one: str, many: str, serializer: Any, example: dict[str, Any], description: str) -> dict[str, Any]:
-    """Return the operations of a table of the operator's, by action."""
+    """Return the operations of one of the operator's tables, by action."""
     component = serializer.__name__.removesuffix("Serializer")
     row = {name: value for name, value in example.items() if name != "id"}
     done = _done(f"{one.split()[1].capitalize()} deleted")
@@ -312,15 +313,15 @@ def _table(one: str, many: str, serializer: Any, example: dict[str, Any], descri
 
 prices = _table(
     "a price", "prices", serializers.PriceSerializer, examples.PRICE,
-    "For requests admitted from `validFrom` on. It goes before the price data. What is left out: cached and written "
-    "tokens cost what plain input costs, reasoning what output costs; audio, images and searches what the price data "
-    "says, else the dearest price given.",
+    "For requests admitted from `validFrom` on. It takes precedence over the price data. Prices that are left out: "
+    "cached and written tokens cost as much as plain input, reasoning as much as output; audio, images and searches "
+    "cost what the price data says, or else the highest price given.",
 )  # fmt: skip
 
 aliases = _table(
     "an alias", "aliases", serializers.AliasSerializer, examples.ALIAS,
-    "The models are tried in turn for requests that name the alias; `auto` is for requests that name no model. With a "
-    "`provider` it is that provider's own name of one model.",
+    "The models are tried in order for requests that name the alias; `auto` is for requests that name no model. With a "
+    "`provider` it is that provider's own name for one model.",
 )  # fmt: skip
 
 metrics = _documented(

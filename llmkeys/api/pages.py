@@ -1,4 +1,4 @@
-"""Pages of 50 rows, newest first, by a cursor: rows that arrive meanwhile shift nothing."""
+"""Pages of 50 rows, newest first, by cursor, so that new rows do not shift the pages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Pages(CursorPagination):
     ordering = "-id"
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """Read `?cursor=`. Raises InvalidInput for one that no answer of ours contained."""
+        """Read `?cursor=`. Raises InvalidInput for one that did not come from us."""
         try:
             cursor = super().decode_cursor(request)
         except NotFound:
             raise _bad_cursor() from None
-        # The base class hands the position to the database unread.
+        # The base class passes the position to the database unchecked.
         if (
             cursor is not None
             and cursor.position is not None
@@ -36,11 +36,11 @@ class Pages(CursorPagination):
 
 
 def _bad_cursor() -> InvalidInput:
-    return InvalidInput({"cursor": ["This is not a cursor. Take “next” and “previous” from an answer as they are."]})
+    return InvalidInput({"cursor": ["This is not a cursor. Use “next” and “previous” from a response unchanged."]})
 
 
 def page(request: Request, rows: QuerySet, to_json: Callable[[Any], dict[str, Any]]) -> Response:
-    """Answer with the page of `rows` that the request asks for."""
+    """Return the response with the page of `rows` that the request asks for."""
     pages = Pages()
     found = pages.paginate_queryset(rows, request) or []
     return Response(

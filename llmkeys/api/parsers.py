@@ -1,7 +1,7 @@
-"""A body read strictly: one JSON object of at most 1 MB, with numbers and texts that can be stored.
+"""A strict parser of bodies: one JSON object of at most 1 MB, with numbers and strings that can be stored.
 
-Python's own reader takes NaN, turns 1e999 into infinity, keeps the last of two equal names and passes on halves of
-surrogate pairs, which no database and no answer can hold.
+Python's own parser accepts NaN, turns 1e999 into infinity, keeps the last of two equal names and lets lone surrogates
+through, which neither the database nor a response can contain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOT_A_NUMBER = Decimal("NaN")
 
 
 class StrictJSONParser(BaseParser):
-    """Return a dict; fractions are Decimal. Raises InvalidInput naming the field, BodyTooLarge."""
+    """Parses a body to a dict, with fractions as Decimal. Raises InvalidInput naming the field, and BodyTooLarge."""
 
     media_type = "application/json"
 
@@ -35,7 +35,7 @@ class StrictJSONParser(BaseParser):
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """Read one JSON object. Raises InvalidInput."""
+    """Parse one JSON object. Raises InvalidInput."""
     try:
         body = json.loads(
             raw.decode(), object_pairs_hook=_object, parse_float=_number, parse_constant=lambda _: _NOT_A_NUMBER
@@ -62,9 +62,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if len(name) > _LONGEST_NAME or _text_problem(name):
-            raise _bad_body("The name of a field is too long or holds characters that cannot be stored.")
+            raise _bad_body("The name of a field is too long or contains characters that cannot be stored.")
         if name in found:
-            raise InvalidInput({name: ["This field stands twice in the body."]})
+            raise InvalidInput({name: ["This field appears twice in the body."]})
         found[name] = value
     return found
 
@@ -100,7 +100,7 @@ def _problems(value: Any) -> Iterator[str]:
 
 def _text_problem(text: str) -> str:
     if "\0" in text:
-        return "May not hold NUL characters."
+        return "May not contain NUL characters."
     if any("\ud800" <= character <= "\udfff" for character in text):
-        return "Holds half of a surrogate pair, which is not text."
+        return "Contains half of a surrogate pair, which is not text."
     return ""

@@ -21,12 +21,12 @@ from llmkeys.prices import catalogue
 
 
 class _TableViewSet(ApiViewSet):
-    """What the operator's two tables share. They have few rows, so a list has all of them."""
+    """The common part of the operator's two tables; they have few rows, so a list contains all of them."""
 
     model: ClassVar[type[Model]]
     serializer: ClassVar[type[StrictSerializer]]
     unique: ClassVar[tuple[str, ...]]
-    exists: ClassVar[str]  # what to say of a row that is there already
+    exists: ClassVar[str]  # the message if the row exists already
     deleted: ClassVar[str]
 
     def list(self, request: Request) -> Response:
@@ -53,7 +53,7 @@ class _TableViewSet(ApiViewSet):
         return row
 
     def _stored(self, row: Any, values: Any) -> Any:
-        """Store the given values and return the row as JSON; what is left out stays.
+        """Store the given values and return the row as JSON; what is left out stays as it is.
 
         Raises InvalidInput, KeyConflict.
         """
@@ -84,7 +84,7 @@ class PriceViewSet(_TableViewSet):
     }
     model, serializer = ModelPrice, PriceSerializer
     unique = ("provider", "model", "service_tier", "above_input_tokens", "valid_from")
-    exists = "There is a price of this model, tier and length from this instant on already. Change that one."
+    exists = "There is already a price for this model, tier and length from this time on. Change that one."
     deleted = "Price deleted"
 
 
@@ -99,5 +99,5 @@ class AliasViewSet(_TableViewSet):
     }
     model, serializer = ModelAlias, AliasSerializer
     unique = ("provider", "alias")
-    exists = "This name stands for models already. Change that alias."
+    exists = "There is already an alias of this name. Change that one."
     deleted = "Alias deleted"

@@ -1,7 +1,7 @@
-"""The shapes that the API shares with commands, admin, exports and imports, as JSON Schema (OpenAPI 3.1), by name.
+"""The JSON Schemas (OpenAPI 3.1) of what the API shares with commands, admin, exports and imports, by name.
 
-They are read by `keys.fields` and `tokens.fields` and written by `presentation` and `usage.sums` for all of these
-doors, so that a serializer would say each field twice; what the API alone reads and writes stands in `serializers`.
+These objects are read by `keys.fields` and `tokens.fields` and written by `presentation` and `usage.sums` for all of
+them, so serializers would only repeat the fields; what only the API reads and writes is in `serializers`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def nullable(schema: Schema) -> Schema:
 
 
 def words(most: int) -> Schema:
-    """Text of at most that many characters without control characters."""
+    """Return the schema of a string of at most `most` characters without control characters."""
     return {"type": "string", "maxLength": most, "pattern": f"^{_NO_CONTROLS}*$"}
 
 
 def answer(**fields: Schema) -> Schema:
-    """An object that has exactly these fields, each of them always."""
+    """Return the schema of an object that always has exactly these fields."""
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def body(*required: str, **fields: Schema) -> Schema:
-    """An object of these fields; any other is refused."""
+    """Return the schema of an object in which only these fields are accepted."""
     named = {"required": list(required)} if required else {}
     return {"type": "object", "properties": fields, **named, "additionalProperties": False}
 
@@ -61,7 +61,7 @@ _NAME: Schema = {
 }  # fmt: skip
 _SECRET: Schema = {
     "type": "string", "minLength": 8, "maxLength": 500, "pattern": "^[!-~]*$", "writeOnly": True,
-    "description": "The provider's secret. No answer contains it.",
+    "description": "The provider's secret. No response contains it.",
 }  # fmt: skip
 _LIMIT: Schema = {
     "anyOf": [
@@ -72,11 +72,11 @@ _LIMIT: Schema = {
 }
 _EXPIRY: Schema = {
     "anyOf": [WHEN, {"type": "string", "format": "date"}, {"type": "null"}, {"const": ""}],
-    "description": "In the future, or the date that is stored; null or an empty text: never.",
+    "description": "In the future, or the stored date; null or an empty string: never.",
 }
 BUDGET_MODE: Schema = {
     "enum": ["strict", "soft", None],
-    "description": "null: as REFACTAI_BUDGET_MODE says.",
+    "description": "null: the value of REFACTAI_BUDGET_MODE.",
 }
 _OF_BOTH: dict[str, Schema] = {
     "name": _NAME,
@@ -94,7 +94,7 @@ _WRITABLE: dict[str, Schema] = {
     "workspaceId": {"type": "string", "maxLength": 100, "pattern": "^[!-~]*$"},
     "enabled": TRUTH,
 }
-_SHOWN: Schema = {"description": "Shown by a GET, ignored here."}
+_SHOWN: Schema = {"description": "Returned by GET, ignored here."}
 
 _ACCOUNT: dict[str, Schema] = {
     "dailyLimit": USD,
@@ -259,12 +259,12 @@ SCHEMAS: dict[str, Schema] = {
     "Token": answer(**_TOKEN),
     "NewToken": body(
         "name",
-        user={"type": ["string", "null"], "description": "Of an administrator who is logged in alone: whose it is."},
+        user={"type": ["string", "null"], "description": "The owner; only for administrators who are logged in."},
         **_TOKEN_WRITABLE,
         **dict.fromkeys(sorted(TOKEN_READ_ONLY - {"user"}), _SHOWN),
     ),
     "TokenChange": body(**_TOKEN_WRITABLE, **dict.fromkeys(sorted(TOKEN_READ_ONLY), _SHOWN)),
-    "MadeToken": answer(**_TOKEN, token={**TEXT, "description": "The token itself: here and nowhere else."}),
+    "MadeToken": answer(**_TOKEN, token={**TEXT, "description": "The token itself, which is shown only here."}),
     "FieldErrors": {
         "type": "object",
         "additionalProperties": array(TEXT),
@@ -279,6 +279,6 @@ def row_number(description: str) -> Schema:
 
 
 def add_components(result: Schema, **_: Any) -> Schema:
-    """Put the shapes into the document; drf-spectacular calls this at the end."""
+    """Add the schemas to the document; drf-spectacular calls this at the end."""
     result["components"]["schemas"] = {**result["components"].get("schemas", {}), **SCHEMAS}
     return result

@@ -1,7 +1,7 @@
-"""Bodies and answers that only the API knows: read strictly, written, and described to drf-spectacular.
+"""Bodies and responses of the API only: parsed strictly, written, and documented for drf-spectacular.
 
-Keys, access tokens, usage rows and sums stand in `schemas` instead: they have other doors too, and as fields of a
-serializer a list of a thousand keys would take a quarter longer.
+Keys, access tokens, usage rows and sums are in `schemas` instead: they are used elsewhere too, and with serializers a
+list of a thousand keys would take a quarter longer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _DECIMALS = 8
 _MOST_REASON = 500
 
 
-# No docstring, which the description would take for each of its kind.
+# No docstring, because the documentation would use it for every subclass.
 class StrictSerializer(serializers.Serializer):
     @classmethod
     def read(cls, values: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
-        """Return what was given, by the names of `source`. Raises InvalidInput naming every bad or unknown field."""
+        """Return the given values, keyed by `source`. Raises InvalidInput naming every bad or unknown field."""
         read = cls(data=values, partial=partial)
         errors = {name: ["There is no such field."] for name in values if name not in read.fields}
         if not read.is_valid() or errors:
@@ -41,7 +41,7 @@ class StrictSerializer(serializers.Serializer):
 
 
 class Plain(serializers.Field):
-    """Shown as it is stored."""
+    """A field that is shown as it is stored."""
 
     def to_representation(self, value: Any) -> Any:
         return value
@@ -51,11 +51,11 @@ class Plain(serializers.Field):
     {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
 )
 class Name(Plain):
-    """A text of 1 to 200 printable characters."""
+    """A string of 1 to 200 printable characters."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str) or not data.strip() or len(data) > 200 or not data.isprintable():
-            raise serializers.ValidationError("Must be a text of 1 to 200 printable characters.")
+            raise serializers.ValidationError("Must be a string of 1 to 200 printable characters.")
         return data.strip()
 
 
@@ -63,14 +63,14 @@ class Name(Plain):
     {"type": "array", "minItems": 1, "maxItems": MOST_ALIASED, "uniqueItems": True, "items": {"type": "string"}}
 )
 class Names(Plain):
-    """Names of models in turn; what is wrong with them the model says."""
+    """Names of models in order; the database model validates them."""
 
     def to_internal_value(self, data: Any) -> Any:
         return [item.strip() if isinstance(item, str) else item for item in data] if isinstance(data, list) else data
 
 
 class Choice(serializers.ChoiceField):
-    """One of some texts, and nothing that only looks like one when written as text."""
+    """One of several strings; unlike DRF's field it does not convert other types."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str) or data not in self.choices:
@@ -109,7 +109,7 @@ class Usd(serializers.Field):
 
 
 class Switch(serializers.BooleanField):
-    """true or false, and nothing that only looks like it."""
+    """A boolean; unlike DRF's field it does not convert other types."""
 
     default_error_messages = dict.fromkeys(("invalid", "null"), "Must be true or false.")
 
@@ -121,7 +121,7 @@ class Switch(serializers.BooleanField):
 
 @extend_schema_field({"type": "string", "maxLength": _MOST_REASON, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"})
 class Reason(serializers.Field):
-    default_error_messages = {"null": "Must be a text."}
+    default_error_messages = {"null": "Must be a string."}
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -136,7 +136,8 @@ class Reason(serializers.Field):
 @extend_schema_field({"type": "integer", "minimum": 0, "maximum": MOST_OVERLAP_SECONDS})
 class Overlap(serializers.Field):
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        return (False, None) if data is None else super().validate_empty_values(data)  # null is no number either
+        # null gets the same error as other values that are not numbers
+        return (False, None) if data is None else super().validate_empty_values(data)
 
     def to_internal_value(self, data: Any) -> int:
         try:
@@ -151,7 +152,7 @@ class Instant(serializers.DateTimeField):
 
 
 class Details(serializers.DictField):
-    """What a provider said, with every Decimal as a number that JSON can hold."""
+    """What a provider said, with Decimals as JSON numbers."""
 
     def to_representation(self, value: Any) -> Any:
         match value:
@@ -183,9 +184,9 @@ class RotationSerializer(StrictSerializer):
 
 
 class TestedSerializer(serializers.Serializer):
-    """What the provider said of a key. A bad result has the words alone."""
+    """The result of testing a key; if it failed, only the message."""
 
-    __test__ = False  # no test class, whatever pytest thinks of the name
+    __test__ = False  # not a test class, despite the name
 
     success = serializers.BooleanField(source="ok")
     message = serializers.CharField()
@@ -218,7 +219,7 @@ def _kind(source: str) -> Usd:
 
 
 class PriceSerializer(StrictSerializer):
-    """A price as the providers' lists have it: USD per million tokens by kind, fees in USD."""
+    """A price as in the providers' lists: USD per million tokens of each kind, fees in USD."""
 
     id = serializers.IntegerField(read_only=True)
     provider = Choice(choices=ProviderName.choices)
@@ -242,7 +243,7 @@ class PriceSerializer(StrictSerializer):
 
 
 class AliasSerializer(StrictSerializer):
-    """A name that clients send, and the models for which it stands."""
+    """A name that clients send, and the models that it stands for."""
 
     id = serializers.IntegerField(read_only=True)
     alias = Name()

@@ -1,4 +1,4 @@
-"""The addresses of the REST API, without trailing slashes; whatever else is asked here gets a 404 in JSON."""
+"""The addresses of the REST API, without trailing slashes; any other address gets a JSON 404."""
 
 from __future__ import annotations
 

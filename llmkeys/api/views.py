@@ -1,4 +1,4 @@
-"""The REST API (contract 5): HTTP in, a service, JSON out. Each viewset's table names the permission of each action."""
+"""The REST API (contract 5): the views call services and return JSON. Each viewset lists its actions' permissions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_KEY = {"available": False, "message": "No active API key available"}
 
 
 class AlwaysJSON(BaseContentNegotiation):
-    """Answer in JSON whatever the client accepts: a 406 helps nobody."""
+    """Always answers in JSON, whatever the client accepts, because a 406 would not help anyone."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         wanted = (request.content_type or "").partition(";")[0].strip().lower()
@@ -51,7 +51,7 @@ class AlwaysJSON(BaseContentNegotiation):
 
 
 class ApiViewSet(ViewSet):
-    """What all addresses share. `permissions` maps each action to the Django permission it needs."""
+    """The base of all viewsets. `permissions` maps each action to the Django permission that it needs."""
 
     permissions: ClassVar[Mapping[str, str]] = {}
     content_negotiation_class = AlwaysJSON
@@ -60,12 +60,12 @@ class ApiViewSet(ViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        # PostgreSQL stores no NUL, so nothing can have such an id or such a name.
+        # PostgreSQL cannot store NUL, so nothing has such an id or name.
         if any("\0" in value for value in kwargs.values() if isinstance(value, str)):
             raise Http404
         bad = [name for name, value in request.query_params.items() if "\0" in value]
         if bad:
-            raise InvalidInput({name.replace("\0", ""): ["May not hold NUL characters."] for name in bad})
+            raise InvalidInput({name.replace("\0", ""): ["May not contain NUL characters."] for name in bad})
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         response.headers["Cache-Control"] = "no-store"
@@ -73,9 +73,9 @@ class ApiViewSet(ViewSet):
 
 
 class NothingHere(APIView):
-    """Any other address: 401 without authentication, else 404, both in JSON."""
+    """Any other address: 401 without authentication, otherwise 404, both in JSON."""
 
-    schema = None  # no part of the documentation
+    schema = None  # not documented
     permission_classes = (IsAuthenticated,)
     content_negotiation_class = AlwaysJSON
 
@@ -151,15 +151,15 @@ def _key(key_id: str) -> ApiKey:
 
 
 def _body(request: Request) -> dict[str, Any]:
-    return cast(dict[str, Any], request.data)  # the parser takes nothing else
+    return cast(dict[str, Any], request.data)  # the parser accepts nothing else
 
 
 def _user(request: Request) -> User:
-    return cast(User, request.user)  # the permission lets nobody else in
+    return cast(User, request.user)  # the permission check ensures it
 
 
 def _caller(request: Request) -> Caller:
-    """Return whose next request is meant: a token may be limited to some keys."""
+    """Return the caller whose next request is meant: a token may be limited to some keys and models."""
     token = _token(request)
     if token is None:
         return Caller()
@@ -169,7 +169,7 @@ def _caller(request: Request) -> Caller:
 
 
 def _token(request: Request) -> AccessToken | None:
-    """Return the access token with which somebody asks; None for a session."""
+    """Return the access token of the request; None for a session."""
     return request.auth if isinstance(request.auth, AccessToken) else None
 
 
@@ -199,7 +199,7 @@ class UsageViewSet(ApiViewSet):
 
     def void(self, request: Request, usage_id: int) -> Response:
         reason = serializers.VoidSerializer.read(_body(request)).get("reason", "")
-        # Asked through the ORM, which knows that no row has a number beyond the column.
+        # Through the ORM, which handles numbers that are too large for the column.
         if not UsageRecord.objects.filter(pk=usage_id).exists():
             raise Http404
         amount = voiding.void_usage(usage_id, at=timezone.now(), actor=actor_of(request), reason=reason)
@@ -246,7 +246,7 @@ class TokenViewSet(ApiViewSet):
     def current(self, request: Request) -> Response:
         token = _token(request)
         if token is None:
-            raise NotFound("Nobody asks with an access token here: you are logged in.")
+            raise NotFound("This request has no access token: you are logged in.")
         return Response(token_json(token, at=timezone.now()))
 
     def partial_update(self, request: Request, token_id: int) -> Response:
