@@ -83,7 +83,7 @@ class AccountMixin(admin.ModelAdmin):
         for reset in done:
             self.log_change(request, by_id[reset.account.id], f"Reset costs: {words}.")
         if not done:
-            messages.info(request, "There was nothing to reset: these costs are 0 already.")
+            messages.info(request, "There was nothing to reset: these costs are already 0.")
             return
         taken = sum(max(reset.day_nano, reset.month_nano, reset.total_nano) for reset in done)
         name = self.opts.verbose_name if len(done) == 1 else self.opts.verbose_name_plural

@@ -195,7 +195,7 @@ def _far_off(own: Decimal, known: Decimal) -> bool:
 
 
 class NamesField(forms.CharField):
-    """A list of names, one a line."""
+    """A list of names, one per line."""
 
     widget = forms.Textarea(attrs={"rows": 4, "class": "vLargeTextField"})
 

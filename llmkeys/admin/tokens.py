@@ -41,13 +41,13 @@ class TokenForm(AccountForm):
     models = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
-        help_text="Names or patterns such as openai/* or gpt-6*, one a line. Empty: every model.",
+        help_text="Names or patterns such as openai/* or gpt-6*, one per line. Empty: every model.",
     )
     keys = forms.ModelMultipleChoiceField(
         queryset=ApiKey.objects.none(), required=False, help_text="Only these keys serve it; if none is chosen, all do."
     )
-    requests_per_minute = forms.IntegerField(label="Requests a minute", required=False, help_text="0 means no limit.")
-    budget_mode = forms.ChoiceField(required=False, choices=[("", "as the settings say"), *Budgeted.BudgetMode.choices])
+    requests_per_minute = forms.IntegerField(label="Requests per minute", required=False, help_text="0 means no limit.")
+    budget_mode = forms.ChoiceField(required=False, choices=[("", "default"), *Budgeted.BudgetMode.choices])
     error_fields = ACCOUNT_FIELDS | {
         "scopes": "scopes",
         "models": "models",
@@ -212,13 +212,13 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
     def serving_keys(self, token: AccessToken) -> str:
         return ", ".join(key.name for key in token.keys.all()) or ("none" if token.limited_to_keys else "all")
 
-    @admin.display(description="requests a minute")
+    @admin.display(description="requests per minute")
     def pace(self, token: AccessToken) -> str:
         return f"{token.requests_per_minute:,}" if token.requests_per_minute else "no limit"
 
     @admin.display(description="budget mode")
     def budget_mode_(self, token: AccessToken) -> str:
-        return token.budget_mode or "as the settings say"
+        return token.budget_mode or "default"
 
     @admin.display(description="page")
     def page(self, token: AccessToken) -> str:

@@ -1,3 +1,3 @@
-"""Access tokens: what programs hold."""
+"""Access tokens, which programs use instead of keys."""
 
 from __future__ import annotations

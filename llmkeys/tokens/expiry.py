@@ -1,6 +1,6 @@
-"""What happens by itself when an access token expires, or will soon: an event, and its alert, once.
+"""Events and alerts when an access token expires, or is about to.
 
-A token that has expired is refused at the very instant; none of this is needed for that.
+An expired token is refused from the very instant on; none of this is needed for that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
 
 
 def expire_tokens(at: datetime) -> int:
-    """Leave one event for each token and date that has passed; return how many."""
+    """Write one event for each token whose expiry date has passed; return how many."""
     expired = AccessToken.objects.filter(expires_at__lte=at, revoked_at__isnull=True, user__is_active=True)
     return sum(
-        _tell(
+        _add_event(
             token,
             "expired",
             f"The access token “{token.name}” expired on {_when(token)}: its requests are refused. Change its expiry "
@@ -34,7 +34,7 @@ def expire_tokens(at: datetime) -> int:
 def warn_of_expiry(at: datetime) -> int:
     """Warn 7 days and 1 day before a token expires, once for each token, date and threshold; return how many.
 
-    Only the nearest threshold counts, and none that had passed when the token was made: a short life is meant so.
+    Only the nearest threshold counts, and none that had passed when the token was created, since that was intended.
     """
     events = 0
     for token in AccessToken.objects.live(at).filter(expires_at__lte=at + max(WARN_BEFORE)):
@@ -45,11 +45,12 @@ def warn_of_expiry(at: datetime) -> int:
                 f"The access token “{token.name}” expires on {_when(token)}. "
                 "Change its expiry date, or create another one."
             )
-            events += _tell(token, "expiring", words, f"expiring token {token.pk} {_date(token)} {threshold.days}", at)
+            once = f"expiring token {token.pk} {_date(token)} {threshold.days}"
+            events += _add_event(token, "expiring", words, once, at)
     return events
 
 
-def _tell(token: AccessToken, kind: str, message: str, once: str, at: datetime) -> int:
+def _add_event(token: AccessToken, kind: str, message: str, once: str, at: datetime) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         return int(ledger.add_event(cursor, kind, None, message, at, token_id=token.pk, once=once))
 

@@ -1,6 +1,6 @@
-"""The fields of an access token as people and programs give them, checked and turned into what is stored.
+"""The fields of an access token as people and programs send them, checked and converted to columns.
 
-Names are the contract's (camelCase). One place for the REST API, the pages, the admin and the commands.
+Names are the contract's (camelCase). Shared by the REST API, the pages, the admin and the commands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_MODELS = 100
 MOST_PER_MINUTE = 1_000_000
 MOST_OVERLAP_SECONDS = 30 * 86_400
 
-# what may be written → the column, or the attribute of `Columns`
+# fields that may be written → columns
 WRITABLE = {
     "name": "name",
     "scopes": "scopes",
@@ -30,13 +30,13 @@ WRITABLE = {
     "requestsPerMinute": "requests_per_minute",
     "expiresAt": "expires_at",
 }
-# what a GET shows and a change ignores
+# fields that a GET shows and a change ignores
 READ_ONLY = account_fields.READ_ONLY | {"user", "revokedAt"}
 _INSTEAD = "Revoke the token instead, or give a later date."
 
 
 def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
-    """Return the columns of a new token, with `scopes`, `key_ids` and `user` where given. Raises InvalidInput."""
+    """Return the columns of a new token, and `scopes`, `key_ids` and `user` if given. Raises InvalidInput."""
     check = Checker(values, allowed={*WRITABLE, *READ_ONLY})
     check.required("name")
     check.take_columns(WRITABLE, _READERS | {"expiresAt": expiry_reader(at, None, instead=_INSTEAD)})
@@ -47,7 +47,7 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
 
 
 def clean_change(values: Mapping[str, Any], *, token: AccessToken, at: datetime) -> dict[str, Any]:
-    """Return the columns to change, with `scopes` and `key_ids` where given. Raises InvalidInput."""
+    """Return the columns to change, and `scopes` and `key_ids` if given. Raises InvalidInput."""
     check = Checker(values, allowed={*WRITABLE, *READ_ONLY})
     check.take_columns(WRITABLE, _READERS | {"expiresAt": expiry_reader(at, token.expires_at, instead=_INSTEAD)})
     check.finish()
@@ -60,7 +60,7 @@ def models_in(text: str) -> list[str] | None:
 
 
 def read_overlap(value: Any) -> int:
-    """Return for how many seconds the secret before a rotation still holds. Raises ValueError."""
+    """Return for how many seconds the old secret stays valid after a rotation. Raises ValueError."""
     if not _is_whole(value) or not 0 <= value <= MOST_OVERLAP_SECONDS:
         raise ValueError(f"Must be a whole number of seconds from 0 to {MOST_OVERLAP_SECONDS} (30 days).")
     return value
@@ -78,7 +78,7 @@ def _user_name(value: Any) -> str:
 
 def _texts(value: Any, *, most: int) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError("Must be an array of texts.")
+        raise ValueError("Must be a list of strings.")
     if len(value) > most:
         raise ValueError(f"May have at most {most} entries.")
     return list(dict.fromkeys(value))

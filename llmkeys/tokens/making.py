@@ -1,7 +1,7 @@
-"""The verbs of an access token: make, change, rotate, revoke. Its secret exists only in the answer to its making.
+"""Create, change, rotate and revoke access tokens. A token's secret is only returned when it is created or rotated.
 
-Each is one transaction with its event. They raise InvalidInput with a sentence per field, TokenConflict, or
-BeyondItsMaker, and never change anything then. `maker` is the access token with which somebody asks, if any.
+Each function is one transaction that includes its event. It raises InvalidInput with a sentence per field,
+TokenConflict or BeyondItsMaker, and then changes nothing. `maker` is the access token of the request, if any.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _LABELS = {column: name for name, column in fields.WRITABLE.items()}
 def create_token(
     *, user: User, values: Mapping[str, Any], at: datetime, actor: str = "", maker: AccessToken | None = None
 ) -> tuple[AccessToken, str]:
-    """Store a new token from fields named as in the contract (`name`, `scopes`, …); return it and its text.
+    """Store a new token from fields named as in the contract (`name`, `scopes`, …); return it and its secret.
 
-    Limits are USD; those left out come from the settings. An administrator may name another `user`.
+    Limits are in USD; those left out come from the settings. An administrator may name another `user`.
     """
     given = fields.clean_new(values, at=at)
     owner = _owner(given.pop("user", None), user, maker)
@@ -65,7 +65,7 @@ def change_token(
     actor: str = "",
     maker: AccessToken | None = None,
 ) -> AccessToken:
-    """Change what `values` names and leave the rest alone; where its end comes earlier, so does its children's."""
+    """Change the fields in `values`; an earlier expiry date also applies to the tokens that it created."""
     given = fields.clean_change(values, token=token, at=at)
     _refuse_revoked(token)
     changed = _set_changed(token, given)
@@ -84,9 +84,9 @@ def change_token(
 def rotate_token(
     token: AccessToken, *, overlap_seconds: int = 0, at: datetime, actor: str = "", maker: AccessToken | None = None
 ) -> tuple[AccessToken, str]:
-    """Give the token a new secret and return it; the old one stays valid for `overlap_seconds` more, then nobody's.
+    """Give the token a new secret and return both; the old secret stays valid for another `overlap_seconds`.
 
-    Budgets, counters and history stay: it is the same account.
+    Budgets, counters and history stay, because it is the same account.
     """
     _refuse_revoked(token)
     text, old = new_access_token(), token.digest
@@ -100,15 +100,15 @@ def rotate_token(
             previous_until=at + timedelta(seconds=overlap_seconds) if overlap_seconds else None,
         )
         if not rotated:
-            raise TokenConflict(f"Somebody else has just rotated or revoked “{token.name}”. Look at it again.")
-        until = f"; the old one stays valid for {overlap_seconds} s more" if overlap_seconds else ""
+            raise TokenConflict(f"Somebody else has just rotated or revoked “{token.name}”. Check it and try again.")
+        until = f"; the old one stays valid for another {overlap_seconds} s" if overlap_seconds else ""
         _note("changed", token, f"The token “{token.name}” has a new secret{until}.", at, actor)
     token.refresh_from_db()
     return token, text
 
 
 def revoke_token(token: AccessToken, *, at: datetime, actor: str = "") -> None:
-    """Revoke a token at once and for good, with the tokens that it created."""
+    """Revoke a token at once and for good, together with the tokens that it created."""
     with transaction.atomic():
         if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=at):
             return
@@ -120,7 +120,7 @@ def revoke_token(token: AccessToken, *, at: datetime, actor: str = "") -> None:
 
 
 def visible_tokens(user: User) -> QuerySet[AccessToken]:
-    """Return the tokens that a user may see, change and revoke: their own, an administrator every one."""
+    """Return the tokens that a user may see, change and revoke: their own, or all for an administrator."""
     rows = AccessToken.objects.select_related("user")
     return rows if user.is_superuser else rows.filter(user=user)
 
@@ -157,7 +157,7 @@ def _scope_columns(scopes: Collection[str]) -> dict[str, bool]:
 
 
 def _set_changed(token: AccessToken, given: Mapping[str, Any]) -> list[str]:
-    """Put the given columns on the token in hand; return those that differ."""
+    """Set the given columns on the token object; return the names of those that changed."""
     columns = {name: value for name, value in given.items() if name not in ("scopes", "key_ids")}
     if "scopes" in given and set(_implied(given["scopes"])) != set(token.scopes):
         columns |= _scope_columns(given["scopes"])
@@ -176,7 +176,7 @@ def _key_ids(token: AccessToken) -> list[str] | None:
 
 
 def _new_key_ids(token: AccessToken, given: Mapping[str, Any], changed: list[str]) -> list[str] | None:
-    """Return the keys that the token may use from now on, and note whether they change."""
+    """Return the ids of the keys that the token may use from now on, and add to `changed` if they differ."""
     before = _key_ids(token)
     if "key_ids" not in given:
         return before
@@ -192,7 +192,7 @@ def _save_change(token: AccessToken, changed: list[str], key_ids: list[str] | No
     if any(name.endswith("_limit_nano") for name in changed):
         columns["refused_window"] = ""
     if "requests_per_minute" in changed:
-        columns["minute"] = 0  # without a limit nothing was counted: the next request counts the rows
+        columns["minute"] = 0  # nothing is counted without a limit, so the next request counts the rows
     if not AccessToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(**columns):
         raise TokenConflict(_REVOKED.format(token.name))
     if "limited_to_keys" in changed:
@@ -210,7 +210,7 @@ def _label(column: str) -> str:
     return "scopes" if column.startswith("scope_") else _LABELS[column]
 
 
-_REVOKED = "“{}” is revoked, for good. Create a new token."
+_REVOKED = "“{}” was revoked, for good. Create a new token."
 
 
 def _refuse_revoked(token: AccessToken) -> None:
@@ -219,7 +219,7 @@ def _refuse_revoked(token: AccessToken) -> None:
 
 
 def _check_end(token: AccessToken) -> None:
-    """A token ends with the one that made it. Raises InvalidInput."""
+    """Raise InvalidInput if a token would expire after the one that created it."""
     end = token.maker.expires_at if token.maker is not None else None
     if end is not None and (token.expires_at is None or token.expires_at > end):
         words = f"It ends with the token that created it, at {end:%Y-%m-%d %H:%M} UTC at the latest."
@@ -227,7 +227,7 @@ def _check_end(token: AccessToken) -> None:
 
 
 def _check_within(maker: AccessToken, token: AccessToken, key_ids: Collection[str] | None, whose: str) -> None:
-    """Refuse a token that could do more, or would hold longer, than the one with which somebody asks.
+    """Refuse a token with more rights or a later expiry date than the token of the request.
 
     Raises BeyondItsMaker.
     """
@@ -248,7 +248,7 @@ def _check_within(maker: AccessToken, token: AccessToken, key_ids: Collection[st
 
 
 def _lock(maker: AccessToken) -> None:
-    """Let nobody revoke or shorten the maker meanwhile, whose children would be missed. Raises BeyondItsMaker."""
+    """Lock the maker, so that it is not revoked or shortened before its new child exists. Raises BeyondItsMaker."""
     if not AccessToken.objects.filter(pk=maker.pk, revoked_at__isnull=True).update(name=F("name")):
         raise BeyondItsMaker("This token was revoked a moment ago.")
     maker.refresh_from_db()

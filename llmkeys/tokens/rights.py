@@ -1,4 +1,4 @@
-"""Whose access token came with a request, and what it may do."""
+"""Who sent a request, by its access token, and what the token may do."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ _KEYS = "SELECT apikey_id FROM llmkeys_accesstoken_keys WHERE accesstoken_id = %
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: an access token's rights, or a person or command of ours (no token)."""
+    """The sender of a request: an access token with its rights, or a person or command of ours (no token)."""
 
     name: str = ""
     token_id: int | None = None
     has_gateway_scope: bool = True
     user_id: int | None = None
-    is_administrator: bool = False  # its user is one
+    is_administrator: bool = False  # its user is an administrator
     key_ids: frozenset[str] | None = None  # None: every key
     models: tuple[str, ...] | None = None  # names and patterns; None: every model
-    is_strict: bool = False  # the token has budgets of its own that are never exceeded
-    notes_use: bool = False  # the hold is to note the token's last use: for people, so that once a minute will do
+    is_strict: bool = False  # the token has budgets that must never be exceeded
+    notes_use: bool = False  # the last use is to be recorded, at most once a minute
 
     def may_use(self, model: str) -> bool:
-        """True if the token allows the model, under any of its names."""
+        """Return whether the token allows the model, under any of its names."""
         return self.models is None or allows(self.models, model)
 
 
 def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
-    """Return whose access token this is; None if it is unknown, revoked, expired, or its user is disabled."""
+    """Return the caller with this access token; None if it is unknown, revoked or expired, or its user is disabled."""
     if not token.startswith(TOKEN_PREFIX):
         return None
     digest = token_digest(token)
     cursor.execute(f"{_ACCESS} AND t.digest = %s", [digest])
     row = cursor.fetchone()
-    if row is None:  # the secret before a rotation holds for a while
+    if row is None:  # the old secret stays valid for a while after a rotation
         cursor.execute(f"{_ACCESS} AND t.previous_digest = %s AND t.previous_until > %s", [digest, instant(at)])
         row = cursor.fetchone()
     if row is None:
@@ -88,7 +88,7 @@ def read_caller(cursor: Any, token: str, at: datetime) -> Caller | None:
 
 
 def may_send(cursor: Any, caller: Caller) -> bool:
-    """True if the token's user may send requests. Asked by itself, for administrators may, and cost no statement."""
+    """Return whether the token's user may send requests; for administrators without a query."""
     if caller.is_administrator:
         return True
     cursor.execute(_MAY_SEND, [caller.user_id, caller.user_id])
@@ -96,7 +96,7 @@ def may_send(cursor: Any, caller: Caller) -> bool:
 
 
 def caller_of(token: str, at: datetime) -> Caller | None:
-    """Do the same on this thread's connection."""
+    """Do what `read_caller` does, on this thread's connection."""
     with lean_cursor() as cursor:
         return read_caller(cursor, token, at)
 
@@ -105,7 +105,7 @@ def caller_of(token: str, at: datetime) -> Caller | None:
 
 
 def allows(patterns: Iterable[str], model: str) -> bool:
-    """True if a name or pattern (`*` stands for any text) fits one of the model's names."""
+    """Return whether a name or pattern (in which `*` matches any text) matches one of the model's names."""
     names = spellings(model)
     return any(_matches(pattern, name) for pattern in patterns for name in names) or any(
         "*" not in pattern and common_name(pattern) in names for pattern in patterns
@@ -113,13 +113,13 @@ def allows(patterns: Iterable[str], model: str) -> bool:
 
 
 def is_within(inner: Iterable[str] | None, outer: Iterable[str]) -> bool:
-    """True if everything that the `inner` patterns allow is allowed by the `outer` ones too."""
+    """Return whether everything that the `inner` patterns allow is also allowed by the `outer` ones."""
     return inner is not None and all(allows(outer, pattern) for pattern in inner)
 
 
 @lru_cache(maxsize=1024)
 def spellings(model: str) -> frozenset[str]:
-    """Return the names under which one model is known: as it came, its vendor's, and with the vendor before it."""
+    """Return the names of a model: the given one, its vendor's, and the vendor's with the vendor as a prefix."""
     names = {model, common_name(model)}
     for vendor in VENDORS:
         if name := at_vendor(model, vendor):

@@ -1,6 +1,6 @@
-"""Wrong access tokens, counted per address in the database, so that all processes count together.
+"""Invalid access tokens, counted per address in the database, so that all processes count together.
 
-A right token asks nothing here: it costs no statement and is never throttled.
+Valid tokens need no query here and are never throttled.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ PERIOD = timedelta(seconds=60)
 
 
 def address_of(environ: Mapping[str, str]) -> str:
-    """Return the client's address; behind HTTPS, the one that our own proxy saw (the last of X-Forwarded-For)."""
-    told = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() if settings.REFACTAI_HTTPS else ""
+    """Return the client's address; with HTTPS, the one that our proxy saw (the last in X-Forwarded-For)."""
+    forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() if settings.REFACTAI_HTTPS else ""
     try:
-        return str(ip_address(told))[:45]
+        return str(ip_address(forwarded))[:45]
     except ValueError:
         return environ.get("REMOTE_ADDR", "")[:45]
 
 
 def note_failure(address: str, *, at: datetime) -> None:
-    """Count a wrong token. Raises TooManyFailures, and writes nothing, where the address had 20 in the last 60 s.
+    """Count an invalid token. Raises TooManyFailures, without counting it, if its address sent 20 in the last 60 s.
 
-    One that cannot be recorded is not counted: the answer to a wrong token must not depend on a writable database.
+    A failure that cannot be recorded is ignored: the answer to an invalid token must not depend on a writable database.
     """
     recent = FailedAuthentication.objects.filter(address=address, at__gt=at - PERIOD)
     _refuse_after(list(recent.order_by("-at").values_list("at", flat=True)[:MOST_FAILURES]), at)
@@ -46,7 +46,7 @@ def note_failure(address: str, *, at: datetime) -> None:
 
 
 def _record(cursor: CursorWrapper, address: str, at: datetime) -> list[datetime]:
-    """Insert unless others filled the measure meanwhile; return the failures before this one, the newest first."""
+    """Record the failure unless the limit is reached; return the times of the earlier ones, newest first."""
     since = instant(at - PERIOD)
     cursor.execute("DELETE FROM llmkeys_failedauthentication WHERE at <= %s", [since])
     cursor.execute(

@@ -115,7 +115,7 @@ class TestTokensEdit:
         run("tokens", "revoke", "worker")
         for verb in (["edit", "worker", "--rpm", "1"], ["rotate", "worker"]):
             ran = run("tokens", *verb)
-            assert ran.code == 1 and "is revoked, for good" in ran.err
+            assert ran.code == 1 and "was revoked, for good" in ran.err
 
 
 class TestTokensRotate:
@@ -157,7 +157,7 @@ class TestTokensRevoke:
     def test_it_ends_a_token(self, run, administrator, by):
         text = run("tokens", "create", "worker").out.strip()
         named = "worker" if by == "name" else str(AccessToken.objects.get().id)
-        assert run("tokens", "revoke", named).out == "The token “worker” is revoked.\n"
+        assert run("tokens", "revoke", named).out == "The token “worker” was revoked.\n"
         assert caller_of(text, NOW) is None
         assert "REVOKED" in run("tokens", "list").out
 

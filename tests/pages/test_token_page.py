@@ -102,7 +102,7 @@ class TestPage:
         KeyEvent.objects.create(kind="changed", token=token, message="Changed.", created_at=NOW, actor="somebody")
         text = text_of(page_of(operator, token))
         assert "Changed. by somebody" in text
-        assert "Models openai/* Keys every key Rate limit 1 request a minute Budget mode soft" in text
+        assert "Models openai/* Keys every key Rate limit 1 request per minute Budget mode soft" in text
         assert "Last used 2 h ago" in text
 
     def test_it_says_where_nothing_is_known_yet(self, operator, administrator):
@@ -287,7 +287,7 @@ class TestRotate:
             assert answer.status_code == 200 and "Choose from: at once" in answer.content.decode()
         operator.post(f"{PATH}/{token.pk}/revoke")
         answer = operator.post(f"{PATH}/{token.pk}/rotate", {"overlap": "0"})
-        assert "is revoked, for good" in answer.content.decode() and "rfk_" not in answer.content.decode()
+        assert "was revoked, for good" in answer.content.decode() and "rfk_" not in answer.content.decode()
 
 
 class TestReset:
@@ -307,7 +307,7 @@ class TestReset:
     def test_it_says_what_is_missing(self, operator, token):
         assert "Choose at least one." in operator.post(f"{PATH}/{token.pk}/reset").content.decode()
         answer = operator.post(f"{PATH}/{token.pk}/reset", {"daily": "on"}, follow=True)
-        assert messages_of(answer) == ["There was nothing to reset: these costs are 0 already."]
+        assert messages_of(answer) == ["There was nothing to reset: these costs are already 0."]
 
 
 class TestStatement:
