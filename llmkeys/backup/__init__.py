@@ -1,8 +1,8 @@
-"""Backups: one archive of the database and the encryption key, taken while the product serves, proven before it counts.
+"""Backups: archives of the database and the encryption key, made while the product serves, and checked when written.
 
-`making` writes archives, `kept` knows those of the data directory and lets the oldest go, `restoring` puts one back,
-`lost` says what to do where the database is gone. `sqlite` and
-`postgresql` know how each database is copied out of one snapshot and swapped in; `archive` knows the file itself.
+`making` writes archives, `kept` lists those in the data directory and deletes the oldest, `restoring` restores one,
+`lost` says what to do if the database is gone. `sqlite` and `postgresql` copy a database from one snapshot and swap a
+restored one in; `archive` reads and writes the file itself.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _CHUNK = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an archive says of itself. `differences` is None if the books were not audited (an older schema)."""
+    """The description of an archive. `differences` is None if the database was not audited (an older schema)."""
 
     created_at: str
     version: str
@@ -50,7 +50,7 @@ class Manifest:
 
     @property
     def is_empty(self) -> bool:
-        """Neither a stored secret nor a usage row is in it."""
+        """True if it contains neither a stored secret nor a usage row."""
         return not self.keys and not self.rows
 
     @property
@@ -68,7 +68,7 @@ class Manifest:
 
 @contextmanager
 def workshop(beside: Path) -> Iterator[Path]:
-    """Give a private directory on the same disk as `beside`, and take it away again."""
+    """Yield a temporary private directory on the same disk as `beside`."""
     room = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", dir=beside.parent))  # mkdtemp: 0700
     try:
         yield room
@@ -77,13 +77,13 @@ def workshop(beside: Path) -> Iterator[Path]:
 
 
 def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, room: Path) -> Manifest:
-    """Write the archive in `room` and move it to `target` at once; return the manifest as written.
+    """Write the archive in `room` and move it to `target` atomically; return the manifest as written.
 
-    Raises BackupFailed if the disk is full or the place cannot be written.
+    Raises BackupFailed if the disk is full or `target` cannot be written.
     """
     draft = room / "archive"
-    told = {name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for name, path in members.items()}
-    manifest = Manifest(**(asdict(manifest) | {"members": told}))
+    described = {name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for name, path in members.items()}
+    manifest = Manifest(**(asdict(manifest) | {"members": described}))
     try:
         with draft.open("xb") as file:
             draft.chmod(0o600)
@@ -114,9 +114,9 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
 
 
 def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
-    """Unpack every member and check lengths and digests; return the manifest and where the members are.
+    """Unpack every member and check lengths and digests; return the manifest and the paths of the members.
 
-    Raises CannotRestore if the archive is damaged, cut short, or holds what it should not.
+    Raises CannotRestore if the archive is damaged or truncated, or contains what it should not.
     """
     files: dict[str, Path] = {}
     with _opened(path) as tar:
@@ -130,13 +130,13 @@ def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
 
 
 def peek(path: Path) -> Manifest:
-    """Return what an archive says of itself, without reading the rest. Raises CannotRestore, as `unpack`."""
+    """Return the manifest of an archive without reading the rest. Raises CannotRestore, as `unpack` does."""
     with _opened(path) as tar:
         return _read_manifest(tar, path)
 
 
 def verify(path: Path) -> Manifest:
-    """Read an archive to its end and check lengths and digests, storing nothing. Raises CannotRestore, as `unpack`."""
+    """Check the lengths and digests of a whole archive without unpacking it. Raises CannotRestore, as `unpack` does."""
     with _opened(path) as tar:
         manifest = _read_manifest(tar, path)
         parts = {info.name: (info.size, _digest_of(_reader(tar, info))) for info in _members(tar, path)}
@@ -150,21 +150,21 @@ def _reader(tar: tarfile.TarFile, info: tarfile.TarInfo) -> BufferedIOBase:
 
 
 def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield what follows the manifest. Raises CannotRestore for what no backup has."""
+    """Yield the members after the manifest. Raises CannotRestore for any that does not belong in a backup."""
     seen: set[str] = set()
     while (info := tar.next()) is not None:
         if info.name not in _CONTENTS or not info.isfile() or info.name in seen:
-            raise CannotRestore(f"{path} holds “{info.name}”, which does not belong in a backup of this product.")
+            raise CannotRestore(f"{path} contains “{info.name}”, which does not belong in a backup of this product.")
         seen.add(info.name)
         yield info
     while tar.fileobj.read(_CHUNK):
-        pass  # to the end of the compressed stream, which has a checksum: only that shows one that was cut
+        pass  # read the compressed stream to its end: only its checksum shows whether it was truncated
 
 
 def _check(path: Path, manifest: Manifest, parts: Mapping[str, tuple[int, str]]) -> None:
-    """Compare length and digest of each part with what the manifest says."""
-    for name, told in manifest.members.items():
-        if parts.get(name) != (told["bytes"], told["sha256"]):
+    """Compare the length and digest of each part with the manifest."""
+    for name, described in manifest.members.items():
+        if parts.get(name) != (described["bytes"], described["sha256"]):
             raise CannotRestore(f"{path} is damaged: its part “{name}” is not what was written. Take another backup.")
     if set(parts) != set(manifest.members) or DATABASES.get(manifest.database) not in parts:
         raise CannotRestore(f"{path} is not a complete backup of this product.")
@@ -215,8 +215,8 @@ def _digest_of(file: BufferedIOBase) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush the names of a directory to the disk, so that a power cut after a rename finds the new one."""
-    with contextlib.suppress(OSError):  # some file systems know no such thing
+    """Flush a directory to the disk, so that a rename survives a power cut."""
+    with contextlib.suppress(OSError):  # some file systems do not support it
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

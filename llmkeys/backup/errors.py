@@ -1,4 +1,4 @@
-"""What can go wrong with a backup, in words for the operator."""
+"""Errors of backups, with messages for the operator."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class BackupFailed(LLMKeysError):
 
 
 class CannotRestore(LLMKeysError):
-    """Nothing was replaced, and why."""
+    """Nothing was replaced; the message says why."""

@@ -1,4 +1,4 @@
-"""The archives in the data directory: which are good, which may go, and which brings a lost database back."""
+"""The archives in the data directory: which are good, which to delete, and which to restore a lost database from."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def automatic_backups() -> list[Path]:
 
 
 def archives() -> dict[Path, Manifest]:
-    """Return every archive in the data directory and its `backups/`, whatever its name; the most useful first.
+    """Return every archive in the data directory and its `backups/`, whatever its name, the most useful first.
 
-    One that holds keys or usage comes before one of an empty database; among equals, the newest first.
+    Those of a database with keys or usage come before those of an empty one, and newer ones before older ones.
     """
     found = {}
     for directory in (backups_directory(), settings.DATA_DIR):
@@ -38,7 +38,7 @@ def archives() -> dict[Path, Manifest]:
 
 
 def _manifest(file: Path) -> Manifest | None:
-    """Return what an archive says of itself; None for what is not an archive of this product."""
+    """Return the manifest of an archive, or None if the file is not an archive of this product."""
     try:
         return archive.peek(file) if file.is_file() else None
     except CannotRestore:
@@ -46,7 +46,7 @@ def _manifest(file: Path) -> Manifest | None:
 
 
 def is_good(path: Path) -> bool:
-    """Return whether an archive is marked as good and is whole to its end."""
+    """Return whether an archive is marked as good and is complete."""
     try:
         return archive.verify(path).is_good
     except CannotRestore:
@@ -54,7 +54,7 @@ def is_good(path: Path) -> bool:
 
 
 def newest_good_backup() -> tuple[Path, Manifest] | None:
-    """Return the newest archive of this kind of database that is whole and was audited clean, and its manifest."""
+    """Return the newest good archive of this kind of database, and its manifest; None if there is none."""
     for file, manifest in archives().items():
         if manifest.database == sql.vendor() and manifest.is_good and is_good(file):
             return file, manifest
@@ -62,9 +62,9 @@ def newest_good_backup() -> tuple[Path, Manifest] | None:
 
 
 def prune() -> None:
-    """Let the oldest automatic backups go. The newest seven stay, and the newest good one always.
+    """Delete the oldest automatic backups. The newest seven stay, and always the newest good one.
 
-    Backups of an empty database are counted by themselves: however many are made, they push out no others.
+    Backups of an empty database are counted separately, so that they never push out others.
     """
     files = automatic_backups()
     empty = [file for file in files if (manifest := _manifest(file)) and manifest.is_empty]

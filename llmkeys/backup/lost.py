@@ -1,4 +1,4 @@
-"""A database that is missing or empty although there was one: nobody starts with a new one by accident."""
+"""Detects a database that is missing or empty although there was one, so that no new one is started by accident."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from django.db import connection
 from llmkeys.backup.kept import archives, backups_directory, newest_good_backup
 from llmkeys.database import sql
 
-# Ours have their tables in the file itself once they are larger; whether they do is read without waiting for a lock.
+# Larger files contain their tables in the file itself, not only in the log, and can be read without a lock.
 _SMALL_BYTES = 65_536
 
 MISSING, FOREIGN = "is missing or empty", "has no tables of this product"
 
 
 def lost_database() -> str:
-    """Return what to do about a database that was here and is gone, "" where all is well or nothing was ever here.
+    """Return what to do about a database that is gone, or "" if it is there or there never was one.
 
-    Raises DatabaseError if PostgreSQL cannot be asked.
+    Raises DatabaseError if PostgreSQL cannot be reached.
     """
     evidence = _evidence()
     fault = evidence and _fault()
@@ -37,7 +37,7 @@ def lost_database() -> str:
 
 
 def how_to_restore() -> str:
-    """Return the command that brings the newest good backup back, or what to do where there is none."""
+    """Return the command that restores the newest good backup, or what to do if there is none."""
     newest = newest_good_backup()
     if newest is None:
         return (
@@ -52,7 +52,7 @@ def how_to_restore() -> str:
 
 
 def _evidence() -> str:
-    """Return what shows that this data directory had a database of the kind that is in use, "" where nothing does."""
+    """Return what shows that this data directory had a database of the kind that is in use, or ""."""
     key = settings.DATA_DIR / "encryption.key"
     backups = backups_directory()
     if sql.is_sqlite():
@@ -64,13 +64,13 @@ def _evidence() -> str:
         return str(key) if key.exists() else ""
     if any(manifest.database == sql.vendor() for manifest in archives().values()):
         return str(backups)
-    # A data directory that served SQLite until now says nothing about PostgreSQL.
+    # A data directory that was used with SQLite until now says nothing about PostgreSQL.
     file = settings.DATA_DIR / "llmkeys.sqlite3"
     return str(key) if key.exists() and not (file.exists() and file.stat().st_size) else ""
 
 
 def _fault() -> str:
-    """Return what is wrong with the database, "" where it is ours."""
+    """Return what is wrong with the database, or "" if it is ours."""
     if sql.is_sqlite():
         return _fault_of_file(Path(connection.settings_dict["NAME"]))
     with connection.cursor() as cursor:
@@ -87,11 +87,11 @@ def _fault_of_file(file: Path) -> str:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?{how}", uri=True)) as database:
             tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error:
-        return ""  # whatever it is, it is not empty; the first query says what is wrong with it
+        return ""  # it is not empty, at least; the first query will report what is wrong with it
     if not tables:
         return MISSING
     if any(name.startswith("llmkeys_") for name in tables):
         return ""
-    # A first start that was killed among the migrations has left tables of Django alone: the next one goes on there.
+    # A first start that was killed during the migrations may have left only Django's tables: the next one continues.
     ours = {*connection.introspection.django_table_names(), "django_migrations", "sqlite_sequence"}
     return "" if tables <= ours else FOREIGN

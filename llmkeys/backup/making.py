@@ -1,4 +1,4 @@
-"""Take a backup: copy, prove, pack. And the automatic ones in `backups/` of the data directory, of which seven stay."""
+"""Makes backups: copies the database, checks the copy and packs it; also the automatic ones in the data directory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _STAMP = "%Y%m%d-%H%M%S"
 
-# Stored secrets, and requests: a backup with neither is one of an empty database.
+# Stored secrets and usage rows: a backup with neither is one of an empty database.
 _COUNTS = """SELECT (SELECT COUNT(*) FROM llmkeys_apikey WHERE deleted_at IS NULL AND length(secret) > 0),
    (SELECT COUNT(*) FROM llmkeys_usagerecord)"""
 
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A backup that was written and proven."""
+    """A backup that was written and checked."""
 
     path: Path
     manifest: Manifest
@@ -45,30 +45,30 @@ class Made:
 def make_backup(
     target: Path, *, at: datetime, with_key: bool = True, audit: bool = True, progress: Progress | None = None
 ) -> Made:
-    """Write one archive (0600) of database, encryption key and settings.env, while the product may go on serving.
+    """Write an archive (mode 0600) of the database, encryption key and settings.env; the product may be serving.
 
-    The copy comes out of one snapshot and passes an integrity check; its books are audited, and what differs is told
-    in the manifest. Raises BackupFailed; a file that exists is never overwritten.
+    The copy is made from one snapshot and passes an integrity check; it is audited, and the manifest has the number of
+    differences. An existing file is never overwritten. Raises BackupFailed.
     """
     target = target.absolute()
     if target.exists():
         raise BackupFailed(f"{target} already exists; choose another name, or move it away.")
     if not target.parent.is_dir():
         raise BackupFailed(f"The directory {target.parent} does not exist.")
-    with _failures_told(target), archive.workshop(target) as room:
+    with _raising_backup_failed(target), archive.workshop(target) as room:
         database, report, counts = _copy(room, audit=audit, progress=progress)
         members = {archive.DATABASES[sql.vendor()]: database}
         if with_key and keyring.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
             members[archive.KEY] = keyring.key_file()
         settings_env = settings.DATA_DIR / settings_file.NAME
-        if with_key and settings_env.is_file():  # it may hold the encryption keys, and other secrets
+        if with_key and settings_env.is_file():  # it may contain the encryption keys and other secrets
             members[archive.SETTINGS] = settings_env
         manifest = archive.write(target, _manifest(report, counts, at), members, room=room)
     return Made(target, manifest, target.stat().st_size)
 
 
 @contextmanager
-def _failures_told(target: Path) -> Iterator[None]:
+def _raising_backup_failed(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -78,7 +78,7 @@ def _failures_told(target: Path) -> Iterator[None]:
 
 
 def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None, tuple[int, int]]:
-    """Copy the database into `room` and prove the copy; return what it holds as well. Raises BackupFailed."""
+    """Copy the database into `room` and check the copy; return its file, audit and counts. Raises BackupFailed."""
     file = room / archive.DATABASES[sql.vendor()]
     if sql.is_sqlite():
         sqlite.copy_out(file, progress=progress)
@@ -98,7 +98,7 @@ def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, 
 
 
 def _has_tables() -> bool:
-    """Return whether there is anything to count: a first start that was killed may have left no table of ours."""
+    """Return whether our tables exist: a first start that was killed may not have created them."""
     return any(app == "llmkeys" for app, _ in MigrationRecorder(connection).applied_migrations())
 
 
@@ -119,18 +119,18 @@ def _manifest(report: Report | None, counts: tuple[int, int], at: datetime) -> M
 
 
 def automatic_backup(*, at: datetime) -> Made:
-    """Take the backup of the day and let the oldest go; the newest seven stay, the newest good one always."""
+    """Make the daily backup and delete the oldest; the newest seven stay, and always the newest good one."""
     made = make_backup(_automatic_target("daily", at), at=at)
     kept.prune()
     if made.manifest.differences:
-        logger.warning("The backup %s was taken, but its books differ: run `./manage.py audit`.", made.path.name)
+        logger.warning("The backup %s was made, but it does not add up: run `./manage.py audit`.", made.path.name)
     return made
 
 
 def backup_before_migration(*, at: datetime) -> Made | None:
-    """Take a backup where migrations would change a database that holds something; None if there is nothing to do.
+    """Make a backup if there are migrations to run on a database that is not new; return None if there are none.
 
-    The books are not audited: the tables are those of the older version.
+    It is not audited, because the tables are those of the older version.
     """
     executor = MigrationExecutor(connection)
     if not executor.loader.applied_migrations or not executor.migration_plan(executor.loader.graph.leaf_nodes()):

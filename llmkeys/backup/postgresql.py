@@ -1,6 +1,6 @@
-"""PostgreSQL: a dump and an audit of one and the same snapshot, and the swap of a restored database.
+"""PostgreSQL: a dump and an audit of the same snapshot, and swapping a restored database in.
 
-`pg_dump` and `pg_restore` are PostgreSQL's own; the password reaches them by the environment, never by argument.
+`pg_dump` and `pg_restore` get the password through the environment, never as an argument.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MISSING = "The program {name} is not installed (on Debian: the package postgres
 
 @contextmanager
 def snapshot() -> Iterator[tuple[CursorWrapper, str]]:
-    """Open a transaction that reads one state; yield its cursor and the name by which others may share the state."""
+    """Open a transaction with a snapshot; yield its cursor and the name by which others can share the snapshot."""
     own = connection.copy()
     try:
         with own.cursor() as cursor:
@@ -38,7 +38,7 @@ def snapshot() -> Iterator[tuple[CursorWrapper, str]]:
 
 
 def dump(target: Path, shared: str) -> None:
-    """Write the state of a shared snapshot. Raises BackupFailed."""
+    """Dump the database as of a shared snapshot. Raises BackupFailed."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     options = ["--format=custom", "--no-owner", "--no-privileges", f"--snapshot={shared}", f"--file={target}"]
     problem = _run("pg_dump", *options, database=connection.settings_dict["NAME"])
@@ -47,12 +47,12 @@ def dump(target: Path, shared: str) -> None:
 
 
 def unreadable(file: Path) -> str:
-    """Return why a dump cannot be read, "" where it can."""
+    """Return why a dump cannot be read, or ""."""
     return _run("pg_restore", "--list", str(file), database="")
 
 
 def _run(program: str, *arguments: str, database: str) -> str:
-    """Run one of PostgreSQL's programs; return the first line of what went wrong, "" for success."""
+    """Run one of PostgreSQL's programs; return the first line of its error, "" for success."""
     settings = connection.settings_dict
     given = {name: str(settings.get(key) or "") for key, name in _VARIABLES.items()}
     given |= {name: str(settings.get("OPTIONS", {}).get(key) or "") for key, name in _OPTIONS.items()}
@@ -60,7 +60,7 @@ def _run(program: str, *arguments: str, database: str) -> str:
     if database:
         environment["PGDATABASE"] = database
     try:
-        done = subprocess.run(  # noqa: S603  (a fixed program; nothing of a request is in it)
+        done = subprocess.run(  # noqa: S603  (a fixed program, without any user input)
             [program, *arguments],
             env=environment,
             capture_output=True,
@@ -75,12 +75,12 @@ def _run(program: str, *arguments: str, database: str) -> str:
     return next(iter(done.stderr.strip().splitlines()), f"{program} ended with code {done.returncode}")
 
 
-# --- the way back -----------------------------------------------------------------------------------------------------
+# --- restoring --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def server() -> Iterator[CursorWrapper]:
-    """Give a cursor on the server's own database, outside any transaction."""
+    """Yield a cursor on the server's `postgres` database, outside any transaction."""
     own = connection.copy()
     own.settings_dict["NAME"] = "postgres"
     try:
@@ -92,7 +92,7 @@ def server() -> Iterator[CursorWrapper]:
 
 @contextmanager
 def looking_into(name: str) -> Iterator[CursorWrapper]:
-    """Give a cursor on another database of the same server."""
+    """Yield a cursor on another database of the same server."""
     own = connection.copy()
     own.settings_dict["NAME"] = name
     try:
@@ -103,7 +103,7 @@ def looking_into(name: str) -> Iterator[CursorWrapper]:
 
 
 def refuse_while_used() -> None:
-    """Raises CannotRestore while anybody else is connected to the database."""
+    """Raise CannotRestore if anyone else is connected to the database."""
     with server() as cursor:
         cursor.execute(
             "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
@@ -112,7 +112,7 @@ def refuse_while_used() -> None:
         others = cursor.fetchone()[0]
     if others:
         raise CannotRestore(
-            f"{others} connections use the database. Stop every `serve` and whatever else is connected, then try again."
+            f"{others} connections use the database. Stop every `serve` and all other programs that use it."
         )
 
 

@@ -1,4 +1,4 @@
-"""Put a backup back: unpack, prove, swap; the old data is kept."""
+"""Restores a backup: unpacks it, checks it and swaps it in; the old data is kept."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _SECRETS = "SELECT id, name, secret FROM llmkeys_apikey WHERE deleted_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What came back, and where the data that was there before lies now."""
+    """What was restored, and where the previous data is now."""
 
     manifest: Manifest
-    report: Report | None  # None: of an older version, audited after its migration
+    report: Report | None  # None for an older version, which is audited after its migration
     kept: str
-    closed: list[str]  # names of keys whose secrets the archive's own encryption key does not open
-    has_settings: bool = False  # settings.env came back too
+    closed: list[str]  # names of keys whose secrets the archive's own encryption key does not decrypt
+    has_settings: bool = False  # settings.env was restored too
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """How to look into the restored copy before it is swapped in."""
+    """How to read the restored copy before it is swapped in."""
 
     rows: Callable[[str], list[tuple]]
     audit: Callable[[], Report]
 
 
 def restore(path: Path, *, at: datetime) -> Restored:
-    """Replace the database, and the encryption key where the archive has one, by those of an archive.
+    """Replace the database, the encryption key and settings.env by those of an archive.
 
-    Everything is proven before anything is replaced. Raises CannotRestore: while a server runs, where the archive is
-    damaged, of another database or of a newer version, or where its secrets would not decrypt.
+    Everything is checked before anything is replaced. Raises CannotRestore if a server is running, if the archive is
+    damaged, of another kind of database or of a newer version, or if its secrets could not be decrypted.
     """
     with alone(settings.DATA_DIR), archive.workshop(settings.DATA_DIR / "restore") as room:
         manifest, files = archive.unpack(path.absolute(), room)
@@ -95,7 +95,7 @@ def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetim
         postgresql.load(file, new)
     except DatabaseError as error:
         first = (str(error).splitlines() or [""])[0]
-        raise CannotRestore(f"The server does not let the backup be loaded: {first.rstrip('.')}.") from None
+        raise CannotRestore(f"The backup could not be loaded into the database server: {first.rstrip('.')}.") from None
     reader = _Reader(lambda query: postgresql.rows_of(new, query), lambda: postgresql.audited(new))
     try:
         closed, report = _prove(manifest, reader, brought)
@@ -109,11 +109,11 @@ def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetim
 
 @dataclass(frozen=True, slots=True)
 class _Brought:
-    """What the archive has in addition to the database, and the master keys that will be in force with it."""
+    """What the archive contains besides the database, and the master keys that will be used with it."""
 
     key: Path | None
     settings: Path | None
-    given: tuple[str, ...]  # of REFACTAI_ENCRYPTION_KEYS after the restore; empty if the key file counts
+    given: tuple[str, ...]  # REFACTAI_ENCRYPTION_KEYS after the restore; empty if the key file is used
 
     @classmethod
     def read(cls, files: dict[str, Path]) -> _Brought:
@@ -130,36 +130,36 @@ class _Brought:
 
     @property
     def new_key(self) -> str:
-        """What is to stand in the key file after the restore; "" where the file stays as it is."""
+        """The content of the key file after the restore; "" if the file stays as it is."""
         return "" if self.key is None or self.given else self.key.read_text()
 
     def keyring(self) -> Keyring | None:
-        """Return the keys that will be in force after the restore; None if there are none."""
+        """Return the master keys that will be used after the restore; None if there are none."""
         texts = self.given or keyring.keys_of(self.key or keyring.key_file())
         return Keyring(tuple(MasterKey(text) for text in texts)) if texts else None
 
 
 def _other_database(brought: dict[str, str]) -> bool:
-    """Return whether settings name another database than the one that is being restored: they stay out then."""
+    """Return whether the settings name another database than the one being restored; then they are not restored."""
     return brought.get("DATABASE_URL", "") != os.environ.get("DATABASE_URL", "").strip()
 
 
 def _prove(manifest: Manifest, reader: _Reader, brought: _Brought) -> tuple[list[str], Report | None]:
-    """Check that the secrets decrypt and audit the books. Raises CannotRestore."""
+    """Check that the secrets can be decrypted, and audit the copy. Raises CannotRestore."""
     closed = _closed(reader, brought.keyring())
     if closed and brought.key is None:
         names = ", ".join(f"“{name}”" for name in closed[:3]) + (" and others" if len(closed) > 3 else "")
         where = "REFACTAI_ENCRYPTION_KEYS" if brought.given else str(keyring.key_file())
         raise CannotRestore(
-            f"The encryption key in force does not open the secrets of this backup ({names}). Put the key that was in "
-            f"use when it was taken into {where} first."
+            f"The current encryption key does not decrypt the secrets of this backup ({names}). First put the key that "
+            f"was used when it was made into {where}."
         )
     on_disk = {name for app, name in MigrationLoader(None).disk_migrations if app == "llmkeys"}
     return closed, reader.audit() if set(manifest.migrations) == on_disk else None
 
 
 def _closed(reader: _Reader, ring: Keyring | None) -> list[str]:
-    """Return the names of the stored keys that `ring` does not open."""
+    """Return the names of the stored keys whose secrets `ring` does not decrypt."""
     closed = []
     for key_id, name, secret in reader.rows(_SECRETS):
         try:
@@ -183,10 +183,10 @@ def _keep_directory(at: datetime) -> Path:
 
 @dataclass
 class _Swap:
-    """Puts the archive's encryption key and settings in place around the swap of the database.
+    """Puts the archive's encryption key and settings in place while the database is swapped.
 
-    Before it, the key file holds the new key and the old one, so that a kill in between leaves secrets that decrypt on
-    either side; after it, the archive's alone.
+    During the swap the key file contains both the new key and the old ones, so that the secrets of either database can
+    be decrypted if the process is killed; afterwards only the archive's.
     """
 
     brought: _Brought

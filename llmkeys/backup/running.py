@@ -1,4 +1,4 @@
-"""Who serves from this data directory: every `serve` holds a shared lock, `restore` wants it alone."""
+"""The lock of the data directory: every `serve` holds it shared, `restore` exclusively."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llmkeys.backup.errors import CannotRestore
 from llmkeys.vault import keyring
 
 NAME = "serving.lock"
-# Of a restore that was killed: its unpacked archive and drafts of the key file. Secrets are among it.
+# Files of a restore that was killed: its unpacked archive and drafts of the key file, which contain secrets.
 _LEFT_BEHIND = (".restore.*", f".{keyring.DRAFT}*", f"..{keyring.DRAFT}*")
 
 
 def announce_serving(data_dir: Path) -> int | None:
-    """Hold the shared lock for the life of this process and its children; None while a restore is in progress."""
+    """Take the shared lock for the life of this process and its children; None if a restore is in progress."""
     descriptor = _lock(data_dir, fcntl.LOCK_SH)
     if descriptor is not None:
         _tidy(data_dir)
@@ -27,11 +27,11 @@ def announce_serving(data_dir: Path) -> int | None:
 
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
-    """Hold the lock alone. Raises CannotRestore while a server runs."""
+    """Hold the exclusive lock. Raises CannotRestore if a server is running."""
     descriptor = _lock(data_dir, fcntl.LOCK_EX)
     if descriptor is None:
         raise CannotRestore(
-            f"A server runs on {data_dir}. Stop it first (Ctrl-C, or `systemctl stop`), restore, then start it again."
+            f"A server is running on {data_dir}. Stop it first (Ctrl-C, or `systemctl stop`), restore, then start it."
         )
     try:
         _tidy(data_dir)
@@ -41,7 +41,7 @@ def alone(data_dir: Path) -> Iterator[None]:
 
 
 def _tidy(data_dir: Path) -> None:
-    """Remove what a killed restore left. Anyone who holds the lock knows that none is in progress."""
+    """Remove what a killed restore left behind; the caller holds the lock, so none is in progress."""
     for pattern in _LEFT_BEHIND:
         for left in data_dir.glob(pattern):
             if left.is_dir():

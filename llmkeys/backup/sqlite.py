@@ -1,4 +1,4 @@
-"""SQLite: a copy out of one snapshot that no writer waits for, and the swap of a restored file."""
+"""SQLite: a copy of one snapshot for which no writer waits, and swapping a restored file in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def database_file() -> Path:
 
 
 def copy_out(target: Path, *, progress: Progress | None = None) -> None:
-    """Copy the running database to `target` as it is at one instant. Raises BackupFailed."""
+    """Copy a consistent snapshot of the live database to `target`. Raises BackupFailed."""
     source = database_file()
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
@@ -37,12 +37,12 @@ def copy_out(target: Path, *, progress: Progress | None = None) -> None:
 
     try:
         with closing(sqlite3.connect(source, timeout=_WAIT_SECONDS)) as live, closing(sqlite3.connect(target)) as copy:
-            # One reading transaction around all steps: writers go on, and the copy never starts again for them.
+            # One read transaction around all steps, so that the copy need not start again when others write.
             live.execute("BEGIN")
             live.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             live.backup(copy, pages=_PAGES, progress=step)
             live.rollback()
-            copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log next to it
+            copy.execute("PRAGMA journal_mode=DELETE")  # a single file, without a separate log
     except sqlite3.Error as error:
         words = str(error)
         if "is full" in words:
@@ -51,7 +51,7 @@ def copy_out(target: Path, *, progress: Progress | None = None) -> None:
 
 
 def integrity_problem(file: Path) -> str:
-    """Return what SQLite finds wrong in the file, "" where it is whole."""
+    """Return what SQLite finds wrong with the file, or ""."""
     try:
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as copy:
             broken = [row[0] for row in copy.execute("PRAGMA integrity_check(3)")]
@@ -59,11 +59,12 @@ def integrity_problem(file: Path) -> str:
     except sqlite3.Error as error:
         return str(error)
     found = [] if broken == ["ok"] else broken
-    return "; ".join([*found, *(f"a row of {table} names no row of {parent}" for table, _, parent, _ in strays)])
+    missing = (f"a row of {table} refers to a missing row of {parent}" for table, _, parent, _ in strays)
+    return "; ".join([*found, *missing])
 
 
 def audited(file: Path) -> Report:
-    """Audit the books of a copy."""
+    """Audit a copy."""
     own = connection.copy()
     own.settings_dict["NAME"] = str(file)
     own.settings_dict["OPTIONS"] = {}
@@ -80,9 +81,9 @@ def rows_of(file: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def swap_in(new: Path, keep: Path) -> None:
-    """Put `new` in place of the database; the old one lies in `keep` afterwards. Raises CannotRestore.
+    """Replace the database by `new` and keep the old one in `keep`. Raises CannotRestore.
 
-    There is a database under the name at every moment: the old one until the rename, the new one from then on.
+    There is a database under its name at every moment: the old one until the rename, then the new one.
     """
     file = database_file()
     try:
@@ -91,7 +92,7 @@ def swap_in(new: Path, keep: Path) -> None:
             old = file.with_name(file.name + ending)
             if old.exists() and old.stat().st_size:
                 os.link(old, keep / old.name)
-        for ending in _BESIDE[1:]:  # a log of the old database would be played into the new one
+        for ending in _BESIDE[1:]:  # the old database's log would be applied to the new one
             file.with_name(file.name + ending).unlink(missing_ok=True)
         new.replace(file)
         sync_directory(file.parent)
@@ -100,7 +101,7 @@ def swap_in(new: Path, keep: Path) -> None:
 
 
 def _fold_log(file: Path) -> None:
-    """Write the old database's log into it where it is readable, so that one file holds all."""
+    """Write the old database's log into it, if it is readable, so that one file contains everything."""
     try:
         with closing(sqlite3.connect(file, timeout=1)) as old:
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -110,4 +111,4 @@ def _fold_log(file: Path) -> None:
                 f"Another program uses {file}. Stop it (`serve`, a shell, a backup tool) and restore again."
             ) from None
     except sqlite3.Error:
-        pass  # garbage is kept as it is
+        pass  # an unreadable file is kept as it is

@@ -25,7 +25,7 @@ def members(path):
 def test_it_writes_one_private_archive_of_database_and_key(place, tmp_path):
     target = tmp_path / "new.tar.gz"
     said = place.done("backup", str(target))
-    assert "1 stored key," in said and "books audited and clean" in said and "It holds the encryption key" in said
+    assert "1 stored key," in said and "audit passed" in said and "It contains the encryption key" in said
     assert target.stat().st_mode & 0o777 == 0o600
     assert members(target) == ["encryption.key", "llmkeys.sqlite3", "manifest.json"]
     assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")], "nothing is left beside it"

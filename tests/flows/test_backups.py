@@ -72,7 +72,7 @@ def test_what_came_after_a_backup_is_gone_after_its_restore(data_dir, simulator,
             assert program.chat(chat()).status == 200
         product.add_key("Later")
         running = manage(data_dir, "restore", str(archive), **database)
-        assert running.returncode == 1 and "A server runs on" in running.stderr
+        assert running.returncode == 1 and "A server is running on" in running.stderr
         assert product.served.stop() == 0
     restored = manage(data_dir, "restore", str(archive), "--json", **database)
     assert restored.returncode == 0, restored.stderr
