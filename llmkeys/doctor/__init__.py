@@ -1,6 +1,6 @@
 """What is wrong with this installation, and what to do about it: `manage.py doctor` and the health page.
 
-Each check is a small function that yields findings. One that fails by itself is a finding too, and stops no other.
+Each check is a function that yields findings. If a check itself fails, that is a finding too, and the others still run.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ CHECKS: tuple[Check, ...] = (
 def examine(at: datetime, *, offline: bool = False, thorough: bool = False) -> list[Finding]:
     """Return what every check found, in a fixed order.
 
-    Nothing is changed. `offline` asks no provider; `thorough` reads the whole database for its integrity, which takes
-    long on a big one.
+    Nothing is changed. With `offline` no provider is contacted; `thorough` checks the integrity of the whole database,
+    which takes long if it is large.
     """
     about = About(at=at, offline=offline, thorough=thorough)
     found: list[Finding] = []
@@ -49,10 +49,10 @@ def _findings(check: Check, about: About, so_far: list[Finding]) -> list[Finding
         return list(check(about))
     except DatabaseError as error:
         if any(finding.level == FAIL and finding.title in ("Database", "Migrations") for finding in so_far):
-            return []  # the reason was reported; once is enough
+            return []  # the cause has been reported already
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         return [Finding(FAIL, title, f"The database did not answer: {first_line}", "Try again; then see its log.")]
-    except Exception as error:  # a doctor that falls ill helps nobody
+    except Exception as error:  # a check that fails must not stop the others
         logger.exception("The check “%s” failed", title)
         words = f"This check itself failed ({type(error).__name__})."
-        return [Finding(FAIL, title, words, "The log of this process says why.")]
+        return [Finding(FAIL, title, words, "See the log of this process.")]

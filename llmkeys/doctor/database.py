@@ -1,4 +1,4 @@
-"""The database: is it there, whole, of this version, and set up so that nothing acknowledged is lost."""
+"""The database: is it reachable, intact, of this version, and set up so that no committed data is lost?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def database(about: About) -> Iterable[Finding]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
-        yield Finding(FAIL, "Database", explain(error), "Nothing is served until it answers.")
+        yield Finding(FAIL, "Database", explain(error), "No request is served until it answers.")
         return
     yield good("Database", _which())
 
@@ -95,12 +95,12 @@ def write_ahead_log(about: About) -> Iterable[Finding]:
     if not is_sqlite() or not log.exists() or log.stat().st_size < BIG_LOG_BYTES:
         return
     words = f"It has grown to {log.stat().st_size / 1_000_000:,.0f} MB: some program has been reading for a long time."
-    remedy = "Close what holds the file open (a shell, a database browser): the next checkpoint then shortens the log."
+    remedy = "Close the programs that have the file open (a shell, a database browser): then the log is truncated."
     yield Finding(WARN, "Write-ahead log", words, remedy)
 
 
 def file_system(about: About) -> Iterable[Finding]:
-    """SQLite's locks and shared memory are not reliable over a network."""
+    """Warn of a network file system, on which SQLite's locks and shared memory are not reliable."""
     if not is_sqlite():
         return
     kind = file_system_of(Path(connection.settings_dict["NAME"]))
@@ -113,14 +113,14 @@ NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse", "v
 
 
 def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Return the kind of file system that a path lies on; "" where the system does not tell."""
+    """Return the type of the file system that a path is on, or "" if it is unknown."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
         return ""
     place, found, length = path.resolve(), "", -1
     for words in lines:
-        point = Path(words[4].encode().decode("unicode_escape"))  # a blank is written \040
+        point = Path(words[4].encode().decode("unicode_escape"))  # a space is written as \040
         if place.is_relative_to(point) and len(point.parts) >= length:
             found, length = words[words.index("-") + 1], len(point.parts)
     return found

@@ -1,4 +1,4 @@
-"""The data directory: room on its disk, who can read it, and what a restore would find."""
+"""The data directory: space on its disk, who can read it, and which backups there are."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def data_directory(about: About) -> Iterable[Finding]:
 
 def disk_space(about: About) -> Iterable[Finding]:
     free = shutil.disk_usage(settings.DATA_DIR).free
-    words = f"{free / 1_000_000_000:,.1f} GB free where {settings.DATA_DIR} lies."
-    remedy = "Make room: when the disk is full nothing can be recorded, and nothing is served."
+    words = f"{free / 1_000_000_000:,.1f} GB free on the disk of {settings.DATA_DIR}."
+    remedy = "Free some space: on a full disk nothing can be recorded, so nothing is served."
     if free < SHORT_BYTES:
         yield Finding(FAIL if free < FULL_BYTES else WARN, "Disk space", words, remedy)
     else:
@@ -39,7 +39,7 @@ def disk_space(about: About) -> Iterable[Finding]:
 
 
 def file_modes(about: About) -> Iterable[Finding]:
-    """Anyone who reads the encryption key and the database has every stored secret."""
+    """Check who can read the encryption key and the database, which together give access to every stored secret."""
     wide = [path for path in _private_files() if _mode(path) & 0o077]
     if wide:
         names = [f"{path.name} ({_mode(path):04o})" for path in wide]
@@ -70,7 +70,7 @@ def _beside(database: Path) -> Iterator[Path]:
 def _mode(path: Path) -> int:
     try:
         return stat.S_IMODE(path.stat().st_mode)
-    except OSError:  # gone meanwhile
+    except OSError:  # deleted in the meantime
         return 0
 
 
@@ -78,26 +78,26 @@ def owner(about: About) -> Iterable[Finding]:
     stranger = [path.name for path in _private_files() if path.exists() and path.stat().st_uid != os.geteuid()]
     if stranger and os.geteuid() != 0:
         words = f"These files belong to another user: {listed(stranger)}."
-        yield Finding(WARN, "Owner", words, "Run the server and its commands as one user, and give it the directory.")
+        yield Finding(WARN, "Owner", words, "Run server and commands as the user who owns the directory.")
 
 
 def first_password(about: About) -> Iterable[Finding]:
     file = settings.DATA_DIR / "first-login"
     if file.exists():
-        words = f"The file {file} still holds the first administrator's password."
+        words = f"The file {file} still contains the first administrator's password."
         yield Finding(WARN, "First login", words, "Log in, change the password, then delete the file.")
 
 
 def old_key_file(about: About) -> Iterable[Finding]:
     file = settings.DATA_DIR / "llm_api_keys.json"
     if file.exists():
-        words = f"The older product's file {file} holds its keys in the clear."
+        words = f"The older product's file {file} contains its keys in plaintext."
         remedy = f"Import its keys (./manage.py import_keys {file}), then delete it."
         yield Finding(WARN, "Old key file", words, remedy)
 
 
 def backups(about: About) -> Iterable[Finding]:
-    """Every archive counts, whatever its name; one of an empty database is not what an operator hopes to find."""
+    """Check that there is a recent backup: archives of any name count, but not those of an empty database."""
     found = [manifest for manifest in archives().values() if not manifest.is_empty]
     if not found:
         if ApiKey.objects.stored().exists():
@@ -113,12 +113,12 @@ def backups(about: About) -> Iterable[Finding]:
 
 
 def empty_database(about: About) -> Iterable[Finding]:
-    """Somebody made a new database: the keys may be in a backup."""
+    """Warn if no key is stored but a backup has some, because the database may be a new one."""
     if ApiKey.objects.stored().exclude(secret=b"").exists():
         return
     kept = next(((file, manifest) for file, manifest in archives().items() if manifest.keys), None)
     if kept is not None:
-        words = f"No key is stored, and the backup {kept[0]} holds {count(kept[1].keys, 'key')}."
+        words = f"No key is stored, but the backup {kept[0]} contains {count(kept[1].keys, 'key')}."
         yield Finding(
             WARN, "Database", words, f"If they were lost, stop the server; then: ./manage.py restore {kept[0]}"
         )

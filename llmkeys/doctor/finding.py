@@ -1,4 +1,4 @@
-"""One finding, and what a check is given."""
+"""A finding, and the parameters of a check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The instant of the examination, and how far it goes."""
+    """The time of the examination, and how thorough it is."""
 
     at: datetime
     offline: bool

@@ -1,4 +1,4 @@
-"""The master keys, and the stored keys: can anything be served, and for how long."""
+"""The encryption keys, and the stored keys: can anything be served, and for how long?"""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def encryption(about: About) -> Iterable[Finding]:
         yield Finding(WARN, "Encryption key", words, "Run: ./manage.py reencrypt")
         return
     where = "REFACTAI_ENCRYPTION_KEYS" if settings.REFACTAI_ENCRYPTION_KEYS else str(keyring.key_file())
-    yield good("Encryption key", f"{count(len(stored), 'stored secret')} can be opened with the key in {where}.")
+    yield good("Encryption key", f"{count(len(stored), 'stored secret')} can be decrypted with the key in {where}.")
 
 
 def usable_keys(about: About) -> Iterable[Finding]:
@@ -58,7 +58,7 @@ def usable_keys(about: About) -> Iterable[Finding]:
             WARN,
             "API keys",
             "Every active key is cooling down.",
-            "It ends by itself; a key of another account helps until then.",
+            "This ends automatically; until then a key of another account would help.",
         )
     else:
         yield Finding(FAIL, "API keys", f"None of {count(len(keys), 'key')} can serve.", ADD)
@@ -71,7 +71,7 @@ _REMEDIES = {
     ACTIVE: "",
     LIMIT_REACHED: "Raise its limit, or wait until the window ends.",
     EXPIRED: "Change its expiry date, or replace it.",
-    DISABLED: "",  # a person's own wish, unless the provider rejected it (below)
+    DISABLED: "",  # intended, unless the provider rejected the key (below)
 }
 
 
@@ -93,14 +93,14 @@ def variables(about: About) -> Iterable[Finding]:
         for variable, words in seen.faults:
             yield Finding(FAIL, variable, words, "Correct it, or unset it and add the key on the dashboard.")
         if seen.dress:
-            yield Finding(WARN, seen.variable, seen.dress, "Set it to the key alone.")
+            yield Finding(WARN, seen.variable, seen.dress, "Set it to just the key.")
 
 
 def missing_secrets(about: About) -> Iterable[Finding]:
     for key in ApiKey.objects.stored().defer("secret").filter(secret_missing=True):
         if key.environment_variable:
             words = key.last_error or f"The variable {key.environment_variable} is not set any more."
-            remedy = f"Set it in {settings.DATA_DIR / 'settings.env'} and start the server again, or leave the key off."
+            remedy = f"Set it in {settings.DATA_DIR / 'settings.env'} and restart the server, or leave it disabled."
         else:
             words = "Its secret was lost together with the encryption key."
             remedy = f"Run: ./manage.py keys edit {shlex.quote(key.name)} --new-secret"

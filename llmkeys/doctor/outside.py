@@ -1,4 +1,4 @@
-"""The world outside: do the providers answer, and does our clock agree with theirs. Free, without a key, quickly."""
+"""The outside world: do the providers answer, and does our clock agree with theirs? Free of charge, without a key."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SOME, MUCH = timedelta(seconds=30), timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class _Knock:
-    """What came of one try to reach a provider; `ahead` is how far our clock is before its own."""
+class _Probe:
+    """The result of trying to reach a provider; `ahead` is how far our clock is ahead of the provider's."""
 
     label: str
     host: str
@@ -36,22 +36,22 @@ def providers_reachable(about: About) -> Iterable[Finding]:
         return
     names = list(ApiKey.objects.stored().usable(about.at).order_by().values_list("provider", flat=True).distinct())
     with ThreadPoolExecutor(max_workers=len(names) or 1) as pool:
-        knocks = list(pool.map(_knock, sorted(names)))
-    for knock in knocks:
-        yield _reached(knock)
-    yield from _clock(knocks)
+        probes = list(pool.map(_probe, sorted(names)))
+    for probe in probes:
+        yield _reached(probe)
+    yield from _clock(probes)
 
 
-def _knock(name: str) -> _Knock:
+def _probe(name: str) -> _Probe:
     provider = providers.get(name)
     host = asked.base_url(provider)
     begin = timezone.now()
     try:
         answer = asked.reach(provider, seconds=min(PATIENCE_SECONDS, settings.TIMEOUT_SECONDS))
     except asked.TransportError as error:
-        return _Knock(provider.label, host, problem=str(error))
+        return _Probe(provider.label, host, problem=str(error))
     end = timezone.now()
-    return _Knock(
+    return _Probe(
         provider.label,
         host,
         milliseconds=int((end - begin) / timedelta(milliseconds=1)),
@@ -62,20 +62,20 @@ def _knock(name: str) -> _Knock:
 def _ahead(date: str, now: datetime) -> timedelta | None:
     try:
         return now - parsedate_to_datetime(date)
-    except (ValueError, TypeError):  # none, or one without a zone
+    except (ValueError, TypeError):  # missing, or without a time zone
         return None
 
 
-def _reached(knock: _Knock) -> Finding:
-    if knock.problem:
-        remedy = f"Check the network and the proxy of this machine; the provider's address here is {knock.host}."
-        return Finding(FAIL, knock.label, knock.problem, remedy)
-    return good(knock.label, f"{knock.host} answers within {knock.milliseconds} ms.")
+def _reached(probe: _Probe) -> Finding:
+    if probe.problem:
+        remedy = f"Check the network and the proxy of this machine; the provider's address here is {probe.host}."
+        return Finding(FAIL, probe.label, probe.problem, remedy)
+    return good(probe.label, f"{probe.host} answers within {probe.milliseconds} ms.")
 
 
-def _clock(knocks: list[_Knock]) -> Iterator[Finding]:
-    """Compare with the clock that differs least: one provider's own may be wrong."""
-    known = [(knock.ahead, knock.label) for knock in knocks if knock.ahead is not None]
+def _clock(probes: list[_Probe]) -> Iterator[Finding]:
+    """Compare our clock with the provider's clock that differs least, because one of them may be wrong."""
+    known = [(probe.ahead, probe.label) for probe in probes if probe.ahead is not None]
     if not known:
         return
     ahead, label = min(known, key=lambda one: abs(one[0]))

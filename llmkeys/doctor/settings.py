@@ -1,4 +1,4 @@
-"""The configuration: values that cannot be parsed, and what is not safe to show to a network."""
+"""The configuration: values that cannot be parsed, and settings that are not safe on a network."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
 
 def configuration(about: About) -> Iterable[Finding]:
-    """What `check --deploy` says, silenced checks left out."""
-    told = [
+    """Report what `check --deploy` reports, without silenced checks."""
+    found = [
         message for message in checks.run_checks(include_deployment_checks=True)
         if not message.is_silenced() and message.level >= checks.WARNING
     ]  # fmt: skip
-    for message in told:
+    for message in found:
         level = FAIL if message.is_serious() else WARN
         remedy = " ".join(str(message.hint or "`./manage.py check --deploy` has the details.").split())
         yield Finding(level, f"Settings ({message.id})", " ".join(str(message.msg).split()), remedy)
-    if not told:
+    if not found:
         yield good("Settings", "Every variable can be parsed; `check --deploy` finds nothing.")
 
 
 def debug(about: About) -> Iterable[Finding]:
     if settings.DEBUG:
-        words = "Error pages show internal details to anybody."
+        words = "Error pages show internal details to everyone."
         yield Finding(FAIL, "Debug", words, "Remove REFACTAI_DEBUG=true.")
 
 
 def hosts(about: About) -> Iterable[Finding]:
     outside = [host for host in settings.ALLOWED_HOSTS if host not in _LOOPBACK]
     if "*" in outside:
-        words = "Any host name is accepted, which helps attacks with forged ones."
+        words = "Any host name is accepted, which allows attacks with forged ones."
         yield Finding(WARN, "Host names", words, "Name them: REFACTAI_ALLOWED_HOSTS=keys.example.com")
     if outside and not settings.REFACTAI_HTTPS:
         words = "Other machines can connect, and passwords and tokens travel unencrypted."

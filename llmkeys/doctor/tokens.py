@@ -1,4 +1,4 @@
-"""The access tokens: which of them cannot do what they are for, and which will end soon."""
+"""The access tokens: which of them cannot be used, and which will expire soon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmkeys.models import AccessToken
 SOON = timedelta(days=7)
 
 
-def held_tokens(about: About) -> Iterable[Finding]:
+def usable_tokens(about: About) -> Iterable[Finding]:
     found = AccessToken.objects.live(about.at).with_status(about.at)
     total, full = found.count(), list(found.filter(status=LIMIT_REACHED))
     if total:
@@ -26,7 +26,7 @@ def held_tokens(about: About) -> Iterable[Finding]:
 
 
 def gateway_users(about: About) -> Iterable[Finding]:
-    """Tokens that are for the gateway, of users who may not use it: every request of theirs is a 403."""
+    """Warn of tokens for the gateway whose users may not use it: each of their requests gets a 403."""
     live = AccessToken.objects.live(about.at).select_related("user")
     idle: dict[str, list[str]] = {}
     for token in live.filter(user__is_superuser=False):
@@ -54,4 +54,4 @@ def _named(token: AccessToken) -> str:
     return shlex.quote(token.name)
 
 
-CHECKS = (held_tokens, gateway_users, expiring_tokens)
+CHECKS = (usable_tokens, gateway_users, expiring_tokens)

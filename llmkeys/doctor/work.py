@@ -1,4 +1,4 @@
-"""What runs by itself, and what it left undone: schedules, holds, prices, alerts."""
+"""What runs in the background, and what it left undone: schedules, holds, prices, alerts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def schedules(about: About) -> Iterable[Finding]:
         if state.has_failed:
             words = f"Its last run failed: {state.failure}"
             yield Finding(
-                WARN, f"Schedule {state.name}", words, "It runs again at its time; the log has the traceback."
+                WARN, f"Schedule {state.name}", words, "It will run again as scheduled; the log has the traceback."
             )
         if state.is_paused:
             yield Finding(WARN, f"Schedule {state.name}", "It is paused.", "Set its repeats to -1 in the admin.")
@@ -49,25 +49,25 @@ def _were(number: int) -> str:
 
 
 def clock_set_back(about: About) -> Iterable[Finding]:
-    """Requests of a time that has not come yet: what was planned then waits for it, without being late."""
+    """Warn of requests in the future: schedules that were planned then wait for that time without being late."""
     newest = UsageRecord.objects.order_by("-created_at").values_list("created_at", flat=True).first()
     if newest is not None and newest > about.at + AHEAD:
         words = (
             f"The newest request is of {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} h "
-            "after this machine's clock: the clock was set back, or was wrong then."
+            "ahead of this machine's clock: the clock was set back, or was wrong then."
         )
-        remedy = "Set it by NTP. If it is right now, move the next runs of the schedules in the admin: they wait."
+        remedy = "Synchronise it with NTP. If it is right now, set earlier next runs of the schedules in the admin."
         yield Finding(WARN, "Clock", words, remedy)
 
 
 def lost_requests(about: About) -> Iterable[Finding]:
-    """Charged at their hold, because nobody knows what the provider billed."""
+    """Report lost requests, which were charged at their hold because it is unknown what the provider billed."""
     voided = Adjustment.objects.filter(usage__isnull=False, kind__in=["void", "late"]).values("usage")
     lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
     number = lost.order_by()[:_MOST].count()
     if number:
         requests = f"{count(number, 'request')} of the last 30 days"
-        words = f"{requests} ended unknown and {_were(number)} charged at what was held."
+        words = f"{requests} ended with an unknown outcome and {_were(number)} charged at the hold."
         yield Finding(
             WARN, "Lost requests", words, "Compare with the provider's bill, then run: ./manage.py void --lost"
         )

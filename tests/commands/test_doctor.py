@@ -320,7 +320,7 @@ class TestWork:
         make_usage(key, at=NOW + timedelta(hours=26))
         make_usage(key, at=NOW)
         (finding,) = found("Clock")
-        assert finding.level == "WARN" and "26.0 h after this machine's clock" in finding.detail
+        assert finding.level == "WARN" and "26.0 h ahead of this machine's clock" in finding.detail
 
     def test_it_counts_lost_requests_and_forgotten_holds(self):
         key = make_key()
@@ -330,11 +330,17 @@ class TestWork:
         held = {"state": "HELD", "cost_nano": 0, "finished_at": None}
         make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
         make_usage(key, lease_until=NOW + timedelta(minutes=1), **held)
-        assert "1 request of the last 30 days ended unknown and was charged" in found("Lost requests")[0].detail
+        assert (
+            "1 request of the last 30 days ended with an unknown outcome and was charged"
+            in found("Lost requests")[0].detail
+        )
         assert "1 hold left by dead processes still takes" in found("Open holds")[0].detail
         make_usage(key, state="LOST")
         make_usage(key, lease_until=NOW - timedelta(minutes=4), **held)
-        assert "2 requests of the last 30 days ended unknown and were charged" in found("Lost requests")[0].detail
+        assert (
+            "2 requests of the last 30 days ended with an unknown outcome and were charged"
+            in found("Lost requests")[0].detail
+        )
         assert "2 holds left by dead processes still take" in found("Open holds")[0].detail
 
     def test_it_names_models_without_a_price(self):
