@@ -138,7 +138,7 @@ def test_it_cuts_a_request_that_outlasts_the_stop(data_dir):
         assert served.stop() == 0
         assert answer.result() == (0, "")
         assert "waiting up to 1 s" in served.log.read_text()
-        assert "1 request did not end in time." in served.log.read_text()
+        assert "1 request did not finish in time." in served.log.read_text()
         assert served.pids() == []
 
 

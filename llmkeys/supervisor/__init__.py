@@ -1,7 +1,7 @@
-"""`manage.py serve`: one process tree of the web server and the scheduler, started, watched and stopped together.
+"""`manage.py serve`: the web server and the scheduler as one process tree, started, watched and stopped together.
 
-address → the port · prepare → everything before the first request · processes → one child · web, scheduler → what the
-two children run · watchdog → is the scheduler wedged · tree → the loop above them all.
+`address` is about the port, `prepare` does everything before the first request, `processes` is about one child, `web`
+and `scheduler` are what the two children run, `watchdog` detects a scheduler that hangs, `tree` is the main loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the web server listens: the `--bind` argument, and the one socket that all its workers share."""
+"""Where the web server listens: the `--bind` argument, and the sockets of its workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address for a browser on this machine: a wildcard is none that it could open."""
+        """The URL for a browser on this machine, which could not open a wildcard address."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
         return f"http://{Address(host, self.port)}"
 
@@ -44,13 +44,13 @@ def parse(text: str) -> Address:
 
 
 def listen(address: Address, count: int) -> list[socket.socket]:
-    """Return a listening socket for each worker, among which the kernel spreads the connections. Raises BindProblem.
+    """Return a listening socket for each worker; the kernel distributes connections among them. Raises BindProblem.
 
-    With one socket for all, the worker that happened to be awake took up to 15 of 16 connections that came at once,
-    and the other one idled. They are opened here and stay open here: while a worker is replaced, its connections
-    wait instead of being reset.
+    With one socket for all, the worker that happened to be awake took up to 15 of 16 simultaneous connections while the
+    other one was idle. The sockets are opened here and stay open here, so that while a worker is replaced its
+    connections wait instead of being reset.
     """
-    _listening(address, shared=False).close()  # says so where somebody else listens: SO_REUSEPORT would not
+    _listening(address, shared=False).close()  # fails if another program is listening, unlike with SO_REUSEPORT
     return [_listening(address, shared=True) for _ in range(count)]
 
 
@@ -66,7 +66,7 @@ def _listening(address: Address, *, shared: bool) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Accepted connections inherit it. Without it the body of an answer waits 40 ms for the head's delayed ACK.
+        # Inherited by accepted connections. Without it, the body of an answer waits 40 ms for the headers' delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(target)
         listener.listen(BACKLOG)

@@ -1,4 +1,4 @@
-"""All that touches the insides of the two engines, granian and django-q2: look here first when one is updated."""
+"""Everything that depends on internals of granian and django-q2: look here first when one of them is updated."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from granian.server.mp import MPServer
 from llmkeys.supervisor.address import BACKLOG
 from llmkeys.supervisor.shared import Shared
 
-# A request's line and headers, together. The web server reads bodies through the same buffer.
+# The request line and headers together. The web server reads bodies through the same buffer.
 HEADERS_BYTES = 65_536
 # Connections of one worker, idle ones included; an open stream is one of them.
 CONNECTIONS = 4096
-# After `REFACTAI_STOP_SECONDS` a worker ends what is still in progress by itself; this long after it is killed.
+# A worker ends what is still in progress after `REFACTAI_STOP_SECONDS`; this long after that it is killed.
 KILL_SECONDS = 5
 REFUSE_SECONDS = 0.05
 
-# A worker that dies younger than this may be one that cannot start.
+# A worker that dies sooner than this may be unable to start.
 YOUNG_SECONDS = 0.5
 YOUNG_DEATHS = 10
 
 
 def choose_start_method() -> None:
-    """Fork workers on Linux, where Python 3.14 would not any more: they share the loaded product's memory."""
+    """Fork workers on Linux, which is not the default from Python 3.14 on, so that they share the loaded code."""
     if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None:
         multiprocessing.set_start_method("fork")
 
@@ -50,10 +50,10 @@ def choose_start_method() -> None:
 
 
 class Server(MPServer):
-    """granian, but on sockets that are listening already, one for each worker.
+    """granian's server, but on existing listening sockets, one for each worker.
 
-    And it goes on replacing workers that are killed: the stock server gives up when one dies twice within 5.5 s,
-    which a machine short of memory brings about within a minute, and everything in flight in the others is cut.
+    It also keeps replacing workers that are killed: the stock server gives up when one dies twice within 5.5 s, which
+    happens soon on a machine that is short of memory, and cuts off everything in progress in the other workers.
     """
 
     listeners: list[socket.socket]
@@ -64,7 +64,7 @@ class Server(MPServer):
     _sfd: Any
 
     def _init_shared_socket(self) -> None:
-        # Kept, for a holder that is thrown away closes its socket.
+        # Kept, because a holder that is garbage-collected closes its socket.
         holder: Any = SocketHolder
         self.holders = [holder(listener.fileno(), False, BACKLOG) for listener in self.listeners]
         self._listen_on(0)
@@ -78,32 +78,32 @@ class Server(MPServer):
         self._sfd = self._sso.fileno()
 
     def signal_handler_reload(self, *_: object) -> None:
-        """Not here: a worker is forked from what was loaded, so that a new one would be as the old one."""
+        """Do nothing: workers are forked from what was loaded, so a new one would be the same."""
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
-        """Replace these workers; after ten deaths in a row soon after the start, tell `serve` by ending."""
+        """Replace these workers; after ten early deaths in a row, give up, so that `serve` notices."""
         young = all(time.monotonic() - self.wrks[index].birth < YOUNG_SECONDS for index in workers)
         self.young_deaths = self.young_deaths + 1 if young else 0
         super()._respawn_workers(workers, *arguments, **options)
         if self.young_deaths < YOUNG_DEATHS:
-            self.respawned_wrks.clear()  # by these granian tells that a worker dies again and again
+            self.respawned_wrks.clear()  # granian's record of workers that die repeatedly
 
 
 def load(threads: int, shared: Shared, place: int) -> Any:
-    """Return the application, in a worker. A module's function, because a spawned worker gets it by its name."""
+    """Return the application, in a worker. It is at module level because spawned workers import it by name."""
     application = import_string(settings.ASGI_APPLICATION)
     application.configure(threads=threads, under_way=shared.under_way, place=place)
     return application
 
 
 def run_worker(number: int, name: str, loader: Any, sockets: Any, *others: Any) -> None:
-    """What a worker process runs: granian's own worker, but it does more when it is asked to stop.
+    """Run granian's own worker, but with additional steps when it is asked to stop.
 
-    The application hears of it at once; granian tells it by the end of its lifespan, which comes when the last
-    request has ended. And when all of `serve` stops, the socket is closed for every holder: who comes then is refused
-    instead of left waiting. Not before granian has stopped accepting: it does not end when it meets a closed socket.
+    The application is notified at once; granian does so only through the end of its lifespan, after the last request.
+    And if `serve` as a whole stops, the socket is shut down, so that new connections are refused instead of left
+    waiting. That must be after granian has stopped accepting, because otherwise it would not end.
     """
-    listener = sockets[1].dup()  # granian closes the other one when it has stopped accepting
+    listener = sockets[1].dup()  # granian closes its own copy once it has stopped accepting
     refuse = partial(_refuse_connections, listener, loader.args[1])
     granian._signals.set_loop_signals = partial(_set_loop_signals, refuse)
     MPServer._spawn_asgi_lifespan_worker(number, name, loader, sockets, *others)
@@ -128,7 +128,7 @@ def _set_loop_signals(refuse: Callable[[], None], loop: asyncio.AbstractEventLoo
 
 def _refuse_connections(listener: socket.socket, shared: Shared) -> None:
     if not shared.is_stopping:
-        return  # this worker alone was asked to end: the next one listens where it did
+        return  # only this worker was asked to stop: the next one will listen on the same socket
     with suppress(OSError):  # it is closed already
         listener.shutdown(socket.SHUT_RDWR)
 
@@ -157,7 +157,7 @@ def run_web_server(listeners: list[socket.socket], *, threads: int, shared: Shar
 
 
 def _logging() -> dict[str, Any]:
-    """Return the product's own logging, for granian sets up its own and sends it to stdout."""
+    """Return the product's logging configuration, because granian's own would write to stdout."""
     ours: dict[str, Any] = settings.LOGGING
     own = {name: {"handlers": ["stderr"], "propagate": False} for name in ("_granian", "granian.access")}
     return {**ours, "loggers": {**ours["loggers"], **own}}
@@ -171,8 +171,8 @@ SUDDEN_DEATH = 70
 class Sentinel(cluster.Sentinel):
     """django-q2's guard, except that a sudden death ends the whole cluster, which `serve` then restarts.
 
-    A process that was killed while it waited at a queue keeps that queue's lock for ever. The stock guard replaces it
-    by another that waits for the same lock, and no task ever runs again. New queues are the only remedy.
+    A process that is killed while it waits for a queue keeps that queue's lock forever. The stock guard replaces it
+    with another that waits for the same lock, and no task ever runs again. Only new queues help.
     """
 
     def reincarnate(self, process: Any) -> None:
@@ -188,12 +188,12 @@ class Sentinel(cluster.Sentinel):
 
 
 def run_cluster() -> int:
-    """Run the cluster until SIGTERM; return 0 after a stop that was asked for, else the guard's exit code."""
+    """Run the cluster until SIGTERM; return 0 after a requested stop, otherwise the guard's exit code."""
     cluster.Sentinel = Sentinel
     main = cluster.Cluster()
     try:
         main.start()
-    except RuntimeError:  # the guard ended at once; it has said why
+    except RuntimeError:  # the guard ended immediately, and has logged why
         return 1
     while main.sentinel.is_alive():
         main.sentinel.join(1)

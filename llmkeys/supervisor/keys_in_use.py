@@ -1,9 +1,8 @@
-"""Which master keys and settings the running servers of this data directory have.
+"""The encryption keys and settings of the running servers of this data directory.
 
-`reencrypt` then locks none of them out, and a command says where its own settings differ. Each `serve` leaves a file
-with the ids of its keys (no secrets: every ciphertext shows them) and keyed digests of its settings, and keeps it
-locked while any of its processes lives. A server whose keys come from the file `encryption.key` follows that file by
-itself.
+With them `reencrypt` avoids locking a server out, and commands say if their own settings differ. Each `serve` writes a
+file with the ids of its keys (not secret: every ciphertext contains them) and keyed digests of its settings, and keeps
+it locked while any of its processes lives. A server whose keys come from the file `encryption.key` re-reads that file.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from llmkeys.supervisor import settings_in_use
 from llmkeys.vault import keyring
 from refactai_site.data_dir import create_private_file
 
-_open_file: IO[str] | None = None  # kept open, and locked, as long as this process or a child of it lives
+_open_file: IO[str] | None = None  # kept open and locked while this process or a child of it lives
 
 
 class ServerWouldBeLockedOut(LLMKeysError):
-    """A running server does not know the key that is about to be used."""
+    """A running server does not have the key that is about to be used."""
 
 
 def announce() -> None:
     """Publish this server's keys and settings. Raises DataDirectoryProblem if the directory cannot be written."""
     global _open_file
     path = settings.DATA_DIR / f"server-{os.getpid()}.keys"
-    told = {"pid": os.getpid(), "keys": None if _from_file() else _ids(), "settings": settings_in_use.digests()}
+    published = {"pid": os.getpid(), "keys": None if _from_file() else _ids(), "settings": settings_in_use.digests()}
     try:
-        path.unlink(missing_ok=True)  # of a process that had our number before
-        create_private_file(path, json.dumps(told))
+        path.unlink(missing_ok=True)  # from an earlier process with the same id
+        create_private_file(path, json.dumps(published))
         _open_file = path.open()
         fcntl.flock(_open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -45,7 +44,7 @@ def announce() -> None:
 
 
 def require_first_key_known() -> None:
-    """Raise ServerWouldBeLockedOut if a running server could not read what the first key encrypts."""
+    """Raise ServerWouldBeLockedOut if a running server could not decrypt what the first key encrypts."""
     first = keyring.keyring().keys[0].id.hex()
     for server in running():
         known = server["keys"]
@@ -53,8 +52,8 @@ def require_first_key_known() -> None:
             known = _ids() if _from_file() else keyring.ids_in_file()
         if first not in known:
             raise ServerWouldBeLockedOut(
-                f"The running server (process {server['pid']}) does not know the first encryption key and could not "
-                "read the secrets any more. Restart it with the new key before the old one, in "
+                f"The running server (process {server['pid']}) does not have the first encryption key and could "
+                "no longer read the secrets. Restart it with the new key before the old one, in "
                 "REFACTAI_ENCRYPTION_KEYS=NEW,OLD, then run this again. Nothing was changed."
             )
 
@@ -68,9 +67,9 @@ def _ids() -> list[str]:
 
 
 def running() -> Iterator[dict]:
-    """Yield what the servers that still run have published; what the others left is removed."""
+    """Yield what the running servers have published, and remove what others left behind."""
     for path in sorted(settings.DATA_DIR.glob("server-*.keys")):
-        with suppress(OSError, ValueError), path.open() as file:  # one that ends at this moment, or is not ours to read
+        with suppress(OSError, ValueError), path.open() as file:  # just ending, or not readable
             if _is_locked(file):
                 yield json.load(file)
             else:

@@ -1,4 +1,4 @@
-"""Everything `serve` does before the first request, in order; each step raises a sentence for the operator."""
+"""Everything that `serve` does before the first request, in order; each step raises an error for the operator."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def check_settings() -> None:
 
 
 def check_providers(bind: str) -> None:
-    """Refuse a provider address that is this server's own: a request would go round for ever. Raises CannotServe."""
+    """Refuse a provider address that is this server's own, which would cause an endless loop. Raises CannotServe."""
     for provider, url in settings.PROVIDER_BASE_URLS.items():
         if leads_back_here(url, bind):
             raise CannotServe(f"{provider.upper()}_BASE_URL leads back to this server; name the provider's address.")
 
 
 def keep_restores_out() -> None:
-    """Tell `restore` that a server runs, as long as this process tree lives. Raises CannotServe during a restore."""
+    """Keep `restore` from running while this process tree lives. Raises CannotServe during a restore."""
     try:
         if running.announce_serving(settings.DATA_DIR) is not None:
             return
     except OSError as error:
         raise CannotServe(f"The data directory {settings.DATA_DIR} cannot be written: {error.strerror}.") from None
-    raise CannotServe("A backup is being restored here; start again when that has ended.")
+    raise CannotServe("A backup is being restored here; start again when that has finished.")
 
 
 def open_database(*, may_be_new: bool = False) -> None:
-    """Open the database and see that it can be written.
+    """Open the database and check that it can be written.
 
-    Raises CannotServe; also where the database is gone or empty that was here before, unless it `may_be_new`.
+    Raises CannotServe, also if a database that was here before is missing or empty, unless it `may_be_new`.
     """
     try:
         lost = "" if may_be_new else backup.lost_database()
@@ -67,16 +67,16 @@ def open_database(*, may_be_new: bool = False) -> None:
         raise CannotServe(explain(error)) from None
     sqlite.know_the_file()
     if file := sqlite.file():
-        file.chmod(0o600)  # its -wal and -shm files take the same mode
+        file.chmod(0o600)  # its -wal and -shm files get the same mode
 
 
 def migrate() -> None:
-    """Bring the tables up to date, after a backup where they hold something. Raises CannotServe."""
+    """Run the migrations, after a backup unless the database is new. Raises CannotServe."""
     try:
         backup.backup_before_migration(at=timezone.now())
     except BackupFailed as error:
         raise CannotServe(
-            f"No backup could be taken before the update of the database, so nothing was changed. {error}"
+            f"No backup could be made before the update of the database, so nothing was changed. {error}"
         ) from None
     try:
         call_command("migrate", interactive=False, verbosity=0)
@@ -85,13 +85,13 @@ def migrate() -> None:
 
 
 def explain(error: DatabaseError) -> str:
-    """What is wrong with the database and what to do, in one sentence or two; never an address with a password."""
+    """Return what is wrong with the database and what to do, in one or two sentences without the database URL."""
     words = outages.explain(error)
     return f"{words} {backup.how_to_restore()}" if sqlite.file() and outages.is_damaged(error) else words
 
 
 def offer_import() -> str:
-    """Return how to take over the older product's keys where its file lies here and no key is stored; else ""."""
+    """Return how to import the older product's keys if its file is here and no key is stored; otherwise ""."""
     file = settings.DATA_DIR / "llm_api_keys.json"
     if not file.is_file() or ApiKey.objects.stored().filter(source=ApiKey.Source.DATABASE).exists():
         return ""
@@ -100,13 +100,13 @@ def offer_import() -> str:
 
 
 def ensure_first_administrator(url: str) -> str:
-    """Create the first administrator where there is none; return what to tell on the terminal, or "".
+    """Create the first administrator if there is none; return what to print on the terminal, or "".
 
-    The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD, else they are `admin` and
-    a random one, shown once: on the terminal, or, where stdout is not a terminal, in the file `first-login` (0600).
-    File and user are made together: no administrator is left whose password nobody knows.
+    The name and password come from DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD; by default they are `admin`
+    and a random password that is shown once: on the terminal or, if stdout is not a terminal, in the file `first-login`
+    (0600). File and user are created together, so that there is never an administrator with an unknown password.
     """
-    given = os.environ.pop("DJANGO_SUPERUSER_PASSWORD", "")  # popped: no child needs it
+    given = os.environ.pop("DJANGO_SUPERUSER_PASSWORD", "")  # removed, because no child needs it
     name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "").strip() or "admin"
     users = get_user_model()
     with transaction.atomic():
@@ -114,7 +114,7 @@ def ensure_first_administrator(url: str) -> str:
             return ""
         password = given or secrets.token_urlsafe(15)
         _create_administrator(name, password)
-        return "" if given else _tell(url, name, password)
+        return "" if given else _show_login(url, name, password)
 
 
 def _create_administrator(name: str, password: str) -> None:
@@ -126,13 +126,13 @@ def _create_administrator(name: str, password: str) -> None:
     users.objects.create_superuser(name, "", password)
 
 
-def _tell(url: str, name: str, password: str) -> str:
+def _show_login(url: str, name: str, password: str) -> str:
     text = f"Address: {url}\nUser: {name}\nPassword: {password}\n"
     if sys.stdout.isatty():
         return f"The first administrator was created. This password is shown only once.\n{text}"
     file = settings.DATA_DIR / "first-login"
     try:
-        file.unlink(missing_ok=True)  # of an earlier database: its password opens nothing any more
+        file.unlink(missing_ok=True)  # from an earlier database, whose password is no longer valid
         create_private_file(file, text)
     except OSError as error:
         raise CannotServe(f"The file {file} cannot be written: {error.strerror}.") from None

@@ -1,6 +1,6 @@
-"""One child process: forked from the loaded parent, in a session of its own, and never outliving its parent.
+"""A child process: forked from the loaded parent, in its own session, and never outliving its parent.
 
-Forked, not started afresh: the loaded Django is then shared memory (measured: 11 MB a process instead of 56 MB).
+It is forked and not spawned, so that the loaded code is shared memory (measured: 11 MB per process instead of 56 MB).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _forking_pid = 0
 
 
 def leave_no_orphans() -> None:
-    """From now on every process forked below this one dies with its parent, however the parent dies.
+    """Let every process that is forked below this one from now on die with its parent, however the parent dies.
 
-    Grandchildren too (web workers, scheduler workers): they are forked by Python and inherit this hook. Only Linux
-    can do it; elsewhere a clean stop is unchanged, a `kill -9` of `serve` leaves its children running.
+    This includes grandchildren (web workers, scheduler workers), which are forked by Python and inherit the hook. It
+    only works on Linux; elsewhere a clean stop is the same, but a `kill -9` of `serve` leaves its children running.
     """
     if hasattr(_libc, "prctl"):
         os.register_at_fork(before=_remember_parent, after_in_child=_die_with_parent)
@@ -42,12 +42,12 @@ def _remember_parent() -> None:
 
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != _forking_pid:  # the parent died before the wish was made
+    if os.getppid() != _forking_pid:  # the parent died before the call
         os._exit(1)
 
 
 class Child:
-    """A main process and, below it in the same session, its workers."""
+    """A main process and, in the same session below it, its workers."""
 
     def __init__(self, target: Callable[[], int]) -> None:
         self.started = time.monotonic()
@@ -71,7 +71,7 @@ class Child:
             os.kill(self.pid, signal.SIGTERM)
 
     def kill_all(self) -> None:
-        """End whatever is left of the session, also after the main process has gone."""
+        """Kill what is left of the session, even if the main process has ended."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if self.exit_status is None:
@@ -80,7 +80,7 @@ class Child:
 
 
 def _fork(target: Callable[[], int]) -> int:
-    connections.close_all()  # a database connection must not be shared by two processes
+    connections.close_all()  # processes must not share a database connection
     writer.forget()
     reader.forget()
     sys.stdout.flush()
@@ -96,7 +96,7 @@ def _fork(target: Callable[[], int]) -> int:
 
 
 def _run_child(target: Callable[[], int], mask: set[int | signal.Signals]) -> None:
-    """Run the target and leave by `_exit`: the parent's clean-up handlers are none of the child's business."""
+    """Run the target and leave by `_exit`, so that the parent's clean-up handlers do not run in the child."""
     code = 1
     try:
         os.setsid()

@@ -1,4 +1,4 @@
-"""What the scheduler child runs: the django-q2 cluster, and the lock that keeps it alone in its data directory."""
+"""What the scheduler child runs: the django-q2 cluster, of which a lock allows only one per data directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run() -> int:
 
 
 def _database_answers() -> bool:
-    """Ask before the cluster does, which would tell a page of tracebacks; `serve` tries again later."""
+    """Check the database before starting the cluster, which would log a page of tracebacks; `serve` retries later."""
     try:
         connection.ensure_connection()
         return True
@@ -32,7 +32,7 @@ def _database_answers() -> bool:
 def claim(data_dir: Path) -> IO[str] | None:
     """Take the data directory's scheduler lock; None if another `serve` has it.
 
-    The lock lives as long as any process that inherited the file: it is free again only when the cluster has gone.
+    It is held by every process that inherits the file, so it is free only when the whole cluster has ended.
     """
     file = (data_dir / "scheduler.lock").open("a")
     (data_dir / "scheduler.lock").chmod(0o600)

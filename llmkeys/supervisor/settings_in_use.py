@@ -1,4 +1,4 @@
-"""Keyed digests of the settings in force: two processes can be compared without either showing a value."""
+"""Keyed digests of the settings in use, by which two processes can be compared without revealing a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refactai_site.data_dir import read_or_create_secret_key
 
 
 def digests() -> dict[str, str]:
-    """Return a digest for each variable, under a key that never leaves the data directory."""
+    """Return a digest of each variable's value, with a key that never leaves the data directory."""
     key = read_or_create_secret_key(settings.DATA_DIR).encode()
     return {
         name: hmac.digest(key, f"{name}\0{value}".encode("utf-8", "surrogateescape"), "sha256").hex()
@@ -30,5 +30,5 @@ def _as_text(value: object) -> str:
 
 
 def different_from(published: dict[str, str]) -> list[str]:
-    """Return the variables whose values here are not those that a server has published."""
+    """Return the variables whose values here differ from those that a server has published."""
     return sorted(name for name, digest in digests().items() if published.get(name, digest) != digest)

@@ -1,4 +1,4 @@
-"""What `serve` and its workers tell each other: a few numbers in memory that they share."""
+"""A few numbers in memory that `serve` and its workers share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import MutableSequence
 
 
 class Shared:
-    """The requests in progress of each worker, and whether `serve` stops. Each number has one writer."""
+    """The requests in progress of each worker, and whether `serve` is stopping. Each number has only one writer."""
 
     def __init__(self, workers: int) -> None:
         self._stopping: MutableSequence[int] = multiprocessing.RawArray("b", 1)
         self.under_way: MutableSequence[int] = multiprocessing.RawArray("l", workers)
 
     @property
-    def requests_under_way(self) -> int:
+    def requests_in_progress(self) -> int:
         return sum(self.under_way)
 
     @property

@@ -1,4 +1,4 @@
-"""The loop above all children: starts them, restarts what died, asks the watchdog, and stops everything in the end.
+"""The main loop: starts the children, restarts those that die, asks the watchdog, and stops everything at the end.
 
 It has no threads (it forks) and holds no database connection while it waits.
 """
@@ -23,30 +23,30 @@ from llmkeys.supervisor.processes import STOP_SIGNALS, Child
 from llmkeys.supervisor.shared import Shared
 
 TICK_SECONDS = 1.0
-# Beyond `REFACTAI_STOP_SECONDS`: for the web server, which kills its workers within 5, and the end of its own process.
+# On top of `REFACTAI_STOP_SECONDS`, for the web server to kill its workers (5 s) and to end.
 GRACE_SECONDS = 8
-QUIET_SECONDS = 3.0  # a stop that takes longer than this says what it waits for
-YOUNG_SECONDS = 10  # a child that dies younger than this "could not start"
+QUIET_SECONDS = 3.0  # a stop that takes longer than this says what it is waiting for
+YOUNG_SECONDS = 10  # a child that dies sooner than this "could not start"
 LONGEST_BACK_OFF_SECONDS = 60
 TRIES = 3
-ALERT_SECONDS = 30.0  # while the scheduler has stopped, alerts go out from here this often
+ALERT_SECONDS = 30.0  # how often alerts are sent from here while the scheduler is stalled
 
 logger = logging.getLogger(__name__)
 
 
 def say(sentence: str) -> None:
-    """Report to the operator; a closed terminal is not a reason to stop serving."""
+    """Write to stderr; a closed terminal must not stop the server."""
     with suppress(OSError, ValueError):
-        print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - stderr is where a server speaks
+        print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - meant for the terminal
 
 
 class CannotStart(Exception):
-    """A child that the product cannot do without does not start."""
+    """An essential child cannot be started."""
 
 
 @dataclass
 class Service:
-    """One child that is to be kept running."""
+    """A child that is kept running."""
 
     name: str
     target: Callable[[], int]
@@ -56,7 +56,7 @@ class Service:
     start_at: float = 0.0
 
     def back_off(self) -> float:
-        """Count a death and return the seconds until the next start: 0.5, 1, 2 … 60."""
+        """Count a death and return the number of seconds until the next start: 0.5, 1, 2 … 60."""
         self.failures = self.failures + 1 if self.child and self.child.age_seconds < YOUNG_SECONDS else 1
         delay = min(0.5 * 2 ** (self.failures - 1), LONGEST_BACK_OFF_SECONDS)
         self.start_at = time.monotonic() + delay
@@ -83,7 +83,7 @@ class Tree:
             os.set_blocking(end, False)
 
     def run(self) -> int:
-        """Keep the children running until a stop signal; return the exit code. Nothing is left running."""
+        """Keep the children running until a stop signal, then stop them all; return the exit code."""
         self._take_signals()
         try:
             while not self.stop_requests:
@@ -101,7 +101,7 @@ class Tree:
 
     def _take_signals(self) -> None:
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake up at once
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only to wake up
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
                 signal.signal(number, self._request_stop)
@@ -123,14 +123,14 @@ class Tree:
             service.child = Child(service.target)
 
     def _plan_restart(self, service: Service, dead: Child) -> None:
-        """Clear away what is left of a child that ended. Raises CannotStart if trying again is hopeless."""
+        """Clean up after a child that ended, and schedule its restart. Raises CannotStart after too many failures."""
         dead.kill_all()
         delay = service.back_off()
         service.child = None
         if service.essential and service.failures >= TRIES:
             raise CannotStart(f"The {service.name} could not be started {TRIES} times in a row; giving up.")
         if service is self.scheduler and service.failures >= TRIES:
-            self.stalled_by = f"it ended {service.failures} times as soon as it was started"
+            self.stalled_by = f"it ended {service.failures} times right after it was started"
             self.watchdog.cannot_start()
         how = _in_words(dead.exit_status)
         logger.error("The %s ended unexpectedly (%s); starting it again in %g s.", service.name, how, delay)
@@ -147,7 +147,7 @@ class Tree:
             self.stalled_by = fault
 
     def _alert_of_stall(self) -> None:
-        """Have a process of its own write the alert and deliver it: the database or a target may be slow."""
+        """Start a separate process that writes and delivers the alert, because the database or a target may be slow."""
         if self.messenger and not self.messenger.alive() and self.messenger.age_seconds > ALERT_SECONDS:
             self.messenger.kill_all()
             self.messenger = None
@@ -160,29 +160,29 @@ class Tree:
             logger.error("%s.", given_up)
 
     def _stop_all(self) -> None:
-        """Ask every main process, wait until the deadline or a second request, then end what is left."""
+        """Ask every main process to stop, wait until the deadline or a second request, then kill what is left."""
         asked_before = max(self.stop_requests, 1)
         children = [service.child for service in self.services if service.child]
         self.shared.stop()
         for child in children:
             child.ask_to_stop()
-        began, told = time.monotonic(), False
+        began, has_said = time.monotonic(), False
         while self.stop_requests <= asked_before:
             seconds = time.monotonic() - began
             if seconds > settings.STOP_SECONDS + GRACE_SECONDS or not any(child.alive() for child in children):
                 break
-            if not told and (words := self._waited_for(seconds)):
+            if not has_said and (words := self._waited_for(seconds)):
                 say(words)
-                told = True
+                has_said = True
             self._wait(0.2)
-        if count := self.shared.requests_under_way:
-            say(f"{_requests(count)} did not end in time.")
+        if count := self.shared.requests_in_progress:
+            say(f"{_requests(count)} did not finish in time.")
         for left in [*children, *([self.messenger] if self.messenger else [])]:
             left.kill_all()
 
     def _waited_for(self, seconds: float) -> str:
-        """Say in words what a stop still waits for, so long after it began; what ends at once is not worth a word."""
-        count = self.shared.requests_under_way
+        """Return what the stop is waiting for after `seconds`, or "" if it need not be mentioned."""
+        count = self.shared.requests_in_progress
         if count and seconds > 0.1:
             return (
                 f"{_requests(count)} in progress; waiting up to {settings.STOP_SECONDS} s. Ctrl-C again ends them now."

@@ -1,6 +1,6 @@
-"""Is the scheduler wedged? Read from the database, because a wedged cluster answers nothing and looks alive.
+"""Detects a scheduler that hangs, from the database, because a cluster that hangs still looks alive.
 
-While it is, nobody else sends alerts: `serve` does so itself, in a process of its own.
+While it hangs, `serve` sends the alerts itself, in a separate process.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from llmkeys.alerts import outbox
 from llmkeys.exceptions import LLMKeysError
 
 LOOK_SECONDS = 20
-OVERDUE_SECONDS = 90  # the tick is 30 s: three were missed
+OVERDUE_SECONDS = 90  # three missed ticks of 30 s
 STUCK_SECONDS = settings.Q_CLUSTER["timeout"] + 30  # no task may run longer than the timeout
-UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not keep all others waiting for ever
+UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not block all others forever
 
 
 class Watchdog:
-    """Looks now and then; remembers which task stands first in the queue and since when.
+    """Checks now and then, and remembers which task is first in the queue and since when.
 
-    `stall` names the stall that lasts, empty if there is none: it begins with a fault and ends with the first look
-    that finds a grown-up cluster without one, however often the cluster is restarted in between.
+    `stall` identifies the present stall, or is empty. A stall begins with a fault and ends when a check finds no fault
+    in a cluster that has run for a while, however often the cluster is restarted in between.
     """
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Watchdog:
         self._unlocked: Counter[int] = Counter()
 
     def fault(self, *, cluster_age_seconds: float) -> str:
-        """Say in words why the cluster must be restarted, or return an empty string.
+        """Return why the cluster must be restarted, or an empty string.
 
-        The database may be locked or gone: then nothing can be said, and the next look comes in its time.
+        If the database cannot be read, nothing is known until the next check.
         """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return ""
@@ -58,7 +58,7 @@ class Watchdog:
 
     def _overdue(self, cluster_age_seconds: float) -> str:
         if cluster_age_seconds < OVERDUE_SECONDS:
-            return ""  # after a long downtime everything is overdue: it gets its first ticks
+            return ""  # after a long downtime everything is overdue, so give it some time
         limit = timezone.now() - timedelta(seconds=OVERDUE_SECONDS)
         late = Schedule.objects.exclude(repeats=0).filter(next_run__lt=limit, cluster=None)
         since = late.aggregate(since=Min("next_run"))["since"]
@@ -77,19 +77,19 @@ class Watchdog:
         return f"a task was not finished within {STUCK_SECONDS} seconds"
 
     def cannot_start(self) -> None:
-        """The cluster ends again and again as soon as it is started: a stall too, told at most once an hour."""
+        """Record that the cluster keeps ending right after its start: a stall too, reported at most once an hour."""
         self.stall = self.stall or f"at the start {timezone.now():%Y-%m-%d %H}"
 
     def unlock_tasks(self) -> str:
-        """Give the tasks that the dead cluster had claimed to the next one; say in words which were given up.
+        """Release the tasks that the dead cluster had claimed; return a message about those that were given up, or "".
 
-        Called while no cluster runs. Each task is idempotent, so one that was half done is simply done again.
+        Called while no cluster is running. Tasks are idempotent, so one that was half done is simply done again.
         """
         self._first_task = None
         try:
             return self._unlock()
         except Error:
-            return ""  # they unlock by themselves after the retry time
+            return ""  # they are released after the retry time anyway
         finally:
             connections.close_all()
 
@@ -103,12 +103,12 @@ class Watchdog:
 
 
 def alert(reason: str, stall: str) -> int:
-    """Write the alert of a stall, once, and deliver what is due in the scheduler's place; return an exit code."""
+    """Write the alert of a stall, once, and deliver what is due in place of the scheduler; return an exit code."""
     now = timezone.now()
     try:
         if reason:
             outbox.scheduler_stalled(reason, stall=stall, at=now)
         outbox.send_due_alerts(now)
     except (Error, LLMKeysError):
-        return 1  # the database does not answer: told at the next look
+        return 1  # the database does not answer: tried again at the next check
     return 0

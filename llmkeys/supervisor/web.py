@@ -1,4 +1,4 @@
-"""What the web child runs: the web server's main process and its workers, on the sockets that `serve` opened."""
+"""What the web child runs: the web server's main process and its workers, on sockets that `serve` opened."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from llmkeys.supervisor.shared import Shared
 
 
 def preload() -> None:
-    """Load all that a worker needs into the parent, so that its children share the memory."""
+    """Load everything that a worker needs in the parent, so that its children share the memory."""
     import_string(settings.ASGI_APPLICATION)
     _ = get_resolver().url_patterns
     for provider in PROVIDERS:
         data.listed_windows(provider, settings.PRIMARY_MODEL)  # reads the price data
     gc.collect()
-    gc.freeze()  # the collector then leaves the shared pages alone
+    gc.freeze()  # so that the garbage collector does not touch the shared pages
 
 
 def run(listeners: list[socket.socket], *, threads: int, shared: Shared) -> int:
@@ -40,17 +40,16 @@ def run(listeners: list[socket.socket], *, threads: int, shared: Shared) -> int:
 def _pool_connections() -> None:
     """Let the threads of a worker share a few connections to PostgreSQL instead of keeping one each.
 
-    Done here, in the process of which only the workers are forked: a pool has threads, which no fork survives, and
-    a process with one thread needs none.
+    This is done in the process that only forks workers, because a pool has threads, which do not survive a fork.
     """
     database = connections[DEFAULT_DB_ALIAS]
     if not is_sqlite():
-        database.settings_dict["CONN_MAX_AGE"] = 0  # back to the pool at the end of a request
+        database.settings_dict["CONN_MAX_AGE"] = 0  # connections return to the pool at the end of a request
         database.settings_dict["OPTIONS"]["pool"] = settings.POSTGRES_POOL
 
 
 def _allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may: each open stream takes two, and 1,024 is usual."""
+    """Raise this process's limit of open files to the maximum: a stream takes two, and the default is often 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS says “no limit”, and takes no such value
+    with suppress(OSError, ValueError):  # macOS reports “unlimited” but does not accept that value
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

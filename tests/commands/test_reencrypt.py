@@ -39,7 +39,7 @@ def test_it_puts_every_secret_under_the_first_key(run, rotate):
     secrets = {make_key(provider=provider, secret=secret).pk: secret for provider, secret in some_secrets()}
     rotate()
     ran = run("reencrypt")
-    assert ran.code == 0 and "3 secrets re-encrypted, 0 under the first key already." in ran.out
+    assert ran.code == 0 and "3 secrets re-encrypted, 0 already under the first key." in ran.out
     rotate(NEW)
     assert {key.pk: keyring.open_secret(key) for key in ApiKey.objects.all()} == secrets
     rotate(OLD)
@@ -151,7 +151,7 @@ class TestRunningServer:
         keys_in_use.announce()
         rotate()
         ran = run("reencrypt")
-        assert ran.code == 1 and "does not know the first encryption key" in ran.err
+        assert ran.code == 1 and "does not have the first encryption key" in ran.err
         key.refresh_from_db()
         assert bytes(key.secret) == before
 
@@ -174,7 +174,7 @@ class TestRunningServer:
         file = directory / "encryption.key"
         old = file.read_text().strip()
         rotate(NEW, old)
-        assert "does not know the first encryption key" in run("reencrypt").err
+        assert "does not have the first encryption key" in run("reencrypt").err
         file.write_text(f"{NEW}\n{old}\n")
         settings.REFACTAI_ENCRYPTION_KEYS = []
         ran = run("reencrypt")
