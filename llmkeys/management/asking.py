@@ -1,4 +1,4 @@
-"""A question on the terminal before something that cannot be undone."""
+"""Confirmation on the terminal before something that cannot be undone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 
 
 def confirm(question: str, refused: str) -> None:
-    """Return where a person says yes. Raises CommandError with `refused`, or where nobody can be asked."""
+    """Ask a yes-or-no question. Raises CommandError with `refused` unless the answer is yes."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise CommandError(f"{refused} There is no terminal to ask on: repeat with --yes.")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):

@@ -1,4 +1,4 @@
-"""The frame of every command that people type: errors in one sentence, `--json`, an example in `--help`."""
+"""The base of the commands: errors as one sentence, `--json`, an example in `--help`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NO_TABLES = (
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of an example as they are."""
+    """Keeps the line breaks of examples."""
 
 
 class Command(BaseCommand):
-    """Base of the commands: raises CommandError in Python; from a shell one sentence on stderr and exit code 1."""
+    """Base of the commands: errors raise CommandError in Python; in a shell, one sentence on stderr and exit code 1."""
 
-    requires_system_checks = []  # ours alone are run below: the others load every page of the product
-    needs_database = True  # False: works where the database is gone
+    requires_system_checks = []  # only ours are run, below: the others would load all of the product's pages
+    needs_database = True  # False: also works without a database
     example = ""
 
     def get_version(self) -> str:
@@ -54,7 +54,7 @@ class Command(BaseCommand):
             _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
             self._warn()
             result = super().execute(*args, **options)
-            self.stdout.flush()  # a full device or a closed pipe can be reported here, but not at the interpreter's end
+            self.stdout.flush()  # a full device or a closed pipe can be reported here, but not at exit
             return result
         except CommandError as error:
             self._refuse(str(error), error.returncode)
@@ -69,8 +69,8 @@ class Command(BaseCommand):
         except EOFError:
             self._refuse("Nothing was entered, so nothing was changed.")
         except UnicodeError:
-            self._refuse("An argument is not text in UTF-8.")
-        except BrokenPipeError:  # the reader has seen enough
+            self._refuse("An argument is not valid UTF-8.")
+        except BrokenPipeError:  # such as from `| head`
             if not getattr(self, "_called_from_command_line", False):
                 raise
             forget_stdout()
@@ -81,7 +81,7 @@ class Command(BaseCommand):
             self._refuse(_file_words(error))
 
     def _warn(self) -> None:
-        """Say on stderr what is ignored, and where a running server has other settings than this command."""
+        """Report on stderr which settings are ignored, and which differ from those of a running server."""
         if not self._is_from_command_line or not self.needs_database:
             return
         with suppress(OSError):
@@ -94,7 +94,7 @@ class Command(BaseCommand):
     def _refuse(self, sentence: str, code: int = 1) -> NoReturn:
         if not self._is_from_command_line:
             raise CommandError(sentence, returncode=code) from None
-        with suppress(OSError):  # a full device: the exit code still tells
+        with suppress(OSError):  # if stderr is on a full device, there is still the exit code
             self.stderr.write(sentence)
         sys.exit(code)
 
@@ -103,7 +103,7 @@ class Command(BaseCommand):
             self.stdout.write(line)
 
     def write_error(self, lines: list[str]) -> None:
-        """Write to stderr, uncoloured: what is not the answer of the command."""
+        """Write what is not the command's output to stderr, without colours."""
         for line in lines:
             self.stderr.write(line, lambda text: text)
 
@@ -112,7 +112,7 @@ class Command(BaseCommand):
 
     @property
     def paint(self) -> Any:
-        """Django's styles where stdout is a terminal, else none."""
+        """Django's styles if stdout is a terminal, otherwise none."""
         return self.style if self.stdout.isatty() else no_style()
 
 
@@ -140,7 +140,7 @@ def count(number: int, word: str, plural: str = "") -> str:
 
 
 def actor() -> str:
-    """Return who runs the command, for events."""
+    """Return who is running the command, for events."""
     try:
         return f"manage.py ({getpass.getuser()})"
     except (KeyError, OSError):  # a container whose user has no name
@@ -162,15 +162,15 @@ def _run_our_checks(databases: list[str] | None) -> None:
 def _differences() -> list[str]:
     file = settings.DATA_DIR / settings_file.NAME
     return [
-        f"The running server (process {server['pid']}) has other values of {', '.join(names)}; this command goes by "
-        f"its own. Settings in {file} are the same for both."
+        f"The running server (process {server['pid']}) has different values for {', '.join(names)}; this command uses "
+        f"its own. Settings in {file} apply to both."
         for server in keys_in_use.running()
         if (names := settings_in_use.different_from(server.get("settings", {})))
     ]
 
 
 def forget_stdout() -> None:
-    """Let what is still buffered go nowhere, so that the end of the process does not fail on it again."""
+    """Discard what is still buffered, so that the process does not fail again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -180,7 +180,7 @@ def _file_words(error: OSError) -> str:
 
 
 def _input_words(error: InvalidInput) -> str:
-    """Return the faults under the names of the options: `--daily-limit: must not be negative`."""
+    """Return the errors by option name: `--daily-limit: must not be negative`."""
     return "\n".join(f"{_option(field)}: {' '.join(texts)}" for field, texts in error.errors.items())
 
 
@@ -195,7 +195,7 @@ def _option(field: str) -> str:
 
 
 def database_words(error: DatabaseError) -> str:
-    """Return what is wrong with the database, or with the settings that name it, and what to do."""
+    """Return what is wrong with the database, or with its settings, and what to do."""
     try:
         _run_our_checks([DEFAULT_DB_ALIAS])
     except CommandError as problem:

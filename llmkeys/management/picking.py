@@ -1,4 +1,4 @@
-"""A stored key, or an access token, by its id or its exact name."""
+"""Finds a stored key, or an access token, by its id or its exact name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmkeys.models import AccessToken, ApiKey
 
 
 def pick_key(named: str) -> ApiKey:
-    """Return the key that a person named. Raises CommandError if there is none, or more than one."""
+    """Return the key with this id or name. Raises CommandError if there is none, or more than one."""
     stored = ApiKey.objects.stored()
     by_id = stored.filter(pk=named).first()
     if by_id is not None:
@@ -24,7 +24,10 @@ def pick_key(named: str) -> ApiKey:
 
 
 def pick_token(named: str) -> AccessToken:
-    """Return the token of that id or name; of several with one name, the one that is not revoked."""
+    """Return the token with this id or name, preferring tokens that are not revoked.
+
+    Raises CommandError if there is none, or more than one.
+    """
     tokens = AccessToken.objects.select_related("user", "maker")
     by_id = Q(pk=int(named)) if named.isascii() and named.isdecimal() and len(named) < 19 else Q(pk__in=[])
     found = list(tokens.filter(by_id)) or list(tokens.filter(name=named))

@@ -1,4 +1,4 @@
-"""What commands print: aligned tables for people, JSON for programs, colours only on a terminal."""
+"""Output of commands: aligned tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _GAP = "  "
 
 
 def write_json(stream: TextIO, data: Any) -> None:
-    """Write one JSON document, indented, with the characters as they are."""
+    """Write one JSON document, indented, without escaping non-ASCII characters."""
     stream.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=_as_number) + "\n")
 
 
 def _as_number(value: Any) -> float:
-    """Turn what a provider told as an exact decimal into a JSON number."""
+    """Convert a provider's exact decimal to a JSON number."""
     if isinstance(value, Decimal):
         return float(value)
     raise TypeError(f"JSON does not have a {type(value).__name__}")
@@ -38,7 +38,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Itera
 
 
 def pairs(values: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the lines of a card: label and value."""
+    """Return lines of labels and values."""
     values = [(label, _printable(value)) for label, value in values]
     width = max((_width(label) for label, _ in values), default=0)
     return [f"{_pad(label, width, False)}{_GAP}{value}".rstrip() for label, value in values]
@@ -49,33 +49,33 @@ def limit(nano: int) -> str:
 
 
 def budget(one: Budget) -> str:
-    """Return what is spent of a budget: `$2.50 of $10.00`."""
+    """Return how much of a budget is spent: `$2.50 of $10.00`."""
     return f"{format_usd(one.spent)} of {limit(one.limit)}"
 
 
 def requests(total: int, good: int, failed: int) -> str:
-    """Return `13 (12 succeeded, 0 failed, 1 was refused as it stood)`: parts that add up.
+    """Return `13 (12 succeeded, 0 failed, 1 neither: …)`, whose parts add up.
 
-    The rest are the programs' own mistakes, which their provider refused, and what is still in progress.
+    The rest are the programs' own mistakes, which the provider refused, and requests in progress.
     """
     parts = [f"{good:,} succeeded", f"{failed:,} failed"]
     if rest := total - good - failed:
-        parts.append(f"{rest:,} neither: refused as the program's own mistake, or still open")
+        parts.append(f"{rest:,} neither: the program's own mistake, or still in progress")
     return f"{total:,} ({', '.join(parts)})"
 
 
 def when(at: datetime | None) -> str:
-    """Return an instant in the operator's zone, "never" where there is none."""
+    """Return a time in the operator's time zone, or "never" for None."""
     return localtime(at).strftime("%Y-%m-%d %H:%M %Z") if at else "never"
 
 
 def _printable(text: str) -> str:
-    """Take out what would steer a terminal."""
+    """Replace characters that could control a terminal."""
     return "".join(character if unicodedata.category(character) not in ("Cc", "Cf") else " " for character in text)
 
 
 def _width(text: str) -> int:
-    """Return the columns that a text takes on a terminal: wide characters two, combining ones none."""
+    """Return the width of a text on a terminal: wide characters take two columns, combining ones none."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text

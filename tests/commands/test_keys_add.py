@@ -58,7 +58,7 @@ class TestKeysAdd:
     @pytest.mark.parametrize(
         ("more", "stdin", "words"),
         [
-            ((), "", "No API key came on stdin"),
+            ((), "", "There was no API key on stdin"),
             (("--from-env", "NOT_SET"), "", "The environment variable NOT_SET is not set"),
             ((), "rfk_something-of-our-own", "access token of this product"),
             (("--daily-limit", "-1"), SECRET, "--daily-limit: must not be negative"),

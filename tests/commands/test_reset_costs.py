@@ -69,7 +69,7 @@ class TestResetCosts:
         AccessToken.objects.filter(pk=token.pk).update(day=NOW.date(), month=NOW.date().replace(day=1), **SPENT)
         asked = answered("y")
         run("reset_costs", "--key", "Production", "--token", "shop", "--daily", stdin=None)
-        assert asked and "Set these costs of 1 key and 1 token back to zero?" in asked[0]
+        assert asked and "Reset these costs of 1 key and 1 token to zero?" in asked[0]
         assert costs()[0] == 0
 
     def test_it_leaves_an_event_that_names_who_did_it(self, run):
@@ -89,7 +89,7 @@ class TestResetCosts:
         make_key(name="Production", **SPENT)
         asked = answered("no")
         ran = run("reset_costs", "--daily", "--total", stdin=None)
-        assert asked == ["Set these costs of 1 key back to zero? [y/N] "]
+        assert asked == ["Reset these costs of 1 key to zero? [y/N] "]
         assert ["Production", "$1.00", "-", "$3.00"] in [line.split() for line in ran.err.splitlines()]
         assert ran.code == 1 and ran.err.endswith("Nothing was reset.")
         assert costs() == (NANO, 2 * NANO, 3 * NANO)

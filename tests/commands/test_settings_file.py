@@ -145,7 +145,7 @@ def test_a_command_says_where_the_running_server_has_other_settings(place):
         assert place.run("keys", "list", **server).stderr == ""
         said = place.run("keys", "list").stderr
         assert said.count("\n") == 1
-        assert "has other values of OPENAI_API_KEY, REFACTAI_DAILY_LIMIT; this command goes by its own" in said
+        assert "has different values for OPENAI_API_KEY, REFACTAI_DAILY_LIMIT; this command uses its own" in said
         (published,) = place.data.glob("server-*.keys")
         assert published.stat().st_mode & 0o777 == 0o600
         assert secret not in published.read_text()
@@ -190,7 +190,7 @@ def test_the_encryption_keys_in_it_come_back_with_it(tmp_path):
     prepare(old.data)
     write(old, "REFACTAI_ENCRYPTION_KEYS=" + "k" * 40 + "\n")
     old.add_key("Production")
-    assert "It holds the encryption key" in old.done("backup", str(tmp_path / "all.tar"))
+    assert "It contains the encryption key" in old.done("backup", str(tmp_path / "all.tar"))
     fresh = Place(tmp_path / "fresh")
     fresh.done("restore", str(tmp_path / "all.tar"))
     assert "1 stored secret can be opened" in fresh.done("doctor", "--offline", "--quick")

@@ -38,7 +38,7 @@ class TestStats:
         gone = make_key(name="Gone", total_requests=2, failed_requests=2, spent_total_nano=2 * NANO)
         delete_key(gone, at=NOW)
         lines = run("stats").out.splitlines()
-        neither = "1 neither: refused as the program's own mistake, or still open"
+        neither = "1 neither: the program's own mistake, or still in progress"
         assert f"Requests      15 (12 succeeded, 2 failed, {neither})" in lines
         assert "Total cost    $3.00" in lines
         assert lines[-1].split() == ["1", "deleted", "key", "$0.00", "$0.00", "$2.00", "2", "0.0", "%"]

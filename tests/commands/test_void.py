@@ -93,4 +93,4 @@ class TestVoid:
     @pytest.mark.parametrize("arguments", [(), ("1", "--lost")])
     def test_it_wants_either_ids_or_all(self, run, arguments):
         ran = run("void", *arguments, "--yes")
-        assert (ran.code, ran.err) == (1, "Name the ids of usage rows, or --lost for all lost ones.")
+        assert (ran.code, ran.err) == (1, "Give the ids of usage rows, or --lost for all lost ones.")

@@ -19,7 +19,7 @@ def test_one_prepares_and_both_serve(tmp_path: Path, database: dict[str, str]):
         first.wait_until_up()
         second.wait_until_up()
         logs = first.log.read_text() + second.log.read_text()
-        assert logs.count("Another server is preparing this database; waiting until it has done so.") == 1
+        assert logs.count("Another server is preparing this database; waiting until it is done.") == 1
         assert "Traceback" not in logs
         with Books(database.get("DATABASE_URL") or str(directories[0] / "llmkeys.sqlite3")) as books:
             assert books.rows("SELECT count(*) FROM auth_user") == [(1,)]

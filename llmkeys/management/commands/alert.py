@@ -1,4 +1,4 @@
-"""`manage.py alert`: which alerts the operator got lately, and whether the notification targets can be reached."""
+"""`manage.py alert`: the latest alerts, and whether the notification targets can be reached."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         if failed:
             raise CommandError(
                 f"{len(failed)} of {len(deliveries)} targets did not receive the test alert. Check the address in "
-                "REFACTAI_ALERT_URLS, and whether this machine may reach it."
+                "REFACTAI_ALERT_URLS, and whether this machine can reach it."
             )
 
     def _list(self, listed: list[Alert]) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py audit`: prove that the counters are what the history adds up to, or name what differs."""
+"""`manage.py audit`: check that the counters equal what the history adds up to, or name what differs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MOST_NAMES = 5
 
 class Command(BaseCommand):
     help = (
-        "Prove from one snapshot, without blocking writers, that every cost, held amount, request counter and daily "
-        "total is what the usage rows and adjustments add up to. Exit code 0, or 1 with each difference named."
+        "Check in one snapshot, without blocking writers, that every cost, held amount, request counter and daily "
+        "total is what the usage rows and adjustments add up to. Each difference is named; then the exit code is 1."
     )
     example = "audit --fix"
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--fix",
             action="store_true",
-            help="write an adjustment for each cost that differs (the budgets stay where they are), and set held "
+            help="write an adjustment for each cost that differs (the budgets stay as they are), and set held "
             "amounts, request counters and daily totals to what the rows say; each key gets an event",
         )
         add_json_option(parser)
@@ -58,7 +58,7 @@ def _checked(report: audit.Report) -> str:
     return f"{_count(report.keys, 'key')} and {_count(report.rows, 'usage row')} checked"
 
 
-REMEDY = "`./manage.py audit --fix` corrects them, and leaves an event for each key; please report how they came about."
+REMEDY = "`./manage.py audit --fix` corrects them, with an event for each key; please report how they came about."
 
 
 def _verdict(report: audit.Report) -> str:

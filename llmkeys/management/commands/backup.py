@@ -1,4 +1,4 @@
-"""`manage.py backup`: one archive of the database and the encryption key, safe while the product serves."""
+"""`manage.py backup`: an archive of the database and the encryption key; works while the product serves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from refactai_site import settings_file
 
 
 class Command(BaseCommand):
-    help = "Write one archive (0600) of the database, the encryption key and settings.env. Safe while `serve` runs."
+    help = "Write an archive (0600) of the database, the encryption key and settings.env. Works while `serve` runs."
     example = "backup llmkeys-backup.tar.gz"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *, file: Path, without_key: bool, json: bool, **_: Any) -> None:
-        # tqdm stays silent where stderr is not a terminal
+        # tqdm is silent if stderr is not a terminal
         with tqdm(total=None, desc="copying", unit=" pages", disable=None, leave=False) as bar:
 
             def progress(done: int, total: int) -> None:
@@ -46,36 +46,37 @@ class Command(BaseCommand):
             self._tell(made, without_key)
         if made.manifest.differences:
             self._refuse(
-                f"The archive is intact, but its books differ in {count(made.manifest.differences, 'place')}: "
+                f"The archive is intact, but its audit found {count(made.manifest.differences, 'difference')}: "
                 "run `./manage.py audit`."
             )
 
     def _tell(self, made: Made, without_key: bool) -> None:
-        told = made.manifest
-        books = "" if told.differences else ", books audited and clean"
-        holds = f"{count(told.keys, 'stored key')}, {count(told.rows, 'usage row')}, {made.bytes / 1_000_000:,.1f} MB"
-        self.stdout.write(f"{made.path}: {holds}; integrity check passed{books}.")
-        self.stdout.write(_key_words(told, without_key))
+        manifest = made.manifest
+        audited = "" if manifest.differences else ", audit passed"
+        size = f"{made.bytes / 1_000_000:,.1f} MB"
+        content = f"{count(manifest.keys, 'stored key')}, {count(manifest.rows, 'usage row')}, {size}"
+        self.stdout.write(f"{made.path}: {content}; integrity check passed{audited}.")
+        self.stdout.write(_key_words(manifest, without_key))
 
 
-def _key_words(told: Manifest, without_key: bool) -> str:
+def _key_words(manifest: Manifest, without_key: bool) -> str:
     given = bool(settings.REFACTAI_ENCRYPTION_KEYS)
-    if told.has_key or (given and told.has_settings and "REFACTAI_ENCRYPTION_KEYS" in settings_file.FROM_FILE):
-        return "It holds the encryption key: whoever has this file has every stored API key. Keep it as safe as those."
+    if manifest.has_key or (given and manifest.has_settings and "REFACTAI_ENCRYPTION_KEYS" in settings_file.FROM_FILE):
+        return "It contains the encryption key: whoever has this file has all stored API keys. Keep it as safe as them."
     if given and not without_key:
         return "The encryption key comes from REFACTAI_ENCRYPTION_KEYS and is not in it: keep that value safe too."
-    return "It does not hold the encryption key, without which its secrets cannot be read."
+    return "It does not contain the encryption key, without which its secrets cannot be read."
 
 
 def _as_json(made: Made) -> dict[str, Any]:
-    told = made.manifest
+    manifest = made.manifest
     return {
         "file": str(made.path),
-        "createdAt": told.created_at,
-        "database": told.database,
-        "keys": told.keys,
-        "usageRows": told.rows,
+        "createdAt": manifest.created_at,
+        "database": manifest.database,
+        "keys": manifest.keys,
+        "usageRows": manifest.rows,
         "bytes": made.bytes,
-        "hasEncryptionKey": told.has_key,
-        "differences": told.differences,
+        "hasEncryptionKey": manifest.has_key,
+        "differences": manifest.differences,
     }

@@ -1,4 +1,4 @@
-"""`manage.py chat`: one question to a model, through the same door as the gateway: budgets, rotation, exact cost."""
+"""`manage.py chat`: one question to a model, relayed like a request to the gateway: budgets, rotation, exact cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.texts import chat_request, complete_text, deltas
 from llmkeys.tokens.rights import Caller
 
-DRAIN_SECONDS = 35.0  # longer than a stream that was left is read on for its usage
+DRAIN_SECONDS = 35.0  # longer than the relay reads on for the usage of an abandoned stream
 _KNOWN_BY = {
     "provider": "as the provider reports it",
     "computed": "computed from the price",
@@ -56,7 +56,7 @@ class Command(BaseCommand):
             self.stderr.write(_summary(answer, row), lambda line: line)
 
     def _collect(self, answer: Answer, conversation: Conversation, *, show: bool) -> str:
-        """Print the answer, piece by piece where it comes so, and return it."""
+        """Print the answer, in pieces if it is streamed, and return it."""
         if not answer.is_stream:
             text = complete_text(answer)
             if show:
@@ -75,10 +75,10 @@ class Command(BaseCommand):
         return "".join(pieces)
 
     def _leave(self, conversation: Conversation) -> None:
-        """Close the stream; where it was left early, wait until its cost is recorded."""
+        """Close the stream; if it was left early, wait until its cost is recorded."""
         conversation.close()
         if conversation.is_streaming:
-            self.stderr.write("Waiting until the cost of the interrupted answer is known …", lambda line: line)
+            self.stderr.write("Waiting for the cost of the interrupted answer …", lambda line: line)
         inside.finish(DRAIN_SECONDS)
 
 

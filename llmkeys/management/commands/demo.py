@@ -1,4 +1,4 @@
-"""`manage.py demo`: the product with three simulated keys, live traffic and a full dashboard, gone afterwards."""
+"""`manage.py demo`: the product with three simulated keys, live traffic and a full dashboard, removed afterwards."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOOK_SECONDS = 0.5
 
 
 class StopRequested(BaseException):
-    """Ctrl-C or SIGTERM; no `except Exception` on the way may swallow it."""
+    """Ctrl-C or SIGTERM; a BaseException, so that no `except Exception` swallows it."""
 
 
 class Command(BaseCommand):
     help = (
         "Show the product at work without keys and without money: a throw-away data directory, a local SIMULATOR of "
         "the providers, three keys with small budgets, programs that use them (some requests fail on purpose) and the "
-        "dashboard in front. The first key is spent within a minute, and the next one takes over. Ctrl-C stops "
+        "dashboard. The first key is spent within a minute, and the next one takes over. Ctrl-C stops "
         "everything and removes the directory."
     )
     example = "demo --history 30"
@@ -43,16 +43,16 @@ class Command(BaseCommand):
         parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port (default: %(default)s)")
         parser.add_argument("--seconds", type=_positive, metavar="N", help="stop by itself after N seconds")
         parser.add_argument(
-            "--history", type=_days, default=14, metavar="DAYS", help="days of past use for the charts (default: 14)"
+            "--history", type=_days, default=14, metavar="DAYS", help="days of history for the charts (default: 14)"
         )
-        parser.add_argument("--fill", type=_days, help=argparse.SUPPRESS)  # inside the demo's own surroundings
+        parser.add_argument("--fill", type=_days, help=argparse.SUPPRESS)  # used by the demo itself
 
     def handle(self, *, bind: str, seconds: int | None, history: int, fill: int | None, **_: Any) -> None:
         if fill is not None:
             _fill(fill)
             return
         where = address.parse(bind)
-        address.listen(where, 1)[0].close()  # says so at once where the port is taken
+        address.listen(where, 1)[0].close()  # fails at once if the port is in use
         try:
             with _stop_signals(), Stage(where) as stage:
                 self._show(stage, history, seconds)
@@ -60,10 +60,10 @@ class Command(BaseCommand):
             pass
         except DemoFailed as error:
             raise CommandError(str(error)) from None
-        self.stdout.write("The demo has stopped; its directory is removed.")
+        self.stdout.write("The demo has stopped; its directory was removed.")
 
     def _show(self, stage: Stage, days: int, seconds: int | None) -> None:
-        self._say(f"Preparing a demo with {days} days of past use …")
+        self._say(f"Preparing a demo with {days} days of history …")
         stage.run("demo", "--fill", str(days))
         stage.serve()
         tokens = stage.tokens(history.PROGRAMS)
@@ -85,13 +85,13 @@ def _wait(stage: Stage, seconds: int | None) -> None:
     deadline = time.monotonic() + seconds if seconds else float("inf")
     while time.monotonic() < deadline:
         if not stage.is_serving():
-            raise DemoFailed("The demo's server has ended by itself.")
+            raise DemoFailed("The demo's server has stopped unexpectedly.")
         time.sleep(LOOK_SECONDS)
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[None]:
-    """The first signal ends the demo in good order; further ones do not disturb that."""
+    """Let the first signal end the demo properly, and ignore further ones."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py doctor`: what is wrong with this installation, each with what to do about it."""
+"""`manage.py doctor`: what is wrong with this installation, and what to do about it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from llmkeys.management.base import add_json_option, count
 class Command(BaseCommand):
     help = (
         "Examine this installation: database, disk, file modes, encryption key, API keys, schedules, prices, settings, "
-        "providers and clock. PASS, WARN and FAIL lines, each with its remedy; exit code 1 where anything failed. "
+        "providers and clock. PASS, WARN and FAIL lines, each with its remedy; exit code 1 if anything failed. "
         "Nothing is changed, and no call to a provider costs money."
     )
     example = "doctor --offline"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--offline", action="store_true", help="ask no provider")
-        parser.add_argument("--quick", action="store_true", help="do not read the whole database for its integrity")
+        parser.add_argument("--offline", action="store_true", help="do not contact any provider")
+        parser.add_argument("--quick", action="store_true", help="do not check the integrity of the whole database")
         add_json_option(parser)
 
     def handle(self, *, offline: bool, quick: bool, json: bool, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py export_keys`: all keys with their costs into a file that `import_keys` reads."""
+"""`manage.py export_keys`: write all keys with their costs to a file that `import_keys` reads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llmkeys.management.base import Command as BaseCommand
 
 class Command(BaseCommand):
     help = (
-        "Write all stored keys with their costs and counters into a file that import_keys reads. Without "
-        "--include-secrets it shows the keys masked, and cannot be imported again. The file is readable by you alone."
+        "Write all stored keys with their costs and counters to a file that import_keys reads. Without "
+        "--include-secrets the keys are masked and cannot be imported again. Only you can read the file."
     )
     example = "export_keys keys.json --include-secrets"
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--include-secrets", action="store_true", help="write the API keys themselves; keep the file safe"
         )
-        parser.add_argument("--force", action="store_true", help="replace a file that exists")
+        parser.add_argument("--force", action="store_true", help="replace an existing file")
 
     def handle(self, *, file: Path, include_secrets: bool, force: bool, **_: Any) -> None:
         path = file.expanduser()

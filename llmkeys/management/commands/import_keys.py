@@ -1,4 +1,4 @@
-"""`manage.py import_keys`: keys with their costs from the older product's file, or from an export."""
+"""`manage.py import_keys`: import keys with their costs from the older product's file, or from an export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *, file: Path, dry_run: bool, json: bool, **_: Any) -> None:
-        if not MigrationRecorder(connection).has_table():  # before the first `serve`: its backup would hold nothing
+        if not MigrationRecorder(connection).has_table():  # before the first `serve`
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         at = timezone.now()
         report = import_file(file.expanduser(), at=at, actor=actor(), dry_run=dry_run)

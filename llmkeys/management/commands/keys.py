@@ -1,4 +1,4 @@
-"""`manage.py keys`: the stored API keys, one verb each; a key is named by its id or its exact name."""
+"""`manage.py keys`: work with the stored API keys; a key is named by its id or its exact name."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Command(BaseCommand):
         values = _given(options) | {"provider": options["provider"]}
         if options["default"]:
             values["isDefault"] = True
-        service.check_new(values, at=timezone.now())  # before anybody types a secret
+        service.check_new(values, at=timezone.now())  # before the secret is asked for
         values["apiKey"] = _read_secret(options["from_env"])
         key = service.add_key(values=values, at=timezone.now(), actor=actor())
         self._print_key(key, options, f"“{key.name}” was added as {key.id} ({key.masked_secret}).")
@@ -166,10 +166,10 @@ class Command(BaseCommand):
 
 _VERBS = {
     "show": "Show one key with its budgets.",
-    "test": "Ask the provider with a call that costs nothing; exit code 1 where the key does not work.",
-    "enable": "Switch a key on.",
-    "disable": "Switch a key off; it keeps its history.",
-    "set-default": "Make a key the default one, and switch it on.",
+    "test": "Test a key with a call to its provider that costs nothing; exit code 1 if the key does not work.",
+    "enable": "Enable a key.",
+    "disable": "Disable a key; its history stays.",
+    "set-default": "Make a key the default, and enable it.",
     "delete": "Delete a key; its usage history stays.",
 }
 
@@ -220,7 +220,7 @@ def _add_fields(verb: argparse.ArgumentParser) -> None:
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that were given, under the contract's names."""
+    """Return the given fields by the contract's names."""
     values = {field: options[option] for option, field in _FIELDS.items() if options[option] is not None}
     if str(values.get("expiresAt", "-")).strip().lower() in _NEVER:
         values["expiresAt"] = None
@@ -238,7 +238,7 @@ def _read_secret(variable: str | None) -> str:
     secret = sys.stdin.read().strip()
     if not secret:
         raise CommandError(
-            "No API key came on stdin. Pipe it in, run this on a terminal, or name a variable: --from-env"
+            "There was no API key on stdin. Pipe it in, run this on a terminal, or name a variable: --from-env"
         )
     return secret
 

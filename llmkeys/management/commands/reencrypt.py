@@ -1,4 +1,4 @@
-"""`manage.py reencrypt`: every stored secret under the first encryption key."""
+"""`manage.py reencrypt`: encrypt every stored secret with the first encryption key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
     help = (
         "Encrypt every stored secret, and its fingerprint, with the first of the encryption keys, while the product "
         "serves. First put the new key before the old one (REFACTAI_ENCRYPTION_KEYS=NEW,OLD on every server, and "
-        "restart them; or as the first line of the file encryption.key, which running servers see by themselves). "
+        "restart them; or as the first line of the file encryption.key, which running servers notice). "
         "Then run this with the same keys. Then remove the old key. If it is killed, run it again: it continues where "
         "it stopped. Secrets that none of the keys decrypts are listed and left alone (exit code 1)."
     )
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             raise CommandError(_verdict(report))
 
     def _discard(self, yes: bool, json: bool) -> None:
-        with running.alone(settings.DATA_DIR):  # a server may know the key that is not known here
+        with running.alone(settings.DATA_DIR):  # a server may have a key that is unknown here
             lost = lost_secrets.unreadable_keys()
             if lost and not yes:
                 self.write_error(printing.table(["ID", "NAME"], [[key.id, key.name] for key in lost]))
@@ -72,13 +72,13 @@ class Command(BaseCommand):
         elif not aside:
             self.stdout.write("Every stored secret can be read; nothing was changed.")
         if aside:
-            self.write_error([f"No key could be read from {keyring.key_file()}; it is {aside.name} now."])
+            self.write_error([f"No key could be read from {keyring.key_file()}; it was renamed to {aside.name}."])
 
     def _tell(self, report: reencryption.Report) -> None:
         if report.left_alone:
             rows = [[one.key_id, one.name, one.problem] for one in report.left_alone]
             self.write_lines(printing.table(["ID", "NAME", "LEFT ALONE, BECAUSE"], rows))
-        done = f"{_count(report.changed)} re-encrypted, {report.current} under the first key already."
+        done = f"{_count(report.changed)} re-encrypted, {report.current} already under the first key."
         self.stdout.write(self.paint.SUCCESS(done) if not report.left_alone else done)
         if not report.left_alone and len(keyring.keyring().keys) > 1:
             self.stdout.write(

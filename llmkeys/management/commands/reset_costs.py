@@ -1,4 +1,4 @@
-"""`manage.py reset_costs`: set the costs of a day, a month or in total back to zero, with an event that says who."""
+"""`manage.py reset_costs`: reset daily, monthly or total costs to zero, with an event that says who did it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _WORDS = ("daily", "monthly", "total")
 
 class Command(BaseCommand):
     help = (
-        "Set the chosen costs of keys or access tokens back to zero, so that a spent budget serves again. Charts and "
-        "summaries keep the spending; an event names who did it. Daily and monthly costs reset by themselves."
+        "Reset the chosen costs of keys or access tokens to zero, so that a spent budget can be used again. Charts and "
+        "summaries keep the spending; an event says who did it. Daily and monthly costs also reset automatically."
     )
     example = "reset_costs --key Production --daily"
 
@@ -55,7 +55,7 @@ class Command(BaseCommand):
         planned = [(one, _spent(one, chosen, at)) for one in found if any(_spent(one, chosen, at))]
         if planned and not yes:
             self.write_error(_preview(planned))
-            asking.confirm(f"Set these costs of {_count(planned)} back to zero?", "Nothing was reset.")
+            asking.confirm(f"Reset these costs of {_count(planned)} to zero?", "Nothing was reset.")
         done = reset_costs(found, **chosen, at=at, actor=actor())
         if json:
             self.write_json([_as_json(reset, names) for reset in done])

@@ -1,4 +1,4 @@
-"""`manage.py restore`: put a backup back; the old data is kept."""
+"""`manage.py restore`: restore a backup; the old data is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmkeys.management.base import add_json_option, count
 
 
 class Command(BaseCommand):
-    help = "Replace database, encryption key and settings.env with those of a backup. Refuses while `serve` runs."
+    help = "Replace the database, encryption key and settings.env with those of a backup. Refused while `serve` runs."
     example = "restore llmkeys-backup.tar.gz"
 
     needs_database = False
@@ -33,29 +33,29 @@ class Command(BaseCommand):
         if restored.closed:
             names = ", ".join(f"“{name}”" for name in restored.closed)
             self._refuse(
-                f"The database is back, but these secrets were unreadable already when the backup was taken: {names}. "
+                f"The database was restored, but these secrets were unreadable even when the backup was made: {names}. "
                 "Put the right encryption key back, or enter those secrets again."
             )
 
     def _tell(self, restored: Restored) -> None:
-        told, report = restored.manifest, restored.report
-        self.stdout.write(f"Restored the state of {told.created_at}. The previous data is kept: {restored.kept}")
+        manifest, report = restored.manifest, restored.report
+        self.stdout.write(f"Restored the state of {manifest.created_at}. The previous data is kept: {restored.kept}")
         if restored.has_settings:
             self.stdout.write("settings.env was restored as well.")
-        elif told.has_settings:
+        elif manifest.has_settings:
             self.stdout.write(
                 "settings.env was left as it is, because the one in the backup names another DATABASE_URL."
             )
         if report is None:
-            self.stdout.write("It comes from an older version: `serve` migrates it; run `audit` after that.")
+            self.stdout.write("It comes from an older version: `serve` will migrate it; run `audit` after that.")
         elif report.differences:
             self.stdout.write(
-                f"Its books differ in {count(len(report.differences), 'place')}: run `./manage.py audit`."
+                f"Its audit found {count(len(report.differences), 'difference')}: run `./manage.py audit`."
             )
         else:
             self.stdout.write(
-                f"{count(told.keys, 'stored key')}, {count(told.rows, 'usage row')}; "
-                "integrity checked, books audited and clean."
+                f"{count(manifest.keys, 'stored key')}, {count(manifest.rows, 'usage row')}; "
+                "integrity check and audit passed."
             )
         self.stdout.write("Start the product again with: make run (or ./manage.py serve)")
 

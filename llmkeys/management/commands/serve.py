@@ -25,7 +25,7 @@ EXAMPLE = "Example: ./manage.py serve --bind 127.0.0.1:8080"
 
 
 class StopRequested(BaseException):
-    """A stop signal came during the start; no `except Exception` on the way may swallow it."""
+    """A stop signal during the start; a BaseException, so that no `except Exception` swallows it."""
 
 
 def _stop(*_: object) -> None:
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             "--threads",
             type=int,
             default=8,
-            help="threads of each for pages and the REST API; streams need none (default: %(default)s)",
+            help="threads per web process for pages and the REST API; streams need none (default: %(default)s)",
         )
         parser.add_argument("--no-scheduler", action="store_true", help="web server only")
         parser.add_argument(
@@ -57,7 +57,7 @@ class Command(BaseCommand):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _stop)
         engines.choose_start_method()
-        os.umask(0o077)  # whatever is written from here on is for this user alone
+        os.umask(0o077)  # only this user may read files written from here on
         try:
             where, listeners = self._prepare(bind, workers, threads, new_database)
             lock = None if no_scheduler else self._claim_scheduler()
@@ -96,7 +96,7 @@ class Command(BaseCommand):
         return where, listeners
 
     def _wait_for_another(self) -> None:
-        self.stderr.write("Another server is preparing this database; waiting until it has done so.")
+        self.stderr.write("Another server is preparing this database; waiting until it is done.")
 
     def _claim_scheduler(self) -> IO[str] | None:
         lock = scheduler.claim(settings.DATA_DIR)
@@ -123,7 +123,7 @@ def _tree(listeners: list[socket.socket], lock: IO[str] | None, *, threads: int)
 
     def run_web() -> int:
         if lock:
-            lock.close()  # held by the scheduler and `serve` alone
+            lock.close()  # only the scheduler and `serve` hold it
         return web.run(listeners, threads=threads, shared=shared)
 
     def run_scheduler() -> int:

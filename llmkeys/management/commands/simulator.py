@@ -23,13 +23,13 @@ example:
     -H "Content-Type: application/json" \\
     -d '{{"model": "openai/gpt-6.1-terra", "messages": [{{"role": "user", "content": "hello"}}]}}'
 
-  GET /_journal, GET /_journal?after=N and GET /_journal/summary say what was billed, POST /_reset forgets it.
+  GET /_journal, GET /_journal?after=N and GET /_journal/summary show what was billed, POST /_reset clears it.
 
 {behaviour.__doc__}"""
 
 
 class _HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the example as they are."""
+    """Keeps the line breaks of the example."""
 
 
 class Command(BaseCommand):
@@ -58,7 +58,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = _address(options["bind"])
         simulator = self._simulator(options)
-        # A second Ctrl-C while stopping needs no traceback either.
+        # A second Ctrl-C while stopping must not cause a traceback either.
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(self._serve(simulator, host, port))
 
@@ -102,10 +102,10 @@ def _milliseconds(text: str) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Read HOST:PORT, the host of IPv6 in brackets."""
+    """Parse HOST:PORT, with an IPv6 address in brackets."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
-        raise CommandError(f"--bind takes HOST:PORT, for instance 127.0.0.1:9900; {text!r} is not that.")
+        raise CommandError(f"--bind must be HOST:PORT, for example 127.0.0.1:9900, not {text!r}.")
     return host.strip("[]"), int(port)
 
 
@@ -114,5 +114,5 @@ def _shown(host: str) -> str:
 
 
 def _reason(error: OSError) -> str:
-    # asyncio puts the address into the text and keeps no strerror of its own for some failures.
+    # For some failures asyncio puts the address into the message and sets no strerror.
     return "the address is already in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))

@@ -1,4 +1,4 @@
-"""`manage.py stats`: the sums over all keys, and one line for each key."""
+"""`manage.py stats`: totals over all keys, and a line for each key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmkeys.usage.sums import statistics
 
 
 class Command(BaseCommand):
-    help = "Show cost, budgets and requests of all keys together and of each."
+    help = "Show the cost, budgets and requests of all keys together and of each key."
     example = "stats --json"
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         rows = [_row(key, at) for key in keys] + ([_deleted_row(deleted, at)] if deleted else [])
         header, *lines = printing.table(headers, rows, right=headers[2:])
         self.stdout.write(self.paint.MIGRATE_HEADING(header))
-        for key, line in zip(keys, lines, strict=False):  # the deleted ones come after them
+        for key, line in zip(keys, lines, strict=False):  # the line for deleted keys comes last
             self.stdout.write(line if key.status_at(at) == ACTIVE else self.paint.WARNING(line))
         self.write_lines(lines[len(keys) :])
 
@@ -88,7 +88,7 @@ def _row(key: ApiKey, at: datetime) -> list[str]:
 
 
 def _deleted_row(keys: list[ApiKey], at: datetime) -> list[str]:
-    """Deleted keys keep their place in the sums above."""
+    """Return the row of all deleted keys together, which still count in the totals."""
     spent = [sum(budget.spent for budget in window) for window in zip(*(key.budgets(at) for key in keys), strict=True)]
     good, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
     return [

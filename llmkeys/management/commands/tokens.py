@@ -1,4 +1,4 @@
-"""`manage.py tokens`: the access tokens that programs use. A token is printed once, at its making, and nowhere else."""
+"""`manage.py tokens`: work with access tokens. A token's secret is printed only when it is created or rotated."""
 
 from __future__ import annotations
 
@@ -126,13 +126,13 @@ class Command(BaseCommand):
         if options["json"]:
             self.write_json(token_json(token, at=timezone.now()) | {"token": text})
         else:
-            self.stdout.write(text)  # alone, so that a script can take it
+            self.stdout.write(text)  # nothing else, so that a script can read it
 
     def _revoke(self, options: Mapping[str, Any]) -> None:
         token = pick_token(options["token"])
         service.revoke_token(token, at=timezone.now(), actor=actor())
         token.refresh_from_db()
-        self._print(token, options, f"The token “{token.name}” is revoked.")
+        self._print(token, options, f"The token “{token.name}” was revoked.")
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def _add_create(verbs: Any) -> None:
     create = add_verb(
         verbs,
         "create",
-        "Create an access token and print it, alone, on stdout. It cannot be shown again.",
+        "Create an access token and print only that on stdout. It cannot be shown again.",
         "tokens create my-program --daily-limit 5 --model 'openai/*' --rpm 60 --expires 2027-12-31",
     )
     create.add_argument("name", metavar="NAME", help="what the token is for")
@@ -168,7 +168,7 @@ def _add_rotate(verbs: Any) -> None:
     rotate = add_verb(
         verbs,
         "rotate",
-        "Give a token a new secret and print it, alone, on stdout; budgets and history stay.",
+        "Give a token a new secret and print only that on stdout; budgets and history stay.",
         "tokens rotate my-program --overlap 3600",
     )
     _name_token(rotate)
@@ -188,19 +188,19 @@ def _add_fields(verb: argparse.ArgumentParser, *, scope: str) -> None:
     verb.add_argument("--expires", metavar="DATE", help="such as 2027-01-31, 2027-01-31T12:00:00Z, or never")
     for window in ("daily", "monthly", "total"):
         verb.add_argument(f"--{window}-limit", metavar="USD", help="0 means no limit")
-    verb.add_argument("--budget-mode", metavar="MODE", help="strict, soft, or default: as REFACTAI_BUDGET_MODE says")
+    verb.add_argument("--budget-mode", metavar="MODE", help="strict, soft, or default (as REFACTAI_BUDGET_MODE)")
     verb.add_argument(
         "--model",
         action="append",
         metavar="PATTERN",
         help="allow only these models, such as openai/* or gpt-6*; may be repeated",
     )
-    verb.add_argument("--key", action="append", metavar="ID", help="let only this key serve it; may be repeated")
+    verb.add_argument("--key", action="append", metavar="ID", help="allow only this key; may be repeated")
     verb.add_argument("--rpm", type=int, metavar="N", help="requests per minute; 0 means no limit")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that were given, under the contract's names."""
+    """Return the given fields by the contract's names."""
     values = {field: options[option] for option, field in _FIELDS.items() if options.get(option) is not None}
     if str(values.get("expiresAt", "-")).strip().lower() in _NEVER:
         values["expiresAt"] = None
@@ -259,10 +259,10 @@ def _card(token: AccessToken, at: datetime) -> list[tuple[str, str]]:
         ("Today", printing.budget(day)),
         ("This month", printing.budget(month)),
         ("Total", printing.budget(total)),
-        ("Budget mode", token.budget_mode or "as REFACTAI_BUDGET_MODE says"),
+        ("Budget mode", token.budget_mode or "default (REFACTAI_BUDGET_MODE)"),
         ("Held now", format_usd(token.held_nano)),
         ("Requests", printing.requests(token.total_requests, token.successful_requests, token.failed_requests)),
         ("Expires", printing.when(token.expires_at)),
         ("Last used", printing.when(token.last_used_at)),
-        ("Made", printing.when(token.created_at)),
+        ("Created", printing.when(token.created_at)),
     ]

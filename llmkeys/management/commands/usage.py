@@ -1,4 +1,4 @@
-"""`manage.py usage`: the usage rows, one for each attempt, newest first, with the filters of the API."""
+"""`manage.py usage`: list usage rows, one for each attempt, newest first, with the API's filters."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Command(BaseCommand):
         parser.add_argument("--model", help="the model as the provider names it")
         parser.add_argument("--token", metavar="NAME", help="the access token's name")
         parser.add_argument("--state", choices=UsageRecord.State.values, type=str.upper)
-        parser.add_argument("--cost", choices=filters.COSTS, help="how the cost is known now")
+        parser.add_argument("--cost", choices=filters.COSTS, help="how the cost is known")
         parser.add_argument("--success", choices=("true", "false"))
         parser.add_argument("--since", metavar="TIME", type=_checked("since"), help="a date, or date and time")
-        parser.add_argument("--until", metavar="TIME", type=_checked("until"), help="a date counts as a whole")
+        parser.add_argument("--until", metavar="TIME", type=_checked("until"), help="a date includes that day")
         parser.add_argument(
             "--limit", metavar="N", type=_count, default=None, help=f"how many rows (default: {_LIMIT}; with --csv all)"
         )
-        parser.add_argument("--csv", action="store_true", help="print CSV, the same columns as the JSON")
+        parser.add_argument("--csv", action="store_true", help="print CSV with the same columns as the JSON")
         add_json_option(parser)
 
     def handle(self, *, json: bool, csv: bool, limit: int | None, **options: Any) -> None:
@@ -83,7 +83,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _checked(name: str) -> Callable[[str], str]:
-    """Return what lets an option's value pass that the filter of this name can read."""
+    """Return an argparse type that accepts the values which the filter of this name can read."""
 
     def check(text: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""`manage.py void`: take back the charge of requests whose process died and that the provider did not bill."""
+"""`manage.py void`: take back the charges of lost requests that the provider did not bill."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _LARGEST_ID = 2**63 - 1
 
 class Command(BaseCommand):
     help = (
-        "Take back the charge of lost usage rows: requests that were sent and never answered, which were charged at "
-        "their hold because the provider may have billed them. Compare with the provider's bill first."
+        "Take back the charges of lost usage rows: requests that were sent but never answered, which were charged at "
+        "the hold because the provider may have billed them. Compare with the provider's bill first."
     )
     example = 'void 1042 1043 --reason "not on the bill of November"'
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", metavar="ID", nargs="*", help="the id of a usage row, as `usage` shows it")
-        parser.add_argument("--lost", action="store_true", help="all lost rows that nothing has corrected yet")
+        parser.add_argument("--lost", action="store_true", help="all lost rows that were not corrected yet")
         parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
         parser.add_argument("--yes", action="store_true", help="do not ask")
         add_json_option(parser)
 
     def handle(self, *, ids: list[str], lost: bool, reason: str, yes: bool, json: bool, **_: Any) -> None:
         if lost == bool(ids):
-            raise CommandError("Name the ids of usage rows, or --lost for all lost ones.")
+            raise CommandError("Give the ids of usage rows, or --lost for all lost ones.")
         rows = list(lost_rows()) if lost else _named(ids)
         if rows and not yes:
             self.write_error(_preview(rows))
@@ -50,7 +50,7 @@ class Command(BaseCommand):
             raise CommandError("\n".join(f"{row.id}: {words}" for row, words in refused))
 
     def _void(self, rows: list[UsageRecord], reason: str) -> tuple[list, list]:
-        """Take back one after the other: what somebody else has corrected meanwhile does not stop the rest."""
+        """Void one row after the other; rows that were corrected in the meantime do not stop the rest."""
         at, by, voided, refused = timezone.now(), actor(), [], []
         for row in rows:
             try:
@@ -70,7 +70,7 @@ class Command(BaseCommand):
 
 
 def _named(ids: list[str]) -> list[UsageRecord]:
-    """Return the rows of these ids. Raises CommandError naming every id that is not one."""
+    """Return the rows with these ids. Raises CommandError naming every unknown id."""
     numbers = [int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0 for text in ids]
     known = [number for number in numbers if 0 < number <= _LARGEST_ID]
     found = UsageRecord.objects.select_related("key").defer("key__secret").in_bulk(known)

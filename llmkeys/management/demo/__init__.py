@@ -1,7 +1,7 @@
-"""`manage.py demo`: the whole product for a look, with play money, in a directory that is thrown away.
+"""`manage.py demo`: the whole product to try out, without real money, in a temporary directory.
 
-stage → the directory, the simulator, the server and their end · history → past usage through the ledger · traffic →
-the programs that ask without a pause.
+`stage` starts and ends the directory, the simulator and the server, `history` writes past usage through the ledger,
+`traffic` has the programs that send requests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The demo's three keys, and days of believable use: through the ledger at past instants, so that the books are right.
+"""The demo's three keys, and days of plausible usage, written through the ledger at past times so that it adds up.
 
-Money is nano-dollars.
+Money is in nano-dollars.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llmkeys.models import Alert, ApiKey
 PROGRAMS = ("web app", "nightly batch", "notebook")
 REQUESTS_A_DAY = 150
 
-# The end of a secret chooses how the simulator behaves: the second key is rate-limited at first.
+# The end of a secret determines how the simulator behaves: the second key is rate-limited at first.
 KEYS = (
     ("Production (simulated)", "openrouter", "sk-or-v1-simulated-production-{}-ok", 3, 100),
     ("Backup (simulated)", "openrouter", "sk-or-v1-simulated-backup-{}-429x6", 8, 200),
@@ -37,7 +37,7 @@ KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """What is asked of a model: its share of the requests, and USD per thousand output tokens."""
+    """How a model is used: its share of the requests, and USD per thousand output tokens."""
 
     model: str
     share: int
@@ -59,8 +59,8 @@ def choose_habit(chance: random.Random) -> Habit:
 def fill(
     *, days: int, at: datetime, seed: int = 1, on_each_day: Callable[[], object] = lambda: None
 ) -> dict[str, ApiKey]:
-    """Store the three keys and `days` days of use up to yesterday; return the keys by name. One transaction a day."""
-    chance = random.Random(seed)  # noqa: S311  (for looks, not for secrets)
+    """Store the three keys and `days` days of usage, in one transaction per day; return the keys by name."""
+    chance = random.Random(seed)  # noqa: S311  (not for security)
     today = current_windows(at).day
     first = today - timedelta(days=days)
     keys = _add_keys(day_start(first, settings.TIME_ZONE) if days else at, chance)
@@ -70,7 +70,7 @@ def fill(
         on_each_day()
     if days:
         resets.close_windows(day_start(today, settings.TIME_ZONE))
-    _nothing_new()
+    _dismiss_alerts()
     return keys
 
 
@@ -90,8 +90,8 @@ def _add_keys(at: datetime, chance: random.Random) -> dict[str, ApiKey]:
     return found
 
 
-def _nothing_new() -> None:
-    """Past alerts count as read by now."""
+def _dismiss_alerts() -> None:
+    """Dismiss the alerts of the past."""
     newest = Alert.objects.order_by("-id").values_list("id", flat=True).first()
     if newest:
         outbox.put_all_away(Alert.objects.get(pk=newest).created_at, up_to=newest)
@@ -106,7 +106,7 @@ def _one_day(day: date, keys: list[ApiKey], chance: random.Random) -> None:
 
 
 def _instants(day: date, begin: datetime, chance: random.Random) -> Iterator[datetime]:
-    """Yield when requests come: mostly in office hours, less on weekends, in order."""
+    """Yield the times of a day's requests, in order: mostly in office hours, fewer on weekends."""
     usual = REQUESTS_A_DAY if day.weekday() < 5 else REQUESTS_A_DAY // 4
     count = int(usual * chance.uniform(0.6, 1.4))
     hours = sorted(min(23.9, max(0.0, chance.gauss(13.5, 3.5))) for _ in range(count))
@@ -116,7 +116,7 @@ def _instants(day: date, begin: datetime, chance: random.Random) -> Iterator[dat
 def _one_request(
     cursor: CursorWrapper, request_id: str, at: datetime, keys: list[ApiKey], chance: random.Random
 ) -> None:
-    """Hold and settle as the relay does, failures included: the first key with room serves."""
+    """Hold and settle as the relay does, including failures: the first key with room serves."""
     habit = choose_habit(chance)
     output = int(chance.lognormvariate(8.6, 0.6))
     cost = usd_to_nano(habit.usd_per_thousand * output / 1000)

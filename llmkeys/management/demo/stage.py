@@ -1,4 +1,4 @@
-"""The demo's surroundings: a throw-away data directory, the simulator, the server; and the end of all three."""
+"""The demo's environment: a temporary data directory, the simulator and the server, and stopping all three."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from llmkeys.supervisor.processes import PR_SET_PDEATHSIG
 START_SECONDS = 60
 STOP_SECONDS = 20
 USER = "admin"
-# The demo must not see the user's own keys, database and settings; these three say how it is reached.
+# The demo must not see the user's own keys, database and settings, except these, which say how it is reached.
 _KEPT = ("REFACTAI_TIME_ZONE", "REFACTAI_ALLOWED_HOSTS", "REFACTAI_CSRF_TRUSTED_ORIGINS")
 _FOREIGN = ("REFACTAI_", "OPENROUTER_", "OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_", "DJANGO_SUPERUSER_", "DATABASE_")
 
@@ -36,17 +36,17 @@ _libc = ctypes.CDLL(None)
 
 
 def _stop_with_parent() -> None:
-    """Be asked to stop when the demo dies, however it dies (Linux alone can do it)."""
+    """Let this process get SIGTERM when the demo dies, however it dies (only on Linux)."""
     if hasattr(_libc, "prctl"):
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 class DemoFailed(LLMKeysError):
-    """The demo could not be started, and why."""
+    """The demo could not be started; the message says why."""
 
 
 class Stage:
-    """Everything that must be gone afterwards. `with Stage(address) as stage:`."""
+    """Everything that is removed afterwards. Use it as `with Stage(address) as stage:`."""
 
     def __init__(self, where: Address) -> None:
         self.where = where
@@ -83,10 +83,10 @@ class Stage:
             "DJANGO_SUPERUSER_PASSWORD": self.password,
         }  # fmt: skip
 
-    # --- the product's own commands, in the demo's surroundings -------------------------------------------------------
+    # --- the product's own commands, in the demo's environment --------------------------------------------------------
 
     def run(self, *arguments: str) -> str:
-        """Run `manage.py …` to its end and return what it printed. Raises DemoFailed with its words."""
+        """Run `manage.py …` and return its output. Raises DemoFailed."""
         with self._process(*arguments, stdout=subprocess.PIPE, stderr=None) as running:
             out, _ = running.communicate()
         if running.returncode:
@@ -95,11 +95,11 @@ class Stage:
 
     @property
     def log(self) -> Path:
-        """What the server says: its complaints about failures on purpose are not for the terminal."""
+        """The server's log, which is not shown on the terminal because of the intended failures."""
         return self.directory / "serve.log"
 
     def serve(self) -> None:
-        """Start the server and wait until it answers. Raises DemoFailed with the server's own words."""
+        """Start the server and wait until it answers. Raises DemoFailed with the server's own message."""
         with self.log.open("wb") as log:
             self._server = self._process("serve", "--bind", str(self.where), stdout=subprocess.DEVNULL, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -114,7 +114,7 @@ class Stage:
         return self._server is not None and self._server.poll() is None
 
     def tokens(self, names: Iterable[str]) -> dict[str, str]:
-        """Make an access token for each program, with budgets of its own."""
+        """Create an access token with its own budgets for each program."""
         manager = self.run("tokens", "create", "demo", "--scope", "manage").strip()
         return {name: self._token(manager, name) for name in names}
 
@@ -143,11 +143,11 @@ class Stage:
 
     @property
     def local_host(self) -> str:
-        """The host under which this machine reaches the server: a wildcard is none."""
+        """The host by which this machine reaches the server, even if it listens on a wildcard address."""
         return self.where.url.removeprefix("http://").rpartition(":")[0].strip("[]")
 
     def _process(self, *arguments: str, stdout: int, stderr: IO[bytes] | None) -> subprocess.Popen[bytes]:
-        """Start a command in a session of its own: a Ctrl-C is for the demo, which then ends it in good order."""
+        """Start a command in its own session, so that Ctrl-C only reaches the demo, which then stops it properly."""
         return subprocess.Popen(  # noqa: S603  (our own program)
             [sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments],
             env=self._environment,

@@ -1,4 +1,4 @@
-"""Three programs that ask the product without a pause: quickly at first, so that a budget is spent within a minute."""
+"""Three programs that keep sending requests, quickly at first, so that a budget is spent within a minute."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ QUESTIONS = (
     "Translate the release notes into German.",
     "Which of these invoices look unusual, and why?",
 )
-# Of a hundred requests: the provider overloaded, a stream that breaks off, a mistake of the client.
+# Per hundred requests: an overloaded provider, a stream that breaks off, a client's mistake.
 TROUBLES = ((2, "status=503"), (1, "behaviour=cut"), (2, "status=400"))
 _BROKEN = (OSError, http.client.HTTPException)
 
 
 class Traffic:
-    """One thread for each program; `tokens` maps its name to its access token."""
+    """One thread for each program; `tokens` maps the programs' names to their access tokens."""
 
     def __init__(self, host: str, port: int, tokens: Mapping[str, str]) -> None:
         self._address = (host, port)
@@ -62,7 +62,7 @@ class Traffic:
             while answer.read(65_536) and not self._stop.is_set():
                 pass
         except _BROKEN:
-            pass  # the demo ends, or a stream broke off on purpose
+            pass  # the demo is ending, or a stream broke off as intended
         finally:
             connection.close()
 
