@@ -1,4 +1,4 @@
-"""What a request and an answer look like in each dialect, in plain data: no Django, no network."""
+"""The form of requests and answers in each dialect, as plain data: no Django, no network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIALECTS: tuple[Dialect, ...] = (
 
 
 def get(name: str) -> Dialect:
-    """Return the dialect of this name. Raises KeyError."""
+    """Return the dialect with this name. Raises KeyError."""
     return _BY_NAME[name]
 
 

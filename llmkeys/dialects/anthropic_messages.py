@@ -30,14 +30,14 @@ _TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-TOOLS_TOKENS = 1_000  # the words that explain tools to Claude, once
+TOOLS_TOKENS = 1_000  # the instructions that explain tools to Claude, once
 TOOL_TOKENS = 40  # for each tool, in addition to its own bytes
-TOOLSET_TOKENS = 16_000  # a set of tools that Anthropic describes
-# Tools that the client runs and Anthropic describes; every other type but the client's own is run by Anthropic.
+TOOLSET_TOKENS = 16_000  # for a set of tools that Anthropic describes
+# Tools that the client runs and Anthropic describes; other types, apart from the client's own, are run by Anthropic.
 _TOOLSETS = ("computer_toolset_", "browser_toolset_")
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 _WITHOUT_FEE = ("web_fetch_", "code_execution_", "tool_search_", "mcp_toolset", "advisor_")
-_BESIDE_THE_TOTALS = frozenset({"compaction", "advisor_message"})  # iterations whose tokens the totals leave out
+_BESIDE_THE_TOTALS = frozenset({"compaction", "advisor_message"})  # iterations whose tokens are not in the totals
 
 
 class AnthropicMessages(Dialect):
@@ -66,7 +66,7 @@ class AnthropicMessages(Dialect):
         return request.door.operation == "messages" and request.body.get("stream") is True
 
     def other_models(self, request: Request) -> tuple[str, ...]:
-        """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool asks."""
+        """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool uses."""
         body = request.body
         fallbacks = [entry.get("model") for entry in bounds.objects_in(body.get("fallbacks"))]
         tools = [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith("advisor_")]
@@ -109,7 +109,7 @@ class AnthropicMessages(Dialect):
         return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
 
     def sealed(self, request: Request) -> str:
-        """Return the signature of the last thinking block, or what a redacted one holds."""
+        """Return the signature of the last thinking block, or the data of a redacted one."""
         for message in reversed(list(bounds.objects_in(request.body.get("messages")))):
             for block in reversed(list(bounds.objects_in(message.get("content")))):
                 if found := _sealed(block):
@@ -156,7 +156,7 @@ class AnthropicMessages(Dialect):
             _see_block(seen, block)
         return seen
 
-    # --- towards the client ------------------------------------------------------------------------------------------
+    # --- to the client ------------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
         error = {"type": _TYPES.get(status, "api_error"), "message": message, "code": code}
@@ -194,7 +194,7 @@ class AnthropicMessages(Dialect):
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the blocks that may be media: of a message, of a tool's result, of a document made of blocks."""
+    """Yield the blocks that may be media: of messages, of tool results, and of documents made of blocks."""
     for message in bounds.objects_in(body.get("messages")):
         for block in bounds.objects_in(message.get("content")):
             yield block
@@ -206,7 +206,7 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, int]:
-    """Return what Anthropic adds to a prompt of so many tokens, and what its tools and summaries write beside it."""
+    """Return what Anthropic adds to a prompt of `prompt_tokens`, and the extra output of its tools and summaries."""
     added, beside, toolsets = bounds.Added(), 0, 0
     tools = list(bounds.objects_in(body.get("tools")))
     added.tokens += TOOLS_TOKENS if tools else 0
@@ -224,7 +224,7 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
                 uses, tokens_each=tool.get("max_content_tokens"), has_fee=not kind.startswith(_WITHOUT_FEE)
             )
             toolsets += kind == "mcp_toolset"
-            if kind.startswith("advisor_"):  # another model reads the whole conversation each time
+            if kind.startswith("advisor_"):  # another model reads the whole conversation in every round
                 added.round_tokens += rounds * prompt_tokens
                 most = tool.get("max_tokens")
                 beside += rounds * max(bounds.ROUND_TOKENS, most if isinstance(most, int) else 0)
@@ -243,14 +243,14 @@ def _compacts(body: Mapping[str, Any]) -> bool:
 
 def _tier(body: Mapping[str, Any]) -> str | None:
     tier = bounds.service_tier(body)
-    return None if tier in ("auto", "standard_only") else tier  # priority capacity is paid for beforehand
+    return None if tier in ("auto", "standard_only") else tier  # priority capacity is paid for in advance
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------
 
 
 def _see(seen: Seen, body: Mapping[str, Any]) -> None:
-    """Add to `seen` what an event of a stream tells."""
+    """Add to `seen` what an event of a stream says."""
     kind, usage = body.get("type"), None
     seen.body = body
     if body.get("error"):
@@ -269,7 +269,7 @@ def _see(seen: Seen, body: Mapping[str, Any]) -> None:
         size = content_size(delta)
         seen.has_content = seen.has_content or size > 0 or bool(delta.get("signature"))
         seen.sealed = text(delta.get("signature"))
-        seen.content_bytes += 0 if delta.get("type") == "citations_delta" else size  # it repeats what was read
+        seen.content_bytes += 0 if delta.get("type") == "citations_delta" else size  # it repeats input
     elif kind == "message_stop":
         seen.is_end = True
     seen.usage = usage.merged(seen.usage) if usage else seen.usage
@@ -282,7 +282,7 @@ def _sealed(block: Mapping[str, Any]) -> str:
 
 
 def _see_block(seen: Seen, block: Mapping[str, Any]) -> None:
-    """Add a block of content; what a tool of Anthropic's found was not written by the model."""
+    """Add a block of content; results of Anthropic's own tools do not count as output."""
     seen.sealed = _sealed(block) or seen.sealed
     size = content_size(block)
     if size:
@@ -291,13 +291,13 @@ def _see_block(seen: Seen, block: Mapping[str, Any]) -> None:
 
 
 def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start: bool = False) -> Usage | None:
-    """Return a usage with all input in `input_tokens`; the provider leaves what is read from and written to caches out.
+    """Return the usage with all input in `input_tokens`, from which the provider excludes cache reads and writes.
 
-    The output that the start of a stream tells is a placeholder, so it counts as not told.
+    The output count at the start of a stream is a placeholder, so it is ignored.
     """
     found = _totals(usage)
     plain, read, written, written_1h, output = found
-    told = Usage(
+    reported = Usage(
         input_tokens=None if plain is None else plain + (read or 0) + (written or 0),
         plain_input_tokens=plain,
         cached_input_tokens=read,
@@ -312,11 +312,11 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
         region=word(usage.get("inference_geo")),
         model=text(message.get("model"), limit=200),
     )
-    return told if told != Usage() else None
+    return reported if reported != Usage() else None
 
 
 def _totals(usage: Mapping[str, Any]) -> list[int | None]:
-    """Return plain input, cache reads, cache writes, those for an hour, and output; what is beside the totals added."""
+    """Return plain input, cache reads, cache writes, those for an hour, and output, with what the totals leave out."""
     totals = _counts(usage)
     for iteration in items(usage.get("iterations")):
         if word(iteration.get("type")) in _BESIDE_THE_TOTALS:

@@ -1,7 +1,7 @@
-"""The most that a request can take and make: what every dialect's bound is made of. Parsed bodies in, numbers out.
+"""Upper bounds of a request's input and output, shared by all dialects: parsed bodies in, numbers out.
 
-A token is at least one byte, so the bytes of the client's JSON bound its text; media are in `media`, what a provider
-adds by itself is here.
+A token is at least one byte, so the bytes of the client's JSON bound its text. Media are handled in `media`, what a
+provider adds is handled here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from llmkeys.dialects.media import OWN_VENDORS, survey
 from llmkeys.dialects.vocabulary import counted_tokens
 
 OVERHEAD_TOKENS = 256  # what a provider's own template puts around the messages
-TOOL_TOKENS = 400  # for each tool, in addition to its own bytes: the words that explain tools to a model
+TOOL_TOKENS = 400  # for each tool, in addition to its own bytes: the instructions that explain it to a model
 PROVIDER_TOOL_TOKENS = 4_000  # for each tool whose description is the provider's own
-ROUNDS = 5  # of a tool that the provider runs itself, where the client sets no number
+ROUNDS = 5  # of a tool that the provider runs, if the client sets no number
 ROUND_TOKENS = 16_000
-RESULTS = 10  # of a search, in a fee and in a round
-MOST_PAGES = 1_000  # of a file that OpenRouter has read for a fee a page: Mistral's reader takes no longer ones
+RESULTS = 10  # search results covered by one fee, and by one round
+MOST_PAGES = 1_000  # in a file for which OpenRouter charges per page: Mistral's parser accepts no longer ones
 _FREE_PARSERS = ("native", "pdf-text", "cloudflare-ai")
 COMPACTION_TOKENS = 16_000  # a summary of the conversation that the provider writes in addition to the answer
 MOST_ROUNDS = 1_000
@@ -34,7 +34,7 @@ _BYTES_PER_TOKEN = 3
 
 
 class BadCount(ValueError):
-    """A number that no provider would take; `param` names its field, `words` say what it must be."""
+    """A number that no provider would accept; `param` names its field, `words` says what it must be."""
 
     def __init__(self, param: str, words: str):
         self.param, self.words = param, words
@@ -42,7 +42,7 @@ class BadCount(ValueError):
 
 
 def estimate_tokens(text_bytes: int) -> int:
-    """Return a likely number of tokens of a text, for an answer whose usage never came."""
+    """Return the likely number of tokens of a text, for an answer without a usage."""
     return -(-text_bytes // _BYTES_PER_TOKEN)
 
 
@@ -50,7 +50,7 @@ def estimate_tokens(text_bytes: int) -> int:
 
 
 def whole(body: Mapping[str, Any], name: str, most: int, *, least: int = 1, param: str = "") -> int | None:
-    """Return a whole number, 256.0 among them; None if there is none. Raises BadCount."""
+    """Return the whole number in a field (256.0 is one too), or None if the field is missing. Raises BadCount."""
     value = body.get(name)
     if value is None:
         return None
@@ -68,9 +68,9 @@ def _within(number: int, param: str, least: int, most: int) -> int:
 
 
 def output_limit(body: Mapping[str, Any], *names: str, least: int = 1, prefix: str = "") -> tuple[int | None, str]:
-    """Return the most output tokens of one choice, of several limits the largest, and the field that holds -1, if any.
+    """Return the output limit of one choice (the largest if there are several), and the field that is -1, if any.
 
-    None if the client sets no limit; -1 is how clients of local servers say so. Raises BadCount.
+    The limit is None if the client sets none, or -1, as clients of local servers do. Raises BadCount.
     """
     limits: list[int] = []
     unlimited = ""
@@ -87,7 +87,7 @@ def _is_minus_one(value: Any) -> bool:
 
 
 def mapping_in(body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return the first of these fields that is an object, else an empty one."""
+    """Return the first of these fields that is an object, or an empty one."""
     for name in names:
         if isinstance(found := body.get(name), dict):
             return found
@@ -95,12 +95,12 @@ def mapping_in(body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def objects_in(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a list; whatever else there is is left out."""
+    """Yield the objects of a list, leaving out everything else."""
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
 def names_in(*values: Any) -> tuple[str, ...]:
-    """Return what is a name among values and lists of values."""
+    """Return the nonempty strings among values and lists of values."""
     flat = (item for value in values for item in (value if isinstance(value, list) else (value,)))
     return tuple(item for item in flat if isinstance(item, str) and item)
 
@@ -110,7 +110,7 @@ def names_in(*values: Any) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Added:
-    """What the provider adds to a request: words around it, and rounds and fees of the tools that it runs itself."""
+    """What the provider adds to a request: instructions, and the rounds and fees of tools that it runs itself."""
 
     tokens: int = OVERHEAD_TOKENS
     round_tokens: int = 0
@@ -121,7 +121,7 @@ class Added:
 
     @property
     def beside(self) -> dict[str, Any]:
-        """Return the fields of a bound that tell what tools cost in addition to the model."""
+        """Return the fields of a bound for what tools cost in addition to the model."""
         named = names_in(self.drawing_models)
         return {
             "searches": self.searches,
@@ -132,18 +132,18 @@ class Added:
         }
 
     def drawing_tool(self, model: Any, uses: Any = None) -> None:
-        """Add a tool with which another model draws; `model` is the one that the client names, if any."""
+        """Add a tool that lets another model draw; `model` is the one that the client names, if any."""
         self.drawings += self.server_tool(uses, has_fee=False)
         self.drawing_models.append(model)
 
     def fee(self, what: str, times: int = 1) -> None:
-        """Add a fee that is asked so often at most."""
+        """Add a fee that is charged at most `times` times."""
         self.fees[what] = self.fees.get(what, 0) + times
 
     def server_tool(
         self, uses: Any = None, *, tokens_each: Any = None, has_fee: bool = True, fees_each: int = 1
     ) -> int:
-        """Add a tool that the provider runs and return its rounds; `uses` and `tokens_each` are the client's limits."""
+        """Add a tool that the provider runs; return its rounds. `uses` and `tokens_each` are the client's limits."""
         rounds = min(uses, MOST_ROUNDS) if _is_count(uses) else ROUNDS
         each = max(ROUND_TOKENS, min(tokens_each, MAX_OUTPUT_LIMIT)) if _is_count(tokens_each) else ROUND_TOKENS
         self.tokens += PROVIDER_TOOL_TOKENS
@@ -157,14 +157,14 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequence[str]) -> None:
-    """Add OpenRouter's plugins and the variant `:online`, which it takes in every dialect."""
+    """Add OpenRouter's plugins and its `:online` variants, which it accepts in every dialect."""
     parsers: list[Any] = []
     for plugin in objects_in(body.get("plugins")):
         if plugin.get("enabled") is not False:
             add_openrouter_search(added, plugin)
             parsers += [plugin] if plugin.get("id") == "file-parser" else []
     files = _count_files(body)
-    # Models of other vendors do not read files: OpenRouter has them read, for a fee unless another reader is named.
+    # Other vendors' models cannot read files, so OpenRouter parses them, for a fee unless a free parser was chosen.
     if parsers or any("/" in model and not model.startswith(OWN_VENDORS) for model in models):
         free = [plugin for plugin in parsers if mapping_in(plugin, "pdf").get("engine") in _FREE_PARSERS]
         if files and not free:
@@ -174,7 +174,7 @@ def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequenc
 
 
 def _count_files(body: Mapping[str, Any]) -> int:
-    """Return how many files stand in messages, in any of OpenRouter's dialects."""
+    """Return the number of files in the messages, in any of OpenRouter's dialects."""
     contents = [item.get("content") for name in ("messages", "input") for item in objects_in(body.get(name))]
     return sum(part.get("type") in _FILES for content in contents for part in objects_in(content))
 
@@ -183,7 +183,7 @@ _FILES = ("file", "input_file", "document")
 
 
 def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = None) -> None:
-    """Add a search of OpenRouter's, whose fee and words grow with the results that the client wants."""
+    """Add OpenRouter's search, whose fee and input grow with the number of results that the client wants."""
     wanted = options.get("max_results")
     results = min(wanted, MOST_ROUNDS) if _is_count(wanted) else RESULTS
     tens = max(1, -(-results // RESULTS))
@@ -191,7 +191,7 @@ def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = 
 
 
 def is_kept_elsewhere(body: Mapping[str, Any], models: Sequence[str]) -> bool:
-    """True if a part of the prompt stands at the provider: OpenRouter's presets, in every dialect."""
+    """Return whether part of the prompt is stored at the provider, as with OpenRouter's presets."""
     return bool(body.get("preset")) or any("@preset" in model for model in models)
 
 
@@ -200,7 +200,7 @@ _SEARCHES_ITSELF = re.compile(r"(?:^|/)sonar|-search-(?:preview|api)")
 
 @lru_cache(1024)
 def searches_itself(model: str) -> bool:
-    """True for models that search the web for every answer, each for a fee."""
+    """Return whether the model searches the web for every answer, each time for a fee."""
     return bool(_SEARCHES_ITSELF.search(model.lower()))
 
 
@@ -209,7 +209,7 @@ _MAKES_SOUND = re.compile(r"audio|realtime|-tts|lyria")
 
 
 def output_kinds(modalities: Any, models: Sequence[str]) -> frozenset[str]:
-    """Return what may come out: what the client wants, and what the models make by themselves."""
+    """Return the kinds of output: those that the client wants, and those that the models produce anyway."""
     kinds = _TEXT.union(*map(_made_by, models))
     if modalities is not None:
         kinds |= {kind.lower() for kind in names_in(modalities) if kind.lower() in ("audio", "image")}
@@ -230,22 +230,22 @@ _TEXT = frozenset({"text"})
 
 
 def reasoning(body: Mapping[str, Any]) -> tuple[bool | None, int]:
-    """Return whether the client switched reasoning on or off, and its budget, by any name of OpenAI's dialects."""
+    """Return whether the client switched reasoning on or off (or neither), and its budget, in OpenAI's dialects."""
     if _REASONING_FIELDS.isdisjoint(body):
         return None, 0
     google = mapping_in(mapping_in(mapping_in(body, "extra_body") or body, "google"), "thinking_config")
-    told = mapping_in(body, "reasoning")
+    options = mapping_in(body, "reasoning")
     thinking = mapping_in(body, "thinking")
-    budgets = (told.get("max_tokens"), thinking.get("budget_tokens"), google.get("thinking_budget"))
+    budgets = (options.get("max_tokens"), thinking.get("budget_tokens"), google.get("thinking_budget"))
     budget = max((min(value, MAX_OUTPUT_LIMIT) for value in budgets if _is_count(value)), default=0)
-    efforts = [value for value in (body.get("reasoning_effort"), told.get("effort")) if isinstance(value, str)]
-    if budget or any(effort != "none" for effort in efforts) or told.get("enabled") is True:
+    efforts = [value for value in (body.get("reasoning_effort"), options.get("effort")) if isinstance(value, str)]
+    if budget or any(effort != "none" for effort in efforts) or options.get("enabled") is True:
         return True, budget
     if thinking.get("type") not in (None, "disabled") or google.get("thinking_budget") == -1:
         return True, budget
     off = (
         efforts
-        or told.get("enabled") is False
+        or options.get("enabled") is False
         or thinking.get("type") == "disabled"
         or google.get("thinking_budget") == 0
     )
@@ -265,9 +265,9 @@ _CANNOT_STOP = re.compile(
 
 
 def may_reason_unseen(model: str, bound: Bound) -> bool:
-    """True if the model may have made output that nobody saw before a stream was cut.
+    """Return whether the model may have produced hidden output before a stream was cut off.
 
-    Thinking is hidden, or only its summary is shown; models that think without being asked are known by their names.
+    Reasoning is hidden, or only summarised; models that reason by default are recognised by their names.
     """
     name = model.lower().removeprefix("~").rpartition("/")[2]
     if bound.may_reason is False:
@@ -279,8 +279,8 @@ def may_reason_unseen(model: str, bound: Bound) -> bool:
 
 
 def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
-    """Return the bounds of a chat body whose JSON has `body_size` bytes; any shape will do. Raises BadCount."""
-    # Some servers make `best_of` answers and return `n` of them.
+    """Return the bounds of a chat body whose JSON has `body_size` bytes, even if it is malformed. Raises BadCount."""
+    # Some servers generate `best_of` answers and return `n` of them.
     choices = max(whole(body, name, MAX_CHOICES) or 1 for name in ("n", "best_of"))
     limit, unlimited = output_limit(body, "max_tokens", "max_completion_tokens")
     models = names_in(body.get("model"), body.get("models"))
@@ -308,12 +308,12 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
 
 
 def tighter_chat_bound(body: Mapping[str, Any], bound: Bound, *, model: str) -> Bound:
-    """Return the bound with the text counted by the vocabulary of the models, where that is public; never above it."""
+    """Return the bound with the text counted with the models' vocabulary, if that is public; never above `bound`."""
     return tighter(body, bound, models=(model, *names_in(body.get("models"))), places=_chat_parts(body))
 
 
 def tighter(body: Mapping[str, Any], bound: Bound, *, models: Sequence[str], places: Iterable[Any]) -> Bound:
-    """Return the bound with its text counted by the vocabulary that all of `models` have; else unchanged."""
+    """Return the bound with its text counted with the vocabulary that all of `models` share, or unchanged."""
     media = survey(body, size=0, places=places, models=()).media
     counted = counted_tokens(body, models=models, media=media)
     if counted is None or counted >= bound.text_tokens:
@@ -323,13 +323,13 @@ def tighter(body: Mapping[str, Any], bound: Bound, *, models: Sequence[str], pla
 
 def service_tier(body: Mapping[str, Any]) -> str | None:
     tier = body.get("service_tier")
-    if body.get("speed") == "fast":  # Anthropic's name for it
+    if body.get("speed") == "fast":  # Anthropic's way to ask for it
         return "fast"
     return tier if isinstance(tier, str) else None
 
 
 def keeps_cache_long(body: Mapping[str, Any]) -> bool:
-    """True if the client wants OpenAI to keep what is cached for longer, which costs more to write."""
+    """Return whether the client wants OpenAI to cache for longer, which makes cache writes more expensive."""
     ttl = mapping_in(body, "prompt_cache_options").get("ttl")
     return body.get("prompt_cache_retention") == "24h" or ttl not in (None, "30m")
 
@@ -360,12 +360,12 @@ def _added_to_chat(body: Mapping[str, Any], models: Sequence[str]) -> Added:
 
 
 def _has_kept_sound(body: Mapping[str, Any]) -> bool:
-    """True if a message repeats an earlier spoken answer by its id."""
+    """Return whether a message refers to an earlier spoken answer by its id."""
     return any(isinstance(message.get("audio"), dict) for message in objects_in(body.get("messages")))
 
 
 def _prediction_tokens(body: Mapping[str, Any]) -> int:
-    """Return the bytes of a predicted answer: a rejected prediction is billed as output."""
+    """Return the bytes of the predicted answer, because a rejected prediction is billed as output."""
     if "prediction" not in body:
         return 0
     total, stack = 0, [mapping_in(body, "prediction").get("content")]

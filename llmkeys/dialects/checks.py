@@ -1,4 +1,4 @@
-"""What every dialect checks in a body before anything is held or sent, in words that help."""
+"""Checks of bodies that all dialects share, made before anything is held or sent, with helpful messages."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _ELSEWHERE = {
     "requests": "This is a Google batch: send it to /v1beta/models/MODEL:batchEmbedContents.",
     "content": "This is a Google body: send it to /v1beta/models/MODEL:embedContent.",
     "input": "This is a Responses body: send it to /v1/responses.",
-    "prompt": "A “prompt” belongs to the old completions, which are not served: send “messages”.",
+    "prompt": "A “prompt” belongs to legacy completions, which are not served: send “messages”.",
 }
 
 
 def check_model(body: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for a model that is not the name of one."""
+    """Raise InvalidInput if `model` cannot be the name of a model."""
     model = body.get("model")
     if model is not None and not isinstance(model, str):
-        raise InvalidInput({"model": ["must be a text, the name of a model."]})
+        raise InvalidInput({"model": ["must be a string, the name of a model."]})
     if model and (len(model) > MAX_MODEL_NAME or not model.isprintable()):
         raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
 
 
 def check_other_models(request: Request) -> None:
-    """Raise InvalidInput for more models than any provider takes: each of them is bounded by itself."""
+    """Raise InvalidInput for more models than any provider accepts, because each one is bounded separately."""
     if len(request.other_models) > MOST_MODELS:
         raise InvalidInput({"models": [f"names {len(request.other_models)} models; at most {MOST_MODELS} may answer."]})
 
@@ -40,7 +40,7 @@ def check_messages(body: Mapping[str, Any]) -> None:
 
 
 def check_objects(body: Mapping[str, Any], name: str, words: str, one: str) -> None:
-    """Raise InvalidInput if a field is not a list of objects with at least one of them."""
+    """Raise InvalidInput if a field is not a nonempty list of objects."""
     value = body.get(name)
     if value is None:
         raise InvalidInput({name: [missing(body, name, f"give at least one {one}.")]})
@@ -51,7 +51,7 @@ def check_objects(body: Mapping[str, Any], name: str, words: str, one: str) -> N
 
 
 def missing(body: Mapping[str, Any], name: str, hint: str) -> str:
-    """Return what to say of a field that is missing: where the body belongs, if it is of another dialect."""
+    """Return the message for a missing field, which says where the body belongs if it is of another dialect."""
     for field, words in _ELSEWHERE.items():
         if field != name and body.get(field) is not None:
             if field == "input" and "embed" in str(body.get("model")):
@@ -71,7 +71,7 @@ def check_object(body: Mapping[str, Any], name: str) -> None:
 
 
 def check_bound(request: Request) -> None:
-    """Work out the bound. Raises InvalidInput for counts that no provider would take."""
+    """Compute the bound. Raises InvalidInput for numbers that no provider would accept."""
     try:
         _ = request.bound
     except bounds.BadCount as error:

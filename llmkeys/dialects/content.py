@@ -1,12 +1,12 @@
-"""How much of an answer is output that a person or program can use."""
+"""The size of the usable output in an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-PICTURE_BYTES = 4_000  # what a picture counts for in an estimate: about 1,300 tokens
-_SOUND_SHARE = 1_000  # base64 that one byte of text stands for, where it is sound
+PICTURE_BYTES = 4_000  # for a picture in an estimate: about 1,300 tokens
+_SOUND_SHARE = 1_000  # bytes of base64 audio that count as one byte of text
 
 _NO_CONTENT = frozenset(
     {"role", "refusal_reason", "index", "id", "type", "call_id", "status", "mimeType"}
@@ -16,7 +16,7 @@ _PACKED = frozenset({"data", "b64_json", "partial_image_b64"})
 
 
 def content_size(part: Any) -> int:
-    """Return the bytes of what an object says, thinks or calls; 0 for a role alone or empty texts. Never raises."""
+    """Return the bytes of text, reasoning and calls in an object; 0 for just a role or empty strings. Never raises."""
     total = 0
     stack: list[Any] = [part] if isinstance(part, Mapping | list) else []
     while stack:

@@ -1,6 +1,6 @@
 """The dialect *Google generate*: Gemini's own methods, with the model in the path.
 
-Google takes the names of fields in camelCase and in snake_case, so both are read.
+Google accepts field names in camelCase and in snake_case, so both are read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TYPE = "type.googleapis.com/google.rpc."
 _MODEL = re.compile(r"(?:google/)?[A-Za-z0-9._-]+")
 _SSE = re.compile(r"(?:^|&)(?:\$|%24)?alt=sse(?:&|$)", re.IGNORECASE)
 _LIMITS = ("maxOutputTokens", "max_output_tokens")
-_FIELDS = {  # of a body, by both names
+_FIELDS = {  # the two names of fields
     "generationConfig": "generation_config",
     "systemInstruction": "system_instruction",
     "cachedContent": "cached_content",
@@ -71,7 +71,7 @@ class GoogleGenerate(Dialect):
         Door(
             f"/{version}/models/{{model:path}}:{method}", operation, f":{method}", always_streams=operation == "stream"
         )
-        for version in ("v1beta", "v1")  # Google's own clients have begun to ask for the latter
+        for version in ("v1beta", "v1")  # Google's own clients have begun to use the latter
         for method, operation in (
             ("generateContent", "generate"),
             ("streamGenerateContent", "stream"),
@@ -90,7 +90,7 @@ class GoogleGenerate(Dialect):
             raise InvalidInput({"model": ["must be letters, digits, “.”, “_” and “-”, as in models/gemini-2.5-flash."]})
         for name, other in _FIELDS.items():
             if name in body and other in body:
-                raise InvalidInput({name: [f"stands twice: as {name} and as {other}. Give one of them."]})
+                raise InvalidInput({name: [f"appears twice: as {name} and as {other}. Send only one of them."]})
         if operation in GENERATES:
             if not isinstance(body.get("contents"), dict):
                 checks.check_objects(body, "contents", "must be a list of objects with role and parts.", "content")
@@ -145,7 +145,7 @@ class GoogleGenerate(Dialect):
         )
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        """Put in the output limit; where another model serves, name it where a body repeats the one of the path."""
+        """Return the body with the output limit and, wherever it repeats the model of the path, with the new name."""
         body, changes = request.body, {}
         if change.output_limit is not None and request.door.operation in GENERATES:
             place = next((name for name in ("generationConfig", "generation_config") if name in body), _CONFIG)
@@ -175,7 +175,7 @@ class GoogleGenerate(Dialect):
                 _see(seen, found)
         return seen
 
-    # --- towards the client ------------------------------------------------------------------------------------------
+    # --- to the client ------------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
         details: list[dict[str, Any]] = [{"@type": f"{_TYPE}ErrorInfo", "reason": code, "domain": "llmkeys"}]
@@ -199,7 +199,7 @@ class GoogleGenerate(Dialect):
         return body if body.lstrip().startswith(b"[") else b"[" + body.strip() + b"]"
 
     def sign_of_life(self, request: Request) -> bytes:
-        """Return an empty line, or white space: Google's clients do not know comments."""
+        """Return an empty line, or white space, because Google's clients do not understand comments."""
         return b"\r\n" if _is_sse(request) else b" "
 
     def model(self, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +239,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def _field(body: Mapping[str, Any], name: str, default: Any = _NOTHING) -> Any:
-    """Return a field by either of its names; where an object is expected, an empty one for anything else."""
+    """Return a field by either of its names; without a `default`, an object, which is empty if the field is not one."""
     found = _either(body, name, _FIELDS[name])
     if default is _NOTHING:
         return found if isinstance(found, dict) else _NOTHING
@@ -247,12 +247,12 @@ def _field(body: Mapping[str, Any], name: str, default: Any = _NOTHING) -> Any:
 
 
 def _listed(value: Any) -> list[Mapping[str, Any]]:
-    """Return the objects of a list; Google takes one object for a list with it alone."""
+    """Return the objects of a list; Google accepts a single object instead of a list of one."""
     return [value] if isinstance(value, dict) else list(bounds.objects_in(value))
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the parts that may be media: of contents, of what a function gave back, of what is embedded or counted."""
+    """Yield the parts that may be media: of contents, of function responses, and of what is embedded or counted."""
     bodies = [body, *bounds.objects_in(body.get("requests")), *(bounds.mapping_in(body, name) for name in _INNER)]
     for one in bodies:
         for name in ("content", "contents", "systemInstruction", "system_instruction"):
@@ -285,7 +285,7 @@ def _thinking(config: Mapping[str, Any]) -> tuple[bool | None, int]:
 
 
 def _renamed(body: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Return the fields of a body that name the model, naming another one."""
+    """Return the fields of a body that name the model, with another name."""
     changes: dict[str, Any] = {"model": model} if "model" in body else {}
     for name in _INNER:
         if "model" in bounds.mapping_in(body, name):
@@ -299,7 +299,7 @@ def _renamed(body: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def _documents(event: bytes) -> list[Any]:
-    """Return what an event carries: an element with the comma or bracket before it, a whole array, or SSE."""
+    """Return the parsed content of an event: an element after a comma or bracket, a whole array, or SSE."""
     begin = event.lstrip()
     if begin[:1] not in (b"[", b",", b"{", b"]"):
         return documents(event)
@@ -310,7 +310,7 @@ def _documents(event: bytes) -> list[Any]:
 
 
 def _see(seen: Seen, body: Mapping[str, Any]) -> None:
-    """Add to `seen` what one answer or one element of a stream tells."""
+    """Add to `seen` what an answer, or an element of a stream, says."""
     seen.body = body
     if body.get("error"):
         seen.error = body
@@ -336,9 +336,9 @@ def _count(body: Mapping[str, Any]) -> Usage:
 
 
 def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | None:
-    """Return the running totals of an answer; thoughts are output, and what tools gave the model is input.
+    """Return the running totals of an answer; thoughts count as output, and tool results as input.
 
-    Counters that are zero are missing, so a total proves the rest.
+    Counters that are zero are left out, so missing ones are derived from the total.
     """
     found = mapping(body.get("usageMetadata"))
     prompt, tools = count(found.get("promptTokenCount")), count(found.get("toolUsePromptTokenCount"))
@@ -351,7 +351,7 @@ def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | N
         output = max(total - prompt - (tools or 0), output or 0)
     taken = [found.get("promptTokensDetails"), found.get("toolUsePromptTokensDetails")]
     came = [found.get("candidatesTokensDetails"), found.get("responseTokensDetails")]
-    told = Usage(
+    reported = Usage(
         input_tokens=None if prompt is None else prompt + (tools or 0),
         cached_input_tokens=count(found.get("cachedContentTokenCount")),
         audio_input_tokens=_modality(taken, "audio"),
@@ -365,11 +365,11 @@ def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | N
         service_tier=word(found.get("serviceTier")).lower(),
         model=text(body.get("modelVersion"), limit=200).removeprefix("models/"),
     )
-    return told if told != Usage() else None
+    return reported if reported != Usage() else None
 
 
 def _modality(details: list[Any], wanted: str) -> int | None:
-    """Return the tokens of one modality; None if no list names it."""
+    """Return the tokens of one modality, or None if no list contains it."""
     found = [
         number
         for listed in details
@@ -380,7 +380,7 @@ def _modality(details: list[Any], wanted: str) -> int | None:
 
 
 def _searches(body: Mapping[str, Any]) -> int | None:
-    """Return how many searches an answer rests on; at least one where it names sources."""
+    """Return the number of searches behind an answer; at least one if it names sources."""
     most = 0
     for candidate in items(body.get("candidates")):
         grounding = mapping(candidate.get("groundingMetadata"))

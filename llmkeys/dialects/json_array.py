@@ -1,4 +1,4 @@
-"""A JSON array on its way through: cut into its elements, bytes untouched. Google streams one unless asked for SSE."""
+"""Streamed JSON arrays, split into elements without changing a byte. Google streams one unless asked for SSE."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _IN_TEXT = re.compile(rb'["\\]')
 
 
 class ArraySplitter:
-    """Collect pieces of an array and hand out each element with the bytes before it, and its last bracket by itself."""
+    """Collects pieces of an array and yields each element with the bytes before it, and the last bracket separately."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
-        self._at = 0  # looked at so far
+        self._at = 0  # scanned so far
         self._depth = 0
         self._is_array = True
         self._in_text = False
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what `piece` completes. An element above 32 MB is handed out unfinished, to bound memory."""
+        """Yield what `piece` completes. An element above 32 MB is yielded unfinished, to bound memory."""
         self._rest += piece
         while (sign := (_IN_TEXT if self._in_text else _SIGN).search(self._rest, self._at)) is not None:
             found, self._at = sign[0], sign.end()
             if found == b"\\":
-                if self._at == len(self._rest):  # what it escapes has not come yet
+                if self._at == len(self._rest):  # the escaped character has not arrived yet
                     self._at -= 1
                     break
                 self._at += 1
@@ -52,7 +52,7 @@ class ArraySplitter:
         return event
 
     def rest(self) -> bytes:
-        """Return what came after the last whole element."""
+        """Return and clear what came after the last whole element."""
         rest = bytes(self._rest)
         self._rest.clear()
         self._at = 0

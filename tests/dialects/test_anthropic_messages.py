@@ -50,7 +50,7 @@ class TestRequests:
             ({"max_tokens": 1.5}, "max_tokens", "must be a whole number"),
             ({"max_tokens": "100"}, "max_tokens", "must be a whole number"),
             ({"max_tokens": -2}, "max_tokens", "must be from 0 to 100,000,000"),
-            ({"model": 5}, "model", "must be a text"),
+            ({"model": 5}, "model", "must be a string"),
             ({"model": "x" * 201}, "model", "at most 200"),
             ({"stream": "yes"}, "stream", "true or false"),
             ({"thinking": "high"}, "thinking", "must be an object"),

@@ -48,7 +48,7 @@ class TestRequests:
             ({"messages": "hi"}, "messages", "must be a list of objects"),
             ({"messages": None, "input": "hi"}, "messages", "This is a Responses body: send it to /v1/responses"),
             ({"messages": None, "contents": []}, "messages", ":generateContent"),
-            ({"messages": None, "prompt": "hi"}, "messages", "old completions"),
+            ({"messages": None, "prompt": "hi"}, "messages", "legacy completions"),
             ({"max_tokens": 0}, "max_tokens", "must be from 1"),
             ({"n": 129}, "n", "must be from 1 to 128"),
             ({"stream_options": []}, "stream_options", "must be an object"),

@@ -30,7 +30,7 @@ def test_it_takes_texts_and_tokens(given: Any) -> None:
         ({"input": None}, "is missing"),
         ({"input": ""}, "is empty"),
         ({"input": []}, "is empty"),
-        ({"input": {}}, "must be a text"),
+        ({"input": {}}, "must be a string"),
         ({"input": None, "messages": []}, "send it to /v1/chat/completions"),
     ],
 )
