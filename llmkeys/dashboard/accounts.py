@@ -1,4 +1,4 @@
-"""What the pages of a key and of an access token have in common: both are accounts, with budgets and usage."""
+"""What the pages of keys and access tokens share: both are accounts, with budgets and usage."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from llmkeys.usage.sums import Sums, Wanted, daily_sums
 
 CHART_DAYS = 30
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
-_EVENTS_READ = 200  # what repeats is joined
-_OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # of which one a day stands for all
+_EVENTS_READ = 200  # repeated ones are merged
+_OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # shown once per day, with their number
 _FIGURES = re.compile(r"[0-9][0-9.,:-]*")
 
-# The parts of such a page that are the same for both: a region's name → its template.
+# The regions that both pages have: name → template.
 PARTS = {
     "lost": "_account_lost.html",
     "budgets": "_account_budgets.html",
@@ -40,11 +40,11 @@ PARTS = {
 }
 
 Account = ApiKey | AccessToken
-Column = Literal["key", "token"]  # by which rows, totals and events point at the account
+Column = Literal["key", "token"]  # the column by which rows, totals and events refer to the account
 
 
 def account_parts(account: Account, column: Column, at: datetime) -> dict[str, Any]:
-    """Return what the templates of `PARTS` need but the card; a number of queries that does not grow with requests."""
+    """Return what the templates in `PARTS` need, except the card; the number of queries does not grow with usage."""
     sums = _last_days(account, at)
     rows = UsageRecord.objects.filter(**{column: account}).select_related("key").order_by("-id")
     recent = list(rows.defer("key__secret", "key__fingerprint", "key__last_test")[:_REQUESTS])
@@ -57,7 +57,7 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "parts": guessed_parts(Sums.over(sums.values()), lambda **cost: f"?{urlencode({column: account.pk, **cost})}"),
         "models": _models(sums),
         "lines": lines_of(recent, names),
-        # The newest lost requests whose charge nobody has taken back or corrected.
+        # The newest lost requests whose charges were neither voided nor corrected.
         "lost": list(lost_rows(**{f"{column}_id": account.pk}).order_by("-id")[:_LOST]),
         "events": event_lines(account.events.order_by("-id")[:_EVENTS_READ]),
     }
@@ -67,7 +67,7 @@ DayAndModel = tuple[date, str]
 
 
 def _last_days(account: Account, at: datetime) -> dict[DayAndModel, Sums]:
-    """Return what an account cost on each of the last 30 days with each model: from totals, never from single rows."""
+    """Return the sums of the last 30 days by day and model, from daily totals and not from usage rows."""
     today = current_windows(at).day
     wanted = Wanted(key=account.pk) if isinstance(account, ApiKey) else Wanted(token_id=account.pk)
     span = replace(wanted, since=today - timedelta(days=CHART_DAYS - 1), until=today)
@@ -75,7 +75,7 @@ def _last_days(account: Account, at: datetime) -> dict[DayAndModel, Sums]:
 
 
 def _chart(account: Account, sums: Mapping[DayAndModel, Sums], at: datetime) -> Chart:
-    """Draw the days, with the account's daily limit and what it holds."""
+    """Return the chart of the days, with the account's daily limit and holds."""
     today, by_day = current_windows(at).day, Counter[date]()
     for (day, _), one in sums.items():
         by_day[day] += one.cost_nano
@@ -90,7 +90,7 @@ def _chart(account: Account, sums: Mapping[DayAndModel, Sums], at: datetime) -> 
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """What a model cost this account; `width` is its share of the most expensive one, for the bar behind its name."""
+    """What a model cost this account; `width` is relative to the most expensive one, for the bar behind its name."""
 
     name: str
     requests: int
@@ -127,7 +127,7 @@ def share_of(cost: int, total: int) -> str:
 
 
 def width_of(cost: int, most: int) -> str:
-    """Return how wide the bar behind a name is."""
+    """Return the width of the bar behind a name."""
     return f"{max(0, 100 * cost / most):.1f}%" if most > 0 else "0%"
 
 
@@ -150,7 +150,7 @@ _EVENT_LOOKS = {
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """An event with the colour and the shape of what it means, and how often the like of it happened that day."""
+    """An event with its colour and shape, and how often it occurred on that day."""
 
     event: KeyEvent
     times: int = 1
@@ -165,7 +165,7 @@ class EventLine:
 
 
 def event_lines(events: Iterable[KeyEvent]) -> list[EventLine]:
-    """Return the newest events; what happened again by itself on the same day is joined to the newest of its kind."""
+    """Return the newest events; automatic ones that were repeated on a day are merged into the newest of them."""
     found: dict[tuple[Any, ...], list[KeyEvent]] = {}
     for event in events:
         day = current_windows(event.created_at).day
@@ -178,7 +178,7 @@ def event_lines(events: Iterable[KeyEvent]) -> list[EventLine]:
 # --- the card: status and budgets -------------------------------------------------------------------------------------
 
 
-# the status in the contract's words → its colour and its shape
+# status → colour and shape
 BADGES = {
     ACTIVE: ("ok", "s-disc"),
     LIMIT_REACHED: ("full", "s-square"),
@@ -200,14 +200,14 @@ class BudgetLine:
 
 
 class AccountCard:
-    """The status and the budgets of an account at an instant.
+    """The status and budgets of an account at a given time.
 
-    What only its drawing needs is worked out when it is drawn: of a thousand keys one page is.
+    What is only needed for rendering is computed lazily, because of a thousand keys only one page is shown.
     """
 
     at: datetime
     status: str
-    projected: int | None  # nano-dollars: the month at this pace, where that is drawn
+    projected: int | None  # nano-dollars: the month's cost at this pace, if it is to be shown
 
     @property
     def account(self) -> Account:
@@ -240,13 +240,13 @@ class AccountCard:
 
     @property
     def pace_is_too_high(self) -> bool:
-        """Return whether the month will not stay below its limit at this pace."""
+        """Return whether the month will exceed its limit at this pace."""
         limit = self.account.monthly_limit_nano
         return bool(limit and self.projected is not None and self.projected > limit and not self.is_dim)
 
     @property
     def room(self) -> Budget | None:
-        """The budget with the least room, None if the account has no limit at all."""
+        """The budget with the least room, or None if the account has no limits."""
         limited = (budget for budget in self.facts if budget.limit)
         return min(limited, key=lambda budget: budget.remaining or 0, default=None)
 
@@ -263,7 +263,7 @@ def _line(budget: Budget, *, idle: bool) -> BudgetLine:
 # --- what a card says in words ----------------------------------------------------------------------------------------
 
 
-MOVE, RAISE, REPLACE = "Move the date", "Raise the limit", "Then replace the secret"
+MOVE, RAISE, REPLACE = "Change the date", "Raise the limit", "Then replace the secret"
 _FIELDS = {MOVE: "expires", RAISE: "dailyLimit", REPLACE: "apiKey"}
 _LEFT = {"day": "today", "month": "this month", "total": "in total"}
 _SPENT = {"day": "Daily budget", "month": "Monthly budget", "total": "Total budget"}
@@ -271,7 +271,7 @@ _SPENT = {"day": "Daily budget", "month": "Monthly budget", "total": "Total budg
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line in a card. `remedy` is the words of a link to the account's form, shown to those who may use it."""
+    """A line in a card. `remedy` is the text of a link to the account's form, shown to users who may change it."""
 
     tone: str
     icon: str
@@ -295,11 +295,11 @@ def expired_note(account: Account, at: datetime) -> Note | None:
     return Note("", "i-clock", "Expired", format_html("at {}.", moment(account.expires_at)), remedy=MOVE)
 
 
-Again = Callable[[SafeString | str], SafeString | str]  # says from when on requests are taken again
+Again = Callable[[SafeString | str], SafeString | str]  # returns a sentence that says when requests are served again
 
 
 def spent_note(account: Account, at: datetime, *, again: Again) -> Note | None:
-    """Say which budget is spent, with figures; `again` makes a sentence of when that ends."""
+    """Return a note about the budget that is spent, with figures; `again` says when that ends."""
     budget = account.reached_budget(at)
     if budget is None:
         return None
@@ -314,7 +314,7 @@ def spent_note(account: Account, at: datetime, *, again: Again) -> Note | None:
 
 
 def refused_note(account: Account, at: datetime, *, again: Again) -> Note | None:
-    """Say that the last request found no room, with figures."""
+    """Return a note if the last request found no room, with figures."""
     if not account.is_refused(at):
         return None
     budget = next(budget for budget in account.budgets(at) if budget.window == account.refused_window)

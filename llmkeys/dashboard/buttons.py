@@ -1,4 +1,4 @@
-"""What a button does is done by POST alone; a GET is redirected to the page that has the button."""
+"""Views of buttons, which act only on POST; a GET is redirected to the page that has the button."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from django.views.decorators.http import require_http_methods
 
 
 def button_on(page: str, *names: str) -> Callable:
-    """Make a view take POST; a GET, which a login in between makes of it, goes to `page`.
+    """Return a decorator for views that accept POST; a GET, such as after a login, is redirected to `page`.
 
-    `names` are those arguments of the view that the page's address needs too. Other methods are 405.
+    `names` are the view's arguments that the page's URL needs too. Other methods get a 405.
     """
 
     def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:

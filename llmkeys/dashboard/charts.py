@@ -1,6 +1,6 @@
-"""Spend over time as stacked bars, worked out as plain data: percentages across, pixels up, so that no style is needed.
+"""Spending over time as stacked bars, as plain data: horizontal percentages and vertical pixels, without any styles.
 
-`templates/dashboard/_chart.html` draws it: `{% include "dashboard/_chart.html" with chart=chart only %}`.
+`templates/dashboard/_chart.html` renders it: `{% include "dashboard/_chart.html" with chart=chart only %}`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from llmkeys.lib.money import NANO
 from llmkeys.templatetags.llmkeys_format import usd
 
 MOST_SERIES = 8  # as many as there are colours
-_MOST_BARS = 93  # beyond a quarter the days are folded into weeks, beyond two years into months
-_TOP, _PLOT, _FOOT = 26.0, 180.0, 26.0  # room for a limit's words, the bars, the days' names
+_MOST_BARS = 93  # longer spans are grouped into weeks, and beyond two years into months
+_TOP, _PLOT, _FOOT = 26.0, 180.0, 26.0  # heights of the limit's label, the bars and the days' labels
 _BASE = _TOP + _PLOT
-_LEAST = 0.8  # pixels: a little spending is still seen
-_GAP = 0.68  # share of a day's width that its bar takes
+_LEAST = 0.8  # pixels, so that even a little spending is visible
+_GAP = 0.68  # the bar's share of a day's width
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Amounts in nano-dollars by day; days that are missing are zero. `link` makes its name in the legend a link."""
+    """Amounts in nano-dollars by day, 0 for missing days. `link` is the target of its name in the legend."""
 
     name: str
     amounts: Mapping[date, int]
@@ -38,7 +38,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One series' share of one bar; `css` is its class."""
+    """A series' part of a bar; `css` is its class."""
 
     css: str
     y: str
@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class BarOfDays:
-    """The stacked bar of a day (or week, or month) with the words that appear over it."""
+    """The stacked bar of a day (or week, or month), with its tooltip."""
 
     words: str
     left: str
@@ -60,7 +60,7 @@ class BarOfDays:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A figure at the left, its height in pixels."""
+    """A figure on the vertical axis, with its position in pixels."""
 
     word: str
     y: str
@@ -69,7 +69,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A day's name under its bar. `css`: `minor` ones make room on a phone, `today` is strong."""
+    """A label under a bar. `css`: `minor` labels are hidden on phones, `today` is bold."""
 
     word: str
     x: str
@@ -87,7 +87,7 @@ class LegendRow:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Everything that `_chart.html` needs. `summary` says in a sentence what is seen; `rows` is the same as a table."""
+    """Everything that `_chart.html` needs. `summary` is a description in a sentence; `rows` is the same as a table."""
 
     title: str
     summary: str
@@ -116,7 +116,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """What one bar stands for."""
+    """The days that one bar stands for."""
 
     days: tuple[date, ...]
     long: str
@@ -124,7 +124,7 @@ class _Bucket:
 
 
 def days_until(last: date, number: int) -> list[date]:
-    """Return `number` days in order, `last` being the last of them."""
+    """Return `number` consecutive days, ending with `last`."""
     return [last - timedelta(days=back) for back in range(number - 1, -1, -1)]
 
 
@@ -142,21 +142,21 @@ def stacked(
 ) -> Chart:
     """Return the stacked bars of `series` over `days` (consecutive, in order), the most expensive series at the bottom.
 
-    `title` is for a screen reader (`Spend per day`), `what` names the stacks (`key`, `model`; empty: one series, no
-    legend). `today` is named so; `held` (nano-dollars of open holds) is hatched on top of its bar. `limit` draws a
-    daily limit as a line. More than `most` series: the least dear become one, “Others”. Amounts in nano-dollars;
-    those below zero (corrections) are drawn as nothing and counted as they are. Reads no database.
+    `title` is for screen readers (`Spend per day`), `what` names the stacks (`key`, `model`; empty: one series, no
+    legend). `today` is labelled as such; `held` (nano-dollars of open holds) is hatched on top of its bar. `limit`
+    draws a daily limit as a line. Of more than `most` series, the least expensive are combined. Amounts are in
+    nano-dollars; negative ones (corrections) are not drawn, but counted. Does not read the database.
 
-    A caller that sums the rest in the database gives it as the series without a name, and their number as `others`.
+    A caller that has already summed the rest passes it as a series without a name, and their number as `others`.
 
         days = days_until(today, 30)
         chart = stacked(days, [Series("Production", {day: nano, …})], title="Spend per day", what="key", today=today)
     """
-    shown = _dearest(series, most, others)
+    shown = _most_expensive(series, most, others)
     buckets = _buckets(days, today)
     amounts = [[sum(one.amounts.get(day, 0) for day in bucket.days) for one in shown] for bucket in buckets]
     held_in = len(buckets) - 1 if held and buckets and today in buckets[-1].days else None
-    limit = limit if buckets and len(buckets) == len(days) else 0  # a daily limit says nothing of a week
+    limit = limit if buckets and len(buckets) == len(days) else 0  # a daily limit does not apply to a week
     tops = [sum(max(0, nano) for nano in row) + (held if at == held_in else 0) for at, row in enumerate(amounts)]
     scale = _Scale(max([*tops, _limit_in_sight(limit, tops)], default=0))
     total = sum(one.total for one in shown)
@@ -181,8 +181,8 @@ def stacked(
     )
 
 
-def _dearest(series: Iterable[Series], most: int, others: int) -> list[Series]:
-    """Return the series that cost something, the most expensive first, the rest summed into one."""
+def _most_expensive(series: Iterable[Series], most: int, others: int) -> list[Series]:
+    """Return the series that cost something, the most expensive first, with the rest summed into one."""
     found = [one for one in series if any(one.amounts.values())]
     ranked = sorted((one for one in found if one.name), key=lambda one: (-one.total, one.name))
     kept, rest = ranked[:most], ranked[most:] + [one for one in found if not one.name]
@@ -197,7 +197,7 @@ def _dearest(series: Iterable[Series], most: int, others: int) -> list[Series]:
 
 
 class _Others(Series):
-    """The series that are not shown singly; always grey, however dear together."""
+    """The sum of the series that are not shown separately; always grey."""
 
 
 def _classed(shown: Sequence[Series]) -> list[tuple[str, Series]]:
@@ -211,7 +211,7 @@ def _legend_row(css: str, one: Series, total: int) -> LegendRow:
     return LegendRow(css, one.name, one.total, "< 1 %" if 0 < share < 1 else f"{share:.0f} %", one.link)
 
 
-# --- what a bar stands for ------------------------------------------------------------------------------------------
+# --- grouping of days -------------------------------------------------------------------------------------------------
 
 
 def _buckets(days: Sequence[date], today: date | None) -> list[_Bucket]:
@@ -238,10 +238,10 @@ def _long(day: date) -> str:
 
 
 def _names(buckets: Sequence[_Bucket], today: date | None) -> tuple[Name, ...]:
-    """Name about seven bars, counted back from the last, every second one only where there is room."""
+    """Return labels for about seven bars, counted back from the last; every second one is `minor`."""
     step = max(1, -(-len(buckets) // 7))
     if step in (5, 6) and len(buckets) <= 31:
-        step = 4  # a month reads best in steps of four days
+        step = 4  # steps of four days suit a month best
     named = range(len(buckets) - 1, -1, -step)
     return tuple(
         Name(
@@ -253,11 +253,11 @@ def _names(buckets: Sequence[_Bucket], today: date | None) -> tuple[Name, ...]:
     )
 
 
-# --- how high -------------------------------------------------------------------------------------------------------
+# --- the vertical axis ------------------------------------------------------------------------------------------------
 
 
 class _Scale:
-    """Round figures at the left: at most four steps above zero, the highest amount below the last."""
+    """A vertical axis with at most four steps of a round figure, up to the highest amount."""
 
     def __init__(self, highest: int):
         self.highest = highest
@@ -279,7 +279,7 @@ class _Scale:
 
 
 def _round_step(highest: int) -> int:
-    """Return the smallest of 1, 2, 2.5, 5 times a power of ten that needs at most four steps; in nano-dollars."""
+    """Return the smallest step of 1, 2, 2.5 or 5 times a power of ten that needs at most four steps; nano-dollars."""
     power = 1
     while True:
         for factor in (10, 20, 25, 50):
@@ -295,7 +295,7 @@ def _axis_words(nano: int) -> str:
 
 
 def _limit_in_sight(limit: int, tops: Sequence[int]) -> int:
-    """A limit far above everything spent would press the bars flat: then it is left out of sight."""
+    """Return the limit, or 0 if it is so far above the spending that showing it would flatten the bars."""
     return limit if limit and limit <= 4 * max(tops, default=0) else 0
 
 
@@ -326,7 +326,7 @@ def _bar(
 
 
 def _parts(shown: Sequence[Series], row: Sequence[int], scale: _Scale) -> tuple[tuple[Part, ...], float]:
-    """Return the parts from the ground up, a pixel of air between them, and where the next would begin."""
+    """Return the parts from the bottom up, a pixel apart, and where the next one would begin."""
     parts, y = [], _BASE
     for (css, _), nano in zip(_classed(shown), row, strict=True):
         if nano > 0:
@@ -336,7 +336,7 @@ def _parts(shown: Sequence[Series], row: Sequence[int], scale: _Scale) -> tuple[
 
 
 def _part(css: str, foot: float, pixels: float) -> tuple[Part, float]:
-    """Return a part that stands on `foot`, and the foot of the next."""
+    """Return a part whose bottom is at `foot`, and the bottom of the next one."""
     drawn = max(_LEAST, pixels - (1 if foot < _BASE and pixels > 2 else 0))
     return Part(css, f"{foot - pixels if pixels >= _LEAST else foot - _LEAST:.1f}", f"{drawn:.1f}"), foot - pixels
 
@@ -366,7 +366,7 @@ def _percent(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar in per cent of its width, with the words that say the same."""
+    """A bar, in percent of its width, with a text alternative."""
 
     words: str
     spent: float = 0.0
@@ -392,7 +392,7 @@ def _css_percent(value: float) -> str:
 
 
 def budget_bar(words: str, *, spent: int, held: int, limit: int, idle: bool = False) -> Bar:
-    """Return the bar of amounts (nano-dollars) against a limit; the spent part alone never looks full before it is."""
+    """Return the bar of amounts (nano-dollars) against a limit; holds never make the spent part look larger."""
     if not limit:
         return Bar(words, tone="idle")
     spent_share = min(100.0, max(0.0, 100 * spent / limit))

@@ -1,5 +1,5 @@
-"""The pages of what went wrong: an outage, a host or an origin that is refused. And what an error report may show:
-nothing that could be a secret, with DEBUG on and off."""
+"""Error pages: an outage, or a host or origin that is refused. Also the filter of error reports, which hides anything
+that could be a secret, whether DEBUG is on or off."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ logger = logging.getLogger(__name__)
 
 
 def failed(request: HttpRequest) -> HttpResponse:
-    """Answer a page that failed: 503 where the database does not answer, else 500."""
+    """Return the response of a page that failed: 503 if the database does not answer, otherwise 500."""
     error = sys.exc_info()[1]
     if error is None or not outages.is_outage(error):
         return server_error(request)
     outages.note(error)
     response = render(request, "503.html", status=503)
     response["Retry-After"] = RETRY_SECONDS
-    response._has_been_logged = True  # type: ignore[attr-defined]  # by the line above, which says what to do
+    response._has_been_logged = True  # type: ignore[attr-defined]  # by `outages.note`, which says what to do
     return response
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """Answer 400: a Host that is not allowed, in words that name the setting, or a request that cannot be read."""
+    """Return a 400: for a Host that is not allowed, with the setting to change, or a request that cannot be read."""
     words = origins.about_host(request) if isinstance(exception, DisallowedHost) else ""
     if words:
-        logger.warning("A request was refused. %s", words)  # Django's own line has a traceback, and is not written
+        logger.warning("A request was refused. %s", words)  # instead of Django's own entry, which has a traceback
     return _refused(request, "400.html", words or "The request cannot be read.", words, 400)
 
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer 403 to a form that is too old, or whose origin is not this server's."""
+    """Return a 403 for a form that is too old or comes from another origin."""
     words = origins.about_origin(request, reason)
     if words:
         logger.warning("A form was refused. %s", words)
@@ -55,14 +55,14 @@ def _refused(request: HttpRequest, template: str, detail: str, words: str, statu
     response: HttpResponse
     if request.path.startswith("/api/") or request.path == "/metrics":
         response = JsonResponse({"detail": detail}, status=status)
-    else:  # without the request: what a template asks of it may need its host
+    else:  # without the request, because templates might need its host
         response = render(None, template, {"words": words}, status=status)
     response._has_been_logged = bool(words)  # type: ignore[attr-defined]
     return response
 
 
 class SecretsFilter(SafeExceptionReporterFilter):
-    """Hide every local variable and header that can carry a key; Django's own list of names is too short for us."""
+    """Hides all local variables, and headers that may contain a key; Django's own list of names is too short."""
 
     hidden_settings = re.compile(
         "API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE|CREDENTIAL|DATABASE_URL|ALERT_URLS", flags=re.IGNORECASE
@@ -72,7 +72,7 @@ class SecretsFilter(SafeExceptionReporterFilter):
         return True
 
     def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> ItemsView[str, Any]:
-        """Show names only: a secret in the clear, a body or a header may stand in any local variable."""
+        """Return names only: any local variable may contain a plaintext secret, a body or a header."""
         return dict.fromkeys(tb_frame.f_locals, self.cleansed_substitute).items()
 
     def get_post_parameters(self, request: Any) -> dict[str, Any]:

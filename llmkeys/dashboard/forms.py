@@ -1,4 +1,4 @@
-"""The forms of a key and of an access token. They collect and show; what is right the services alone decide."""
+"""The forms of keys and access tokens. They only collect and show values; the services validate them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class KeyForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.fields["expiresAt"].help_text = f"In the zone {settings.TIME_ZONE}."
+        self.fields["expiresAt"].help_text = f"In the time zone {settings.TIME_ZONE}."
         self.fields[
             "priority"
         ].help_text = "Keys with a lower number serve earlier; the default key always serves first."
@@ -78,11 +78,11 @@ class KeyForm(forms.Form):
 
     @property
     def more_is_open(self) -> bool:
-        """The rarely used fields are unfolded where one of them is wrong."""
+        """True if the rarely used fields are to be expanded, because one of them has an error."""
         return any(name in self.errors for name in ("priority", "billingGroup", "workspaceId", "description"))
 
     def focus_on(self, name: str) -> None:
-        """Let what is wrong be the first to be typed into, else the field that a remedy is about, else the name."""
+        """Give the focus to the first field with an error, or else to the field `name`, or else to the key's name."""
         wrong = (field for field in self.fields if field in self.errors)
         first = next(wrong, "expiresAt" if name == "expires" else name)
         self.fields[first if first in self.fields else "name"].widget.attrs["autofocus"] = True
@@ -94,12 +94,12 @@ class KeyForm(forms.Form):
         return given
 
     def values(self, *, at: datetime) -> dict[str, Any]:
-        """Return what was given, named as in the contract; an empty limit or priority is left as it is."""
+        """Return the given values by the contract's names; empty limits and priorities are left out."""
         given = dict(self.cleaned_data)
         for name in (*LIMITS, "priority"):
             if given[name] == "":
                 del given[name]
-        with suppress(KeyError, ValueError):  # what is not a whole number goes on as it is, for the service to refuse
+        with suppress(KeyError, ValueError):  # the service refuses what is not a whole number
             given["priority"] = int(given["priority"])
         choice = given.pop("expires")
         if choice == "never":
@@ -110,7 +110,7 @@ class KeyForm(forms.Form):
 
 
 class AddKeyForm(KeyForm):
-    """A new key, with the limits that the settings give it."""
+    """A new key, with the limits in the settings."""
 
     provider = _text()
     isDefault = forms.BooleanField(required=False)
@@ -129,7 +129,7 @@ class AddKeyForm(KeyForm):
 
     @property
     def providers(self) -> list[dict[str, Any]]:
-        """What a person needs to know of each provider, with the one that is chosen."""
+        """What a person needs to know about each provider, and which one is chosen."""
         chosen = self["provider"].value()
         return [
             {
@@ -142,7 +142,7 @@ class AddKeyForm(KeyForm):
 
 
 class EditKeyForm(KeyForm):
-    """A stored key. What is left as it was shown is not sent on, so that nothing is rounded by being shown."""
+    """A stored key. Unchanged values are not passed on, so that nothing is rounded by being shown."""
 
     def __init__(self, key: ApiKey, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -181,9 +181,9 @@ def _shown(key: ApiKey) -> dict[str, Any]:
 
 
 SCOPE_WORDS = {
-    "gateway": ("Send requests", "Spends money: requests to the models at /v1."),
-    "read": ("Read", "Looks at keys, usage and statistics by the REST API; sees no secret."),
-    "manage": ("Manage", "All of it: sends, reads, and adds, changes and deletes keys and tokens."),
+    "gateway": ("Send requests", "Spends money: sends requests to models at /v1."),
+    "read": ("Read", "Reads keys, usage and statistics through the REST API, but no secrets."),
+    "manage": ("Manage", "Everything: sends requests, reads, and adds, changes and deletes keys and tokens."),
 }
 EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
@@ -204,13 +204,13 @@ class TokenForm(forms.Form):
     dailyLimit = _text("Per day", inputmode="decimal")
     monthlyLimit = _text("Per month", inputmode="decimal")
     totalLimit = _text("In total", inputmode="decimal")
-    requestsPerMinute = _text("Requests a minute", inputmode="numeric")
+    requestsPerMinute = _text("Requests per minute", inputmode="numeric")
     budgetMode = forms.ChoiceField(label="Budget mode", required=False, widget=forms.Select({"class": "input"}))
     scopes = forms.MultipleChoiceField(choices=[(scope, scope) for scope in SCOPES], required=False)
     models = forms.CharField(
         required=False,
         widget=forms.Textarea(_input("mono", rows=3, spellcheck="false")),
-        help_text="Names or patterns such as openai/* or gpt-6*, one a line. Empty: every model.",
+        help_text="Names or patterns such as openai/* or gpt-6*, one per line. Empty: every model.",
     )
     keyIds = forms.MultipleChoiceField(required=False)
     everyKey = forms.BooleanField(required=False)
@@ -227,11 +227,11 @@ class TokenForm(forms.Form):
         self.stored = list(ApiKey.objects.stored().in_serving_order().values_list("id", "name", "provider"))
         cast(forms.ChoiceField, self.fields["keyIds"]).choices = [(key_id, name) for key_id, name, _ in self.stored]
         cast(forms.ChoiceField, self.fields["budgetMode"]).choices = [
-            ("", f"as the settings say: {settings.BUDGET_MODE}"),
+            ("", f"default: {settings.BUDGET_MODE}"),
             *Budgeted.BudgetMode.choices,
         ]
         self.fields["requestsPerMinute"].help_text = "0 means no limit."
-        self.fields["expiresAt"].help_text = f"Ends with this day, in the zone {settings.TIME_ZONE}."
+        self.fields["expiresAt"].help_text = f"Expires at the end of this day, in the time zone {settings.TIME_ZONE}."
 
     @property
     def scope_choices(self) -> list[dict[str, Any]]:
@@ -248,7 +248,7 @@ class TokenForm(forms.Form):
 
     @property
     def key_choices(self) -> SafeString:
-        """A box for each key. Not drawn by the template: of a thousand keys that would take as long as all the rest."""
+        """A checkbox for each key, not from a template: for a thousand keys that would double the page's time."""
         chosen, labels = set(self["keyIds"].value() or ()), dict(ProviderName.choices)
         boxes = (
             f'<div class="check"><input type="checkbox" name="keyIds" id="serve-{shown}" value="{shown}"'
@@ -261,7 +261,7 @@ class TokenForm(forms.Form):
 
     @property
     def more_is_open(self) -> bool:
-        """What is rarely changed is unfolded where it is in use or wrong."""
+        """True if the rarely used fields are to be expanded, because one of them is in use or has an error."""
         names = ("models", "keyIds", "requestsPerMinute", "budgetMode")
         return any(name in self.errors or self[name].value() not in (None, "", "0", []) for name in names)
 
@@ -275,12 +275,12 @@ class TokenForm(forms.Form):
         if day is None:
             self.add_error("expiresAt", "Give the last day, or choose another expiry.")
         elif day.year >= _TOO_FAR:
-            self.add_error("expiresAt", f"The last day must lie before the year {_TOO_FAR}.")
+            self.add_error("expiresAt", f"The last day must be before the year {_TOO_FAR}.")
 
     def values(self, at: datetime) -> dict[str, Any]:
-        """Return what was given, named as in the contract; a number of days counts from `at`, a day ends with itself.
+        """Return the given values by the contract's names; days are counted from `at`, a date means the end of the day.
 
-        An empty limit or pace is left out; what is no number goes on as it is, for the service to refuse.
+        Empty limits and paces are left out; what is not a number is passed on for the service to refuse.
         """
         given = self.cleaned_data
         pace = given["requestsPerMinute"]
@@ -299,14 +299,14 @@ class TokenForm(forms.Form):
 
 
 def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
-    """Return when the token ends; where nothing was chosen it does not."""
+    """Return when the token expires, or None if nothing was chosen."""
     if given["expiry"] == "date":
         return day_end(given["expiresAt"], settings.TIME_ZONE)
     return at + timedelta(days=int(given["expiry"])) if given["expiry"].isdigit() else None
 
 
 class AddTokenForm(TokenForm):
-    """A new token, with the limits that the settings give it. An administrator may make it for somebody else."""
+    """A new token, with the limits in the settings. An administrator may create it for another user."""
 
     user = _text("Belongs to", maxlength=150, list="users")
 
@@ -323,13 +323,13 @@ class AddTokenForm(TokenForm):
             "user": maker.get_username(),
         }
         if maker.is_superuser:
-            self.fields["user"].help_text = "It ends when this user is disabled, and has no right that the user lacks."
+            self.fields["user"].help_text = "It ends when this user is disabled, and has no right that they lack."
         else:
             del self.fields["user"]
 
     @property
     def user_names(self) -> list[str]:
-        """Names to choose from; where there are more, one can still be typed."""
+        """Names to choose from; others can be typed."""
         users = get_user_model().objects.filter(is_active=True).order_by("username")
         return list(users.values_list("username", flat=True)[:_MOST_NAMES])
 
@@ -342,12 +342,12 @@ _MOST_NAMES = 200
 
 
 class EditTokenForm(TokenForm):
-    """A stored token. What is left as it was shown is not sent on, so that nothing is rounded by being shown."""
+    """A stored token. Unchanged values are not passed on, so that nothing is rounded by being shown."""
 
     _PARTS = {"expiresAt": ("expiry", "expiresAt"), "keyIds": ("keyIds", "everyKey")}
 
     def __init__(self, token: AccessToken, keys: Iterable[ApiKey], *args: Any, **kwargs: Any):
-        """`keys` are the stored ones that may serve it."""
+        """`keys` are the stored keys that may serve the token."""
         super().__init__(*args, **kwargs)
         self.token = token
         self.initial = {

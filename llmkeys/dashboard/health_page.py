@@ -1,4 +1,4 @@
-"""Schedules and health: what runs by itself, what the operator should hear of, what is wrong and how to mend it."""
+"""The health page: schedules, alerts, what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GRAVE = {"limit_reached", "key_rejected", "key_exhausted", "no_key_left", "sched
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A state as a word with a shape and a tone."""
+    """A state as a word, with a colour and a shape."""
 
     word: str
     tone: str
@@ -79,14 +79,14 @@ class AlertLine:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the doctor found; `asked` tells whether the providers were asked as well."""
+    """What the doctor found; `asked` says whether the providers were contacted as well."""
 
     every: list[Finding]
     asked: bool
 
     @property
     def faults(self) -> list[Finding]:
-        """What is to be done, the worst first."""
+        """Problems, the worst first."""
         return sorted((one for one in self.every if one.level != doctor.PASS), key=lambda one: one.level != doctor.FAIL)
 
     @property
@@ -110,7 +110,7 @@ class FailureLine:
 @login_required
 @permission_required("llmkeys.view_apikey", raise_exception=True)
 def health(request: HttpRequest) -> HttpResponse:
-    """Show everything at once. `?providers=ask` lets the doctor ask the providers too, which takes a moment."""
+    """Show the page. With `?providers=ask` the doctor contacts the providers too, which takes a moment."""
     at, asked = timezone.now(), request.GET.get("providers") == "ask"
     schedules = [ScheduleLine(state) for state in scheduling.schedule_states(at)]
     unseen = [AlertLine(alert) for alert in outbox.open_alerts(ALERTS_SHOWN)]
@@ -131,7 +131,7 @@ def health(request: HttpRequest) -> HttpResponse:
 
 
 def failures() -> list[FailureLine]:
-    """Return the latest tasks that failed, each with its reason in one line."""
+    """Return the latest failed tasks, each with its reason in one line."""
     found = Failure.objects.order_by("-stopped").values_list("group", "name", "stopped", "result")[:FAILURES_SHOWN]
     return [
         FailureLine(group or name, stopped, scheduling.failure_words(result)) for group, name, stopped, result in found
@@ -139,7 +139,7 @@ def failures() -> list[FailureLine]:
 
 
 def _change(view: Callable[[HttpRequest], None]) -> Callable[..., HttpResponse]:
-    """Make a view of a verb that leads back to the page."""
+    """Return a view of a button, which redirects back to the page."""
 
     @button_on("health")
     @login_required
@@ -153,11 +153,11 @@ def _change(view: Callable[[HttpRequest], None]) -> Callable[..., HttpResponse]:
 
 @_change
 def alert_test(request: HttpRequest) -> None:
-    """Send a test alert to every target, and say what came of each."""
+    """Send a test alert to every target, and report the results."""
     deliveries = outbox.send_test_alert(timezone.now(), by=request.user.get_username())
     if not deliveries:
         messages.warning(
-            request, "No target is configured, so nothing was sent: set REFACTAI_ALERT_URLS and start again."
+            request, "No target is configured, so nothing was sent: set REFACTAI_ALERT_URLS and restart the server."
         )
     for delivery in deliveries:
         if delivery.delivered:
@@ -168,7 +168,7 @@ def alert_test(request: HttpRequest) -> None:
 
 @_change
 def alert_seen(request: HttpRequest) -> None:
-    """Put one alert away, or all up to the newest that the page showed."""
+    """Dismiss one alert, or all up to the newest that the page showed."""
     at, one, up_to = timezone.now(), _id(request, "alert"), _id(request, "up_to")
     done = outbox.put_all_away(at, up_to=up_to) if up_to else int(outbox.put_away(one, at))
     if done != 1:
@@ -180,11 +180,11 @@ def _id(request: HttpRequest, name: str) -> int:
     return int(given) if given.isascii() and given.isdigit() and len(given) < 19 else 0
 
 
-# --- what runs here ---------------------------------------------------------------------------------------------------
+# --- versions and settings --------------------------------------------------------------------------------------------
 
 
 def facts() -> list[tuple[str, str]]:
-    """Return what runs, as pairs of a word and its value; at most two cheap queries."""
+    """Return facts about the installation as pairs of label and value, with at most two cheap queries."""
     return [
         ("Product", f"RefactAI LLM key management {VERSION}"),
         ("Database", _database()),
@@ -212,7 +212,7 @@ def _size(size: int) -> str:
 
 
 def _place() -> str:
-    """Return where the data is, without a user or a password."""
+    """Return where the data is stored, without a user or password."""
     if is_sqlite():
         return str(connection.settings_dict["NAME"])
     given = connection.settings_dict
@@ -229,5 +229,5 @@ def _budgets() -> str:
     if not settings.COST_TRACKING:
         return "cost tracking is off: requests are counted, costs and budgets are not"
     if settings.BUDGET_MODE == "strict":
-        return "strict: a request is sent only where its worst case fits"
+        return "strict: a request is sent only if the most it can cost fits"
     return "soft: checked before a request, charged after it"

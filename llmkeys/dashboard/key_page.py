@@ -1,4 +1,4 @@
-"""One key: its page and what may be done to it. Every button is POST, and says what became of it."""
+"""The page of a key, and its buttons and forms. Every button is a POST, and shows a message about its result."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _card(key: ApiKey, at: datetime) -> Card:
 
 
 def _rank(key: ApiKey, at: datetime) -> int | None:
-    """Return the key's place among those that serve: the others' statuses come from the database in one go."""
+    """Return the key's place in the serving order; the other keys' statuses are read in one query."""
     active = set(ApiKey.objects.stored().with_status(at).filter(status=ACTIVE).values_list("pk", flat=True))
     _, order = serving_order(active, at=at)
     return order.index(key.pk) if key.pk in order else None
@@ -106,7 +106,7 @@ class Fact:
     value: str
 
 
-# The providers' figures as people say them; amounts are USD.
+# Labels of the providers' figures; amounts are in USD.
 _AMOUNTS = {
     "limitRemaining": "Credit left",
     "limit": "Limit there",
@@ -118,7 +118,7 @@ _OTHERS = {"limitReset": "Limit resets", "expiresAt": "Expires there", "modelsLi
 
 
 def own_figures(key: ApiKey) -> list[Fact]:
-    """Return what the provider said of the key in its last test; nothing it did not say."""
+    """Return the figures that the provider gave in the key's last test."""
     details = key.last_test.get("details") if isinstance(key.last_test, dict) else None
     if not isinstance(details, dict):
         return []
@@ -146,14 +146,14 @@ Verb = Callable[[HttpRequest, ApiKey], HttpResponse | None]
 
 
 def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
-    """Return to the key's page where the button was there, else to its card."""
+    """Redirect to the key's page if the button was there, otherwise to its card."""
     if request is not None and request.POST.get("from") == "key":
         return redirect("key", key.pk)
     return redirect(f"{reverse('dashboard')}#{key.pk}")
 
 
 def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
-    """Make a view of a verb: POST only, with the right it needs, the key looked up, a refusal told as a message."""
+    """Return a decorator for button views, which checks the permission, finds the key and shows errors as messages."""
 
     def decorate(verb: Verb) -> Callable[..., HttpResponse]:
         @button_on("key", "key_id")
@@ -175,7 +175,7 @@ def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
 
 @_action("llmkeys.change_apikey")
 def test(request: HttpRequest, key: ApiKey) -> None:
-    """Ask the provider with a call that costs nothing, and say what it answered."""
+    """Test the key with a free call to its provider, and show the result."""
     result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
     if result.ok:
         messages.success(request, f"“{key.name}”: {result.message} ({result.latency_ms} ms).")
@@ -183,7 +183,7 @@ def test(request: HttpRequest, key: ApiKey) -> None:
         messages.error(request, f"“{key.name}”: {result.message}")
 
 
-test.__test__ = False  # type: ignore[attr-defined]  # no test function, whatever pytest thinks of the name
+test.__test__ = False  # type: ignore[attr-defined]  # not a test function, despite the name
 
 
 @_action("llmkeys.change_apikey")
@@ -194,13 +194,13 @@ def set_default(request: HttpRequest, key: ApiKey) -> None:
 
 @_action("llmkeys.change_apikey")
 def toggle(request: HttpRequest, key: ApiKey) -> None:
-    """Switch on or off as the button said, so that pressing it twice is harmless."""
+    """Enable or disable the key as the button said, so that pressing it twice does no harm."""
     active = request.POST.get("active") == "true"
     key = adding.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
     messages.success(request, f"“{key.name}” is switched {'on' if key.enabled else 'off'}.")
     if active and key.rejected_at:
         messages.warning(
-            request, "Its provider has rejected it: only a successful test or a new secret brings it back."
+            request, "Its provider has rejected it: it needs a successful test or a new secret to serve again."
         )
 
 
@@ -209,7 +209,7 @@ def toggle(request: HttpRequest, key: ApiKey) -> None:
 @login_required
 @permission_required("llmkeys.delete_apikey", raise_exception=True)
 def delete(request: HttpRequest, key_id: str) -> HttpResponse:
-    """Ask first, saying what it means; then wipe the secret and keep the history."""
+    """Ask for confirmation, then delete the key; its history stays."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
     if request.method != "POST":
         return render(request, "dashboard/key_delete.html", {"key": key})
@@ -238,7 +238,7 @@ def add(request: HtmxRequest) -> HttpResponse:
     """Show the form, or store the key; the secret is never sent back."""
     form = AddKeyForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        key = _told(form, lambda values: adding.add_key(values=values, at=timezone.now(), actor=_who(request)))
+        key = _saved(form, lambda values: adding.add_key(values=values, at=timezone.now(), actor=_who(request)))
         if key is not None:
             messages.success(request, f"“{key.name}” was added. Test it to see whether its provider accepts it.")
             return _done(request, key)
@@ -252,17 +252,17 @@ def add(request: HtmxRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
 def edit(request: HtmxRequest, key_id: str) -> HttpResponse:
-    """Show what is stored, or change it; an empty secret leaves the stored one."""
+    """Show the form, or change the key; an empty secret keeps the stored one."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
     form = EditKeyForm(key, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        changed = _told(
+        changed = _saved(
             form, lambda values: adding.update_key(key, values=values, at=timezone.now(), actor=_who(request))
         )
         if changed is not None:
             messages.success(request, f"“{changed.name}” was saved.")
             return _done(request, changed)
-        key.refresh_from_db()  # a refused change may have touched the row in hand, which the page shows
+        key.refresh_from_db()  # a refused change may have modified the object, which the page shows
     form.focus_on(request.GET.get("field", "name"))
     return _show(request, form, key)
 
@@ -273,7 +273,7 @@ def edit(request: HtmxRequest, key_id: str) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.add_apikey", raise_exception=True)
 def try_secret(request: HtmxRequest) -> HttpResponse:
-    """Ask the provider about the secret as it is typed; nothing is stored."""
+    """Test the secret in the form without storing it."""
     form = AddKeyForm(request.POST)
     return _show_result(request, form, _tried(form, form.data.get("provider", "")))
 
@@ -284,7 +284,7 @@ def try_secret(request: HtmxRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
 def try_again(request: HtmxRequest, key_id: str) -> HttpResponse:
-    """Ask the provider about the secret as it is typed; where none is, about the stored one."""
+    """Test the secret in the form without storing it, or the stored one if there is none in the form."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
     form = EditKeyForm(key, request.POST)
     if request.POST.get("apiKey", "").strip() and "apiKey" in form.fields:
@@ -308,8 +308,8 @@ def _tried(form: KeyForm, provider: str) -> adding.TestResult:
         return adding.TestResult(False, str(error), 0)
 
 
-def _told(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
-    """Do what the form is for; None if it was refused, with the reasons next to the fields."""
+def _saved(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
+    """Save the form with `verb`; return None if it was refused, with the errors added to the form."""
     try:
         return verb(form.values(at=timezone.now()))
     except DuplicateSecret as error:
@@ -324,12 +324,12 @@ def _who(request: HttpRequest) -> str:
 
 
 def _done(request: HtmxRequest, key: ApiKey) -> HttpResponse:
-    """Lead to the key's card; the page below a dialog is loaded anew, on the dashboard at the card."""
+    """Redirect to the key's card; the page behind a dialog is reloaded, on the dashboard at the card."""
     if not request.htmx:
         return _back_to(key)
     answer = HttpResponseClientRefresh()
     if urlsplit(request.htmx.current_url or "").path == reverse("dashboard"):
-        answer["HX-Redirect"] = f"#{key.pk}"  # goes there before it refreshes, and keeps the page's filters
+        answer["HX-Redirect"] = f"#{key.pk}"  # jumps there before it reloads, and keeps the page's filters
     return answer
 
 

@@ -1,7 +1,7 @@
-"""Pages that keep themselves fresh: they are made of regions, and only a region that changed travels again.
+"""Pages that refresh themselves: they consist of regions, and only regions that have changed are sent again.
 
-A page renders its regions with `regions_of`; its element `#live` (`_live.html`) carries their digests and asks every
-few seconds. The answer is empty (204), or the changed regions for htmx to swap by their ids, with new digests.
+A page renders its regions with `region`; its element `#live` (`_live.html`) has their digests and polls every few
+seconds. The response is empty (204), or has the changed regions, which htmx swaps by id, and the new digests.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django_htmx.http import HttpResponseClientRefresh
 
-_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="[^"]*"')  # another one in each answer, always as good
+_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="[^"]*"')  # different in each response, but equivalent
 _SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of a page with an id of its own, as it stands now; `children` are compared one by one."""
+    """A part of a page that has its own id; `children` are compared individually."""
 
     name: str
     html: SafeString
@@ -34,7 +34,7 @@ class Region:
     @property
     def digest(self) -> str:
         if self.children:
-            return _digest(" ".join(child.name for child in self.children))  # who is there, in which order
+            return _digest(" ".join(child.name for child in self.children))  # which children, in which order
         return _digest(_SPACE.sub(" ", _TOKEN.sub("", self.html)))
 
     @property
@@ -43,7 +43,7 @@ class Region:
 
     @property
     def swap(self) -> SafeString:
-        """The same for htmx, which puts it in place of what has its id."""
+        """The markup with which htmx replaces the element of the same id."""
         return format_html('<div class="region" id="r-{}" hx-swap-oob="true">{}</div>', self.name, self.html)
 
 
@@ -58,20 +58,20 @@ def region(request: HttpRequest, name: str, template: str, context: Mapping[str,
 def listing(
     request: HttpRequest, name: str, template: str, contexts: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> Region:
-    """Return a region whose children, each with its own name and context, are exchanged one by one."""
+    """Return a region whose children, each with its own name and context, are replaced individually."""
     children = tuple(region(request, child, template, context) for child, context in contexts)
     return Region(name, format_html_join("", "{}", ((child.markup,) for child in children)), children)
 
 
 def digests(regions: Iterable[Region]) -> str:
-    """Return what tells these regions from others, for the page to send back: `a-b-c.child-child`."""
+    """Return the digests of regions and children, which the page sends back: `a-b-c.child-child`."""
     regions = list(regions)
     groups = [regions, *(found.children for found in regions if found.children)]
     return ".".join("-".join(one.digest for one in group) for group in groups)
 
 
 def changed(regions: Sequence[Region], seen: str) -> list[Region] | None:
-    """Return the regions that are not as the digests in `seen` say; None if the page has other regions."""
+    """Return the regions whose digests differ from those in `seen`; None if the page has other regions."""
     heads, *lists = (group.split("-") for group in seen.split("."))
     if len(heads) != len(regions):
         return None
@@ -86,7 +86,7 @@ def changed(regions: Sequence[Region], seen: str) -> list[Region] | None:
 
 
 def answer(request: HttpRequest, regions: Sequence[Region], context: Mapping[str, Any]) -> HttpResponse:
-    """Answer a page that asks what changed since it last saw `?seen=`: 204 for nothing."""
+    """Return the regions that have changed since `?seen=`, or a 204 if none has."""
     news = changed(regions, request.GET.get("seen", ""))
     if news is None:
         return HttpResponseClientRefresh()
@@ -97,7 +97,7 @@ def answer(request: HttpRequest, regions: Sequence[Region], context: Mapping[str
 
 
 def for_the_page(permission: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
-    """Guard the address that a page asks: a user who is logged out is sent through the whole page to the login."""
+    """Guard a polled view: if the user is logged out, the whole page is reloaded, which leads to the login."""
 
     def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         @wraps(view)

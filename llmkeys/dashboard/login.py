@@ -1,4 +1,4 @@
-"""Log in, with its brute-force limit, and a new password for a user who is logged in."""
+"""Login, with a limit on failed attempts, and changing the password."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmkeys.tokens.throttle import address_of
 
 
 def _house_style(form: forms.Form) -> None:
-    """Give each field its look."""
+    """Set the CSS class of each field."""
     for field in form.fields.values():
         field.widget.attrs["class"] = "input"
 
@@ -36,7 +36,7 @@ class LoginForm(AuthenticationForm):
         self.fields["username"].label = "User name"
 
     def get_invalid_login_error(self) -> ValidationError:
-        """Say how many tries are left, and what comes then; the same for a user who does not exist."""
+        """Return an error that says how many attempts are left; the same for users who do not exist."""
         for field in self.fields.values():
             field.widget.attrs |= {"aria-describedby": "login-error", "aria-invalid": "true"}
         return ValidationError(f"User name and password do not match. {self._what_is_left()}", code="invalid_login")
@@ -50,7 +50,7 @@ class LoginForm(AuthenticationForm):
 
 
 class Login(LoginView):
-    """`next` leads on only within this site; one who is logged in already may log in as somebody else."""
+    """The login page. `next` only redirects within this site; a logged-in user may log in as someone else."""
 
     template_name = "registration/login.html"
     authentication_form = LoginForm
@@ -61,7 +61,7 @@ class Login(LoginView):
 
 
 def locked_out(request: HttpRequest, _response: HttpResponse | None, credentials: dict | None) -> HttpResponse:
-    """Answer 429 with the wait in words and in `Retry-After`. django-axes starts the wait again with every try."""
+    """Return a 429 with the time to wait, also in `Retry-After`. Each attempt starts the wait again (django-axes)."""
     wait = get_cool_off(request)
     context = {"wait": wait, "again": timezone.now() + wait, "limit": get_failure_limit(request, credentials)}
     response = render(request, "locked_out.html", context, status=429)
@@ -70,7 +70,7 @@ def locked_out(request: HttpRequest, _response: HttpResponse | None, credentials
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return whose failures are counted together: behind HTTPS the address that our own proxy saw."""
+    """Return the address for which failures are counted; with HTTPS, the one that our proxy saw."""
     return address_of(request.META)
 
 
@@ -80,13 +80,13 @@ class NewPasswordForm(PasswordChangeForm):
         _house_style(self)
         self.fields["old_password"].label = "Current password"
         self.fields["new_password1"].label = "New password"
-        self.fields["new_password1"].help_text = "At least 8 characters; no common word, not only digits."
+        self.fields["new_password1"].help_text = "At least 8 characters; not a common password, and not only digits."
         self.fields["new_password2"].label = "New password again"
         self.fields["new_password2"].help_text = ""
 
 
 class Password(PasswordChangeView):
-    """Every other session of this user ends, because the session key follows from the password."""
+    """Changing the password, which ends all other sessions of the user, because sessions depend on it."""
 
     template_name = "registration/account_password.html"
     form_class = NewPasswordForm
@@ -94,5 +94,5 @@ class Password(PasswordChangeView):
 
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
         response = super().form_valid(form)
-        messages.success(self.request, "Your password is changed. You are logged out everywhere else.")
+        messages.success(self.request, "Your password was changed. You are logged out everywhere else.")
         return response

@@ -1,4 +1,4 @@
-"""What the dashboard knows of all keys, read in a number of queries that does not grow with their number."""
+"""What the dashboard shows about all keys; the number of queries does not grow with the number of keys."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
 
 @dataclass(eq=False)
 class Overview:
-    """The keys' cards in serving order, and what follows from all of them together."""
+    """The keys' cards in serving order, and what is derived from all of them."""
 
     at: datetime
-    everyone: list[Card]  # deleted keys too: what they cost stays in the sums
+    everyone: list[Card]  # including deleted keys, which still count in the sums
     days: dict[date, Sums]
     ever: Sums
-    model: str = ""  # that the first of `serving` serves
+    model: str = ""  # the model that the first of `serving` serves
 
     @cached_property
     def cards(self) -> list[Card]:
@@ -78,7 +78,7 @@ class Overview:
 
 
 def overview(*, at: datetime) -> Overview:
-    """Read keys, coolings, open holds, the serving order, the sums and the days' totals as of `at`."""
+    """Read the keys, coolings, open holds, serving order, sums and daily totals as of `at`."""
     keys = list(ApiKey.objects.in_serving_order().defer("secret", "fingerprint", "last_test"))
     coolings, holds = coolings_at(at), open_requests()
     cards = [
@@ -95,13 +95,13 @@ def overview(*, at: datetime) -> Overview:
 
 
 def _first_day(at: datetime) -> date:
-    """Return the first day that a figure or its change looks at: 60 days back, or the month before this one."""
+    """Return the first day that a figure or its change needs: 60 days ago, or the first of last month."""
     windows = current_windows(at)
     return min(windows.day - timedelta(days=2 * CHART_DAYS - 1), (windows.month - timedelta(days=1)).replace(day=1))
 
 
 def coolings_at(at: datetime) -> dict[str, Cooling]:
-    """Return for each scope the cooling that says most: one for every model, then the latest."""
+    """Return the most important cooling of each scope: one for every model first, then the one that ends last."""
     rows = Cooling.objects.filter(until__gt=at)
     return {row.scope: row for row in sorted(rows, key=lambda row: (row.model == "", row.until))}
 
@@ -119,7 +119,7 @@ def cooling_of(key: ApiKey, coolings: dict[str, Cooling]) -> Cooling | None:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One cell of the strip: a heading, a key or a number of them, and why."""
+    """A cell of the strip: a heading, a key or a number of keys, and why."""
 
     heading: str
     name: str
@@ -130,7 +130,7 @@ class Turn:
 
 
 def turns(view: Overview) -> list[Turn]:
-    """Return who serves now, who is next, who is passed over for a while, and who is out of service."""
+    """Return the cells for the key that serves now, the next one, those passed over, and those out of service."""
     waiting = [
         card
         for card in view.cards
@@ -157,7 +157,7 @@ def _turn(heading: str, cards: Sequence[Card], nobody: str, why: str, kind: str 
 
 
 def _counted(cards: Iterable[Card]) -> str:
-    """Return how many are how: `2 spent, 1 rejected`."""
+    """Return the number of cards in each state: `2 without room, 1 rejected`."""
     counts: dict[str, int] = {}
     for card in cards:
         word = _one_word(card)
@@ -176,7 +176,7 @@ def _one_word(card: Card) -> str:
 
 
 def _trouble(view: Overview) -> str:
-    """Return why no key can serve, in a sentence with the remedy; empty while one can."""
+    """Return why no key can serve, with the remedy, or an empty string if one can."""
     if view.serving or not view.cards:
         return ""
     if view.available:
@@ -186,7 +186,7 @@ def _trouble(view: Overview) -> str:
             "served. Add a key of another provider, or set REFACTAI_PRIMARY_MODEL or the alias “auto”."
         )
     return (
-        f"All are out: {_counted(view.cards)}. Requests are refused until one is back. "
+        f"None is available: {_counted(view.cards)}. Requests are refused until one is. "
         "Each card below says what to do; or add another key."
     )
 
@@ -196,7 +196,7 @@ def _trouble(view: Overview) -> str:
 
 @dataclass(eq=False)
 class Card(AccountCard):
-    """One key of the list. `rank` is its place in the serving order, None if it does not serve now."""
+    """A key in the list. `rank` is its place in the serving order, None if it does not serve now."""
 
     key: ApiKey
     at: datetime
@@ -204,7 +204,7 @@ class Card(AccountCard):
     cooling: Cooling | None
     open_requests: int = 0
     rank: int | None = None
-    projected: int | None = None  # nano-dollars: the month at this pace, where that is drawn
+    projected: int | None = None  # nano-dollars: the month's cost at this pace, if it is to be shown
 
     @property
     def account(self) -> ApiKey:
@@ -228,7 +228,7 @@ class Card(AccountCard):
 
     @property
     def needs_attention(self) -> bool:
-        """Something that does not end by itself, or that a person did not choose."""
+        """True for states that do not end by themselves, or that nobody chose."""
         return (
             self.status in (EXPIRED, LIMIT_REACHED)
             or self.key.rejected_at is not None
@@ -241,7 +241,7 @@ class Card(AccountCard):
 
 
 def note_of(key: ApiKey, *, at: datetime, cooling: Cooling | None, rank: int | None, room: Budget | None) -> Note:
-    """Return the first of these that applies; the order is that of the status."""
+    """Return the first note that applies, in the order of the status."""
     return (
         _off(key, at)
         or expired_note(key, at)
@@ -283,7 +283,7 @@ def _cooling(key: ApiKey, cooling: Cooling) -> Note:
     reason = f"“{cooling.reason.rstrip('. ')}.” " if cooling.reason else ""
     if cooling.kind == Cooling.Kind.EXHAUSTED:
         text = format_html(
-            "{}Asked again at {}. Top up the account at {}, then test it.", reason, moment(cooling.until), label
+            "{}Tried again at {}. Top up the account at {}, then test it.", reason, moment(cooling.until), label
         )
         return Note("cool", "i-gauge", f"Exhausted at {label}, {where}.", text)
     rest = " Other models are served." if cooling.model else ""
@@ -308,7 +308,7 @@ def _serving(key: ApiKey, rank: int | None, room: Budget | None) -> Note:
 
 
 def spend_chart(view: Overview, by: str) -> Chart:
-    """Return what was spent on each of the last 30 days, stacked by key or by model."""
+    """Return the chart of the last 30 days, stacked by key or by model."""
     days = days_until(view.today, CHART_DAYS)
     series, others = _by_model(view, days) if by == "model" else _by_key(view, days)
     return stacked(days, series, title="Spend per day", what=by, today=view.today, held=view.held, others=others)
@@ -323,7 +323,7 @@ def _by_model(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
 
 
 def _by_key(view: Overview, days: Sequence[date]) -> tuple[list[Series], int]:
-    """Return the most expensive keys; deleted ones are in the sums too, and say so."""
+    """Return the series of the most expensive keys, including deleted ones, which are marked."""
     all_keys = {day: sums.cost_nano for day, sums in view.days.items() if day >= days[0]}
     wanted = Wanted(since=days[0], until=days[-1])
     found, others = dearest_keys_by_day(wanted, all_keys, most=MOST_SERIES, at=view.at)
@@ -349,7 +349,7 @@ _TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class TopToken:
-    """What an access token cost in the last 30 days, and what it may still spend."""
+    """What an access token cost in the last 30 days, and what it has left."""
 
     token: AccessToken
     sums: Sums
@@ -359,7 +359,7 @@ class TopToken:
 
 
 def top_tokens(user: User, at: datetime) -> list[TopToken]:
-    """Return the dearest tokens that this person may see; none where there is but one token, or nothing was spent."""
+    """Return the most expensive tokens that this user may see; none if there is only one token, or no spending."""
     visible = visible_tokens(user)
     if not user.has_perm("llmkeys.view_accesstoken") or len(visible.values_list("pk")[:2]) < 2:
         return []

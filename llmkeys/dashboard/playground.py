@@ -1,4 +1,4 @@
-"""The playground: one question to a model through the stored keys, to see what it answers, costs and who serves."""
+"""The playground: sends a prompt to a model through the stored keys; shows the answer, its cost and the key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from llmkeys.relay.models import models_to_choose
 from llmkeys.relay.requests import RelayRequest
 from llmkeys.tokens.rights import Caller
 
-LINES = "application/x-ndjson"  # what the page's script asks for, and gets
+LINES = "application/x-ndjson"  # requested by the page's script
 
 
 class PlaygroundForm(forms.Form):
@@ -55,7 +55,7 @@ class PlaygroundForm(forms.Form):
 @login_required
 @permission_required("llmkeys.view_apikey", raise_exception=True)
 def playground(request: HttpRequest) -> HttpResponse:
-    """Show the form. `?models=ask` asks the providers for their model lists; `?model=` chooses one."""
+    """Show the form. `?models=ask` fetches the providers' model lists; `?model=` chooses one."""
     form = PlaygroundForm(initial={"model": request.GET.get("model", "")[:200]})
     return _page(request, form, ask=request.GET.get("models") == "ask")
 
@@ -66,9 +66,9 @@ def playground(request: HttpRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.use_gateway", raise_exception=True)
 def run(request: HttpRequest) -> HttpResponseBase:
-    """Ask the model. The script gets lines as they come; a plain form gets the page with the whole answer.
+    """Send the prompt. The script gets lines as they arrive; a plain form gets the page with the whole answer.
 
-    GET `?request=ID` tells what became of a request that was stopped.
+    GET `?request=ID` returns the facts of a request that was stopped.
     """
     if request.method != "POST":
         return _what_became(request)
@@ -91,13 +91,13 @@ def run(request: HttpRequest) -> HttpResponseBase:
 
 def _streamed(chat: RelayRequest) -> StreamingHttpResponse:
     response = StreamingHttpResponse(playground_run.Told(chat), content_type=LINES)
-    response["X-Accel-Buffering"] = "no"  # a proxy in front must not collect the stream
+    response["X-Accel-Buffering"] = "no"  # a proxy in front must not buffer the stream
     return response
 
 
 def _what_became(request: HttpRequest) -> HttpResponse:
     if "request" not in request.GET:
-        return redirect("playground")  # after a login in between, or a page that was loaded again
+        return redirect("playground")  # after a login, or a reload
     facts = playground_run.facts_of(request.GET["request"][:40])
     if facts is None or facts.is_open:
         return HttpResponse(status=HTTPStatus.NO_CONTENT)
@@ -130,7 +130,7 @@ _MILLION = Decimal(1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model by the name that a request gives it; prices in USD per million tokens, None if nobody knows them."""
+    """A model, by the name to request it; prices in USD per million tokens, None if unknown."""
 
     id: str
     provider: str
@@ -161,13 +161,13 @@ class Choice:
 
     @property
     def words(self) -> str:
-        """The line beneath the field: who serves it, and at what price."""
+        """The line below the field: who serves the model, and at what price."""
         window = f" · {self.context_tokens:,} tokens of context" if self.context_tokens else ""
         return f"{self.provider} · {self.prices}{window}"
 
 
 def _usd(amount: Decimal | None) -> str:
-    """Return a price with at least two decimals and as many as it has."""
+    """Return a price with all its decimals, at least two."""
     amount = amount or Decimal(0)
     return f"${max(amount.normalize(), amount.quantize(Decimal('0.01')), key=_decimals):,f}"
 
@@ -177,7 +177,7 @@ def _decimals(amount: Decimal) -> int:
 
 
 def choices(*, at: datetime, ask: bool) -> list[Choice]:
-    """Return the primary model and the fallbacks that a key can serve, then what the providers list."""
+    """Return the primary and fallback models that a key can serve, then the models that the providers list."""
     configured = [_configured(name, at) for name in dict.fromkeys(catalogue.models_to_try(""))]
     listed = [_listed(entry) for entry in models_to_choose(at=at, ask=ask)]
     found = {choice.id: choice for choice in listed}
@@ -186,7 +186,7 @@ def choices(*, at: datetime, ask: bool) -> list[Choice]:
 
 
 def find(name: str, known: list[Choice], *, at: datetime) -> Choice | None:
-    """Return a model of the list, or any other that a stored key can serve by its name."""
+    """Return a model of the list, or another one that a stored key can serve by this name."""
     return next((choice for choice in known if choice.id == name), None) or _configured(name, at)
 
 
@@ -205,7 +205,7 @@ def _configured(name: str, at: datetime) -> Choice | None:
 
 
 def first_candidate(name: str, at: datetime) -> Candidate | None:
-    """Return the key that would be tried first for a model; no provider is asked."""
+    """Return the key that would be tried first for a model, without contacting a provider."""
     try:
         pool = candidates.find_now(name, caller=Caller(), at=at)
     except NoKey:
@@ -214,12 +214,12 @@ def first_candidate(name: str, at: datetime) -> Candidate | None:
 
 
 def _listed(entry: dict[str, Any]) -> Choice:
-    told = entry["pricing"] or {}
+    pricing = entry["pricing"] or {}
     return Choice(
         id=entry["id"],
         provider=_label(entry["providers"][0]),
-        input=_per_million(told.get("prompt")),
-        output=_per_million(told.get("completion")),
+        input=_per_million(pricing.get("prompt")),
+        output=_per_million(pricing.get("completion")),
         context_tokens=entry["context_length"],
     )
 
@@ -233,7 +233,7 @@ def _label(provider: str) -> str:
 
 
 def auto_words(at: datetime) -> str:
-    """Return which models are tried where none is named."""
+    """Return which models are tried if none is named."""
     names = [name for name in catalogue.models_to_try("") if first_candidate(name, at)]
     if not names:
         return "no stored key can serve the primary model or a fallback now"

@@ -1,4 +1,4 @@
-"""One question of the playground on its way through the relay, and what there is to tell about it afterwards."""
+"""A request of the playground, and what is known about it afterwards."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _KNOWN_BY = {
 
 
 def request_of(given: dict[str, Any], *, user_name: str, stream: bool) -> RelayRequest:
-    """Return the request of a filled form, under the name of the user who asks. Raises InvalidInput."""
+    """Return the request of a submitted form, under the user's name. Raises InvalidInput."""
     system = [{"role": "system", "content": given["system"]}] if given["system"] else []
     body: dict[str, Any] = {"messages": [*system, {"role": "user", "content": given["prompt"]}]}
     if given["model"]:
         body["model"] = given["model"]
     if given["max_tokens"]:
-        body["max_completion_tokens"] = given["max_tokens"]  # the one name that all four providers take
+        body["max_completion_tokens"] = given["max_tokens"]  # the name that all four providers accept
     if stream:
         body["stream"] = True
     return chat_request(body, Caller(name=user_name[:_LONGEST_NAME]))
@@ -46,7 +46,7 @@ def error_words(error: LLMKeysError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """An answer that came in one piece: its text, or why there is none."""
+    """An answer that was not streamed: its text, or why there is none."""
 
     request_id: str
     text: str = ""
@@ -61,17 +61,17 @@ def ask(request: RelayRequest) -> Whole:
 
 
 class Told:
-    """An answer as lines of JSON: the request's id, pieces of text, at last the facts or an error.
+    """An answer as lines of JSON: the request's id, pieces of text, and finally the facts or an error.
 
-    No generator: one that was never started runs no `finally`. The relay is asked when the first line has gone out,
-    so that a reader who stops knows which request goes on without them. `close` leaves the provider's stream to the
-    relay, which reads on for its cost.
+    Not a generator, because one that was never started does not run its `finally`. The request is sent after the first
+    line, so that a reader who stops knows the id of the request that continues. After `close` the relay reads the rest
+    of the provider's stream for its cost.
     """
 
     def __init__(self, request: RelayRequest):
         self._request = request
         self._conversation: Conversation | None = None
-        self._lines = self._tell()
+        self._lines = self._generate()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -83,7 +83,7 @@ class Told:
         if self._conversation is not None:
             self._conversation.close()
 
-    def _tell(self) -> Iterator[dict[str, str]]:
+    def _generate(self) -> Iterator[dict[str, str]]:
         yield {"request": self._request.id}
         try:
             self._conversation = Conversation(self._request)
@@ -106,7 +106,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a request did: its attempts in order, the last of which is the one that answered."""
+    """What is known about a request: its attempts in order, the last of which answered."""
 
     request_id: str
     rows: list[UsageRecord]
@@ -130,7 +130,7 @@ class Facts:
 
     @property
     def skipped(self) -> list[dict[str, str]]:
-        """The keys that were passed over before the one that answered, by name, with the reason."""
+        """The names of the keys that were passed over before the one that answered, with the reasons."""
         return [
             {"name": self.names.get(skip["keyId"], skip["keyId"]), "reason": skip["reason"]}
             for skip in self.last.skipped
@@ -138,7 +138,7 @@ class Facts:
 
 
 def facts_of(request_id: str) -> Facts | None:
-    """Return what is recorded of a request, None if no attempt was made."""
+    """Return what is recorded about a request, or None if there was no attempt."""
     found = UsageRecord.objects.filter(request_id=request_id).select_related("key").defer("key__secret")
     rows = list(found.order_by("attempt"))
     if not rows:
@@ -148,6 +148,6 @@ def facts_of(request_id: str) -> Facts | None:
 
 
 def facts_html(request_id: str) -> str:
-    """Return the facts as the page shows them; empty if there are none."""
+    """Return the facts as HTML, or an empty string if there are none."""
     facts = facts_of(request_id)
     return render_to_string("dashboard/_playground_facts.html", {"facts": facts}) if facts else ""

@@ -1,4 +1,4 @@
-"""Everything that is known of one request, attempt by attempt: why this key, what was held, what it cost."""
+"""The page of a request, attempt by attempt: why this key, what was held, what it cost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """An adjustment of an attempt, in words."""
+    """An adjustment of an attempt, with its label."""
 
     word: str
     row: Adjustment
@@ -52,7 +52,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class AttemptTold:
-    """One attempt. `facts` are pairs of a name and words."""
+    """One attempt. `facts` are pairs of label and value."""
 
     row: UsageRecord
     badge: Badge
@@ -71,7 +71,7 @@ class AttemptTold:
 
 @dataclass(frozen=True, slots=True)
 class RequestTold:
-    """A request: its attempts in order, and the answer's headers as far as they are recorded."""
+    """A request: its attempts in order, and the response headers as far as they are known."""
 
     id: str
     attempts: list[AttemptTold]
@@ -95,7 +95,7 @@ class RequestTold:
 
     @property
     def numbers(self) -> list[tuple[str, str, str]]:
-        """Return the strip: a name, a value, and what stands beneath."""
+        """The figures at the top: label, value, and the line below."""
         last, number = self.last, len(self.attempts)
         held = f"{usd(self.held_nano)} held" if self.held_nano else ""
         return [
@@ -114,8 +114,8 @@ class RequestTold:
 
 
 def told(request_id: str) -> RequestTold | None:
-    """Return the request with that id, None if there is none; three queries, however many attempts."""
-    if "\0" in request_id:  # no id has one, and PostgreSQL would not even compare it
+    """Return the request with this id, or None; three queries, however many attempts it has."""
+    if "\0" in request_id:  # no id has one, and PostgreSQL would raise an error
         return None
     rows = list(
         UsageRecord.objects.filter(request_id=request_id)
@@ -157,7 +157,7 @@ def _why(row: UsageRecord, skips: list[Skip]) -> str:
 
 
 def _bar(row: UsageRecord, words: str) -> Bar:
-    """Return what was spent (solid) and is still held (hatched) of what was set aside."""
+    """Return the bar of what was spent (solid) or is still held (hatched), relative to the hold."""
     whole = max(row.hold_nano, row.cost_nano)
     if not whole:
         return Bar(words, tone="idle")
@@ -172,7 +172,7 @@ def _bar_words(row: UsageRecord) -> str:
         return f"{usd(row.hold_nano)} was held and given back: nothing was charged"
     if row.state == "LOST":
         return f"{usd(row.cost_nano)} charged at the hold: the provider may have billed it"
-    over = ", more than the worst case that could be known" if row.overrun else ""
+    over = ", more than the calculated maximum" if row.overrun else ""
     return f"{usd(row.cost_nano)} of {usd(row.hold_nano)} held{over}"
 
 
@@ -223,9 +223,9 @@ def _answer(row: UsageRecord) -> str:
 
 
 def _headers(rows: list[UsageRecord]) -> list[tuple[str, str]]:
-    """Return the product's own response headers, as far as the rows tell them.
+    """Return the product's own response headers, as far as they can be derived from the rows.
 
-    A request that failed at every key names no key; streams cannot tell their cost before they begin.
+    A request that failed with every key has no key id; streams have no cost, because they begin before it is known.
     """
     last = rows[-1]
     headers = [("X-LLM-Request-Id", last.request_id)]
@@ -259,7 +259,7 @@ def request(http: HttpRequest, request_id: str) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.change_usagerecord", raise_exception=True)
 def void(request: HttpRequest, usage_id: int) -> HttpResponse:
-    """Take the charge of a lost attempt back, with who and why."""
+    """Void the charge of a lost attempt, recording who did it and why."""
     if usage_id >= 2**63:
         raise Http404
     row = get_object_or_404(UsageRecord.objects.only("request_id"), pk=usage_id)

@@ -1,4 +1,4 @@
-"""One access token: its page, and what may be done to it. What it shares with a key's page is in `accounts.py`."""
+"""The page of an access token, and its buttons and forms. What it shares with a key's page is in `accounts.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HIGHEST = 2**63
 
 
 def _token(request: UserRequest, token_id: int) -> AccessToken:
-    """Return a token that this person may see: their own, an administrator every one. Raises Http404."""
+    """Return a token that this user may see: their own, or any for an administrator. Raises Http404."""
     visible = cast(AccessTokenQuerySet, visible_tokens(request.user))
     token = with_keys(visible).filter(pk=token_id).first() if token_id < _HIGHEST else None
     if token is None:
@@ -50,7 +50,7 @@ def _token(request: UserRequest, token_id: int) -> AccessToken:
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
 def token_page(request: UserRequest, token_id: int) -> HttpResponse:
-    """Show everything of one token; a number of queries that does not grow with its requests."""
+    """Show a token; the number of queries does not grow with its usage."""
     return _show(request, _token(request, token_id))
 
 
@@ -58,7 +58,7 @@ def token_page(request: UserRequest, token_id: int) -> HttpResponse:
 @never_cache
 @for_the_page("llmkeys.view_accesstoken")
 def live(request: UserRequest, token_id: int) -> HttpResponse:
-    """Answer the page's question: what changed since it last looked."""
+    """Return what has changed since the page was last refreshed."""
     context = _context(_token(request, token_id))
     return answer(request, _regions(request, context), context)
 
@@ -94,14 +94,14 @@ def _context(token: AccessToken) -> dict[str, Any]:
     }
 
 
-# --- what may be done to it -------------------------------------------------------------------------------------------
+# --- actions ----------------------------------------------------------------------------------------------------------
 
 
 Verb = Callable[[UserRequest, AccessToken], HttpResponse]
 
 
 def _verb(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
-    """Make a view of a verb that asks first, by GET: with the right that it needs, the token looked up."""
+    """Return a decorator for views that ask for confirmation on GET; it checks the permission and finds the token."""
 
     def decorate(verb: Verb) -> Callable[..., HttpResponse]:
         @require_http_methods(["GET", "HEAD", "POST"])
@@ -121,7 +121,7 @@ def _verb(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
 @login_required
 @permission_required("llmkeys.change_accesstoken", raise_exception=True)
 def edit(request: UserRequest, token_id: int) -> HttpResponse:
-    """Change what differs from what was shown; a refusal stands next to its field, on the token's page."""
+    """Save the changed fields; errors are shown next to the fields, on the token's page."""
     token = _token(request, token_id)
     form = EditTokenForm(token, token.keys.all(), request.POST)
     if form.is_valid():
@@ -140,7 +140,7 @@ def edit(request: UserRequest, token_id: int) -> HttpResponse:
 @_verb("llmkeys.change_accesstoken")
 @sensitive_variables()
 def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
-    """Ask how long the old secret is still to hold; then make a new one and show it once."""
+    """Ask how long the old secret stays valid, then create a new one and show it once."""
     chosen = request.POST.get("overlap", "0")
     error = "" if chosen in OVERLAPS else f"Choose from: {', '.join(OVERLAPS.values()).lower()}."
     if request.method == "POST" and not error:
@@ -158,13 +158,13 @@ def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
 
 @_verb("llmkeys.change_accesstoken")
 def reset(request: UserRequest, token: AccessToken) -> HttpResponse:
-    """Ask which costs; then set them to zero, by an adjustment with who and when."""
+    """Ask which costs to reset, then set them to zero."""
     at = timezone.now()
     chosen = {window: window in request.POST for window in ("daily", "monthly", "total")}
     if request.method == "POST" and any(chosen.values()):
         done = reset_costs([token], **chosen, at=at, actor=request.user.get_username())
         if not done:
-            messages.info(request, "There was nothing to reset: these costs are 0 already.")
+            messages.info(request, "There was nothing to reset: these costs are already 0.")
         for one in done:
             taken = max(one.day_nano, one.month_nano, one.total_nano)
             words = ", ".join(window for window, wanted in chosen.items() if wanted)
@@ -181,11 +181,11 @@ def reset(request: UserRequest, token: AccessToken) -> HttpResponse:
 
 @_verb("llmkeys.delete_accesstoken")
 def revoke(request: UserRequest, token: AccessToken) -> HttpResponse:
-    """Ask first, saying what it means; then end the token, and those that it made."""
+    """Ask for confirmation, then revoke the token and those that it created."""
     if request.method != "POST":
         return render(request, "dashboard/token_revoke.html", {"token": token, "section": "tokens"})
     revoke_token(token, at=timezone.now(), actor=request.user.get_username())
-    messages.success(request, f"“{token.name}” is revoked: requests with it are refused from now on.")
+    messages.success(request, f"“{token.name}” was revoked: requests with it are refused from now on.")
     return redirect("tokens")
 
 
@@ -197,7 +197,7 @@ def revoke(request: UserRequest, token: AccessToken) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
 def statement(request: UserRequest, token_id: int) -> HttpResponse:
-    """Show what the token cost in a month, made to be printed."""
+    """Show what the token cost in a month, on a printable page."""
     at = timezone.now()
     found, months = _statement(request, token_id, at)
     context = {"statement": found, "token": found.token, "months": months, "at": at, "section": "tokens"}
@@ -209,13 +209,13 @@ def statement(request: UserRequest, token_id: int) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
 def statement_csv(request: UserRequest, token_id: int) -> StreamingHttpResponse:
-    """Hand out the same as CSV."""
+    """Return the statement as CSV."""
     found, _ = _statement(request, token_id, timezone.now())
     return csv_file(f"statement-{found.token.pk}-{found.month:%Y-%m}", found.csv_lines())
 
 
 def _statement(request: UserRequest, token_id: int, at: datetime) -> tuple[Statement, list[date]]:
-    """Return the month that the address asks for, else this one; and all that there are. Raises Http404 for others."""
+    """Return the statement of the requested month (default: this one), and all months. Raises Http404 for others."""
     token = _token(request, token_id)
     months = months_of(token, at=at)
     try:

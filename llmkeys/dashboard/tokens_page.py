@@ -1,4 +1,4 @@
-"""The list of access tokens, and making one; and the lines to paste into a program. One token: `token_page.py`."""
+"""The list of access tokens, creating one, and the snippets for programs. A token's own page is in `token_page.py`."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from llmkeys.tokens.making import create_token, visible_tokens
 from llmkeys.usage.rows import open_requests
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
-PAGE = 30  # cards; a search finds the rest faster than a longer page
+PAGE = 30  # cards; for the rest, a search is quicker than a longer page
 SEARCHED_FROM = 10  # fewer tokens need no search
-_HOLDING = (ACTIVE, LIMIT_REACHED)
-_ENDED = tuple(status for status in TOKEN_STATUSES if status not in _HOLDING)
+_VALID = (ACTIVE, LIMIT_REACHED)
+_ENDED = tuple(status for status in TOKEN_STATUSES if status not in _VALID)
 
 
 class UserRequest(HttpRequest):
-    """One that passed `login_required`."""
+    """A request of a logged-in user."""
 
     user: User
 
@@ -56,7 +56,7 @@ class UserRequest(HttpRequest):
 
 @dataclass(eq=False)
 class TokenCard(AccountCard):
-    """One token: `keys` are those that may serve it, `may_send` says whether its user has the permission."""
+    """A token's card: `keys` are those that may serve it, `may_send` says whether its user has the permission."""
 
     token: AccessToken
     at: datetime
@@ -72,7 +72,7 @@ class TokenCard(AccountCard):
 
     @property
     def holds(self) -> bool:
-        return self.status in _HOLDING
+        return self.status in _VALID
 
     @property
     def needs_attention(self) -> bool:
@@ -100,18 +100,18 @@ class TokenCard(AccountCard):
     @property
     def pace_words(self) -> str:
         pace = self.token.requests_per_minute
-        return f"{pace:,} request{'' if pace == 1 else 's'} a minute" if pace else ""
+        return f"{pace:,} request{'' if pace == 1 else 's'} per minute" if pace else ""
 
     @cached_property
     def note(self) -> Note:
-        """Return the first of these that applies; the order is that of the status."""
+        """The first note that applies, in the order of the status."""
         return (
             self._ended()
             or expired_note(self.token, self.at)
             or self._cannot_send()
             or spent_note(self.token, self.at, again=_again)
             or refused_note(self.token, self.at, again=_again)
-            or self._holding()
+            or self._ready()
         )
 
     def _ended(self) -> Note | None:
@@ -124,7 +124,7 @@ class TokenCard(AccountCard):
                 "",
                 "i-power",
                 "Ended with its user.",
-                f"{name} is disabled; the token is valid again once the user is enabled.",
+                f"{name} is disabled; the token will be valid again once the user is enabled.",
             )
         return None
 
@@ -141,7 +141,7 @@ class TokenCard(AccountCard):
             return Note("bad", "i-alert", "No key serves it.", "Its keys are deleted.", remedy="Choose others")
         return None
 
-    def _holding(self) -> Note:
+    def _ready(self) -> Note:
         if "gateway" not in self.token.scopes:
             return Note("", "i-route", "Reads.", "It sends no requests, so it spends nothing.")
         room = room_words(self.room)
@@ -154,7 +154,7 @@ def _again(until: SafeString | str) -> SafeString | str:
 
 
 def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCard]:
-    """Return the cards of tokens, whose users are selected and stored keys prefetched; three queries at most."""
+    """Return the cards of tokens with related users and prefetched keys; three queries at most."""
     tokens = list(tokens)
     opened = open_requests("token_id") if any(token.held_nano for token in tokens) else {}
     senders = _senders({token.user_id for token in tokens})
@@ -174,13 +174,13 @@ def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCar
 
 
 def with_keys(tokens: AccessTokenQuerySet) -> AccessTokenQuerySet:
-    """Read along the keys that may serve each token, but not their secrets."""
+    """Prefetch the keys that may serve each token, without their secrets."""
     keys = ApiKey.objects.stored().only("id", "name", "provider").order_by("name")
     return tokens.prefetch_related(Prefetch("keys", queryset=keys))
 
 
 def _senders(user_ids: set[int]) -> set[int]:
-    """Return those of these users who may send requests through the gateway: by themselves or by a group."""
+    """Return which of these users may send requests through the gateway, by their own or a group's permission."""
     of_user = Q(user_permissions__codename="use_gateway", user_permissions__content_type__app_label="llmkeys")
     of_group = Q(groups__permissions__codename="use_gateway", groups__permissions__content_type__app_label="llmkeys")
     users = get_user_model().objects.filter(Q(is_superuser=True) | of_user | of_group, pk__in=user_ids)
@@ -192,7 +192,7 @@ def _senders(user_ids: set[int]) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the address asks for; what makes no sense in it is as good as left out."""
+    """What the query string asks for; invalid values are ignored."""
 
     show: str = ""
     words: str = ""
@@ -209,16 +209,16 @@ class Wanted:
         )
 
     def address(self, **changes: str | int) -> str:
-        """Return the address that asks for the same with `changes`, which lead back to the first page."""
+        """Return the URL with `changes`, which also go back to the first page."""
         now = {"show": self.show, "q": self.words}
         asked = {name: value for name, value in {**now, **changes}.items() if value and (name, value) != ("page", 1)}
         return reverse("tokens") + ("?" + urlencode(asked) if asked else "")
 
     def found(self, tokens: AccessTokenQuerySet, at: datetime) -> AccessTokenQuerySet:
-        """Return the tokens that fit: those that hold first, then those that ended, the newest first."""
+        """Return the matching tokens: valid ones first, then the others, the newest first."""
         rows = tokens.with_status(at)
         if self.show:
-            rows = rows.filter(status__in=_HOLDING if self.show == "holding" else _ENDED)
+            rows = rows.filter(status__in=_VALID if self.show == "holding" else _ENDED)
         if self.words:
             rows = rows.filter(Q(name__icontains=self.words) | Q(user__username__icontains=self.words))
         ended = Case(When(status__in=_ENDED, then=Value(1)), default=Value(0))
@@ -230,10 +230,10 @@ class Wanted:
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
 def tokens(request: UserRequest) -> HttpResponse:
-    """Show a page of the tokens that are asked for; as many queries for many as for few."""
+    """Show a page of the matching tokens; the number of queries does not grow with theirs."""
     at, wanted = timezone.now(), Wanted.of(request.GET)
     visible = cast(AccessTokenQuerySet, visible_tokens(request.user))
-    total, holding = visible.count(), visible.with_status(at).filter(status__in=_HOLDING).count()
+    total, holding = visible.count(), visible.with_status(at).filter(status__in=_VALID).count()
     found = wanted.found(visible, at)
     number = found.count() if wanted.show or wanted.words else total
     pages = max(1, -(-number // PAGE))
@@ -261,7 +261,7 @@ def tokens(request: UserRequest) -> HttpResponse:
     return render(request, "dashboard/tokens.html", context)
 
 
-# --- making one -------------------------------------------------------------------------------------------------------
+# --- creating one -----------------------------------------------------------------------------------------------------
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -270,7 +270,7 @@ def tokens(request: UserRequest) -> HttpResponse:
 @permission_required("llmkeys.add_accesstoken", raise_exception=True)
 @sensitive_variables()
 def create(request: UserRequest) -> HttpResponse:
-    """Show the form, or make the token and show its text: in this answer alone, which nothing may store."""
+    """Show the form, or create the token and show its secret, only in this response, which must not be stored."""
     form = AddTokenForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         at = timezone.now()
@@ -285,7 +285,7 @@ def create(request: UserRequest) -> HttpResponse:
 
 @sensitive_variables()
 def show_once(request: UserRequest, token: AccessToken, text: str, *, rotated: bool = False) -> HttpResponse:
-    """Show the secret of a new or a rotated token, with lines to paste: in this answer alone."""
+    """Show the secret of a new or rotated token, with snippets, only in this response."""
     context = {
         "token": token,
         "text": text,
@@ -301,12 +301,12 @@ def base_of(request: HttpRequest) -> str:
     return request.build_absolute_uri("/")
 
 
-# --- the lines to paste -----------------------------------------------------------------------------------------------
+# --- snippets ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """Lines for one client. `needs` is the address that must be served, `scope` what the token must be allowed."""
+    """Lines to paste for one client. `needs` is an address that must be served, `scope` the scope that is required."""
 
     id: str
     title: str
@@ -378,7 +378,7 @@ _ALL = (
 
 
 def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
-    """Return the snippets for a token with these scopes; `base` is this product's address without a path."""
+    """Return the snippets for a token with these scopes; `base` is this product's URL without a path."""
     words = {
         "base": base.rstrip("/"),
         "token": token,

@@ -1,4 +1,4 @@
-"""The usage page: the rows that the filters leave, their sums and chart, and all of them as CSV."""
+"""The usage page: the matching rows, their sums and chart, and all of them as CSV."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
 @login_required
 @permission_required("llmkeys.view_usagerecord", raise_exception=True)
 def usage(request: HttpRequest) -> HttpResponse:
-    """Show what the filters leave: numbers and chart from the daily totals, and the rows themselves."""
+    """Show figures and a chart from the daily totals, and the matching rows."""
     at = timezone.now()
     filters = read_filters(request.GET, at=at)
     keys = list(ApiKey.objects.order_by("deleted_at", "name", "id").values("id", "name", "deleted_at"))
@@ -77,7 +77,7 @@ def usage(request: HttpRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.view_usagerecord", raise_exception=True)
 def csv(request: HttpRequest) -> StreamingHttpResponse:
-    """Stream every row that the filters leave, in the columns of the REST API."""
+    """Stream all matching rows, with the columns of the REST API."""
     at = timezone.now()
     rows = matching_rows(read_filters(request.GET, at=at), at)
     return csv_file("usage", csv_lines(in_chunks(rows)))
@@ -95,7 +95,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A filter that is on, with the query that takes it off."""
+    """An active filter, with the query that removes it."""
 
     name: str
     value: str
@@ -104,7 +104,7 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the filter form: a choice where `options` are given, else free text with suggestions."""
+    """A field of the filter form: a select if `options` are given, otherwise text with suggestions."""
 
     name: str
     label: str
@@ -154,7 +154,7 @@ def _form(filters: UsageFilters, keys: Sequence[Mapping[str, Any]], page: Page, 
 
 
 def _with_given(options: list[tuple[str, str]], given: str) -> list[tuple[str, str]]:
-    """Keep a key that is unknown among the options, so that applying the form does not drop its filter."""
+    """Add an unknown key to the options, so that submitting the form does not drop the filter."""
     return options if not given or any(value == given for value, _ in options) else [*options, (given, given)]
 
 
@@ -171,7 +171,7 @@ STATES = {state: state.capitalize() for state in UsageRecord.State.values}
 RESULTS = {"true": "Succeeded", "false": "Failed"}
 STACKS = {"model": "Model", "key": "Key", "provider": "Provider", "token": "Token"}
 
-_YEARS = range(2000, 2200)  # beyond them a zone's midnight is unknown
+_YEARS = range(2000, 2200)  # beyond these time zones are not defined
 _LONGEST = 200
 
 
@@ -185,7 +185,7 @@ def _day(text: str) -> None:
         raise ValueError("Must be a day such as 2026-11-22.")
 
 
-# What the query may hold, and what refuses a bad value in words.
+# The query parameters, and the functions that refuse bad values with a message.
 _READ: dict[str, Callable[[str], Any]] = {
     "range": readers.one_of(RANGES),
     "since": _day,
@@ -203,9 +203,9 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class UsageFilters:
-    """The filters that were understood; `errors` says in words which were not, and are left out.
+    """The valid filters; `errors` are messages about those that were not, and were ignored.
 
-    `since` and `until` are whole days in the operator's zone, both included; None: no bound on this side.
+    `since` and `until` are days in the operator's time zone, both included; None: no bound on that side.
     """
 
     given: Mapping[str, str]
@@ -215,12 +215,12 @@ class UsageFilters:
     errors: list[str] = field(default_factory=list)
 
     def get(self, name: str) -> str:
-        """Return what was given for a name; empty if it was not. No `[…]`: a template would try it first."""
+        """Return the value given for a name, or an empty string. Not `[…]`, which templates would try first."""
         return self.given.get(name, "")
 
     @property
     def range(self) -> str:
-        """Return the name of the quick range, an empty text where the days were given singly."""
+        """The name of the quick range, or an empty string if days were given."""
         return "" if self.get("since") or self.get("until") else self.get("range") or DEFAULT_RANGE
 
     @property
@@ -228,17 +228,17 @@ class UsageFilters:
         return self.get("by") or next(iter(STACKS))
 
     def query(self, **changes: str) -> str:
-        """Return these filters as a query, with changes; an empty value takes a filter out."""
+        """Return these filters as a query string, with changes; an empty value removes a filter."""
         wanted = {**self.given, **changes}
         return f"?{urlencode({name: value for name, value in wanted.items() if value})}"
 
     def row_lookups(self) -> dict[str, Any]:
-        """Return the look-ups of the usage rows that fit."""
+        """Return the lookups of the matching usage rows."""
         days = {name: day.isoformat() if day else "" for name, day in (("since", self.since), ("until", self.until))}
         return readers.read(readers.ROWS, {**self.given, **days})
 
     def wanted(self, since: date, until: date) -> Wanted:
-        """Return the daily totals of these days that fit; they know nothing of state, success and cost."""
+        """Return the matching daily totals of these days, which cannot be filtered by state, success and cost."""
         of_what = {name: self.get(name) for name in ("key", "provider", "model", "token")}
         return Wanted(**readers.read(readers.SUMS, of_what), since=since, until=until)
 
@@ -248,12 +248,12 @@ class UsageFilters:
 
 
 def read_filters(query: Mapping[str, str], *, at: datetime) -> UsageFilters:
-    """Read the query of the page as of the instant `at`; what is not understood is left out and named."""
+    """Read the page's query string as of `at`; invalid values are ignored and reported."""
     today = current_windows(at).day
     given, errors = _texts(query)
     days = {name: readers.day(given[name]) if name in given else None for name in ("since", "until")}
     if days["since"] and days["until"] and days["since"] > days["until"]:
-        errors.append(f"The first day, {days['since']}, lies after the last, {days['until']}: both are ignored.")
+        errors.append(f"The first day, {days['since']}, is after the last, {days['until']}: both were ignored.")
         days = {"since": None, "until": None}
     if not any(days.values()):
         given = {name: value for name, value in given.items() if name not in days}
@@ -274,7 +274,7 @@ def _texts(query: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
                 given[name] = value
         except ValueError as error:
             words = str(error)
-            errors.append(f"“{name}” was left out: {words[0].lower()}{words[1:]}")
+            errors.append(f"“{name}” was ignored: {words[0].lower()}{words[1:]}")
     return given, errors
 
 
@@ -292,7 +292,7 @@ _COLUMNS = {"model": ("model",), "key": ("key_id",), "provider": ("provider",), 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number of the strip: an arrow (`up`, `down`, none) and words for the time before."""
+    """A figure at the top: an arrow (`up`, `down` or none) and the comparison with the time before."""
 
     name: str
     value: str
@@ -306,11 +306,11 @@ class Totals:
     numbers: list[Number]
     parts: list[Part]
     chart: Chart
-    models: list[str]  # the models of this time, for the filter's suggestions; none where the stacks are others
+    models: list[str]  # the models in this time, for the filter's suggestions, if it is stacked by model
 
 
 def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) -> Totals:
-    """Return strip and chart of the filtered days; the number of queries does not grow with keys or days.
+    """Return the figures and chart of the filtered days; the number of queries does not grow with keys or days.
 
     `names` are the keys' names by id.
     """
@@ -332,14 +332,14 @@ def totals_of(filters: UsageFilters, *, names: Mapping[str, str], at: datetime) 
 
 
 def _days(filters: UsageFilters) -> list[date]:
-    """Return the days of the chart: none after today, none before the first usage where no day bounds them."""
+    """Return the days of the chart: up to today, from the first usage on unless a filter sets the beginning."""
     last = min(filters.until or filters.today, filters.today)
     since = filters.since or first_day() or last
     return days_until(last, max(0, (last - since).days + 1))
 
 
 def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
-    """Return the sums of as many days before the first."""
+    """Return the sums of the same number of days before the first."""
     first = days[0] - timedelta(days=len(days))
     return Sums.over(daily_sums(filters.wanted(first, days[0] - timedelta(days=1)), at=at).values())
 
@@ -350,7 +350,7 @@ def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
 def _by_group(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, and what each model, provider or token cost by day. A token's group is its id, if it has one."""
+    """Return the sums, and the daily costs of each model, provider or token. A token's group is its id, if any."""
     found = daily_sums(filters.wanted(days[0], days[-1]), *_COLUMNS[filters.stack], "day", at=at)
     groups: dict[str, dict[date, int]] = {}
     for (*columns, day), sums in found.items():
@@ -364,7 +364,7 @@ def _by_group(
 def _by_key(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, the most expensive keys by day and the rest as one, and how many those are."""
+    """Return the sums, the daily costs of the most expensive keys and of the rest together, and how many those are."""
     wanted = filters.wanted(days[0], days[-1])
     sums = {day: one for (day,), one in daily_sums(wanted, "day", at=at).items()}
     all_keys = {day: one.cost_nano for day, one in sums.items()}
@@ -374,13 +374,13 @@ def _by_key(
 
 
 def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], names: Mapping[str, str]) -> Series:
-    """Return a group's amounts; the link in the legend leaves this group alone."""
+    """Return a group's amounts; the link in the legend filters by this group."""
     link = filters.query(**{filters.stack: group}) if group and not filters.get(filters.stack) else ""
     return Series(_group_name(filters.stack, group, names), amounts, link=link)
 
 
 def token_names(groups: Iterable[str]) -> dict[str, str]:
-    """Return the names of the tokens among these ids; of two that have one name, with their ids."""
+    """Return the names of the tokens among these ids; names that are not unique get their ids added."""
     ids = [int(group) for group in groups if readers.is_id(group)]
     found = {str(pk): name for pk, name in AccessToken.objects.filter(pk__in=ids).values_list("pk", "name")}
     often = Counter(found.values())
@@ -484,7 +484,7 @@ class Line:
 
     @property
     def beneath_latency(self) -> str:
-        """What matters more than the first byte: the status of a failure, or that the answer still comes."""
+        """The line below the latency: that the request is in progress, the status of a failure, or the first byte."""
         row = self.row
         if row.state == "HELD":
             return "in progress"
@@ -495,7 +495,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows newest first; `newer` and `older` are the queries of the neighbouring pages, empty at the ends."""
+    """Rows, newest first; `newer` and `older` are the queries of the adjacent pages, empty at the ends."""
 
     lines: list[Line]
     newer: str = ""
@@ -503,10 +503,9 @@ class Page:
 
 
 def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[str, str], at: datetime) -> Page:
-    """Return the page of rows older than the id `before`, or newer than `after`, or the first.
+    """Return the page of rows older than the id `before`, or newer than `after`, or the first page.
 
-    Rows are never counted and never skipped over: a page costs the same wherever it lies. A cursor that is none
-    shows the first page.
+    Rows are never counted or skipped, so every page takes the same time. An invalid cursor shows the first page.
     """
     rows = matching_rows(filters, at)
     below, above = _cursor(before), _cursor(after)
@@ -540,7 +539,7 @@ def _page(
 
 
 def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line]:
-    """Prepare rows for the table; two queries, however many rows."""
+    """Return the lines of the table for these rows, with two queries."""
     rows = list(rows)
     attempts, corrections = _attempts(rows), _corrections(rows)
     return [
@@ -562,7 +561,7 @@ def _attempts(rows: list[UsageRecord]) -> dict[str, int]:
 
 
 def _corrections(rows: list[UsageRecord]) -> dict[int, list[tuple[str, str, int]]]:
-    """Return the corrections of each row's cost: kind, source and amount. The token's own copies say the same."""
+    """Return the corrections of each row's cost: kind, source and amount. Only the key's; the token's are the same."""
     found: dict[int, list[tuple[str, str, int]]] = {}
     of_rows = Adjustment.objects.filter(usage__in=[row.pk for row in rows], key__isnull=False).order_by()
     for usage, kind, source, cost in of_rows.values_list("usage", "kind", "cost_source", "cost_nano"):

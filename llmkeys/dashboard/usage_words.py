@@ -1,4 +1,4 @@
-"""Usage rows in words and shapes: state, how a cost is known, times, and why this key."""
+"""Words for usage rows: state, how a cost is known, times, and why a key was used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SOURCES = {
     "provider": "reported by the provider",
     "computed": "computed from tokens and prices",
     "estimated": "estimated: the answer was cut off, or reported no tokens",
-    "fallback": "fallback price: no price of this model is known",
+    "fallback": "fallback price: no price is known for this model",
 }
-# What stands in a row's `skipped`, as a person says it; other reasons are sentences already.
+# Reasons in a row's `skipped`, as text; others are sentences already.
 _SKIPPED = {
     "cooling": "was cooling down",
     "disabled": "was switched off",
@@ -28,22 +28,22 @@ _SKIPPED = {
     "rejected": "was rejected by its provider in this request",
     "rejected by its provider": "is rejected by its provider",
     "not allowed for this token": "may not serve this token",
-    "its provider's address is wrong": "has another server behind its provider's address",
-    "too expensive": "has too little money left at its provider",
-    "forbidden here": "may not be used from here, says its provider",
+    "its provider's address is wrong": "has a wrong provider address",
+    "too expensive": "has too little credit left at its provider",
+    "forbidden here": "may not be used from here, according to its provider",
     "its environment variable is not set": "has no secret: its environment variable is not set",
     "its provider failed": "failed at its provider in this request",
     "its provider does not have the model": "does not have the model at its provider",
 }
 
 
-# How a cost is known, in the three kinds that sums, rows and the filter tell apart (`usage/filters.COSTS`).
+# The three kinds in which a cost is known, for sums, rows and the filter (`usage/filters.COSTS`).
 COSTS = {"known": "Reported or computed", "estimated": "Estimated", "lost": "Lost"}
 
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """A word with its colour and its shape."""
+    """A word with its colour and shape."""
 
     word: str
     tone: str
@@ -65,7 +65,7 @@ def badge_of(row: UsageRecord) -> Badge:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How a row's cost is known: a word, one of the kinds of `COSTS`, and a sentence."""
+    """How a row's cost is known: a word, the kind (of `COSTS`), and an explanation."""
 
     word: str
     kind: str
@@ -73,15 +73,15 @@ class Known:
 
 
 def known_of(row: UsageRecord, kinds: Mapping[str, str]) -> Known | None:
-    """Return how a row's cost is known; `kinds` are its corrections, and how what they told is known."""
-    told = next((kinds[kind] or "provider" for kind in ("late", "reconcile") if kind in kinds), None)
-    if told is not None:
-        kind = "estimated" if told in GUESSES else "known"
-        return Known(told, kind, f"corrected later: {SOURCES.get(told, told)}")
+    """Return how a row's cost is known; `kinds` are the kinds of its corrections and their cost sources."""
+    source = next((kinds[kind] or "provider" for kind in ("late", "reconcile") if kind in kinds), None)
+    if source is not None:
+        kind = "estimated" if source in GUESSES else "known"
+        return Known(source, kind, f"corrected later: {SOURCES.get(source, source)}")
     if "void" in kinds:
         return Known("taken back", "known", "the charge of a lost request was taken back")
     if row.state == UsageRecord.State.LOST:
-        return Known("lost", "lost", "lost: charged at the hold, since nobody knows what became of it")
+        return Known("lost", "lost", "lost: charged at the hold, because its outcome is unknown")
     if not row.cost_source:
         return None
     kind = "estimated" if row.cost_source in GUESSES else "known"
@@ -90,7 +90,7 @@ def known_of(row: UsageRecord, kinds: Mapping[str, str]) -> Known | None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a sum: how it is known, and the query of the rows that make it up."""
+    """A part of a sum: how it is known, and the query of its rows."""
 
     kind: str
     word: str
@@ -99,9 +99,9 @@ class Part:
 
 
 def parts_of(sums: Sums, query: Callable[..., str]) -> list[Part]:
-    """Return how much of a cost was reported or computed, how much estimated, and how much is lost.
+    """Return how much of a cost was reported or computed, estimated, and lost.
 
-    `query` makes the address of the rows of one kind.
+    `query` returns the query of the rows of one kind.
     """
     known = sums.cost_nano - sums.estimated_nano - sums.lost_nano
     amounts = {"known": known, "estimated": sums.estimated_nano, "lost": sums.lost_nano}
@@ -109,12 +109,12 @@ def parts_of(sums: Sums, query: Callable[..., str]) -> list[Part]:
 
 
 def guessed_parts(sums: Sums, query: Callable[..., str]) -> list[Part]:
-    """Return the parts of a cost that nobody reported or computed, where there are some."""
+    """Return the nonzero parts of a cost that were neither reported nor computed."""
     return [part for part in parts_of(sums, query) if part.kind != "known" and part.nano]
 
 
 def cost_words(nano: int) -> str:
-    """Return a row's cost: four decimals, so that a column lines up; what is less keeps two telling digits."""
+    """Return a row's cost with four decimals, so that a column lines up; smaller costs keep two significant digits."""
     if nano and abs(nano) < NANO // 1000:
         return usd(nano).replace("$", "")
     tenths_of_mills = round(abs(nano) / 100_000)
@@ -122,7 +122,7 @@ def cost_words(nano: int) -> str:
 
 
 def seconds_words(milliseconds: int | None) -> str:
-    """Return a time with three telling digits at most: `4 ms`, `0.38 s`, `11.8 s`, `120 s`."""
+    """Return a time with at most three significant digits: `4 ms`, `0.38 s`, `11.8 s`, `120 s`."""
     if milliseconds is None:
         return "–"
     if milliseconds < 10:
@@ -137,7 +137,7 @@ def whole_words(number: int | None) -> str:
 
 
 def short_number(number: int) -> str:
-    """Return a large number of tokens as a person says it: `9.41 M`."""
+    """Return a large number of tokens in short: `9.41 M`."""
     for size, word in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
         if abs(number) >= size:
             return f"{number / size:,.2f} {word}"
@@ -154,7 +154,7 @@ class Skip:
 
     @property
     def short(self) -> str:
-        """The same without figures, which are on the request's page."""
+        """The words without figures, which are on the request's page."""
         budget, colon, _ = self.reason.partition(":")
         if not colon or not budget.endswith(" budget"):
             return self.words
@@ -162,7 +162,7 @@ class Skip:
 
 
 def skips_of(row: UsageRecord, names: Mapping[str, str]) -> list[Skip]:
-    """Return the keys that stood before this one; a row whose list cannot be read says nothing rather than fail."""
+    """Return the keys that were passed over before this one; empty if the row's list cannot be read."""
     entries: Iterable = row.skipped if isinstance(row.skipped, list) else ()
     return [_skip(entry, names) for entry in entries if isinstance(entry, dict)]
 
@@ -174,6 +174,6 @@ def _skip(entry: dict, names: Mapping[str, str]) -> Skip:
 
 
 def skipped_ids(rows: Iterable[UsageRecord]) -> set[str]:
-    """Return the ids of every key that was passed over, to look their names up at once."""
+    """Return the ids of all keys that were passed over, to look up their names in one query."""
     lists = (row.skipped for row in rows if isinstance(row.skipped, list))
     return {str(entry.get("keyId")) for entries in lists for entry in entries if isinstance(entry, dict)}

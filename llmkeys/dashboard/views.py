@@ -1,4 +1,4 @@
-"""The dashboard: sums, who serves, the keys that are asked for; and what it asks every few seconds to stay fresh."""
+"""The dashboard: figures, the serving order and the matching keys; and the view that it polls to refresh itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
-    """Answer what browsers ask for on pages that name no icon."""
+    """Redirect what browsers request for pages without an icon."""
     return redirect(static("img/favicon.svg"))
 
 
@@ -54,7 +54,7 @@ def favicon(request: HttpRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.view_apikey", raise_exception=True)
 def dashboard(request: HttpRequest) -> HttpResponse:
-    """Show the sums, who serves, and the keys that are asked for."""
+    """Show the figures, the serving order and the matching keys."""
     context = _context(request)
     regions = _regions(request, context)
     context |= {"regions": {one.name: one.markup for one in regions}, "seen": digests(regions)}
@@ -65,7 +65,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 @never_cache
 @for_the_page("llmkeys.view_apikey")
 def live(request: HttpRequest) -> HttpResponse:
-    """Answer the dashboard's question: what changed since it last looked."""
+    """Return what has changed since the dashboard was last refreshed."""
     context = _context(request)
     return answer(request, _regions(request, context), context)
 
@@ -74,7 +74,7 @@ def live(request: HttpRequest) -> HttpResponse:
 @login_required
 @permission_required("llmkeys.change_apikey", raise_exception=True)
 def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
-    """Take a banner off the dashboard: its alert and the older ones of its key. Pressing twice is harmless."""
+    """Dismiss a banner: its alert and the older ones of its key. Pressing twice does no harm."""
     put_away_with_older(alert_id, timezone.now())
     return redirect(f"{reverse('dashboard')}?{asked}" if (asked := _asked(request)) else "dashboard")
 
@@ -103,14 +103,14 @@ def _context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _asked(request: HttpRequest) -> str:
-    """Return the page's own query without what the refresh adds to it."""
+    """Return the page's own query string, without what the refresh adds to it."""
     query = request.GET.copy()
     query.pop("seen", None)
     return query.urlencode()
 
 
 def _title(view: Overview, notices: list[Banner]) -> str:
-    """Return what the tab says: the worst first."""
+    """Return the title of the tab: the worst problem, if any."""
     urgent = next((banner.title for banner in notices if banner.is_urgent), "")
     if urgent:
         return urgent.rstrip(".").removesuffix(" right now").partition(":")[0]
@@ -121,7 +121,7 @@ def _title(view: Overview, notices: list[Banner]) -> str:
 
 
 def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
-    """Return the page's parts in their order; each is drawn from what was read once."""
+    """Return the page's regions in order."""
     view = context["view"]
     parts = {"head": "_top.html", "said": "_said.html", "banners": "_banners.html", "figures": "_figures.html"}
     more: dict[str, Any] = {"figures": figures(view)}
@@ -142,7 +142,7 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
 
 _ALERTS_SHOWN = 3
 _ALERTS_READ = 50
-_EARLIER = 4  # alerts in one banner; the key's events have all
+_EARLIER = 4  # alerts in one banner; the key's events show all
 _TONES: dict[str, str] = {
     Alert.Kind.NO_KEY_LEFT: "bad",
     Alert.Kind.KEY_REJECTED: "bad",
@@ -154,7 +154,7 @@ _PAUSE = re.compile(r"[.:;] ")
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """A note over the whole width. `alert_id` is that of the newest alert in it, which a person can dismiss."""
+    """A note across the page. `alert_id` is the id of the newest alert in it, if it can be dismissed."""
 
     tone: str
     title: str
@@ -170,7 +170,7 @@ class Banner:
 
 
 def banners(view: Overview) -> list[Banner]:
-    """Return what is wrong with the whole, the worst first, then the newest alerts that nobody has dismissed."""
+    """Return general problems, the worst first, then the newest alerts that were not dismissed."""
     return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts()]
 
 
@@ -207,7 +207,7 @@ def _alerts() -> Iterator[Banner]:
 
 
 def _of(alerts: list[Alert]) -> Banner:
-    """Return the alerts of one key or token, newest first, or one of none, as one banner."""
+    """Return one banner for the alerts of a key or token (newest first), or for one alert of neither."""
     newest = alerts[0]
     title, text = _parted(newest)
     link, words = _remedy(newest)
@@ -227,7 +227,7 @@ def _of(alerts: list[Alert]) -> Banner:
 
 
 def _parted(alert: Alert) -> tuple[str, str]:
-    """Return an alert's first words, without a full stop, and the rest as sentences."""
+    """Return the first clause of an alert, without a full stop, and the rest as sentences."""
     title, *rest = _PAUSE.split(alert.message, maxsplit=1)
     return title.rstrip("."), capfirst("".join(rest))
 
@@ -245,7 +245,7 @@ def _remedy(alert: Alert) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A period against the one before: `direction` is `up`, `down` or empty; `now` and `before` are its words."""
+    """A period compared with the one before: `direction` is `up`, `down` or empty; `now` and `before` are texts."""
 
     direction: str
     now: str
@@ -279,13 +279,13 @@ def figures(view: Overview) -> list[Figure]:
 
 
 def _sums(view: Overview, index: int) -> tuple[int, int, int]:
-    """Return what was spent, is held and is the limit over the keys that have this limit, in nano-dollars."""
+    """Return the spent, held and limit amounts of the keys that have this limit, in nano-dollars."""
     budgets = [card.facts[index] for card in view.cards if card.facts[index].limit]
     return sum(one.spent for one in budgets), sum(one.held for one in budgets), sum(one.limit for one in budgets)
 
 
 def _cost(view: Overview, index: int) -> int:
-    """Return what all keys cost in a window, deleted ones and those without a limit included."""
+    """Return what all keys cost in a window, including deleted ones and those without a limit."""
     return sum(card.facts[index].spent for card in view.everyone)
 
 
@@ -314,7 +314,7 @@ def _total(view: Overview) -> Figure:
 
 
 def _pace(view: Overview) -> list[str]:
-    """Return what the month will have cost at the mean of the last seven whole days; fewer where there are fewer."""
+    """Return the projected cost of the month, from the mean of the last seven whole days, or fewer for new keys."""
     first = min((current_windows(card.key.created_at).day for card in view.everyone), default=view.today)
     days = min(PACE_DAYS, (view.today - first).days)
     if days < 1:
@@ -338,7 +338,7 @@ def _window(
         beside=beside,
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
-        lines=[*lines, *([f"and {usd(outside)} by keys outside these limits"] if outside > 0 else [])],
+        lines=[*lines, *([f"and {usd(outside)} by keys without this limit"] if outside > 0 else [])],
         parts=_parts(Sums.over(sums for day, sums in view.days.items() if day >= first), since),
         resets_at=_resets_at(view, index),
     )
@@ -352,7 +352,7 @@ def _requests(view: Overview) -> Figure:
     keys = [card.key for card in view.everyone]
     successful, failed = sum(key.successful_requests for key in keys), sum(key.failed_requests for key in keys)
     tried = successful + failed
-    # Not a rounded rate: one failure in a million is not 100 %.
+    # Not rounded, because one failure in a million is not 100 %.
     rate = 100 * successful / tried if tried else 0.0
     beside = f"{percent(rate)} succeeded" if tried else ""
     return Figure(
@@ -387,7 +387,7 @@ def _against_yesterday(view: Overview) -> Change | None:
 
 
 def _against_last_month(view: Overview) -> Change | None:
-    """Compare this month so far with the same days of the month before, or all of it where it was shorter."""
+    """Compare this month so far with the same days of the month before, or with all of it if it was shorter."""
     first = view.today.replace(day=1)
     end = first - timedelta(days=1)
     last = end.replace(day=min(view.today.day, end.day))
@@ -397,7 +397,7 @@ def _against_last_month(view: Overview) -> Change | None:
 
 
 def _change(now: int, before: int, now_words: str, before_words: str) -> Change | None:
-    """Return both amounts in words; None if there is nothing to compare with."""
+    """Return the comparison of two amounts; None if there is nothing to compare with."""
     if before <= 0:
         return None
     direction = "up" if now > before else "down" if now < before else ""
@@ -407,14 +407,14 @@ def _change(now: int, before: int, now_words: str, before_words: str) -> Change 
 # --- the list of keys -------------------------------------------------------------------------------------------------
 
 
-PAGE = 30  # cards; a search finds the rest faster than a longer page
+PAGE = 30  # cards; for the rest, a search is quicker than a longer page
 SEARCHED_FROM = 10  # fewer keys need no search
 _SHOWS = ("", "available", "attention")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the address asks for; what makes no sense in it is as good as left out."""
+    """What the query string asks for; invalid values are ignored."""
 
     show: str = ""
     words: str = ""
@@ -441,14 +441,14 @@ class Wanted:
         return bool(self.words or self.provider or self.status)
 
     def address(self, **changes: str | int) -> str:
-        """Return the address that asks for the same with `changes`, which lead back to the first page."""
+        """Return the URL with `changes`, which also go back to the first page."""
         now = {"show": self.show, "q": self.words, "provider": self.provider, "status": self.status, "by": self.by}
         asked = {name: value for name, value in {**now, **changes}.items() if value and (name, value) != ("page", 1)}
         return reverse("dashboard") + ("?" + urlencode(asked) if asked else "")
 
     @property
     def stacks(self) -> list[tuple[str, str, str, bool]]:
-        """Return id, words, address and whether it is chosen, of each way to stack the chart."""
+        """The id, label, URL and state of each way to stack the chart."""
         return [
             ("by-key", "By key", self.address(by=""), self.by == ""),
             ("by-model", "By model", self.address(by="model"), self.by == "model"),
@@ -476,7 +476,7 @@ def _searched(card: Card) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """One page of the cards that were asked for, with the links to the pages next to it."""
+    """A page of the matching cards, with links to the adjacent pages."""
 
     wanted: Wanted
     found: int
@@ -502,7 +502,7 @@ class KeyList:
 
 
 def key_list(cards: Iterable[Card], wanted: Wanted) -> KeyList:
-    """Return the page that is wanted; one too far is the last."""
+    """Return the requested page of the matching cards, or the last one if there are fewer."""
     found = [card for card in cards if wanted.matches(card)]
     pages = max(1, -(-len(found) // PAGE))
     page = min(wanted.page, pages)

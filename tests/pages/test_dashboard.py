@@ -88,7 +88,7 @@ class TestFigures:
     def test_it_says_what_was_spent_outside_the_limits(self, operator):
         make_key(spent_day_nano=NANO)
         make_key(spent_day_nano=2 * NANO, daily_limit_nano=0)
-        assert "and $2.00 by keys outside these limits" in text_of(page_of(operator))
+        assert "and $2.00 by keys without this limit" in text_of(page_of(operator))
 
     def test_it_shows_amounts_instead_of_shares_where_no_key_has_a_limit(self, operator):
         make_key(spent_day_nano=NANO, daily_limit_nano=0, monthly_limit_nano=0, total_limit_nano=0)

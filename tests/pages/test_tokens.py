@@ -56,8 +56,10 @@ class TestList:
             spent_day_nano=2 * NANO, spent_month_nano=3 * NANO, held_nano=NANO, total_requests=7,
         )  # fmt: skip
         text = text_of(operator.get(PATH).content.decode())
-        assert "shop admin · gateway ACTIVE Models: openai/*, gpt-6* · Keys: Production · 60 requests a minute" in text
-        assert "Ready. $2.00 left today, 60 requests a minute at most." in text
+        assert (
+            "shop admin · gateway ACTIVE Models: openai/*, gpt-6* · Keys: Production · 60 requests per minute" in text
+        )
+        assert "Ready. $2.00 left today, 60 requests per minute at most." in text
         assert "Day $2.00 of $5.00 Month $3.00 no limit" in text and "$1.00 held" in text
         assert "Requests 7 Succeeded – Last used 3 h ago Expires in 20 days" in text
         assert "root admin · manage ACTIVE Models: every model · Keys: every key" in text and "2 of 2 valid" in text
@@ -218,7 +220,7 @@ class TestCreate:
             ({"expiry": "date"}, "Give the last day, or choose another expiry."),
             ({"expiry": "date", "expiresAt": "soon"}, "Must be a day such as"),
             ({"expiry": "date", "expiresAt": "2020-01-01"}, "The expiry is in the past."),
-            ({"expiry": "date", "expiresAt": "9999-12-31"}, "The last day must lie before"),
+            ({"expiry": "date", "expiresAt": "9999-12-31"}, "The last day must be before"),
             ({"keyIds": ["key-0-0"]}, "key-0-0 is not one of the available choices"),
             ({"name": "a\0b"}, "Null characters are not allowed."),
             ({"dailyLimit": "-1"}, "Must not be negative"), ({"monthlyLimit": "NaN"}, "Must be"),
@@ -290,7 +292,7 @@ class TestRevoke:
         assert "Revoke “shop”?" in page and "This cannot be undone" in page
         assert JsonClient(text).get("/api/llm/keys").status_code == 200
         answer = operator.post(path, follow=True)
-        assert messages_of(answer) == ["“shop” is revoked: requests with it are refused from now on."]
+        assert messages_of(answer) == ["“shop” was revoked: requests with it are refused from now on."]
         assert JsonClient(text).get("/api/llm/keys").status_code == 401
         assert "It has already been revoked" in operator.get(path).content.decode()
 

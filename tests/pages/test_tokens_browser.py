@@ -85,10 +85,10 @@ def test_limits_are_edited_by_the_keyboard_alone_while_the_page_refreshes(desk):
     desk.locator("summary", has_text="Models, keys and rate limit").focus()
     desk.keyboard.press("Enter")
     desk.get_by_label("Models it may use").fill("openai/*\ngpt 6!")
-    desk.get_by_label("Requests a minute").fill("sixty")
+    desk.get_by_label("Requests per minute").fill("sixty")
     desk.get_by_role("button", name="Save").press("Enter")
     desk.get_by_text("Must be a whole number from 0").wait_for()
-    assert desk.get_by_label("Requests a minute").input_value() == "sixty"
+    assert desk.get_by_label("Requests per minute").input_value() == "sixty"
     assert desk.locator("[aria-invalid=true]").first.is_visible()
 
 
