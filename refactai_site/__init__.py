@@ -1,4 +1,4 @@
-"""The Django project: its settings, its doors to the web, and what they need."""
+"""The Django project: settings, web entry points, and what they need."""
 
 from __future__ import annotations
 

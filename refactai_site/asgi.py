@@ -1,7 +1,7 @@
-"""The door of the web server: which application answers which address, and what lives as long as a worker.
+"""The ASGI entry point: which application answers which address, and what lives as long as a worker.
 
-`LIFESPANS` are asynchronous context managers: entered in this order before a worker takes its first request (never
-before a fork), left in the reverse order when its last one has ended, or when the time for that is over.
+`LIFESPANS` are asynchronous context managers: they are entered in this order before a worker takes its first request
+(never before a fork), and left in reverse order when its last request has ended, or the time for that is over.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from refactai_site.pages import Handler, Pages
 
 health = Health()
 pages = Pages(Handler())
-# What waits for a provider while its page waits: it may take all its own threads, never those of the other pages.
+# For pages that wait for a provider, which may use up their own threads but not those of other pages.
 waiting_pages = Pages(pages.handler, name="waiting-page", gather_seconds=0)
 
 Lifespan = Callable[[Callable[[], float]], AbstractAsyncContextManager[None]]
-# Each gets a function that tells how many seconds are left until whatever still goes on is cut: without end while
-# nobody has asked the worker to stop.
+# Each gets a function that returns the seconds left until what is still in progress is cut off: infinity while the
+# worker has not been asked to stop.
 LIFESPANS: list[Lifespan] = [health.lifespan, pages.lifespan, waiting_pages.lifespan, gateway_lifespan]
 
 _GATEWAY = re.compile(r"/v1(beta)?(/|$)")
@@ -53,7 +53,7 @@ class Application:
     """The whole product as one ASGI application."""
 
     def __init__(self) -> None:
-        self._under_way: MutableSequence[int] = [0]
+        self._in_progress: MutableSequence[int] = [0]
         self._place = 0
         self._stop_at: float | None = None
         self._is_over = False
@@ -62,20 +62,20 @@ class Application:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            self._under_way[self._place] += 1
+            self._in_progress[self._place] += 1
             try:
                 await self._application_of(scope)(scope, receive, send)
             finally:
-                self._under_way[self._place] -= 1
+                self._in_progress[self._place] -= 1
 
     def configure(self, *, threads: int, under_way: MutableSequence[int], place: int) -> None:
-        """Set the threads for pages, and where the requests under way are counted: memory shared with `serve`."""
+        """Set the threads for pages, and where requests in progress are counted: memory shared with `serve`."""
         pages.threads = waiting_pages.threads = threads
-        self._under_way, self._place = under_way, place
-        under_way[place] = 0  # of a worker before this one, which was killed
+        self._in_progress, self._place = under_way, place
+        under_way[place] = 0  # left over from an earlier worker that was killed
 
     def stop(self) -> None:
-        """Begin to stop: from now on requests under way have `REFACTAI_STOP_SECONDS`. Called on the loop."""
+        """Begin to stop: requests in progress have `REFACTAI_STOP_SECONDS` left. Called on the event loop."""
         if self._stop_at is None:
             self._stop_at = time.monotonic() + settings.STOP_SECONDS
             self._stopping.set()
@@ -96,7 +96,7 @@ class Application:
                 all_ended = asyncio.create_task(_next_message(receive))
                 await self._wait_for_the_end(all_ended)
         except Exception:
-            # Left to the web server, it would go on without all that was to be made here.
+            # Reported as failed: the web server would otherwise go on without what should have been set up here.
             logger.exception("The %s of a worker failed.", phase)
             await send({"type": f"lifespan.{phase}.failed"})
             return
@@ -105,7 +105,7 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _wait_for_the_end(self, all_ended: asyncio.Task[None]) -> None:
-        """Wait until the last request has ended after a stop was asked for, or until the time for that is over."""
+        """Wait until a stop is requested and the last request has ended, or the time for that is over."""
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((all_ended, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -124,7 +124,7 @@ class Application:
 
 
 def _is_of_a_program(scope: Scope) -> bool:
-    """A browser only reads addresses that do not exist, and never with a token."""
+    """Return whether a request to an unknown address comes from a program: browsers only send GET, without a token."""
     return scope["method"] not in ("GET", "HEAD") or any(name in _TOKEN_HEADERS for name, _ in scope["headers"])
 
 

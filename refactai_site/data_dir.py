@@ -1,4 +1,4 @@
-"""The data directory (0700) and Django's secret key in it (0600): made on first use, never made wider."""
+"""The data directory (0700) and Django's secret key in it (0600), which are created on first use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def ensure_data_dir(path: Path) -> str:
-    """Create the directory; return what is wrong with it in words, or an empty string.
+    """Create the directory; return what is wrong with it, as a sentence, or an empty string.
 
-    It never raises, so that `manage.py help` and the system checks work where the directory does not.
+    It never raises, so that `manage.py help` and the system checks work without it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,22 +29,22 @@ def ensure_data_dir(path: Path) -> str:
     return ""
 
 
-# What a command that ran as another user leaves behind; whoever opens the other files says it of them.
+# Files that a command run as another user may have left. Problems with other files are reported when they are opened.
 _NEEDED = {"secret_key": os.R_OK, "serving.lock": os.R_OK | os.W_OK, "scheduler.lock": os.R_OK | os.W_OK}
-REMEDY = "Give it to the user that runs `serve`, or set REFACTAI_DATA_DIR to a directory of your own."
+REMEDY = "Make the user that runs `serve` its owner, or set REFACTAI_DATA_DIR to another directory."
 
 
 def why_not(path: Path) -> str:
-    """Return why a file cannot be used, to be put behind a sentence: whose it is, or that its disk is read-only."""
+    """Return why a file cannot be used, to be appended to a sentence: its owner, or that its disk is read-only."""
     try:
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return ": it is on a file system that is mounted read-only"
         return f": it belongs to {path.owner()}"
-    except (OSError, KeyError):  # an owner without a name
+    except (OSError, KeyError):  # the owner has no name
         return ""
 
 
-# What lies in a data directory. A directory that holds anything else may be shared on purpose: `doctor` warns of it.
+# The contents of a data directory. One that contains anything else may be shared intentionally: `doctor` warns of it.
 _OURS = (
     "llmkeys.sqlite3", "encryption.key", "secret_key", "settings.env", "first-login", "backups", "before-restore-",
     "server-", "serving.lock", "scheduler.lock", "llm_api_keys.json", "lost+found", ".",
@@ -52,7 +52,7 @@ _OURS = (
 
 
 def _tighten(path: Path) -> None:
-    """Take other users' rights to the directory away, where it is our own and nothing but ours lies in it."""
+    """Remove other users' access to the directory, if it is ours and contains only our files."""
     with contextlib.suppress(OSError):
         facts = path.stat()
         is_wide = path.is_dir() and facts.st_mode & 0o077 and facts.st_uid == os.geteuid()
@@ -61,9 +61,9 @@ def _tighten(path: Path) -> None:
 
 
 def create_private_file(path: Path, content: str) -> bool:
-    """Write a new file that only its owner can read, all at once; False where it existed already.
+    """Create a file that only its owner can read, atomically; return False if it exists already.
 
-    Written beside and then linked into place, so that another process never reads half of it.
+    It is written under another name and then linked, so that other processes never read half of it.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -83,16 +83,16 @@ def create_private_file(path: Path, content: str) -> bool:
 
 def make_private(database_file: str) -> None:
     """Create an empty database file that only its owner can read; SQLite gives its WAL the same mode."""
-    with contextlib.suppress(OSError):  # an unusable place is told by the system check and by SQLite itself
+    with contextlib.suppress(OSError):  # the system check and SQLite itself report an unusable path
         os.close(os.open(database_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def read_or_create_secret_key(data_dir: Path) -> str:
-    """Return the stored secret key, creating it on first use; a random one where the directory cannot be used."""
+    """Return the stored secret key, creating it on first use; a random one if the directory cannot be used."""
     path = data_dir / "secret_key"
     try:
         if not path.exists():
             create_private_file(path, secrets.token_urlsafe(64))
         return path.read_text().strip() or secrets.token_urlsafe(64)
     except OSError:
-        return secrets.token_urlsafe(64)  # the system check llmkeys.E001 tells of the directory
+        return secrets.token_urlsafe(64)  # the system check llmkeys.E001 reports the directory

@@ -1,7 +1,7 @@
-"""Settings from the environment: parsed once at the border; a value that cannot be parsed becomes a system check error.
+"""Settings from the environment, parsed in one place; a value that cannot be parsed becomes a system check error.
 
-A reader never raises. It remembers the fault and returns the default, so that `manage.py check` can name every
-variable that is wrong in one run (`llmkeys.checks`).
+A reader never raises. It records the fault and returns the default, so that `manage.py check` can name every wrong
+variable in one run (`llmkeys.checks`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Fault:
 
 FAULTS: list[Fault] = []
 
-# Every variable that was read, with the value in force: what the product knows, and what a server publishes digests of.
+# Every variable that was read, with its value: these are the known ones, and a server publishes digests of them.
 IN_FORCE: dict[str, object] = {}
 
 
@@ -64,7 +64,7 @@ def items(variable: str, default: str = "") -> list[str]:
 
 @_remembered
 def hosts(variable: str, default: str = "") -> list[str]:
-    """Read names of hosts: with a scheme, a port or a path a name is never equal to that of a request."""
+    """Read host names: one with a scheme, a port or a path would never match a request."""
     found = [item.strip() for item in (_raw(variable) or default).split(",") if item.strip()]
     for item in found:
         if "/" in item or item.count(":") == 1 or "]:" in item:
@@ -74,12 +74,14 @@ def hosts(variable: str, default: str = "") -> list[str]:
 
 @_remembered
 def origins(variable: str) -> list[str]:
-    """Read origins, `scheme://host[:port]`: with a path one is never equal to that of a request."""
+    """Read origins, `scheme://host[:port]`: one with a path would never match a request."""
     found = [item.strip() for item in (_raw(variable) or "").split(",") if item.strip()]
     for item in found:
         if not re.fullmatch(r"https?://[^/\s]+", item):
-            fault(variable, f"“{item}” is not an origin: a scheme and a host, and no path", "https://keys.example.com")
-    return [item for item in found if "://" in item]  # Django's own check would say it again
+            fault(
+                variable, f"“{item}” is not an origin: a scheme and a host, without a path", "https://keys.example.com"
+            )
+    return [item for item in found if "://" in item]  # Django's own check would report it again
 
 
 @_remembered
@@ -168,9 +170,9 @@ EXAMPLE_URL = "postgres://user:password@127.0.0.1:5432/llmkeys"
 
 @_remembered
 def database_url(variable: str) -> str:
-    """Read the address of a PostgreSQL database, or `sqlite:///FILE`; "" means the file in the data directory.
+    """Read the URL of a PostgreSQL database, or `sqlite:///FILE`; "" means the file in the data directory.
 
-    It is never repeated in a fault: it may hold a password.
+    It is never repeated in a fault, because it may contain a password.
     """
     value = _raw(variable) or ""
     scheme, _, rest = value.partition("://")
@@ -193,7 +195,7 @@ def database_url(variable: str) -> str:
 
 
 class Concealed(str):
-    """Text that is a secret: a page or log that shows the settings shows its place alone."""
+    """A secret string, which is masked on pages and in logs that show the settings."""
 
     __slots__ = ()
 
@@ -203,11 +205,11 @@ class Concealed(str):
 
 @_remembered
 def alert_urls(variable: str) -> list[str]:
-    """Read notification targets; a comma inside an address (two mail recipients, say) does not end it."""
+    """Read notification targets; a comma within an address (such as between two recipients) does not end it."""
     targets = [part.strip(" ,") for part in re.split(r",(?=\s*[A-Za-z][A-Za-z0-9]*://)", _raw(variable) or "")]
     targets = [target for target in targets if target]
     for place, target in enumerate(targets, start=1):
-        if not re.match(r"[A-Za-z][A-Za-z0-9]*://.", target):  # not repeated: it may be half of a secret
+        if not re.match(r"[A-Za-z][A-Za-z0-9]*://.", target):  # not repeated, because it may be part of a secret
             example = "mailtos://user:password@example.com,slack://TokenA/TokenB/TokenC"
             fault(variable, f"target {place} of {len(targets)} is not a notification address", example)
             return []

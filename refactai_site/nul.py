@@ -1,4 +1,4 @@
-"""A NUL in an address, a filter or a field: SQLite takes one, PostgreSQL refuses it, and nobody means one."""
+"""NUL characters in addresses, filters or fields, which SQLite accepts and PostgreSQL refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class RefuseNul:
-    """Answer 400 where a view that does not look for a NUL itself has handed one to the database."""
+    """Middleware that answers 400 if a view passed a NUL from the request to the database."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -24,7 +24,7 @@ class RefuseNul:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
         if isinstance(exception, ValueError | DataError) and NUL in _sent_with(request):
-            raise BadRequest("The request holds a NUL character.") from exception
+            raise BadRequest("The request contains a NUL character.") from exception
 
 
 def _sent_with(request: HttpRequest) -> str:

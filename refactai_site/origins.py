@@ -1,4 +1,4 @@
-"""Why a page or a form was refused for its host or its origin: what was seen, and the setting that changes it."""
+"""Explains why a request was refused for its host or origin: what was seen, and the setting to change."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_REFERER
 
 _OF_ORIGINS = ("Origin checking failed", "Referer checking failed")
 _POLICY = (
-    "Usually a proxy in front of this server sets “Referrer-Policy: no-referrer”: let it set “same-origin”, or leave "
-    "that header alone."
+    "Usually a proxy in front of this server sets “Referrer-Policy: no-referrer”: let it set “same-origin” or not set "
+    "that header."
 )
 
 
 def about_host(request: HttpRequest) -> str:
-    """Say why the Host of the request is refused."""
+    """Return why the Host of the request was refused."""
     host = _shown(request.META.get("HTTP_HOST", ""))
     if not host:
-        return "The request names no host. Send a “Host” header."
-    name = split_domain_port(host)[0] or host  # the setting takes no port
+        return "The request has no host. Send a “Host” header."
+    name = split_domain_port(host)[0] or host  # the setting has no ports
     return (
         f"This server does not answer under the name “{host}”. If the name is right, add {name} to "
         f"REFACTAI_ALLOWED_HOSTS (now {', '.join(settings.ALLOWED_HOSTS)}) and restart the server."
@@ -29,7 +29,7 @@ def about_host(request: HttpRequest) -> str:
 
 
 def about_origin(request: HttpRequest, reason: str) -> str:
-    """Say why a form was refused, where its origin is the reason; else an empty string."""
+    """Return why a form was refused, if its origin is the reason, or an empty string."""
     if not reason.startswith(_OF_ORIGINS):
         return ""
     origin = request.META.get("HTTP_ORIGIN", "")
@@ -42,7 +42,7 @@ def about_origin(request: HttpRequest, reason: str) -> str:
 
 def _about_foreign(origin: str, request: HttpRequest) -> str:
     own = f"{request.scheme}://{request.get_host()}"
-    seen = f"The form comes from “{_shown(origin)}”, but this server takes itself for “{own}”."
+    seen = f"The form comes from “{_shown(origin)}”, but this server’s own address is “{own}”."
     parts = urlsplit(origin)
     if parts.scheme == "https" and request.scheme == "http" and parts.netloc == request.get_host():
         if settings.REFACTAI_HTTPS:
@@ -51,8 +51,8 @@ def _about_foreign(origin: str, request: HttpRequest) -> str:
             f"{seen} If a proxy in front of this server speaks HTTPS, set REFACTAI_HTTPS=true and restart the server."
         )
     return (
-        f"{seen} If you opened the page at that address, let the proxy in front of this server pass the “Host” header "
-        "on, or add the address to REFACTAI_CSRF_TRUSTED_ORIGINS and restart the server."
+        f"{seen} If you opened the page at that address, let the proxy in front of this server forward the "
+        "“Host” header, or add the address to REFACTAI_CSRF_TRUSTED_ORIGINS and restart the server."
     )
 
 

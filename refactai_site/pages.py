@@ -1,8 +1,8 @@
-"""Django behind ASGI: pages, admin and REST API, in threads of their own that wait for nobody's network.
+"""Django behind ASGI: pages, admin and REST API, in their own threads, which never wait for a client's network.
 
-The body is read on the loop before a thread is taken, and the answer is sent on the loop when the thread is free
-again: slow clients, however many, hold none. Not Django's own ASGI handler: it runs all synchronous views in one
-thread or in as many as there are requests, and collects a synchronous iterator into a list before it sends.
+The body is read on the event loop before a thread is taken, and the answer is sent on the loop after the thread is
+free again, so that slow clients, however many, occupy none. Django's own ASGI handler is not used, because it runs
+synchronous views in one thread or in as many as there are requests, and collects a synchronous iterator into a list.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_SECONDS = 30.0
-BODY_ROOM_BYTES = 64 * 1024 * 1024  # of all pages' bodies that one worker has in hand
+BODY_ROOM_BYTES = 64 * 1024 * 1024  # for the bodies of all pages that one worker has in memory
 PIECE_BYTES = 65_536
 GATHER_SECONDS = 0.02
 # Django's own limit for forms; the REST API and the import of keys stay below it.
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Handler(BaseHandler):
-    """Django with all its middleware, for one request in one thread."""
+    """Django with its middleware, for one request in one thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class Handler(BaseHandler):
 
 
 class Pages:
-    """An ASGI application over a handler and so many threads. They are made by `lifespan`, in the worker.
+    """An ASGI application that runs a handler in `threads` threads, which `lifespan` starts in the worker.
 
-    `limit` is that of one body, `room` that of all bodies in hand (bytes).
+    `limit` is for one body, `room` for all bodies in memory (bytes).
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Pages:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
     async def _send(self, scope: Scope, send: Send, response: HttpResponseBase, gone: asyncio.Event) -> None:
-        """Send the answer piece by piece, each when the client has taken the one before."""
+        """Send the response in pieces, each after the client has read the one before."""
         await send({"type": "http.response.start", "status": response.status_code, "headers": _headers_of(response)})
         if response.streaming and scope["method"] != "HEAD":
             async for piece in self._pieces(response):
@@ -146,7 +146,7 @@ class Pages:
         await _taken(send, {"body": content, "more_body": False})
 
     async def _pieces(self, response: Any) -> AsyncIterator[bytes]:
-        """An answer that waits for somebody else is an asynchronous iterator, and costs no thread at all."""
+        """Yield the response in pieces; one that waits for something is an asynchronous iterator, without a thread."""
         if response.is_async:
             async for piece in response:
                 yield piece
@@ -158,7 +158,7 @@ class Pages:
             yield piece
 
     def _next(self, pieces: Iterator[bytes]) -> bytes:
-        """Return what comes within a moment, for the lines of a table are short; nothing at the end."""
+        """Return what the iterator yields within `gather_seconds`, because single lines are short; b"" at the end."""
         gathered, size, until = [], 0, time.monotonic() + self._gather_seconds
         try:
             for piece in pieces:
@@ -172,7 +172,7 @@ class Pages:
 
 
 def refused(scope: Scope, refusal: bodies.BodyRefused) -> HttpResponse:
-    """Answer a body that is not taken: REST programs get JSON, everybody else a sentence."""
+    """Return the response to a refused body: JSON for the REST API, otherwise a sentence."""
     response: HttpResponse
     if scope["path"].startswith("/api/"):
         response = JsonResponse({"detail": str(refusal)}, status=refusal.status)
@@ -191,7 +191,7 @@ async def _listen(receive: Receive, gone: asyncio.Event) -> None:
 
 
 async def _taken(send: Send, message: dict[str, Any]) -> bool:
-    """Send; False where the client has taken nothing for so long that it is gone."""
+    """Send a piece; return False if the client has read nothing for so long that it counts as gone."""
     try:
         async with asyncio.timeout(settings.STREAM_IDLE_SECONDS):
             await send({"type": "http.response.body", **message})
@@ -201,10 +201,10 @@ async def _taken(send: Send, message: dict[str, Any]) -> bool:
 
 
 def _for_django(scope: Scope, body: bytes) -> Scope:
-    """Return the request as Django reads it: a body with its length, one Cookie header, a query of ASCII alone."""
+    """Return the scope in the form that Django expects: the body's length, one Cookie header, an ASCII query."""
     left_out = {b"content-length", b"transfer-encoding", b"content-encoding", b"cookie"}
     headers = [(name, value) for name, value in scope["headers"] if name not in left_out]
-    cookies = [value for name, value in scope["headers"] if name == b"cookie"]  # HTTP/2 sends one header for each
+    cookies = [value for name, value in scope["headers"] if name == b"cookie"]  # HTTP/2 sends several
     if cookies:
         headers.append((b"cookie", b"; ".join(cookies)))
     if body:
@@ -221,7 +221,7 @@ def _headers_of(response: HttpResponseBase) -> list[tuple[bytes, bytes]]:
 
 
 def _close_connections(together: threading.Barrier) -> None:
-    """Run once in each thread of the pool, for a connection belongs to its thread."""
+    """Close this thread's connections; run once in each thread of the pool."""
     with contextlib.suppress(threading.BrokenBarrierError):
         together.wait(1)
     connections.close_all()

@@ -103,23 +103,23 @@ AXES_CLIENT_IP_CALLABLE = "llmkeys.dashboard.login.client_address"
 AXES_VERBOSE = False
 
 # --- Database ------------------------------------------------------------------------------------------------------
-# The turn among processes and this together stay below 8 s, so that a blocked database is a 503 within 10 s.
+# Together with the wait for the write lock this stays below 8 s, so that a blocked database gives a 503 within 10 s.
 DATABASE_BUSY_SECONDS = 3
-# How many connections to PostgreSQL a machine needs at most (its default is 100 for all): each web worker's threads
-# share a pool, beside the one connection of its writer; the scheduler has up to 5, `serve` and each command 1.
-# So 2 workers: 2 × (10 + 1) + 5 + 1 = 28, and 22 without the scheduler. A thread has one while it reads, never while
-# it waits for a provider. The pool's patience is part of the 10 s in which a request is told that nothing works; it
-# gives up reconnecting soon, for the next request tries anew.
+# How many connections to PostgreSQL a machine needs at most (PostgreSQL's default limit is 100 for all): each web
+# worker's threads share a pool, and its writer has one more; the scheduler has up to 5, `serve` and each command 1.
+# So with 2 workers: 2 × (10 + 1) + 5 + 1 = 28, and 22 without the scheduler. A thread has a connection while it reads,
+# never while it waits for a provider. The pool's timeout is part of the 10 s in which a request gets its 503; it soon
+# gives up reconnecting, because the next request tries again.
 POSTGRES_POOL = {"min_size": 0, "max_size": 10, "timeout": 3.0, "max_idle": 60.0, "reconnect_timeout": 1.0}
 _database_url = env.database_url("DATABASE_URL")
 if _database_url and not _database_url.startswith("sqlite"):
     DATABASES = {"default": dj_database_url.parse(_database_url, conn_max_age=None, conn_health_checks=True)}
     if not (find_spec("psycopg") and find_spec("psycopg_pool")):
-        env.fault("DATABASE_URL", "the driver of PostgreSQL is not installed; run: make postgres", env.EXAMPLE_URL)
+        env.fault("DATABASE_URL", "the driver for PostgreSQL is not installed; run: make postgres", env.EXAMPLE_URL)
         DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
     else:
-        # What the address itself says about these (`?connect_timeout=…`) comes first. A server that is gone, or a row
-        # that somebody holds, must not keep a request waiting beyond the 10 s.
+        # Options in the URL itself (`?connect_timeout=…`) take precedence. A server that is gone, or a locked row, must
+        # not keep a request waiting beyond the 10 s.
         DATABASES["default"]["OPTIONS"] = {
             "connect_timeout": DATABASE_BUSY_SECONDS,
             "tcp_user_timeout": 8000,
@@ -149,7 +149,7 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 
 # --- Time and language ---------------------------------------------------------------------------------------------
 USE_TZ = True
-# The operator's zone: budget days and months begin at its midnight, and django-q2's cron runs in it. Rows are in UTC.
+# The operator's time zone, in which budget days and months begin at midnight and cron schedules run. Rows are in UTC.
 TIME_ZONE = env.time_zone("REFACTAI_TIME_ZONE", "UTC")
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
@@ -219,10 +219,10 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "RefactAI LLM key management",
-    "DESCRIPTION": "Keys of LLM providers, their budgets and their usage; access tokens of the programs they serve.",
+    "DESCRIPTION": "API keys of LLM providers, their budgets and usage, and access tokens for programs.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
-    "COMPONENT_SPLIT_REQUEST": True,  # a body has no id, an answer always
+    "COMPONENT_SPLIT_REQUEST": True,  # bodies have no id, responses do
     "SCHEMA_PATH_PREFIX": "/api/llm",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "SERVE_INCLUDE_SCHEMA": False,
@@ -245,7 +245,7 @@ Q_CLUSTER: dict[str, Any] = {
     "catch_up": False,
     "poll": 1,
     "save_limit": 50,
-    "save_limit_per": "group",  # the group is the schedule: a daily one is not pushed out by those of every minute
+    "save_limit_per": "group",  # per schedule, so that frequent ones do not push out daily ones
     "guard_cycle": 1,
 }
 
@@ -292,11 +292,11 @@ LOGGING = {
     "loggers": {
         "llmkeys": {"level": "INFO"},
         "django": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
-        "django.security.DisallowedHost": {"handlers": [], "propagate": False},  # told by the page, without a traceback
+        "django.security.DisallowedHost": {"handlers": [], "propagate": False},  # reported on the page
         "django.security.csrf": {"level": "ERROR"},  # the same
         "django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
         "axes": {"level": "ERROR"},
-        "psycopg.pool": {"level": "ERROR"},  # what a request could not get is told by `outages`, and once
+        "psycopg.pool": {"level": "ERROR"},  # `outages` reports it, once
     },
 }
 DEFAULT_EXCEPTION_REPORTER_FILTER = "llmkeys.dashboard.error_pages.SecretsFilter"

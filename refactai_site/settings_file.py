@@ -1,6 +1,6 @@
-"""`settings.env` in the data directory: the settings of `serve` and of every command alike, one `NAME=value` a line.
+"""`settings.env` in the data directory: the settings of `serve` and all commands, with one `NAME=value` per line.
 
-It is read into the environment before anything else is; a variable that is set there already wins, also an empty one.
+It is read into the environment before anything else; variables that are set there already win, even if empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from refactai_site.env import FAULTS, Fault
 
 NAME = "settings.env"
-DATA_DIR = "REFACTAI_DATA_DIR"  # says where this file is, so it cannot stand in it
+DATA_DIR = "REFACTAI_DATA_DIR"  # says where this file is, so it cannot be set in it
 KEY_VARIABLES = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY")
 
 # The product's own, and what its libraries read: proxies and certificate authorities.
@@ -23,12 +23,12 @@ _ACCEPTED = re.compile(
 )
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
-UNKNOWN: list[str] = []  # names in the file that nothing reads
+UNKNOWN: list[str] = []  # unknown names in the file
 FROM_FILE: dict[str, str] = {}  # what the file has set
 
 
 def load(directory: Path) -> None:
-    """Put what the file says into the environment. A fault becomes a system check error, as any other setting's."""
+    """Load the file into the environment. A fault becomes a system check error, as with other settings."""
     file = directory / NAME
     try:
         _make_private(file)
@@ -36,12 +36,12 @@ def load(directory: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
         FAULTS.append(Fault(str(file), f"it cannot be read: {reason}", ""))
         return
     for name, value in parse(text, str(file)).items():
         if name == DATA_DIR:
-            problem = f"it cannot be set in {file}, which lies in that directory; set it in the environment"
+            problem = f"it cannot be set in {file}, which is in that directory; set it in the environment"
             FAULTS.append(Fault(name, problem, "~/.refactai/data"))
         elif not _ACCEPTED.fullmatch(name):
             UNKNOWN.append(name)
@@ -50,14 +50,14 @@ def load(directory: Path) -> None:
 
 
 def parse(text: str, source: str = NAME) -> dict[str, str]:
-    """Return the settings of a file; a line that is not one becomes a fault. The last of two lines of a name counts."""
+    """Return the settings in a file's text; a malformed line becomes a fault. The last of repeated names counts."""
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)
-        if match is None:  # not repeated: it may hold a secret
+        if match is None:  # not repeated, because it may contain a secret
             FAULTS.append(Fault(f"{source}, line {number}", "it is not NAME=value", "REFACTAI_DAILY_LIMIT=5"))
             continue
         found[match[1]] = _unquoted(match[2])
@@ -65,7 +65,7 @@ def parse(text: str, source: str = NAME) -> dict[str, str]:
 
 
 def _unquoted(value: str) -> str:
-    """Take quotes away as a shell would, and a comment behind the value."""
+    """Remove quotes, as a shell would, and a comment after the value."""
     quoted = re.fullmatch(r"""(["'])(.*?)\1\s*(#.*)?""", value)
     return quoted[2] if quoted else re.sub(r"(^|\s+)#.*$", "", value).strip()
 

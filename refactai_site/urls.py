@@ -1,4 +1,4 @@
-"""Which room answers which address, of those that `asgi.py` hands to Django."""
+"""The URLs that `asgi.py` passes to Django."""
 
 from __future__ import annotations
 
