@@ -50,7 +50,7 @@ class Delivery:
     words: str = ""
 
 
-# --- alerts without an event -----------------------------------------------------------------------------------------
+# --- alerts without an event ------------------------------------------------------------------------------------------
 
 _reported: dict[str, str] = {}  # what this process has reported, so that requests need not query the database
 _MOST_REPORTED = 1000
@@ -230,7 +230,7 @@ def _error_text(lines: list[str]) -> str:
     return text if len(text) <= 500 else f"{len(lines)} targets failed"
 
 
-# --- for people ----------------------------------------------------------------------------------------------
+# --- for people -------------------------------------------------------------------------------------------------------
 
 
 def send_test_alert(at: datetime, *, by: str = "") -> list[Delivery]:

@@ -183,7 +183,7 @@ class Writer(DatabaseThread):
                     cursor.execute("ROLLBACK")
                 raise
 
-    # --- undoing what no caller knows of, and idle work -------------------------------------------------
+    # --- undoing what no caller knows of, and idle work ---------------------------------------------------------------
 
     def _take_back(self, job: Job) -> None:
         if job.undo is not None:

@@ -81,7 +81,7 @@ class RelayedStream:
     def has_told_usage(self) -> bool:
         return self.usage is not None and self.usage.is_known
 
-    # --- to the client ------------------------------------------------------------------------------------------
+    # --- to the client ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Forward the stream to its end and end the attempt; after the client has gone, read on for the usage."""

@@ -90,7 +90,7 @@ def _held() -> QuerySet[UsageRecord, Any]:
     return UsageRecord.objects.order_by().filter(state=RawSQL("'HELD'", ()), lease_until__isnull=False).values("pk")
 
 
-# --- open and lost requests ---------------------------------------------------------------------------
+# --- open and lost requests -------------------------------------------------------------------------------------------
 
 
 def open_requests(column: str = "key_id") -> Counter[Any]:
@@ -134,7 +134,7 @@ def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
         chunk = list(rows.filter(pk__lt=chunk[-1].pk)[:_CHUNK_ROWS])
 
 
-# --- bounds of ids --------------------------------------------------------------------------------------------
+# --- bounds of ids ----------------------------------------------------------------------------------------------------
 
 
 def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
