@@ -82,7 +82,7 @@ def _culprit(name: str) -> str:
         if file.exists() and not os.access(file, os.R_OK | os.W_OK):
             whose = why_not(file) or ": it belongs to another user"
             return f" because of {file}{whose}. The directory and its files must belong to the user that runs `serve`"
-            return "; check the permissions of its directory"
+    return "; check the permissions of its directory"
 
 
 @dataclass
