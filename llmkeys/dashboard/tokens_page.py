@@ -400,7 +400,7 @@ def is_served(path: str) -> bool:
 
 
 def _bare_name(dialect: str) -> str:
-    """Return a configured model of the dialect's own vendor, else its example, as the vendor's clients name it."""
+    """Return a configured model of the dialect's vendor, or else its example, by the vendor's own name."""
     vendor = next(provider for provider in PROVIDERS.values() if provider.vendor and provider.serves(dialect))
     names = (settings.PRIMARY_MODEL, *settings.FALLBACK_MODELS)
     found = (name.partition("/")[2] for name in names if name.startswith(f"{vendor.vendor}/"))

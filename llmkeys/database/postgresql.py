@@ -41,7 +41,7 @@ def lock_rows(cursor: Cursor, rows: Iterable[tuple[str, Any]]) -> None:
 
 
 def lock_all_rows(cursor: Cursor, table: str) -> None:
-    """Lock every row of a table by id, for a transaction that does not know yet which of them it will change."""
+    """Lock all rows of a table in the order of ids, for a transaction that does not know yet which it will change."""
     if not is_sqlite():
         cursor.execute(f"SELECT id FROM {table} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608
 

@@ -23,10 +23,10 @@ _TURN = 0x6B657973  # the number of our advisory lock
 
 @contextmanager
 def changing_keys() -> Iterator[Cursor]:
-    """Open a transaction that may move the default mark; others of its kind wait, so that no two move it at once.
+    """Open a transaction that may move the default mark; others like it wait, so that it moves in one at a time.
 
-    SQLite's writers take turns anyway. On PostgreSQL two that each take the mark from the same key and give it to
-    another would break the constraint, and one that locks two keys in any order would deadlock with requests.
+    On SQLite writers take turns anyway. On PostgreSQL, two transactions that move the mark from the same key to
+    different ones would violate the constraint, and one that locks two keys in any order would deadlock with requests.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         lock_keys(cursor)
@@ -34,13 +34,13 @@ def changing_keys() -> Iterator[Cursor]:
 
 
 def lock_keys(cursor: Cursor) -> None:
-    """Keep others from changing keys until this transaction ends: who gives the mark on locks two of them."""
+    """Lock all keys until this transaction ends, because moving the default mark changes two of them."""
     postgresql.take_turn(cursor, _TURN)
     postgresql.lock_all_rows(cursor, KEYS.table)
 
 
 def all_keys() -> list[tuple[str, str]]:
-    """Return what a job of the writer declares that may move the mark."""
+    """Return the accounts to declare for a writer's job that may move the default mark."""
     return [Account(KEYS, key_id).lock for key_id in ApiKey.objects.values_list("id", flat=True)]
 
 

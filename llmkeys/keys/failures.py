@@ -64,10 +64,10 @@ def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -
     The test takes up to 5 seconds, with no transaction open. Raises RecordingUnavailable.
     """
     is_rejected, words = _free_test(candidate, at)
-    verdict = _reject if is_rejected else _doubt
-    told = failure if is_rejected else _with_words(failure, words)
+    verdict = _reject if is_rejected else _refuse
+    stored = failure if is_rejected else _with_words(failure, words)
     accounts = all_keys() if is_rejected else [Account(KEYS, candidate.id).lock]
-    writer.run_now(lambda cursor: verdict(cursor, candidate, told, at), accounts=accounts)
+    writer.run_now(lambda cursor: verdict(cursor, candidate, stored, at), accounts=accounts)
 
 
 def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:

@@ -140,7 +140,10 @@ class Amount:
 
 
 def hold(cursor: Cursor, of: AccountTable, amounts: Mapping[Any, Amount], windows: Windows, at: datetime) -> set[Any]:
-    """Hold an amount on each account that is usable, has these windows open, and has room and pace; return which."""
+    """Hold an amount on each account that is usable, has these windows open and has room and pace.
+
+    Returns the ids of the accounts on which the amount is now held.
+    """
     if not amounts:
         return set()
     tracked, now = settings.COST_TRACKING, instant(at)

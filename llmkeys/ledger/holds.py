@@ -184,7 +184,7 @@ def _place_at_once(cursor: Cursor, jobs: list[PlaceHold]) -> list[Placed | None]
 
 
 class _First(NamedTuple):
-    """A job's first bid, with the ids of its accounts by their column."""
+    """A job with the ids of the accounts of its first bid, by column."""
 
     job: PlaceHold
     ids: dict[str, Any]
@@ -228,7 +228,7 @@ def _insert_sql(count: int, tables: int) -> str:
 
 
 def _insert(cursor: Cursor, rows: list[_Row]) -> list[Hold]:
-    """Record the attempts; return their holds in the same order."""
+    """Record the attempts and return their holds in the same order."""
     if not rows:
         return []
     cursor.execute(_insert_sql(len(rows), len(accounts.TABLES)), [value for row in rows for value in _values(row)])

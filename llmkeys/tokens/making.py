@@ -255,7 +255,7 @@ def _lock(maker: AccessToken) -> None:
 
 
 def _locked_descendants(token: AccessToken) -> list[int]:
-    """Return the ids of the tokens that this one made, and of those that they made, locked as requests lock them."""
+    """Lock the tokens that this one created, directly or indirectly, in the order of requests; return their ids."""
     found: set[int] = set()
     newest = {token.pk}
     while newest:

@@ -153,7 +153,7 @@ def _open_account(
 def _hand_default(
     cursor: Cursor, stored: list[tuple[FileKey, ApiKey]], at: datetime, actor: str, report: Report
 ) -> None:
-    """Carry the default mark over: to one key, that can serve, and only where no stored key has it yet."""
+    """Adopt the file's default key if it can serve and no stored key is the default yet."""
     lock_keys(cursor)
     marked = [row for key, row in stored if key.is_default]
     fit = [row for row in marked if not row.is_off and not row.is_expired(at)]
