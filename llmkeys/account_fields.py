@@ -1,4 +1,4 @@
-"""The fields of accounts (keys, access tokens) as people and programs give them: read, or refused in words.
+"""The fields of accounts (keys, access tokens) as people and programs send them: read, or refused with a message.
 
 The readers raise ValueError with a sentence for that person; `Checker` collects the sentences of all fields, and a form
 shows them.
@@ -52,7 +52,7 @@ READ_ONLY = frozenset(
 
 
 class Checker:
-    """Collect the faults of all fields, so that a person sees them at once."""
+    """Collects the errors of all fields, so that a person sees all of them."""
 
     def __init__(self, values: Mapping[str, Any], *, allowed: Collection[str]):
         self.values = values
@@ -80,13 +80,13 @@ class Checker:
             return default
 
     def take_columns(self, columns: Mapping[str, str], readers: Mapping[str, Callable[[Any], Any]]) -> None:
-        """Read what was given of `columns` (field → column)."""
+        """Read the given fields of `columns` (field → column)."""
         for name, column in columns.items():
             if name in self.values:
                 self.columns[column] = self.take(name, readers[name])
 
     def finish(self) -> None:
-        """Raise InvalidInput if there was a fault."""
+        """Raise InvalidInput if there were errors."""
         if self.errors:
             raise InvalidInput(self.errors)
 
@@ -116,7 +116,7 @@ def read_boolean(value: Any) -> bool:
 
 
 def read_budget_mode(value: Any) -> str | None:
-    """Return how an account keeps its budgets; None: as REFACTAI_BUDGET_MODE says."""
+    """Return the budget mode of an account; None means the one of REFACTAI_BUDGET_MODE."""
     if value is not None and (not isinstance(value, str) or value not in Budgeted.BudgetMode.values):
         raise ValueError(f"Must be {' or '.join(Budgeted.BudgetMode.values)}, or null for the setting.")
     return value
@@ -129,7 +129,7 @@ BUDGET_READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Callable[[Any], datetime | None]:
-    """Return the reader of an expiry: in the future, or the one that is stored. `instead` says what else to do."""
+    """Return the reader of an expiry date: in the future, or the stored one. `instead` says what else to do."""
 
     def read(value: Any) -> datetime | None:
         if value in (None, ""):
@@ -143,7 +143,7 @@ def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Ca
 
 
 def parse_instant(value: Any) -> datetime:
-    """Read a date, or date and time, as a person gives it: midnight and the operator's zone if none is given."""
+    """Read a date, or a date and time; by default midnight, in the operator's time zone."""
     try:
         when = parse_datetime(value) if isinstance(value, str) else None
     except ValueError:
@@ -151,7 +151,7 @@ def parse_instant(value: Any) -> datetime:
     if when is None:
         raise ValueError("Must be a date and time, such as 2027-01-31T00:00:00Z.")
     try:
-        # In UTC already here: the year 9999 has instants that other zones can name and UTC cannot.
+        # Converted to UTC here, because in the year 9999 some times of other zones do not exist in UTC.
         return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This date and time does not exist.") from None

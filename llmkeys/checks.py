@@ -1,4 +1,4 @@
-"""Configuration mistakes, told by id, each with an example of how it is right."""
+"""System checks for configuration mistakes, each with an id and an example of the right value."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _example(fault: env.Fault) -> str:
 
 @register()
 def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """llmkeys.W001: a variable that nothing reads, most likely misspelt."""
+    """llmkeys.W001: an unknown variable, most likely misspelt."""
     known = {*env.IN_FORCE, *settings_file.KEY_VARIABLES}
     unknown = {name for name in os.environ if name.startswith("REFACTAI_") and name not in known}
     return [_unknown_name(name, known) for name in sorted(unknown | set(settings_file.UNKNOWN))]
@@ -57,7 +57,7 @@ def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
 
 @register()
 def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """llmkeys.E003: a master key too short to protect anything, or one of our own tokens."""
+    """llmkeys.E003: an encryption key that is too short to protect anything, or one of our own tokens."""
     given = settings.REFACTAI_ENCRYPTION_KEYS
     bad = [key for key in given if len(key) < 16 or key.startswith(TOKEN_PREFIX)]
     if not bad:
@@ -76,14 +76,14 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
 def check_database_is_there(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """llmkeys.E004: there was a database here, and it is gone; only `serve --new-database` makes a new one."""
+    """llmkeys.E004: a database that was here is gone; only `serve --new-database` creates a new one."""
     words = backup.lost_database() if databases else ""
     return [Error(words, id="llmkeys.E004")] if words else []
 
 
 @register(Tags.security)
 def check_environment_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """llmkeys.E006: a variable for a provider's key holds something else, which is never sent.
+    """llmkeys.E006: a variable for a provider's key contains something else, which is never sent.
 
     llmkeys.W007: it holds quotes or invisible characters as well, which are not sent.
     """
@@ -94,7 +94,7 @@ def check_environment_keys(app_configs: Sequence[AppConfig] | None, **kwargs: An
             hint = f"For example {variable}={provider.secret_hint}, or unset it and add the key on the dashboard."
             found.append(Error(words, hint=hint, id="llmkeys.E006"))
         if seen.dress:
-            found.append(Warning(seen.dress, hint=f"Set {seen.variable} to the key alone.", id="llmkeys.W007"))
+            found.append(Warning(seen.dress, hint=f"Set {seen.variable} to just the key.", id="llmkeys.W007"))
     return found
 
 
@@ -104,7 +104,7 @@ register()(outbox.check_targets)
 
 
 def warnings() -> list[str]:
-    """Return what is wrong with the names of settings, a line for each."""
+    """Return a line for each unknown setting."""
     return [in_one_line(message) for message in check_names(None)]
 
 
@@ -113,7 +113,7 @@ def in_one_line(message: CheckMessage) -> str:
 
 
 def leads_back_here(base_url: str, bind: str) -> bool:
-    """Return whether a provider's address is the one this product itself is about to listen on."""
+    """Return whether a provider's address is the one that this product is about to listen on."""
     parts, (host, _, port) = urlsplit(base_url), bind.rpartition(":")
     loopback = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104  (compared with, not bound to)
     same_host = parts.hostname == host.strip("[]") or (parts.hostname in loopback and host.strip("[]") in loopback)

@@ -1,4 +1,4 @@
-"""What can go wrong, by name; each carries its figures and tells a person what to do next."""
+"""The product's exceptions; their messages have figures and say what to do next."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from datetime import datetime
 
 
 class LLMKeysError(Exception):
-    """Base of all; `str()` is a sentence for people, free of secrets."""
+    """Base of all; `str()` is a sentence for people, without secrets."""
 
-    may_be_billed = False  # an attempt before it may have been billed: sending the request again could cost twice
+    may_be_billed = False  # an earlier attempt may have been billed: sending the request again could cost twice
 
 
 class ClientGone(LLMKeysError):
-    """The caller has gone: nobody waits for a further attempt."""
+    """The client has gone, so there is no further attempt."""
 
 
 class WrongEncryptionKey(LLMKeysError):
-    """A stored secret cannot be decrypted with the keys given: the product is sealed."""
+    """A stored secret cannot be decrypted with the encryption keys given: the product is sealed."""
 
 
 class DataDirectoryProblem(LLMKeysError):
-    """A file of the data directory cannot be read or written."""
+    """A file in the data directory cannot be read or written."""
 
 
 class InvalidInput(LLMKeysError):
-    """What a person or program gave is refused; `errors` maps field names to sentences."""
+    """Invalid input from a person or program; `errors` maps field names to sentences."""
 
     def __init__(self, errors: dict[str, list[str]]):
         self.errors = errors
@@ -41,19 +41,19 @@ class DuplicateSecret(LLMKeysError):
 
 
 class KeyConflict(LLMKeysError):
-    """The verb does not fit the state of the key (an expired default, an environment key to delete)."""
+    """The operation is not possible in the key's state (an expired default, deleting an environment key)."""
 
 
 class TokenConflict(LLMKeysError):
-    """The verb does not fit the state of the access token (it is revoked)."""
+    """The operation is not possible in the access token's state (it is revoked)."""
 
 
 class BeyondItsMaker(LLMKeysError):
-    """An access token may not make or change a token that could do more, or would hold longer, than itself."""
+    """An access token may not create or change a token with more rights or a later expiry date than its own."""
 
 
 class SecretMissing(LLMKeysError):
-    """The key has no secret that can be sent: its variable is gone, it was deleted, or no header can carry it."""
+    """The key has no usable secret: its variable is not set, it was deleted, or no header can carry it."""
 
 
 class RecordingUnavailable(LLMKeysError):
@@ -61,12 +61,12 @@ class RecordingUnavailable(LLMKeysError):
 
 
 class TooManyFailures(LLMKeysError):
-    """Too many wrong access tokens came from one address; `retry_seconds` until the next may be tried."""
+    """Too many invalid access tokens came from one address; the next may be tried after `retry_seconds`."""
 
     def __init__(self, retry_seconds: int):
         self.retry_seconds = retry_seconds
         super().__init__(
-            f"Too many wrong access tokens came from this address. Try again in {retry_seconds} seconds; "
+            f"Too many invalid access tokens came from this address. Try again in {retry_seconds} seconds; "
             "a valid token still works."
         )
 
@@ -76,7 +76,7 @@ class TooManyFailures(LLMKeysError):
 
 @dataclass
 class NoKey(LLMKeysError):
-    """Base of the reasons why no key serves; `retry_at` is the earliest instant at which that may change."""
+    """Base of the reasons why no key serves a request; `retry_at` is the earliest time at which that may change."""
 
     message: str
     retry_at: datetime | None = None
@@ -98,7 +98,7 @@ class ModelNotAllowed(NoKey):
 
 
 class TooManyRequests(NoKey):
-    """The access token has sent as many requests in this minute as it may."""
+    """The access token has used up its requests of this minute."""
 
 
 class AllKeysAtLimit(NoKey):
@@ -106,33 +106,33 @@ class AllKeysAtLimit(NoKey):
 
 
 class AllKeysCooling(NoKey):
-    """Every usable key rests (some may be spent besides)."""
+    """Every usable key is cooling (some may be spent as well)."""
 
 
 class TokenAtLimit(NoKey):
-    """The access token lacks room in a budget of its own for this request."""
+    """The access token lacks room in one of its own budgets for this request."""
 
 
 class BudgetBusy(NoKey):
-    """Only open holds of other requests stand in the way."""
+    """There would be room without the open holds of other requests."""
 
 
 class RequestExceedsBudget(NoKey):
-    """The request may cost more than any key's whole limit."""
+    """The request can cost more than any key's whole limit."""
 
 
 # --- what the provider did -----------------------------------------------------------------------------------------
 
 
 class UpstreamFailed(LLMKeysError):
-    """The provider's own failure, after all attempts; the message is scrubbed of secrets."""
+    """The provider failed in all attempts; the message contains no secrets."""
 
     attempts = 0
     retry_after_seconds: float | None = None  # what the provider asked for
-    final = False  # True: nothing may be tried after it, no other key and no other model
+    final = False  # True: no other key or model may be tried
 
 
 class UpstreamTimeout(UpstreamFailed):
-    """The provider did not answer in time, and may be at work still."""
+    """The provider did not answer in time, and may still be working."""
 
     final = True

@@ -26,18 +26,18 @@ TOKEN_STATUSES = (ACTIVE, LIMIT_REACHED, EXPIRED, REVOKED)
 
 
 def current_windows(at: datetime) -> Windows:
-    """Return the budget day and month of `at` in the operator's zone."""
+    """Return the budget day and month of `at` in the operator's time zone."""
     return windows_at(at, settings.TIME_ZONE)
 
 
 def cooling_scopes(key_id: str, provider: str, billing_group: str) -> tuple[str, ...]:
-    """Return the scopes of the coolings that concern a key: its own, and its billing group's where it has one."""
+    """Return the scopes of the coolings that apply to a key: its own, and its billing group's if it has one."""
     return (f"key:{key_id}", f"group:{provider}:{billing_group}") if billing_group else (f"key:{key_id}",)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One budget of a key at an instant, in nano-dollars; `limit` 0 means none."""
+    """One budget of an account at a given time, in nano-dollars; a `limit` of 0 means none."""
 
     window: str
     limit: int
@@ -47,7 +47,7 @@ class Budget:
 
     @property
     def remaining(self) -> int | None:
-        """What new holds may take; None if there is no limit, never below zero."""
+        """What is left for new holds, never below zero; None if there is no limit."""
         return None if self.limit == 0 else max(0, self.limit - self.spent - self.held)
 
     @property
@@ -56,7 +56,7 @@ class Budget:
 
 
 class AccountRow(Protocol):
-    """The columns of an account that say what its budgets are."""
+    """The columns that determine an account's budgets."""
 
     held_nano: int
     refused_window: str
@@ -66,7 +66,7 @@ class AccountRow(Protocol):
 
 
 class KeyRow(AccountRow, Protocol):
-    """The columns of a key that say whether it is at work."""
+    """The columns that determine a key's status."""
 
     enabled: bool
     rejected_at: datetime | None
@@ -85,7 +85,7 @@ class KeyRow(AccountRow, Protocol):
 
 
 class TokenRow(AccountRow, Protocol):
-    """The columns of an access token that say whether it holds."""
+    """The columns that determine an access token's status."""
 
     revoked_at: datetime | None
     expires_at: datetime | None
@@ -99,10 +99,10 @@ class TokenRow(AccountRow, Protocol):
 
 
 class BudgetState:
-    """What an account says of its budgets at an instant. Mixed into `Budgeted`."""
+    """The state of an account's budgets at a given time. Mixed into `Budgeted`."""
 
     def budgets(self: AccountRow, at: datetime) -> tuple[Budget, ...]:
-        """Return one for each of `WINDOWS`. A stored window later than ours still counts: windows never roll back."""
+        """Return a budget for each of `WINDOWS`. A stored window later than ours still counts: they never go back."""
         now = current_windows(at)
         found = []
         for window in WINDOWS:
@@ -115,13 +115,13 @@ class BudgetState:
         return tuple(found)
 
     def reached_budget(self: AccountRow, at: datetime) -> Budget | None:
-        """Return the spent budget that takes longest to come back, None if none is spent."""
+        """Return the spent budget whose window ends last, or None if none is spent."""
         if not settings.COST_TRACKING:
             return None
         return next((budget for budget in reversed(self.budgets(at)) if budget.is_reached), None)
 
     def is_refused(self: AccountRow, at: datetime) -> bool:
-        """True while the last request that tried the account found no room in a window that still runs."""
+        """Return whether the last request for this account found no room in a window that has not ended."""
         if not self.refused_window or not settings.COST_TRACKING:
             return False
         if self.refused_window == TOTAL:
@@ -143,10 +143,10 @@ def limit_reached_q(at: datetime) -> Q:
 
 
 class KeyState:
-    """What a key says of itself at an instant. Mixed into `ApiKey`."""
+    """The state of a key at a given time. Mixed into `ApiKey`."""
 
     def status_at(self: KeyRow, at: datetime) -> str:
-        """Return the first of the contract's statuses that applies at the aware instant `at`."""
+        """Return the first of the contract's statuses that applies at the aware datetime `at`."""
         if self.is_off:
             return DISABLED
         if self.is_expired(at):
@@ -164,10 +164,10 @@ class KeyState:
 
 
 class TokenState:
-    """What an access token says of itself at an instant. Mixed into `AccessToken`."""
+    """The state of an access token at a given time. Mixed into `AccessToken`."""
 
     def status_at(self: TokenRow, at: datetime) -> str:
-        """Return the first of the contract's statuses that applies; a token whose user is disabled has ended."""
+        """Return the first of the contract's statuses that applies; a token is revoked while its user is disabled."""
         if self.revoked_at is not None or not self.user.is_active:
             return REVOKED
         if self.is_expired(at):
@@ -220,10 +220,10 @@ def _share_left_in_sql(at: datetime) -> Least:
 
 
 class ApiKeyQuerySet(models.QuerySet):
-    """The same notions in SQL."""
+    """The same as SQL."""
 
     def stored(self) -> ApiKeyQuerySet:
-        """Leave out deleted keys, which stay only for their history."""
+        """Leave out deleted keys, which are kept only for their history."""
         return self.filter(deleted_at__isnull=True)
 
     def in_serving_order(self, at: datetime | None = None) -> ApiKeyQuerySet:
@@ -251,15 +251,15 @@ class ApiKeyQuerySet(models.QuerySet):
         return Q(enabled=False) | Q(rejected_at__isnull=False) | Q(secret_missing=True) | Q(deleted_at__isnull=False)
 
     def usable(self, at: datetime) -> ApiKeyQuerySet:
-        """Keys that a person and the provider let serve; budgets and cooling are not asked."""
+        """Keep the keys that are enabled, not rejected and not expired, whatever their budgets and coolings."""
         return self.exclude(self.off_q()).filter(Q(expires_at__isnull=True) | Q(expires_at__gt=at))
 
 
 class AccessTokenQuerySet(models.QuerySet):
-    """The notions of access tokens in SQL."""
+    """The state of access tokens as SQL."""
 
     def live(self, at: datetime) -> AccessTokenQuerySet:
-        """Tokens that hold at `at`: neither revoked nor expired, and their user is active."""
+        """Keep the tokens that are valid at `at`: neither revoked nor expired, and with an active user."""
         not_expired = Q(expires_at__isnull=True) | Q(expires_at__gt=at)
         return self.filter(not_expired, revoked_at__isnull=True, user__is_active=True)
 

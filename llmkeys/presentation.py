@@ -1,4 +1,4 @@
-"""A key, a usage row and the sums as the contract's JSON: one shape for REST, `--json` and exports."""
+"""Keys, tokens and usage rows as the contract's JSON, the same for REST, `--json` and exports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, UsageRecord
 
 
 def instant_json(at: datetime | None) -> str | None:
-    """Return ISO 8601 in UTC with `Z`, milliseconds only where there are any."""
+    """Return ISO 8601 in UTC with `Z`, and milliseconds only if there are any."""
     if at is None:
         return None
     at = at.astimezone(UTC)
@@ -26,7 +26,7 @@ def instant_json(at: datetime | None) -> str | None:
 
 
 class Coolings:
-    """Which keys rest until when, read once for a whole list."""
+    """Which keys are cooling, and until when, read once for a whole list."""
 
     def __init__(self, at: datetime):
         self._until: dict[str, datetime] = {}
@@ -34,7 +34,7 @@ class Coolings:
             self._until[scope] = max(until, self._until.get(scope, until))
 
     def until(self, key: ApiKey) -> datetime | None:
-        """Return the latest of the key's coolings and its group's, None if it does not rest."""
+        """Return the latest end of the key's and its group's coolings, or None if it is not cooling."""
         scopes = cooling_scopes(key.id, key.provider, key.billing_group)
         return max((self._until[scope] for scope in scopes if scope in self._until), default=None)
 
@@ -43,13 +43,13 @@ PACE_DAYS = 7
 
 
 class Projections:
-    """What the month will have cost at the pace of the last seven whole days, read once for a whole list of accounts.
+    """The projected cost of the month, at the pace of the last seven whole days, read once for a list of accounts.
 
     An account that is younger is measured by the whole days that it has; before the first there is no pace.
     """
 
     def __init__(self, at: datetime, column: str = "key_id", *, only: Sequence[Any] | None = None):
-        """`column` points at the accounts; `only` are the ids of those that are wanted, where not all are."""
+        """`column` refers to the accounts; `only` are the ids of those that are wanted, if not all."""
         self._at, self._today = at, current_windows(at).day
         self._ends = month_end(current_windows(at).month, settings.TIME_ZONE)
         begins = self._today - timedelta(days=PACE_DAYS)
@@ -76,7 +76,7 @@ def keys_json(keys: Iterable[ApiKey], *, at: datetime) -> list[dict[str, Any]]:
 def key_json(
     key: ApiKey, *, at: datetime, coolings: Coolings | None = None, projections: Projections | None = None
 ) -> dict[str, Any]:
-    """Return contract 3's JSON of a key at the instant `at`."""
+    """Return contract 3's JSON of a key as of `at`."""
     status = key.status_at(at)
     return {
         "id": key.id,
@@ -105,7 +105,7 @@ def tokens_json(tokens: Iterable[AccessToken], *, at: datetime) -> list[dict[str
 
 
 def token_json(token: AccessToken, *, at: datetime, projections: Projections | None = None) -> dict[str, Any]:
-    """Return contract 5's JSON of an access token at the instant `at`, without its text.
+    """Return contract 5's JSON of an access token as of `at`, without its secret.
 
     Its `user` must be selected, and its `keys` prefetched, along.
     """
@@ -124,7 +124,7 @@ def token_json(token: AccessToken, *, at: datetime, projections: Projections | N
 
 
 def _account_json(account: ApiKey | AccessToken, at: datetime, projections: Projections) -> dict[str, Any]:
-    """Return what keys and access tokens alike tell of their budgets."""
+    """Return the fields that keys and access tokens share."""
     day, month, total = account.budgets(at)
     projected = projections.of(account)
     return {
@@ -162,7 +162,7 @@ def error_words(key: ApiKey) -> str:
 
 
 def success_rate(successful: int, failed: int) -> float:
-    """Return per cent with two decimals; 0 if nothing was tried yet."""
+    """Return a percentage with two decimals; 0 if nothing was tried yet."""
     tried = successful + failed
     return round(100 * successful / tried, 2) if tried else 0.0
 
@@ -176,7 +176,7 @@ USAGE_COLUMNS = (
 
 
 def usage_json(row: UsageRecord) -> dict[str, Any]:
-    """Return contract 5's JSON of a usage row; its `key` and `token__user` must be selected along."""
+    """Return contract 5's JSON of a usage row, whose `key` and `token__user` should be selected with it."""
     return {
         "id": row.id,
         "requestId": row.request_id,
@@ -214,7 +214,7 @@ def usage_json(row: UsageRecord) -> dict[str, Any]:
 
 
 def csv_file(name: str, lines: Iterable[str]) -> StreamingHttpResponse:
-    """Return the lines of a CSV file as a download that is written while it is read."""
+    """Return the lines of a CSV file as a streamed download."""
     return StreamingHttpResponse(
         lines,
         content_type="text/csv; charset=utf-8",

@@ -24,7 +24,7 @@ def ensure_schedules() -> None:
 
 
 def _lock() -> None:
-    """Let two servers that start at once take turns: the name of a schedule is not unique in the database."""
+    """Let servers that start at the same time take turns, because names of schedules are not unique in the database."""
     with connection.cursor() as cursor:
         postgresql.lock_table(cursor, "django_q_schedule", "SHARE ROW EXCLUSIVE")
 

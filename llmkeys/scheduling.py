@@ -1,4 +1,4 @@
-"""Which schedules there are, what each does in words, and how they fare: read from the scheduler's own tables.
+"""The schedules, what each one does, and their state, read from the scheduler's own tables.
 
 `llmkeys/schedules.py` creates them; the dashboard's health page, the admin and the doctor show them.
 """
@@ -13,14 +13,14 @@ from django.conf import settings
 from django.db.models import Exists, Max, Q, QuerySet, Subquery
 from django_q.models import OrmQ, Schedule, Task
 
-LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` mends a stall within two minutes
-STUCK = timedelta(minutes=5)  # longer than any task of ours takes, and the one before it
+LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` ends a stall within two minutes
+STUCK = timedelta(minutes=5)  # longer than any two of our tasks take
 _LONGEST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One schedule: cron text in the operator's zone (django-q2's own MONTHLY drifts east of UTC)."""
+    """A schedule, with cron text in the operator's time zone (django-q2's own MONTHLY drifts east of UTC)."""
 
     name: str
     cron: str
@@ -49,7 +49,7 @@ _WORDS = {planned.name: planned.words for planned in PLANNED}
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """How one schedule fares. Instants are aware, None if it has never been; `failure` is one line, no traceback."""
+    """The state of a schedule. Datetimes are aware, None for never; `failure` is one line, without a traceback."""
 
     name: str
     words: str
@@ -60,11 +60,11 @@ class ScheduleState:
     last_run: datetime | None
     last_success: datetime | None
     last_failure: datetime | None
-    failure: str  # why the latest failed run failed, also where a later one was good
+    failure: str  # why the latest failed run failed, even if a later one succeeded
 
     @property
     def has_failed(self) -> bool:
-        """True if the latest run that ended failed."""
+        """True if the latest finished run failed."""
         if self.last_failure is None:
             return False
         return self.last_success is None or self.last_success < self.last_failure
@@ -72,14 +72,14 @@ class ScheduleState:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerRan:
-    """When any schedule last ran to its end, and whether the scheduler has stopped although schedules exist."""
+    """When any schedule last finished, and whether the scheduler has stopped although there are schedules."""
 
     at: datetime | None
     is_stalled: bool
 
 
 def schedule_states(now: datetime) -> list[ScheduleState]:
-    """Return the product's schedules in their fixed order, then those that a person made; three queries."""
+    """Return the product's schedules in a fixed order, then those that people created; three queries."""
     schedules = {schedule.name: schedule for schedule in Schedule.objects.order_by("name", "pk")}
     runs = {run["group"]: run for run in _runs(schedules)}
     reasons = _failure_reasons(runs.values())
@@ -88,7 +88,7 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
 
 
 def scheduler_last_ran(now: datetime) -> SchedulerRan:
-    """Return from one query whether schedules progress.
+    """Return whether schedules make progress, with one query.
 
     Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes.
     """
@@ -102,7 +102,7 @@ def scheduler_last_ran(now: datetime) -> SchedulerRan:
 
 
 def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
-    """Return the queued tasks that wait since then.
+    """Return the tasks that have been queued since then.
 
     `lock` is when one was queued or, once a worker has claimed it, when the claim ends.
     """
@@ -127,7 +127,7 @@ def _state(schedule: Schedule, run: dict, reason: str, now: datetime) -> Schedul
 
 
 def _runs(names: Iterable[str]) -> list[dict]:
-    """Return for each schedule when it started last, and when it last ended well and badly."""
+    """Return for each schedule when it last started, and when it last succeeded and failed."""
     of_schedules = Task.objects.filter(group__in=list(names)).order_by().values("group")
     return list(
         of_schedules.annotate(
@@ -149,7 +149,7 @@ def _failure_reasons(runs: Iterable[dict]) -> dict[str, str]:
 
 
 def failure_words(result: object) -> str:
-    """Return why a task failed in one line; django-q2 keeps `words : traceback`."""
+    """Return why a task failed, in one line; django-q2 stores `message : traceback`."""
     text = str(result or "")
     words, _, trace = text.partition(" : Traceback (most recent call last):")
     lines = [line.strip() for line in (words, *reversed(trace.splitlines())) if line.strip()]

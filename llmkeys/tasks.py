@@ -1,4 +1,4 @@
-"""What the scheduler calls: no arguments, no secrets, results that are plain numbers (django-q2 pickles both).
+"""The functions that the scheduler calls: no arguments, no secrets, plain numbers as results (django-q2 pickles both).
 
 Each may be delivered twice or days late: the services behind them are idempotent, and no budget depends on them.
 """
@@ -18,7 +18,7 @@ from llmkeys.usage import pruning, reconciling
 
 
 class TaskFailed(LLMKeysError):
-    """Makes a run that could not do its work a failed one: the health page shows the words."""
+    """Marks a run that could not do its work as failed; the health page shows the message."""
 
 
 def reset_daily_costs() -> int:
@@ -32,14 +32,14 @@ def reset_monthly_costs() -> int:
 
 
 def check_expired_keys() -> int:
-    """Report keys and tokens that expired or soon will, and pass the default on; return the number of events."""
+    """Report keys and tokens that expired or soon will, and replace the default key; return the number of events."""
     at = timezone.now()
     of_keys = resets.expire_keys(at) + resets.warn_of_expiry(at)
     return of_keys + expiry.expire_tokens(at) + expiry.warn_of_expiry(at)
 
 
 def settle_lost_holds() -> int:
-    """Declare lost what no process renews any more, and test rejected keys that are due; return how many holds.
+    """Declare lost the holds that no process renews any more, and test rejected keys; return the number of holds.
 
     The tests come last, because a provider may let them wait.
     """
@@ -74,7 +74,7 @@ def reconcile_costs() -> dict[str, object]:
 
 
 def prune_usage() -> dict[str, object]:
-    """Delete usage rows, events and the like that are older than their retention; return the counts."""
+    """Delete usage rows, events and the like that are past their retention period; return the counts."""
     pruned = pruning.prune_usage(timezone.now())
     if pruned.refused:
         raise TaskFailed(" ".join(pruned.refused))
@@ -82,7 +82,7 @@ def prune_usage() -> dict[str, object]:
 
 
 def backup_database() -> int:
-    """Take the backup of the day; return its size in bytes. A failure is an alert, and its words are the task's."""
+    """Make the daily backup; return its size in bytes. A failure is an alert, with the same message as the task's."""
     at = timezone.now()
     try:
         made = backup.automatic_backup(at=at)

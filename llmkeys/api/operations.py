@@ -69,7 +69,7 @@ _PROBLEMS: dict[int, tuple[str, Any, Any]] = {
     409: ("Conflict with what is stored", _ERROR, {"detail": "This API key is already stored as “Team”."}),
     413: ("The body is larger than 1 MB", _ERROR, {"detail": "The body is larger than 1 MB."}),
     415: ("The body is not JSON", _ERROR, {"detail": "Unsupported media type “text/plain” in request."}),
-    429: ("Too many invalid tokens", _ERROR, {"detail": "Too many wrong access tokens came from this address."}),
+    429: ("Too many invalid tokens", _ERROR, {"detail": "Too many invalid access tokens came from this address."}),
     503: ("The database or the encryption key is unavailable", _ERROR, {"detail": "Try again in 10 seconds."}),
 }
 _ALWAYS = (400, 401, 403, 429, 503)
