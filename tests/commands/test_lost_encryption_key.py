@@ -33,7 +33,7 @@ def test_the_message_names_both_ways(sealed):
 
 def test_a_backup_brings_the_key_back(sealed, archive):
     sealed.done("restore", str(archive))
-    assert "1 stored secret can be opened" in sealed.done("doctor", "--offline", "--quick")
+    assert "1 stored secret can be decrypted" in sealed.done("doctor", "--offline", "--quick")
 
 
 def test_without_a_backup_the_secrets_alone_are_given_up(sealed):

@@ -129,7 +129,7 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     other = Place(tmp_path / "other")
     prepare(other.data)
     other.add_key("Other")
-    assert "does not open the secrets" in refused(other, without)
+    assert "does not decrypt the secrets" in refused(other, without)
     assert other.names() == ["Other"]
 
 

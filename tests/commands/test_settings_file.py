@@ -193,7 +193,7 @@ def test_the_encryption_keys_in_it_come_back_with_it(tmp_path):
     assert "It contains the encryption key" in old.done("backup", str(tmp_path / "all.tar"))
     fresh = Place(tmp_path / "fresh")
     fresh.done("restore", str(tmp_path / "all.tar"))
-    assert "1 stored secret can be opened" in fresh.done("doctor", "--offline", "--quick")
+    assert "1 stored secret can be decrypted" in fresh.done("doctor", "--offline", "--quick")
 
 
 @pytest.mark.slow

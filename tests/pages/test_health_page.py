@@ -169,7 +169,7 @@ class TestFindings:
 
 def test_it_tells_what_runs_here(operator):
     page = page_of(operator)
-    for words in ("Python", "Django", "granian", "Time zone", "strict: a request is sent only where"):
+    for words in ("Python", "Django", "granian", "Time zone", "strict: a request is sent only if"):
         assert words in page, words
     with connection.cursor() as cursor:
         cursor.execute("SELECT sqlite_version()" if connection.vendor == "sqlite" else "SHOW server_version")

@@ -112,7 +112,7 @@ class TestPassword:
         other = Client()
         log_in(client), log_in(other)
         page = client.post("/account/password", self.NEW, follow=True).content.decode()
-        assert "Your password is changed." in page
+        assert "Your password was changed." in page
         assert client.get("/llm-settings").status_code == 200
         assert other.get("/llm-settings").status_code == 302
         assert log_in(Client(), "battery staple 7").status_code == 302

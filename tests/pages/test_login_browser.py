@@ -63,6 +63,6 @@ def test_it_changes_the_password(page):
     page.get_by_label("New password", exact=True).fill("battery staple 7")
     page.get_by_label("New password again").fill("battery staple 7")
     page.get_by_role("button", name="Change password").click()
-    page.get_by_text("Your password is changed.").wait_for()
+    page.get_by_text("Your password was changed.").wait_for()
     user.refresh_from_db()
     assert user.check_password("battery staple 7")
