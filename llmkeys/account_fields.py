@@ -21,14 +21,14 @@ from llmkeys.lib.money import nano_to_usd, parse_limit_usd
 from llmkeys.lib.texts import name_problem
 from llmkeys.models import Budgeted
 
-# what may be written → the column
+# fields that may be written → columns
 LIMITS = {
     "dailyLimit": "daily_limit_nano",
     "monthlyLimit": "monthly_limit_nano",
     "totalLimit": "total_limit_nano",
 }
 BUDGETS = LIMITS | {"budgetMode": "budget_mode"}
-# what a GET shows of every account and a change ignores
+# fields that a GET shows of every account and a change ignores
 READ_ONLY = frozenset(
     [
         "id",

@@ -155,7 +155,7 @@ def _remaining(budget: Budget) -> float | None:
 
 
 def error_words(key: ApiKey) -> str:
-    """Return what is wrong with a key in words; a key that a person switched off says so."""
+    """Return what is wrong with a key, or that a person switched it off, in words."""
     if key.last_error or key.enabled:
         return key.last_error
     return "Switched off by a person."

@@ -42,7 +42,7 @@ class Choice:
 
 
 class KeyForm(forms.Form):
-    """What a new key and a stored one have in common; names are the contract's, so that errors find their place."""
+    """The fields that a new key and a stored one share."""
 
     use_required_attribute = False
 
@@ -187,7 +187,7 @@ SCOPE_WORDS = {
 }
 EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
-_TOO_FAR = 2200  # beyond it a zone's midnight is unknown
+_TOO_FAR = 2200  # from then on time zones are not defined
 
 
 class TokenForm(forms.Form):

@@ -47,7 +47,7 @@ _PARTS = {"top": "_key_top.html", **PARTS, "about": "_key_about.html", "own": "_
 @login_required
 @permission_required("llmkeys.view_apikey", raise_exception=True)
 def key_page(request: HttpRequest, key_id: str) -> HttpResponse:
-    """Show everything of one key; a number of queries that does not grow with its requests."""
+    """Show a key; the number of queries does not grow with its usage."""
     context = _context(key_id)
     regions = _regions(request, context)
     context |= {"regions": {one.name: one.markup for one in regions}, "seen": digests(regions)}
@@ -58,7 +58,7 @@ def key_page(request: HttpRequest, key_id: str) -> HttpResponse:
 @never_cache
 @for_the_page("llmkeys.view_apikey")
 def live(request: HttpRequest, key_id: str) -> HttpResponse:
-    """Answer the page's question: what changed since it last looked."""
+    """Return what has changed since the page was last refreshed."""
     context = _context(key_id)
     return answer(request, _regions(request, context), context)
 

@@ -130,7 +130,7 @@ def edit(request: UserRequest, token_id: int) -> HttpResponse:
             change_token(token, values=form.values(at), at=at, actor=request.user.get_username())
         except LLMKeysError as error:
             show_refusal(form, error)
-            token = _token(request, token_id)  # a refused change may have touched the row in hand, which the page shows
+            token = _token(request, token_id)  # a refused change may have modified the object
         else:
             messages.success(request, f"“{token.name}” was saved.")
             return redirect("token", token.pk)

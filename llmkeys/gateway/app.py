@@ -139,7 +139,7 @@ class Endpoint:
             return
         if method not in self.methods:
             raise _wrong_method(method, self.methods)
-        if _under_way > MOST_REQUESTS:
+        if _in_progress > MOST_REQUESTS:
             raise Overloaded("This server is handling as many requests as it can. Try again in a second.")
         await self.handler(exchange, *await authenticate(exchange.headers, exchange.scope))
 

@@ -71,14 +71,14 @@ class _Reader(Checker):
     """Reads one entry; its faults and warnings name their lines, and a field that is not known is only warned of."""
 
     def __init__(self, entry: Entry, at: datetime):
-        # A field that is null is one that is not there: the older product writes all of them.
+        # A null field counts as missing, because the older product writes all fields.
         values = {name: value for name, value in entry.values.items() if value is not None}
         super().__init__(values, allowed=values)
         self.entry, self.at = entry, at
         self.warnings: list[str] = []
         for name in values:
             if name not in _KNOWN and name not in _DERIVED:
-                self.warn(name, "this field is not known here and is left out.")
+                self.warn(name, "this field is unknown and was ignored.")
 
     @property
     def faults(self) -> list[str]:
@@ -166,7 +166,7 @@ def _last_error(reader: _Reader, key: FileKey) -> str:
 
 
 def _either(reader: _Reader, *names: str) -> bool | None:
-    """Return the value under either spelling; a contradiction is a fault."""
+    """Return the value under either spelling; a contradiction is an error."""
     found = {name: reader.take(name, read_boolean) for name in names if name in reader.values}
     if len(set(found.values())) > 1:
         reader.fault(names[0], f"it contradicts “{names[1]}”.")
