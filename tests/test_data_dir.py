@@ -64,4 +64,4 @@ def test_the_file_of_the_database_that_another_user_left_is_named(tmp_path, monk
     monkeypatch.setattr(outages, "database_name", lambda: str(database))
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != file)
     said = outages.explain(OperationalError("attempt to write a readonly database"))
-    assert f"cannot be opened or written by this user because of {file}: it belongs to {file.owner()}. Give" in said
+    assert f"cannot be opened or written by this user because of {file}: it belongs to {file.owner()}. The" in said

@@ -220,7 +220,7 @@ class TestFiles:
     def test_it_names_the_backup_of_keys_that_are_gone(self, directory):
         assert found("Database", thorough=False)[0].level == doctor.PASS
         make_archive(directory / "backups" / "monday.tar", keys=3)
-        assert "monday.tar holds 3 keys" in found("Database")[-1].detail
+        assert "monday.tar contains 3 keys" in found("Database")[-1].detail
         make_key()
         assert levels("Database") == [doctor.PASS]
 

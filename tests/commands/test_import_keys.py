@@ -299,7 +299,7 @@ class TestBroken:
             ({"totalRequests": -1}, "totalRequests: must be a whole number"),
             ({"totalRequests": 1.5}, "totalRequests: must be a whole number"),
             ({"active": "yes"}, "active: Must be true or false"),
-            ({"isActive": False}, "isActive: it says otherwise than “active”"),
+            ({"isActive": False}, "isActive: it contradicts “active”"),
             ({"status": "SLEEPY"}, "status: must be one of ACTIVE"),
             ({"expiresAt": "soon"}, "expiresAt: Must be a date and time"),
             ({"expiresAt": [2026, 13, 1]}, "expiresAt: [2026, 13, 1] is not a valid date and time"),
