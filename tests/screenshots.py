@@ -1,8 +1,8 @@
 """Pictures of every page, light and dark, wide and narrow, from the demo's data: `python -m tests.screenshots`.
 
 Whole pages go to the directory that is named (`test-results/screenshots`); those that the README and docs/ show, one
-window each, to `docs/images`. Chromium must be on the PATH. A complaint of the browser, or a page that is wider than
-its window, ends it with 1.
+window each, to `docs/images`. Chromium must be on the PATH. A complaint of the browser, or a page with anything that
+has to be pushed sideways, ends it with 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.pages.browser import CHROMIUM, SIZES, fits, watched
+from tests.pages.browser import CHROMIUM, SIZES, sideways, watched
 from tests.serving import ROOT, environment, free_port, wait_for
 
 IMAGES = ROOT / "docs" / "images"
@@ -147,8 +147,8 @@ class Camera:
         page.wait_for_load_state("networkidle") if name == "request" else page.wait_for_load_state()
         if name == _NOT_THERE and answer.status != 404:
             self.complaints.append(f"{page.url}: status {answer.status} instead of 404")
-        if not fits(page):
-            self.complaints.append(f"{page.url}: wider than its window of {page.viewport_size['width']} px")
+        width = page.viewport_size["width"]
+        self.complaints += [f"{page.url} in {width} px: {what}" for what in sideways(page)]
 
 
 def _places(page: Page) -> dict[str, Any]:

@@ -68,11 +68,11 @@ def manage(
 
 
 def prepare(data_dir: Path) -> Path:
-    """Make a data directory with an empty SQLite database of the present version, and return it.
+    """Make a data directory, or fill an empty one, with an SQLite database of the present version, and return it.
 
     It is the copy of one, for to migrate a new database takes longer than many a test.
     """
-    shutil.copytree(_prepared(), data_dir)
+    shutil.copytree(_prepared(), data_dir, dirs_exist_ok=True)
     return data_dir
 
 

@@ -6,7 +6,6 @@ Shell lines are run by `tests/flows/test_guide.py` where they are marked for it;
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import shutil
 import subprocess
@@ -183,27 +182,6 @@ def test_the_classes_that_templates_name_are_there():
 def test_every_document_is_reached_from_the_readme():
     text = (ROOT / "README.md").read_text()
     assert [path.name for path in DOCUMENTS[1:] if path.name not in text] == []
-
-
-def test_every_bad_day_is_told_in_the_words_of_the_product():
-    """The table “what went wrong” quotes what the product really says, in twenty rows at least."""
-    text = (ROOT / "docs" / "operations.md").read_text()
-    table = re.search(r"^## What went wrong$(.*?)^## ", text, re.MULTILINE | re.DOTALL)[1]
-    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ")][2:]
-    assert len(rows) >= 20 and all(cell.strip() for row in rows for cell in row)
-    said = product_words()
-    quoted = [words for row in rows for words in re.findall("“([^”]*)”", row[1])]
-    pieces = [piece.strip(" :,") for words in quoted for piece in words.split("…")]
-    assert [piece for piece in pieces if piece and piece not in said] == []
-
-
-def product_words() -> str:
-    """Return every text of the product: the parts of its strings, and its templates without their tags."""
-    texts = [re.sub(r"<[^>]*>", "", path.read_text()) for path in (ROOT / "templates").rglob("*.html")]
-    for path in [ROOT / "manage.py", *(ROOT / "llmkeys").rglob("*.py"), *(ROOT / "refactai_site").glob("*.py")]:
-        nodes = ast.walk(ast.parse(path.read_text()))
-        texts += [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return "\n".join(texts)
 
 
 # --- files to install -------------------------------------------------------------------------------------------------

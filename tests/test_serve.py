@@ -424,7 +424,7 @@ def test_it_refuses_a_port_in_use(nothing):
         address = f"127.0.0.1:{other.getsockname()[1]}"
         done = manage(nothing, "serve", "--bind", address)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"The port {address} is in use")
+    assert done.stderr.startswith(f"The port {address} is in use by another program; stop it")
     assert (nothing / "llmkeys.sqlite3").stat().st_size == 0  # made private beforehand, and nothing was written
 
 

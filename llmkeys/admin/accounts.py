@@ -53,7 +53,8 @@ class AccountMixin(admin.ModelAdmin):
     @staticmethod
     def _budget(account: Account, index: int) -> str:
         budget = account.budgets(timezone.now())[index]
-        return f"{usd(budget.spent)} of {usd_short(budget.limit)}" if budget.limit else f"{usd(budget.spent)}, no limit"
+        limit = f" of\N{NO-BREAK SPACE}{usd_short(budget.limit)}" if budget.limit else ", no\N{NO-BREAK SPACE}limit"
+        return f"{usd(budget.spent)}{limit}"
 
     @admin.display(description="held", ordering="held_nano")
     def held(self, account: Account) -> str:

@@ -89,8 +89,7 @@ def newest(rows: QuerySet) -> QuerySet:
 class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     cost, held = usd_column("cost_nano", "cost"), usd_column("hold_nano", "held")
     list_display = (
-        "created_at", "state", "key", "model", "token_name", cost, "cost_source", "input_tokens", "output_tokens",
-        "latency_ms", "http_status",
+        "created_at", "state", "key", "model", "token_name", cost, "cost_source", "input_tokens", "output_tokens"
     )  # fmt: skip
     list_filter = (WhatFilter, ProviderFilter)
     search_fields = ("request_id",)  # see get_search_results

@@ -313,7 +313,7 @@ class TestWork:
         scheduling.Schedule.objects.filter(name="check_expired_keys").update(repeats=0)
         assert levels("Schedule check_expired_keys") == ["WARN"]
 
-    def test_it_names_requests_of_a_time_to_come(self):
+    def test_it_names_requests_of_a_time_to_come(self, run):
         key = make_key()
         make_usage(key, at=NOW + timedelta(minutes=1))
         assert not found("Clock")
@@ -321,6 +321,7 @@ class TestWork:
         make_usage(key, at=NOW)
         (finding,) = found("Clock")
         assert finding.level == "WARN" and "26.0 h ahead of this machine's clock" in finding.detail
+        assert "ahead of this machine's clock: the clock was set back" in run("doctor", "--offline", "--quick").out
 
     def test_it_counts_lost_requests_and_forgotten_holds(self):
         key = make_key()

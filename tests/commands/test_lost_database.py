@@ -71,6 +71,7 @@ def test_serve_names_the_newest_good_backup_and_both_ways_out(place, kept, how):
     lose(place, how)
     said = serve(place)
     assert said.count("\n") == 1 and "shows that there was one" in said and "--new-database" in said
+    assert "is missing or empty, but" in said
     assert said.strip().endswith(f"./manage.py restore {kept}")
 
 

@@ -56,11 +56,18 @@ class TestFromAShell:
         assert len(refused.stderr.splitlines()) == 1
         assert SECRET not in added.stdout + listed.stdout
 
-    def test_it_names_a_variable_that_cannot_be_parsed(self, tmp_path):
-        ran = manage(tmp_path, "stats", REFACTAI_DAILY_LIMIT="ten")
-        assert (ran.returncode, ran.stdout) == (1, "")
-        assert ran.stderr.startswith("REFACTAI_DAILY_LIMIT: “ten” is not a number.")
-        assert "Traceback" not in ran.stderr
+    @pytest.mark.parametrize(
+        ("variable", "value", "words"),
+        [
+            ("REFACTAI_DAILY_LIMIT", "ten", "“ten” is not a number."),
+            ("REFACTAI_DAILY_LIMIT", "-1", "-1 is not between 0 and "),
+            ("REFACTAI_MAX_RETRIES", "99", "99 is not between 0 and "),
+        ],
+    )
+    def test_it_names_a_variable_that_cannot_be_parsed(self, tmp_path, variable, value, words):
+        ran = manage(tmp_path, "stats", **{variable: value})
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+        assert ran.stderr.startswith(f"{variable}: {words}") and "For example" in ran.stderr
 
     @pytest.mark.parametrize(
         ("variable", "value", "words"),

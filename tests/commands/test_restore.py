@@ -104,7 +104,8 @@ def test_it_refuses_members_that_no_backup_has(place, archive, member):
 def test_it_refuses_a_part_that_is_not_what_was_written(place, archive):
     parts = manifest_of(archive)["members"]
     parts["llmkeys.sqlite3"]["sha256"] = "0" * 64
-    assert "is damaged" in refused(place, forge(archive, manifest={"members": parts}))
+    said = refused(place, forge(archive, manifest={"members": parts}))
+    assert "is damaged: its part “llmkeys.sqlite3” is not what was written. Take another backup." in said
 
 
 def test_it_refuses_a_newer_version(place, archive):

@@ -26,12 +26,13 @@ from tests.flows.crowd import BODY, Crowd, Said, ask
 from tests.flows.product import Product
 from tests.flows.scale import size
 from tests.postgres import Server, Unavailable, new_database, private_server
-from tests.serving import ROOT, environment, free_port, manage, wait_for
+from tests.serving import ROOT, environment, free_port, manage, prepare, wait_for
 
 pytestmark = pytest.mark.proof
 ANSWER_SECONDS = 10
 PROGRAMS = size("PROGRAMS", short=8, long=64)
 DISK = f"{16 + PROGRAMS}m"
+NOBODY = 65_534
 
 
 # --- What every drill asks for --------------------------------------------------------------------------------------
@@ -101,9 +102,13 @@ def log_length(product: Product) -> int:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory on a small file system of its own where this user may mount one, else on the common one."""
-    directory = tmp_path_factory.mktemp("disk")
-    mounted = os.geteuid() == 0 and _run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", directory)
+    """A data directory on a small file system of its own where this user may mount one, else on the common one.
+
+    The log lies beside it, so that it can still be written when that file system is full.
+    """
+    directory = tmp_path_factory.mktemp("disk") / "data"
+    directory.mkdir(0o700)
+    mounted = os.geteuid() == 0 and _run("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0700", "tmpfs", directory)
     try:
         yield directory
     finally:
@@ -127,7 +132,7 @@ def provider() -> Iterator[SimulatorThread]:
 @pytest.fixture(scope="module")
 def product(disk: Path, provider: SimulatorThread) -> Iterator[Product]:
     """One product for all the drills that it survives: none of them is followed by a restart."""
-    with Product(disk / "data", provider, "--no-scheduler") as running:
+    with Product(prepare(disk), provider, "--no-scheduler") as running:
         running.add_key("Production", dailyLimit=0, monthlyLimit=0, totalLimit=0)
         yield running
 
@@ -148,8 +153,8 @@ def test_a_database_that_another_program_holds(product, capsys):
 @contextmanager
 def full(product: Product) -> Iterator[None]:
     """Leave no room on the product's disk; where it shares ours, let no file of its processes grow."""
-    if product.data_dir.parent.is_mount():
-        ballast = product.data_dir.parent / "ballast"
+    if product.data_dir.is_mount():
+        ballast = product.data_dir / "ballast"
         with ballast.open("wb", buffering=0) as file:
             try:
                 while file.write(bytes(4096)) == 4096:
@@ -175,13 +180,23 @@ def test_a_full_disk(product, capsys):
     begin = log_length(product)
     with a_bad_time(product, capsys, code="database_unavailable") as crowd, full(product):
         crowd.is_refused()
-        wait_for(lambda: told(product, "disk", since=begin) and told(product, "full", since=begin))
+        words = "the disk is full" if product.data_dir.is_mount() else "its disk is failing or full"
+        wait_for(lambda: told(product, words, since=begin))
         crowd.is_refused()
     wait_for(lambda: told(product, "can be written again", since=begin))
 
 
-@pytest.mark.parametrize("key", ["another-master-key-of-enough-length\n", "", None, b"\xff\xfe\x00garbage"])
-def test_another_master_key_or_none(product, capsys, key):
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("another-master-key-of-enough-length\n", "cannot be decrypted with the encryption keys given"),
+        (None, "cannot be decrypted with the encryption keys given"),
+        ("", "The encryption key file {file} is empty"),
+        (b"\xff\xfe\x00garbage", "The encryption key file {file} is not a text file"),
+    ],
+    ids=["another", "none", "empty", "garbage"],
+)
+def test_another_master_key_or_none(product, capsys, key, words):
     """Sealed: nothing is written over, neither the secrets nor the file."""
     file = product.data_dir / "encryption.key"
     right, secrets = file.read_bytes(), rows(product, "SELECT id, secret, fingerprint FROM llmkeys_apikey")
@@ -198,7 +213,7 @@ def test_another_master_key_or_none(product, capsys, key):
         assert str(file) in examined.stdout
         refused = manage(product.data_dir, "serve", "--bind", f"127.0.0.1:{free_port()}", **product.environment)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
-        assert str(file) in refused.stderr
+        assert str(file) in refused.stderr and words.format(file=file) in refused.stderr
         assert file.exists() == (key is not None)
         aside.replace(file)
     assert file.read_bytes() == right
@@ -284,6 +299,24 @@ def test_a_data_directory_that_cannot_be_written(data_dir):
     assert {file.name: file.read_bytes() for file in data_dir.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("secret_key", "cannot be read and written by this user: it belongs to "),
+        ("llmkeys.sqlite3", "cannot be opened or written by this user because of {file}: it belongs to "),
+    ],
+)
+def test_a_file_of_another_user(data_dir, name, words):
+    """Only root can give a file away; anyone else takes all rights to it from himself."""
+    file = prepare(data_dir) / name
+    file.touch()
+    file.chmod(0)
+    if os.geteuid() == 0:
+        os.chown(file, NOBODY, -1)
+    sentence = refused_start(data_dir, preexec_fn=without_the_powers_of_root)
+    assert str(file) in sentence and words.format(file=file) + file.owner() in sentence
+
+
 WITHOUT_DRIVER = """
 import sys
 sys.modules["psycopg"] = None
@@ -297,7 +330,8 @@ def test_a_driver_that_is_not_installed(data_dir):
     given = environment(data_dir, DATABASE_URL="postgres://user:sesame@127.0.0.1:1/llmkeys")
     done = subprocess.run([sys.executable, "-c", WITHOUT_DRIVER], cwd=ROOT, env=given, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert "make postgres" in done.stderr and "sesame" not in done.stderr
+    assert "the driver for PostgreSQL is not installed; run: make postgres" in done.stderr
+    assert "sesame" not in done.stderr
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import Served, wait_for
+from tests.serving import Served, manage, wait_for
 from tests.targets import SECRET, Target
 
 pytestmark = pytest.mark.slow
@@ -23,6 +23,15 @@ FAST_WATCHDOG = (
 def write(data_dir: Path, sql: str) -> None:
     with closing(sqlite3.connect(data_dir / "llmkeys.sqlite3", timeout=10)) as database, database:
         database.execute(sql)
+
+
+def test_a_server_without_a_scheduler_is_told_of_by_the_doctor(tmp_path):
+    with Served(tmp_path / "data", "--no-scheduler") as served:
+        served.wait_until_up()
+        write(served.data_dir, "UPDATE django_q_schedule SET next_run = '2020-01-01 00:00:00'")
+        examined = manage(served.data_dir, "doctor", "--offline", "--quick")
+    assert examined.returncode == 1 and "The scheduler is not running" in examined.stdout
+    assert "Start it: ./manage.py serve (without --no-scheduler)" in examined.stdout
 
 
 def test_a_stall_reaches_the_operator_once_without_the_scheduler(tmp_path):

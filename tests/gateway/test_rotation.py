@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.management import call_command
 
 from llmkeys.models import ApiKey, Cooling, KeyEvent
 from llmkeys.simulator.thread import SimulatorThread
@@ -31,6 +32,7 @@ from tests.gateway.door import (
     usage,
 )
 from tests.helpers import NOW, make_key, new_secret
+from tests.web import Person
 
 LUNA = "openai/gpt-6-luna"
 FREE = completion(usage=usage(cost=0))
@@ -277,6 +279,17 @@ class TestExhaustedAndRejected:
         assert (first.total_requests, first.failed_requests) == (1, 1)
         assert ask(client)["X-LLM-Attempts"] == "1"
 
+    def test_the_operator_reads_of_a_rejection(self, client, provider, administrator, capsys):
+        key = make_key(name="Production")
+        provider.post(OPENROUTER, json=REJECTED, status=401)
+        provider.get("https://openrouter.ai/api/v1/key", json=REJECTED, status=401)
+        is_refused(ask(client), 503, "no_key_available", "No API key available")
+        done()
+        page = Person(administrator).look("/llm-settings").content.decode()
+        assert "Rejected by OpenRouter" in page and "User not found." in page
+        call_command("keys", "show", key.name)
+        assert "Rejected by its provider: User not found." in capsys.readouterr().out
+
 
 class TestProvidersTrouble:
     def test_it_tries_the_same_key_again_after_a_pause(self, client, provider, pauses):
@@ -423,11 +436,13 @@ class TestTransport:
         assert "1 s" in message
         assert only_row().state == "LOST"
 
-    def test_a_reset_is_lost_and_tried_again_once(self, client, simulator, pauses):
+    def test_a_reset_is_lost_and_tried_again_once(self, client, simulator, pauses, capsys):
         make_key(secret=new_secret() + "-cut"), make_key()
         is_refused(ask(client), 502, "upstream_error", "127.0.0.1 broke off")
         assert [row.state for row in rows()] == ["LOST", "LOST"]
         assert len(simulator.journal()) == 2
+        call_command("doctor", "--offline", "--quick")
+        assert "2 requests of the last 30 days ended with an unknown outcome and were charged" in capsys.readouterr().out
 
     def test_a_reset_is_tried_again_once_over_all_models(self, client, simulator, pauses, settings):
         settings.PRIMARY_MODEL, settings.FALLBACK_MODELS = MODEL, [LUNA]

@@ -47,3 +47,17 @@ def fits(page: Any) -> bool:
     """Return whether nothing makes the page wider than the window."""
     page.wait_for_load_state()  # the styles may come after the words
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+_SIDEWAYS = """
+[document.documentElement, ...document.querySelectorAll("main *")].filter(one =>
+    one.scrollWidth > one.clientWidth + 1 && !one.closest("pre, textarea, select, .chart-figures") &&
+    (one === document.documentElement || ["auto", "scroll"].includes(getComputedStyle(one).overflowX))
+).map(one => `${one.tagName} ${one.className}: ${one.scrollWidth - one.clientWidth} px too wide`)
+"""
+
+
+def sideways(page: Any) -> list[str]:
+    """Return what a reader has to push sideways: the page or a part of it, but for code and the figures of a chart."""
+    page.wait_for_load_state()
+    return page.evaluate(_SIDEWAYS)

@@ -1,6 +1,6 @@
-"""axe-core over every page, light and dark, wide and narrow: nothing serious or critical. The policy stays on.
+"""axe-core over every page, light and dark, wide and narrow: nothing serious or critical, and nothing to push sideways.
 
-axe's script is evaluated by the browser's debugger, which needs no permission of the policy.
+The policy stays on: axe's script is evaluated by the browser's debugger, which needs no permission of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llmkeys.models import AccessToken, Alert, DailyUsage
 from llmkeys.schedules import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_account, make_key, make_usage, make_user
-from tests.pages.browser import BROWSER, SIZES, log_in
+from tests.pages.browser import BROWSER, SIZES, log_in, sideways
 
 pytestmark = BROWSER
 GRAVE = {"serious", "critical"}
@@ -43,14 +43,14 @@ def page(request, chromium, real_site_url):
 
 
 def faults(page: Any) -> list[str]:
-    """Return each grave finding with the elements it is about."""
+    """Return each grave finding with the elements it is about, and what is wider than its place."""
     page.evaluate(AXE_SCRIPT)
     found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
     return [
         f"{one['id']} ({one['impact']}): {one['help']}: {[node['html'][:160] for node in one['nodes'][:4]]}"
         for one in found
         if one["impact"] in GRAVE
-    ]
+    ] + sideways(page)
 
 
 def fill() -> dict[str, str]:

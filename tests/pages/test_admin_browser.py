@@ -21,7 +21,7 @@ from llmkeys.models import (
 )
 from llmkeys.schedules import ensure_schedules
 from tests.helpers import make_key, make_token, make_usage, make_user
-from tests.pages.browser import BROWSER, fits, log_in
+from tests.pages.browser import BROWSER, fits, log_in, sideways
 
 pytestmark = BROWSER
 
@@ -96,7 +96,7 @@ def test_it_asks_before_it_resets_costs(page):
     page.locator("select[name=action]").select_option("reset_costs")
     page.get_by_role("button", name="Go").click()
     page.get_by_text("in your name").wait_for()
-    assert fits(page)
+    assert sideways(page) == []
     page.get_by_label("Daily").check()
     page.get_by_role("button", name="Reset the chosen costs").click()
     page.get_by_text("Reset the daily costs of 1 API key").wait_for()

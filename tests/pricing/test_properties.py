@@ -223,6 +223,31 @@ def test_the_hold_covers_what_is_billed_and_what_is_charged(case):
         assert cost.nano == billed
 
 
+# A request that is nothing but one kind: the rate that it is billed at, its bound, and what it used.
+ALL_OF_ONE_KIND = {
+    "sound in": ("input_audio_mtok", Bound(9_000, 1, audio_input_tokens=9_000), Usage(9_000, audio_input_tokens=9_000)),
+    "pictures in": (
+        "input_image_mtok",
+        Bound(9_000, 1, image_input_tokens=9_000),
+        Usage(9_000, image_input_tokens=9_000),
+    ),
+    "sound out": ("output_audio_mtok", Bound(1, 9_000), Usage(1, output_tokens=9_000, audio_output_tokens=9_000)),
+    "pictures out": ("output_image_mtok", Bound(1, 9_000), Usage(1, output_tokens=9_000, image_output_tokens=9_000)),
+}
+
+
+@pytest.mark.parametrize("kind", ALL_OF_ONE_KIND)
+def test_the_hold_covers_a_request_that_is_nothing_but_sound_or_pictures(kind):
+    """Of every model that has a rate for it, which the requests above are too seldom for."""
+    rate, bound, usage = ALL_OF_ONE_KIND[kind]
+    with_rate = [place for place in MODELS if rate in oracle.prices(*place, NOW)]
+    billed = {place: oracle.bill(*place, usage, NOW) for place in with_rate}
+    assert sum(nano is not None for nano in billed.values()) > 5
+    for (provider, model), nano in billed.items():
+        worst = worst_case(provider, model, bound, at=NOW, strict=True, prices=NOBODYS)
+        assert nano is None or nano <= worst.nano, (provider, model)
+
+
 @many
 @given(cases(), st.floats(0, 1), st.floats(0, 1), st.booleans())
 def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later, tells_kinds):
