@@ -115,7 +115,7 @@ def test_it_shows_rotation_within_a_minute_and_ctrl_c_leaves_nothing(tmp_path):
             assert json.load(answer)
         assert demo.stop(signal.SIGINT) == 0, demo.err.read_text()
         assert demo.has_left_nothing()
-        assert demo.err.read_text() == "" and "its directory is removed" in demo.out.read_text()
+        assert demo.err.read_text() == "" and "its directory was removed" in demo.out.read_text()
 
 
 def test_it_fills_the_past_and_sigterm_leaves_nothing(tmp_path):
