@@ -102,7 +102,7 @@ def test_whoever_means_it_begins_anew(place, kept):
     with Served(place.data, "--new-database", "--no-scheduler") as served:
         served.wait_until_up()
     assert place.names() == []
-    assert f"the backup {kept} holds 1 key" in place.run("doctor", "--offline").stdout
+    assert f"the backup {kept} contains 1 key" in place.run("doctor", "--offline").stdout
 
 
 def test_a_first_start_is_not_taken_for_a_loss(tmp_path):

@@ -442,7 +442,8 @@ class TestTransport:
         assert [row.state for row in rows()] == ["LOST", "LOST"]
         assert len(simulator.journal()) == 2
         call_command("doctor", "--offline", "--quick")
-        assert "2 requests of the last 30 days ended with an unknown outcome and were charged" in capsys.readouterr().out
+        examined = capsys.readouterr().out
+        assert "2 requests of the last 30 days ended with an unknown outcome and were charged" in examined
 
     def test_a_reset_is_tried_again_once_over_all_models(self, client, simulator, pauses, settings):
         settings.PRIMARY_MODEL, settings.FALLBACK_MODELS = MODEL, [LUNA]
