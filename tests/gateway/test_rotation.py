@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from llmkeys.models import ApiKey, Cooling, KeyEvent
 from llmkeys.simulator.thread import SimulatorThread
@@ -441,7 +441,8 @@ class TestTransport:
         is_refused(ask(client), 502, "upstream_error", "127.0.0.1 broke off")
         assert [row.state for row in rows()] == ["LOST", "LOST"]
         assert len(simulator.journal()) == 2
-        call_command("doctor", "--offline", "--quick")
+        with suppress(CommandError):  # what else it finds depends on where the tests run
+            call_command("doctor", "--offline", "--quick")
         examined = capsys.readouterr().out
         assert "2 requests of the last 30 days ended with an unknown outcome and were charged" in examined
 
