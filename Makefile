@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The tests choose their settings themselves.
 unexport DJANGO_SETTINGS_MODULE
+# They start hundreds of processes: what one has compiled, the next need not compile again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-quick test-postgres proof lint types format migrations-check postgres screenshots bench lock clean
 
