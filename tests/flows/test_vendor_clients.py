@@ -120,7 +120,7 @@ def accumulated_response(client: openai.OpenAI, model: str, **more: Any) -> Any:
         return kinds, stream.get_final_response()
 
 
-OpenAICall = Callable[[openai.OpenAI, str], Any]
+OpenAICall = Callable[["openai.OpenAI", str], Any]
 CHAT_CALLS: dict[str, OpenAICall] = {
     "whole": lambda client, model: client.chat.completions.create(model=model, messages=said("hi"), max_tokens=200),
     "cut short": lambda client, model: client.chat.completions.create(model=model, messages=said("hi"), max_tokens=3),
@@ -244,7 +244,7 @@ def without_signature(message: Any) -> Any:
 
 
 THINKING: Any = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
-AnthropicCall = Callable[[anthropic.Anthropic, str], Any]
+AnthropicCall = Callable[["anthropic.Anthropic", str], Any]
 MESSAGES_CALLS: dict[str, AnthropicCall] = {
     "whole": lambda client, model: client.messages.create(model=model, max_tokens=200, messages=said("hi")),
     "cut short": lambda client, model: client.messages.create(model=model, max_tokens=3, messages=said("hi")),
