@@ -25,6 +25,7 @@ from tests.serving import free_port
 START_SECONDS = 30
 CONNECTIONS = 300
 USER = "postgres"
+NOT_DURABLE = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
 
 class Unavailable(Exception):
@@ -50,15 +51,18 @@ def binaries() -> Path:
 
 
 @contextmanager
-def private_server() -> Iterator[Server]:
-    """Run a server of our own on a free loopback port. Raises Unavailable."""
+def private_server(*, durable: bool = True) -> Iterator[Server]:
+    """Run a server of our own on a free loopback port. Raises Unavailable.
+
+    Durable commits stay on, as in production, unless nobody cuts the power: each waits for the disk.
+    """
     programs, account = binaries(), _account()
     home = Path(tempfile.mkdtemp(prefix="llmkeys-postgres-"))
     try:
         if account:
             os.chown(home, account.pw_uid, account.pw_gid)
         _run(programs / "initdb", "-D", home / "data", "-A", "trust", "-U", USER, "--no-sync", account=account)
-        server = Server(programs / "postgres", home, account)
+        server = Server(programs / "postgres", home, account, *(() if durable else NOT_DURABLE))
         server.start()
         try:
             yield server
@@ -89,11 +93,11 @@ def _run(*command: object, account: pwd.struct_passwd | None) -> None:
 
 
 class Server:
-    """A server in its directory, on a port of its own; durable commits stay on, as in production."""
+    """A server in its directory, on a port of its own."""
 
-    def __init__(self, program: Path, home: Path, account: pwd.struct_passwd | None) -> None:
+    def __init__(self, program: Path, home: Path, account: pwd.struct_passwd | None, *options: str) -> None:
         self._home, self._account, port = home, account, free_port()
-        command = [program, "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1", "-N", CONNECTIONS]
+        command = [program, "-D", home / "data", "-p", port, "-k", home, "-h", "127.0.0.1", "-N", CONNECTIONS, *options]
         self._command = [str(word) for word in command]
         self.url = f"postgres://{USER}@127.0.0.1:{port}"
 
@@ -167,10 +171,12 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 def main(command: list[str]) -> int:
     """Run a command with `DATABASE_URL` set to a new database: `python -m tests.postgres COMMAND …`.
 
+    For tests in one process: nothing there kills the server, so that commits need not wait for the disk.
+
     Fails where there is no server: whoever asks for PostgreSQL must not be told that all is well without it.
     """
     try:
-        with private_server() as server, new_database(server.url) as url:
+        with private_server(durable=False) as server, new_database(server.url) as url:
             return subprocess.run(command, env=os.environ | {"DATABASE_URL": url}).returncode
     except Unavailable as error:
         print(f"{error}.", file=sys.stderr)
