@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -159,6 +160,9 @@ def test_a_wrong_option_shows_the_usage(place, words, name, wrong):
 # --- a terminal ------------------------------------------------------------------------------------------------------
 
 
+TYPE_AGAIN_SECONDS = 5
+
+
 def typed(place: Place, text: bytes, *arguments: str) -> tuple[int, str]:
     """Run a command on a terminal on which somebody types; return its exit code and all that was shown."""
     child, terminal = pty.fork()
@@ -171,8 +175,13 @@ def typed(place: Place, text: bytes, *arguments: str) -> tuple[int, str]:
         while not shown.rstrip().endswith((b":", b"[y/N]")):
             shown += os.read(terminal, 4096)
         os.write(terminal, text)
-        while piece := os.read(terminal, 4096):
-            shown += piece
+        while True:
+            if not select.select([terminal], [], [], TYPE_AGAIN_SECONDS)[0]:
+                os.write(terminal, text)  # a Ctrl-C between the prompt and the read after it is not noticed
+            elif piece := os.read(terminal, 4096):
+                shown += piece
+            else:
+                break
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), shown.decode()
 
