@@ -148,7 +148,7 @@ def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.goto("/llm-settings/tokens")
     plain.get_by_role("link", name="Revoke notebook").click()
     plain.get_by_role("button", name="Revoke token").click()
-    said(plain, "is revoked")
+    said(plain, "was revoked: requests with it are refused from now on.")
     assert AccessToken.objects.get().revoked_at
 
 
