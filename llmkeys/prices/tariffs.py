@@ -215,7 +215,7 @@ def _whole(count: int | None) -> int:
 def in_region(amount: int, provider: str, model: str, region: str) -> int:
     """Return the cost of tokens with the surcharge of a tenth for regional processing, if it applies."""
     base_url = settings.PROVIDER_BASE_URLS[provider]
-    is_dearer = providers.get(provider).is_dearer_in_region(model, region=region, base_url=base_url)
+    is_dearer = providers.get(provider).costs_more_in_region(model, region=region, base_url=base_url)
     return -(-amount * _REGIONAL_TENTHS // 10) if is_dearer else amount
 
 

@@ -141,7 +141,7 @@ class Attempt:
 
     async def _body(self) -> bytes:
         request, provider, model = self.request.request, self.provider, self.candidate.model
-        self.asked_for_usage = request.streamed and not provider.tells_usage_unasked
+        self.asked_for_usage = request.streamed and not provider.reports_usage_unasked
         change = Rewrite(
             model=model,
             output_limit=self._limit_to_put(request),
