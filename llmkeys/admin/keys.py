@@ -219,7 +219,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
             for key in objs
             if key.environment_variable
         ]
-        lost = [f"{key.name}: its secret. Its usage stays in the history and in the sums." for key in objs]
+        lost = [f"{key.name}: its secret. Its usage stays in the history and in all totals." for key in objs]
         missing = set() if self.has_delete_permission(request) else {"API key"}
         return lost, {"API keys": len(lost)}, missing, protected
 

@@ -117,7 +117,7 @@ def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.get_by_role("button", name="Create token").click()
     assert plain.get_by_label("Access token").input_value().startswith("rfk_")
     assert plain.get_by_role("button", name="Copy").count() == 0
-    plain.get_by_role("link", name="Done, to the token").click()
+    plain.get_by_role("link", name="Done, show the token").click()
     plain.get_by_label("Per day", exact=True).fill("-2")
     plain.get_by_role("button", name="Save").click()
     said(plain, "Must not be negative")
