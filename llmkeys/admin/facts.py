@@ -166,19 +166,19 @@ class AlertAdmin(AccountFactAdmin):
     list_filter = (SeenFilter, "kind")
     search_fields = ("message",)
     fields = ("created_at", "kind", "key", "token", "message", "delivery", "sent_at", "tries", "seen_at")
-    actions = ("put_away",)
+    actions = ("dismiss",)
 
     @admin.display(description="delivery")
     def delivery(self, alert: Alert) -> str:
         return outbox.delivery_words(alert)
 
-    def has_put_away_permission(self, request: HttpRequest) -> bool:
+    def has_dismiss_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("llmkeys.change_alert") or request.user.has_perm("llmkeys.change_apikey")
 
-    @admin.action(description="Dismiss", permissions=["put_away"])
-    def put_away(self, request: HttpRequest, queryset: QuerySet) -> None:
+    @admin.action(description="Dismiss", permissions=["dismiss"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet) -> None:
         at = timezone.now()
-        done = sum(outbox.put_away(pk, at) for pk in queryset.values_list("pk", flat=True))
+        done = sum(outbox.dismiss(pk, at) for pk in queryset.values_list("pk", flat=True))
         self.message_user(request, f"{done} alert{'' if done == 1 else 's'} dismissed.")
 
 

@@ -173,5 +173,5 @@ def test_it_puts_alerts_away(operator):
     alert = Alert.objects.create(kind="key_rejected", message="Rejected.")
     address = "/admin/llmkeys/alert/"
     assert shown(operator, address, seen="no") == {alert.pk} and shown(operator, address, seen="yes") == set()
-    assert "1 alert dismissed." in act(operator, address, "put_away", alert).content.decode()
+    assert "1 alert dismissed." in act(operator, address, "dismiss", alert).content.decode()
     assert shown(operator, address, seen="no") == set()

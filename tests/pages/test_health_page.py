@@ -98,7 +98,7 @@ class TestSchedules:
 
 
 class TestAlerts:
-    def test_it_shows_what_nobody_has_put_away(self, operator):
+    def test_it_shows_what_nobody_has_dismissed(self, operator):
         make_alert(), make_alert(message="seen before", seen_at=NOW)
         page = page_of(operator)
         assert "“Production” is spent." in page and "seen before" not in page and "favicon-alert" in page

@@ -162,7 +162,7 @@ def test_the_playground_answers(plain):
     assert "simulated" in plain.locator("#answer").inner_text()
 
 
-def test_alerts_are_put_away_where_they_are_shown(plain):
+def test_alerts_are_dismissed_where_they_are_shown(plain):
     ensure_schedules()
     for number in range(3):
         Alert.objects.create(kind="key_rejected", message=f"Alert number {number}.", created_at=timezone.now())
