@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from starlette.types import Receive, Send
 
-from llmkeys.relay import under_way
+from llmkeys.relay import background
 
 LISTEN_AFTER_SECONDS = 1.0  # most answers arrive sooner, without the cost of listening for a disconnect
 
@@ -75,7 +75,7 @@ class Program:
             return
         self._sign = self._loop.call_later(settings.KEEPALIVE_SECONDS, self._look)
         if not self._lock.locked():  # a program that is not reading needs no keep-alive
-            under_way.start(self.write(self._sign_of_life))
+            background.start(self.write(self._sign_of_life))
 
     def answers_with(self, head: Callable[[], tuple[int, Headers]]) -> None:
         """Use this for the status and headers, unless they were sent already."""

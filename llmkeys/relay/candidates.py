@@ -20,7 +20,7 @@ from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
 from llmkeys.key_state import cooling_scopes, serving_place
 from llmkeys.ledger import coolings as resting
 from llmkeys.prices import catalogue
-from llmkeys.relay import model_lists, under_way
+from llmkeys.relay import background, model_lists
 from llmkeys.tokens.rights import Caller
 
 
@@ -123,7 +123,7 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
 async def refresh_catalogue() -> None:
     """Read the operator's prices and aliases again if they are stale, in a thread."""
     if catalogue.is_stale():
-        await under_way.in_thread(catalogue.refresh)
+        await background.in_thread(catalogue.refresh)
 
 
 async def find(

@@ -36,7 +36,7 @@ from llmkeys.exceptions import (
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
-from llmkeys.relay import candidates, conversations, refusals, under_way
+from llmkeys.relay import background, candidates, conversations, refusals
 from llmkeys.relay.attempt import Attempt, Failed
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
@@ -164,7 +164,7 @@ class _ModelTurn:
                     await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
                     continue
                 if not tightened:
-                    bids, tightened = await under_way.in_parser(self._bids, pool, self._tighter_bound), True
+                    bids, tightened = await background.in_parser(self._bids, pool, self._tighter_bound), True
                     continue
                 placed = await self._fit(placed)
             if placed.hold is None:

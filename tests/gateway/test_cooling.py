@@ -381,7 +381,7 @@ class TestRejection:
         ("check", "words"),
         [
             ({"json": GOOD}, "The free test accepts the key."),
-            ({"body": b"busy", "status": 503}, "The free test was inconclusive: OpenRouter is busy"),
+            ({"body": b"busy", "status": 503}, "The free test was inconclusive: OpenRouter is overloaded or down"),
             ({"answer": Pieces(SILENCE, framing="raw")}, "did not answer within 1 s"),
             ({"answer": Pieces(RESET, framing="raw")}, "The free test was inconclusive"),
             ({"body": b"<html>"}, "The free test was inconclusive"),
