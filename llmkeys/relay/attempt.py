@@ -504,7 +504,7 @@ class Attempt:
             ledger.End(
                 self.hold,
                 outcome,
-                rested=candidate.scopes if candidate.has_rested else (),
+                cooled_scopes=candidate.scopes if candidate.was_cooling else (),
                 model=candidate.model,
                 # A conversation that stays with its key says nothing about which key is serving.
                 serves="" if candidate.preferred_to else providers.common_name(self.model),

@@ -204,11 +204,11 @@ class _ModelTurn:
                 continue
             self.worst[refusal.key_id] = worst
             self.fitted[refusal.key_id] = worst.asked_output
-            rested = next(bid.rested for bid in self.bids if bid.key_id == refusal.key_id)
+            cooled_scopes = next(bid.cooled_scopes for bid in self.bids if bid.key_id == refusal.key_id)
             others = tuple({"keyId": other.key_id, "reason": other.reason} for other in refused if other is not refusal)
             bids.append(
                 Bid(
-                    refusal.key_id, worst.provider, worst.model, worst.nano, others, rested,
+                    refusal.key_id, worst.provider, worst.model, worst.nano, others, cooled_scopes,
                     max_tokens=worst.asked_output,
                 )
             )  # fmt: skip
@@ -273,9 +273,9 @@ class _ModelTurn:
             if unlimited and worst.nano:
                 passed_over.append({"keyId": candidate.id, "reason": f"the model costs money and {unlimited} is -1"})
                 continue
-            rested = candidate.scopes if candidate.has_rested else ()
+            cooled_scopes = candidate.scopes if candidate.was_cooling else ()
             before = (*passed_over, *candidate.preferred_to)
-            bids.append(Bid(candidate.id, *where, worst.nano, before, rested))
+            bids.append(Bid(candidate.id, *where, worst.nano, before, cooled_scopes))
         if unlimited and cases and not bids:
             raise InvalidInput({unlimited: ["must be at least 1: -1 is for models that cost nothing."]})
         self.bids = bids
@@ -391,7 +391,7 @@ class _ModelTurn:
         if any(refusal.only_holds for refusal in found):
             return refusals.busy(found)
         cooling: list[datetime] = [until for candidate in self._fresh(pool) if (until := candidate.cooling_until)]
-        cooling += [refusal.rests_until for refusal in found if refusal.rests_until]
+        cooling += [refusal.cooling_until for refusal in found if refusal.cooling_until]
         if cooling:
             return refusals.cooling(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.RETRY:
