@@ -243,7 +243,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         **exchange.origin_headers,
     }
     program.keep_alive(
-        dialect.sign_of_life(request.request),
+        dialect.keep_alive(request.request),
         lambda: (200, (stream_headers | _tracked_headers(request.id, tracked)).items()),
     )
     try:
