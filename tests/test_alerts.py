@@ -366,7 +366,7 @@ class TestScheduler:
 
 
 class TestDashboard:
-    def test_it_lists_what_nobody_has_put_away(self, django_assert_num_queries):
+    def test_it_lists_what_nobody_has_dismissed(self, django_assert_num_queries):
         key = make_key(name="Production")
         older, newer = alert("older"), alert("newer")
         Alert.objects.filter(pk=newer.pk).update(key=key)
@@ -374,12 +374,12 @@ class TestDashboard:
             assert [(one.message, one.key and one.key.name) for one in outbox.open_alerts(10)] == [
                 ("newer", "Production"), ("older", None),
             ]  # fmt: skip
-        assert [outbox.put_away(older.pk, NOW), outbox.put_away(older.pk, NOW)] == [True, False]
+        assert [outbox.dismiss(older.pk, NOW), outbox.dismiss(older.pk, NOW)] == [True, False]
         assert outbox.open_alerts(10) == [newer]
 
-    def test_all_are_put_away_up_to_the_newest_seen(self):
+    def test_all_are_dismissed_up_to_the_newest_seen(self):
         alert("first")
         seen = alert("seen")
         unseen = alert("came meanwhile")
-        assert outbox.put_all_away(NOW, up_to=seen.pk) == 2
+        assert outbox.dismiss_all(NOW, up_to=seen.pk) == 2
         assert outbox.open_alerts(10) == [unseen]

@@ -1,4 +1,4 @@
-"""The Django admin: facts to read, prices and aliases to edit, keys and tokens only through the services."""
+"""The Django admin: read-only history, editable prices and aliases, and keys and tokens through the services."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ admin.site.site_header = "RefactAI LLM key management"
 admin.site.site_title = "RefactAI LLM key management"
 admin.site.index_title = "Administration"
 admin.site.site_url = "/llm-settings"
-admin.site.enable_nav_sidebar = False  # wide tables need the room; the index page leads everywhere
+admin.site.enable_nav_sidebar = False  # wide tables need the space; the index page links to everything
 
 
 def _log_in(request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
-    """Lead to the one login of the product; where `next` may lead is judged there."""
+    """Redirect to the product's login page, which validates `next`."""
     return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME) or reverse("admin:index"))
 
 

@@ -1,8 +1,8 @@
-"""Logins that failed, and who waits: django-axes in readable words. Unlocking a user is one action."""
+"""Failed logins and lockouts of django-axes in readable form, with an action that ends a lockout."""
 
 from __future__ import annotations
 
-from axes import admin as stock  # registers its own pages, which are replaced here
+from axes import admin as stock  # importing it registers pages that are replaced here
 from axes.helpers import get_cool_off
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from axes.utils import reset
@@ -23,17 +23,17 @@ apps.get_app_config("axes").verbose_name = "Logins"
 
 @admin.register(AccessAttempt)
 class AccessAttemptAdmin(FactAdmin):
-    """What was typed is not shown, not even where it was not a password."""
+    """Failed logins; submitted values are never shown, even if they are not passwords."""
 
-    list_display = ("username", "ip_address", "failures_since_start", "waits", "attempt_time")
+    list_display = ("username", "ip_address", "failures_since_start", "locked_until", "attempt_time")
     list_filter = (stock.IsLockedOutFilter,)
     search_fields = ("username", "ip_address")
     fields = (*list_display, "path_info", "user_agent")
     ordering = ("-attempt_time",)
-    actions = ("let_in",)
+    actions = ("unlock",)
 
-    @admin.display(description="waits until")
-    def waits(self, attempt: AccessAttempt) -> str:
+    @admin.display(description="locked until")
+    def locked_until(self, attempt: AccessAttempt) -> str:
         until = attempt.attempt_time + get_cool_off()
         locked = attempt.failures_since_start >= settings.AXES_FAILURE_LIMIT and until > timezone.now()
         return moment(until) if locked else "–"
@@ -41,12 +41,12 @@ class AccessAttemptAdmin(FactAdmin):
     def has_reset_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("axes.delete_accessattempt")
 
-    @admin.action(description="Allow to try again at once", permissions=["reset"])
-    def let_in(self, request: HttpRequest, queryset: QuerySet) -> None:
+    @admin.action(description="End the lockout", permissions=["reset"])
+    def unlock(self, request: HttpRequest, queryset: QuerySet) -> None:
         attempts = list(queryset)
         for attempt in attempts:
             reset(username=attempt.username, ip=attempt.ip_address)
-        self.message_user(request, f"{len(attempts)} may try again at once.")
+        self.message_user(request, f"Ended {len(attempts)} lockout{'' if len(attempts) == 1 else 's'}.")
 
 
 @admin.register(AccessLog)

@@ -1,6 +1,6 @@
-"""What keys and access tokens have in common in the admin: columns of budgets, and setting a budget's cost back.
+"""What keys and access tokens share in the admin: budget columns and the reset of costs.
 
-A reset has a page in between that says what it means and in whose name it is done.
+A reset is confirmed on a page that explains it and names the user it is recorded for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happened: rows that nobody edits by hand, because history is never changed and counters belong to the ledger."""
+"""Read-only rows: history is never changed, and only the ledger writes counters."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def usd_column(attribute: str, title: str) -> Any:
     def column(row: Any) -> str:
         return format_usd(getattr(row, attribute))
 
-    column.__name__ = attribute  # the cell's class in the list: amounts stand on the right
+    column.__name__ = attribute  # the cell's class in the list, which aligns amounts to the right
     return column
 
 
 class FactAdmin(admin.ModelAdmin):
-    """Rows to look at. Big tables are never counted in full."""
+    """Read-only rows. Large tables are never counted in full."""
 
     show_full_result_count = False
     paginator = BoundedPaginator
@@ -58,7 +58,7 @@ class FactAdmin(admin.ModelAdmin):
 
 
 class KeyFactAdmin(FactAdmin):
-    """Rows of a key; the key's secret is not even read for its name."""
+    """Rows of a key, whose secret is not loaded."""
 
     list_select_related = ("key",)
 
@@ -67,7 +67,7 @@ class KeyFactAdmin(FactAdmin):
 
 
 class AccountFactAdmin(KeyFactAdmin):
-    """Rows of a key or of an access token."""
+    """Rows of a key or an access token."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         return super().get_queryset(request).select_related("token")
@@ -151,7 +151,7 @@ class SeenFilter(admin.SimpleListFilter):
     parameter_name = "seen"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> Iterable[tuple[str, str]]:
-        return (("no", "Waits on the dashboard"), ("yes", "Dismissed"))
+        return (("no", "Shown on the dashboard"), ("yes", "Dismissed"))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         wanted = {"no": True, "yes": False}.get(self.value() or "")
@@ -160,25 +160,25 @@ class SeenFilter(admin.SimpleListFilter):
 
 @admin.register(Alert)
 class AlertAdmin(AccountFactAdmin):
-    """Alerts are not edited; dismissing it is the dashboard's action, offered here too."""
+    """Alerts cannot be edited, only dismissed, as on the dashboard."""
 
     list_display = ("created_at", "kind", "message", "key", "token", "delivery", "seen_at")
     list_filter = (SeenFilter, "kind")
     search_fields = ("message",)
     fields = ("created_at", "kind", "key", "token", "message", "delivery", "sent_at", "tries", "seen_at")
-    actions = ("put_away",)
+    actions = ("dismiss",)
 
     @admin.display(description="delivery")
     def delivery(self, alert: Alert) -> str:
         return outbox.delivery_words(alert)
 
-    def has_put_away_permission(self, request: HttpRequest) -> bool:
+    def has_dismiss_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("llmkeys.change_alert") or request.user.has_perm("llmkeys.change_apikey")
 
-    @admin.action(description="Dismiss", permissions=["put_away"])
-    def put_away(self, request: HttpRequest, queryset: QuerySet) -> None:
+    @admin.action(description="Dismiss", permissions=["dismiss"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet) -> None:
         at = timezone.now()
-        done = sum(outbox.put_away(pk, at) for pk in queryset.values_list("pk", flat=True))
+        done = sum(outbox.dismiss(pk, at) for pk in queryset.values_list("pk", flat=True))
         self.message_user(request, f"{done} alert{'' if done == 1 else 's'} dismissed.")
 
 

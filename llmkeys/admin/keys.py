@@ -1,4 +1,4 @@
-"""API keys in the admin: every change goes through the services, and no page has a secret or a fingerprint."""
+"""API keys in the admin: all changes go through the services, and no page shows a secret or a fingerprint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIELDS = ACCOUNT_FIELDS | {
 
 
 class KeyForm(AccountForm):
-    """The fields of a key in the operator's units; `api_key` is written only, never shown."""
+    """The fields of a key in the operator's units; `api_key` is write-only."""
 
     api_key = forms.CharField(
         label="API key",
@@ -49,12 +49,12 @@ class KeyForm(AccountForm):
     priority_ = forms.IntegerField(
         label="Priority",
         initial=100,
-        help_text="Keys with a lower number serve earlier; the default key always serves first.",
+        help_text="Keys with lower numbers are used first, after the default key.",
     )
     billing_group = forms.CharField(
         max_length=100,
         required=False,
-        help_text="Keys of one provider account share its limits and cool down together.",
+        help_text="Keys of the same provider account share its limits and cool down together.",
     )
     workspace_id = forms.CharField(max_length=100, required=False, help_text="Only for Anthropic keys that need one.")
     error_fields = _FIELDS
@@ -97,11 +97,11 @@ class ChangeKeyForm(KeyForm):
         return adding.update_key(self.instance, values=self.edited(), at=timezone.now(), actor=self.actor)
 
 
-def _resting(at: datetime, **cooling: Any) -> Exists:
-    """Return in SQL whether a key, or its billing group, rests; `model=""` asks for a rest from every model."""
+def _cooling(at: datetime, **cooling: Any) -> Exists:
+    """Return an SQL expression: whether a key or its billing group is cooling; `model=""`: for all models."""
     own = Q(scope=Concat(Value("key:"), OuterRef("pk")))
     group = Q(scope=Concat(Value("group:"), OuterRef("provider"), Value(":"), OuterRef("billing_group")))
-    in_a_group = ~Q(scope__endswith=":")  # an empty billing group is none
+    in_a_group = ~Q(scope__endswith=":")  # keys without a billing group have an empty name
     return Exists(Cooling.objects.filter(own | group & in_a_group, until__gt=at, **cooling))
 
 
@@ -117,15 +117,15 @@ class StateFilter(admin.SimpleListFilter):
             ("expiring", "Expiring within 7 days"),
             ("expired", "Expired"),
             ("rejected", "Rejected by its provider"),
-            ("off", "Switched off"),
+            ("off", "Disabled"),
         )
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         at, value = timezone.now(), self.value()
         if value == "available":
-            return cast(ApiKeyQuerySet, queryset).with_status(at).filter(~_resting(at, model=""), status=ACTIVE)
+            return cast(ApiKeyQuerySet, queryset).with_status(at).filter(~_cooling(at, model=""), status=ACTIVE)
         if value == "cooling":
-            return queryset.filter(_resting(at))
+            return queryset.filter(_cooling(at))
         if value in ("over", "expired"):
             return (
                 cast(ApiKeyQuerySet, queryset)
@@ -183,7 +183,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         if obj is None:
             return ((None, {"fields": ("provider_", "api_key", *self.settings_)}),)
-        facts = ("What it is", {"fields": self.facts})
+        facts = ("Details", {"fields": self.facts})
         if not self.has_change_permission(request, obj):
             return (facts,)
         secret = () if obj.environment_variable else ("api_key",)
@@ -193,7 +193,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         return self.facts if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Nothing: the form has stored it through the service."""
+        """Do nothing, because the form has already stored the key through the service."""
 
     # --- columns -------------------------------------------------------------------------------------------------
 
@@ -213,13 +213,13 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         return super().has_delete_permission(request, obj) and not (obj and obj.environment_variable)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Name what is lost: the secrets. Usage, totals and events stay, so no related row is collected."""
+        """List the secrets, which are lost. Usage, totals and events stay, so no related rows are collected."""
         protected = [
             f"“{key.name}” comes from the environment: unset {key.environment_variable}"
             for key in objs
             if key.environment_variable
         ]
-        lost = [f"{key.name}: its secret. Its usage stays in the history and in the sums." for key in objs]
+        lost = [f"{key.name}: its secret. Its usage stays in the history and in all totals." for key in objs]
         missing = set() if self.has_delete_permission(request) else {"API key"}
         return lost, {"API keys": len(lost)}, missing, protected
 
@@ -244,10 +244,10 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     def _toggle(request: HttpRequest, key: ApiKey, active: bool) -> None:
         adding.toggle(key, active=active, at=timezone.now(), actor=request.user.get_username())
 
-    @admin.action(description="Make it the default key", permissions=["change"])
+    @admin.action(description="Make default", permissions=["change"])
     def make_default(self, request: HttpRequest, queryset: QuerySet) -> None:
         if queryset.count() != 1:
-            messages.error(request, "Only one key can be the default: choose one.")
+            messages.error(request, "Only one key can be the default: select exactly one.")
             return
         actor = request.user.get_username()
         self._each(
@@ -255,7 +255,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         )
 
     def _each(self, request: HttpRequest, queryset: QuerySet, done: str, verb: Callable[[ApiKey], Any]) -> None:
-        """Do a verb to each key, log it, and report how many; a refusal is reported in its own words."""
+        """Apply an action to each key, log it, and report the number of keys; refusals are reported separately."""
         count = 0
         for key in queryset:
             try:
@@ -268,7 +268,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         if count:
             messages.success(request, f"{done} {count} key{'s' if count > 1 else ''}.")
 
-    @admin.action(description="Test at the provider (costs nothing)", permissions=["change"])
+    @admin.action(description="Test with the provider (free)", permissions=["change"])
     def test(self, request: HttpRequest, queryset: QuerySet) -> None:
         for key in queryset:
             result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())

@@ -1,4 +1,4 @@
-"""What long lists have in common: no count of millions of rows, and the selected ones as a CSV file."""
+"""What long lists share: a bounded count, and a CSV download of the selected rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from django.utils.functional import cached_property
 from llmkeys.lib.spreadsheet import csv_lines
 from llmkeys.presentation import csv_file
 
-LISTED = 2_000  # rows that a list leads to; what lies behind them is found by a filter or a search
+LISTED = 2_000  # rows that can be paged through; older ones are found by a filter or a search
 
 
 class BoundedPaginator(Paginator):
-    """Counts as far as the list leads, so that its cost does not grow with the table."""
+    """Counts at most `LISTED` rows, so that the cost does not grow with the table."""
 
     @cached_property
     def count(self) -> int:
@@ -29,11 +29,11 @@ class BoundedPaginator(Paginator):
 
 
 class CsvMixin(admin.ModelAdmin):
-    """Adds the action that hands out the selected rows; `csv_rows` says what is in them."""
+    """Adds an action that downloads the selected rows as CSV; `csv_rows` returns their fields."""
 
     def csv_rows(self, rows: QuerySet) -> Iterable[Mapping[str, Any]]:
         raise NotImplementedError
 
-    @admin.action(description="Download the selected as CSV", permissions=["view"])
+    @admin.action(description="Download as CSV", permissions=["view"])
     def as_csv(self, request: HttpRequest, queryset: QuerySet) -> StreamingHttpResponse:
         return csv_file(str(self.opts.model_name), csv_lines(self.csv_rows(queryset[:LISTED])))

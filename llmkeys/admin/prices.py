@@ -1,6 +1,6 @@
-"""The operator's own prices and names of models. An edit counts at once in this process, in others within seconds.
+"""The operator's prices and aliases of models. Edits apply immediately in this process, and within seconds in others.
 
-A price shows what it comes to, so that one a million times too low is seen before it is saved.
+A price form shows the cost of a typical request, so that a price in the wrong unit is noticed before it is saved.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ TYPICAL_INPUT, TYPICAL_OUTPUT = 2_000, 500  # tokens of a request, for the previ
 _MILLION = Decimal(1_000_000)
 _CACHE = ("cached_input_usd_per_mtok", "cache_write_usd_per_mtok", "cache_write_1h_usd_per_mtok")
 _OTHER_KINDS = tuple(name for name in OPTIONAL_PRICES if name.endswith("_mtok") and name not in _CACHE)
-_FAR_OFF = 20  # times the known price: more likely a slip than a discount
+_FAR_OFF = 20  # times the known price: more likely a mistake than a discount
 
 
 def plain_usd(amount: Decimal | None) -> str:
-    """Return a price with at least two decimals and as many as it has."""
+    """Return a price with all its decimals, at least two."""
     if amount is None:
         return "–"
     amount = amount.normalize()
@@ -40,7 +40,7 @@ def price_column(name: str, title: str) -> Callable[[ModelPrice], str]:
     def column(row: ModelPrice) -> str:
         return plain_usd(getattr(row, name))
 
-    column.__name__ = f"{name}_nano"  # the cell's class in the list: amounts stand on the right
+    column.__name__ = f"{name}_nano"  # the cell's class in the list, which aligns amounts to the right
     return column
 
 
@@ -49,7 +49,7 @@ def typical_usd(price: ModelPrice) -> Decimal:
 
 
 class CataloguedAdmin(admin.ModelAdmin):
-    """Forgets the cached tables after every edit."""
+    """Drops the cached tables after every edit."""
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -65,7 +65,7 @@ class CataloguedAdmin(admin.ModelAdmin):
 
 
 class PriceForm(forms.ModelForm):
-    """Amounts without the zeros that a column of eight decimals adds."""
+    """Shows amounts without the trailing zeros of a column with eight decimals."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -88,8 +88,8 @@ class ModelPriceAdmin(CataloguedAdmin):
         "service_tier",
         "above_input_tokens",
         "valid_from",
-        price_column("input_usd_per_mtok", "a million in"),
-        price_column("output_usd_per_mtok", "a million out"),
+        price_column("input_usd_per_mtok", "per million in"),
+        price_column("output_usd_per_mtok", "per million out"),
         price_column("cached_input_usd_per_mtok", "cached in"),
         price_column("cache_write_usd_per_mtok", "cache write"),
         "typical_nano",
@@ -103,8 +103,8 @@ class ModelPriceAdmin(CataloguedAdmin):
             "USD per million tokens",
             {
                 "description": "As in the providers’ price lists: 1.25 means 1.25 USD per million tokens. Your price "
-                "takes precedence over the price data, for requests admitted from its date on; what was charged before "
-                "stays as it was. A price of 0 is a price. Without a cache price, cached tokens cost as much as plain "
+                "takes precedence over the price data for requests admitted from its date on; earlier charges do not "
+                "change. A price of 0 means free. Without a cache price, cached tokens cost as much as plain "
                 "input; without a price for reasoning, it costs as much as output.",
                 "fields": (*PRICES, *_CACHE, "preview"),
             },
@@ -112,15 +112,15 @@ class ModelPriceAdmin(CataloguedAdmin):
         (
             "Audio, images and reasoning, USD per million tokens",
             {
-                "description": "For what is left empty the price data applies; what that lacks costs as much as the "
-                "highest price given here, and the request is flagged as estimated.",
+                "description": "The price data applies to empty fields; if it has no price either, the highest price "
+                "given here applies, and the cost of the request is marked as estimated.",
                 "fields": _OTHER_KINDS,
             },
         ),
         (
             "Fees in USD",
             {
-                "description": "For one search (10 USD for a thousand is 0.01), and for each request.",
+                "description": "Per search (10 USD per thousand is 0.01) and per request.",
                 "fields": ("search_usd", "request_usd"),
             },
         ),
@@ -150,9 +150,9 @@ class ModelPriceAdmin(CataloguedAdmin):
             return "Not yet"
         return "Yes" if vars(price)["present"] == price.pk else "Replaced"
 
-    @admin.display(description="What it comes to")
+    @admin.display(description="Preview")
     def preview(self, price: ModelPrice) -> SafeString:
-        """Return the sums of this price, which the page's script keeps in step, and the known price next to them."""
+        """Return example costs, which the page's script updates, and the known price for comparison."""
         known = price.pk is not None
         lines = format_html_join(
             "",
@@ -171,12 +171,12 @@ class ModelPriceAdmin(CataloguedAdmin):
 
 
 def known_words(price: ModelPrice) -> SafeString:
-    """Return what the price data says of the model, with a warning where the operator's price is far from it."""
+    """Return the price data's price of the model, with a warning if the operator's price is far from it."""
     data = tariffs.shown_by_data(price.provider, price.model, timezone.now())
     if data is None:
-        return format_html('<p class="price-known">{}</p>', "The price data does not know this model.")
+        return format_html('<p class="price-known">{}</p>', "The price data does not have this model.")
     words = format_html(
-        '<p class="price-known">The price data says {} in and {} out.</p>',
+        '<p class="price-known">The price data has {} in and {} out.</p>',
         plain_usd(data.input),
         plain_usd(data.output),
     )
@@ -211,7 +211,7 @@ class NamesField(forms.CharField):
 
 class AliasForm(forms.ModelForm):
     model_names = NamesField(
-        label="Models", help_text="One name a line, in the order in which they are tried, such as openai/gpt-6.1-terra."
+        label="Models", help_text="One name per line, such as openai/gpt-6.1-terra, in the order in which to try them."
     )
 
 

@@ -1,4 +1,4 @@
-"""The scheduler's own tables in readable words: when each schedule ran and will run, and why a task failed."""
+"""The scheduler's tables in readable form: when each schedule ran and will run, and why a task failed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = {planned.name: planned.words for planned in scheduling.PLANNED}
 
 @admin.register(Schedule)
 class ScheduleAdmin(FactAdmin):
-    """Looked at, run now, paused and resumed; what runs when is the product's own and not edited here."""
+    """Schedules can be run now, paused and resumed; what runs when is set by the product and cannot be edited."""
 
     list_display = ("name", "what", "cron", "result", "last_run_", "next_run_")
     fields = ("name", "what", "func", "cron", "result", "last_run_", "next_run")
@@ -74,7 +74,7 @@ class ScheduleAdmin(FactAdmin):
     @admin.action(description="Run now", permissions=["steer"])
     def run_now(self, request: HttpRequest, queryset: QuerySet) -> None:
         count = queryset.exclude(repeats=0).update(next_run=timezone.now())
-        self.message_user(request, f"{count} schedule{'' if count == 1 else 's'} due now: the next tick runs them.")
+        self.message_user(request, f"{count} schedule{'' if count == 1 else 's'} due now; they start shortly.")
 
     @admin.action(description="Pause", permissions=["steer"])
     def pause(self, request: HttpRequest, queryset: QuerySet) -> None:
@@ -110,7 +110,7 @@ class SuccessAdmin(_TaskAdmin):
 
 @admin.register(Failure)
 class FailureAdmin(_TaskAdmin):
-    """A failed task may be queued again, or taken off the list: it is no part of the money."""
+    """Failed tasks can be queued again or deleted; they are not part of the accounting."""
 
     list_display = ("task", "started", "took", "reason")
     fields = ("task", "func", "started", "stopped", "took", "reason", "result_in_full")
@@ -129,7 +129,7 @@ class FailureAdmin(_TaskAdmin):
     def reason(self, task: Task) -> str:
         return scheduling.failure_words(task.result)
 
-    @admin.display(description="what it left")
+    @admin.display(description="result")
     def result_in_full(self, task: Task) -> str:
         return format_html("<pre>{}</pre>", task.result or "")
 

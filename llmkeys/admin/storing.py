@@ -1,4 +1,4 @@
-"""Admin forms whose service both checks and stores, so that no rule is repeated in the admin."""
+"""Admin forms that are validated and stored by a service, so that no rule is repeated in the admin."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llmkeys.models import Budgeted
 
 
 class StoringForm(forms.ModelForm):
-    """Stores through a service at the end of its validation; the service's sentences then stand next to the fields.
+    """Stores through a service at the end of validation, so that the service's errors are shown next to the fields.
 
-    It is safe there: validation runs once, inside the admin's transaction, after the rights were checked, and no other
-    form of the page can fail afterwards.
+    This is safe: validation runs once, inside the admin's transaction, after the permission check, and no other form of
+    the page can fail afterwards.
     """
 
     user: Any = None
@@ -26,7 +26,7 @@ class StoringForm(forms.ModelForm):
     other_errors_field: ClassVar[str | None] = None
 
     def store(self) -> Model:
-        """Call the service with `cleaned_data` and return the row."""
+        """Call the service with `cleaned_data` and return the stored object."""
         raise NotImplementedError
 
     def _post_clean(self) -> None:
@@ -38,7 +38,7 @@ class StoringForm(forms.ModelForm):
             show_refusal(self, error, names=self.error_fields, otherwise=self.other_errors_field)
 
     def save(self, commit: bool = True) -> Model:
-        """Return what is stored already."""
+        """Return the object, which is already stored."""
         self.save_m2m: Callable[[], None] = lambda: None
         return self.instance
 
@@ -54,7 +54,7 @@ ACCOUNT_FIELDS = {
 
 
 class AccountForm(StoringForm):
-    """What a key and an access token have in common, in the operator's units."""
+    """The fields that keys and access tokens share, in the operator's units."""
 
     name = forms.CharField(max_length=100)
     daily_limit = forms.DecimalField(label="Daily limit, USD", required=False, help_text=LIMIT_HELP)
@@ -66,14 +66,14 @@ class AccountForm(StoringForm):
     error_fields = ACCOUNT_FIELDS
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, named as in the contract; empty limits are left alone."""
+        """Return the given values by the contract's names; empty limits are left out."""
         given = {
             name: self.cleaned_data.get(field) for name, field in self.error_fields.items() if field in self.fields
         }
         return {name: value for name, value in given.items() if value is not None or name == "expiresAt"}
 
     def edited(self) -> dict[str, Any]:
-        """Return what was edited and nothing else: the form drops the fractions of a second of a stored expiry."""
+        """Return only edited values, because the form drops the fractional seconds of a stored expiry."""
         return {name: value for name, value in self.values().items() if self.error_fields[name] in self.changed_data}
 
     @property
@@ -81,11 +81,11 @@ class AccountForm(StoringForm):
         return self.user.get_username()
 
     def explain_defaults(self) -> None:
-        """Say that an empty limit takes the default from the settings."""
+        """Add to the help texts that an empty limit takes the default from the settings."""
         for name in ("daily_limit", "monthly_limit", "total_limit"):
             self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit from the settings."
 
 
 def shown(account: Budgeted) -> dict[str, str]:
-    """Return the limits as the form shows them, under its own names."""
+    """Return the limits as shown in the form, by its field names."""
     return {ACCOUNT_FIELDS[name]: amount for name, amount in shown_limits(account).items()}

@@ -1,6 +1,6 @@
-"""Access tokens in the admin: everybody's for an administrator, else one's own. Every change goes through the verbs.
+"""Access tokens in the admin: all of them for administrators, otherwise one's own. Changes go through the services.
 
-The text of a new one is shown once. What else may be done to a token (rotate it, its statement) is on its page.
+The text of a new token is shown once. Other actions, such as rotation and statements, are on the token's page.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class TokenForm(AccountForm):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.fields["name"].help_text = "Which program, machine or person uses it."
+        self.fields["name"].help_text = "The program, machine or person that uses it."
         cast(forms.ModelMultipleChoiceField, self.fields["keys"]).queryset = ApiKey.objects.stored().defer("secret")
 
     def values(self) -> dict[str, Any]:
-        """Return what was given, named as in the contract; no model and no key named means every one."""
+        """Return the given values by the contract's names; no models or keys means all."""
         given = super().values()
         given["keyIds"] = [key.pk for key in self.cleaned_data["keys"]] or None
         given["models"] = models_in(self.cleaned_data["models"])
@@ -75,7 +75,7 @@ class TokenForm(AccountForm):
 
 
 class AddTokenForm(TokenForm):
-    """A new token; its text is kept only until the answer is written."""
+    """The form of a new token; its text is kept only until the response is written."""
 
     text = ""
 
@@ -143,7 +143,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
     rights = ("name", "scopes_", "models_", "serving_keys", "pace", "budget_mode_", "expires_at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        """Return the tokens that this person may see: the same as on the pages and in the API."""
+        """Return the tokens that this user may see, as on the pages and in the API."""
         keys = Prefetch("keys", queryset=ApiKey.objects.stored().defer("secret"))
         return visible_tokens(cast(User, request.user)).prefetch_related(keys)
 
@@ -159,8 +159,8 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
         if obj is None:
             return ((None, {"fields": self.settings_}),)
         if not self.has_change_permission(request, obj):
-            return ((None, {"fields": self.rights}), ("What it is", {"fields": self.facts}))
-        return ((None, {"fields": self.settings_}), ("What it is", {"fields": self.facts}))
+            return ((None, {"fields": self.rights}), ("Details", {"fields": self.facts}))
+        return ((None, {"fields": self.settings_}), ("Details", {"fields": self.facts}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> tuple[str, ...]:
         if obj is None:
@@ -168,7 +168,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
         return self.facts if self.has_change_permission(request, obj) else (*self.rights, *self.facts)
 
     def has_change_permission(self, request: HttpRequest, obj: AccessToken | None = None) -> bool:
-        """A revoked token is history."""
+        """Return False for revoked tokens, which can no longer be changed."""
         return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
     def has_delete_permission(self, request: HttpRequest, obj: AccessToken | None = None) -> bool:
@@ -178,16 +178,16 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
         return request.user.has_perm("llmkeys.delete_accesstoken")
 
     def save_model(self, request: HttpRequest, obj: AccessToken, form: Any, change: bool) -> None:
-        """Nothing more to store: the form has. A new token's text goes to `response_add` by the form alone."""
+        """Pass a new token's text to `response_add`; the form has already stored the token."""
         if not change:
             obj.text = form.text  # type: ignore[attr-defined]
 
     def response_add(
         self, request: HttpRequest, obj: AccessToken, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Show the text once, in this answer: a message would carry it through a cookie or the session."""
+        """Show the text once, in this response; a message would put it into a cookie or the session."""
         text = getattr(obj, "text", "")
-        context = {**self.admin_site.each_context(request), "title": "The new token", "token": obj, "text": text}
+        context = {**self.admin_site.each_context(request), "title": "New token", "token": obj, "text": text}
         answer = TemplateResponse(request, "admin/llmkeys/accesstoken/created.html", context)
         answer["Cache-Control"] = "no-store"
         return answer
@@ -227,7 +227,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
-    @admin.action(description="Revoke the selected tokens, for good", permissions=["revoke"])
+    @admin.action(description="Revoke permanently", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet) -> None:
         open_tokens = list(queryset.filter(revoked_at__isnull=True))
         for token in open_tokens:

@@ -1,4 +1,4 @@
-"""Usage rows: ten million of them, so every list, filter and search is bounded. A lost charge can be taken back."""
+"""Usage rows: there may be ten million, so lists, filters and searches are bounded. Lost charges can be taken back."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from llmkeys.models import ApiKey, ProviderName, UsageRecord
 from llmkeys.presentation import usage_json
 from llmkeys.usage import voiding
 
-SEARCHED = 100_000  # the newest rows, among which filters and searches look
+SEARCHED = 100_000  # filters and searches look only at this many of the newest rows
 _KEYS_SEARCHED = 200
 
 
 def _in_state(state: str) -> RawSQL:
-    """Return a state as a literal: with a parameter SQLite would not use the index of these few rows."""
-    return RawSQL(f"'{state}'", ())  # noqa: S611  (constants alone)
+    """Return a state as an SQL literal; with a parameter SQLite would not use the partial index."""
+    return RawSQL(f"'{state}'", ())  # noqa: S611  (constants only)
 
 
 class WhatFilter(admin.SimpleListFilter):
@@ -61,13 +61,13 @@ class WhatFilter(admin.SimpleListFilter):
 
 
 def _open_ids() -> list[int]:
-    """Return the open holds in the order of their index: in that of their ids the whole table would be read."""
+    """Return the ids of open holds in the order of their index; sorting by id would read the whole table."""
     held = UsageRecord.objects.filter(state=_in_state("HELD"))
     return list(held.order_by("lease_until").values_list("pk", flat=True)[:LISTED])
 
 
 class ProviderFilter(admin.SimpleListFilter):
-    """By the known names: the stock filter would look through the whole table for them."""
+    """Filters by the known providers; the built-in filter would search the whole table for them."""
 
     title = "provider"
     parameter_name = "provider"
@@ -80,7 +80,7 @@ class ProviderFilter(admin.SimpleListFilter):
 
 
 def newest(rows: QuerySet) -> QuerySet:
-    """Return only the newest rows: ids grow with time, so this needs no scan."""
+    """Return only the newest rows; ids grow with time, so that no scan is needed."""
     last = UsageRecord.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
     return rows.filter(pk__gt=last - SEARCHED)
 
@@ -93,12 +93,12 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     )  # fmt: skip
     list_filter = (WhatFilter, ProviderFilter)
     search_fields = ("request_id",)  # see get_search_results
-    search_help_text = f"A request id, or a part of a key’s name. Filters look at the newest {SEARCHED:,} rows."
+    search_help_text = f"A request id or part of a key’s name. Filters look only at the newest {SEARCHED:,} rows."
     sortable_by = ()
     actions = ("void", "as_csv")
     fieldsets = (
         (None, {"fields": ("request_id", "attempt", "key", "state", "success", "http_status", "error")}),
-        ("Asked for", {"fields": ("dialect", "requested_model", "model", "token_name", "streamed", "skipped")}),
+        ("Request", {"fields": ("dialect", "requested_model", "model", "token_name", "streamed", "skipped")}),
         ("Cost", {"fields": (cost, "cost_source", held, "overrun", "day", "month")}),
         (
             "Tokens",
@@ -119,7 +119,7 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     )
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        """Find a request by its whole id, which has an index, or the rows of the keys of that name."""
+        """Find a request by its full id, which is indexed, or the rows of keys with a matching name."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -132,23 +132,23 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
         return map(usage_json, rows)
 
-    # --- taking a lost charge back -----------------------------------------------------------------------------------
+    # --- voiding lost charges ----------------------------------------------------------------------------------------
 
     def has_void_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("llmkeys.change_usagerecord")
 
-    @admin.action(description="Take back the charge of lost rows …", permissions=["void"])
+    @admin.action(description="Take back the charges of lost rows …", permissions=["void"])
     def void(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
-        """Ask first, with the sum and a reason; then void each row that is lost."""
+        """Ask for confirmation and a reason, then void the charge of each lost row."""
         rows = list(queryset[:LISTED])
         lost = [row for row in rows if row.state == UsageRecord.State.LOST]
         if not lost:
-            messages.error(request, "None of the selected rows is LOST: only a lost charge can be taken back.")
+            messages.error(request, "None of the selected rows is LOST; only lost charges can be taken back.")
             return None
         if request.POST.get("post") != "yes":
             context = {
                 **self.admin_site.each_context(request),
-                "title": "Take back the charge of lost rows",
+                "title": "Take back the charges of lost rows",
                 "opts": self.opts,
                 "rows": lost,
                 "others": len(rows) - len(lost),
@@ -169,5 +169,5 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
                 self.log_change(request, row, "Its charge was taken back.")
                 count += 1
         if count:
-            words = f"{count} charge{'s' if count > 1 else ''} taken back, {format_usd(taken)} in all."
+            words = f"{count} charge{'s' if count > 1 else ''} taken back, {format_usd(taken)} in total."
             messages.success(request, words)

@@ -291,12 +291,12 @@ def _in_line(alert: Alert) -> str:
     return "; ".join(alert.delivery_error.splitlines())
 
 
-def put_away(alert_id: int, at: datetime) -> bool:
+def dismiss(alert_id: int, at: datetime) -> bool:
     """Take an alert off the dashboard; return False if it is unknown or was dismissed before."""
     return Alert.objects.filter(pk=alert_id, seen_at__isnull=True).update(seen_at=at) == 1
 
 
-def put_away_with_older(alert_id: int, at: datetime) -> bool:
+def dismiss_with_older(alert_id: int, at: datetime) -> bool:
     """Take an alert and the older ones of its key or token off the dashboard; return False if none was left."""
     alert = Alert.objects.filter(pk=alert_id).first()
     wanted = Q(pk=alert_id)
@@ -305,7 +305,7 @@ def put_away_with_older(alert_id: int, at: datetime) -> bool:
     return Alert.objects.filter(wanted, seen_at__isnull=True).update(seen_at=at) > 0
 
 
-def put_all_away(at: datetime, *, up_to: int) -> int:
+def dismiss_all(at: datetime, *, up_to: int) -> int:
     """Take every alert up to this id off the dashboard, but not those that were added since the page was shown."""
     return Alert.objects.filter(pk__lte=up_to, seen_at__isnull=True).update(seen_at=at)
 

@@ -170,7 +170,7 @@ def alert_test(request: HttpRequest) -> None:
 def alert_seen(request: HttpRequest) -> None:
     """Dismiss one alert, or all up to the newest that the page showed."""
     at, one, up_to = timezone.now(), _id(request, "alert"), _id(request, "up_to")
-    done = outbox.put_all_away(at, up_to=up_to) if up_to else int(outbox.put_away(one, at))
+    done = outbox.dismiss_all(at, up_to=up_to) if up_to else int(outbox.dismiss(one, at))
     if done != 1:
         messages.info(request, f"{done} alerts dismissed." if done else "It was dismissed before.")
 

@@ -218,7 +218,7 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
     except LLMKeysError as error:
         messages.error(request, str(error))
         return _back_to(key)
-    messages.success(request, f"“{key.name}” was deleted. Its secret is wiped; its usage stays in the sums.")
+    messages.success(request, f"“{key.name}” was deleted. Its secret is wiped; its usage stays in all totals.")
     return redirect("dashboard")
 
 

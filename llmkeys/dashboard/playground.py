@@ -82,7 +82,7 @@ def run(request: HttpRequest) -> HttpResponseBase:
         words = playground_run.error_words(error)
         if by_script:
             return JsonResponse({"error": words}, content_type=LINES)
-        return _page(request, form, whole=playground_run.Whole("", error=words))
+        return _page(request, form, whole=playground_run.WholeAnswer("", error=words))
     if by_script:
         return _streamed(chat)
     whole = playground_run.ask(chat)
@@ -90,7 +90,7 @@ def run(request: HttpRequest) -> HttpResponseBase:
 
 
 def _streamed(chat: RelayRequest) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(playground_run.Told(chat), content_type=LINES)
+    response = StreamingHttpResponse(playground_run.StreamedAnswer(chat), content_type=LINES)
     response["X-Accel-Buffering"] = "no"  # a proxy in front must not buffer the stream
     return response
 

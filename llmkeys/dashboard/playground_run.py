@@ -45,7 +45,7 @@ def error_words(error: LLMKeysError) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class WholeAnswer:
     """An answer that was not streamed: its text, or why there is none."""
 
     request_id: str
@@ -53,14 +53,14 @@ class Whole:
     error: str = ""
 
 
-def ask(request: RelayRequest) -> Whole:
+def ask(request: RelayRequest) -> WholeAnswer:
     try:
-        return Whole(request.id, text=complete_text(Conversation(request).answer()))
+        return WholeAnswer(request.id, text=complete_text(Conversation(request).answer()))
     except LLMKeysError as error:
-        return Whole(request.id, error=error_words(error))
+        return WholeAnswer(request.id, error=error_words(error))
 
 
-class Told:
+class StreamedAnswer:
     """An answer as lines of JSON: the request's id, pieces of text, and finally the facts or an error.
 
     Not a generator, because one that was never started does not run its `finally`. The request is sent after the first

@@ -51,7 +51,7 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptTold:
+class AttemptDetails:
     """One attempt. `facts` are pairs of label and value."""
 
     row: UsageRecord
@@ -70,11 +70,11 @@ class AttemptTold:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestTold:
+class RequestDetails:
     """A request: its attempts in order, and the response headers as far as they are known."""
 
     id: str
-    attempts: list[AttemptTold]
+    attempts: list[AttemptDetails]
     headers: list[tuple[str, str]]
 
     @property
@@ -113,7 +113,7 @@ class RequestTold:
         return seconds_words(round((self.last.finished_at - self.first.created_at) / timedelta(milliseconds=1)))
 
 
-def told(request_id: str) -> RequestTold | None:
+def request_details(request_id: str) -> RequestDetails | None:
     """Return the request with this id, or None; three queries, however many attempts it has."""
     if "\0" in request_id:  # no id has one, and PostgreSQL would raise an error
         return None
@@ -128,14 +128,14 @@ def told(request_id: str) -> RequestTold | None:
         return None
     names = dict(ApiKey.objects.filter(pk__in=skipped_ids(rows)).values_list("id", "name"))
     attempts = [_attempt(row, names) for row in rows]
-    return RequestTold(request_id, attempts, _headers(rows))
+    return RequestDetails(request_id, attempts, _headers(rows))
 
 
-def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptTold:
+def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptDetails:
     skips = skips_of(row, names)
     corrections = [Correction(_KINDS.get(each.kind, each.kind), each) for each in row.adjustments.all() if each.key_id]
     words = _bar_words(row)
-    return AttemptTold(
+    return AttemptDetails(
         row=row,
         badge=badge_of(row),
         bar=_bar(row, words),
@@ -249,10 +249,10 @@ _LONGEST_REASON = 400
 @permission_required("llmkeys.view_usagerecord", raise_exception=True)
 def request(http: HttpRequest, request_id: str) -> HttpResponse:
     """Show every attempt of one request."""
-    found = told(request_id)
+    found = request_details(request_id)
     if found is None:
         return render(http, "dashboard/request_unknown.html", {"request_id": request_id[:100]}, status=404)
-    return render(http, "dashboard/request.html", {"told": found, "section": "usage"})
+    return render(http, "dashboard/request.html", {"details": found, "section": "usage"})
 
 
 @button_on("usage")

@@ -22,7 +22,7 @@ from django.utils.text import capfirst
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from llmkeys.alerts.outbox import open_alerts, put_away_with_older
+from llmkeys.alerts.outbox import dismiss_with_older, open_alerts
 from llmkeys.dashboard.accounts import CHART_DAYS
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
@@ -75,7 +75,7 @@ def live(request: HttpRequest) -> HttpResponse:
 @permission_required("llmkeys.change_apikey", raise_exception=True)
 def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
     """Dismiss a banner: its alert and the older ones of its key. Pressing twice does no harm."""
-    put_away_with_older(alert_id, timezone.now())
+    dismiss_with_older(alert_id, timezone.now())
     return redirect(f"{reverse('dashboard')}?{asked}" if (asked := _asked(request)) else "dashboard")
 
 

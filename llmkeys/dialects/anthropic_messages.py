@@ -186,7 +186,7 @@ class AnthropicMessages(Dialect):
         ends = {"first_id": found[0]["id"] if found else None, "last_id": found[-1]["id"] if found else None}
         return {"data": found, "has_more": False} | ends
 
-    def sign_of_life(self, request: Request) -> bytes:
+    def keep_alive(self, request: Request) -> bytes:
         return b'event: ping\ndata: {"type": "ping"}\n\n'
 
 

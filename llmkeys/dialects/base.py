@@ -304,7 +304,7 @@ class Dialect:
         """Return the whole model list in the dialect's own form."""
         return {"object": "list", "data": [self.model(entry) for entry in entries]}
 
-    def sign_of_life(self, request: Request) -> bytes:
+    def keep_alive(self, request: Request) -> bytes:
         """Return the keep-alive, which prevents proxies from cutting a silent stream."""
         return b": keep-alive\n\n"
 

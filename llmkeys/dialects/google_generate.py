@@ -198,7 +198,7 @@ class GoogleGenerate(Dialect):
             return b"data: " + one_line(body) + b"\r\n\r\n"
         return body if body.lstrip().startswith(b"[") else b"[" + body.strip() + b"]"
 
-    def sign_of_life(self, request: Request) -> bytes:
+    def keep_alive(self, request: Request) -> bytes:
         """Return an empty line, or white space, because Google's clients do not understand comments."""
         return b"\r\n" if _is_sse(request) else b" "
 

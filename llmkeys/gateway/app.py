@@ -30,7 +30,7 @@ from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
 from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
-from llmkeys.relay import inside, relay, under_way
+from llmkeys.relay import background, inside, relay
 from llmkeys.relay.candidates import Stored, refresh_catalogue
 from llmkeys.relay.models import servable_models
 from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
@@ -77,7 +77,7 @@ async def lifespan(seconds_left: Callable[[], float]) -> AsyncIterator[None]:
             yield
         finally:
             inside.use(None)
-            await under_way.finish(min(seconds_left(), float(settings.STOP_SECONDS)))
+            await background.finish(min(seconds_left(), float(settings.STOP_SECONDS)))
             await asyncio.to_thread(writer.forget)
             await asyncio.to_thread(reader.forget)
 
@@ -190,7 +190,7 @@ async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Store
     with bodies.taking() as taken:
         request = RelayRequest(await _request(door, exchange, taken), caller, stored)
         work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
-        await asyncio.shield(under_way.start(work))
+        await asyncio.shield(background.start(work))
 
 
 async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
@@ -206,8 +206,8 @@ async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Req
         query=_query(exchange.scope["query_string"].decode("latin-1")),
         headers={name: value for name, value in exchange.headers.items() if name in passed and value.isprintable()},
     )
-    if len(raw) > under_way.LARGE_BYTES:
-        await under_way.in_parser(exchange.dialect.validate, request)
+    if len(raw) > background.LARGE_BYTES:
+        await background.in_parser(exchange.dialect.validate, request)
     else:
         exchange.dialect.validate(request)
     return request
@@ -243,7 +243,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         **exchange.origin_headers,
     }
     program.keep_alive(
-        dialect.sign_of_life(request.request),
+        dialect.keep_alive(request.request),
         lambda: (200, (stream_headers | _tracked_headers(request.id, tracked)).items()),
     )
     try:

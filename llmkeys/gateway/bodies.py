@@ -16,7 +16,7 @@ from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.gateway.errors import GatewayError, Overloaded
 from llmkeys.lib import bodies
 from llmkeys.lib.bodies import BodyRefused, Receive, Room, Taken
-from llmkeys.relay import under_way
+from llmkeys.relay import background
 
 BODY_SECONDS = 60.0  # for a whole body, however slowly it arrives
 MOST_CONTAINERS = 250_000  # objects and lists: each takes twenty times its size in memory
@@ -48,7 +48,7 @@ async def read(receive: Receive, headers: Headers, taken: Taken) -> bytes:
         encoding = headers.get("content-encoding", "")
         if not encoding:
             return raw
-        decoded = await under_way.in_parser(bodies.decoded, raw, encoding, limit=limit)
+        decoded = await background.in_parser(bodies.decoded, raw, encoding, limit=limit)
         taken.more(len(decoded))
         return decoded
     except BodyRefused as refusal:
@@ -66,7 +66,7 @@ def _as_ours(refusal: BodyRefused) -> LLMKeysError:
 
 async def parsed(raw: bytes) -> dict[str, Any]:
     """Return the JSON object, parsed off the event loop if it is large. Raises InvalidInput."""
-    return await under_way.in_parser(parse, raw) if len(raw) > under_way.LARGE_BYTES else parse(raw)
+    return await background.in_parser(parse, raw) if len(raw) > background.LARGE_BYTES else parse(raw)
 
 
 def parse(raw: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from llmkeys.database import reader
 from llmkeys.gateway.errors import GatewayError
-from llmkeys.relay import under_way
+from llmkeys.relay import background
 from llmkeys.relay.candidates import Stored, read_stored
 from llmkeys.tokens.rights import Caller, may_send, read_caller
 from llmkeys.tokens.throttle import address_of, note_failure
@@ -26,7 +26,7 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller
     found = await reader.run(lambda cursor: _read(cursor, token, at)) if token else None
     if found is None:
         if token:
-            await under_way.in_thread(note_failure, _address(headers, scope), at=at)
+            await background.in_thread(note_failure, _address(headers, scope), at=at)
         raise GatewayError(
             401,
             "invalid_token",

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from starlette.types import Receive, Send
 
-from llmkeys.relay import under_way
+from llmkeys.relay import background
 
 LISTEN_AFTER_SECONDS = 1.0  # most answers arrive sooner, without the cost of listening for a disconnect
 
@@ -28,9 +28,9 @@ class Program:
         self._listener: asyncio.Task[Any] | None = None
         self._listen_later = self._loop.call_later(LISTEN_AFTER_SECONDS, self._listen)
         self._written_at = self._loop.time()
-        self._sign: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._head: Callable[[], tuple[int, Headers]] = lambda: (200, ())
-        self._sign_of_life = b""
+        self._message = b""
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
@@ -57,25 +57,25 @@ class Program:
 
     # --- a stream ----------------------------------------------------------------------------------------------------
 
-    def keep_alive(self, sign_of_life: bytes, head: Callable[[], tuple[int, Headers]]) -> None:
+    def keep_alive(self, message: bytes, head: Callable[[], tuple[int, Headers]]) -> None:
         """Send a keep-alive whenever nothing was written for REFACTAI_KEEPALIVE_SECONDS.
 
         The first one sends the status and headers that `head` returns.
         """
-        self._sign_of_life, self._head = sign_of_life, head
+        self._message, self._head = message, head
         if settings.KEEPALIVE_SECONDS:
-            self._sign = self._loop.call_at(self._written_at + settings.KEEPALIVE_SECONDS, self._look)
+            self._timer = self._loop.call_at(self._written_at + settings.KEEPALIVE_SECONDS, self._look)
 
     def _look(self) -> None:
         due = self._written_at + settings.KEEPALIVE_SECONDS
-        if self.has_gone or self._sign is None:
+        if self.has_gone or self._timer is None:
             return
         if self._loop.time() < due:
-            self._sign = self._loop.call_at(due, self._look)
+            self._timer = self._loop.call_at(due, self._look)
             return
-        self._sign = self._loop.call_later(settings.KEEPALIVE_SECONDS, self._look)
+        self._timer = self._loop.call_later(settings.KEEPALIVE_SECONDS, self._look)
         if not self._lock.locked():  # a program that is not reading needs no keep-alive
-            under_way.start(self.write(self._sign_of_life))
+            background.start(self.write(self._message))
 
     def answers_with(self, head: Callable[[], tuple[int, Headers]]) -> None:
         """Use this for the status and headers, unless they were sent already."""
@@ -110,9 +110,9 @@ class Program:
 
     async def end(self) -> None:
         """End the stream."""
-        if self._sign is not None:
-            self._sign.cancel()
-            self._sign = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         async with self._lock:
             self._is_over = True
             if not self.has_gone:
@@ -122,9 +122,9 @@ class Program:
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
-        if self._sign is not None:
-            self._sign.cancel()
-            self._sign = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.has_begun = self._is_over = True
         given = [*headers, ("content-length", str(len(body)))]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded(given)})
@@ -140,8 +140,8 @@ class Program:
     def close(self) -> None:
         """Stop listening: the exchange is over."""
         self._listen_later.cancel()
-        if self._sign is not None:
-            self._sign.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
 

@@ -23,7 +23,7 @@ from llmkeys.account_fields import (
 )
 from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
-from llmkeys.providers.pasted import read_secret, undress
+from llmkeys.providers.pasted import read_secret, stripped
 
 # fields that may be written → columns
 WRITABLE = {
@@ -79,7 +79,7 @@ def clean_change(values: Mapping[str, Any], *, key: ApiKey, at: datetime) -> dic
 
 def _leaves_the_secret(value: Any, key: ApiKey) -> bool:
     """Return whether `apiKey` is missing, empty or the key's own mask, as in a GET that is sent back."""
-    return value is None or (isinstance(value, str) and undress(value) in ("", undress(key.masked_secret)))
+    return value is None or (isinstance(value, str) and stripped(value) in ("", stripped(key.masked_secret)))
 
 
 def _take_switch(check: Checker, values: Mapping[str, Any], key: ApiKey, at: datetime) -> None:

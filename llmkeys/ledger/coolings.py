@@ -34,7 +34,7 @@ class Claim:
     """The result of a claim: the probe, or until when the key is cooling, or neither if the key is free to use."""
 
     probe: Probe | None = None
-    rests_until: datetime | None = None
+    cooling_until: datetime | None = None
     is_asked: bool = False  # it is unavailable only because another request is trying it
 
 
@@ -72,7 +72,7 @@ def claim(cursor: Cursor, scopes: tuple[str, ...], model: str, at: datetime) -> 
         return Claim(probe if taken else None)
     give_back(cursor, probe if taken else None)
     until = max(others)
-    return Claim(rests_until=max(until, at + LOOK_AGAIN), is_asked=until <= at)
+    return Claim(cooling_until=max(until, at + LOOK_AGAIN), is_asked=until <= at)
 
 
 def give_back(cursor: Cursor, probe: Probe | None) -> None:

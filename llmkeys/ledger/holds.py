@@ -40,7 +40,7 @@ class PlaceHold:
 
         The others are placed one by one afterwards, in order.
         """
-        at_once = [job for job in jobs if job.bids and not job.bids[0].rested]
+        at_once = [job for job in jobs if job.bids and not job.bids[0].cooled_scopes]
         placed = dict(zip(map(id, at_once), _place_at_once(cursor, at_once), strict=True))
         return [placed.get(id(job)) or job(cursor) for job in jobs]
 
@@ -96,8 +96,8 @@ def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: b
     """
     refusals: list[Refusal] = []
     for bid in bids:
-        claim = coolings.claim(cursor, bid.rested, bid.model, attempt.at)
-        found = _resting(bid, claim) or _take_room(cursor, bid, attempt)
+        claim = coolings.claim(cursor, bid.cooled_scopes, bid.model, attempt.at)
+        found = _cooling(bid, claim) or _take_room(cursor, bid, attempt)
         if isinstance(found, Refusal):
             coolings.give_back(cursor, claim.probe)
             refusals.append(found)
@@ -112,12 +112,12 @@ def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: b
     return Placed(None, refusals)
 
 
-def _resting(bid: Bid, claim: coolings.Claim) -> Refusal | None:
-    if claim.rests_until is None:
+def _cooling(bid: Bid, claim: coolings.Claim) -> Refusal | None:
+    if claim.cooling_until is None:
         return None
     reason = "cooling: another request asks it first" if claim.is_asked else "cooling"
     account = Account(KEYS, bid.key_id)
-    return Refusal(bid.key_id, reason, account, rests_until=claim.rests_until, is_asked=claim.is_asked)
+    return Refusal(bid.key_id, reason, account, cooling_until=claim.cooling_until, is_asked=claim.is_asked)
 
 
 def _take_room(cursor: Cursor, bid: Bid, attempt: Attempt) -> Windows | Refusal:

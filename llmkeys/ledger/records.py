@@ -29,7 +29,7 @@ class Bid:
     model: str
     hold_nano: int
     passed_over: tuple[dict[str, str], ...] = ()  # the keys before it that cannot serve now, and why
-    rested: tuple[str, ...] = ()  # the scopes of a key that was cooling: one request tries it first (`coolings.py`)
+    cooled_scopes: tuple[str, ...] = ()  # of a key that was cooling: one request tries it first (`coolings.py`)
     max_tokens: int | None = None  # the output limit, if it was lowered to fit the room
 
 
@@ -86,7 +86,7 @@ class Refusal:
     only_holds: bool = False  # it would fit without the open holds
     never_fits: bool = False  # it is more than the whole limit
     pace: Pace | None = None  # set if the account has used up its requests of this minute
-    rests_until: datetime | None = None  # set if the key is cooling
+    cooling_until: datetime | None = None  # set if the key is cooling
     is_asked: bool = False  # another request is finding out whether the key works again
 
 

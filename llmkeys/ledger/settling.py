@@ -26,7 +26,7 @@ class End:
 
     hold: Hold
     outcome: Outcome
-    rested: tuple[str, ...] = ()  # the scopes of a key that was cooling: a success ends them
+    cooled_scopes: tuple[str, ...] = ()  # the scopes of a key that was cooling: a success ends them
     model: str = ""  # the provider's name of the model
     serves: str = ""  # the model's common name, if the key is to be recorded as the one that serves it
     keeps_probe: bool = False  # the key's coolings are updated next, and no other request may try it until then
@@ -42,8 +42,8 @@ class End:
     def together(cursor: Cursor, ends: list[End]) -> list[Finished | None]:
         """End many attempts with one statement for the rows and one for each table of accounts."""
         for end in ends:
-            if end.outcome.success and end.rested:
-                coolings.forgive(cursor, end.hold.key_id, end.rested, end.model, end.outcome.at)
+            if end.outcome.success and end.cooled_scopes:
+                coolings.forgive(cursor, end.hold.key_id, end.cooled_scopes, end.model, end.outcome.at)
             elif not end.keeps_probe:
                 coolings.give_back(cursor, end.hold.probe)
         finished = finish_all(cursor, [(end.hold.usage_id, end.outcome) for end in ends])

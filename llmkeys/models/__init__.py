@@ -1,7 +1,7 @@
-"""What is stored. Facts and deadlines only: moods such as the status are derived (`key_state.py`).
+"""The models. They store only facts and deadlines; what is derived from them, such as the status, is in `key_state.py`.
 
-Money is integer nano-dollars (10^-9 USD), `_nano` in the name; instants are aware and stored in UTC; `day` is a budget
-day and `month` the first day of a budget month in the operator's zone.
+Money is in integer nano-dollars (10^-9 USD), with `_nano` in the name; datetimes are aware and stored in UTC; `day` is
+a budget day and `month` the first day of a budget month, in the operator's time zone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Accounts of the ledger: API keys and access tokens, with what stands in their way."""
+"""The accounts of the ledger, API keys and access tokens, and what can block them: coolings and failed logins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _last_millisecond = 0
 def new_key_id() -> str:
     """Return a public id such as `key-1795478400123-4821`: milliseconds and four random digits.
 
-    No two of one process share the milliseconds, so that an import of many keys at once meets no twin.
+    The milliseconds are unique within a process, so that importing many keys at once causes no collision.
     """
     global _last_millisecond
     _last_millisecond = max(time.time_ns() // 1_000_000, _last_millisecond + 1)
@@ -34,9 +34,9 @@ class ProviderName(models.TextChoices):
 
 
 class Budgeted(BudgetState, models.Model):
-    """An account of the ledger: a limit for each of `WINDOWS`, what is spent in it, and what is held.
+    """An account of the ledger: a limit and the amount spent for each of `WINDOWS`, and the amount held.
 
-    Spent, held, windows and counters belong to `ledger/`: nothing else writes them.
+    Only `ledger/` writes the spent and held amounts, the windows and the counters.
     """
 
     class Window(models.TextChoices):
@@ -49,7 +49,7 @@ class Budgeted(BudgetState, models.Model):
         STRICT = "strict", "strict: never exceeded"
         SOFT = "soft", "soft: checked before, charged after"
 
-    NEVER = date(2000, 1, 1)  # no window was opened yet: the first hold opens one
+    NEVER = date(2000, 1, 1)  # no window has been opened yet: the first hold opens one
 
     daily_limit_nano = models.BigIntegerField(default=0)
     monthly_limit_nano = models.BigIntegerField(default=0)
@@ -79,7 +79,7 @@ class Budgeted(BudgetState, models.Model):
 
 
 def account_constraints(name: str) -> list[models.CheckConstraint]:
-    """Return the constraints that every table of accounts has, under names of its own."""
+    """Return the constraints that every table of accounts has; their names begin with `name`."""
     return [
         models.CheckConstraint(condition=Q(held_nano__gte=0), name=f"{name}_held_not_negative"),
         models.CheckConstraint(
@@ -122,7 +122,7 @@ class ApiKey(KeyState, Budgeted):
     workspace_id = models.CharField(max_length=100, blank=True, default="", help_text="Anthropic keys that need one.")
     last_error = models.CharField(max_length=1000, blank=True, default="", editable=False)
     last_test_at = models.DateTimeField(null=True, editable=False)
-    last_test = models.JSONField(default=dict, blank=True, editable=False)  # what the provider said of the key
+    last_test = models.JSONField(default=dict, blank=True, editable=False)  # the provider's answer about the key
 
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -154,7 +154,7 @@ class ApiKey(KeyState, Budgeted):
 
 
 class Cooling(models.Model):
-    """A key, or every key of a billing group, rests until an instant: for one model, or for all (`model` empty)."""
+    """A pause of a key, or of every key in a billing group, for one model or (`model` empty) for all."""
 
     class Kind(models.TextChoices):
         RATE_LIMITED = "rate_limited"
@@ -166,7 +166,7 @@ class Cooling(models.Model):
     until = models.DateTimeField(db_index=True)
     reason = models.CharField(max_length=500, blank=True, default="")
     strikes = models.PositiveIntegerField(default=1, help_text="Coolings in a row, for the back-off without a hint.")
-    # After `until` one request asks first; the others see the key as cooling until it is answered, or until this.
+    # After `until` one request tries the key first; for others it is cooling until that one is answered, or until this.
     probe_until = models.DateTimeField(null=True)
 
     class Meta:
@@ -177,11 +177,11 @@ class Cooling(models.Model):
 
 
 class AccessToken(TokenState, Budgeted):
-    """What a program of ours holds, and may have budgets as a key has; only the digest of the token is stored."""
+    """An access token of a program, which can have budgets like a key; only the digest of the token is stored."""
 
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    # After a rotation the secret before it holds until then.
+    # After a rotation the previous secret is valid until this time.
     previous_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)
     previous_until = models.DateTimeField(null=True, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_tokens")
@@ -202,7 +202,7 @@ class AccessToken(TokenState, Budgeted):
         null=True, blank=True, help_text="Names of models, or patterns such as openai/*; empty: every model."
     )
     requests_per_minute = models.PositiveIntegerField(default=0, help_text="0: no limit.")
-    # The minute that was counted last, in minutes since 1970, and its requests; they belong to `ledger/`.
+    # The last minute that was counted, in minutes since 1970, and its requests; only `ledger/` writes them.
     minute = models.BigIntegerField(default=0, editable=False)
     minute_requests = models.PositiveIntegerField(default=0, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -229,13 +229,13 @@ class AccessToken(TokenState, Budgeted):
 
     @property
     def has_limits(self) -> bool:
-        """True where it has a budget or a pace of its own."""
+        """True if it has a budget or a rate limit."""
         limits = (self.daily_limit_nano, self.monthly_limit_nano, self.total_limit_nano, self.requests_per_minute)
         return any(limits)
 
 
 class FailedAuthentication(models.Model):
-    """A wrong access token came from an address; kept for a minute, to slow down whoever guesses."""
+    """A request with an invalid access token; kept for a minute, to slow down guessing from its address."""
 
     address = models.CharField(max_length=45)
     at = models.DateTimeField(db_index=True)

@@ -1,4 +1,4 @@
-"""What happened, and what the operator must hear of."""
+"""Events of keys and tokens, and alerts for the operator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmkeys.models.accounts import AccessToken, ApiKey
 
 
 class KeyEvent(models.Model):
-    """Something that changed by itself, or by a person's hand, in words."""
+    """Something that happened automatically or was done by a person, as a sentence."""
 
     class Kind(models.TextChoices):
         LIMIT_REACHED = "limit_reached"
@@ -39,7 +39,7 @@ class KeyEvent(models.Model):
     message = models.CharField(max_length=1000)
     actor = models.CharField(max_length=150, blank=True, default="", help_text="Who did it; empty: by itself.")
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
-    # Set where a kind happens once per key and window; the database then refuses the second.
+    # Set for events that occur at most once per key and window; the database refuses a second one.
     once = models.CharField(max_length=120, null=True, unique=True, editable=False)
 
     class Meta:
@@ -50,7 +50,7 @@ class KeyEvent(models.Model):
 
 
 class Alert(models.Model):
-    """What the operator must hear of, once per key, kind and window: an outbox that a dead target cannot block."""
+    """An alert for the operator, once per key, kind and window; an outbox that a failing target cannot block."""
 
     class Kind(models.TextChoices):
         WARNING_THRESHOLD = "warning_threshold"
@@ -89,12 +89,12 @@ class Alert(models.Model):
 
     @property
     def of(self) -> tuple[str | None, int | None] | None:
-        """The key or token that it is about, None where it is about neither."""
+        """The key or token that it concerns, or None."""
         return (self.key_id, self.token_id) if self.key_id or self.token_id else None
 
 
 class ServingKey(models.Model):
-    """The key that served a model last, so that a rotation is told once and not per request."""
+    """The key that last served a model, so that a rotation is recorded once and not for every request."""
 
     model = models.CharField(max_length=200, primary_key=True)
     key = models.ForeignKey(ApiKey, on_delete=models.CASCADE)

@@ -1,4 +1,4 @@
-"""The operator's own prices, and the names of models that clients send."""
+"""The operator's own prices, and aliases of models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from llmkeys.models.accounts import ProviderName
 
-AUTO = "auto"  # what clients send who leave the model to us
-MOST_ALIASED = 20  # models of one alias
+AUTO = "auto"  # sent by clients that leave the choice of the model to us
+MOST_ALIASED = 20  # models per alias
 
 PRICES = ("input_usd_per_mtok", "output_usd_per_mtok")
 OPTIONAL_PRICES = (
@@ -27,7 +27,7 @@ def _usd_per_million(kind: str, **options: Any) -> models.DecimalField:
 
 
 class ModelPrice(models.Model):
-    """The operator's own price of a model at a tier, for prompts above a length; it wins over the price data."""
+    """The operator's price of a model at a tier, for prompts above a length; it overrides the price data."""
 
     class Tier(models.TextChoices):
         STANDARD = "", "Standard"
@@ -81,7 +81,7 @@ class ModelPrice(models.Model):
         return " ".join([*parts, f"from {self.valid_from:%Y-%m-%d}"])
 
     def clean(self) -> None:
-        """A price of long prompts goes with one of short prompts, or it would never count."""
+        """Require a price of short prompts for one of long prompts, which would have no effect without it."""
         if not self.above_input_tokens or not (self.provider and self.model):
             return
         same = ModelPrice.objects.filter(provider=self.provider, model=self.model, service_tier=self.service_tier or "")
@@ -92,9 +92,9 @@ class ModelPrice(models.Model):
 
 
 class ModelAlias(models.Model):
-    """A name that clients send: for some models in turn, or at one provider another name of one model.
+    """A name that clients send for a list of models to try in turn, or at one provider for a single model.
 
-    `auto` is such a name; where the operator gives it no models, the settings' primary and fallback models count.
+    `auto` is such a name; without models of its own it stands for the primary and fallback models from the settings.
     """
 
     provider = models.CharField(
@@ -124,15 +124,15 @@ class ModelAlias(models.Model):
     def _problem_of_names(self) -> str:
         names = self.model_names
         if not isinstance(names, list) or not names or len(names) > MOST_ALIASED:
-            return f"Must be a list of 1 to {MOST_ALIASED} names of models."
+            return f"Must be a list of 1 to {MOST_ALIASED} model names."
         if not all(
             isinstance(name, str) and name.strip() and name.isprintable() and len(name) <= 200 for name in names
         ):
             return "Each name must have 1 to 200 printable characters."
         if len(set(names)) < len(names):
-            return "Each model may be named once."
+            return "Each model may be listed only once."
         if AUTO in names:
             return f"“{AUTO}” is not a model."
         if self.provider and len(names) > 1:
-            return "At one provider the name stands for one model. Leave the provider empty for several."
+            return "With a provider, an alias stands for one model only. Leave the provider empty to list several."
         return ""

@@ -1,4 +1,4 @@
-"""What was used and what it cost: single rows, corrections, and the sums of days."""
+"""Usage and its cost: single rows, corrections, and daily totals."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from llmkeys.models.accounts import AccessToken, ApiKey
 
 
 def token_of_history() -> models.ForeignKey:
-    """Return the column that names the access token beside its name: history stays when the token has gone."""
+    """Return a reference to the access token without a constraint: history stays when the token is deleted."""
     return models.ForeignKey(
         AccessToken, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
     )
 
 
 class UsageRecord(models.Model):
-    """One attempt of one request: which key, why, tokens, cost, and how the cost is known. Written by `ledger/`."""
+    """One attempt of a request: its key and why, tokens, cost, and the source of the cost. Written by `ledger/`."""
 
     class State(models.TextChoices):
         HELD = "HELD"
@@ -63,14 +63,14 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
-    # A digest of the last sealed thought in the answer: the next turn of its conversation prefers this key.
+    # A digest of the last sealed thought in the answer; the next turn of the conversation prefers this key.
     sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()
     lease_owner = models.CharField(max_length=40, blank=True, default="")
     lease_until = models.DateTimeField(null=True)
-    # Of a row that may be corrected later: the newest reset before it was charged. What a reset after it has taken
-    # out of a budget, a correction does not take out again.
+    # For rows that may be corrected later: the newest reset before the charge. What a later reset has removed from a
+    # budget is not removed again by a correction.
     charged_after = models.BigIntegerField(null=True)
 
     class Meta:
@@ -82,13 +82,13 @@ class UsageRecord(models.Model):
             # open holds: renewed, settled when their lease ends, summed by the audit
             models.Index(fields=["lease_until"], condition=Q(state="HELD"), name="usage_open_holds"),
             models.Index(fields=["state", "-id"], condition=Q(state="LOST"), name="usage_lost"),
-            # what the provider may still tell the true cost of
+            # rows whose actual cost the provider may still report
             models.Index(
                 fields=["created_at"],
                 condition=Q(provider="openrouter", cost_source="estimated"),
                 name="usage_to_reconcile",
             ),
-            # what a list looks for and finds seldom: without these it would read all rows to fill its page
+            # rare rows that a list filters by: without these it would read all rows to fill its page
             models.Index(fields=["model", "-id"], name="usage_by_model"),
             models.Index(fields=["token_name", "-id"], name="usage_by_token"),
             models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
@@ -119,7 +119,7 @@ class UsageRecord(models.Model):
 
 
 class Adjustment(models.Model):
-    """A signed correction of what an account has spent in its windows; history itself is never edited."""
+    """A signed correction of what an account has spent in its windows; usage rows themselves are never edited."""
 
     class Kind(models.TextChoices):
         OPENING = "opening"
@@ -135,13 +135,13 @@ class Adjustment(models.Model):
         AccessToken, on_delete=models.DO_NOTHING, null=True, db_constraint=False, related_name="adjustments"
     )
     usage = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, null=True, related_name="adjustments")
-    # What moves in each window. They differ where a reset takes a different amount out of each, and where one has
-    # taken out before what a row's correction would take out.
+    # The change in each window. They differ if a reset removes a different amount from each, or if a reset has already
+    # removed what the correction of a row would remove.
     day_nano = models.BigIntegerField(default=0)
     month_nano = models.BigIntegerField(default=0)
     total_nano = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0, help_text="What the row's cost is corrected by; charts show it.")
-    # How the true cost of a `late` or `reconcile` correction is known; empty: the provider's figure, or computed.
+    # The source of the actual cost of a `late` or `reconcile` correction; empty: the provider's figure, or computed.
     cost_source = models.CharField(max_length=10, blank=True, db_default="")
     day = models.DateField()
     month = models.DateField()
@@ -169,7 +169,7 @@ class Adjustment(models.Model):
 
 
 class DailyUsage(models.Model):
-    """What was spent on a budget day by key, model and token: charts and summaries read this, never single rows."""
+    """The usage of a budget day by key, model and token; charts and summaries read this instead of single rows."""
 
     day = models.DateField()
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="daily_usage", db_index=False)
@@ -182,7 +182,7 @@ class DailyUsage(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_nano = models.BigIntegerField(default=0)
-    # Parts of the cost that nobody reported or computed (`ledger/records.py`); the rest is known.
+    # The parts of the cost that are neither reported nor computed (`ledger/records.py`).
     estimated_nano = models.BigIntegerField(default=0)
     lost_nano = models.BigIntegerField(default=0)
 
@@ -204,10 +204,10 @@ class DailyUsage(models.Model):
 
 
 class Totals(models.Model):
-    """Sums derived from the daily totals of days that are over, so that a summary of a year reads few rows.
+    """Sums derived from the daily totals of past days, so that a summary of a year reads few rows.
 
-    Written by `usage/closed_days.py` alone, at a summary's first need; they may be thrown away at any time. Whoever
-    corrects a day that is over need not know of them: triggers of the database (migration 0004) reopen that day.
+    Written only by `usage/closed_days.py`, when a summary first needs them; they may be deleted at any time. Code that
+    corrects a past day need not update them: database triggers (migration 0004) reopen that day.
     """
 
     day = models.DateField()
@@ -228,7 +228,7 @@ class Totals(models.Model):
 
 
 class DayTotal(Totals):
-    """A closed day by provider, model and token: the daily totals without their keys."""
+    """The totals of a closed day by provider, model and token, summed over keys."""
 
     provider = models.CharField(max_length=20)
 
@@ -244,7 +244,7 @@ class DayTotal(Totals):
 
 
 class RunningTotal(Totals):
-    """All that a key was used for until the end of a closed day: two of these give the sum of any span."""
+    """The usage of a key up to the end of a closed day; the difference of two gives the sum of any span."""
 
     key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="+", db_index=False)
 
@@ -260,7 +260,7 @@ class RunningTotal(Totals):
 
 
 class ClosedDay(models.Model):
-    """A day whose `DayTotal` rows hold, and, where `running`, whose `RunningTotal` rows hold too."""
+    """A day whose `DayTotal` rows are valid, and with `running` its `RunningTotal` rows too."""
 
     day = models.DateField(primary_key=True)
     running = models.BooleanField(default=False)
@@ -270,7 +270,7 @@ class ClosedDay(models.Model):
 
 
 class SealedDay(models.Model):
-    """A day whose single rows were pruned after its totals had been verified: the audit trusts the totals since."""
+    """A day whose usage rows were pruned after its totals had been verified; the audit then relies on the totals."""
 
     day = models.DateField(primary_key=True)
     rows = models.BigIntegerField(default=0, help_text="Usage rows that were pruned.")

@@ -1,3 +1,3 @@
-"""What a request can cost at most, and what it did cost."""
+"""Prices: what a request can cost at most, and what it cost."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the operator says of models: prices and aliases, cached for seconds."""
+"""The operator's prices and aliases of models, cached for a few seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmkeys.models import AUTO, OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
 from llmkeys.prices.tariffs import OperatorPrice, Price, PriceList
 from llmkeys.providers.base import Provider
 
-TABLES_SECONDS = 2.0  # how long an edit of a price or an alias may take to be seen by every process
+TABLES_SECONDS = 2.0  # how long other processes may take to see an edit of a price or alias
 
 AMOUNTS = (*PRICES, *OPTIONAL_PRICES)
 
@@ -33,7 +33,7 @@ class _Cached(Generic[T]):
         return time.monotonic() - self._made_at > self._seconds
 
     def get(self) -> T:
-        """Return the value; on an event loop the last one must do, because rebuilding it would block."""
+        """Return the value; on an event loop it may be stale, because rebuilding it would block."""
         if self._value is None or (self.is_stale() and asyncio._get_running_loop() is None):
             self.refresh()
         return self._value  # type: ignore[return-value]
@@ -63,7 +63,7 @@ def _read_prices() -> dict[tuple[str, str], list[OperatorPrice]]:
 
 _aliases = _Cached(_read_aliases, TABLES_SECONDS)
 _prices = _Cached(_read_prices, TABLES_SECONDS)
-_made: dict[str, Any] = {}  # the list made last, and what it was made of
+_made: dict[str, Any] = {}  # the last list, and what it was made of
 
 
 def aliases() -> dict[tuple[str, str], str]:
@@ -72,12 +72,12 @@ def aliases() -> dict[tuple[str, str], str]:
 
 
 def models_for(alias: str) -> tuple[str, ...] | None:
-    """Return the models for which a name stands, in the order in which they are tried; None for any other name."""
+    """Return the models of an alias in the order in which they are tried, or None if the name is not an alias."""
     return _aliases.get().get(("", alias))
 
 
 def models_to_try(named: str) -> tuple[str, ...]:
-    """Return the models to try in turn for what a client named; for nothing and `auto`, what the operator chose."""
+    """Return the models to try in turn for the name a client sent; for none or `auto`, the operator's choice."""
     found = models_for(named or AUTO)
     if found is not None:
         return found
@@ -85,7 +85,7 @@ def models_to_try(named: str) -> tuple[str, ...]:
 
 
 def price_list() -> PriceList:
-    """Return all prices as they are now; the same object as long as nothing was edited."""
+    """Return the current prices; the same object until something is edited."""
     made_of = (_prices.get(), settings.FALLBACK_USD_PER_TOKEN, settings.PROVIDER_BASE_URLS)
     known = _made.get("of", ())
     if len(known) != 3 or any(new is not old for new, old in zip(made_of, known, strict=True)):
@@ -95,7 +95,7 @@ def price_list() -> PriceList:
 
 
 def is_local(provider: Provider) -> bool:
-    """Return whether the base URL is not the provider's own: unknown models are then free, and flagged."""
+    """Return whether the base URL is not the provider's own, so that unknown models are free, and flagged."""
     return provider.name in _local_providers()
 
 
@@ -105,12 +105,12 @@ def _local_providers() -> frozenset[str]:
 
 
 def is_stale() -> bool:
-    """True if a coroutine should have `refresh` called before it asks."""
+    """Return whether a coroutine should have `refresh` called first."""
     return _aliases.is_stale() or _prices.is_stale()
 
 
 def refresh() -> None:
-    """Read the tables again; blocks."""
+    """Read the tables again. Blocks."""
     _aliases.refresh()
     _prices.refresh()
 

@@ -1,7 +1,7 @@
-"""What a request did cost, and how that is known: `provider`, `computed`, `fallback` or `estimated`.
+"""The cost of a request and its source: `provider`, `computed`, `fallback` or `estimated`.
 
-`estimated` is the flag of contract 7: no usage came, or one that cannot be, or a part of the price rests on a rate that
-neither the operator nor the price data has. Such rows are told apart everywhere, and OpenRouter's are reconciled.
+`estimated` means that the usage is missing or implausible, or that part of the price is based on a rate that neither
+the operator nor the price data has. Such rows are marked everywhere, and OpenRouter's are reconciled later.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ MOST_USD = 1_000_000  # a provider's cost above this is a mistake, not a bill
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The cost of an attempt in nano-dollars and how it is known."""
+    """The cost of an attempt in nano-dollars, and its source."""
 
     nano: int
     source: str
 
 
 def charge(usage: Usage, worst: WorstCase, *, saw_content: bool = False) -> Charge | None:
-    """Return the cost of a usage at the prices of admission; None if it does not tell enough to be believed.
+    """Return the cost of a usage at the prices of admission, or None if the usage is incomplete or implausible.
 
-    Zeros with content are not believed, nor is output without any input.
+    Zeros with content are implausible, and so is output without any input.
     """
     if worst.prices is None:
         return Charge(0, "")
@@ -42,9 +42,9 @@ def charge(usage: Usage, worst: WorstCase, *, saw_content: bool = False) -> Char
     may_be_silent = worst.bound.output_tokens == 0  # embeddings have no output
     if usage.output_tokens is None and may_be_silent:
         usage = replace(usage, output_tokens=0)
-    told = _told(usage, worst.provider)
-    if told is not None and (told or not saw_content or usage.input_tokens or usage.output_tokens):
-        return Charge(usd_to_nano(told), PROVIDER)
+    reported = _reported(usage, worst.provider)
+    if reported is not None and (reported or not saw_content or usage.input_tokens or usage.output_tokens):
+        return Charge(usd_to_nano(reported), PROVIDER)
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     if usage.input_tokens <= 0 and (usage.output_tokens > 0 or saw_content):
@@ -57,9 +57,9 @@ def charge(usage: Usage, worst: WorstCase, *, saw_content: bool = False) -> Char
 def estimate(
     worst: WorstCase, *, input_bytes: int, output_tokens: int, hold_nano: int, usage: Usage | None = None
 ) -> Charge:
-    """Return a flagged estimate for an answer without a usable usage: never above the hold, never zero where it costs.
+    """Return a flagged estimate for an answer without a usable usage: at most the hold, and zero only if the hold is.
 
-    What the usage does tell, the input at the begin of a stream for instance, is taken from it.
+    Counts that the usage does have, such as the input at the start of a stream, are used.
     """
     if worst.prices is None:
         return Charge(0, "")
@@ -76,35 +76,35 @@ def estimate(
     return Charge(min(hold_nano, max(1, _computed(supposed, worst, worst.prices).nano)), ESTIMATED)
 
 
-def _told(usage: Usage, provider: str) -> Decimal | None:
-    """Return the cost in the answer, of a provider that tells it and within reason."""
-    told = usage.cost_usd
-    if told is None or not providers.get(provider).reports_costs or not told.is_finite():
+def _reported(usage: Usage, provider: str) -> Decimal | None:
+    """Return the cost in the answer, if the provider reports costs and the value is plausible."""
+    cost = usage.cost_usd
+    if cost is None or not providers.get(provider).reports_costs or not cost.is_finite():
         return None
-    return told if 0 <= told <= MOST_USD else None
+    return cost if 0 <= cost <= MOST_USD else None
 
 
 def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
     assert worst.at is not None
-    model = _that_answered(usage, worst, prices)
-    told = "fast" if usage.speed.lower() == "fast" else usage.service_tier
+    model = _billed_model(usage, worst, prices)
+    served = "fast" if usage.speed.lower() == "fast" else usage.service_tier
     asked = worst.bound.service_tier
-    tariff, is_guessed = prices.served(worst.provider, model, worst.at, told=told, asked=asked)
+    tariff, is_guessed = prices.served(worst.provider, model, worst.at, served=served, asked=asked)
     own = usage.of_the_model()
     tokens = in_region(tariff.step(own).cost(own), worst.provider, model, usage.region)
-    beside, is_supposed = _beside(usage, worst, prices, worst.at)
-    nano = to_nano(tokens + tariff.fees(usage) + beside)
+    tools, is_estimate = _tool_costs(usage, worst, prices, worst.at)
+    nano = to_nano(tokens + tariff.fees(usage) + tools)
     if tariff.is_fallback:
         return Charge(nano, FALLBACK)
-    return Charge(nano, ESTIMATED if is_guessed or is_supposed or tariff.is_guessed(own) else COMPUTED)
+    return Charge(nano, ESTIMATED if is_guessed or is_estimate or tariff.is_guessed(own) else COMPUTED)
 
 
-def _beside(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:
-    """Return what tools cost in addition to the model, and whether a part of that is supposed.
+def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:
+    """Return what tools cost in addition to the model, and whether part of it is an estimate.
 
-    No usage tells which model drew where the request named none, nor whether a machine was paid for before.
+    The usage does not say which model drew if the request named none, nor whether a container had already been paid.
     """
-    amount, is_supposed = 0, False
+    amount, is_estimate = 0, False
     if usage.drawn_input_tokens or usage.drawn_output_tokens:
         drawn = Usage(
             usage.drawn_input_tokens,
@@ -115,19 +115,19 @@ def _beside(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> 
         tariffs = drawing_tariffs(prices, worst.provider, worst.bound, at)
         costs = [tariff.step(drawn).cost(drawn) for tariff in tariffs]
         amount += max(costs)
-        is_supposed = len(worst.bound.drawing_models) != 1 or any(tariff.is_fallback for tariff in tariffs)
+        is_estimate = len(worst.bound.drawing_models) != 1 or any(tariff.is_fallback for tariff in tariffs)
     if usage.containers:
         sizes = [other_fee(what) for what, _ in worst.bound.fees if what.startswith("container")]
         amount += usage.containers * max(sizes, default=0)
-        is_supposed = True
-    return amount, is_supposed
+        is_estimate = True
+    return amount, is_estimate
 
 
-def _that_answered(usage: Usage, worst: WorstCase, prices: PriceList) -> str:
-    """Return the model whose price counts.
+def _billed_model(usage: Usage, worst: WorstCase, prices: PriceList) -> str:
+    """Return the model whose price applies.
 
-    The one asked for, a dated name of it in the answer notwithstanding; where the provider chose (a list, a router, an
-    alias), the one that answered, as far as it has a price.
+    This is the requested model, even if the answer has a dated name of it; if the provider chose (from a list, a
+    router, an alias), it is the model that answered, if its price is known.
     """
     asked, answered = worst.model, usage.model
     if not answered or answered == asked or worst.at is None:

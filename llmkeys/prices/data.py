@@ -1,6 +1,6 @@
-"""The price data that is shipped with the product: a model under any of its spellings, and its rates. Pure.
+"""The price data that is shipped with the product: finds a model under any of its spellings, and its rates. Pure.
 
-OpenRouter charges the vendors' list prices, and its entries leave much out: behind each stands the vendor's own.
+OpenRouter charges the vendors' list prices, but its entries are incomplete; the vendor's entry fills the gaps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkeys import providers
 
-if TYPE_CHECKING:  # the price data costs 15 MB and 0.1 s: only those who ask for a price pay
+if TYPE_CHECKING:  # loading the price data takes 15 MB and 0.1 s, so it is imported only when needed
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo
 
@@ -27,7 +27,7 @@ TIER_CONTEXT: Mapping[str, Mapping[str, str]] = {
     "batch": {"processing": "batch"},
 }
 _VARIANTS = frozenset({"nitro", "floor", "online", "exacto", "thinking", "extended", "beta", "batch"})
-_VENDORS = {"mistralai": "mistral", "z-ai": "zai"}  # OpenRouter's name → the price data's, where they differ
+_VENDORS = {"mistralai": "mistral", "z-ai": "zai"}  # OpenRouter's name → the price data's, if they differ
 
 _DATA_KEYS = {
     "text": "input_mtok",
@@ -44,17 +44,17 @@ _DATA_KEYS = {
     "image_out": "output_image_mtok",
     "video_out": "output_video_mtok",
 }
-# What OpenRouter's entries leave out and the vendor's have; OpenRouter charges the vendor's list price.
+# Kinds that OpenRouter's entries lack and the vendor's have; OpenRouter charges the vendor's list price.
 _OF_THE_VENDOR = frozenset(_DATA_KEYS) - {"text", "cached", "write", "text_out"}
 
 
 def listed_windows(provider: str, model: str) -> list[int]:
-    """Return the context windows that the data has for the model, its vendor's included. Some are too small."""
+    """Return the context windows in the data for the model, including its vendor's. Some are too small."""
     return [entry.context_window for entry in entries(provider, model) if entry.context_window]
 
 
 def same_model(provider: str, name: str, other: str) -> bool:
-    """True if both names are the data's one model, as a dated snapshot is of the name that was asked for."""
+    """Return whether both names mean the same model in the data, such as a name and its dated snapshot."""
     if name == other:
         return True
     mine, theirs = entries(provider, name), entries(provider, other)
@@ -84,7 +84,7 @@ def has_tier(entry: ModelInfo, at: datetime, tier: str) -> bool:
 
 
 def prices_tokens(entry: ModelInfo, at: datetime) -> bool:
-    """False for a price of minutes, characters or images only; an empty one is the data's way to say free."""
+    """Return False for a price of minutes, characters or images only; an empty price means free."""
     prices = entry.get_prices(at)
     given = [value for value in vars(prices).values() if value is not None]
     return not given or prices.input_mtok is not None or prices.output_mtok is not None
@@ -136,7 +136,7 @@ def _spellings(provider: str, model: str) -> Iterator[tuple[str, str]]:
     if colon and variant in _VARIANTS:
         name = base
         yield provider, name
-    if variant == "batch":  # what the vendor asks for other tiers is not what a batch costs
+    if variant == "batch":  # the vendor's prices of other tiers do not apply to batches
         return
     vendor, slash, rest = name.partition("/")
     vendor = _VENDORS.get(vendor, vendor)

@@ -1,7 +1,7 @@
-"""How much a model takes and gives at most. Pure.
+"""The input and output limits of models. Pure.
 
 The price data has no output limits, and some of its context windows are too small: they may raise a bound but never
-lower one. What lowers a bound is this table of the vendors' model pages, as of November 2026
+lower one. Only this table lowers bounds; it is from the vendors' model pages, as of November 2026
 (platform.openai.com/docs/models, platform.claude.com "Models overview", ai.google.dev/gemini-api/docs/models).
 """
 
@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from llmkeys.prices import data
 
-UNKNOWN_WINDOW = 1_050_000  # the longest that is common
+UNKNOWN_WINDOW = 1_050_000  # the largest common one
 
-# Pattern of the bare name, context window, output limit. The first match counts; what no line matches has no limit.
+# Pattern of the bare name, context window, output limit. The first match counts; other models have no known limit.
 _LIMITS = tuple(
     (re.compile(pattern), window, output)
     for pattern, window, output in (
@@ -47,25 +47,25 @@ _LIMITS = tuple(
 
 
 def known_window(model: str) -> int | None:
-    """Return the most input tokens that the vendor's page allows; None if this table does not have the model."""
+    """Return the model's context window, or None if this table does not have the model."""
     found = _limits(model)
     return found[0] if found else None
 
 
 def max_output_tokens(model: str) -> int | None:
-    """Return the most output tokens of one answer; None if this table does not have the model."""
+    """Return the maximum output tokens of an answer, or None if this table does not have the model."""
     found = _limits(model)
     return found[1] if found else None
 
 
 def largest_window(provider: str, model: str) -> int:
-    """Return the longest prompt that the model may take, for what cannot be counted."""
+    """Return the largest possible context window, for input that cannot be counted."""
     known = known_window(model)
     return max([known or 0, *data.listed_windows(provider, model)]) or UNKNOWN_WINDOW
 
 
 def shown_window(provider: str, model: str) -> int | None:
-    """Return the context window to show to people, None if nobody tells it."""
+    """Return the context window to show to people, or None if unknown."""
     return known_window(model) or max(data.listed_windows(provider, model), default=None)
 
 

@@ -1,7 +1,7 @@
 """What a model costs: the operator's own prices first, then the price data. Pure: no database, no network.
 
-Rates are integers of 10⁻²⁴ USD per token and fees are integers of 10⁻²⁴ USD, finer than any price in the data: a cost
-is exact, and is rounded once, up, to nano-dollars.
+Rates are integers in 10⁻²⁴ USD per token and fees are integers in 10⁻²⁴ USD, finer than any price in the data: a cost
+is exact, and is rounded only once, up to nano-dollars.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from llmkeys import providers
 from llmkeys.dialects.base import Usage
 from llmkeys.prices import data
 
-if TYPE_CHECKING:  # the price data costs 15 MB and 0.1 s: only those who ask for a price pay
+if TYPE_CHECKING:  # loading the price data takes 15 MB and 0.1 s, so it is imported only when needed
     from genai_prices.types import ModelInfo
 
 PER_NANO = 10**15  # 10⁻²⁴ USD in a nano-dollar
 
 _RATE_DIGITS, _FEE_DIGITS = 18, 24  # USD per million tokens, or USD, to 10⁻²⁴ USD
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_PRICE_SECONDS = 900  # prices change at full quarters of an hour at the finest
+_PRICE_SECONDS = 900  # prices change at most every quarter of an hour
 _CACHED_TARIFFS = 4096
 
 STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "scale", "unspecified"})
 CHEAP_TIERS = frozenset({"flex", "batch"})
 DEAR_TIERS = ("priority", "fast")
-_TWICE = "twice"  # stands for a tier above the standard one for which nobody has rates
-_SAME_TIER = {"priority": "fast", "fast": "priority"}  # OpenAI renamed it: an operator's row under either name counts
+_TWICE = "twice"  # the tier name for twice the standard rates, used if no rates of a higher tier are known
+_SAME_TIER = {"priority": "fast", "fast": "priority"}  # OpenAI renamed it; an operator's row counts under either name
 
 INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in")
 OUTPUT_KINDS = ("text_out", "reasoning", "audio_out", "image_out")
-# Rates that the price data lacks, USD per million tokens. A row priced with one is flagged all the same.
-# Sound: platform.openai.com/docs/pricing, "Audio tokens". Pictures: the same page, "Image tokens".
+# Rates that the price data lacks, USD per million tokens. A row priced with one of them is still flagged.
+# Audio: platform.openai.com/docs/pricing, "Audio tokens". Images: the same page, "Image tokens".
 _DOCUMENTED_RATES: tuple[tuple[re.Pattern[str], Mapping[str, Decimal]], ...] = (
     (re.compile(r"gpt-4o-audio-preview-2024-10-01"), {"audio_in": Decimal(100), "audio_out": Decimal(200)}),
     (re.compile(r"gpt-4o-audio-preview"), {"audio_in": Decimal(40), "audio_out": Decimal(80)}),
@@ -50,12 +50,12 @@ _DOCUMENTED_RATES: tuple[tuple[re.Pattern[str], Mapping[str, Decimal]], ...] = (
     (re.compile(r"gpt-5\.4-image"), {"image_out": Decimal(30)}),
 )
 # Tenths of the price. platform.claude.com, "Data residency", US-only inference; platform.openai.com/docs/pricing,
-# regional processing, which models since GPT-5.4 cost more for.
+# regional processing, which costs more for models since GPT-5.4.
 _REGIONAL_TENTHS = 11
 _OPENAI_HALF_DAY_WRITE = Decimal("2.5")  # times the input price: platform.openai.com/docs/pricing, 12-hour retention
 _ANTHROPIC_HOUR_WRITE = 2  # times the input price: platform.claude.com, "Prompt caching", Pricing
 
-# Fees, USD a call. Models that search for every answer: platform.openai.com/docs/pricing, "Web search preview".
+# Fees in USD per call. Models that search for every answer: platform.openai.com/docs/pricing, "Web search preview".
 _SEARCH_MODELS: tuple[tuple[re.Pattern[str], Decimal], ...] = (
     (re.compile(r"gpt-4o(-mini)?-search"), Decimal("0.025")),
     (re.compile(r"gpt-5.*-search"), Decimal("0.010")),
@@ -71,16 +71,16 @@ OTHER_FEES = {
     "container 64g": Decimal("1.92"),
     "page": Decimal("0.002"),
 }
-# The models that OpenAI's tool may draw with where the request names none, most expensive first.
+# The models that OpenAI's image tool may use if the request names none, most expensive first.
 DRAWING_MODELS = ("gpt-image-1", "gpt-image-1.5")
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price as people read it: USD per million tokens, and fees in USD.
+    """A price in the usual units: USD per million tokens, and fees in USD.
 
-    None: cached and cache-write cost what plain input costs, reasoning what output costs; sound, pictures and searches
-    what the price data says, else the highest price given here.
+    If a field is None, cached and cache-write tokens cost as much as plain input, reasoning as much as output; audio,
+    images and searches are priced by the price data, or else at the highest price given here.
     """
 
     input: Decimal
@@ -94,8 +94,8 @@ class Price:
     reasoning_output: Decimal | None = None
     audio_output: Decimal | None = None
     image_output: Decimal | None = None
-    search: Decimal | None = None  # USD a call
-    request: Decimal | None = None  # USD a request
+    search: Decimal | None = None  # USD per call
+    request: Decimal | None = None  # USD per request
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,12 @@ class OperatorPrice:
     price: Price
     valid_from: datetime
     service_tier: str = ""
-    above_input_tokens: int = 0  # for prompts longer than that
+    above_input_tokens: int = 0  # for longer prompts only
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rates of one length of prompt; `dearest_in` covers kinds that no usage names, such as video."""
+    """The rates for prompts of a certain length; `dearest_in` covers kinds that no usage reports, such as video."""
 
     text: int
     cached: int
@@ -126,9 +126,9 @@ class Step:
     dearest_in: int
 
     def cost(self, usage: Usage) -> int:
-        """Return what the tokens cost. Counts that contradict each other are cut: what is named first wins."""
+        """Return what the tokens cost. Contradictory counts are reduced so that the kinds never exceed the total."""
         total, output = _whole(usage.input_tokens), _whole(usage.output_tokens)
-        # Sound and pictures that cost what text costs are text: they can be cached like it.
+        # Audio and images that cost as much as text are treated as text, which may be cached.
         audio = min(total, _whole(usage.audio_input_tokens)) if self.audio_in != self.text else 0
         image = min(total - audio, _whole(usage.image_input_tokens)) if self.image_in != self.text else 0
         text = total - audio - image
@@ -160,26 +160,26 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """The rates of a model at one time and tier: `steps[i]` holds above `starts[i-1]` input tokens, for all tokens."""
+    """The rates of a model at a time and tier: above `starts[i-1]` input tokens, `steps[i]` applies to all tokens."""
 
     starts: tuple[int, ...]
     steps: tuple[Step, ...]
     guessed: frozenset[str] = frozenset()  # kinds, and `search`, whose rate the source lacks
     search: int = 0
-    search_most: int = 0  # what one may cost where no usage tells which tool ran
-    searches_always: bool = False  # each answer of a search model is one search
-    search_per_answer: bool = False  # billed once however many queries it took
+    search_most: int = 0  # the maximum if the usage does not say which tool ran
+    searches_always: bool = False  # for search models, every answer is a search
+    search_per_answer: bool = False  # billed once per answer, however many queries
     request: int = 0
-    writes_unasked: bool = True  # may write a cache without being told to
-    has_tier: bool = True  # False: the source has no rate of the tier asked for, these are the standard ones
-    is_fallback: bool = False  # nobody knows the model
+    writes_unasked: bool = True  # may write a cache without being asked to
+    has_tier: bool = True  # False: the source has no rates for the requested tier; these are the standard ones
+    is_fallback: bool = False  # the model is unknown
 
     def twice(self) -> Tariff:
         steps = tuple(Step(*(2 * getattr(step, each.name) for each in fields(Step))) for step in self.steps)
         return replace(self, steps=steps)
 
     def step(self, usage: Usage) -> Step:
-        """Return the rates that hold for a prompt of this length."""
+        """Return the rates for a prompt of this length."""
         return self.steps[bisect_left(self.starts, _whole(usage.input_tokens))] if self.starts else self.steps[0]
 
     def fees(self, usage: Usage) -> int:
@@ -192,7 +192,7 @@ class Tariff:
         return searches * self.search + self.request
 
     def is_guessed(self, usage: Usage) -> bool:
-        """True if a part of the cost rests on a rate that the source lacks."""
+        """Return whether part of the cost is based on a rate that the source lacks."""
         if not self.guessed:
             return False
         hour = _whole(usage.cache_write_1h_tokens)
@@ -213,9 +213,9 @@ def _whole(count: int | None) -> int:
 
 
 def in_region(amount: int, provider: str, model: str, region: str) -> int:
-    """Return what tokens cost where they were served: a tenth more in one country or region."""
+    """Return the cost of tokens with the surcharge of a tenth for regional processing, if it applies."""
     base_url = settings.PROVIDER_BASE_URLS[provider]
-    is_dearer = providers.get(provider).is_dearer_in_region(model, region=region, base_url=base_url)
+    is_dearer = providers.get(provider).costs_more_in_region(model, region=region, base_url=base_url)
     return -(-amount * _REGIONAL_TENTHS // 10) if is_dearer else amount
 
 
@@ -229,9 +229,9 @@ def to_nano(amount: int) -> int:
     return -(-amount // PER_NANO)
 
 
-def tier_name(told: str | None) -> str:
-    """Return the tier in one spelling: empty for the standard one, `other` for a name that no source can know."""
-    tier = (told or "").strip().lower().removeprefix("service_tier_")
+def tier_name(name: str | None) -> str:
+    """Return the tier in one spelling: empty for the standard one, `other` for an unknown name."""
+    tier = (name or "").strip().lower().removeprefix("service_tier_")
     if tier in STANDARD_TIERS:
         return ""
     return tier if tier in data.TIER_CONTEXT or tier == "auto" else "other"
@@ -242,37 +242,37 @@ def tier_name(told: str | None) -> str:
 
 @dataclass(slots=True)
 class PriceList:
-    """The operator's table, what an unknown model costs, and the price data behind them, as one place to ask."""
+    """The operator's prices, then the price data, then the fallback price for unknown models."""
 
     operator: Mapping[tuple[str, str], Sequence[OperatorPrice]]  # (provider, model)
     fallback_usd_per_token: Decimal
-    local: frozenset[str] = frozenset()  # providers behind another's server: what nobody knows costs nothing there
+    local: frozenset[str] = frozenset()  # providers at someone else's server, where unknown models are free
     _tariffs: dict[tuple[str, str, str, int], Tariff] = field(default_factory=dict, repr=False, compare=False)
 
     def tariff(self, provider: str, model: str, at: datetime, tier: str = "") -> Tariff:
-        """Return the tariff of a model at `at`, when the request was admitted; `tier` as `tier_name` has it."""
+        """Return the tariff of a model at `at`, when the request was admitted; `tier` as returned by `tier_name`."""
         key = (provider, model, tier, int(at.timestamp() // _PRICE_SECONDS))
         found = self._tariffs.get(key)
         if found is None:
             found = self._made(provider, model, at, tier, key[-1])
-            if len(self._tariffs) >= _CACHED_TARIFFS:  # names are the clients' to invent
+            if len(self._tariffs) >= _CACHED_TARIFFS:  # clients may send any name
                 self._tariffs.clear()
             self._tariffs[key] = found
         return found
 
     def dear_tariffs(self, provider: str, model: str, at: datetime) -> tuple[Tariff, ...]:
-        """Return what a tier above the standard one may cost: each that has rates, else twice the standard."""
+        """Return the tariffs of the tiers above the standard one that have rates, or else twice the standard tariff."""
         tariffs = [self.tariff(provider, model, at, tier) for tier in DEAR_TIERS]
         return tuple(found for found in tariffs if found.has_tier) or (self.tariff(provider, model, at, _TWICE),)
 
-    def served(self, provider: str, model: str, at: datetime, *, told: str, asked: str | None) -> tuple[Tariff, bool]:
+    def served(self, provider: str, model: str, at: datetime, *, served: str, asked: str | None) -> tuple[Tariff, bool]:
         """Return the tariff of the tier that served, and whether the source lacks its rates.
 
-        Where nothing was told, the tier asked for counts if it is dearer.
+        If no tier was reported, the requested one counts if it is more expensive.
         """
         standard, wanted = self.tariff(provider, model, at), tier_name(asked)
         is_dear = bool(wanted) and wanted not in CHEAP_TIERS
-        tier = tier_name(told) if told else wanted if is_dear and wanted != "auto" else ""
+        tier = tier_name(served) if served else wanted if is_dear and wanted != "auto" else ""
         if not tier or standard.is_fallback:
             return standard, False
         found = self.tariff(provider, model, at, tier)
@@ -283,14 +283,14 @@ class PriceList:
         return max(self.dear_tariffs(provider, model, at), key=lambda dear: dear.steps[-1].text_out), True
 
     def knows(self, provider: str, model: str, at: datetime) -> bool:
-        """True if the operator or the price data knows what the model costs."""
+        """Return whether the operator or the price data has a price for the model."""
         return not self.tariff(provider, model, at).is_fallback
 
     def has_operator_price(self, provider: str, model: str, at: datetime) -> bool:
         return bool(self._in_force(provider, model, at, ""))
 
     def shown(self, provider: str, model: str, at: datetime) -> Price | None:
-        """Return the standard price for short prompts, to show to people; None if nobody knows it."""
+        """Return the standard price for short prompts, to show to people, or None if unknown."""
         rows = self._in_force(provider, model, at, "")
         return next((row.price for row in rows if not row.above_input_tokens), None) or shown_by_data(
             provider, model, at
@@ -307,7 +307,7 @@ class PriceList:
         return _data_tariff(provider, model, quarter, tier) or self._fallback(provider, model)
 
     def _in_force(self, provider: str, model: str, at: datetime, tier: str) -> tuple[OperatorPrice, ...]:
-        """Return the operator's rows in force, one for each length of prompt, short prompts first."""
+        """Return the operator's rows in force, one per prompt length, shortest first."""
         rows = self.operator.get((provider, model), ())
         for name in (tier, _SAME_TIER.get(tier)):
             newest: dict[int, OperatorPrice] = {}
@@ -322,7 +322,7 @@ class PriceList:
         return ()
 
     def _fallback(self, provider: str, model: str) -> Tariff:
-        rate = 0 if provider in self.local else _fee(self.fallback_usd_per_token)  # a price of one token
+        rate = 0 if provider in self.local else _fee(self.fallback_usd_per_token)  # a price per token
         step = Step(*(rate for _ in fields(Step)))
         fees = _fees(provider, model, (), _EPOCH) if rate else {"search": Decimal(0), "request": Decimal(0)}
         return _tariff(model, (), [step], set(), fees, is_fallback=True, has_tier=False)
@@ -340,7 +340,7 @@ def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, q
     is_free = not any(value for value in _known_to_operator(first).values())
     for row in rows:
         known = _known_to_operator(row.price)
-        if not is_free:  # to whom text is free, sound is free as well
+        if not is_free:  # where text is free, audio is free too
             known_to_data = data.known_rates(entries, at, "", row.above_input_tokens + 1)
             known = {kind: rate for kind, rate in known_to_data.items() if kind in _MODALITIES} | known
         step, lacking = _step(known, model)
@@ -381,10 +381,10 @@ def _known_to_operator(price: Price) -> dict[str, Decimal]:
 
 
 def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
-    """Return the rates of one length of prompt, and the kinds that had to be guessed.
+    """Return the rates for prompts of one length, and the kinds that had to be guessed.
 
-    A cached token without a rate costs what a plain one does, and so does a picture: the vendors' lists mean that.
-    What else is lacking costs as much as the highest kind of its side.
+    Cached tokens and images without a rate cost as much as plain input, as the vendors' lists intend. Any other missing
+    rate is taken to be the highest one of input or output.
     """
     rates = {kind: _rate(value) for kind, value in known.items()}
     text, out = rates.get("text", 0), rates.get("text_out", 0)
@@ -409,7 +409,7 @@ def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
     elif hour is None:
         hour = guess("write_1h", max(write, int(text * _OPENAI_HALF_DAY_WRITE)))
     audio_in = guess("audio_in", dearest_in)
-    if "video_out" in rates and rates["video_out"] > out:  # no usage names video: all output may be that
+    if "video_out" in rates and rates["video_out"] > out:  # usage does not report video: all output may be video
         out = rates["video_out"]
         guessed.add("text_out")
     step = Step(
@@ -461,7 +461,7 @@ def _documented_rates(model: str) -> Mapping[str, int]:
 
 
 def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime) -> dict[str, Any]:
-    """Return the fees in USD: of a search and of a request."""
+    """Return the fees per search and per request, in USD, and how searches are billed."""
     seller = providers.get(provider)
     name, _, variant = model.rpartition("/")[2].partition(":")
     prices = [entry.get_prices(at) for entry in entries]
@@ -494,7 +494,7 @@ def _fee(usd: Decimal) -> int:
 
 
 def _is_claude(model: str) -> bool:
-    """True for the models that write a cache only where the request has `cache_control`."""
+    """Return whether the model writes a cache only if the request has `cache_control`."""
     return "claude" in model.lower()
 
 
@@ -502,7 +502,7 @@ def _is_claude(model: str) -> bool:
 
 
 def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
-    """Return what the price data says of a short prompt at the standard tier; None if it says nothing."""
+    """Return the price data's price of short prompts at the standard tier, or None if it has none."""
     if providers.get(provider).is_free(model):
         return Price(Decimal(0), Decimal(0))
     entries = data.entries(provider, model)
@@ -536,7 +536,7 @@ def _data_tariff(provider: str, model: str, quarter: int, tier: str) -> Tariff |
     if tier:
         with_tier = [entry for entry in entries if data.has_tier(entry, at, tier)]
         has_tier = bool(with_tier)
-        entries = tuple(with_tier) or entries  # of OpenRouter and its vendor only the vendor has tiers
+        entries = tuple(with_tier) or entries  # only the vendor's entry has tiers, OpenRouter's does not
         tier = tier if has_tier else ""
     prices = entries[0].get_prices(at, dict(data.TIER_CONTEXT.get(tier, {})))
     starts = tuple(

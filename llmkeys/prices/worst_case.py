@@ -1,7 +1,7 @@
-"""What a request can cost at most: the hold, the output limit that a room buys, and what a stream's first event frees.
+"""The most that a request can cost: its hold, the output limit that fits the room, and the hold once input is known.
 
-A worst case is made when a request is admitted and stays with its attempt: it remembers the prices of that moment, so
-that settling asks no table again (`cost.charge`).
+A worst case is computed when a request is admitted and stays with its attempt. It keeps the prices of that moment, so
+that settling does not read any table again (`cost.charge`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from llmkeys.prices.tariffs import (
 )
 
 LEAST_FITTED_TOKENS = 4_096
-DRAWING_TOKENS = 16_000  # that a tool's picture takes and makes at most
+DRAWING_TOKENS = 16_000  # the most that an image of a tool reads and produces
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The cost of one model at one length of prompt as a line over its output limit, in 10⁻²⁴ USD."""
+    """The cost of a model for one prompt length as a linear function of the output limit, in 10⁻²⁴ USD."""
 
     base: int
     per_output_token: int
@@ -49,20 +49,20 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """The hold of a request on a key, and all that its end needs to know of prices."""
+    """The hold of a request on a key, and what settling needs to know about prices."""
 
     nano: int
-    output_limit: int | None  # to be put on the request; None: leave it as it is
+    output_limit: int | None  # to be added to the request; None: leave it as it is
     provider: str = ""
     model: str = ""
     other_models: tuple[str, ...] = ()
-    at: datetime | None = None  # when the request was admitted: the price is that of then
+    at: datetime | None = None  # when the request was admitted; prices are as of then
     bound: Bound = field(default_factory=lambda: Bound(0, 0))
     prices: PriceList | None = field(default=None, repr=False)  # None: costs are not counted
     lines: tuple[Line, ...] = field(default=(), repr=False)
-    is_strict: bool = True  # the hold must cover whatever the request costs
-    asked_output: int = 0  # the output limit that the hold covers, for each choice
-    wanted_output: int = 0  # the one that the client wanted: fitting may have lowered the other
+    is_strict: bool = True  # the hold must cover any possible cost
+    asked_output: int = 0  # the output limit that the hold covers, per choice
+    wanted_output: int = 0  # the output limit before fitting lowered it
 
 
 def worst_case(
@@ -75,10 +75,10 @@ def worst_case(
     strict: bool | None = None,
     prices: PriceList | None = None,
 ) -> WorstCase:
-    """Return what a request within `bound` can cost at most; `other_models` may answer in place of `model`.
+    """Return the most that a request within `bound` can cost; `other_models` may answer instead of `model`.
 
-    Each model is bounded by itself, the dearest counts. Without an output limit of the client's, one is to be put on
-    the request in strict mode (None: as the setting says). `prices`: those of now, where none are given.
+    Each model is bounded separately, and the most expensive counts. In strict mode (None: as in the settings), a
+    request without an output limit gets one. `prices` defaults to the current ones.
     """
     if not settings.COST_TRACKING:
         return WorstCase(0, None)
@@ -90,10 +90,10 @@ def worst_case(
         own = [most for name in models if (most := limits.max_output_tokens(name)) is not None]
         asked = min([settings.DEFAULT_MAX_TOKENS, *own])
     else:
-        asked = limit - bound.prediction_tokens  # the prediction is added once, not per choice
-    beside = _beside(prices, provider, bound, at)
+        asked = limit - bound.prediction_tokens  # the prediction is added only once, not per choice
+    tools = _tool_costs(prices, provider, bound, at)
     lines = tuple(
-        replace(line, base=line.base + beside) for name in models for line in _lines(prices, provider, name, bound, at)
+        replace(line, base=line.base + tools) for name in models for line in _lines(prices, provider, name, bound, at)
     )
     nano = to_nano(max(line.at(asked) for line in lines))
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
@@ -115,9 +115,9 @@ def worst_case(
 
 
 def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:
-    """Return the same request with the highest output limit that the room buys; None if none is high enough.
+    """Return the same request with the highest output limit that fits the room, or None if that is too low.
 
-    Not below the larger of 4,096 tokens and a quarter of the limit asked for, and always above the thinking budget.
+    The limit is at least 4,096 tokens and a quarter of the requested limit, and always above the thinking budget.
     """
     limit = fitted_output_limit(worst, room_nano)
     if limit is None:
@@ -127,7 +127,7 @@ def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:
 
 
 def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
-    """Return the highest output limit, up to the one asked for, at which the request costs at most `room_nano`."""
+    """Return the highest output limit, up to the requested one, at which the request costs at most `room_nano`."""
     limit, room = worst.asked_output, room_nano * PER_NANO
     if worst.nano <= room_nano:
         return limit
@@ -142,31 +142,31 @@ def fitted_output_limit(worst: WorstCase, room_nano: int) -> int | None:
 
 
 def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
-    """Return what a hold may shrink to once a stream has told its input; never more than it was.
+    """Return what a hold can be reduced to once a stream has reported its input; never more than before.
 
-    What server tools may still add to the input stays held, and so do their fees and all output. A kind of input that
-    was not told yet may be as much of it as the request allows.
+    Input that server tools may still add stays held, and so do their fees and all output. A kind of input that was not
+    reported yet may be as large as the request allows.
     """
     if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
         return hold_nano
-    told = replace(usage, output_tokens=0, reasoning_tokens=None, audio_output_tokens=None, image_output_tokens=None)
+    known = replace(usage, output_tokens=0, reasoning_tokens=None, audio_output_tokens=None, image_output_tokens=None)
     rest = replace(
         worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
     )  # what is still to come
-    most, beside = 0, _beside(worst.prices, worst.provider, worst.bound, worst.at)
+    most, tools = 0, _tool_costs(worst.prices, worst.provider, worst.bound, worst.at)
     for model in (worst.model, *worst.other_models):
-        for tariff in _that_may_serve(worst.prices, worst.provider, model, rest, worst.at):
+        for tariff in _possible_tariffs(worst.prices, worst.provider, model, rest, worst.at):
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
-                known = in_region(
-                    step.cost(told) + _untold(tariff, step, told, worst.bound), worst.provider, model, rest.region
+                input_cost = in_region(
+                    step.cost(known) + _unreported(tariff, step, known, worst.bound), worst.provider, model, rest.region
                 )
-                most = max(most, known + line.at(worst.asked_output) + beside)
+                most = max(most, input_cost + line.at(worst.asked_output) + tools)
     return min(hold_nano, to_nano(most))
 
 
-def _untold(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
-    """Return what an input may cost more than it seems, where the usage names none of its kinds yet."""
+def _unreported(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
+    """Return what an input may cost beyond plain text, if the usage does not report its kinds yet."""
     kinds = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
     if any(count is not None for count in kinds):
         return 0
@@ -176,9 +176,9 @@ def _untold(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
 
 
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
-    """Return OpenRouter's `provider.max_price` that keeps every host within what is held; None if nothing is.
+    """Return the `provider.max_price` for OpenRouter that keeps every host within the hold, or None without a hold.
 
-    USD per million tokens of prompt and completion, USD per request, and USD per picture where there are some.
+    In USD per million tokens of prompt and completion, per request, and per image if there are any.
     """
     if worst.prices is None or worst.at is None or worst.nano == 0:
         return None
@@ -202,13 +202,13 @@ def _usd(amount: int, digits: int) -> Decimal:
 
 
 def drawing_tariffs(prices: PriceList, provider: str, bound: Bound, at: datetime) -> list[Tariff]:
-    """Return the tariffs of the models that may draw pictures as a tool."""
+    """Return the tariffs of the models that may generate images as a tool."""
     seller, names = providers.get(provider), bound.drawing_models or DRAWING_MODELS
     return [prices.tariff(provider, seller.drawing_model_name(name), at) for name in names]
 
 
-def _beside(prices: PriceList, provider: str, bound: Bound, at: datetime) -> int:
-    """Return what fees and pictures cost at most, whichever model answers; in 10⁻²⁴ USD."""
+def _tool_costs(prices: PriceList, provider: str, bound: Bound, at: datetime) -> int:
+    """Return the most that fees and generated images can cost, whichever model answers; in 10⁻²⁴ USD."""
     fees = sum(other_fee(what) * times for what, times in bound.fees)
     if not bound.drawings:
         return fees
@@ -222,13 +222,13 @@ def _beside(prices: PriceList, provider: str, bound: Bound, at: datetime) -> int
 
 def _lines(prices: PriceList, provider: str, model: str, bound: Bound, at: datetime) -> Iterator[Line]:
     total = _most_input_tokens(bound, provider, model)
-    for tariff in _that_may_serve(prices, provider, model, bound, at):
+    for tariff in _possible_tariffs(prices, provider, model, bound, at):
         for step, longest in _reached(tariff, total):
             yield _line(tariff, step, bound, longest, provider, model)
 
 
-def _that_may_serve(prices: PriceList, provider: str, model: str, bound: Bound, at: datetime) -> tuple[Tariff, ...]:
-    """Return the tariffs of the tiers that may serve: the one asked for, a dearer one, or the standard."""
+def _possible_tariffs(prices: PriceList, provider: str, model: str, bound: Bound, at: datetime) -> tuple[Tariff, ...]:
+    """Return the tariffs of the tiers that may serve: the requested one, a more expensive one, or the standard."""
     standard = prices.tariff(provider, model, at)
     tier = tier_name(bound.service_tier)
     if not tier or standard.is_fallback:
@@ -243,13 +243,13 @@ def _most_input_tokens(bound: Bound, provider: str, model: str) -> int:
     tokens = bound.input_tokens if known is None else min(bound.input_tokens, known)
     if bound.whole_window:
         tokens = max(tokens, limits.largest_window(provider, model))
-    return tokens + bound.tool_input_tokens  # over several rounds, each with a window of its own
+    return tokens + bound.tool_input_tokens  # may take several rounds, each with its own context window
 
 
 def _reached(tariff: Tariff, total: int, *, least: int = 0) -> Iterator[tuple[Step, int]]:
-    """Yield the rates of each length that a prompt of `least` to `total` tokens may have, and the longest of it.
+    """Yield the steps that may apply to a prompt of `least` to `total` tokens, with the longest prompt of each.
 
-    A shorter prompt can be dearer: a step may lower a price.
+    A shorter prompt can be more expensive, because a later step may have lower rates.
     """
     for number, step in enumerate(tariff.steps):
         begins = tariff.starts[number - 1] if number else -1
@@ -260,7 +260,8 @@ def _reached(tariff: Tariff, total: int, *, least: int = 0) -> Iterator[tuple[St
 
 def _line(tariff: Tariff, step: Step, bound: Bound, input_tokens: int, provider: str, model: str) -> Line:
     output = max(step.text_out, step.reasoning)
-    if "audio" in bound.output_kinds or "audio_out" not in tariff.guessed:  # models with a rate make sound unasked
+    # Models with a rate for audio or images may produce them unasked.
+    if "audio" in bound.output_kinds or "audio_out" not in tariff.guessed:
         output = max(output, step.audio_out)
     if "image" in bound.output_kinds or "image_out" not in tariff.guessed:
         output = max(output, step.image_out)

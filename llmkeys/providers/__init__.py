@@ -1,4 +1,4 @@
-"""The providers, in the order in which they are asked; nothing outside this package knows one by name."""
+"""The providers, in the order in which they are tried; no code outside this package knows one by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def get(name: str) -> Provider:
-    """Return the provider of that name. Raises KeyError, with the names there are."""
+    """Return the provider with this name. Raises KeyError with the known names."""
     try:
         return PROVIDERS[name]
     except KeyError:

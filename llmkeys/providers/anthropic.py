@@ -12,7 +12,7 @@ from llmkeys.providers import hints
 from llmkeys.providers.base import Endpoint, ListedModel, Provider
 from llmkeys.providers.failures import ErrorView, Failure, FailureKind, Scope
 
-VERSION = "2023-06-01"  # the version that still takes temperature, top_p and top_k
+VERSION = "2023-06-01"  # the version that still accepts temperature, top_p and top_k
 
 _SPENT = frozenset(
     {
@@ -41,18 +41,18 @@ class Anthropic(Provider):
         "anthropic-messages": Endpoint("/v1/messages{action}", "x-api-key", "", {"anthropic-version": VERSION}),
     }
     secret_prefixes = ("sk-ant-admin01-", "sk-ant-api03-", "sk-ant-")
-    secret_hint = "sk-ant-api03-…"  # noqa: S105  (what a key looks like)
+    secret_hint = "sk-ant-api03-…"  # noqa: S105  (an example of a key)
     keys_page = "https://platform.claude.com/settings/keys"
     admin_prefixes = ("sk-ant-admin",)
     check_path = "/v1/models?limit=1"
     models_path = "/v1/models?limit=1000"
     has_workspaces = True
-    tells_input_first = True
+    reports_input_first = True
     example_model = "claude-sonnet-5.5"
     search_usd = Decimal("0.010")
 
-    def is_dearer_in_region(self, model: str, *, region: str, base_url: str) -> bool:
-        """`inference_geo`: platform.claude.com, "Data residency", US-only inference."""
+    def costs_more_in_region(self, model: str, *, region: str, base_url: str) -> bool:
+        """Return whether `inference_geo` was "us": platform.claude.com, "Data residency", US-only inference."""
         return region.lower() == "us"
 
     def _extra(self, workspace_id: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Anthropic(Provider):
         return _billing(view) or _key(view) or _model(view) or _too_many(view)
 
     def _check_failure(self, failure: Failure) -> Failure:
-        """A key that may not even list the models is of no use."""
+        """Treat a key that may not even list the models as rejected."""
         if failure.status == 403 and failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return replace(failure, kind=FailureKind.REJECTED, model_only=False)
         return super()._check_failure(failure)
@@ -76,7 +76,7 @@ class Anthropic(Provider):
 
 
 def _billing(view: ErrorView) -> Failure | None:
-    """Find spent money; an empty balance is a plain 400 that only its words tell."""
+    """Recognise exhausted credit; an empty balance is an ordinary 400 that only its message identifies."""
     by_words = view.status in {400, 402, 403, 429, None}
     if view.has("enforced_spend_limit_reached"):
         return view.failure(FailureKind.EXHAUSTED, scope=Scope.ACCOUNT, until=hints.next_month(view.at))
@@ -90,7 +90,7 @@ def _billing(view: ErrorView) -> Failure | None:
 def _key(view: ErrorView) -> Failure | None:
     if view.has("organization_on_hold") or view.begins("this organization has been disabled"):
         return view.failure(FailureKind.REJECTED, scope=Scope.ACCOUNT)
-    # A browser's Origin header, or a place from which Anthropic takes no calls: the key itself is good.
+    # A browser's Origin header, or a location that Anthropic does not serve: the key itself is valid.
     elsewhere = view.begins("cors requests are not allowed", "request not allowed")
     return view.failure(FailureKind.FORBIDDEN_HERE) if elsewhere and view.status in {401, 403} else None
 

@@ -1,4 +1,4 @@
-"""A 400 that objects to a field that we added ourselves: which one, and what the server asks for instead."""
+"""Errors 400 that object to a field that we added: which field, and what the server asks for instead."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _AT_MOST = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """What a server wants in place of a field: another `name`, a value of `at_most`, or to be spared it altogether."""
+    """What a server wants instead of a field: another `name`, a value `at_most` this high, or no such field."""
 
     name: str = ""
     at_most: int | None = None
 
 
 def blamed(body: bytes, names: Collection[str]) -> dict[str, Blame]:
-    """Return those of `names`, fields that the client did not send, that an error answer speaks of.
+    """Return which of `names`, fields that the client did not send, are mentioned in an error response.
 
-    The client's own words may name them too: then one request is sent once more in vain, and nothing else happens.
+    The error may also quote the client's text with such a name; the only effect is one useless retry.
     """
-    said = body[:MOST_TEXT].decode("utf-8", errors="replace").replace('\\"', '"').replace("\\u0027", "'")
-    instead, most = _INSTEAD.search(said), _AT_MOST.search(said)
+    message = body[:MOST_TEXT].decode("utf-8", errors="replace").replace('\\"', '"').replace("\\u0027", "'")
+    instead, most = _INSTEAD.search(message), _AT_MOST.search(message)
     wanted = instead[1] if instead else ""
     blame = Blame(name=wanted) if wanted else Blame(at_most=int(most[1]) if most else None)
-    return {name: blame for name in names if name != wanted and _is_named(name, said)}
+    return {name: blame for name in names if name != wanted and _is_named(name, message)}
 
 
-def _is_named(name: str, said: str) -> bool:
-    """True if the name stands in the text, in snake case or camel case: Google's servers write both."""
+def _is_named(name: str, message: str) -> bool:
+    """Return whether the message has the name, in snake case or camel case: Google's servers use both."""
     head, *rest = name.split("_")
     spellings = head + "".join(f"_?[{word[0]}{word[0].upper()}]{word[1:]}" for word in rest if word)
-    return re.search(rf"(?<![\w-]){spellings}(?![\w-])", said) is not None
+    return re.search(rf"(?<![\w-]){spellings}(?![\w-])", message) is not None

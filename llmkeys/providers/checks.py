@@ -1,4 +1,4 @@
-"""The outcome of the free key test in words: what happened, and what a person can do about it."""
+"""Messages of failed key tests: what happened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 TESTED = "Key tested successfully"
 
 
-def in_words(provider: Provider, failure: Failure) -> str:
-    """Return why a key test failed and the remedy, in one line."""
+def explain(provider: Provider, failure: Failure) -> str:
+    """Return in one line why a key test failed and what to do."""
     cause = f" ({failure.status}): {failure.message}" if failure.status else f": {failure.message}"
     begin, remedy = _sentences(provider, failure)
     end = "" if cause.endswith((".", "!", "?", "…")) else "."
@@ -27,20 +27,20 @@ def _sentences(provider: Provider, failure: Failure) -> tuple[str, str]:
             return f"{label} does not accept this key", f"Create a new one at {page} and replace the secret."
         case FailureKind.EXHAUSTED | FailureKind.TOO_EXPENSIVE:
             return (
-                f"{label} knows this key, but has no money or quota left for it",
-                f"Top up or raise the limit at {label}.",
+                f"{label} accepts this key, but its credit or quota is used up",
+                f"Add credit or raise the limit at {label}.",
             )
         case FailureKind.FORBIDDEN_HERE:
             return (
-                f"{label} refused the call, not the key itself",
-                "Look at the key's permissions and the allowed locations and addresses there; the key stays as it is.",
+                f"{label} refused the request, although the key itself is valid",
+                "Check the key's permissions and its allowed locations and IP addresses there; the key stays as it is.",
             )
         case FailureKind.RATE_LIMITED:
-            return f"{label} limits the rate of calls right now", "The key stays as it is; test it again later."
+            return f"{label} is limiting the rate of requests right now", "The key stays as it is; test it again later."
         case FailureKind.RETRY:
-            return f"{label} is busy or broken right now", "The key stays as it is; test it again in a moment."
+            return f"{label} is overloaded or down right now", "The key stays as it is; test it again in a moment."
         case _:
             return (
-                f"{label} refused the test",
+                f"{label} refused the test request",
                 f"Check the key at {page}, and {provider.base_url_variable} if it is set.",
             )

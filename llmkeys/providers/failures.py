@@ -1,7 +1,7 @@
-"""What a provider's failure means: its kind and whom it concerns, an error read tolerantly, and what a status means.
+"""Classifying the failures of providers: reading errors tolerantly, their kind and scope, and what a status means.
 
-A class comes from the provider's own status, type, code or reason, or from the start of its message. What stands
-further on may repeat the client's words: names of fields and models, values, moderated texts.
+The kind is derived from the provider's status, type, code or reason, or from the start of its message. The rest of a
+message may quote the client: names of fields and models, values, moderated texts.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from llmkeys.providers.scrub import scrub
 class FailureKind(StrEnum):
     """What a provider's failure means for the key, the model and the request."""
 
-    RETRY = "retry"  # the provider is busy or broken: the same key may work in a moment
-    RATE_LIMITED = "rate_limited"  # the key rests, the next one serves
-    EXHAUSTED = "exhausted"  # no money or quota left until a time
+    RETRY = "retry"  # the provider is overloaded or down: the same key may work in a moment
+    RATE_LIMITED = "rate_limited"  # the key cools down, the next one serves
+    EXHAUSTED = "exhausted"  # no credit or quota left, perhaps until a given time
     TOO_EXPENSIVE = "too_expensive"  # the provider's own balance does not cover this request's worst case
     REJECTED = "rejected"  # the provider does not accept the key
-    FORBIDDEN_HERE = "forbidden_here"  # location, IP list, missing scope: tell the operator, keep the key
+    FORBIDDEN_HERE = "forbidden_here"  # location, IP allowlist or scope: the operator must act, the key is kept
     MODEL_UNAVAILABLE = "model_unavailable"
-    CLIENT_ERROR = "client_error"  # the client's own mistake: handed back unchanged, never rotated
-    WRONG_ADDRESS = "wrong_address"  # not the provider answered, but a web server, a firewall or another API
+    CLIENT_ERROR = "client_error"  # the client's mistake: returned unchanged, no other key is tried
+    WRONG_ADDRESS = "wrong_address"  # answered by a web server, a firewall or another API instead of the provider
 
 
 class Scope(StrEnum):
-    """Whom a failure concerns besides the key that was asked."""
+    """Which keys a failure affects."""
 
-    KEY = "key"
+    KEY = "key"  # only the key that was used
     ACCOUNT = "account"  # every key of the billing group
     PROVIDER = "provider"  # every key of the provider
 
@@ -55,10 +55,10 @@ _REFUSALS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A classified failure; `message` is the provider's own words, scrubbed of key material, at most 500 characters.
+    """A classified failure; `message` is the provider's message without key material, at most 500 characters.
 
-    `until` and `retry_after_seconds` say the same, as an aware instant and as seconds from the answer: 1 second to 31
-    days, both None if the provider named no time.
+    `until` (aware) and `retry_after_seconds` (from the response on) are the same wait, of 1 second to 31 days; both are
+    None if the provider named no time.
     """
 
     kind: FailureKind
@@ -67,16 +67,16 @@ class Failure:
     retry_after_seconds: float | None = None
     until: datetime | None = None
     scope: Scope = Scope.KEY
-    model_only: bool = False  # it concerns this model: the key may serve others
-    until_if_repeated: datetime | None = None  # refused again after the wait, the key rests until then
+    model_only: bool = False  # it affects only this model: the key may serve others
+    until_if_repeated: datetime | None = None  # if it is refused again after the wait, the key cools down until then
 
     @property
     def is_refusal(self) -> bool:
-        """True if the provider refused for the key's own sake: nothing is billed, and another key may serve."""
+        """True if the provider refused because of the key: nothing is billed, and another key may work."""
         return self.kind in _REFUSALS
 
 
-# Codes, types and status words that stand for an HTTP status, for errors in a body whose own status was 200.
+# Codes, types and status words and the HTTP status they stand for, for errors inside a 200 response.
 STATUS_OF_WORD: Mapping[str, int] = {
     # OpenRouter's error_type
     "authentication": 401,
@@ -139,7 +139,7 @@ STATUS_OF_WORD: Mapping[str, int] = {
     "unavailable": 503,
     "deadline_exceeded": 504,
 }
-_BAD_REQUESTS = ("invalid_", "unsupported_", "image_", "missing_")  # how other codes begin that blame the request
+_BAD_REQUESTS = ("invalid_", "unsupported_", "image_", "missing_")  # prefixes of other codes that blame the request
 
 _RETRIED = frozenset({408, 409, 425})
 _WITH_HINT = frozenset({FailureKind.RETRY, FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED})
@@ -149,7 +149,7 @@ _NO_MODEL = re.compile(
     r"(?:unknown|no such|invalid) model\b",
     re.DOTALL,
 )
-# The beginning of these is the name of a field, which is the client's own.
+# These messages begin with a field name, which the client chose.
 _FIELD_FAULT = re.compile(r":\s(?:extra inputs are not permitted|field required|input should be|value error)")
 _QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|“[^”]*”")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -163,7 +163,7 @@ _WRONG_PATH = re.compile(
 
 @dataclass(frozen=True)
 class ErrorView:
-    """One error, taken apart: `said` is the provider's message in lower case, `words` its codes and types."""
+    """A parsed error: `lower_message` is the provider's message in lower case, `words` are its codes and types."""
 
     status: int | None
     at: datetime
@@ -171,19 +171,19 @@ class ErrorView:
     error: Mapping[str, Any] = field(repr=False)
     message: str = field(repr=False)  # not scrubbed yet
     words: frozenset[str]
-    is_own_shape: bool = True  # an error object as LLM providers and their imitators write it
+    is_own_shape: bool = True  # an error object in the format of LLM providers and compatible servers
 
     @cached_property
-    def said(self) -> str:
+    def lower_message(self) -> str:
         return self.message.lower().lstrip()
 
     @cached_property
     def opening(self) -> str:
-        """The first sentence in lower case, without what stands in quotes."""
+        """The first sentence in lower case, without quoted parts."""
         return (
             ""
-            if _FIELD_FAULT.search(self.said)
-            else _QUOTED.sub("", re.split(r"[.!?\n](?:\s|$)", self.said, maxsplit=1)[0])
+            if _FIELD_FAULT.search(self.lower_message)
+            else _QUOTED.sub("", re.split(r"[.!?\n](?:\s|$)", self.lower_message, maxsplit=1)[0])
         )
 
     @property
@@ -191,16 +191,16 @@ class ErrorView:
         return mapping(self.error.get("metadata"))
 
     def has(self, *words: str) -> bool:
-        """True if one of the words is among the error's codes and types."""
+        """Return whether one of the words is among the error's codes and types."""
         return not self.words.isdisjoint(words)
 
     def begins(self, *phrases: str) -> bool:
-        """True if the message begins with one of the phrases, which are in lower case."""
-        return self.said.startswith(phrases) and not _FIELD_FAULT.search(self.said)
+        """Return whether the message begins with one of the phrases, which are in lower case."""
+        return self.lower_message.startswith(phrases) and not _FIELD_FAULT.search(self.lower_message)
 
     def matches(self, pattern: re.Pattern[str]) -> bool:
-        """True if the message, in lower case, matches from its start."""
-        return pattern.match(self.said) is not None and not _FIELD_FAULT.search(self.said)
+        """Return whether the message, in lower case, matches from its start."""
+        return pattern.match(self.lower_message) is not None and not _FIELD_FAULT.search(self.lower_message)
 
     def failure(
         self,
@@ -213,16 +213,16 @@ class ErrorView:
         until_if_repeated: datetime | None = None,
         met: Collection[str] = (),
     ) -> Failure:
-        """Build the failure with its wait: the longest of `until` and all that the answer names, else `otherwise`.
+        """Return the failure with its wait: the longest of `until` and those in the response, or else `otherwise`.
 
-        `met` names the limits that this provider says were met. A failure that time does not mend has no wait.
+        `met` are the limits that the provider says were reached. Failures that do not pass with time have no wait.
         """
         seconds = self._wait(kind, until, met) if kind in _WITH_HINT else None
         if seconds is None and otherwise is not None:
             seconds = hints.seconds_until(otherwise, at=self.at)
         return Failure(
             kind=kind,
-            message=scrub(self.message) or "The provider gave no readable message.",
+            message=scrub(self.message) or "The provider sent no readable message.",
             status=self.status,
             retry_after_seconds=seconds,
             until=None if seconds is None else self.at + timedelta(seconds=seconds),
@@ -243,7 +243,7 @@ class ErrorView:
 
 
 def view_of_answer(*, label: str, status: int, headers: Mapping[str, str], body: bytes, at: datetime) -> ErrorView:
-    """Read an answer with an error status; the body may be JSON, HTML, empty or no text at all."""
+    """Parse a response with an error status; the body may be JSON, HTML, empty or binary."""
     document = mapping(load_json(body[: 1 << 20]))
     error = _error_object(document)
     message = _message(error) or _plain_text(body) or f"{label} answered {status} without a readable message."
@@ -255,7 +255,7 @@ def view_of_answer(*, label: str, status: int, headers: Mapping[str, str], body:
 
 
 def view_in_body(body: Mapping[str, Any], *, label: str, at: datetime) -> ErrorView | None:
-    """Read the error inside an answer with status 200 or an event of a stream, in any dialect; None without one."""
+    """Parse the error in a 200 response or a stream event of any dialect, or return None if there is none."""
     document = mapping(body)
     choices = items(document.get("choices"))
     response = mapping(document.get("response"))  # the event `response.failed` of the Responses API
@@ -269,12 +269,12 @@ def view_in_body(body: Mapping[str, Any], *, label: str, at: datetime) -> ErrorV
     if found is None and not ended:
         return None
     error = _as_error(found)
-    message = _message(error) or f"{label} ended the answer with an error that it did not explain."
+    message = _message(error) or f"{label} ended the answer with an error but without a message."
     return _view(status=_status_in(error), headers={}, error=error, message=message, at=at, is_own_shape=True)
 
 
 def by_status(view: ErrorView, *, rate_limit_is_per_model: bool) -> Failure:
-    """Return what the status alone means."""
+    """Classify an error by its status."""
     kind = _kind_by_status(view.status)
     if kind is FailureKind.CLIENT_ERROR and view.status in {400, 403, 404} and is_about_model(view):
         return view.failure(FailureKind.MODEL_UNAVAILABLE, scope=Scope.PROVIDER, model_only=True)
@@ -284,14 +284,14 @@ def by_status(view: ErrorView, *, rate_limit_is_per_model: bool) -> Failure:
 
 
 def is_about_model(view: ErrorView) -> bool:
-    """True if the code, or a 404 that begins so, says that the model is not there for this key."""
+    """Return whether the code, or the start of a 404's message, says that this key does not have the model."""
     return view.has("model_not_found") or (view.status == 404 and view.matches(_NO_MODEL))
 
 
 def is_foreign(view: ErrorView, body: bytes) -> bool:
-    """True if an answer is not of a provider's making: a web server's, a firewall's, another API's.
+    """Return whether a response is not a provider's, but from a web server, a firewall or another API.
 
-    A provider in trouble answers 5xx with pages too, and one that limits rates 429: these are believed.
+    HTML pages with 5xx and 429 are accepted, because overloaded providers send them too.
     """
     status, is_page = view.status or 0, body.lstrip()[:1] == b"<"
     if status > 501 or status in {*_RETRIED, 413, 429, 500}:
@@ -338,21 +338,21 @@ def _as_error(value: Any) -> Mapping[str, Any]:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    """Return the words of an error; OpenRouter adds those of the upstream as `raw`."""
+    """Return the message of an error; OpenRouter adds the upstream's message as `raw`."""
     found = (text(error.get(name)).strip() for name in ("message", "detail", "error_description"))
     message = next((message for message in found if message), "")
     raw = text(mapping(error.get("metadata")).get("raw")).strip()
     return ": ".join(part for part in (message, raw) if part)
 
 
-def plain_words(body: bytes) -> str:
-    """Return what another server's answer says: its JSON message, the title of its page, or its plain text."""
+def plain_message(body: bytes) -> str:
+    """Return the message of a foreign response: its JSON message, the title of its page, or its plain text."""
     document = mapping(load_json(body[: 1 << 20]))
     return _message(_error_object(document)) or _plain_text(body)
 
 
 def _plain_text(body: bytes) -> str:
-    """Return a body that is not JSON as words: the title of an HTML page, or short plain text."""
+    """Return the text of a body that is not JSON: the title of an HTML page, or short plain text."""
     content = body[:MOST_TEXT].decode("utf-8", errors="replace").strip()
     if content.startswith("<"):
         title = _TITLE.search(content)
@@ -361,7 +361,7 @@ def _plain_text(body: bytes) -> str:
 
 
 def _words(error: Mapping[str, Any]) -> list[str]:
-    """Return the codes and types of an error, the most telling first."""
+    """Return the codes and types of an error, the most specific first."""
     details, metadata = mapping(error.get("details")), mapping(error.get("metadata"))
     found = [details.get("error_code"), error.get("error_code"), error.get("code"), metadata.get("error_type")]
     return [word(value) for value in [*found, error.get("type"), error.get("status")] if word(value)]

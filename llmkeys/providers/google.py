@@ -37,7 +37,7 @@ _BAD_KEY_REASONS = frozenset(
 _ELSEWHERE_REASONS = frozenset({"api_key_ip_address_blocked", "api_key_http_referrer_blocked"})
 _ELSEWHERE = ("user location is not supported", "multiple authentication credentials", "the provided api key has an ip")
 _NO_BILLING = ("please enable billing", "billing ", "this api method requires billing", "gemini api free tier is not")
-_STOCK_PHRASE = "please check your plan and billing details"  # stands in every quota error, a minute's quota too
+_STOCK_PHRASE = "please check your plan and billing details"  # part of every quota error, even of a quota per minute
 _MONEY = re.compile(r"prepa(?:y|id)|\bcredits?\b|spend(?:ing)?[ -](?:cap|limit)|\bbilling\b")
 _NO_QUOTA = re.compile(r"\blimit:\s*0(?![\d.])")
 
@@ -51,14 +51,14 @@ class Google(Provider):
     base_url_variable = "GOOGLE_BASE_URL"
     default_base_url = "https://generativelanguage.googleapis.com"
     domains = ("googleapis.com",)
-    own = Endpoint("", "x-goog-api-key", "")  # alone: two kinds of credentials are refused
+    own = Endpoint("", "x-goog-api-key", "")  # the only credentials: two kinds are refused
     endpoints = {
         "openai-chat": Endpoint("/v1beta/openai/chat/completions"),
         "openai-embeddings": Endpoint("/v1beta/openai/embeddings"),
         "google-generate": Endpoint("/v1beta/models/{model}{action}", "x-goog-api-key", ""),
     }
     secret_prefixes = ("AIza", "AQ.")
-    secret_hint = "AIza… or AQ.…"  # noqa: S105  (what a key looks like)
+    secret_hint = "AIza… or AQ.…"  # noqa: S105  (an example of a key)
     keys_page = "https://aistudio.google.com/api-keys"
     check_path = "/v1beta/models?pageSize=1"
     models_path = "/v1beta/models?pageSize=1000"
@@ -106,7 +106,7 @@ def _model(view: ErrorView) -> Failure | None:
 
 
 def _quota(view: ErrorView) -> Failure | None:
-    """Distinguish a spent balance, a quota of the project and model, and plain lack of capacity."""
+    """Distinguish an exhausted balance, a quota of the project and model, and lack of capacity."""
     if view.status != 429:
         return None
     quotas = [violation for detail in _details(view) for violation in items(detail.get("violations"))]
@@ -120,7 +120,7 @@ def _quota(view: ErrorView) -> Failure | None:
         return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
     if not any("perday" in quota for quota in ids):
         return limited
-    # A day's quota that names a short wait is asked once more after it: only then it is known to last.
+    # If a daily quota comes with a short wait, the key is tried once more after it, before it cools down for the day.
     midnight = hints.next_midnight(view.at, hints.PACIFIC)
     return view.failure(
         FailureKind.RATE_LIMITED,
@@ -132,7 +132,10 @@ def _quota(view: ErrorView) -> Failure | None:
 
 
 def _has_no_quota(view: ErrorView, quotas: list[Mapping[str, Any]]) -> bool:
-    """True if the project's plan does not have the model at all: a quota of it is zero."""
+    """Return whether the project's plan does not include the model, which shows in a quota of zero."""
     if any(quota.get("quotaValue") in ("0", 0) for quota in quotas):
         return True
-    return view.begins("you exceeded your current quota", "quota exceeded") and _NO_QUOTA.search(view.said) is not None
+    return (
+        view.begins("you exceeded your current quota", "quota exceeded")
+        and _NO_QUOTA.search(view.lower_message) is not None
+    )

@@ -1,7 +1,7 @@
-"""When to come back: every spelling of a wait that is met in headers, error fields and sentences, as seconds from now.
+"""Reads how long to wait, in all known spellings, from headers, error fields and sentences, as seconds from now.
 
-All readers take anything, never raise, and answer with 1 second to 31 days, or with None if nothing is said. Of
-several waits the longest counts: to come back too early is only refused again.
+The functions accept any input, never raise, and return 1 second to 31 days, or None if there is no wait. Of several
+waits the longest counts: retrying too early would only be refused again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from llmkeys.lib.reading import MOST_TEXT, finite, items, mapping
 
 SHORTEST = timedelta(seconds=1)
 LONGEST = timedelta(days=31)
-PACIFIC = ZoneInfo("America/Los_Angeles")  # Google's daily quotas begin there
+PACIFIC = ZoneInfo("America/Los_Angeles")  # Google's daily quotas start at its midnight
 
-_EPOCH_FROM = 10**9  # a larger number is an instant, a smaller one a number of seconds
+_EPOCH_FROM = 10**9  # larger numbers are timestamps, smaller ones are numbers of seconds
 _NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?")
 
 _SECONDS = {"ms": 0.001, "mi": 60, "m": 60, "s": 1, "h": 3600, "d": 86_400, "w": 604_800}
@@ -51,7 +51,7 @@ _DATES = tuple(
 _CLOCK = re.compile(rf"{_TIME}{_ZONE}", re.IGNORECASE)
 _ZONES = {"p": -8, "m": -7, "c": -6, "e": -5}  # standard time; an hour less behind UTC in summer
 
-# In a sentence a wait counts only behind words such as these: model names and the client's own words hold dates too.
+# In a sentence a wait counts only after words such as these, because model names and quoted text contain dates too.
 _LEAD = (
     r"\b(?:reset(?:s|ting)?|retry[\s_-]?(?:after|delay)|retry(?:ing)?|retries|try(?:ing)?|again|wait(?:ing)?|until|"
     r"resumes?|resumed|regain(?:ed)?|available|renew(?:s|ed)?|refresh(?:es|ed)?|replenish(?:es|ed)?|restored?|lifted|"
@@ -76,7 +76,7 @@ _ASKED_HEADER = re.compile(r"(?:x-)?(?:ms-)?(?:ratelimit-)?retry-after(-ms)?")
 _RESET_HEADER = re.compile(r"(?:\w+-)?rate-?limit-(?:(?P<before>[\w-]+)-)?reset(?:-after)?(?:-(?P<after>[\w-]+))?")
 _POLICY = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*\"?(\d{1,20}(?:\.\d+)?)")
 _POLICY_LEFT = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*\"?(\d{1,20})")
-# Fields of error objects, in lower case without their signs.
+# Fields of error objects, in lower case without punctuation.
 _FIELDS = frozenset(
     [
         *("retryafter", "retryafterseconds", "retryafterms", "retrydelay", "retryin", "retryinseconds"),
@@ -87,24 +87,24 @@ _FIELDS = frozenset(
 
 
 def clamp(seconds: float) -> float:
-    """Return the seconds, within 1 second and 31 days: a provider's slip must not park a key for years."""
+    """Return the seconds limited to 1 second and 31 days, so that a provider's mistake cannot block a key for years."""
     return min(max(seconds, SHORTEST.total_seconds()), LONGEST.total_seconds())
 
 
 def clamp_until(moment: datetime | None, *, at: datetime) -> datetime | None:
-    """Return the moment in UTC, within 1 second and 31 days after `at`; None if it has passed."""
+    """Return the time in UTC, limited to 1 second to 31 days after `at`, or None if it has passed."""
     if moment is None or moment <= at:
         return None
     return min(max(moment, at + SHORTEST), at + LONGEST).astimezone(UTC)
 
 
 def seconds_until(moment: datetime | None, *, at: datetime) -> float | None:
-    """Return the seconds from `at` to the moment, clamped; None if it has passed."""
+    """Return the seconds from `at` to the given time, clamped, or None if it has passed."""
     return clamp((moment - at).total_seconds()) if moment is not None and moment > at else None
 
 
 def longest(waits: Iterable[float | None]) -> float | None:
-    """Return the longest of the waits that are known."""
+    """Return the longest of the known waits, or None."""
     return max((wait for wait in waits if wait is not None), default=None)
 
 
@@ -112,9 +112,9 @@ def longest(waits: Iterable[float | None]) -> float | None:
 
 
 def wait(value: Any, *, at: datetime) -> float | None:
-    """Read one value: seconds, an epoch (seconds to nanoseconds), a duration, a date, or a list of these.
+    """Read a value: seconds, a timestamp (in seconds to nanoseconds), a duration, a date, or a list of these.
 
-    A date or epoch that has passed says nothing.
+    Dates and timestamps in the past are ignored.
     """
     if not isinstance(value, str):
         number = finite(value)
@@ -128,7 +128,7 @@ def wait(value: Any, *, at: datetime) -> float | None:
 
 
 def duration(value: Any) -> float | None:
-    """Return the seconds of `1h16m0.667s`, `8.64s`, `132ms`, `5 minutes` or `PT90S`; they are not clamped."""
+    """Return the seconds of `1h16m0.667s`, `8.64s`, `132ms`, `5 minutes` or `PT90S`, without clamping."""
     text = value.strip() if isinstance(value, str) else ""
     if _WHOLE_DURATION.fullmatch(text):
         pieces = [(_amount(number), _unit(unit)) for number, unit in _PIECES.findall(text)]
@@ -155,7 +155,7 @@ def _of_number(number: float, *, at: datetime) -> float | None:
 
 
 def _epoch(number: float) -> datetime | None:
-    """Return the instant of an epoch in seconds, milliseconds, microseconds or nanoseconds."""
+    """Return the datetime of a timestamp in seconds, milliseconds, microseconds or nanoseconds."""
     while number >= 10**11:
         number /= 1000
     try:
@@ -179,9 +179,9 @@ def _unit(unit: str) -> float:
 def from_headers(
     headers: Mapping[str, str], *, at: datetime, resets: bool = True, met: Collection[str] = ()
 ) -> float | None:
-    """Read the headers (names in lower case) that ask for a wait, and with `resets` those that tell when limits renew.
+    """Read the headers (names in lower case) that ask for a wait, and with `resets` those with the reset of limits.
 
-    A limit of which some is left was not met; where nothing else is known, those named in `met` (`tokens`, …) count.
+    A limit with something left was not reached; if nothing else is known, those in `met` (`tokens`, …) count.
     """
     asked = longest(_asked(headers, at=at))
     if not resets:
@@ -195,7 +195,7 @@ def from_headers(
 
 
 def from_fields(error: Mapping[str, Any], *, at: datetime) -> float | None:
-    """Read the fields of an error object, of its details and metadata, and of headers that it repeats."""
+    """Read the fields of an error object, of its details and metadata, and of headers it contains."""
     metadata = mapping(error.get("metadata"))
     details = error.get("details")
     objects = [error, metadata, mapping(error.get("availability")), mapping(details), *items(details)]
@@ -220,8 +220,8 @@ def _asked(headers: Mapping[str, str], *, at: datetime) -> Iterator[float | None
         if _is_asked(name, in_milliseconds=False):
             seconds = wait(value, at=at)
             if seconds is None and _moments(value):
-                seconds = clamp(0)  # the time to come back has just passed
-            # The same wait is often given twice, once in milliseconds and once rounded up to seconds.
+                seconds = clamp(0)  # the time to retry has just passed
+            # The same wait is often sent twice, in milliseconds and rounded up to seconds.
             yield None if exact is not None and seconds is not None and 0 <= seconds - exact < 1 else seconds
 
 
@@ -236,7 +236,7 @@ def _milliseconds(value: Any) -> float | None:
 
 
 def _resets(headers: Mapping[str, str], *, at: datetime) -> Iterator[tuple[str, float, str | None]]:
-    """Yield the kind of each limit ("" for the one limit of a server), when it renews, and what is left of it."""
+    """Yield the kind of each limit ("" for a server's only limit), the seconds until its reset, and what is left."""
     for name, value in headers.items():
         if name in {"ratelimit", "x-ratelimit"}:
             yield from _policies(value)
@@ -261,42 +261,42 @@ def _policies(value: str) -> Iterator[tuple[str, float, str | None]]:
 
 
 def from_words(message: str, *, at: datetime) -> float | None:
-    """Read a sentence: "reset at 2026-12-03 03:30:06" (UTC where no zone is named), "try again in 1h16m0.667s"."""
-    said = message[:MOST_TEXT]
-    waits = [_clamped(duration(match["wait"])) for match in _SAID_DURATION.finditer(said)]
-    waits += [_of_number(float(match["wait"]), at=at) for match in _SAID_NUMBER.finditer(said)]
-    waits += [seconds_until(moment, at=at) for moment in _dates_behind_a_lead(said)]
+    """Read a sentence: "reset at 2026-12-03 03:30:06" (UTC if no zone is named), "try again in 1h16m0.667s"."""
+    text = message[:MOST_TEXT]
+    waits = [_clamped(duration(match["wait"])) for match in _SAID_DURATION.finditer(text)]
+    waits += [_of_number(float(match["wait"]), at=at) for match in _SAID_NUMBER.finditer(text)]
+    waits += [seconds_until(moment, at=at) for moment in _dates_after_a_lead(text)]
     waits += [
         seconds_until(next_midnight(at, PACIFIC if match["pacific"] else None), at=at)
-        for match in _SAID_MIDNIGHT.finditer(said)
+        for match in _SAID_MIDNIGHT.finditer(text)
     ]
-    told = longest(waits)
+    found = longest(waits)
     return (
-        told if told is not None else longest(_next_clock(match["clock"], at) for match in _SAID_CLOCK.finditer(said))
+        found if found is not None else longest(_next_clock(match["clock"], at) for match in _SAID_CLOCK.finditer(text))
     )
 
 
-def _dates_behind_a_lead(said: str) -> Iterator[datetime]:
+def _dates_after_a_lead(text: str) -> Iterator[datetime]:
     for pattern in _DATES:
-        for match in pattern.finditer(said):
-            before = re.split(r"[.!?]\s|\n", said[max(0, match.start() - _NEAR) : match.start()])[-1]
+        for match in pattern.finditer(text):
+            before = re.split(r"[.!?]\s|\n", text[max(0, match.start() - _NEAR) : match.start()])[-1]
             moment = _moment(match) if _LEADS.search(before) else None
             if moment is not None:
                 yield moment
 
 
 def _moments(text: str) -> list[datetime]:
-    """Return the instants of all dates in a text, or of the one old form of an HTTP date that ends in its year."""
+    """Return the times of all dates in a text, or of the obsolete form of an HTTP date that ends with the year."""
     found = [_moment(match) for pattern in _DATES for match in pattern.finditer(text)]
     return [moment for moment in found if moment is not None] or _asctime(text)
 
 
 def _moment(match: re.Match[str]) -> datetime | None:
-    """Return the instant of a date that was found; None if there is no such day or time."""
+    """Return the time of a matched date, or None if there is no such day or time."""
     found = match.groupdict()
     month = _MONTHS.index(found["name"].lower()) + 1 if found.get("name") else int(found["month"])
     year = int(found["year"]) + (2000 if len(found["year"]) == 2 else 0)
-    if not 2000 <= year <= 2200:  # far-off years are slips, and arithmetic on them overflows
+    if not 2000 <= year <= 2200:  # distant years are mistakes, and arithmetic on them overflows
         return None
     clock = _clock_time(match)
     try:
@@ -323,7 +323,7 @@ def _offset(zone: str | None, naive: datetime) -> timedelta:
     word = (zone or "").lower()
     if not word or word in {"z", "utc", "gmt"}:
         return timedelta()
-    if len(word) == 2:  # "PT": whatever holds there on that day
+    if len(word) == 2:  # "PT": the offset in force there on that day
         return naive.replace(tzinfo=PACIFIC).utcoffset() or timedelta() if word == "pt" else _standard(word)
     return _standard(word) + timedelta(hours=word[1] == "d")
 
@@ -358,7 +358,7 @@ def _asctime(text: str) -> list[datetime]:
 
 
 def next_midnight(at: datetime, zone: ZoneInfo | None = None) -> datetime:
-    """Return the next midnight of `zone` (UTC where none is given)."""
+    """Return the next midnight in `zone` (default UTC)."""
     return _midnight(at, days=1, zone=zone)
 
 
@@ -375,7 +375,7 @@ def next_month(at: datetime) -> datetime:
 
 
 def next_reset(interval: str, *, at: datetime) -> datetime | None:
-    """Return when a daily, weekly or monthly limit starts again (UTC); None for any other word."""
+    """Return when a daily, weekly or monthly limit resets (UTC), or None for any other interval."""
     resets = {"daily": next_midnight, "weekly": next_monday, "monthly": next_month}
     return resets[interval](at) if interval in resets else None
 

@@ -1,7 +1,7 @@
-"""Names of models: what a client writes, what OpenRouter calls it, and what the vendor itself calls it.
+"""Names of models: the client's, OpenRouter's, and the vendor's own.
 
-Three kinds of names come in: `vendor/model` (OpenRouter's way), a bare name (the vendor's way), and OpenRouter's own
-inventions (`:free` and other variants, `~openai/gpt-latest`, `openrouter/auto`), which no vendor knows.
+Clients send three kinds of names: `vendor/model` (OpenRouter's way), a bare name (the vendor's way), and names
+that only OpenRouter has (`:free` and other variants, `~openai/gpt-latest`, `openrouter/auto`).
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ _LOOKS = {
 _VENDOR_NAME = {
     "openai": re.compile(r"(?!gpt-oss)(?:ft:.+|[^:]+)"),  # the open-weight models are not in OpenAI's own API
     "anthropic": re.compile(r"[^:]+"),
-    "google": re.compile(r"[A-Za-z0-9._-]+"),  # in Google's own dialect the name is a part of the path
+    "google": re.compile(r"[A-Za-z0-9._-]+"),  # in Google's own dialect the name is part of the path
 }
-VENDORS = tuple(_VENDOR_NAME)  # whose models have a name of their own apart from OpenRouter's
+VENDORS = tuple(_VENDOR_NAME)  # vendors whose own names differ from OpenRouter's
 _DATED = re.compile(r"-\d{8}$")
 _HYPHEN_VERSION = re.compile(r"(?<![\d.])(\d{1,2})-(\d{1,2})(?![\d.])")
 _DOT_VERSION = re.compile(r"(\d)\.(\d)")
-# From Claude 4 on OpenRouter's permanent slugs have the version before the family: claude-4.6-sonnet-20260217.
+# From Claude 4 on, OpenRouter's permanent slugs have the version before the family: claude-4.6-sonnet-20260217.
 _CLAUDE_SLUG = re.compile(r"claude-([4-9]|\d\d)(?:\.(\d+))?-([a-z]+)(?:-\d{8})?")
 
 
 def is_valid(model: object) -> bool:
-    """True for a name of 1 to 200 printable characters without spaces."""
+    """Return whether it is a name of 1 to 200 printable characters without spaces."""
     return isinstance(model, str) and 0 < len(model) <= LONGEST and model.isprintable() and " " not in model
 
 
 def at_openrouter(model: str) -> str | None:
-    """Return OpenRouter's name of a model, None for a bare name whose vendor is unknown."""
+    """Return OpenRouter's name of a model, or None for a bare name whose vendor is unknown."""
     if not is_valid(model):
         return None
     vendor, rest = _split(model)
-    if not rest or rest.startswith("ft:"):  # a fine-tuned model lives in its owner's account only
+    if not rest or rest.startswith("ft:"):  # a fine-tuned model exists only in its owner's account
         return None
     if vendor == "anthropic":
         return f"anthropic/{_claude_at_openrouter(rest)}"
@@ -47,12 +47,12 @@ def at_openrouter(model: str) -> str | None:
 
 
 def common_name(model: str) -> str:
-    """Return one name for all spellings of a model."""
+    """Return the same name for all spellings of a model."""
     return at_openrouter(model) or model
 
 
 def at_vendor(model: str, vendor: str) -> str | None:
-    """Return the vendor's own name of a model, None if the vendor does not serve it under any."""
+    """Return the vendor's own name of a model, or None if the vendor does not serve it."""
     if not is_valid(model):
         return None
     named_vendor, rest = _split(model)
@@ -62,7 +62,7 @@ def at_vendor(model: str, vendor: str) -> str | None:
 
 
 def _split(model: str) -> tuple[str, str]:
-    """Return vendor and name; the vendor is empty if a bare name does not tell it."""
+    """Return vendor and name; the vendor is empty if it cannot be derived from a bare name."""
     if model.startswith(("models/", "google/models/")):  # Google's own resource names
         return "google", model.partition("models/")[2]
     vendor, slash, rest = model.partition("/")
@@ -77,7 +77,7 @@ def _vendor_by_look(name: str) -> str:
 
 
 def _claude_at_openrouter(name: str) -> str:
-    """claude-sonnet-4-5-20250929 → claude-sonnet-4.5; a name with a dot is OpenRouter's spelling already."""
+    """Return claude-sonnet-4.5 for claude-sonnet-4-5-20250929; a name with a dot is already OpenRouter's spelling."""
     base, colon, variant = name.partition(":")
     if "." in base or not base.startswith("claude-") or _CLAUDE_SLUG.fullmatch(base):
         return name
@@ -86,7 +86,7 @@ def _claude_at_openrouter(name: str) -> str:
 
 
 def _claude_at_vendor(name: str) -> str:
-    """claude-sonnet-4.5 → claude-sonnet-4-5."""
+    """Return claude-sonnet-4-5 for claude-sonnet-4.5."""
     slug = _CLAUDE_SLUG.fullmatch(name)
     if slug:
         major, minor, family = slug.groups()

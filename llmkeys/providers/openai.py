@@ -1,4 +1,4 @@
-"""OpenAI, and local servers that speak as it does (Ollama, vLLM) behind its base URL."""
+"""OpenAI, and compatible local servers (Ollama, vLLM) at its base URL."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _NO_ACCESS = re.compile(
     r"(?:does not have|has no|not have) (?:any )?access to (?:the |this )?model"
 )
 _NEWER_LIMIT_NAME = re.compile(r"(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|\d\d)|codex)")
-_DEARER_IN_REGIONS = re.compile(r"gpt-(?:5\.[4-9]|[6-9]|\d\d)")  # platform.openai.com/docs/pricing, regional processing
-# The older search tool (`web_search_preview`) of these models is dearer than the one whose price the data has, and no
-# usage tells which of them ran: the hold covers the dearer one.
+_COSTS_MORE = re.compile(r"gpt-(?:5\.[4-9]|[6-9]|\d\d)")  # platform.openai.com/docs/pricing
+# The older search tool (`web_search_preview`) of these models costs more than the one in the price data, and the usage
+# does not say which of them ran: the hold covers the more expensive one.
 _PREVIEWS, _PREVIEW_SEARCH_USD = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
 
 
@@ -50,27 +50,27 @@ class OpenAI(Provider):
         "openai-embeddings": Endpoint("/embeddings"),
     }
     secret_prefixes = ("sk-svcacct-", "sk-admin-", "sk-proj-", "sk-")
-    secret_hint = "sk-proj-…"  # noqa: S105  (what a key looks like)
+    secret_hint = "sk-proj-…"  # noqa: S105  (an example of a key)
     keys_page = "https://platform.openai.com/api-keys"
     admin_prefixes = ("sk-admin-",)
     search_usd = Decimal("0.025")
 
     def output_limit_field(self, model: str, *, own_base_url: bool) -> str:
-        """OpenAI takes the newer name for every model, its reasoning models no other; local servers may not know it."""
+        """Return the newer name for OpenAI, whose reasoning models accept no other; local servers may not know it."""
         return "max_completion_tokens" if own_base_url or _NEWER_LIMIT_NAME.match(model) else "max_tokens"
 
     def most_search_usd(self, name: str) -> Decimal:
         return _PREVIEW_SEARCH_USD if _PREVIEWS.match(name) else Decimal(0)
 
-    def is_dearer_in_region(self, model: str, *, region: str, base_url: str) -> bool:
-        """OpenAI's regions have addresses of their own (`eu.api.openai.com`)."""
-        return _is_regional(base_url) and bool(_DEARER_IN_REGIONS.match(model))
+    def costs_more_in_region(self, model: str, *, region: str, base_url: str) -> bool:
+        """Return whether the base URL is that of a region (`eu.api.openai.com`) and the model costs more there."""
+        return _is_regional(base_url) and bool(_COSTS_MORE.match(model))
 
     def _known(self, view: ErrorView) -> Failure | None:
         return _billing(view) or _forbidden_here(view) or _unavailable(view) or _too_many(view)
 
     def _listed(self, entry: Mapping[str, Any]) -> ListedModel:
-        return ListedModel(id=text(entry.get("id")), context_tokens=count(entry.get("max_model_len")))  # vLLM tells it
+        return ListedModel(id=text(entry.get("id")), context_tokens=count(entry.get("max_model_len")))  # of vLLM
 
 
 @lru_cache(maxsize=8)
@@ -79,7 +79,7 @@ def _is_regional(base_url: str) -> bool:
 
 
 def _billing(view: ErrorView) -> Failure | None:
-    """Find spent credit and spend limits, which come as 429 like a rate limit; limits start again with the month."""
+    """Recognise exhausted credit and spend limits, which are 429 like rate limits; limits reset monthly."""
     if view.has(*_MONTHLY):
         return view.failure(FailureKind.EXHAUSTED, scope=Scope.ACCOUNT, until=hints.next_month(view.at))
     if view.has(*_NO_CREDIT):
@@ -88,7 +88,7 @@ def _billing(view: ErrorView) -> Failure | None:
 
 
 def _forbidden_here(view: ErrorView) -> Failure | None:
-    """Find refusals that concern the place or the key's scopes; the key itself is good."""
+    """Recognise refusals because of the location or the key's scopes; the key itself is valid."""
     if view.status not in {401, 403}:
         return None
     by_code = view.has("unsupported_country_region_territory", "ip_not_authorized")
@@ -97,7 +97,7 @@ def _forbidden_here(view: ErrorView) -> Failure | None:
 
 
 def _unavailable(view: ErrorView) -> Failure | None:
-    """Find a model that this key's project does not have; another project may."""
+    """Recognise a model that this key's project does not have; another project may."""
     no_such = view.status == 400 and view.begins("invalid model id")
     if no_such or is_about_model(view) or (view.status == 403 and view.matches(_NO_ACCESS)):
         return view.failure(FailureKind.MODEL_UNAVAILABLE, model_only=True)
@@ -109,6 +109,6 @@ def _too_many(view: ErrorView) -> Failure | None:
         return None
     if view.has(*_BUSY):
         return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
-    if view.begins("request too large"):  # above the limit per minute by itself: waiting would not help
+    if view.begins("request too large"):  # it exceeds the limit per minute by itself, so waiting would not help
         return view.failure(FailureKind.TOO_EXPENSIVE, scope=Scope.ACCOUNT, model_only=True)
     return view.failure(FailureKind.RATE_LIMITED, scope=Scope.ACCOUNT, model_only=True, met=view.words)

@@ -1,4 +1,4 @@
-"""OpenRouter: serves every vendor's models, tells the cost of each request, has limits per key and per account."""
+"""OpenRouter: serves all vendors' models, reports the cost of each request, and has limits per key and account."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class OpenRouter(Provider):
         "anthropic-messages": Endpoint("/messages{action}", without=frozenset({"/count_tokens"})),
     }
     secret_prefixes = ("sk-or-v1-", "sk-or-")
-    secret_hint = "sk-or-v1-…"  # noqa: S105  (what a key looks like)
+    secret_hint = "sk-or-v1-…"  # noqa: S105  (an example of a key)
     keys_page = "https://openrouter.ai/settings/keys"
-    check_path = "/key"  # the model list is public and proves nothing
+    check_path = "/key"  # the model list is public, so it cannot test a key
     reports_costs = True
     picks_models = True
-    tells_usage_unasked = True
+    reports_usage_unasked = True
     rate_limit_is_per_model = False
-    # 0.004 a result, five by default and ten at most where no other number is given: openrouter.ai/docs, "Web search".
+    # 0.004 per result; five by default, and at most ten if no number is given: openrouter.ai/docs, "Web search".
     search_usd = Decimal("0.040")
     has_own_search = True
 
@@ -61,18 +61,16 @@ class OpenRouter(Provider):
         return model if "/" in model else f"openai/{model}"
 
     def generation_call(self, *, base_url: str, secret: str, generation_id: str) -> Call:
-        """Return the free call that asks what one request truly cost; 404 while OpenRouter does not know it yet."""
+        """Return the free call that fetches the actual cost of a request; a 404 means that it is not known yet."""
         return self._get(f"{base_url}/generation?id={quote(generation_id, safe='')}", secret=secret, workspace_id="")
 
     def generation_cost(self, body: bytes) -> Decimal | None:
-        """Read the cost in USD from the answer to `generation_call`, None if it is not told (yet)."""
+        """Return the cost in USD from the response to `generation_call`, or None if it is not (yet) reported."""
         data = mapping(mapping(load_json(body)).get("data"))
         charge = money(data.get("total_cost"))
         if charge is None or data.get("is_byok") is not True:
             return charge
-        upstream = money(
-            data.get("upstream_inference_cost")
-        )  # the owner's own upstream key: a bill in addition to the fee
+        upstream = money(data.get("upstream_inference_cost"))  # billed to the owner's own upstream key
         return charge + upstream if upstream is not None else None
 
     def _known(self, view: ErrorView) -> Failure | None:
@@ -99,7 +97,7 @@ class OpenRouter(Provider):
 
 
 def _availability(view: ErrorView) -> Failure | None:
-    """Read `error.availability`, which says why a model cannot be had."""
+    """Classify by `error.availability`, the reason why a model is unavailable."""
     code = word(mapping(view.error.get("availability")).get("code"))
     if code in _BUSY:
         return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
@@ -122,15 +120,15 @@ def _no_model(view: ErrorView) -> Failure:
 
 
 def _unauthorised(view: ErrorView) -> Failure | None:
-    """A 401 that an upstream sent says nothing about OpenRouter's own key."""
+    """Classify a 401; one from an upstream does not concern OpenRouter's own key."""
     return _no_model(view) if _is_upstream(view) else None
 
 
 def _payment(view: ErrorView) -> Failure | None:
-    """Distinguish too many requests in flight, one request too large, and no money at all."""
+    """Distinguish too many requests in flight, a request that is too large, and no credit."""
     source = _limit_source(view)
-    affordable = _AFFORD.search(view.said)
-    is_cap = source == "openrouter_key_limit" or (affordable and "create a key with a higher" in view.said)
+    affordable = _AFFORD.search(view.lower_message)
+    is_cap = source == "openrouter_key_limit" or (affordable and "create a key with a higher" in view.lower_message)
     scope = Scope.KEY if is_cap else Scope.ACCOUNT
     if not source and not affordable and _is_upstream(view):
         return _no_model(view)
@@ -144,7 +142,7 @@ def _payment(view: ErrorView) -> Failure | None:
 
 
 def _forbidden(view: ErrorView) -> Failure | None:
-    """Find spent budgets: a key's own cap and a workspace's come as 403; the rest is moderation and guardrails."""
+    """Recognise spent budgets: the caps of keys and workspaces are 403; others are moderation and guardrails."""
     source = _limit_source(view)
     if not view.matches(_KEY_LIMIT) and not source.startswith("openrouter_"):
         return None
@@ -184,20 +182,20 @@ def _limit_source(view: ErrorView) -> str:
 
 
 def _budget_reset(view: ErrorView) -> datetime | None:
-    """Return when the next window of a spent budget begins, where no instant is named."""
-    limit = _KEY_LIMIT.match(view.said)
+    """Return when the next window of a spent budget begins, or None if its interval is unknown."""
+    limit = _KEY_LIMIT.match(view.lower_message)
     interval = word(view.metadata.get("limit_reset")) or word(view.metadata.get("reset_interval"))
     return hints.next_reset(interval or (limit[1] if limit and limit[1] else ""), at=view.at)
 
 
 def _free_reset(view: ErrorView) -> datetime:
-    """The quotas of free models start again each minute and each UTC day."""
+    """Return when the quota of free models resets: every minute or every UTC day."""
     per_minute = view.begins(f"{_FREE}min")
     return view.at + timedelta(minutes=1) if per_minute else hints.next_midnight(view.at)
 
 
 def _key_details(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a person wants to know of a key; the label is left out, it shows parts of the secret."""
+    """Return the details of a key to show to people, without the label, which contains parts of the secret."""
     return {
         "limit": _amount(data.get("limit")),
         "limitRemaining": _amount(data.get("limit_remaining")),
@@ -217,12 +215,12 @@ def _budget(value: Any) -> dict[str, Any] | None:
         return None
     amounts = {"limitUsd": "limit_usd", "spendUsd": "spend_usd", "remainingUsd": "remaining_usd"}
     words = {"scope": "scope", "resetInterval": "reset_interval", "resetsAt": "resets_at"}
-    told: dict[str, Any] = {name: _amount(budget.get(theirs)) for name, theirs in amounts.items()}
-    return told | {name: _words(budget.get(theirs)) for name, theirs in words.items()}
+    found: dict[str, Any] = {name: _amount(budget.get(theirs)) for name, theirs in amounts.items()}
+    return found | {name: _words(budget.get(theirs)) for name, theirs in words.items()}
 
 
 def _amount(value: Any) -> int | Decimal | None:
-    """Return an amount; what remains of a limit may be below zero."""
+    """Return an amount; what remains of a limit may be negative."""
     number = finite(value)
     if number is None or number >= 0:
         return money(number)

@@ -1,7 +1,7 @@
-"""What is pasted, typed, imported or found in the environment as a provider's key: taken out of its dress, or refused.
+"""Reads a provider's key as it was pasted, typed, imported or found in the environment, without quotes and white space.
 
-The one function for the REST API, the forms, the commands, imports and the environment. Its words say what was seen
-and never repeat it.
+Used by the REST API, the forms, the commands, imports and the environment. Error messages describe what was given
+instead of a key and never repeat it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llmkeys.lib.texts import TOKEN_PREFIX, without_invisible
 from llmkeys.providers.base import Provider
 
 MOST = 500
-LEAST = 8  # at a provider's own address; local servers ask for words such as "ollama"
+LEAST = 8  # at a provider's own base URL; local servers use words such as "ollama"
 
 _QUOTES = "\"'`´‘’‚‛“”„‟«»‹›＂＇"
 _OUR_TOKEN = re.compile(rf"(?<![A-Za-z0-9_-]){TOKEN_PREFIX}", re.IGNORECASE)
@@ -63,7 +63,7 @@ _STAND_INS = frozenset(
         "masked",
     ]
 )
-# Keys of other companies, which people also have; each is sent to nobody but its own company.
+# Prefixes of other companies' keys, which must not be sent to a provider.
 _OF_OTHERS = {
     "gsk_": "Groq", "xai-": "xAI", "pplx-": "Perplexity", "hf_": "Hugging Face", "r8_": "Replicate", "ghp_": "GitHub",
     "gho_": "GitHub", "github_pat_": "GitHub", "glpat-": "GitLab", "AKIA": "Amazon", "ASIA": "Amazon",
@@ -72,8 +72,8 @@ _OF_OTHERS = {
 }  # fmt: skip
 
 
-def undress(value: str) -> str:
-    """Return the text without what is plainly dress: white space and quotes around it, and what nobody sees in it."""
+def stripped(value: str) -> str:
+    """Return the text without surrounding white space and quotes, and without invisible characters."""
     text = without_invisible(value).strip()
     while text and (text[0] in _QUOTES or text[-1] in _QUOTES):
         text = text.strip(_QUOTES).strip()
@@ -81,13 +81,13 @@ def undress(value: str) -> str:
 
 
 def read_secret(value: Any, provider: Provider | None, *, base_url: str = "") -> str:
-    """Return the key in what was given. Raises ValueError with what was seen instead of one.
+    """Return the key in a given value. Raises ValueError with a description of what it is instead.
 
-    Behind a `base_url` that is not the provider's own any word will do, and whose key it is does not matter.
+    With a `base_url` that is not the provider's own, any word is accepted, and so are keys of other companies.
     """
     if not isinstance(value, str):
-        raise ValueError("May not be empty." if value is None else "Must be a text.")
-    text = undress(value[: MOST * 20])
+        raise ValueError("May not be empty." if value is None else "Must be a string.")
+    text = stripped(value[: MOST * 20])
     if not text:
         raise ValueError("May not be empty.")
     is_own = provider is None or provider.is_own(base_url or provider.default_base_url)
@@ -104,26 +104,26 @@ def read_secret(value: Any, provider: Provider | None, *, base_url: str = "") ->
 
 
 def _not_one_key(text: str) -> str:
-    """Return what else it is than one key: a token of ours, a reference, a header, an assignment, a list."""
+    """Return a message if it is not a single key, but a token of ours, a reference, a header, an assignment …"""
     if _OUR_TOKEN.search(text):
         return "This is an access token of this product, not a provider's API key."
     if _REFERENCE.search(text):
-        return "This is a reference to a variable or another store, not the key itself. Paste what it stands for."
+        return "This is a reference to a variable or another store, not the key itself. Paste the key it refers to."
     if _URL.match(text):
         return "This is a web address (URL), not a key."
     if _PATH.match(text):
-        return "This is the path of a file, not a key. Paste what is in the file."
+        return "This is the path of a file, not a key. Paste the contents of the file."
     if text[0] in "{[":
         return "This is JSON, not a key. Paste only the key in it."
     if _HEADER.match(text):
         return "This is an HTTP header (“Bearer …”), not a key. Paste only the key in it."
     if _ASSIGNMENT.match(text) or _OPTION.match(text):
-        return "This is an assignment (NAME=…), not a key. Paste only what follows the sign."
+        return "This is an assignment (NAME=…), not a key. Paste only the part after the sign."
     if _MASK.search(text):
-        return "This is a masked key, of which a part is hidden. Paste the whole key, or create a new one."
+        return "This is a masked key, with a part hidden. Paste the whole key, or create a new one."
     parts = [part for part in _BETWEEN_KEYS.split(text) if len(part) >= LEAST]
     if len(parts) > 1:
-        return f"These are {len(parts)} keys, or one with white space or commas in it. Add each key by itself."
+        return f"These are {len(parts)} keys, or one with white space or commas in it. Add each key separately."
     return ""
 
 
@@ -135,7 +135,7 @@ def _not_a_key(text: str, *, is_own: bool) -> str:
     stands_for_one = (
         words in _STAND_INS or rest in _STAND_INS or _FILL_IN.search(words) or re.search("x{8}|^x{3,}$", rest)
     )
-    return "This is a placeholder, not a key. Put the key itself in its place." if is_name or stands_for_one else ""
+    return "This is a placeholder, not a key. Replace it with the actual key." if is_name or stands_for_one else ""
 
 
 def _prefixes() -> list[str]:
@@ -144,7 +144,7 @@ def _prefixes() -> list[str]:
 
 
 def _of_another(text: str, provider: Provider) -> str:
-    """Return whose key it is instead: sent as this provider's, it would be handed to another company."""
+    """Return a message if it looks like another company's key, which would be sent to this provider."""
     longest = next((known for known in _prefixes() if text.startswith(known)), "")
     owner = next((one.label for one in providers.PROVIDERS.values() if longest and longest in one.secret_prefixes), "")
     if owner == provider.label:
@@ -152,14 +152,14 @@ def _of_another(text: str, provider: Provider) -> str:
     owner = owner or next((label for prefix, label in _OF_OTHERS.items() if text.startswith(prefix)), "")
     if not owner:
         return ""
-    looks = f" Those of {provider.label} look like {provider.secret_hint}."
+    looks = f" Keys of {provider.label} look like {provider.secret_hint}."
     return f"This looks like a key of {owner}, not of {provider.label}: it would be sent to another company.{looks}"
 
 
 def _unfit(text: str, *, least: int) -> str:
     for character in text:
         if not (character.isascii() and (character.isalnum() or character in "._~+/=:-")):
-            return f"It holds {_named(character)}. Keys are made of letters, digits and the signs . _ ~ + / = : - only."
+            return f"It contains {_named(character)}. Keys are made of letters, digits and . _ ~ + / = : - only."
     if len(text) > MOST:
         return f"A key has at most {MOST} characters; this has {len(text)}."
     if len(text) < least:

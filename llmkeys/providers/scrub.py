@@ -1,4 +1,4 @@
-"""Take secrets and account ids out of words that come from outside, before anybody stores or shows them."""
+"""Removes secrets and account ids from text that comes from outside, before it is stored or shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import lru_cache
 from itertools import chain, product
 
 LIMIT = 500
-PART = 12  # from this length on a piece of a secret counts as the secret
-LEAST = 8  # a shorter word is not a secret in a body
-LEAST_IN_ANSWERS = 16  # nor is one of these in what a model wrote
+PART = 12  # pieces of a secret of at least this length are treated like the secret
+LEAST = 8  # shorter words are not secrets in a body
+LEAST_IN_ANSWERS = 16  # shorter words are not secrets in a model's output
 MASK = "***"
 
 _TAIL = r"[\w*\-]*(?:(?:\.{2,}|…)[\w*\-]+)?"  # providers shorten keys themselves: sk-or-v1-au7...890
@@ -21,14 +21,14 @@ _NAMED = re.compile(
     r"[\"']?[^\s\"'&,;<>]+"
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/*\-]{8,}=*")
-# An id has a digit or a capital, or is long: `user_id` and `org-wide` are ordinary words.
+# An id has a digit or a capital letter, or is long; `user_id` and `org-wide` are ordinary words.
 _IDS = re.compile(r"\b(?:user_|org-|org_|proj_)(?:(?=[a-z]*[0-9A-Z])[A-Za-z0-9]{3,}|[A-Za-z0-9]{16,})")
 
 
 def scrub(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
     """Return `text` as one printable line of at most `limit` characters without key material and account ids.
 
-    Each of `secrets` is replaced too, and every part of it of 12 characters or more.
+    Each of `secrets` is replaced too, including parts of 12 or more characters.
     """
     line = _one_line(text)
     for secret in secrets:
@@ -40,14 +40,14 @@ def scrub(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
 
 
 def scrub_body(body: bytes) -> bytes:
-    """Return a provider's body for a client, unchanged but for key material and account ids."""
+    """Return a provider's body for a client, without key material and account ids."""
     text = body.decode("utf-8", "surrogateescape")
     clean = _IDS.sub(MASK, _KEYS.sub(MASK, text))
     return body if clean == text else clean.encode("utf-8", "surrogateescape")
 
 
 def _one_line(text: str) -> str:
-    """Remove what does not print (also zero-width characters, which could split a secret); spaces become one."""
+    """Remove unprintable characters (including zero-width ones, which could split a secret) and collapse spaces."""
     kept = (character for character in text if character.isprintable() or character.isspace())
     return " ".join("".join(kept).split())
 
@@ -55,23 +55,23 @@ def _one_line(text: str) -> str:
 def without_secret(data: bytes, secret: str) -> bytes:
     """Return an error, an event or a header's value without the secret that was sent, in whatever form it is repeated.
 
-    Parts of it of 12 characters or more count too. Words of less than 8 characters, for which local servers ask, are
-    no secrets: they would be found everywhere.
+    Parts of 12 or more characters are removed too. Words of less than 8 characters, which local servers use, are not
+    treated as secrets: they would be found everywhere.
     """
     if len(secret) < LEAST:
         return data
     clean = _replaced(data, _forms(secret))
-    half = PART // 2  # each part holds one of these pieces whole, which are fewer to look for
+    half = PART // 2  # every part contains one of these pieces, of which there are fewer
     if not any(secret[start : start + half].encode() in clean for start in range(0, len(secret) - half + 1, half)):
         return clean
     return _without(clean.decode("utf-8", "surrogateescape"), secret).encode("utf-8", "surrogateescape")
 
 
 class StreamScrubber:
-    """Takes the secret out of a stream of bytes, also where it is cut into pieces.
+    """Removes the secret from a stream of bytes, even if it is split across pieces.
 
-    Held back is only what may be the beginning of the secret, so that no event waits; a piece that ends a line is
-    passed on whole. Secrets of less than 16 characters stay: an answer may well hold such words by itself.
+    Only bytes that may be the beginning of the secret are held back, so that no event is delayed; a piece that ends a
+    line is passed on whole. Secrets of less than 16 characters are kept, because an answer may contain such words.
     """
 
     def __init__(self, secret: str):
@@ -92,12 +92,12 @@ class StreamScrubber:
         return clean[: len(clean) - held]
 
     def rest(self) -> bytes:
-        """Return what was held back, at the end."""
+        """Return what was held back. To be called at the end."""
         kept, self._kept = self._kept, b""
         return kept
 
     def _held(self, data: bytes) -> int:
-        """Return the length of the longest end that one of the forms begins with."""
+        """Return the length of the longest suffix that is a prefix of one of the forms."""
         if data.endswith(b"\n"):
             return 0
         tail = data[-(self._longest - 1) :]
@@ -121,7 +121,7 @@ def _replaced(data: bytes, forms: Iterable[bytes]) -> bytes:
 
 @lru_cache(maxsize=256)
 def _forms(secret: str) -> tuple[bytes, ...]:
-    """Return the secret as it may be written: raw, escaped for JSON, URLs or HTML, in base64, as hex digits."""
+    """Return the forms of the secret: raw, escaped for JSON, URLs or HTML, in base64, and as hex digits."""
     raw = secret.encode()
     forms = {raw, raw.hex().encode(), raw.hex().upper().encode(), *_in_base64(raw)}
     signs = sorted({sign for sign in secret if not sign.isalnum() and sign not in "-_."})
@@ -137,7 +137,7 @@ def _forms(secret: str) -> tuple[bytes, ...]:
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
-    """Yield what is the same in the base64 of every text with the secret, for the three places where it may begin."""
+    """Yield the constant part of the base64 of any text with the secret, for each of the three alignments."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + raw).rstrip(b"=")
         is_cut = (before + len(raw)) % 3 != 0

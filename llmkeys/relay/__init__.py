@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from llmkeys.alerts import outbox
 from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, NoKeyAvailable
-from llmkeys.relay import turns, under_way
+from llmkeys.relay import background, turns
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
 
 __all__ = ["Answer", "Client", "RelayRequest", "Tracked", "relay"]
@@ -26,5 +26,5 @@ async def relay(request: RelayRequest, client: Client, tracked: Tracked | None =
         return await turns.relay(request, client, tracked)
     except (NoKeyAvailable, AllKeysAtLimit, AllKeysCooling) as error:
         model = request.request.model or "auto"
-        under_way.start(under_way.in_thread(outbox.no_key_left, error, model=model, at=timezone.now()))
+        background.start(background.in_thread(outbox.no_key_left, error, model=model, at=timezone.now()))
         raise

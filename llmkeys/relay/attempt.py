@@ -34,7 +34,7 @@ from llmkeys.prices.cost import Charge
 from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.relay import conversations, stream, under_way
+from llmkeys.relay import background, conversations, stream
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest
 from llmkeys.relay.stream import RelayedStream
@@ -141,7 +141,7 @@ class Attempt:
 
     async def _body(self) -> bytes:
         request, provider, model = self.request.request, self.provider, self.candidate.model
-        self.asked_for_usage = request.streamed and not provider.tells_usage_unasked
+        self.asked_for_usage = request.streamed and not provider.reports_usage_unasked
         change = Rewrite(
             model=model,
             output_limit=self._limit_to_put(request),
@@ -153,8 +153,8 @@ class Attempt:
                 self.candidate.model, own_base_url=not catalogue.is_local(provider)
             ),
         )
-        if request.size > under_way.LARGE_BYTES:
-            return await under_way.in_parser(request.dialect.rewritten, request, change)
+        if request.size > background.LARGE_BYTES:
+            return await background.in_parser(request.dialect.rewritten, request, change)
         return request.dialect.rewritten(request, change)
 
     @contextlib.asynccontextmanager
@@ -302,8 +302,8 @@ class Attempt:
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()
-        if len(raw) > under_way.LARGE_BYTES:
-            seen = await under_way.in_parser(self._look, raw)
+        if len(raw) > background.LARGE_BYTES:
+            seen = await background.in_parser(self._look, raw)
         else:
             seen = self._look(raw)
         if seen is None:
@@ -412,12 +412,12 @@ class Attempt:
         Raises RecordingUnavailable.
         """
         at = timezone.now()
-        if await under_way.in_thread(report_failure, self.candidate, failure, at=at, probe=self.hold.probe):
-            under_way.start(self._confirm(failure, at))
+        if await background.in_thread(report_failure, self.candidate, failure, at=at, probe=self.hold.probe):
+            background.start(self._confirm(failure, at))
 
     async def _confirm(self, failure: Failure, at: datetime) -> None:
         with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
-            await under_way.in_thread(confirm_rejection, self.candidate, failure, at=at)
+            await background.in_thread(confirm_rejection, self.candidate, failure, at=at)
 
     async def lower_hold(self, usage: Usage) -> None:
         """Lower the hold to what the rest of the answer can cost, now that the input is known.
@@ -504,7 +504,7 @@ class Attempt:
             ledger.End(
                 self.hold,
                 outcome,
-                rested=candidate.scopes if candidate.has_rested else (),
+                cooled_scopes=candidate.scopes if candidate.was_cooling else (),
                 model=candidate.model,
                 # A conversation that stays with its key says nothing about which key is serving.
                 serves="" if candidate.preferred_to else providers.common_name(self.model),
@@ -512,8 +512,8 @@ class Attempt:
             )
         )
         if outcome.cost_source == "fallback" and outcome.cost_nano:
-            under_way.start(
-                under_way.in_thread(
+            background.start(
+                background.in_thread(
                     outbox.fallback_price_used, self.candidate.provider, self.candidate.model, at=outcome.at
                 )
             )

@@ -18,9 +18,9 @@ from llmkeys.database.sql import as_instant, lean_cursor
 from llmkeys.dialects import Door
 from llmkeys.exceptions import ModelNotAvailable, NoKeyAvailable
 from llmkeys.key_state import cooling_scopes, serving_place
-from llmkeys.ledger import coolings as resting
+from llmkeys.ledger.coolings import ran_ahead
 from llmkeys.prices import catalogue
-from llmkeys.relay import model_lists, under_way
+from llmkeys.relay import background, model_lists
 from llmkeys.tokens.rights import Caller
 
 
@@ -40,7 +40,7 @@ class Candidate:
     obstacle: str = ""  # why it cannot serve now: disabled, rejected, expired, cooling
     cooling_until: datetime | None = None
     preferred_to: tuple[dict[str, str], ...] = ()  # keys usually tried before it, and why not here
-    has_rested: bool = False  # it was cooling: one request tries it first, and a success ends the coolings
+    was_cooling: bool = False  # it was cooling: one request tries it first, and a success ends the coolings
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
 async def refresh_catalogue() -> None:
     """Read the operator's prices and aliases again if they are stale, in a thread."""
     if catalogue.is_stale():
-        await under_way.in_thread(catalogue.refresh)
+        await background.in_thread(catalogue.refresh)
 
 
 async def find(
@@ -256,7 +256,7 @@ def _candidate(row: _Row, model: str, coolings: Coolings, at: datetime) -> Candi
         is_strict=(row.budget_mode or settings.BUDGET_MODE) == "strict",
         obstacle=_obstacle(row, at) or ("cooling" if is_cooling else ""),
         cooling_until=until if is_cooling else None,
-        has_rested=bool(cooled_until) and not is_cooling,
+        was_cooling=bool(cooled_until) and not is_cooling,
     )
 
 
@@ -275,6 +275,6 @@ def _obstacle(row: _Row, at: datetime) -> str:
 def _by_scope(rows: Sequence[tuple[str, str, Any, Any]], at: datetime) -> Coolings:
     found: Coolings = {}
     for scope, model, until, written_at in rows:
-        ahead = written_at is not None and resting.ran_ahead(as_instant(written_at), at)
+        ahead = written_at is not None and ran_ahead(as_instant(written_at), at)
         found.setdefault(scope, []).append((model, at if ahead else as_instant(until)))
     return found

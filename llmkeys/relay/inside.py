@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from llmkeys.relay import relay, under_way
+from llmkeys.relay import background, relay
 from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.upstream import relayed
@@ -45,7 +45,7 @@ class _OwnLoop:
             await self._stop.wait()
 
     def finish(self, seconds: float) -> None:
-        asyncio.run_coroutine_threadsafe(under_way.finish(seconds), self.loop).result(seconds + 10)
+        asyncio.run_coroutine_threadsafe(background.finish(seconds), self.loop).result(seconds + 10)
         self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
@@ -108,10 +108,10 @@ class Conversation:
         return self._call(self._begin())
 
     async def _begin(self) -> Answer:
-        answer = await under_way.start(relay(self._request, self._reader), is_awaited=True)
+        answer = await background.start(relay(self._request, self._reader), is_awaited=True)
         if isinstance(answer.content, RelayedStream):
             self.is_streaming = True
-            under_way.start(self._run(answer.content))
+            background.start(self._run(answer.content))
         return answer
 
     async def _run(self, stream: RelayedStream) -> None:

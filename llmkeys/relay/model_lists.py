@@ -13,7 +13,7 @@ from llmkeys import providers
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import ListedModel
-from llmkeys.relay import under_way
+from llmkeys.relay import background
 from llmkeys.upstream import asked
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ async def ask(key_ids: Iterable[str]) -> None:
         if not _is_fresh(key_id):
             task = _being_asked.get(key_id)
             if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
-                task = _being_asked[key_id] = under_way.start(under_way.in_thread(read, key_id))
+                task = _being_asked[key_id] = background.start(background.in_thread(read, key_id))
             waiting.append(task)
     if waiting:
         await asyncio.wait(waiting, timeout=ASK_SECONDS)

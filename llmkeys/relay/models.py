@@ -11,7 +11,7 @@ from llmkeys import providers
 from llmkeys.models import ApiKey
 from llmkeys.prices import catalogue, limits
 from llmkeys.providers.base import ListedModel
-from llmkeys.relay import model_lists, under_way
+from llmkeys.relay import background, model_lists
 from llmkeys.tokens.rights import Caller
 
 _MILLION = Decimal(1_000_000)
@@ -23,9 +23,9 @@ async def servable_models(caller: Caller, *, at: datetime) -> list[dict[str, Any
     Keys of one account have the same list, so the lists of one key per provider and billing group are fetched,
     concurrently.
     """
-    keys = await under_way.in_thread(_usable_keys, caller, at)
+    keys = await background.in_thread(_usable_keys, caller, at)
     await model_lists.ask(key.id for key in keys)
-    found = await under_way.in_thread(_entries, keys, at)
+    found = await background.in_thread(_entries, keys, at)
     return [entry for entry in found if caller.may_use(entry["id"])]
 
 

@@ -46,7 +46,7 @@ class RelayedStream:
         self._failure: Failure | None = None
         self._count = self._content_bytes = self._envelope = self._held_bytes = 0
         self._has_content = self._is_finished = self._is_end = self._is_over = False
-        self._may_lower_hold = attempt.provider.tells_input_first
+        self._may_lower_hold = attempt.provider.reports_input_first
         client.when_gone(self._leave)
 
     # --- before the client has content -------------------------------------------------------------------------------

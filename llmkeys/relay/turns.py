@@ -36,7 +36,7 @@ from llmkeys.exceptions import (
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
-from llmkeys.relay import candidates, conversations, refusals, under_way
+from llmkeys.relay import background, candidates, conversations, refusals
 from llmkeys.relay.attempt import Attempt, Failed
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
@@ -164,7 +164,7 @@ class _ModelTurn:
                     await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
                     continue
                 if not tightened:
-                    bids, tightened = await under_way.in_parser(self._bids, pool, self._tighter_bound), True
+                    bids, tightened = await background.in_parser(self._bids, pool, self._tighter_bound), True
                     continue
                 placed = await self._fit(placed)
             if placed.hold is None:
@@ -204,11 +204,11 @@ class _ModelTurn:
                 continue
             self.worst[refusal.key_id] = worst
             self.fitted[refusal.key_id] = worst.asked_output
-            rested = next(bid.rested for bid in self.bids if bid.key_id == refusal.key_id)
+            cooled_scopes = next(bid.cooled_scopes for bid in self.bids if bid.key_id == refusal.key_id)
             others = tuple({"keyId": other.key_id, "reason": other.reason} for other in refused if other is not refusal)
             bids.append(
                 Bid(
-                    refusal.key_id, worst.provider, worst.model, worst.nano, others, rested,
+                    refusal.key_id, worst.provider, worst.model, worst.nano, others, cooled_scopes,
                     max_tokens=worst.asked_output,
                 )
             )  # fmt: skip
@@ -273,9 +273,9 @@ class _ModelTurn:
             if unlimited and worst.nano:
                 passed_over.append({"keyId": candidate.id, "reason": f"the model costs money and {unlimited} is -1"})
                 continue
-            rested = candidate.scopes if candidate.has_rested else ()
+            cooled_scopes = candidate.scopes if candidate.was_cooling else ()
             before = (*passed_over, *candidate.preferred_to)
-            bids.append(Bid(candidate.id, *where, worst.nano, before, rested))
+            bids.append(Bid(candidate.id, *where, worst.nano, before, cooled_scopes))
         if unlimited and cases and not bids:
             raise InvalidInput({unlimited: ["must be at least 1: -1 is for models that cost nothing."]})
         self.bids = bids
@@ -391,7 +391,7 @@ class _ModelTurn:
         if any(refusal.only_holds for refusal in found):
             return refusals.busy(found)
         cooling: list[datetime] = [until for candidate in self._fresh(pool) if (until := candidate.cooling_until)]
-        cooling += [refusal.rests_until for refusal in found if refusal.rests_until]
+        cooling += [refusal.cooling_until for refusal in found if refusal.cooling_until]
         if cooling:
             return refusals.cooling(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.RETRY:

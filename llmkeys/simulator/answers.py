@@ -1,4 +1,4 @@
-"""A request to a model: from its bytes to the answer, good or as bad as its key asks for, in any dialect."""
+"""Handles requests to models, in any dialect: builds the answer, or the failure that the key asks for."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .state import State
 from .wire import encoded
 
 SLOW_SECONDS = 2.0
-# What was sent before a reset must have reached the reader, or the reset would be all it sees.
+# What was sent before a reset must reach the client first, or it would see only the reset.
 BEFORE_RESET_SECONDS = 0.05
 CHUNKS_BEFORE_TROUBLE = 2
-WEB_PAGE = b"<!doctype html><title>simulated</title><p>simulated: this is a web page and no answer of a model.</p>"
+WEB_PAGE = b"<!doctype html><title>simulated</title><p>simulated: this is a web page, not the answer of a model.</p>"
 
 
 @dataclass(slots=True)
 class Call:
-    """One request as far as it could be read; `mistake` says what is wrong with its body."""
+    """A request as far as it could be parsed; `mistake` says what is wrong with its body."""
 
     caller: Caller
     request: Request
@@ -40,7 +40,7 @@ class Call:
 
 
 def answer_call(state: State, caller: Caller, request: Request, dialect: Dialect, action: str) -> Answer:
-    """Answer a request to a model and put it into the journal before anything of the answer exists on the wire."""
+    """Return the answer to a request to a model, which is recorded in the journal before any of it is sent."""
     call = _read(state, caller, request, dialect, action)
     kind = _refusal_kind(call)
     if kind is not None:
@@ -62,13 +62,13 @@ def _read(state: State, caller: Caller, request: Request, dialect: Dialect, acti
     asked, mistake = _read_body(request, dialect, action)
     directives = NO_DIRECTIVES if mistake else read_directives(asked.last_user_text)
     if any(is_foreign(signature, caller.key) for signature in asked.signatures):
-        mistake = "Sealed thinking of another organisation cannot be read: invalid signature or encrypted content."
+        mistake = "The sealed thinking is from another organisation: invalid signature or encrypted content."
     behaviour = caller.refusal or directives.behaviour or state.failures.of_request(caller.key)
     return Call(caller, request, dialect, asked, mistake, directives, behaviour)
 
 
 def _read_body(request: Request, dialect: Dialect, action: str) -> tuple[Asked, str]:
-    """What the body asks for, and what is wrong with it."""
+    """Return what the body asks for, and what is wrong with it."""
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError):
@@ -84,7 +84,7 @@ def _read_body(request: Request, dialect: Dialect, action: str) -> tuple[Asked, 
 
 
 def _refusal_kind(call: Call) -> str | None:
-    """Real providers look at the key first, then at the body."""
+    """Return the kind of refusal, or None; like real providers, the key is checked before the body."""
     if call.caller.refusal:
         return call.caller.refusal
     if call.directives.status is not None:
@@ -157,9 +157,9 @@ _ID_HEADERS = {
 
 
 def _billed(state: State, call: Call, generation: Generation) -> Entry:
-    """Bill the whole generation, however badly its answer goes out: the worst that a provider may do.
+    """Bill the whole generation, even if sending its answer fails: the worst that a provider may do.
 
-    Three cost nothing: counting, an answer that says it used nothing, and a 200 whose whole body is an error.
+    Three things are free: counting, an answer that reports no usage, and a 200 whose whole body is an error.
     """
     entry = _entry(call, behaviour=call.behaviour, status=None if call.behaviour == "hang" else 200)
     is_error = call.behaviour == "miderror" and not call.asked.is_streamed
@@ -213,11 +213,11 @@ def _streamed(state: State, call: Call, reply: Reply) -> Answer:
 
 
 class _Broken:
-    """Stands for an event whose JSON ends too early."""
+    """Marks an event whose JSON is cut off."""
 
 
 def _stream_values(call: Call, stream: Stream, reply: Reply, pause: float) -> list[Any]:
-    """What is sent, in order: events, pauses in seconds, a reset."""
+    """Return what is sent, in order: events, pauses in seconds, a reset."""
     contents = _paced(stream.contents, pause)
     begun = [*stream.opening, *_paced(stream.contents[:CHUNKS_BEFORE_TROUBLE], pause)]
     match call.behaviour:
@@ -236,7 +236,7 @@ def _stream_values(call: Call, stream: Stream, reply: Reply, pause: float) -> li
 
 
 def _paced(events: list[Any], pause: float) -> list[Any]:
-    """The same events with a pause between each two."""
+    """Return the events with pauses between them."""
     if not pause:
         return list(events)
     values: list[Any] = []

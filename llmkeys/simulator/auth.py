@@ -1,4 +1,4 @@
-"""Which provider a request is for, by its path and headers, and with which key."""
+"""Finds the provider of a request, from its path and headers, and the key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROVIDERS = ("openrouter", "openai", "anthropic", "google")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: `path` is without the provider's prefix; `refusal` is a kind of refusals.py or empty."""
+    """The provider and key of a request; `path` has no provider prefix; `refusal` is a kind of refusals.py or empty."""
 
     provider: str
     path: str
@@ -25,7 +25,7 @@ class Caller:
 
 
 def identify(request: Request) -> Caller | None:
-    """Who asks whom, or None if the path belongs to no provider."""
+    """Return the provider and key of a request, or None if the path belongs to no provider."""
     found = _provider_of(request)
     if found is None:
         return None
@@ -41,7 +41,7 @@ def identify(request: Request) -> Caller | None:
 
 
 def _provider_of(request: Request) -> tuple[str, str] | None:
-    """A path that begins with a provider's name says it; /v1 alone is Anthropic's where its headers or key are."""
+    """Return provider and path, from the start of the path; a bare /v1 is Anthropic's with its headers or key."""
     first, _, rest = request.path[1:].partition("/")
     if first in PROVIDERS:
         return first, f"/{rest}"
@@ -65,7 +65,7 @@ def _bearer(request: Request) -> str:
 
 
 def _keys(provider: str, request: Request) -> list[str]:
-    """All keys that were sent where this provider looks for one."""
+    """Return all keys that were sent in the places where this provider accepts one."""
     own = {"anthropic": "x-api-key", "google": "x-goog-api-key"}.get(provider)
     found = [request.headers.get(own, "") if own else "", _bearer(request)]
     if provider == "google":

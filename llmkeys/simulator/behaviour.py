@@ -1,35 +1,35 @@
-"""How a request says what the simulated provider should do: the end of its key, and directives in its text.
+"""How a request chooses what the simulated provider does: by the ending of its key, and by directives in its text.
 
-The end of the key, after its last "-", chooses a failure; "-429x2" fails the first two requests of that key to a model
-and then works. Without a known ending the key works.
+The ending of the key, after its last "-", chooses a failure; "-429x2" fails the key's first two requests to models and
+then works. Keys without a known ending work.
 
     -429 -401 -402 -403 -404 -400 -500 -503   a refusal in the provider's own words (429: wait 7 s; 402: no credit left)
     -echo       401 whose message repeats the whole key
-    -hang       takes the request and never answers          -slow      2 s before the first byte
-    -cut        half of the answer (2 chunks), then a reset  -stall     the same, then silence for ever
-    -noend      a stream that stops without its end: finish reason, last usage, end marker
-    -malformed  200 with broken JSON (in a stream one broken data line)
+    -hang       accepts the request and never answers        -slow      2 s before the first byte
+    -cut        half of the answer (2 chunks), then a reset  -stall     the same, then silence forever
+    -noend      a stream without its end: no finish reason, last usage or end marker
+    -malformed  200 with invalid JSON (in a stream, one invalid data line)
     -html       200 with a web page                          -empty     200 with no body
     -nousage    no token counts                              -zerousage all counts and the cost are 0
     -negusage   negative counts                              -strusage  counts that are words
     -miderror   200 with an error inside (in a stream after 2 chunks)
     -ok         works; `invalid` and an empty key are refused
 
-Directives stand in the last user message, any number of them between double brackets:
+Directives are in the last user message, any number of them between double brackets:
 
     [[prompt_tokens=1000 completion_tokens=50 cached_tokens=100 cache_write_tokens=0 reasoning_tokens=5 chunks=5
       delay_ms=200 chunk_delay_ms=50 status=500 cost=0.0123 behaviour=cut]]
 
-`completion_tokens` includes `reasoning_tokens` and is still cut by the request's own limit; `cost` is USD and replaces
-the computed one; `behaviour` is one of the endings above; `status` refuses with that HTTP status, in the provider's own
-way (402: no credit left, 503: overloaded). A token is a word of what is sent; an answer has 20 unless told otherwise.
-The OpenAI layers of Anthropic and Google cache nothing: they could not report it.
+`completion_tokens` includes `reasoning_tokens` and is still limited by the request's own limit; `cost` is in USD and
+replaces the computed cost; `behaviour` is one of the endings above; `status` refuses with that HTTP status, in the
+provider's own format (402: no credit left, 503: overloaded). A token is a word; an answer has 20 by default. The
+OpenAI layers of Anthropic and Google cache nothing, because they cannot report it.
 
     [[tool=NAME {"argument": "value"}]]   calls this tool, if the request offers it and does not end with its result
                                           (a custom tool of responses gets the value of "input")
 
-Thinking is shown where the request asks for it, and sealed for the key: sent with a key of another organisation (of
-another name behind "org-" in the key, else any other key) it is refused with 400.
+Thinking is included if the request asks for it, and sealed: a request that returns it with a key of another
+organisation (another name after "org-" in the key, or else any other key) is refused with 400.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ _COUNTS = frozenset(_TOKEN_COUNTS | {"chunks", "delay_ms", "chunk_delay_ms", "st
 
 
 class KeyFailures:
-    """Which failure each key has left; counts requests of keys that fail only the first few times."""
+    """Counts the requests of keys that fail only the first few times."""
 
     def __init__(self) -> None:
         self._used: Counter[str] = Counter()
 
     def of_request(self, key: str) -> str:
-        """The behaviour of this request to a model; it counts as one of the failing ones."""
+        """Return the behaviour of a request to a model, and count it."""
         behaviour, times = ending(key)
         if times is None:
             return behaviour
@@ -69,7 +69,7 @@ class KeyFailures:
         return behaviour if self._used[key] <= times else "ok"
 
     def of_free_call(self, key: str) -> str:
-        """The behaviour of a call that costs nothing; it uses no failure up."""
+        """Return the behaviour of a free call, without counting it."""
         behaviour, times = ending(key)
         return "ok" if times is not None and self._used[key] >= times else behaviour
 
@@ -78,7 +78,7 @@ class KeyFailures:
 
 
 def ending(key: str) -> tuple[str, int | None]:
-    """The behaviour that the end of a key chooses, and for how many requests (None: always)."""
+    """Return the behaviour that the ending of a key chooses, and for how many requests (None: always)."""
     found = _ENDING.fullmatch(key.rsplit("-", 1)[-1])
     if found is None or found[1] not in KNOWN:
         return "ok", None
@@ -87,7 +87,7 @@ def ending(key: str) -> tuple[str, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What the last user message asks for; None: the simulator decides."""
+    """The directives in the last user message; None means the simulator's default."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -108,7 +108,7 @@ NO_DIRECTIVES = Directives()
 
 
 def read_directives(text: str) -> Directives:
-    """Read all bracketed directives of a text; what is unknown or out of range is ignored, like any other prose."""
+    """Return all bracketed directives of a text; unknown and out-of-range ones are ignored."""
     if "[[" not in text:
         return NO_DIRECTIVES
     wanted: dict[str, Any] = {}

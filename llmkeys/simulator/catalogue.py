@@ -1,4 +1,4 @@
-"""The calls that cost nothing: model lists, OpenRouter's key information and its generations."""
+"""The free calls: model lists, and OpenRouter's key information and generations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABEL = "simulated"
 
 
 def _at(request: Request, name: str, *, default: int) -> int:
-    """A whole number from the query, or the default where it is not one."""
+    """Return an integer from the query, or the default if it is not one."""
     text = request.parameter(name) or ""
     return int(text) if text.isascii() and text.isdecimal() and 0 < len(text) < 7 else default
 
@@ -37,7 +37,7 @@ def _openrouter_model(model: Model) -> dict[str, Any]:
         "canonical_slug": model.routed_name,
         "name": f"{model.name} ({LABEL})",
         "created": CREATED,
-        "description": f"{LABEL}: a stand-in that answers with counted words and is billed in play money.",
+        "description": f"{LABEL}: a stand-in that answers with counted words and costs no real money.",
         "context_length": model.context,
         "architecture": {"modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"]},
         "pricing": _openrouter_pricing(model),
@@ -71,7 +71,7 @@ def _per_token(model: Model, *, long: bool = False) -> dict[str, str]:
 
 
 def openrouter_key(state: State, key: str) -> dict[str, Any]:
-    """What GET /key says of a key: no limit of its own, and what this simulator has billed to it."""
+    """Return the response of GET /key: no limit, and what this simulator has billed to the key."""
     spent = state.spent.get(key, Decimal(0))
     usage = dict.fromkeys(("usage", "usage_daily", "usage_weekly", "usage_monthly"), spent)
     byok = dict.fromkeys(("byok_usage", "byok_usage_daily", "byok_usage_weekly", "byok_usage_monthly"), 0)
@@ -100,7 +100,7 @@ def openrouter_key(state: State, key: str) -> dict[str, Any]:
 
 
 def openrouter_generation(entry: Entry) -> dict[str, Any]:
-    """What GET /generation says of one billed answer."""
+    """Return the response of GET /generation for a billed answer."""
     finish_reason = "stop" if entry.completed else None
     data = {
         "id": entry.generation_id,
@@ -212,7 +212,7 @@ _ONE_MODEL: dict[str, tuple[str, str, Callable[[Model], dict[str, Any]]]] = {
 
 
 def one_model(provider: str, path: str) -> dict[str, Any] | None:
-    """What a vendor says of one model, by its path; None if it has no such model."""
+    """Return a vendor's entry of a model by its path, or None if it has no such model."""
     place = f"/anthropic{path}" if provider == "anthropic" else path
     for beginning, (vendor, prefix, shape) in _ONE_MODEL.items():
         if provider == vendor and place.startswith(beginning):

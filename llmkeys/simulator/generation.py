@@ -1,4 +1,4 @@
-"""What a simulated model would say to a request, what it used and what that costs: pure arithmetic, no HTTP."""
+"""The answer of a simulated model, its usage and its cost: pure arithmetic, no HTTP."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .prices import Bill, Model, Tokens, bill
 DEFAULT_WORDS = 20
 DEFAULT_CHUNKS = 5
 MAX_CHOICES = 128
-# A test may claim a million tokens; nobody has to read them.
+# A test may ask for a million tokens, but they need not all be sent.
 MAX_WORDS_SENT = 5_000
 
 
 class Unacceptable(Exception):
-    """The request's body has a mistake; the text says which."""
+    """The request's body is invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that may be called; a custom one takes text, a namespace groups tools of one name."""
+    """A tool that may be called; a custom tool takes text, and a namespace groups tools."""
 
     name: str
     is_custom: bool = False
@@ -32,17 +32,17 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for, whatever its dialect; `output_limit` is for all choices together."""
+    """What a request asks for, in any dialect; `output_limit` is for all choices together."""
 
     model: str = ""
-    texts: list[str] | tuple[str, ...] = ()  # all that goes in; a word is a token
-    last_user_text: str = ""  # where directives stand
+    texts: list[str] | tuple[str, ...] = ()  # the whole input; a word is a token
+    last_user_text: str = ""  # where directives are
     output_limit: int | None = None
     choices: int = 1
     is_streamed: bool = False
-    wants_usage: bool = False  # in a stream; some dialects always tell it
+    wants_usage: bool = False  # in a stream; some dialects always report it
     tools: tuple[Tool, ...] = ()
-    follows_tool: bool = False  # the conversation ends with what a tool gave back
+    follows_tool: bool = False  # the conversation ends with the result of a tool
     shows_thinking: bool = False
     signatures: tuple[str, ...] = ()  # encrypted reasoning of earlier turns
     kind: str = "generate"  # or "count", "embed"
@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of a tool that the client runs."""
+    """A call of a tool that the client executes."""
 
     tool: Tool
     values: dict[str, Any]
@@ -66,7 +66,7 @@ class Call:
 
     @property
     def text(self) -> str:
-        """What a custom tool gets."""
+        """The input of a custom tool."""
         return str(self.values.get("input", ""))
 
     @property
@@ -76,7 +76,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation: `tokens` and `cost` are what is billed, `pieces` what every choice says, in stream order."""
+    """A generation: `tokens` and `cost` are billed, `pieces` are the text of every choice in stream order."""
 
     model_name: str
     tokens: Tokens
@@ -94,7 +94,7 @@ class Generation:
 
 
 def generate(*, model: Model, asked: Asked, directives: Directives, caches: bool, organisation: str) -> Generation:
-    """The answer to a request; only where `caches` is true can tokens be read from a cache or written to one."""
+    """Return the generation of a request; tokens can be read from or written to a cache only if `caches` is true."""
     if asked.kind != "generate":
         return _without_output(model, asked, directives)
     wanted = DEFAULT_WORDS * asked.choices if directives.completion_tokens is None else directives.completion_tokens
@@ -117,7 +117,7 @@ def generate(*, model: Model, asked: Asked, directives: Directives, caches: bool
 
 
 def _without_output(model: Model, asked: Asked, directives: Directives) -> Generation:
-    """Vectors cost their input, counting costs nothing."""
+    """Return the generation of embeddings, which cost their input, or of token counting, which is free."""
     tokens = Tokens(prompt=_prompt(asked, directives), completion=0)
     charge = bill(model, tokens) if asked.kind == "embed" else Bill(Decimal(0), Decimal(0))
     cost = charge.total if directives.cost is None or asked.kind == "count" else directives.cost
@@ -125,7 +125,7 @@ def _without_output(model: Model, asked: Asked, directives: Directives) -> Gener
 
 
 def _tokens(asked: Asked, directives: Directives, *, completion: int, caches: bool) -> Tokens:
-    """A layer that reports no cache has none, so that what is billed can be known from what is reported."""
+    """Return the tokens; dialects that cannot report a cache have none, so that the bill matches the usage."""
     return Tokens(
         prompt=_prompt(asked, directives),
         completion=completion,
@@ -136,14 +136,14 @@ def _tokens(asked: Asked, directives: Directives, *, completion: int, caches: bo
 
 
 def _prompt(asked: Asked, directives: Directives) -> int:
-    """Whitespace-separated words of all that went in, at least 1: the simulator's idea of a token."""
+    """Return the input tokens, which are its whitespace-separated words, at least 1."""
     if directives.prompt_tokens is not None:
         return directives.prompt_tokens
     return max(sum(len(text.split()) for text in asked.texts), 1)
 
 
 def _call(asked: Asked, directives: Directives) -> Call | None:
-    """The call that the text asks for, if the request offers that tool; after its result the model just answers."""
+    """Return the tool call that the text asks for, if the request offers the tool and does not end with its result."""
     if directives.tool is None or asked.follows_tool:
         return None
     tool = next((tool for tool in asked.tools if tool.name == directives.tool), None)
@@ -151,7 +151,7 @@ def _call(asked: Asked, directives: Directives) -> Call | None:
 
 
 def pieces_of(words: int, chunks: int) -> list[str]:
-    """ "simulated word word …" with this many words in this many pieces, but no piece without a word."""
+    """Return "simulated word word …" with this many words in this many pieces, none of them empty."""
     if words == 0:
         return []
     chunks = max(min(chunks, words), 1)

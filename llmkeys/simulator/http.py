@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1: a request parser that is fed bytes, and an answer that is a list of things to send."""
+"""A minimal HTTP/1.1: an incremental request parser, and answers as lists of parts to send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOREVER = inf
 
 
 class BadRequest(Exception):
-    """What came is not a request that can be answered; the connection ends after this status."""
+    """The received bytes are not a valid request; the connection is closed after this status."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
@@ -28,7 +28,7 @@ class BadRequest(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """One request; header names are lower case, the path is decoded and without its query."""
+    """A request; header names are in lower case, the path is decoded and has no query."""
 
     method: str
     path: str
@@ -55,7 +55,7 @@ Part = bytes | float | End
 
 @dataclass(slots=True)
 class Answer:
-    """What to send: parts are bytes, pauses in seconds (FOREVER: silence) and a reset; `length` None is a stream."""
+    """A response; parts are bytes, pauses in seconds (FOREVER: silence) and a reset; `length` None is a stream."""
 
     status: int
     parts: Sequence[Part]
@@ -87,9 +87,9 @@ _STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 
 
 class RequestParser:
-    """Turns bytes into requests: `feed`, then `next` until it returns None; keeps what belongs to the next request.
+    """Parses bytes into requests: call `feed`, then `next` until it returns None; remaining bytes are kept.
 
-    Raises BadRequest once; the parser is of no use afterwards.
+    Raises BadRequest once; the parser cannot be used afterwards.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class RequestParser:
         self._buffer += data
 
     def next(self) -> Request | None:
-        """The next whole request, or None until more bytes have come."""
+        """Return the next complete request, or None until more bytes have arrived."""
         if self._request is None and not self._read_head():
             return None
         body = self._read_chunks() if self._chunked is not None else self._read_counted()
@@ -131,22 +131,22 @@ class RequestParser:
 
     def _refuse_hopeless_head(self) -> None:
         if len(self._buffer) >= MAX_HEAD_BYTES:
-            raise BadRequest(431, "The request's head is too long.")
+            raise BadRequest(431, "The request headers are too long.")
         newline = self._buffer.find(b"\n")
         if newline >= 0 and self._buffer[newline - 1 : newline] != b"\r":
-            raise BadRequest(400, "Lines of a request's head end with CRLF.")
+            raise BadRequest(400, "Header lines must end with CRLF.")
 
     def _expect_body(self, headers: dict[str, str]) -> None:
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
         if coding is not None and (length is not None or coding.lower() != "chunked"):
-            raise BadRequest(400, "A body is either chunked or has a Content-Length.")
+            raise BadRequest(400, "A body must be either chunked or have a Content-Length.")
         if coding is not None:
             self._chunked, self._remaining, self._in_trailers = bytearray(), None, False
         else:
             self._remaining = _content_length(length)
         expectation = headers.get("expect", "").lower()
         if expectation not in ("", "100-continue"):
-            raise BadRequest(417, "The only expectation that can be met is 100-continue.")
+            raise BadRequest(417, "The only supported expectation is 100-continue.")
         self.expects_continue = bool(expectation)
 
     def _read_counted(self) -> bytes | None:
@@ -174,7 +174,7 @@ class RequestParser:
             return False
         digits = line.split(b";", 1)[0].strip()
         if not digits or len(digits) > 8 or digits.strip(b"0123456789abcdefABCDEF"):
-            raise BadRequest(400, "A chunk's size is a hexadecimal number.")
+            raise BadRequest(400, "The size of a chunk must be a hexadecimal number.")
         size = int(digits, 16)
         if len(self._chunked or b"") + size > MAX_BODY_BYTES:
             raise BadRequest(413, "The body is larger than 40 MB.")
@@ -188,7 +188,7 @@ class RequestParser:
         if len(self._buffer) < size + 2:
             return False
         if self._buffer[size : size + 2] != b"\r\n":
-            raise BadRequest(400, "A chunk ends with CRLF.")
+            raise BadRequest(400, "A chunk must end with CRLF.")
         self._chunked += self._buffer[:size]
         del self._buffer[: size + 2]
         self._remaining = None
@@ -212,7 +212,7 @@ class RequestParser:
 
 
 def parse_head(head: str) -> Request:
-    """Read the request line and the headers; repeated headers are joined by a comma."""
+    """Parse the request line and the headers; repeated headers are joined by commas."""
     first, *lines = head.split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[0].isalpha() or not words[1].startswith("/"):

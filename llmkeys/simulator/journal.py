@@ -1,4 +1,4 @@
-"""What the simulated providers were asked and would bill: the second opinion that tests compare the product with."""
+"""The journal of simulated requests and their bills, with which tests compare the product's figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .wire import dumps, plain
 
 @dataclass(slots=True)
 class Entry:
-    """One request to a model that reached a provider.
+    """A request to a model that reached a provider.
 
     `billed` is False for a refusal; `status` is None if no answer ever comes; `cost` is USD.
     """
@@ -59,10 +59,10 @@ class Entry:
 
 
 class Journal:
-    """The entries in memory and, if a file is given, one JSON line each, flushed before the answer begins.
+    """The entries in memory and, if a file is given, also as JSON lines, flushed before the answer begins.
 
-    Written by the server's thread and read by any. A file line says what was billed, not whether the answer arrived:
-    `completed` is known later and only here.
+    Written by the server's thread and read by any thread. Lines in the file do not say whether the answer was fully
+    sent: `completed` is known later, and only in memory.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -75,7 +75,7 @@ class Journal:
         self._file: TextIO | None = file.open("a", encoding="utf-8") if file else None
 
     def append(self, entry: Entry) -> None:
-        """Number, date and keep this entry, and count its request as being in flight."""
+        """Store an entry with its number and time, and count its request as being in flight."""
         with self._lock:
             self._last_n += 1
             entry.n, entry.time = self._last_n, datetime.now(UTC)
@@ -96,7 +96,7 @@ class Journal:
         self._file.flush()
 
     def finished(self, entry: Entry, *, completed: bool) -> None:
-        """The answer was fully sent (`completed`), or will never be."""
+        """Record that the answer was fully sent (`completed`), or never will be."""
         with self._lock:
             entry.completed = completed
             self._in_flight = max(self._in_flight - 1, 0)
@@ -110,7 +110,7 @@ class Journal:
         return [entry.as_json() for entry in chosen]
 
     def summary(self) -> dict[str, Any]:
-        """Counts and the sum of all costs, USD as a string."""
+        """Return counts and the sum of all costs, in USD as a string."""
         with self._lock:
             return {
                 "count": len(self._entries),
@@ -122,7 +122,7 @@ class Journal:
             }
 
     def clear(self) -> None:
-        """Forget all entries; numbers go on, so that a reader's `after` stays true."""
+        """Delete all entries; numbering continues, so that a reader's `after` stays valid."""
         with self._lock:
             self._entries = []
             self._generations = {}
@@ -134,7 +134,7 @@ class Journal:
 
 
 def generation_id(entry: Entry) -> str:
-    """The id of an answer, in the look of its provider."""
+    """Return the id of an answer, in the format of its provider."""
     if entry.provider == "openrouter":
         return f"gen-{int(entry.time.timestamp())}-simulated{entry.n:06d}"
     return f"{entry.prefix}simulated{entry.n:06d}"

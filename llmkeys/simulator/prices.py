@@ -1,4 +1,4 @@
-"""The simulator's own price table, in USD per million tokens, and the arithmetic of one bill."""
+"""The simulator's own price table, in USD per million tokens, and the calculation of a bill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MILLION = Decimal(1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """USD per million tokens; a cache price that the provider does not have is its input price."""
+    """Rates in USD per million tokens; missing cache prices equal the input price."""
 
     input: Decimal
     cache_read: Decimal
@@ -20,7 +20,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model: its name at its vendor, its name at OpenRouter, its rates.
+    """A model: its name at its vendor, its name at OpenRouter, and its rates.
 
     `long` replaces `base` for the whole request when the prompt has more than `long_above` tokens.
     """
@@ -33,7 +33,7 @@ class Model:
     base: Rates
     long_above: int | None = None
     long: Rates | None = None
-    embeds: bool = False  # makes vectors, and no text
+    embeds: bool = False  # returns vectors instead of text
 
     def rates(self, prompt_tokens: int) -> Rates:
         if self.long is not None and self.long_above is not None and prompt_tokens > self.long_above:
@@ -42,7 +42,7 @@ class Model:
 
 
 def _rates(prices: str) -> Rates:
-    """Read "input cache_read cache_write output"; "-" where the provider has no such price."""
+    """Parse "input cache_read cache_write output", with "-" for prices that the provider does not have."""
     fresh, read, write, output = prices.split()
     return Rates(
         input=Decimal(fresh),
@@ -71,7 +71,7 @@ def _embedding(vendor: str, name: str, context: int, price: str) -> Model:
     return Model(vendor, name, f"{vendor}/{name}", context, 0, _rates(f"{price} - - 0"), embeds=True)
 
 
-# input, cache read, cache write, output: what the vendors' price pages said in November 2026.
+# input, cache read, cache write, output: from the vendors' price pages in November 2026.
 MODELS = (
     _model("openai", "gpt-6.1-sol", 1_050_000, 128_000, "2 0.1 2.5 10", above=272_000, long="4 0.2 5 15"),
     _model("openai", "gpt-6.1-terra", 1_050_000, 128_000, "1 0.05 1.25 5", above=272_000, long="2 0.1 2.5 7.5"),
@@ -119,14 +119,14 @@ _BY_NAME = {(model.vendor, model.name): model for model in MODELS} | {
 
 
 def find_model(*, provider: str, name: str) -> Model | None:
-    """The model that this provider knows under this name, or None."""
+    """Return the provider's model with this name, or None."""
     if provider == "google":
         name = name.removeprefix("models/")
     return _BY_NAME.get((provider, name))
 
 
 def models_of(provider: str) -> list[Model]:
-    """A vendor's own models; for OpenRouter all that write, for it lists those that embed elsewhere."""
+    """Return a vendor's own models; for OpenRouter all but embedding models, which it lists elsewhere."""
     if provider == "openrouter":
         return [model for model in MODELS if not model.embeds]
     return [model for model in MODELS if provider == model.vendor]
@@ -134,7 +134,7 @@ def models_of(provider: str) -> list[Model]:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What one generation used: `prompt` includes cached and written ones, `completion` includes reasoning."""
+    """The tokens of a generation; `prompt` includes cached and written ones, `completion` includes reasoning."""
 
     prompt: int
     completion: int
@@ -145,7 +145,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """USD, exact."""
+    """A cost in exact USD."""
 
     prompt: Decimal
     completion: Decimal
@@ -156,7 +156,7 @@ class Bill:
 
 
 def bill(model: Model, tokens: Tokens) -> Bill:
-    """What the provider charges for these tokens; never negative, whatever counts a test has chosen."""
+    """Return what the provider charges for these tokens; never negative, even for absurd counts from a test."""
     rates = model.rates(tokens.prompt)
     fresh = max(tokens.prompt - tokens.cached - tokens.cache_write, 0)
     prompt = fresh * rates.input + tokens.cached * rates.cache_read + tokens.cache_write * rates.cache_write

@@ -1,7 +1,7 @@
-"""How each provider says no: status, headers and body in its own shape.
+"""The error responses of each provider: status, headers and body in its own format.
 
-OpenRouter, OpenAI and Anthropic bodies follow their documented errors; Google's come wrapped in a list on its OpenAI
-layer and bare on its native one.
+The bodies of OpenRouter, OpenAI and Anthropic follow their documented errors; Google's are wrapped in a list in its
+OpenAI layer and not in its native API.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """What is refused; `text` says what the client did wrong, `native` is a Google path outside its OpenAI layer."""
+    """What is refused; `text` is the client's mistake, `native` is true for Google's paths outside its OpenAI layer."""
 
     provider: str
     kind: str
@@ -33,7 +33,7 @@ class Occasion:
 
 
 def refuse(occasion: Occasion) -> Refusal:
-    """The refusal of this kind in this provider's words; a kind without its own words goes by its HTTP status."""
+    """Return the provider's error response for this kind of refusal, or for its HTTP status."""
     return _SPEAKERS[occasion.provider](occasion)
 
 
@@ -219,7 +219,7 @@ def _google_reason(reason: str) -> dict[str, Any]:
 
 
 def _google_quota(model: str) -> list[dict[str, Any]]:
-    """Google sends no Retry-After header: the wait stands in the details."""
+    """Return the details of Google's quota error, which contain the wait, as it sends no Retry-After header."""
     violation = {
         "quotaMetric": "generativelanguage.googleapis.com/generate_content_paid_tier_requests",
         "quotaId": "GenerateRequestsPerMinutePerProjectPerModel",

@@ -1,4 +1,4 @@
-"""Every path of the simulator: the providers' own ones and the control paths that begin with "/_"."""
+"""The paths of the simulator: the providers' own, and control paths that begin with "/_"."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .wire import encoded
 
 
 def answer(state: State, request: Request) -> Answer:
-    """The answer to any request."""
+    """Return the answer to any request."""
     if request.path.startswith("/_"):
         return _control(state, request)
     caller = identify(request)
@@ -69,11 +69,11 @@ def _control(state: State, request: Request) -> Answer:
     return _json({"error": "simulated: no such control path"}, status=404)
 
 
-# --- calls that cost nothing --------------------------------------------------------------------------------------
+# --- free calls ---------------------------------------------------------------------------------------------------
 
 
 def _free_call(state: State, caller: Caller, request: Request) -> Answer:
-    # OpenRouter's model list is public; a key that was sent all the same may still be one that fails.
+    # OpenRouter's model list is public, but a key that is sent anyway may still be a failing one.
     public = caller.provider == "openrouter" and caller.path == "/api/v1/models"
     behaviour = state.failures.of_free_call(caller.key)
     if caller.refusal and not (public and caller.refusal == "missing"):

@@ -1,4 +1,4 @@
-"""The server: one asyncio protocol, many keep-alive connections, answers that are played part by part."""
+"""The server: an asyncio protocol with keep-alive connections, which sends answers part by part."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .routes import answer
 from .state import State
 from .wire import encoded
 
-# A client that sends on while its answer is being made is read no further than this.
+# The most that is read from a client that keeps sending while it is being answered.
 MAX_PENDING_BYTES = 64 * 1024
 STOP_GRACE_SECONDS = 2.0
 
 
 class Simulator:
-    """The providers behind one port; `start` and `stop` belong to one event loop.
+    """All providers on one port; `start` and `stop` must run on the same event loop.
 
-    Delays in milliseconds. `start` raises OSError where the address cannot be bound.
+    Delays are in milliseconds. `start` raises OSError if the address cannot be bound.
     """
 
     def __init__(self, *, latency_ms: int = 0, chunk_delay_ms: int = 0, journal_file: Path | None = None) -> None:
@@ -35,7 +35,7 @@ class Simulator:
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and return the port, which the system has chosen where 0 was asked for."""
+        """Listen, and return the port, which the system chooses for port 0."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connect, host, port, backlog=1024)
         return self._server.sockets[0].getsockname()[1]
@@ -44,7 +44,7 @@ class Simulator:
         return Connection(self.state, self._connections)
 
     async def stop(self, *, grace: float = STOP_GRACE_SECONDS) -> None:
-        """Take no more connections, let answers end for `grace` seconds, then close everything."""
+        """Accept no more connections, wait up to `grace` seconds for answers to end, then close everything."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
@@ -60,7 +60,7 @@ class Simulator:
 
 
 class Connection(asyncio.Protocol):
-    """One client connection: requests are answered one after the other, pipelined ones too."""
+    """A client connection; requests are answered one after the other, even pipelined ones."""
 
     def __init__(self, state: State, connections: set[Connection]) -> None:
         self._state = state
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._pending = 0
         self._paused = self._waiting = self._last = False
 
-    # --- what asyncio calls ---
+    # --- called by asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
     # --- one request after the other ---
 
     def _advance(self) -> None:
-        """Answer whole requests until one takes time or none is left."""
+        """Answer complete requests until one takes time or none is left."""
         while self._answer is None and self._transport is not None and not self._transport.is_closing():
             try:
                 request = self._parser.next()
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def _send_head(self) -> None:
-        """Send the head, together with the body where there is only one part of it."""
+        """Send the headers, together with the body if it has only one part."""
         assert self._answer is not None and self._request is not None and self._transport is not None
         request, reply, self._request = self._request, self._answer, None
         self._last = self._last or not request.keep_alive
@@ -189,9 +189,9 @@ class Connection(asyncio.Protocol):
         self._play()
 
     def _play(self) -> None:
-        """Send parts until one has to wait; a stream's events leave one by one.
+        """Send parts until one has to wait; the events of a stream are sent one by one.
 
-        A transport that closes has lost its client: connection_lost follows and ends the answer as not completed.
+        If the transport is closing, the client is gone, and connection_lost will end the answer as not completed.
         """
         while not self._paused and self._answer is not None and self._transport is not None:
             if self._transport.is_closing():
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
                 return
 
     def _reset(self) -> None:
-        """Break the connection with an RST, as a crashed peer or a cut line does."""
+        """Break the connection with an RST, like a crashed peer."""
         assert self._transport is not None
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""Encrypted reasoning: what one organisation's model wrote, no other organisation's key can open."""
+"""Encrypted reasoning, which is bound to an organisation and refused with keys of any other."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _PREFIX = "simulated-thought-"
 
 
 def organisation_of(key: str) -> str:
-    """Which organisation a key belongs to: each key to its own, but keys with `org-NAME` in them to that one."""
+    """Return the organisation of a key: that of `org-NAME` in the key, or else one for this key alone."""
     _, marked, name = key.partition("org-")
     return f"org-{name.split('-', 1)[0]}" if marked else key
 
 
 def signature(organisation: str) -> str:
-    """An encrypted reasoning block of this organisation."""
+    """Return an encrypted reasoning block of this organisation."""
     return _PREFIX + hashlib.sha256(organisation.encode()).hexdigest()[:32]
 
 
 def is_foreign(found: str, key: str) -> bool:
-    """True for an encrypted reasoning block of the simulator's that another organisation wrote."""
+    """Return whether it is a reasoning block that this simulator encrypted for another organisation."""
     return found.startswith(_PREFIX) and found != signature(organisation_of(key))

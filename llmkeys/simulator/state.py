@@ -1,4 +1,4 @@
-"""What one running simulator remembers, and how slow it was told to be."""
+"""The state of a running simulator, and its delays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .journal import Journal
 
 @dataclass(slots=True)
 class State:
-    """The journal, the failures that keys have used up, and the USD billed to each key; delays in milliseconds."""
+    """The journal, the failures that keys have used up, and the USD billed to each key; delays are in milliseconds."""
 
     journal: Journal = field(default_factory=Journal)
     failures: KeyFailures = field(default_factory=KeyFailures, repr=False)

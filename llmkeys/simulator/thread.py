@@ -1,4 +1,4 @@
-"""The simulator in a thread of its own, on a free port: what tests and the demo start."""
+"""The simulator in a thread of its own, on a free port, for tests and the demo."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SimulatorThread:
         return self
 
     def stop(self) -> None:
-        """Close the port and every connection at once; does nothing where it has stopped already."""
+        """Close the port and all connections at once; does nothing if already stopped."""
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(START_SECONDS)
@@ -69,7 +69,7 @@ class SimulatorThread:
 
     @property
     def urls(self) -> dict[str, str]:
-        """The base URL of each provider, in the shape of the product's `…_BASE_URL` variables."""
+        """The base URL of each provider, as for the product's `…_BASE_URL` variables."""
         return {
             "openrouter": f"{self.base_url}/api/v1",
             "openai": f"{self.base_url}/openai/v1",
@@ -78,14 +78,14 @@ class SimulatorThread:
         }
 
     def journal(self, *, after: int = 0) -> list[dict[str, Any]]:
-        """The journal's entries, oldest first, as GET /_journal has them."""
+        """Return the journal's entries, oldest first, as in GET /_journal."""
         return self._between_events(lambda: self._simulator.state.journal.entries(after=after))
 
     def summary(self) -> dict[str, Any]:
         return self._between_events(self._simulator.state.journal.summary)
 
     def wait_for_entries(self, count: int, *, seconds: float = 5.0) -> list[dict[str, Any]]:
-        """The journal as soon as it has this many entries; raises TimeoutError."""
+        """Wait until the journal has this many entries and return them. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         pause = threading.Event()
         while len(entries := self.journal()) < count:
@@ -95,13 +95,14 @@ class SimulatorThread:
         return entries
 
     def reset(self) -> None:
-        """Forget the journal, the failures used up and the sums of each key."""
+        """Clear the journal, the used-up failures and the sums of each key."""
         self._between_events(self._simulator.state.reset)
 
     def _between_events(self, read: Callable[[], Any]) -> Any:
-        """Call this in the server's thread, or here once that has ended.
+        """Call `read` in the server's thread, or here if that has ended, and return its result.
 
-        An answer's last byte and its `completed` belong to one event of the loop: whoever has read the byte sees both.
+        The last byte of an answer is sent in the same loop event that sets `completed`, so that a client that has read
+        the byte sees both.
         """
         if self._loop is None or not self._thread.is_alive():
             return read()
@@ -113,7 +114,7 @@ class SimulatorThread:
         try:
             asyncio.run(self._serve())
         except BaseException as failure:
-            # The thread that waits in start() raises it again.
+            # It is raised again in the thread that waits in start().
             self._failure = failure
         finally:
             self._ready.set()

@@ -1,4 +1,4 @@
-"""How amounts, instants, icons and bars look on a page. Formatting only: what is shown is prepared in Python."""
+"""Template filters and tags for amounts, times, icons and fields. Formatting only, no logic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ register = template.Library()
 
 @register.filter
 def usd(nano: int | None) -> str:
-    """Return nano-dollars in cents; below one cent with two telling digits, so that little never looks like nothing."""
+    """Return nano-dollars in cents; below one cent with two significant digits, so that it never looks like zero."""
     if nano is None:
         return "–"
     cents = round(nano / 10_000_000)
@@ -30,7 +30,7 @@ def usd(nano: int | None) -> str:
 
 @register.filter
 def usd_short(nano: int) -> str:
-    """Return a limit: without cents from 1,000 USD on where it has none, so that columns stay narrow."""
+    """Return a limit, from 1,000 USD on without zero cents, to keep columns narrow."""
     return f"${nano // NANO:,}" if nano >= 1000 * NANO and nano % NANO == 0 else usd(nano)
 
 
@@ -46,13 +46,13 @@ def whole(number: int) -> str:
 
 @register.filter
 def codes(text: str) -> SafeString:
-    """Return a message of the terminal as markup: escaped, and what stands between backticks as code."""
-    return mark_safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S308  (escaped before)
+    """Return a terminal message as HTML: escaped, with text in backticks as code."""
+    return mark_safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S308  (escaped first)
 
 
 @register.filter
 def percent(value: float) -> str:
-    """Return per cent with one decimal; never rounded up to 100 or down to 0, which would tell something else."""
+    """Return a percentage with one decimal, never rounded up to 100 or down to 0, which would be misleading."""
     shown = round(value, 1)
     if value < 100 <= shown:
         shown = 99.9
@@ -63,7 +63,7 @@ def percent(value: float) -> str:
 
 @register.filter
 def span(delta: timedelta) -> str:
-    """Return a stretch of time in one or two units: `9 h 54 min`, `7 days`, `4 s`."""
+    """Return a duration in one or two units: `9 h 54 min`, `7 days`, `4 s`."""
     seconds = max(0, int(delta.total_seconds()))
     if seconds >= 86_400:
         days = seconds // 86_400
@@ -76,7 +76,7 @@ def span(delta: timedelta) -> str:
 
 @register.filter
 def relative(at: datetime | None) -> SafeString | str:
-    """Return how long ago, or in how long, as a `<time>` whose title is the instant itself."""
+    """Return how long ago, or in how long, as a `<time>` whose title is the exact time."""
     if at is None:
         return "never"
     now = timezone.now()
@@ -86,14 +86,14 @@ def relative(at: datetime | None) -> SafeString | str:
 
 
 def _coarse(delta: timedelta) -> str:
-    """Return a stretch of time in its largest unit alone: what lies back is never needed to the minute."""
+    """Return a duration in its largest unit; past times need no minutes."""
     words = span(delta)
     return words.partition(" h ")[0] + " h" if " h " in words else words
 
 
 @register.filter
 def moment(at: datetime) -> SafeString:
-    """Return an instant in the operator's zone, as short as its distance allows: `14:06 UTC`, `1 December`."""
+    """Return a time in the operator's time zone, shorter if it is near: `14:06 UTC`, `1 December`."""
     now, local = timezone.localtime(), timezone.localtime(at)
     away = abs((local - now).total_seconds())
     if away < 36 * 3_600:
@@ -113,13 +113,13 @@ def _time(at: datetime, words: str) -> SafeString:
 
 @register.simple_tag
 def after(delta: timedelta | None) -> datetime | None:
-    """Return the instant that lies `delta` from now."""
+    """Return the time `delta` from now, or None."""
     return timezone.now() + delta if delta else None
 
 
 @register.simple_tag
 def icon(name: str, size: int = 16, css: str = "icon") -> SafeString:
-    """Return a drawing of the sprite, hidden from screen readers: a word always stands next to it."""
+    """Return an icon of the sprite, hidden from screen readers, because it always has a text next to it."""
     return format_html(
         '<svg class="{}" viewBox="0 0 {} {}" aria-hidden="true"><use href="#{}"/></svg>', css, size, size, name
     )

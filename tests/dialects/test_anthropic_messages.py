@@ -390,8 +390,8 @@ class TestTowardsTheClient:
         assert event.startswith(b"event: " + kind + b"\ndata: {")
         assert event.count(b"\n") == 3
 
-    def test_a_sign_of_life_is_a_ping(self) -> None:
-        assert MESSAGES.sign_of_life(ask(stream=True)) == b'event: ping\ndata: {"type": "ping"}\n\n'
+    def test_a_keep_alive_is_a_ping(self) -> None:
+        assert MESSAGES.keep_alive(ask(stream=True)) == b'event: ping\ndata: {"type": "ping"}\n\n'
 
     def test_headers_that_go_along(self) -> None:
         assert {"anthropic-version", "anthropic-beta"} <= MESSAGES.passed_headers

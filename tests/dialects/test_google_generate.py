@@ -416,7 +416,7 @@ class TestTowardsTheClient:
     def test_sse(self) -> None:
         request = ask("stream", query="key=x&alt=sse")
         assert GOOGLE.stream_type(request) == "text/event-stream"
-        assert GOOGLE.sign_of_life(request) == b"\r\n"
+        assert GOOGLE.keep_alive(request) == b"\r\n"
         event = GOOGLE.error_event(502, "upstream_error", "Words.", request)
         assert event == GOOGLE.first_error_event(502, "upstream_error", "Words.", request)
         assert GOOGLE.see_event(event, request).error is not None
@@ -424,7 +424,7 @@ class TestTowardsTheClient:
     def test_an_error_keeps_an_array_an_array(self) -> None:
         request = ask("stream")
         assert GOOGLE.stream_type(request) == "application/json"
-        life = GOOGLE.sign_of_life(request)
+        life = GOOGLE.keep_alive(request)
         first = life + GOOGLE.first_error_event(502, "upstream_error", "Words.", request)
         assert json.loads(first)[0]["error"]["status"] == "UNAVAILABLE"
         assert json.loads(life + GOOGLE.as_event(GOOGLE.error_body(404, "x", "y"), request))[0]["error"]["code"] == 404

@@ -356,8 +356,8 @@ class TestTowardsTheClient:
             "code": "all_keys_at_limit",
         }
 
-    def test_a_sign_of_life_is_a_comment(self) -> None:
-        assert RESPONSES.sign_of_life(ask(stream=True)).startswith(b":")
+    def test_a_keep_alive_is_a_comment(self) -> None:
+        assert RESPONSES.keep_alive(ask(stream=True)).startswith(b":")
 
 
 class TestSealedThoughts:

@@ -17,7 +17,7 @@ from llmkeys.ledger import audit
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.lib.windows import WINDOWS
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
-from llmkeys.relay import under_way
+from llmkeys.relay import background
 from tests.helpers import NOW
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
 from tests.web import Program, Reply
@@ -87,7 +87,7 @@ def eventually(condition: Callable[[], object], what: str, *, seconds: float = 1
 
 def done() -> None:
     """Wait until nothing goes on behind the answers: tests of keys that were refused, alerts, drained streams."""
-    eventually(lambda: under_way.count() == 0, "something is under way")
+    eventually(lambda: background.count() == 0, "something is under way")
 
 
 def settled(count: int = 1) -> None:

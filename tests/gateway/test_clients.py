@@ -56,7 +56,7 @@ def google_client(token: str, origin: str) -> genai.Client:
 
 @pytest.fixture
 def slow(settings: Any) -> None:
-    """Let signs of life come at once."""
+    """Let keep-alives come at once."""
     settings.KEEPALIVE_SECONDS = 0.05
 
 
@@ -149,7 +149,7 @@ class TestAnthropic:
             assert "".join(stream.text_stream) == "hello"
             assert stream.get_final_message().usage.output_tokens == 100
 
-    def test_signs_of_life_before_the_first_event(
+    def test_keep_alives_before_the_first_event(
         self, anthropic_client: anthropic.Anthropic, provider: Any, slow: None
     ) -> None:
         make_key(provider="anthropic")
@@ -211,7 +211,7 @@ class TestGoogle:
         assert made.usage_metadata is not None
         assert made.usage_metadata.thoughts_token_count == 40
 
-    def test_a_stream_with_signs_of_life(self, google_client: genai.Client, provider: Any, slow: None) -> None:
+    def test_a_stream_with_keep_alives(self, google_client: genai.Client, provider: Any, slow: None) -> None:
         make_key(provider="google")
         gate = Gate()
         provider.post(CALLS["generate"].stream_url, Pieces(gate, *CALLS["generate"].events))

@@ -1,4 +1,4 @@
-"""A key that rested: one request asks first, the others wait or go elsewhere, and its answer decides for all."""
+"""A key that was cooling: one request tries it first, others wait or use other keys, and its answer decides."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _nobody_waits(impatient):
     """Nobody waits for the verdict of another request, unless the test says so."""
 
 
-def rested(key: ApiKey, *, scope: str = "", model: str = MODEL, **columns) -> Cooling:
-    """Let the key have rested until a second ago."""
+def cooled(key: ApiKey, *, scope: str = "", model: str = MODEL, **columns) -> Cooling:
+    """Let the key have been cooling until a second ago."""
     defaults = {"kind": "rate_limited", "until": NOW - timedelta(seconds=1), "strikes": 1}
     return Cooling.objects.create(scope=scope or f"key:{key.id}", model=model, **defaults | columns)
 
@@ -62,7 +62,7 @@ def asked(**columns) -> Cooling:
 class TestOneAsksFirst:
     def test_it_lets_no_second_request_through(self, client, sends):
         key = make_key()
-        rested(key)
+        cooled(key)
         meanwhile = []
         sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()))
         assert ask(client)["X-LLM-Key-Id"] == key.id
@@ -73,7 +73,7 @@ class TestOneAsksFirst:
 
     def test_it_sends_the_others_to_the_next_key_meanwhile(self, client, sends):
         key, other = make_key(), make_key()
-        rested(key)
+        cooled(key)
         meanwhile = []
         sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()), Pieces(*answer()))
         assert ask(client)["X-LLM-Key-Id"] == key.id
@@ -83,7 +83,7 @@ class TestOneAsksFirst:
     def test_it_waits_a_moment_for_the_verdict(self, client, provider, impatient, statements):
         impatient(30)
         key = make_key()
-        rested(key)
+        cooled(key)
         asked()
         provider.post(OPENROUTER, json=completion())
         waiting = begin(client)
@@ -96,7 +96,7 @@ class TestOneAsksFirst:
     def test_it_counts_the_billing_group_as_one(self, client, sends):
         key = make_key(billing_group="team")
         make_key(billing_group="team")
-        rested(key, scope="group:openrouter:team")
+        cooled(key, scope="group:openrouter:team")
         meanwhile = []
         sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()))
         assert ask(client)["X-LLM-Key-Id"] == key.id
@@ -105,7 +105,7 @@ class TestOneAsksFirst:
 
     def test_it_leaves_other_models_alone(self, client, provider):
         key = make_key()
-        rested(key)
+        cooled(key)
         asked()
         provider.post(OPENROUTER, json=completion())
         assert ask(client, model=LUNA)["X-LLM-Key-Id"] == key.id
@@ -113,14 +113,14 @@ class TestOneAsksFirst:
 
     def test_it_claims_all_that_concerns_the_key_or_nothing(self, client):
         key = make_key()
-        rested(key)
-        rested(key, model="", probe_until=NOW + timedelta(seconds=30))
+        cooled(key)
+        cooled(key, model="", probe_until=NOW + timedelta(seconds=30))
         is_refused(ask(client), 503, "all_keys_cooling", "All keys are cooling down")
         assert Cooling.objects.get(model=MODEL).probe_until is None
 
     def test_it_takes_the_claim_of_a_process_that_died_after_a_minute(self, client, frozen, provider):
         key = make_key()
-        rested(key, probe_until=NOW + timedelta(seconds=60))
+        cooled(key, probe_until=NOW + timedelta(seconds=60))
         assert ask(client).status_code == 503
         frozen.move_to(NOW + timedelta(seconds=60))
         provider.post(OPENROUTER, json=completion())
@@ -143,26 +143,26 @@ def answer() -> list[bytes]:
 class TestTheVerdict:
     def test_a_success_lets_all_traffic_through(self, client, provider):
         key = make_key(last_error="Rate limit …")
-        rested(key, strikes=4)
+        cooled(key, strikes=4)
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
         assert not Cooling.objects.exists() and fresh(key).last_error == ""
 
     def test_a_success_after_an_exhaustion_leaves_an_event(self, client, provider):
         key = make_key()
-        rested(key, model="", kind="exhausted")
+        cooled(key, model="", kind="exhausted")
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
         assert [event.key_id for event in KeyEvent.objects.filter(kind="recovered")] == [key.id]
 
     def test_a_success_after_a_rate_limit_leaves_none(self, client, provider):
-        rested(make_key())
+        cooled(make_key())
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
         assert not KeyEvent.objects.filter(kind="recovered").exists()
 
     def test_another_429_makes_it_rest_longer(self, client, provider):
-        rested(make_key(), strikes=2)
+        cooled(make_key(), strikes=2)
         provider.post(OPENROUTER, json=LIMITED, status=429)
         assert ask(client)["Retry-After"] == "60"
         cooling = Cooling.objects.get()
@@ -187,7 +187,7 @@ class TestTheVerdict:
 
     def test_a_success_leaves_what_began_to_rest_meanwhile(self, client, sends):
         key = make_key()
-        rested(key)
+        cooled(key)
         until = NOW + timedelta(seconds=40)
         sends(Pieces(lambda: Cooling.objects.update(until=until, probe_until=NOW), *answer()))
         assert ask(client).status_code == 200
@@ -195,7 +195,7 @@ class TestTheVerdict:
 
     def test_a_stream_gives_it_with_its_first_event(self, client, sends):
         key = make_key()
-        rested(key)
+        cooled(key)
         gate = Gate()
         sends(Pieces(chunk("a"), gate, usage_chunk(cost=0.01), DONE))
         answer = ask(client, stream=True)
@@ -224,7 +224,7 @@ class TestEveryWayOut:
     )
     def test_a_refusal_that_is_not_the_keys(self, client, sends, settings, status, error, told):
         settings.MAX_RETRIES = 0
-        rested(make_key())
+        cooled(make_key())
         sends(Pieces(json.dumps({"error": error}).encode(), status=status))
         assert ask(client).status_code == told
         assert self.may_be_asked_now(client, sends)
@@ -234,14 +234,14 @@ class TestEveryWayOut:
     def test_a_broken_answer(self, client, sends, settings, ending, told, begun):
         settings.MAX_RETRIES = 0
         settings.ANSWER_TIMEOUT_SECONDS = settings.STREAM_IDLE_SECONDS = 1
-        rested(make_key())
+        cooled(make_key())
         sends(Pieces(b"{", ending) if begun else Pieces(ending, framing="raw"))
         assert ask(client).status_code == told
         assert self.may_be_asked_now(client, sends)
 
     def test_a_connection_that_is_refused(self, client, sends, settings):
         settings.MAX_RETRIES = 0
-        rested(make_key())
+        cooled(make_key())
         with socket.create_server(("127.0.0.1", 0)) as closed_soon:
             port = closed_soon.getsockname()[1]
         real = settings.PROVIDER_BASE_URLS
@@ -251,21 +251,21 @@ class TestEveryWayOut:
         assert self.may_be_asked_now(client, sends)
 
     def test_an_answer_that_nobody_can_read(self, client, sends):
-        rested(make_key())
+        cooled(make_key())
         sends(Pieces(b"<html>"), Pieces(b"<html>"))
         assert ask(client).status_code == 502
         assert self.may_be_asked_now(client, sends)
 
     def test_a_stream_that_breaks_before_its_first_event(self, client, sends, settings):
         settings.MAX_RETRIES = 0
-        rested(make_key())
+        cooled(make_key())
         sends(Pieces(b": waiting\n\n"))
         assert ask(client, stream=True).status_code == 502
         assert self.may_be_asked_now(client, sends)
 
     def test_a_bug_of_our_own(self, client, sends, settings):
         """A setting of a type that the checks at the start would never let through stands for a bug."""
-        rested(make_key())
+        cooled(make_key())
         seconds, settings.TIMEOUT_SECONDS = settings.TIMEOUT_SECONDS, "no number"
         assert ask(client).status_code == 500
         assert only_row().state == "LOST"
@@ -275,13 +275,13 @@ class TestEveryWayOut:
     def test_a_key_without_room(self, client, sends):
         key = make_key(**limits(daily="1"))
         spend(key, "1")
-        rested(key)
+        cooled(key)
         is_refused(ask(client), 429, "all_keys_at_limit", "All keys have reached their limits")
         ApiKey.objects.update(daily_limit_nano=0)
         assert self.may_be_asked_now(client, sends)
 
     def test_a_client_that_goes_away(self, client, sends):
-        rested(make_key())
+        cooled(make_key())
         gate = Gate()
         sends(Pieces(gate, chunk("a"), usage_chunk(cost=0.01), DONE))
         wire = begin(client, stream=True)
@@ -293,7 +293,7 @@ class TestEveryWayOut:
         assert not Cooling.objects.exists()
 
     def test_a_client_that_goes_away_in_the_middle(self, client, sends):
-        rested(make_key())
+        cooled(make_key())
         gate = Gate()
         sends(Pieces(chunk("a"), gate, chunk("b"), usage_chunk(cost=0.01), DONE))
         reply = ask(client, stream=True)
@@ -305,9 +305,9 @@ class TestEveryWayOut:
 
     def test_a_hold_that_came_too_late(self, client):
         key = make_key()
-        rested(key)
+        cooled(key)
         attempt = ledger.Attempt("req-1", 1, NOW, "openai-chat", MODEL, "worker", False, "me")
-        bid = ledger.Bid(key.id, "openrouter", MODEL, 1, rested=(f"key:{key.id}",))
+        bid = ledger.Bid(key.id, "openrouter", MODEL, 1, cooled_scopes=(f"key:{key.id}",))
         with transaction.atomic(), connection.cursor() as cursor:
             job = ledger.PlaceHold([bid], attempt)
             placed = job(cursor)
@@ -336,7 +336,7 @@ class TestClocks:
         assert ask(client)["X-LLM-Key-Id"] == key.id
 
     def test_a_claim_of_the_future_does_not_count(self, client, provider):
-        rested(make_key(), probe_until=NOW + timedelta(hours=1))
+        cooled(make_key(), probe_until=NOW + timedelta(hours=1))
         provider.post(OPENROUTER, json=completion())
         assert ask(client).status_code == 200
 
@@ -381,7 +381,7 @@ class TestRejection:
         ("check", "words"),
         [
             ({"json": GOOD}, "The free test accepts the key."),
-            ({"body": b"busy", "status": 503}, "The free test was inconclusive: OpenRouter is busy"),
+            ({"body": b"busy", "status": 503}, "The free test was inconclusive: OpenRouter is overloaded or down"),
             ({"answer": Pieces(SILENCE, framing="raw")}, "did not answer within 1 s"),
             ({"answer": Pieces(RESET, framing="raw")}, "The free test was inconclusive"),
             ({"body": b"<html>"}, "The free test was inconclusive"),

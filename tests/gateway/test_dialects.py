@@ -296,7 +296,7 @@ class TestErrors:
             ),
         ],
     )
-    def test_after_a_sign_of_life_they_come_inside_the_stream(
+    def test_after_a_keep_alive_they_come_inside_the_stream(
         self,
         client: Any,
         provider: Any,
@@ -314,7 +314,7 @@ class TestErrors:
         provider.post(url, Pieces(gate, RESET))
         wire = client.begin("POST", path, json.dumps(body))
         gate.wait_until_reached()
-        answer = wire.answer()  # the head: a sign of life has gone out
+        answer = wire.answer()  # the head: a keep-alive has gone out
         gate.open()
         assert answer.status_code == 200
         content = answer.content

@@ -47,7 +47,7 @@ def is_sign(piece: bytes) -> bool:
 
 
 def waited_for(wire):
-    """Return the answer once its head, and two signs of life, have come."""
+    """Return the answer once its head, and two keep-alives, have come."""
     answer = wire.answer()
     assert is_sign(next(answer.pieces)) and is_sign(next(answer.pieces))
     return answer
@@ -56,7 +56,7 @@ def waited_for(wire):
 @pytest.mark.usefixtures("often")
 class TestBeforeContent:
     @pytest.mark.parametrize("before", [[], [b": PROCESSING\n\n"], [event(ROLE)]], ids=["head", "comment", "role"])
-    def test_a_silence_gets_signs_of_life_under_status_200(self, client, sends, before):
+    def test_a_silence_gets_keep_alives_under_status_200(self, client, sends, before):
         key = make_key()
         gate = Gate()
         sends(Pieces(*before, gate, *REST))
@@ -162,7 +162,7 @@ class TestBeforeContent:
 
 
 class TestInTheMiddle:
-    def test_a_silence_gets_signs_of_life(self, client, sends, often):
+    def test_a_silence_gets_keep_alives(self, client, sends, often):
         make_key()
         gate = Gate()
         sends(Pieces(chunk("a"), gate, *REST))
@@ -184,7 +184,7 @@ class TestInTheMiddle:
 
 
 class TestEachDialect:
-    """Each has a sign of life of its own that its clients skip."""
+    """Each has a keep-alive of its own that its clients skip."""
 
     GOOGLE = "/v1beta/models/gemini-3.8-flash:streamGenerateContent"
     CONTENTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 50}}

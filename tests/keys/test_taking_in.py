@@ -15,7 +15,7 @@ from llmkeys.keys.transfer.importing import import_file
 from llmkeys.keys.transfer.reading import BrokenFile
 from llmkeys.models import ApiKey
 from llmkeys.providers import PROVIDERS, get
-from llmkeys.providers.pasted import read_secret, undress
+from llmkeys.providers.pasted import read_secret, stripped
 from llmkeys.vault import keyring
 from tests.helpers import NOW, make_key
 
@@ -250,9 +250,9 @@ def test_the_command_takes_no_placeholder(monkeypatch):
     assert keyring.open_secret(ApiKey.objects.get()) == KEY
 
 
-def test_undressing_leaves_other_texts_alone():
-    assert undress("a'b") == "a'b"
-    assert undress("") == undress("''") == ""
+def test_stripping_leaves_other_texts_alone():
+    assert stripped("a'b") == "a'b"
+    assert stripped("") == stripped("''") == ""
 
 
 # --- the environment -------------------------------------------------------------------------------------------------

@@ -95,10 +95,10 @@ def test_it_asks_before_it_resets_costs(page):
     page.locator("input.action-select").check()
     page.locator("select[name=action]").select_option("reset_costs")
     page.get_by_role("button", name="Go").click()
-    page.get_by_text("in your name").wait_for()
+    page.get_by_text("under your name").wait_for()
     assert sideways(page) == []
     page.get_by_label("Daily").check()
-    page.get_by_role("button", name="Reset the chosen costs").click()
+    page.get_by_role("button", name="Reset the selected costs").click()
     page.get_by_text("Reset the daily costs of 1 API key").wait_for()
 
 

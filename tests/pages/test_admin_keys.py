@@ -186,7 +186,7 @@ class TestActions:
 
     def test_it_makes_one_key_the_default(self, operator):
         first, second = make_key(), make_key()
-        assert "choose one" in act(operator, "make_default", first, second)
+        assert "select exactly one" in act(operator, "make_default", first, second)
         act(operator, "make_default", second)
         assert ApiKey.objects.get(is_default=True) == second
 

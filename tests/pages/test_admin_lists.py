@@ -49,9 +49,9 @@ class TestBounds:
         assert about_rows and all("LIMIT" in sql for sql in about_rows)
 
     def test_it_says_where_the_list_ends(self, operator, monkeypatch):
-        assert "newest 2,000 are listed" not in operator.get(USAGE).content.decode()
+        assert "newest 2,000 rows are listed" not in operator.get(USAGE).content.decode()
         monkeypatch.setattr(lists.BoundedPaginator, "count", 2000)
-        assert "newest 2,000 are listed" in operator.get(USAGE).content.decode()
+        assert "newest 2,000 rows are listed" in operator.get(USAGE).content.decode()
 
     @pytest.mark.parametrize("what", ["failed", "fallback", "estimated", "overrun"])
     def test_it_filters_among_the_newest_rows_alone(self, operator, monkeypatch, what):
@@ -150,7 +150,7 @@ class TestVoid:
     def test_it_takes_the_charge_back_once(self, operator):
         row = self.lost()
         page = act(operator, USAGE, "void", row, post="yes", reason="Not on the bill.").content.decode()
-        assert "1 charge taken back, $0.50 in all." in page
+        assert "1 charge taken back, $0.50 in total." in page
         adjustment = Adjustment.objects.get()
         assert (adjustment.created_by, adjustment.reason) == ("admin", "Not on the bill.")
         assert adjustment.total_nano == -NANO // 2 and LogEntry.objects.count() == 1
@@ -173,5 +173,5 @@ def test_it_puts_alerts_away(operator):
     alert = Alert.objects.create(kind="key_rejected", message="Rejected.")
     address = "/admin/llmkeys/alert/"
     assert shown(operator, address, seen="no") == {alert.pk} and shown(operator, address, seen="yes") == set()
-    assert "1 alert dismissed." in act(operator, address, "put_away", alert).content.decode()
+    assert "1 alert dismissed." in act(operator, address, "dismiss", alert).content.decode()
     assert shown(operator, address, seen="no") == set()

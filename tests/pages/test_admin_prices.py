@@ -44,13 +44,13 @@ def test_it_previews_the_price_in_the_form(operator):
     page = text(operator.get(f"{LIST}{price.pk}/change/"))
     assert 'value="1.25"' in page and 'value="0.00000001"' in page
     assert 'data-tokens="1000000 0">$1.25<' in page and 'data-tokens="2000 500">$0.0025' in page
-    assert "The price data does not know this model." in page and "price-preview.js" in page
+    assert "The price data does not have this model." in page and "price-preview.js" in page
 
 
 def test_it_compares_with_the_price_data_and_warns_of_a_slip(operator):
     good = make_price(model="gpt-4o", input_usd_per_mtok="2.5")
     page = text(operator.get(f"{LIST}{good.pk}/change/"))
-    assert "The price data says $2.50 in and $10.00 out." in page and "times off" not in page
+    assert "The price data has $2.50 in and $10.00 out." in page and "times off" not in page
     slip = make_price(model="gpt-4o-mini", input_usd_per_mtok="0.00000015", output_usd_per_mtok="0")
     assert "more than 20 times off the price data" in text(operator.get(f"{LIST}{slip.pk}/change/"))
 

@@ -25,7 +25,7 @@ def test_it_answers_an_unknown_address_in_our_look(client):
 def test_it_renders_the_page_of_a_failure_without_context_and_database():
     answer = server_error(RequestFactory().get("/"))
     assert answer.status_code == 500
-    assert "Something went wrong here" in answer.content.decode() and "tokens.css" in answer.content.decode()
+    assert "Something went wrong" in answer.content.decode() and "tokens.css" in answer.content.decode()
 
 
 @pytest.mark.parametrize(

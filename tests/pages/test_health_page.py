@@ -98,7 +98,7 @@ class TestSchedules:
 
 
 class TestAlerts:
-    def test_it_shows_what_nobody_has_put_away(self, operator):
+    def test_it_shows_what_nobody_has_dismissed(self, operator):
         make_alert(), make_alert(message="seen before", seen_at=NOW)
         page = page_of(operator)
         assert "“Production” is spent." in page and "seen before" not in page and "favicon-alert" in page
@@ -156,7 +156,7 @@ class TestFindings:
 
     def test_it_says_that_nothing_is_wrong(self, operator, doctor_says):
         doctor_says(Finding(PASS, "Clock", "It agrees."))
-        assert "Nothing is wrong." in page_of(operator)
+        assert "No problems were found." in page_of(operator)
 
     def test_it_asks_the_providers_only_when_told_to(self, operator, doctor_says):
         page_of(operator)

@@ -46,7 +46,7 @@ def test_it_shows_the_three_budgets_with_what_is_left_and_held(operator):
     text = text_of(page_of(operator, key))
     assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets at 00:00 UTC" in text
     assert "Monthly Budget $5.00 of $100.00 $94.00 left" in text
-    assert "Total Budget $6.00 of $1,000 $993.00 left, $1.00 held Never resets by itself" in text
+    assert "Total Budget $6.00 of $1,000 $993.00 left, $1.00 held Never resets automatically" in text
 
 
 def test_it_shows_what_it_cost_by_day_and_by_model(operator):

@@ -94,7 +94,7 @@ def test_it_is_the_login_of_the_admin_too(client, with_rights):
     assert client.get("/admin/login/").headers["Location"] == "/login?next=/admin/"
     assert client.post("/admin/login/", {"username": "anna"}).headers["Location"] == "/login?next=/admin/"
     page = with_rights("view_apikey").get("/login?next=/admin/").content.decode()
-    assert "You are logged in as" in page and "may not open the page" in page
+    assert "You are logged in as" in page and "may not open the requested page" in page
 
 
 def test_it_leads_to_the_login_when_the_session_has_ended(operator):

@@ -88,7 +88,7 @@ class TestPage:
         assert client.get(PAGE).headers["Location"] == f"/login?next={PAGE}"
         assert with_rights().get(PAGE).status_code == 403
         looker = with_rights("view_apikey")
-        assert "You can look, but not spend" in looker.get(PAGE).content.decode()
+        assert "You cannot send prompts" in looker.get(PAGE).content.decode()
         assert looker.post(RUN, given()).status_code == 403
         assert not UsageRecord.objects.exists()
 

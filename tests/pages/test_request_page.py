@@ -134,7 +134,7 @@ class TestPage:
     @pytest.mark.parametrize("request_id", ["req_gone", "%00", "a" * 400, "%3Cscript%3E", "1795"])
     def test_it_knows_no_other_request(self, operator, request_id):
         answer = operator.get(f"{PATH}/{request_id}")
-        assert answer.status_code == 404 and "There is no such request" in answer.content.decode()
+        assert answer.status_code == 404 and "No such request" in answer.content.decode()
 
     def test_it_needs_the_right_to_see_usage(self, with_rights):
         make_usage(make_key(), request_id="req_1")

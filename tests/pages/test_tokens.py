@@ -115,7 +115,7 @@ class TestList:
     def test_it_leads_to_the_first_token(self, operator, with_rights):
         assert "No token yet" in operator.get(PATH).content.decode()
         reader = with_rights("view_accesstoken").get(PATH).content.decode()
-        assert "can look, but not create tokens" in reader and "/tokens/create" not in reader
+        assert "can view tokens, but not create them" in reader and "/tokens/create" not in reader
 
     def test_its_queries_do_not_grow(self, operator, administrator):
         keys = [make_key().id for _ in range(3)]

@@ -46,7 +46,7 @@ def test_it_makes_copies_and_revokes_a_token(page):
     page.wait_for_function("navigator.clipboard.readText().then(text => text.includes('from openai import'))")
     assert JsonClient(shown).get("/api/llm/keys").status_code == 200
 
-    page.get_by_role("link", name="Done, to the token").click()
+    page.get_by_role("link", name="Done, show the token").click()
     page.get_by_role("heading", name=token.name, level=1).wait_for()
     assert shown not in page.content() and settled_fits(page)
     page.get_by_role("link", name="Rotate").click()

@@ -151,7 +151,7 @@ class TestTable:
 
     def test_it_says_that_nothing_is_there(self, operator):
         assert "No request in this period." in page_of(operator)
-        assert "No request fits these filters." in page_of(operator, "?state=LOST")
+        assert "No request matches these filters." in page_of(operator, "?state=LOST")
 
 
 class TestFilters:
@@ -277,7 +277,7 @@ class TestNumbersAndChart:
         assert "$6.00 reported or computed · $1.00 estimated · $2.00 lost" in text_of(page)
         lost = re.search(r'class="part lost" href="[^"?]*([^"#]*)#rows"', page)
         assert html.unescape(lost[1]) in (f"?{query}&cost=lost".replace("?&", "?"), "?range=90&by=token&cost=lost")
-        assert "filter only this table" in page_of(operator, html.unescape(lost[1]))
+        assert "apply only to this table" in page_of(operator, html.unescape(lost[1]))
 
     def test_it_follows_corrections_of_days_that_are_over(self, operator):
         day = make_day(make_key(), days_ago=9, cost_nano=5 * NANO)
@@ -311,8 +311,8 @@ class TestNumbersAndChart:
         assert "?provider=openrouter" in html.unescape(page_of(operator, "?by=provider")).replace("by=provider&", "")
 
     def test_it_says_that_status_narrows_the_table_alone(self, operator):
-        assert "filter only this table" in page_of(operator, "?state=LOST")
-        assert "filter only this table" not in page_of(operator, "?model=x")
+        assert "apply only to this table" in page_of(operator, "?state=LOST")
+        assert "apply only to this table" not in page_of(operator, "?model=x")
 
 
 class TestSpeed:

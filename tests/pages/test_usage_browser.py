@@ -69,7 +69,7 @@ def test_it_filters_pages_and_opens_a_request(page):
     page.locator("a.model").click()
     page.get_by_role("heading", name="req_lost").wait_for()
     assert "was cooling down" in page.content() and settled_fits(page)
-    page.get_by_label("Why it is taken back").fill("Not on the bill")
+    page.get_by_label("Reason for taking it back").fill("Not on the bill")
     page.get_by_role("button", name="Take $1.00 back").click()
     page.get_by_text("$1.00 was taken back").wait_for()
     page.get_by_text("Not on the bill").wait_for()

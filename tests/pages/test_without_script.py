@@ -117,7 +117,7 @@ def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.get_by_role("button", name="Create token").click()
     assert plain.get_by_label("Access token").input_value().startswith("rfk_")
     assert plain.get_by_role("button", name="Copy").count() == 0
-    plain.get_by_role("link", name="Done, to the token").click()
+    plain.get_by_role("link", name="Done, show the token").click()
     plain.get_by_label("Per day", exact=True).fill("-2")
     plain.get_by_role("button", name="Save").click()
     said(plain, "Must not be negative")
@@ -162,7 +162,7 @@ def test_the_playground_answers(plain):
     assert "simulated" in plain.locator("#answer").inner_text()
 
 
-def test_alerts_are_put_away_where_they_are_shown(plain):
+def test_alerts_are_dismissed_where_they_are_shown(plain):
     ensure_schedules()
     for number in range(3):
         Alert.objects.create(kind="key_rejected", message=f"Alert number {number}.", created_at=timezone.now())

@@ -61,7 +61,7 @@ class TestOpenRouter:
     def test_it_refuses_a_management_key(self, mark: str) -> None:
         outcome = check("openrouter", {"data": OPENROUTER_KEY | {mark: True}})
         assert outcome.ok is False
-        assert outcome.message.startswith("This is a management key of OpenRouter: it cannot serve requests.")
+        assert outcome.message.startswith("This is a management key of OpenRouter, which cannot serve requests.")
         assert outcome.failure is not None
         assert outcome.failure.kind is FailureKind.REJECTED
 
@@ -131,7 +131,7 @@ class TestFailures:
         outcome = check("anthropic", body, 400)
         assert outcome.failure is not None
         assert outcome.failure.kind is FailureKind.EXHAUSTED
-        assert "no money or quota" in outcome.message
+        assert "credit or quota is used up" in outcome.message
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

@@ -94,7 +94,7 @@ def _dismiss_alerts() -> None:
     """Dismiss the alerts of the past."""
     newest = Alert.objects.order_by("-id").values_list("id", flat=True).first()
     if newest:
-        outbox.put_all_away(Alert.objects.get(pk=newest).created_at, up_to=newest)
+        outbox.dismiss_all(Alert.objects.get(pk=newest).created_at, up_to=newest)
 
 
 def _one_day(day: date, keys: list[ApiKey], chance: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""The dialects that the simulated providers speak, and where."""
+"""The dialects of the simulated providers, and their paths."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PATHS: dict[tuple[str, str], tuple[Dialect, str]] = {
 
 
 def spoken(caller: Caller) -> tuple[Dialect, str] | None:
-    """The dialect of a path and what it is asked to do there (Google: model and method), or None."""
+    """Return the dialect of a path and its action (for Google: model and method), or None."""
     if caller.provider == "google" and caller.path.startswith(_GOOGLE_MODELS):
         action = caller.path.removeprefix(_GOOGLE_MODELS)
         return (_GENERATE, action) if action.rpartition(":")[2] in METHODS and ":" in action else None

@@ -1,4 +1,4 @@
-"""Anthropic messages and the counting of tokens, as Anthropic and OpenRouter answer them."""
+"""Anthropic messages and token counting, as answered by Anthropic and OpenRouter."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class AnthropicMessages(Dialect):
         if reply.asked.kind == "count":
             return {"input_tokens": reply.generation.tokens.prompt}
         body = _message(reply) | {"content": _blocks(reply), "stop_reason": _stop_reason(reply.generation)}
-        if reply.tells_usage:
+        if reply.reports_usage:
             body["usage"] = _usage(reply)
         return body
 
     def stream(self, reply: Reply) -> Stream:
-        """The input is reported at the start, the output at the end, cumulative."""
+        """Return the events; the input is reported at the start, the output at the end, cumulatively."""
         start = _message(reply)
-        if reply.tells_usage:
+        if reply.reports_usage:
             start["usage"] = _usage(reply) | ({} if reply.is_falsified else {"output_tokens": 1})
         opening: list[Any] = [{"type": "message_start", "message": start}]
         contents: list[Any] = []
@@ -70,12 +70,12 @@ class AnthropicMessages(Dialect):
             (opening if block["type"] == "thinking" else closing).append({"type": "content_block_stop", "index": index})
         delta = {"stop_reason": _stop_reason(reply.generation), "stop_sequence": None}
         end: dict[str, Any] = {"type": "message_delta", "delta": delta}
-        if reply.tells_usage:
+        if reply.reports_usage:
             end["usage"] = _usage(reply)
         return Stream(opening, contents, [*closing, end, {"type": "message_stop"}])
 
     def written(self, value: Any, reply: Reply, *, first: bool) -> bytes:
-        """Every event has a name."""
+        """Return the event with its name."""
         plain = super().written(value, reply, first=first)
         if not isinstance(value, dict):
             return plain
@@ -92,7 +92,7 @@ class AnthropicMessages(Dialect):
 
 
 def _texts(messages: list[dict[str, Any]]) -> list[str]:
-    """The texts of messages and of what tools gave back."""
+    """Return the texts of messages and of tool results."""
     found = []
     for message in messages:
         found += texts_of(message.get("content"))
@@ -142,7 +142,7 @@ def _stop_reason(generation: Generation) -> str:
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
-    """What is read from a cache or written to one is left out of the input."""
+    """Return the usage, whose input excludes tokens that are read from or written to a cache."""
     tokens = reply.generation.tokens
     usage = {
         "input_tokens": max(tokens.prompt - tokens.cached - tokens.cache_write, 0),

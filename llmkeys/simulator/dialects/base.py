@@ -1,4 +1,4 @@
-"""What a dialect of the simulator is: how it reads a request, and how it writes an answer, whole and streamed."""
+"""The base class of the simulator's dialects, which parse requests and write answers, streamed or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..wire import encoded
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One generation on its way out of one provider; `distortion` is a behaviour that falsifies the usage."""
+    """A generation as it is sent by a provider; `distortion` is a behaviour that falsifies the usage."""
 
     provider: str
     id: str
@@ -26,11 +26,11 @@ class Reply:
 
     @property
     def is_routed(self) -> bool:
-        """True at OpenRouter, which tells the cost."""
+        """True for OpenRouter, which reports the cost."""
         return self.provider == "openrouter"
 
     @property
-    def tells_usage(self) -> bool:
+    def reports_usage(self) -> bool:
         return self.distortion != "nousage"
 
     @property
@@ -38,12 +38,12 @@ class Reply:
         return self.distortion in _DISTORTIONS
 
     def falsified(self, usage: dict[str, Any]) -> dict[str, Any]:
-        """The usage object as it goes out: as it is, or as the behaviour wants it."""
+        """Return the usage object as it is sent, changed if the behaviour says so."""
         change = _DISTORTIONS.get(self.distortion)
         return _changed(usage, change) if change else usage
 
     def with_cost(self, usage: dict[str, Any], *, input_name: str, output_name: str) -> dict[str, Any]:
-        """The usage with what only OpenRouter tells: USD, exact."""
+        """Return the usage, for OpenRouter with its cost in exact USD."""
         if not self.is_routed:
             return usage
         generation = self.generation
@@ -59,7 +59,7 @@ class Reply:
 class Stream:
     """The events of a stream: before the text, the text, and after it (finish reason, usage, end marker).
 
-    Bytes go out as they are, anything else as the dialect writes an event.
+    Bytes are sent as they are, anything else as an event of the dialect.
     """
 
     opening: list[Any]
@@ -68,37 +68,37 @@ class Stream:
 
 
 class Dialect:
-    """One dialect; which provider speaks it, and where, is said in `__init__.py`."""
+    """A dialect; the providers and paths that use it are in `__init__.py`."""
 
     prefix: ClassVar[str]  # of an answer's id
     stream_type: ClassVar[str] = "text/event-stream"
 
     def caches_at(self, provider: str) -> bool:
-        """Whether the provider can report in this dialect what it read from a cache or wrote to one."""
+        """Return whether the provider can report cached tokens in this dialect."""
         return True
 
     def read(self, body: dict[str, Any], request: Request, action: str) -> Asked:
-        """What the body asks for; raises Unacceptable."""
+        """Return what the body asks for. Raises Unacceptable."""
         raise NotImplementedError
 
     def whole(self, reply: Reply) -> Any:
-        """The body of an answer that is not streamed; without usage where the behaviour withholds it."""
+        """Return the body of an answer that is not streamed, without usage if the behaviour withholds it."""
         raise NotImplementedError
 
     def stream(self, reply: Reply) -> Stream:
-        """All events of an undisturbed stream."""
+        """Return all events of an undisturbed stream."""
         raise NotImplementedError
 
     def written(self, value: Any, reply: Reply, *, first: bool) -> bytes:
-        """One event."""
+        """Return an event as bytes."""
         return value if isinstance(value, bytes) else b"data: " + encoded(value) + b"\n\n"
 
     def broken(self, reply: Reply, *, first: bool) -> bytes:
-        """One event whose JSON ends too early."""
+        """Return an event whose JSON is cut off."""
         return self.written({"id": reply.id, "choices": []}, reply, first=first).rstrip()[:-2] + b"\n\n"
 
     def error_inside(self, reply: Reply) -> Any:
-        """The error of a generation that failed after its answer had begun with status 200."""
+        """Return the error of a generation that failed after its answer had begun with status 200."""
         if reply.is_routed:
             error = {
                 "code": 502,
@@ -110,7 +110,7 @@ class Dialect:
         return refuse(Occasion(reply.provider, kind, native=True)).body
 
     def error_event(self, reply: Reply) -> Any:
-        """The same as the last event of a stream."""
+        """Return the same error as the last event of a stream."""
         return self.error_inside(reply)
 
 
@@ -135,26 +135,26 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def objects(value: object) -> list[dict[str, Any]]:
-    """The objects of a list; one object counts as a list of one."""
+    """Return the objects of a list; a single object counts as a list of one."""
     if isinstance(value, dict):
         return [value]
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def texts_of(content: object) -> list[str]:
-    """The texts of a content, which is a string, a list of parts, or one part."""
+    """Return the texts of a content, which is a string, a list of parts, or one part."""
     if isinstance(content, str):
         return [content]
     return [part["text"] for part in objects(content) if isinstance(part.get("text"), str)]
 
 
 def whole_number(body: dict[str, Any], name: str, *, most: int | None = None) -> int | None:
-    """A count of at least 1; raises Unacceptable."""
+    """Return a count of at least 1, or None. Raises Unacceptable."""
     value = body.get(name)
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (most is not None and value > most):
-        raise Unacceptable(f"Invalid value for '{name}': expected a whole number of at least 1.")
+        raise Unacceptable(f"Invalid value for '{name}': expected an integer of at least 1.")
     return value
 
 
@@ -163,7 +163,7 @@ def smallest(*limits: int | None) -> int | None:
 
 
 def named_model(body: dict[str, Any]) -> str:
-    """The model; OpenRouter's list of models stands in for a missing one. Raises Unacceptable."""
+    """Return the model; a list of models (OpenRouter) replaces a missing one. Raises Unacceptable."""
     model = body.get("model")
     if "model" not in body and isinstance(body.get("models"), list) and body["models"]:
         model = body["models"][0]
@@ -173,13 +173,13 @@ def named_model(body: dict[str, Any]) -> str:
 
 
 def listed(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """A list of objects that must not be empty; raises Unacceptable."""
+    """Return a list of objects that must not be empty. Raises Unacceptable."""
     if not isinstance(body.get(name), list) or not body[name]:
         raise Unacceptable(f"The {name} are missing.")
     return objects(body[name])
 
 
 def halves(text: str) -> Iterable[str]:
-    """A text in two pieces, as tools' arguments are streamed."""
+    """Return a text in two pieces, like streamed tool arguments."""
     middle = len(text) // 2
     return [piece for piece in (text[:middle], text[middle:]) if piece]

@@ -1,4 +1,4 @@
-"""Google's own methods: generating, whole, as SSE and as one JSON array; counting and embedding."""
+"""Google's own methods: generating (not streamed, as SSE, or as one JSON array), counting and embedding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GoogleGenerate(Dialect):
     prefix = "simulated"
 
     def read(self, body: dict[str, Any], request: Request, action: str) -> Asked:
-        """Fields are taken in camelCase and in snake_case; the model stands in the path."""
+        """Return what the request asks for; fields may be camelCase or snake_case, and the model is in the path."""
         model, _, method = action.rpartition(":")
         bodies = [body]
         if method == "batchEmbedContents":
@@ -63,13 +63,13 @@ class GoogleGenerate(Dialect):
         if asked.kind == "embed":
             vector = {"values": vector_of(asked.dimensions)}
             made: dict[str, Any] = {"embeddings": [vector] * asked.inputs} if asked.is_batch else {"embedding": vector}
-            told = reply.falsified({"promptTokenCount": tokens.prompt, "totalTokenCount": tokens.prompt})
-            return made | ({"usageMetadata": told} if reply.tells_usage else {})
+            usage = reply.falsified({"promptTokenCount": tokens.prompt, "totalTokenCount": tokens.prompt})
+            return made | ({"usageMetadata": usage} if reply.reports_usage else {})
         parts = _thoughts(reply) + [{"text": reply.generation.text}] * bool(reply.generation.pieces) + _call(reply)
         return _answer(reply, parts, finish_reason=_finish_reason(reply.generation), made=1.0)
 
     def stream(self, reply: Reply) -> Stream:
-        """Each element tells the running totals."""
+        """Return the elements, each with the usage so far."""
         pieces = reply.generation.pieces
         opening = [_answer(reply, [part], made=0.0) for part in _thoughts(reply)]
         contents = [
@@ -80,7 +80,7 @@ class GoogleGenerate(Dialect):
         return Stream([*opening], [*contents], [*closing, *([b"]"] if reply.asked.is_array else [])])
 
     def written(self, value: Any, reply: Reply, *, first: bool) -> bytes:
-        """Google ends lines with CRLF."""
+        """Return an event with Google's CRLF line ends."""
         if isinstance(value, bytes):
             return value
         if reply.asked.is_array:
@@ -132,20 +132,20 @@ def _finish_reason(generation: Generation) -> str:
 def _answer(
     reply: Reply, parts: list[dict[str, Any]], *, made: float, finish_reason: str | None = None
 ) -> dict[str, Any]:
-    """One answer or element of a stream, `made` of whose output (0 to 1) is counted so far."""
+    """Return an answer or an element of a stream; `made` is the share of the output (0 to 1) counted so far."""
     ended = {"finishReason": finish_reason} if finish_reason else {}
     candidates = [
         {"content": {"parts": parts, "role": "model"}, "index": index, **ended}
         for index in range(reply.generation.choices)
     ]
     body: dict[str, Any] = {"candidates": candidates, "modelVersion": reply.generation.model_name}
-    if reply.tells_usage:
+    if reply.reports_usage:
         body["usageMetadata"] = _usage(reply, made)
     return body | {"responseId": reply.id}
 
 
 def _usage(reply: Reply, made: float) -> dict[str, Any]:
-    """Counters that are zero are left out; thinking stands next to the candidates."""
+    """Return the usage, without zero counts; thinking is counted separately from the candidates."""
     tokens = reply.generation.tokens
     spoken = int((tokens.completion - tokens.reasoning) * made)
     counts = {
@@ -155,7 +155,7 @@ def _usage(reply: Reply, made: float) -> dict[str, Any]:
         "thoughtsTokenCount": tokens.reasoning,
         "totalTokenCount": tokens.prompt + spoken + tokens.reasoning,
     }
-    told: dict[str, Any] = {name: number for name, number in counts.items() if number}
-    told["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": tokens.prompt}]
-    told["serviceTier"] = "standard"
-    return reply.falsified(told)
+    usage: dict[str, Any] = {name: number for name, number in counts.items() if number}
+    usage["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": tokens.prompt}]
+    usage["serviceTier"] = "standard"
+    return reply.falsified(usage)

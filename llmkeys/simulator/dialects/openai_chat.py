@@ -1,4 +1,4 @@
-"""OpenAI chat completions, as OpenRouter, OpenAI, and the OpenAI layers of Anthropic and Google answer them."""
+"""OpenAI chat completions, as answered by OpenRouter, OpenAI, and the OpenAI layers of Anthropic and Google."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class OpenAIChat(Dialect):
     def whole(self, reply: Reply) -> dict[str, Any]:
         body = _envelope(reply, "chat.completion")
         body["choices"] = [_choice(reply, number) for number in range(reply.generation.choices)]
-        if reply.tells_usage:
+        if reply.reports_usage:
             body["usage"] = _usage(reply)
         return body
 
     def stream(self, reply: Reply) -> Stream:
-        """OpenRouter always reports usage, the others where it was asked for."""
-        reports = reply.tells_usage and (reply.asked.wants_usage or reply.is_routed)
+        """Return the events; OpenRouter always reports usage, the others only if requested."""
+        reports = reply.reports_usage and (reply.asked.wants_usage or reply.is_routed)
         chunks = _Chunks(reply, null_usage=reports and reply.provider == "openai")
         numbers = range(reply.generation.choices)
         opening: list[Any] = [chunks.chunk(number, {"role": "assistant", "content": ""}) for number in numbers]
@@ -78,7 +78,7 @@ def _last_user_text(messages: list[dict[str, Any]]) -> str:
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
-    """The usage object as this provider reports it; Google's layer has thinking in the total only."""
+    """Return the usage object as this provider reports it; Google's layer counts thinking only in the total."""
     tokens = reply.generation.tokens
     usage: dict[str, Any] = {
         "prompt_tokens": tokens.prompt,
@@ -137,7 +137,7 @@ def _finish_reason(generation: Generation) -> str:
 
 
 def _call_deltas(reply: Reply) -> list[dict[str, Any]]:
-    """A tool call: first its name, then its arguments in pieces."""
+    """Return a tool call: first its name, then its arguments in pieces."""
     call = reply.generation.call
     if call is None:
         return []
@@ -147,7 +147,7 @@ def _call_deltas(reply: Reply) -> list[dict[str, Any]]:
 
 
 class _Chunks:
-    """Writes the chunks of one stream."""
+    """Builds the chunks of a stream."""
 
     def __init__(self, reply: Reply, *, null_usage: bool) -> None:
         self._reply = reply
@@ -165,7 +165,7 @@ class _Chunks:
         return chunk
 
     def usage_chunk(self) -> dict[str, Any]:
-        """The last chunk: OpenRouter's has one choice that says nothing, the others' have none."""
+        """Return the last chunk: OpenRouter's has an empty choice, the others' have none."""
         choices: list[dict[str, Any]] = []
         if self._reply.is_routed:
             delta = {"role": "assistant", "content": ""}

@@ -1,4 +1,4 @@
-"""OpenAI embeddings, as OpenRouter, OpenAI and Google's OpenAI layer answer them."""
+"""OpenAI embeddings, as answered by OpenRouter, OpenAI and Google's OpenAI layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OpenAIEmbeddings(Dialect):
         if not isinstance(given, str | list) or not given:
             raise Unacceptable("The input is missing.")
         texts = [given] if isinstance(given, str) else given
-        # A list of numbers is one text that somebody has cut into tokens already.
+        # A list of numbers is a single text that is already tokenized.
         inputs = [texts] if isinstance(texts[0], int) else texts
         words = [one if isinstance(one, str) else "token " * len(one) for one in inputs if isinstance(one, str | list)]
         return Asked(
@@ -44,7 +44,7 @@ class OpenAIEmbeddings(Dialect):
         body: dict[str, Any] = {"object": "list", "data": data, "model": reply.generation.model_name}
         if reply.is_routed:
             body |= {"id": reply.id, "provider": "Simulated"}
-        if reply.tells_usage:
+        if reply.reports_usage:
             tokens = reply.generation.tokens.prompt
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             body["usage"] = reply.falsified(usage | ({"cost": reply.generation.cost} if reply.is_routed else {}))
@@ -52,5 +52,5 @@ class OpenAIEmbeddings(Dialect):
 
 
 def vector_of(dimensions: int) -> list[float]:
-    """A vector of length 1 that says nothing."""
+    """Return a meaningless vector of length 1."""
     return [dimensions**-0.5] * dimensions

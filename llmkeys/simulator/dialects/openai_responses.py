@@ -1,4 +1,4 @@
-"""OpenAI responses, as OpenAI and OpenRouter answer them."""
+"""OpenAI responses, as answered by OpenAI and OpenRouter."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class OpenAIResponses(Dialect):
         return Stream(opening, contents, closing)
 
     def written(self, value: Any, reply: Reply, *, first: bool) -> bytes:
-        """OpenAI names its events, OpenRouter does not."""
+        """Return the event, with a name for OpenAI but not for OpenRouter."""
         plain = super().written(value, reply, first=first)
         named = isinstance(value, dict) and "type" in value and not reply.is_routed
         return b"event: " + value["type"].encode() + b"\n" + plain if named else plain
 
     def error_event(self, reply: Reply) -> dict[str, Any]:
-        """OpenAI's flat error, and the response that failed at OpenRouter."""
+        """Return OpenAI's flat error, or OpenRouter's failed response."""
         error = self.error_inside(reply)["error"]
         if reply.is_routed:
             failed = _response(reply, "failed", []) | {"error": {"code": "server_error", "message": error["message"]}}
@@ -87,7 +87,7 @@ class OpenAIResponses(Dialect):
 
 
 class _Events:
-    """Numbers the events of one stream."""
+    """Numbers the events of a stream."""
 
     def __init__(self) -> None:
         self._number = -1
@@ -98,7 +98,7 @@ class _Events:
 
 
 def _tools(body: dict[str, Any]) -> list[Tool]:
-    """Every function and custom tool: of the request, of items that bring more, and inside a namespace."""
+    """Return all function and custom tools: of the request, of input items, and inside namespaces."""
     stack = [(one, "") for one in (body.get("tools"), *(item.get("tools") for item in objects(body.get("input"))))]
     found = []
     while stack:
@@ -116,7 +116,7 @@ Item = tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]
 
 
 def _items(reply: Reply) -> list[Item]:
-    """Each item of the output with the events that build it up."""
+    """Return the items of the output, each with the events that build it."""
     generation, number = reply.generation, reply.id.removeprefix("resp_")
     found: list[Item] = []
     if generation.tokens.reasoning:
@@ -139,7 +139,7 @@ def _items(reply: Reply) -> list[Item]:
 
 
 def _called(call: Call, number: str) -> Item:
-    """A call: a function gets arguments, a custom tool a text."""
+    """Return a call, with arguments for a function or text for a custom tool."""
     is_custom = call.tool.is_custom
     kind, field = ("custom_tool_call", "input") if is_custom else ("function_call", "arguments")
     event = f"response.{kind}_{field}"
@@ -153,7 +153,7 @@ def _called(call: Call, number: str) -> Item:
 
 
 def _empty(item: dict[str, Any]) -> dict[str, Any]:
-    """An item as it is when its first event comes."""
+    """Return an item as it is in its first event."""
     if item["type"] == "message":
         return item | {"status": "in_progress", "content": []}
     empty = {"function_call": {"arguments": ""}, "custom_tool_call": {"input": ""}}.get(item["type"])
@@ -184,7 +184,7 @@ def _response(reply: Reply, status: str, output: list[dict[str, Any]]) -> dict[s
         "tools": [],
         "top_p": 1,
         "truncation": "disabled",
-        "usage": _usage(reply) if has_ended and reply.tells_usage else None,
+        "usage": _usage(reply) if has_ended and reply.reports_usage else None,
     }
 
 
