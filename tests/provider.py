@@ -422,7 +422,11 @@ class ScriptedProvider:
         answering = self._loop.create_task(_send(script, answer, writer))
         try:
             await asyncio.wait({answering, listening}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done() and (listening.exception() or not listening.result()):
+            if answering.done():
+                has_gone = isinstance(answering.exception(), ConnectionError)
+            else:
+                has_gone = listening.exception() is not None or not listening.result()
+            if has_gone:
                 request.gone.set()
                 raise _HangUp
             await answering
