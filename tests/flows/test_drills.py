@@ -31,7 +31,7 @@ from tests.serving import ROOT, environment, free_port, manage, prepare, wait_fo
 pytestmark = pytest.mark.proof
 ANSWER_SECONDS = 10
 PROGRAMS = size("PROGRAMS", short=8, long=64)
-DISK = f"{16 + PROGRAMS}m"
+DISK = f"{32 + PROGRAMS}m"
 NOBODY = 65_534
 
 
