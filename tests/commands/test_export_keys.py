@@ -53,7 +53,7 @@ def test_it_never_writes_a_secret_of_the_environment(run, file, monkeypatch):
     register_environment_keys(at=NOW)
     run("export_keys", str(file), "--include-secrets")
     assert secret not in file.read_text()
-    assert "comes from the environment" in run("import_keys", str(file)).out
+    assert "it is an environment key" in run("import_keys", str(file)).out
 
 
 def test_it_replaces_a_file_only_by_force(run, file):

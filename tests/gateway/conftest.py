@@ -183,5 +183,5 @@ def nothing_told(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Forget which alerts this process has given, as another process would not know of them; call it for once more."""
     from llmkeys.alerts import outbox
 
-    monkeypatch.setattr(outbox, "_told", {})
-    return lambda: outbox._told.clear()
+    monkeypatch.setattr(outbox, "_reported", {})
+    return lambda: outbox._reported.clear()
