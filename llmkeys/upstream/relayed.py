@@ -90,13 +90,7 @@ class OpenAnswer:
         return b"".join(pieces)
 
     def abort(self) -> None:
-        """Cut the connection, so that the provider can stop its work.
-
-        Closing it would not do: TLS says goodbye first, and waits up to 30 s for one that sends on.
-        """
-        connection = self._response.connection
-        if connection is not None and connection.transport is not None:
-            connection.transport.abort()
+        """Close the connection, so that the provider can stop working."""
         self._response.close()
 
     def done(self) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from tests.flows.product import Product, Program, chat, new_secret
 
 REFUSALS = ("401", "402", "403", "429")  # rejected, without credit, forbidden, throttled
-ROUNDS = 15  # a busy machine may slow some down; what the product needs is what the quickest needs
+ROUNDS = 5  # a busy machine may slow one down; what the product needs is what the quickest needs
 MOST_SECONDS = 0.2
 
 
@@ -27,8 +27,6 @@ def test_the_twentieth_key_serves_within_200_ms_of_what_the_answers_take(data_di
             own_share.append(took - _seconds_of_twenty_answers(simulator, endings))
             for key in keys:
                 product.api("DELETE", f"/keys/{key}")
-            if own_share[-1] < MOST_SECONDS:
-                break
     assert min(own_share) < MOST_SECONDS, own_share
 
 
