@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -106,6 +107,20 @@ def test_a_client_that_sends_too_much_reads_why(served):
 def test_a_body_that_does_not_come_is_refused_in_time(served):
     head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx"
     assert raw(served, head).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_slow_body_arrives_whole_at_the_gateway(served, token):
+    """It pauses for longer than the gateway takes to begin to watch for programs that leave."""
+    body = b'{"model": "openai/gpt-6.1-terra", "messages": [{"role": "user", "content": "hello"}]}'
+    headers = {"Authorization": f"Bearer {token}", "Content-Length": str(len(body))}
+    status, _, answer = ask(served, "POST", "/v1/chat/completions", pausing(body, 1.3), headers)
+    assert (status, json.loads(answer)["error"]["code"]) == (503, "no_key_available"), answer
+
+
+def pausing(body: bytes, seconds: float) -> Iterator[bytes]:
+    yield body[:30]
+    threading.Event().wait(seconds)
+    yield body[30:]
 
 
 # --- Addresses and headers --------------------------------------------------------------------------------------------

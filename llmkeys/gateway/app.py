@@ -189,6 +189,7 @@ async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Store
     """Read, check and relay a request; the work continues to its end even if the program goes or the server stops."""
     with bodies.taking() as taken:
         request = RelayRequest(await _request(door, exchange, taken), caller, stored)
+        exchange.program.listen_soon()
         work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
         await asyncio.shield(background.start(work))
 

@@ -26,7 +26,7 @@ class Program:
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._listener: asyncio.Task[Any] | None = None
-        self._listen_later = self._loop.call_later(LISTEN_AFTER_SECONDS, self._listen)
+        self._listen_later: asyncio.TimerHandle | None = None
         self._written_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._head: Callable[[], tuple[int, Headers]] = lambda: (200, ())
@@ -39,6 +39,13 @@ class Program:
         self._calls = [call]
         if self.has_gone:
             call()
+
+    def listen_soon(self) -> None:
+        """Notice from soon on when the program leaves. Only after its body was read: listening takes what still comes.
+
+        An answer that begins makes it listen at once.
+        """
+        self._listen_later = self._loop.call_later(LISTEN_AFTER_SECONDS, self._listen)
 
     def _listen(self) -> None:
         if self._listener is None:
@@ -139,11 +146,9 @@ class Program:
 
     def close(self) -> None:
         """Stop listening: the exchange is over."""
-        self._listen_later.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._listener is not None:
-            self._listener.cancel()
+        for awaited in (self._listen_later, self._timer, self._listener):
+            if awaited is not None:
+                awaited.cancel()
 
 
 def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:

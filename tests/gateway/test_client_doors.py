@@ -380,6 +380,18 @@ class TestSlowStrangers:
         for wire in wires:
             wire.close()
 
+    def test_a_body_that_comes_after_the_wait_for_leaving_would_begin_is_served(self, client, provider, monkeypatch):
+        """Whoever watches for a program that leaves must take no piece of its body."""
+        monkeypatch.setattr("llmkeys.gateway.program.LISTEN_AFTER_SECONDS", 0.01)
+        make_key()
+        provider.post(OPENROUTER, json=completion())
+        raw = json.dumps(chat()).encode()
+        wire = client.open("POST", PATH, {"Content-Length": str(len(raw)), "Content-Type": JSON})
+        for at in range(0, len(raw), 40):
+            assert wire.says_nothing_for(0.05)
+            wire.send(raw[at : at + 40])
+        assert wire.answer().status_code == 200
+
     def test_a_body_has_a_deadline(self, client, quick_bodies):
         wire = client.open("POST", PATH, {"Content-Length": "1000", "Content-Type": JSON}).send(b"{")
         answer = wire.answer()
