@@ -60,7 +60,7 @@ def check_keys() -> dict[str, int]:
     if checked.failed:
         raise TaskFailed(
             f"{checked.failed} of {checked.good + checked.bad + checked.failed} keys could not be tested: their "
-            "secrets do not decrypt. `manage.py doctor` says which."
+            "secrets do not decrypt. `./manage.py doctor` says which."
         )
     return checked.as_json()
 
@@ -90,7 +90,7 @@ def backup_database() -> int:
         outbox.backup_failed(str(error), at=at)
         raise
     if made.manifest.differences:
-        words = f"its books differ in {made.manifest.differences} places; run `manage.py audit`."
+        words = f"its books differ in {made.manifest.differences} places; run `./manage.py audit`."
         outbox.backup_failed(words, at=at)
         raise TaskFailed(f"The backup {made.path.name} was taken, but {words}")
     return made.bytes

@@ -68,11 +68,11 @@ class Application:
             finally:
                 self._in_progress[self._place] -= 1
 
-    def configure(self, *, threads: int, under_way: MutableSequence[int], place: int) -> None:
+    def configure(self, *, threads: int, in_progress: MutableSequence[int], place: int) -> None:
         """Set the threads for pages, and where requests in progress are counted: memory shared with `serve`."""
         pages.threads = waiting_pages.threads = threads
-        self._in_progress, self._place = under_way, place
-        under_way[place] = 0  # left over from an earlier worker that was killed
+        self._in_progress, self._place = in_progress, place
+        in_progress[place] = 0  # left over from an earlier worker that was killed
 
     def stop(self) -> None:
         """Begin to stop: requests in progress have `REFACTAI_STOP_SECONDS` left. Called on the event loop."""

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import ROOT, Served, environment
+from tests.serving import ROOT, Served, environment, prepare
 
 ADDRESS = "127.0.0.1:8080"  # of the product, as the guides write it
 COMMAND = "./manage.py"
@@ -130,6 +130,8 @@ def outputs(text: str, **more: str) -> Iterator[tuple[Block, str]]:
     with scratch as name, SimulatorThread() as simulator:
         directory = Path(name)
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()} | more
+        if "DATABASE_URL" not in urls:
+            prepare(directory / "data")
         with Served(directory / "data", **urls) as served:
             served.wait_until_up()
             here = environment(directory / "data", **urls) | {"HOME": str(directory)}

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.serving import ROOT, Served, manage
+from tests.serving import ROOT, Served, manage, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ SHORT_DEADLINES = "django.setup()\nimport refactai_site.pages as pages\npages.BO
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    data_dir = tmp_path_factory.mktemp("front-door") / "data"
+    data_dir = prepare(tmp_path_factory.mktemp("front-door") / "data")
     given = {"DJANGO_SUPERUSER_USERNAME": "admin", "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
     with Served(data_dir, "--no-scheduler", "--threads", "2", prelude=SHORT_DEADLINES, **given) as running:
         yield running.wait_until_up()

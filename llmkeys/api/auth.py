@@ -20,7 +20,7 @@ from llmkeys.tokens.throttle import address_of, note_failure
 _NOT_DECLARED = (None, "metadata")
 ANY_TOKEN = ""  # in a view's table: allowed for everyone who is authenticated, with a token of any scope
 _INVALID = (
-    "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `manage.py tokens create NAME "
+    "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `./manage.py tokens create NAME "
     "--scope read` makes one."
 )
 

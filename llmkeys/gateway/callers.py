@@ -31,7 +31,7 @@ async def authenticate(headers: Mapping[str, str], scope: Scope) -> tuple[Caller
             401,
             "invalid_token",
             "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; "
-            "`manage.py tokens create NAME` makes one.",
+            "`./manage.py tokens create NAME` makes one.",
             {"WWW-Authenticate": "Bearer"},
         )
     caller, stored = found

@@ -81,15 +81,14 @@ def _written(outcome: Outcome) -> list[Any]:
 
 
 @lru_cache(maxsize=64)
-def _finish_sql(count: int, tables: int) -> str:
+def _finish_sql(count: int, columns: tuple[str, ...]) -> str:
     places = {name: cast(f"v.column{place}", kind) for place, (name, kind) in enumerate(_WRITTEN.items(), 2)}
     places |= {"overrun": f"(hold_nano < {places['cost_nano']})", "lease_until": "NULL"}
     written = ", ".join(f"{name} = {value}" for name, value in places.items())
-    columns = ", ".join(of.column for of in accounts.TABLES)
     return f"""UPDATE llmkeys_usagerecord SET {written}
       FROM {accounts.values(count, 1 + len(_WRITTEN))}
      WHERE llmkeys_usagerecord.id = v.column1 AND llmkeys_usagerecord.state = 'HELD'
-    RETURNING id, model, token_name, hold_nano, day, month, {columns}"""
+    RETURNING id, model, token_name, hold_nano, day, month, {", ".join(columns)}"""
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ def _end_rows(cursor: Cursor, outcomes: dict[int, Outcome]) -> dict[int, _Ended]
     parameters: list[Any] = []
     for usage_id, outcome in outcomes.items():
         parameters += [usage_id, *_written(outcome)]
-    cursor.execute(_finish_sql(len(outcomes), len(accounts.TABLES)), parameters)
+    cursor.execute(_finish_sql(len(outcomes), tuple(of.column for of in accounts.TABLES)), parameters)
     for usage_id, model, token_name, hold, day, month, *ids in cursor.fetchall():
         payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=True) if one is not None]
         windows = Windows(as_date(day), as_date(month))
@@ -188,9 +187,8 @@ def _left_today(row: _Ended, after: dict[tuple[Account, Windows], Standing]) -> 
 
 
 @lru_cache(maxsize=64)
-def _daily_sql(count: int, tables: int) -> str:
+def _daily_sql(count: int, others: tuple[str, ...]) -> str:
     sums = ("requests", "successful", "failed", "input_tokens", "output_tokens", "cost_nano", *PARTS)
-    others = [of.column for of in accounts.TABLES if of is not accounts.KEYS]
     names = ["day", "key_id", "model", "token_name", *others, *sums]
     row = f"({', '.join(['%s'] * len(names))})"
     group = ", ".join(["key_id", "day", "model", "token_name", *(f"COALESCE({column}, 0)" for column in others)])
@@ -215,7 +213,7 @@ def _add_to_days(cursor: Cursor, ended: Iterable[_Ended]) -> None:
         known[:] = [have + more for have, more in zip(known, amounts, strict=True)]
     if groups:
         parameters = [value for group, amounts in groups.items() for value in (*group, *amounts)]
-        cursor.execute(_daily_sql(len(groups), len(accounts.TABLES)), parameters)
+        cursor.execute(_daily_sql(len(groups), tuple(of.column for of in others)), parameters)
 
 
 def _note_what_came_before(cursor: Cursor, usage_id: int) -> None:

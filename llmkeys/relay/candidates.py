@@ -222,7 +222,7 @@ def _refuse(stored: Stored, model: str, caller: Caller) -> NoReturn:
             )
         raise NoKeyAvailable(
             "No API key available: none is stored. Add one on the dashboard (/llm-settings) or with "
-            "`manage.py keys add`."
+            "`./manage.py keys add`."
         )
     if caller.key_ids is not None:
         raise ModelNotAvailable(

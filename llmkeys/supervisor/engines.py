@@ -92,7 +92,7 @@ class Server(MPServer):
 def load(threads: int, shared: Shared, place: int) -> Any:
     """Return the application, in a worker. It is at module level because spawned workers import it by name."""
     application = import_string(settings.ASGI_APPLICATION)
-    application.configure(threads=threads, under_way=shared.under_way, place=place)
+    application.configure(threads=threads, in_progress=shared.in_progress, place=place)
     return application
 
 

@@ -11,11 +11,11 @@ class Shared:
 
     def __init__(self, workers: int) -> None:
         self._stopping: MutableSequence[int] = multiprocessing.RawArray("b", 1)
-        self.under_way: MutableSequence[int] = multiprocessing.RawArray("l", workers)
+        self.in_progress: MutableSequence[int] = multiprocessing.RawArray("l", workers)
 
     @property
     def requests_in_progress(self) -> int:
-        return sum(self.under_way)
+        return sum(self.in_progress)
 
     @property
     def is_stopping(self) -> bool:

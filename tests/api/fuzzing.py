@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import ROOT, Served, environment, manage
+from tests.serving import ROOT, Served, environment, manage, prepare
 
 # Left out: `positive_data_acceptance` (a secret that another key has, an unknown key of a token: such input fits its
 # schema and is refused all the same).
@@ -44,6 +44,8 @@ def fuzz(
     with SimulatorThread() as simulator:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()} | more
         urls["REFACTAI_HTTPS"] = "true"  # as behind a proxy, whose headers then tell a client's address
+        if "DATABASE_URL" not in urls:
+            prepare(directory / "data")
         with Served(directory / "data", "--no-scheduler", **urls) as served:
             served.wait_until_up()
             made = manage(directory / "data", "tokens", "create", "fuzzing", "--scope", "manage", **urls)

@@ -19,7 +19,10 @@ class TestStats:
         make_key(name="Open", daily_limit_nano=0, total_limit_nano=1)
         lines = run("stats").out.splitlines()
         assert "Keys          2, 2 active" in lines
-        assert "Today         $0.50; of limits of $1.00, 50.0 % is spent; resets 2026-11-24 00:00 UTC" in lines
+        assert (
+            "Today         $0.50; the keys with a limit have spent 50.0 % of their $1.00; resets 2026-11-24 00:00 UTC"
+            in lines
+        )
         assert "Requests      3 (3 succeeded, 0 failed)" in lines
         assert next(line for line in lines if line.startswith("Production")).split()[2:6] == [
             "ACTIVE", "$0.50", "of", "$1.00",

@@ -18,7 +18,7 @@ import pytest
 from llmkeys.simulator.thread import SimulatorThread
 from tests import guide
 from tests.helpers import new_secret
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage
+from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage, prepare
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 # What belongs to the operator, and the columns that time alone changes.
@@ -39,7 +39,7 @@ class Installation:
     """A product that somebody uses: two keys of which the later one is the default, a token, a price, history."""
 
     def __init__(self, directory: Path, simulator: SimulatorThread) -> None:
-        self.data = directory / "data"
+        self.data = prepare(directory / "data")
         self.urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:

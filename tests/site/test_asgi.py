@@ -185,7 +185,7 @@ def test_what_lives_with_a_worker_ends_in_time_though_a_request_goes_on(monkeypa
     assert asyncio.run(live()).status == 503
 
 
-def test_requests_under_way_are_counted(monkeypatch):
+def test_requests_in_progress_are_counted(monkeypatch):
     counts = [7, 0]
 
     async def live() -> tuple[int, int]:
@@ -197,7 +197,7 @@ def test_requests_under_way_are_counted(monkeypatch):
 
         monkeypatch.setattr(asgi, "pages", page)
         application = asgi.Application()
-        application.configure(threads=1, under_way=counts, place=1)
+        application.configure(threads=1, in_progress=counts, place=1)
         requests = [asyncio.create_task(Exchange().run(application)) for _ in range(3)]
         await begun.wait()
         during = counts[1]

@@ -64,9 +64,9 @@ def _card(sums: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _used(sums: Mapping[str, Any], word: str) -> str:
     cost, limit = _usd(sums[f"{word}Cost"]), sums[f"{word}Limit"]
-    return (
-        f"{cost}; of limits of {_usd(limit)}, {sums[f'{word}BudgetUsed']} % is spent" if limit else f"{cost}, no limit"
-    )
+    if not limit:
+        return f"{cost}, no limit"
+    return f"{cost}; the keys with a limit have spent {sums[f'{word}BudgetUsed']} % of their {_usd(limit)}"
 
 
 def _usd(amount: float) -> str:
