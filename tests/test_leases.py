@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection
@@ -13,6 +14,7 @@ from django.db import IntegrityError, OperationalError, connection
 from llmkeys import ledger
 from llmkeys.database import outages, sql, writer
 from llmkeys.database.sql import is_sqlite, server_clock
+from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.ledger import Attempt, Bid, End, Outcome, leases
 from llmkeys.models import Adjustment, ApiKey, UsageRecord
 from tests.helpers import NOW, make_key
@@ -121,6 +123,59 @@ def test_an_outage_is_not_counted_against_the_row(monkeypatch):
             leases._this().catch_up()
     leases._this().catch_up()
     assert states() == ["SETTLED"]
+
+
+class Over(Exception):
+    """The time of a beat is over."""
+
+
+class Beat(threading.Event):
+    """The thread that renews leases, on a clock that moves only while the thread waits."""
+
+    def __init__(self, monkeypatch, *, seconds: float) -> None:
+        super().__init__()
+        self.clock, self.end, self.renewed = 0.0, seconds, []
+        monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=lambda: self.clock))
+        monkeypatch.setattr(leases, "RENEW_SECONDS", 15.0)
+        self.looks = 0
+        self.process = leases._this()
+        self.process.wake = self
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.looks += 1
+        if not self.is_set():
+            self.clock += timeout or 0.0
+        if self.clock > self.end or self.looks > 100:
+            raise Over
+        return self.is_set()
+
+    def run(self, renew) -> None:
+        def renewal(cursor) -> None:
+            self.renewed.append(self.clock)
+            renew()
+
+        self.process._renew = renewal
+        with pytest.raises(Over):
+            self.process._beat()
+
+
+def test_an_end_that_comes_during_a_renewal_is_written_and_the_thread_rests(monkeypatch):
+    hold = place(make_key())
+    beat = Beat(monkeypatch, seconds=50)
+    beat.run(lambda: beat.process.try_later(settled(hold)) if len(beat.renewed) == 1 else None)
+    assert states() == ["SETTLED"]
+    assert beat.renewed == [15, 30, 45]
+    assert beat.looks < 8
+
+
+def test_a_renewal_that_fails_is_tried_again_in_a_second(monkeypatch):
+    def fail_twice() -> None:
+        if len(beat.renewed) <= 2:
+            raise RecordingUnavailable(outages.UNAVAILABLE)
+
+    beat = Beat(monkeypatch, seconds=40)
+    beat.run(fail_twice)
+    assert beat.renewed == [15, 16, 17, 32]
 
 
 def test_an_end_returns_what_remains_of_the_budget():

@@ -196,15 +196,17 @@ class _Process:
         self.wake.set()
 
     def _beat(self) -> None:
-        renewed = time.monotonic()
+        due = time.monotonic() + RENEW_SECONDS  # when the leases are renewed next
         while True:
-            self.wake.wait(RETRY_SECONDS if self.overdue else RENEW_SECONDS)
-            if self.wake.is_set() and self.overdue:
-                self.wake.clear()
+            pause = max(0.0, due - time.monotonic())
+            self.wake.wait(min(RETRY_SECONDS, pause) if self.overdue else pause)
+            self.wake.clear()  # before looking: an end that is appended after this sets it again
             try:
-                if not self.overdue or time.monotonic() - renewed >= RENEW_SECONDS:
-                    renewed = time.monotonic()
+                began = time.monotonic()
+                if began >= due:
+                    due = began + RETRY_SECONDS  # unless it succeeds: an outage must not cost a live hold its lease
                     writer.run_now(self._renew)
+                    due = began + RENEW_SECONDS
                 self.catch_up()
             except RecordingUnavailable:
                 pass  # the writer notifies the operator
