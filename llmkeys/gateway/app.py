@@ -267,8 +267,10 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         request.request.let_go()
         taken.give_back()
         await program.start()
-        await answer.content.run()
-        await program.end()
+        try:
+            await answer.content.run()
+        finally:
+            await program.end()
     elif program.has_begun:  # a whole answer after a keep-alive: a client's mistake, or a server without streams
         assert isinstance(answer.content, bytes)
         await program.write(dialect.as_event(answer.content, request.request))

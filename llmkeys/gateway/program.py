@@ -11,6 +11,7 @@ from starlette.types import Receive, Send
 
 from llmkeys.relay import background
 
+PIECE_BYTES = 65_536  # what is written at once: a client that reads this much within the idle limit has not gone
 LISTEN_AFTER_SECONDS = 1.0  # most answers arrive sooner, without the cost of listening for a disconnect
 
 Headers = Iterable[tuple[str, str]]
@@ -29,7 +30,7 @@ class Program:
         self._listen_later: asyncio.TimerHandle | None = None
         self._written_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._head: Callable[[], tuple[int, Headers]] = lambda: (200, ())
+        self._head = _plain_head
         self._message = b""
 
     # --- leaving -----------------------------------------------------------------------------------------------------
@@ -70,8 +71,9 @@ class Program:
         The first one sends the status and headers that `head` returns.
         """
         self._message, self._head = message, head
+        self._written_at = self._loop.time()  # the silence begins here, however long the body took
         if settings.KEEPALIVE_SECONDS:
-            self._timer = self._loop.call_at(self._written_at + settings.KEEPALIVE_SECONDS, self._look)
+            self._timer = self._loop.call_later(settings.KEEPALIVE_SECONDS, self._look)
 
     def _look(self) -> None:
         due = self._written_at + settings.KEEPALIVE_SECONDS
@@ -112,7 +114,10 @@ class Program:
             if self._is_over:  # a keep-alive that became due while the answer was being sent
                 return
             await self._begin()
-            await self._give({"type": "http.response.body", "body": piece, "more_body": True})
+            for at in range(0, len(piece), PIECE_BYTES):
+                if not self.has_gone:
+                    part = piece[at : at + PIECE_BYTES]
+                    await self._give({"type": "http.response.body", "body": part, "more_body": True})
             self._written_at = self._loop.time()
 
     async def end(self) -> None:
@@ -145,10 +150,15 @@ class Program:
             self._leave()
 
     def close(self) -> None:
-        """Stop listening: the exchange is over."""
+        """Stop listening: the exchange is over. Nothing keeps this object then: the server closes what it has of it."""
         for awaited in (self._listen_later, self._timer, self._listener):
             if awaited is not None:
                 awaited.cancel()
+        self._calls, self._head = [], _plain_head
+
+
+def _plain_head() -> tuple[int, Headers]:
+    return 200, ()
 
 
 def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:

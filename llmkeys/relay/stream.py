@@ -26,6 +26,7 @@ DRAIN_SECONDS = 30.0  # how long to wait for the usage after the client has gone
 LONGEST_STREAM_SECONDS = 3600.0  # a stream without an end is cut here
 AFTER_END_SECONDS = 1.0  # how long a provider may take to close a stream that it has ended
 MOST_HELD_BACK = 1_000_000  # bytes of events without content; beyond that the answer counts as begun
+CUT = "The stream was cut; the provider may have billed it."
 GONE = "The client went away in the middle of the stream."
 
 
@@ -99,7 +100,8 @@ class RelayedStream:
             await self._break_off(str(error))
         except BaseException:
             self._opened.abort()
-            await self._attempt.lose("The stream was cut; the provider may have billed it.", status=200)
+            await self._attempt.lose(CUT, status=200)
+            await self._client.write(self._dialect.error_event(502, "upstream_error", CUT, self._request))
             raise
 
     async def _hand_out(self) -> None:

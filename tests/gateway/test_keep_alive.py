@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import threading
+import weakref
 
 import pytest
 
 from llmkeys.gateway.program import Program
 from tests.gateway.door import (
     DONE,
+    PATH,
     SILENCE,
     Gate,
     Pieces,
     ask,
     begin,
+    chat,
     chunk,
     completion,
     event,
@@ -142,6 +146,16 @@ class TestBeforeContent:
         body = answer.content
         assert body.endswith(b"".join(REST)) and b"Rate limit" not in body
 
+    def test_a_body_that_came_slowly_is_no_silence(self, client, sends):
+        """The status of a refusal is still the provider's or ours, not 200."""
+        make_key()
+        sends(Pieces.whole(json=LIMITED, status=429))
+        raw = json.dumps(chat(model=PLAIN, stream=True)).encode()
+        wire = client.open("POST", PATH, {"Content-Length": str(len(raw)), "Content-Type": "application/json"})
+        wire.send(raw[:40])
+        assert wire.says_nothing_for(0.7)
+        assert wire.send(raw[40:]).answer().status_code == 503
+
     def test_one_that_was_due_as_a_whole_answer_went_out_is_dropped(self, settings):
         """No test at the door can make the two meet."""
         said: list[dict] = []
@@ -159,6 +173,41 @@ class TestBeforeContent:
 
         asyncio.run(meet())
         assert [message.get("status", message.get("body")) for message in said] == [503, b"no"]
+
+
+def test_a_large_event_goes_out_in_pieces():
+    """A program that reads slowly but steadily must not count as gone while it reads one large picture."""
+    said: list[bytes] = []
+
+    async def send(message):
+        said.append(message.get("body", b""))
+
+    async def write() -> None:
+        program = Program(asyncio.Event().wait, send)
+        await program.write(b"x" * 1_000_000)
+        program.close()
+
+    asyncio.run(write())
+    assert b"".join(said) == b"x" * 1_000_000 and max(map(len, said)) <= 65_536
+
+
+def test_nothing_keeps_a_program_whose_exchange_is_over():
+    """The server ends an answer that was cut when nothing refers to the connection any more."""
+
+    async def serve() -> weakref.ref[Program]:
+        program = Program(asyncio.Event().wait, asyncio.Event().wait)
+        program.when_gone(lambda: program.close())
+        program.answers_with(lambda: (200, [("x", str(program.has_gone))]))
+        program.listen_soon()
+        program.close()
+        return weakref.ref(program)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(serve())() is None
+    finally:
+        gc.enable()
 
 
 class TestInTheMiddle:

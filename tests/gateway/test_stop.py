@@ -46,9 +46,12 @@ def test_they_end_within_its_grace(streams, settings):
     assert {(row.state, row.cost_nano) for row in rows()} == {("SETTLED", 10_000_000)}
 
 
-def test_what_is_cut_is_lost(streams, settings):
+def test_what_is_cut_is_lost_and_says_so(streams, settings):
     settings.STOP_SECONDS = 1
+    _, answers = streams
     stop = stopping()
+    for answer in answers:
+        assert b"The stream was cut; the provider may have billed it." in answer.content, "said, and the answer ended"
     stop.join(20)
     assert not stop.is_alive()
     found = rows()
