@@ -111,10 +111,10 @@ def test_a_body_that_does_not_come_is_refused_in_time(served):
 
 def test_a_slow_body_arrives_whole_at_the_gateway(served, token):
     """It pauses for longer than the gateway takes to begin to watch for programs that leave."""
-    body = b'{"model": "openai/gpt-6.1-terra", "messages": [{"role": "user", "content": "hello"}]}'
+    body = b'{"model": "openai/gpt-6.1-terra", "messages": [], "user": "a mistake that comes last"}'
     headers = {"Authorization": f"Bearer {token}", "Content-Length": str(len(body))}
     status, _, answer = ask(served, "POST", "/v1/chat/completions", pausing(body, 1.3), headers)
-    assert (status, json.loads(answer)["error"]["code"]) == (503, "no_key_available"), answer
+    assert (status, json.loads(answer)["error"]["param"]) == (400, "messages"), answer
 
 
 def pausing(body: bytes, seconds: float) -> Iterator[bytes]:

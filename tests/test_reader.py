@@ -81,6 +81,50 @@ def test_an_outage_is_told_as_such_and_ends():
     assert asyncio.run(reader.run(messages)) == []
 
 
+def test_a_slow_read_holds_up_no_result_that_is_there(monkeypatch):
+    """Three reads in one group; the last does not end before the caller of the second has its result."""
+    monkeypatch.setattr(reader, "HAND_OVER_SECONDS", 0.0)
+    queued, delivered = threading.Event(), threading.Event()
+
+    async def work():
+        first = asyncio.create_task(reader.run(lambda cursor: queued.wait(10)))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(reader.run(messages))
+        third = asyncio.create_task(reader.run(lambda cursor: delivered.wait(5)))
+        await asyncio.sleep(0)
+        queued.set()
+        await second
+        delivered.set()
+        return await first, await third
+
+    assert asyncio.run(work()) == (True, True)
+
+
+def test_nothing_is_read_for_a_caller_that_has_given_up(monkeypatch):
+    """It gives up while another read of its group goes on."""
+    queued, begun, given_up, read = threading.Event(), threading.Event(), threading.Event(), []
+
+    def slow(cursor):
+        begun.set()
+        return given_up.wait(10)
+
+    async def work():
+        first = asyncio.create_task(reader.run(lambda cursor: queued.wait(10)))
+        await asyncio.sleep(0)
+        second, third = asyncio.create_task(reader.run(slow)), asyncio.create_task(reader.run(read.append))
+        await asyncio.sleep(0)
+        queued.set()
+        assert await asyncio.to_thread(begun.wait, 10)
+        third.cancel()
+        await asyncio.gather(third, return_exceptions=True)
+        given_up.set()
+        assert await asyncio.gather(first, second) == [True, True]
+        await reader.run(messages)
+
+    asyncio.run(work())
+    assert read == []
+
+
 def test_who_waits_too_long_is_told(monkeypatch):
     let_go = threading.Event()
     monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from llmkeys.database.sql import is_sqlite, lean_cursor
 from llmkeys.exceptions import RecordingUnavailable
 
 T = TypeVar("T")
+
+HAND_OVER_SECONDS = 0.05  # after which the results of a group that are there go to their callers
 
 
 async def run(work: Callable[[Any], T]) -> T:
@@ -25,13 +28,18 @@ class Reader(DatabaseThread):
     name = "llmkeys-reader"
 
     def _serve_group(self, first: Job) -> None:
-        group = self._gather(first)
-        for job in group:
-            try:
-                job.result = self._read(job)
-            except BaseException as error:
-                job.error = error
-        self._finish(group)
+        done, began = [], time.monotonic()
+        for job in self._gather(first):
+            if not job.given_up:
+                try:
+                    job.result = self._read(job)
+                except BaseException as error:
+                    job.error = error
+            done.append(job)
+            if time.monotonic() - began >= HAND_OVER_SECONDS:  # nobody waits for the slow reads of others
+                self._finish(done)
+                done, began = [], time.monotonic()
+        self._finish(done)
 
     def _read(self, job: Job) -> Any:
         """Do the job; repeat it once if the server was restarted while our connection was idle."""

@@ -63,7 +63,7 @@ def _read_prices() -> dict[tuple[str, str], list[OperatorPrice]]:
 
 _aliases = _Cached(_read_aliases, TABLES_SECONDS)
 _prices = _Cached(_read_prices, TABLES_SECONDS)
-_made: dict[str, Any] = {}  # the last list, and what it was made of
+_made: tuple[tuple[Any, ...], PriceList] | None = None  # what the last list was made of, and the list
 
 
 def aliases() -> dict[tuple[str, str], str]:
@@ -86,12 +86,12 @@ def models_to_try(named: str) -> tuple[str, ...]:
 
 def price_list() -> PriceList:
     """Return the current prices; the same object until something is edited."""
+    global _made
     made_of = (_prices.get(), settings.FALLBACK_USD_PER_TOKEN, settings.PROVIDER_BASE_URLS)
-    known = _made.get("of", ())
-    if len(known) != 3 or any(new is not old for new, old in zip(made_of, known, strict=True)):
-        table, fallback, _ = made_of
-        _made["list"], _made["of"] = PriceList(table, fallback, _local_providers()), made_of
-    return _made["list"]
+    known = _made  # read and written in one step, because threads make lists at the same time
+    if known is None or any(new is not old for new, old in zip(made_of, known[0], strict=True)):
+        _made = known = made_of, PriceList(made_of[0], made_of[1], _local_providers())
+    return known[1]
 
 
 def is_local(provider: Provider) -> bool:

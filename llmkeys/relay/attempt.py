@@ -95,8 +95,8 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
-        Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, and
-        InvalidInput for a body that cannot be written.
+        Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, NotOpen if
+        this worker has stopped, and InvalidInput for a body that cannot be written.
         """
         try:
             opened = await self._open(answer_seconds)
@@ -115,7 +115,7 @@ class Attempt:
         except SecretMissing as error:
             await self.release(sent=False, error=str(error))
             return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
-        except (WrongEncryptionKey, DataDirectoryProblem) as error:
+        except (WrongEncryptionKey, DataDirectoryProblem, relayed.NotOpen) as error:
             await self.release(sent=False, error=str(error))
             raise
         except RecursionError:  # shallow enough to be parsed, but too deep to be serialised again
@@ -417,7 +417,7 @@ class Attempt:
 
     async def _confirm(self, failure: Failure, at: datetime) -> None:
         with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
-            await background.in_thread(confirm_rejection, self.candidate, failure, at=at)
+            await background.in_asker(confirm_rejection, self.candidate, failure, at=at)
 
     async def lower_hold(self, usage: Usage) -> None:
         """Lower the hold to what the rest of the answer can cost, now that the input is known.

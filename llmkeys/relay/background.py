@@ -21,9 +21,11 @@ T = TypeVar("T")
 LARGE_BYTES = 64 * 1024  # larger bodies are parsed off the event loop
 
 _tasks: set[asyncio.Task[Any]] = set()
-# For work that blocks: storing what a failure means for a key, the free test that confirms a rejection, model lists. A
-# separate pool, because the loop's default one resolves host names.
+# For work that waits for the database: storing what a failure means for a key, reading prices and aliases. A separate
+# pool, because the loop's default one resolves host names.
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llmkeys-relay")
+# For work that waits for a provider, which must not hold up the other: model lists, tests that confirm a rejection.
+_askers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llmkeys-asker")
 # Parsing holds the GIL: more than two at once would only hold up everything else.
 _parsers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="llmkeys-bodies")
 
@@ -44,9 +46,17 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run a blocking call in a thread. Raises RecordingUnavailable if the database does not answer."""
-    work = functools.partial(call, *args, **named)
-    return await asyncio.get_running_loop().run_in_executor(_threads, _on_a_live_connection, work)
+    """Run a call that blocks in a thread. Raises RecordingUnavailable if the database does not answer."""
+    return await _in(_threads, functools.partial(call, *args, **named))
+
+
+async def in_asker(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Run a call that asks a provider in a thread. Raises what `in_thread` raises."""
+    return await _in(_askers, functools.partial(call, *args, **named))
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, _on_a_live_connection, work)
 
 
 def _on_a_live_connection(work: Callable[[], T]) -> T:

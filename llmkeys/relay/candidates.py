@@ -5,6 +5,7 @@ Plain SQL, for the reason given in `ledger/`. What is read here may be stale a m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -120,10 +121,21 @@ def read_stored(cursor: Any, at: datetime) -> Stored:
     return Stored(rows, coolings, at)
 
 
+_refresh: asyncio.Task[None] | None = None
+
+
 async def refresh_catalogue() -> None:
-    """Read the operator's prices and aliases again if they are stale, in a thread."""
-    if catalogue.is_stale():
-        await background.in_thread(catalogue.refresh)
+    """Read the operator's prices and aliases again if they are stale: in a thread, once for all who wait for it.
+
+    Raises RecordingUnavailable.
+    """
+    global _refresh
+    if not catalogue.is_stale():
+        return
+    task = _refresh
+    if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+        task = _refresh = background.start(background.in_thread(catalogue.refresh), is_awaited=True)
+    await asyncio.shield(task)
 
 
 async def find(

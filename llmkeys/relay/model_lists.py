@@ -19,17 +19,18 @@ from llmkeys.upstream import asked
 logger = logging.getLogger(__name__)
 
 LISTS_SECONDS = 600.0
+UNKNOWN_SECONDS = 15.0  # until a list that was never read is asked for again
 ASK_SECONDS = 5.0  # how long a request with an unknown model name waits for all the lists
 
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    models: tuple[ListedModel, ...]
+    models: tuple[ListedModel, ...] | None  # None if the provider was asked in vain, and never answered before
     read_at: float
 
     @property
     def is_fresh(self) -> bool:
-        return time.monotonic() - self.read_at < LISTS_SECONDS
+        return time.monotonic() - self.read_at < (UNKNOWN_SECONDS if self.models is None else LISTS_SECONDS)
 
 
 _lists: dict[str, _List] = {}
@@ -41,21 +42,21 @@ def models_of(key_id: str) -> tuple[ListedModel, ...]:
     """Return the list last read, empty if none was."""
     with _lock:
         known = _lists.get(key_id)
-    return known.models if known else ()
+    return (known.models or ()) if known else ()
 
 
 async def ask(key_ids: Iterable[str]) -> None:
     """Fetch the lists of these keys that are not fresh: concurrently, once for all callers, waiting at most 5 s.
 
     What takes longer continues and is there for the next request. If a provider is unreachable, the list last read
-    counts as fresh again.
+    counts as fresh again; without one, the provider is asked again after 15 s.
     """
     waiting = []
     for key_id in key_ids:
         if not _is_fresh(key_id):
             task = _being_asked.get(key_id)
             if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
-                task = _being_asked[key_id] = background.start(background.in_thread(read, key_id))
+                task = _being_asked[key_id] = background.start(background.in_asker(read, key_id))
             waiting.append(task)
     if waiting:
         await asyncio.wait(waiting, timeout=ASK_SECONDS)
@@ -66,9 +67,10 @@ def read(key_id: str) -> None:
     if _is_fresh(key_id):
         return
     models = _asked(key_id)
-    if models is None:
-        models = models_of(key_id)
     with _lock:
+        known = _lists.get(key_id)
+        if models is None and known is not None:
+            models = known.models
         _lists[key_id] = _List(models, time.monotonic())
 
 

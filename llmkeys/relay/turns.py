@@ -126,7 +126,7 @@ class _ModelTurn:
         return self.turns.request
 
     async def run(self) -> Answer:
-        while True:
+        while not self._is_for_nobody():
             candidate, placed = await self._hold()
             assert placed.hold is not None
             self.turns.attempts += 1
@@ -140,12 +140,17 @@ class _ModelTurn:
                 number=self.turns.attempts,
                 model=self.model,
             )
+            if self._is_for_nobody():  # while it waited for room or for the database: nothing was sent
+                await attempt.release(sent=False, error="The client went away before the request was sent.")
+                break
             answer = await attempt.send(answer_seconds=max(1.0, self.turns.deadline - time.monotonic()))
             if isinstance(answer, Answer):
                 return answer
             await self._react(attempt, answer)
-            if self.turns.client.has_gone:
-                raise ClientGone
+        raise ClientGone
+
+    def _is_for_nobody(self) -> bool:
+        return self.turns.client.has_gone
 
     # --- hold --------------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import os
 import ssl
-import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
-from types import SimpleNamespace
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from django.conf import settings
@@ -107,13 +108,38 @@ def _without_secret(headers: Mapping[str, str], secret: str) -> Mapping[str, str
     return CIMultiDict(zip(headers, clean.decode("utf-8", "surrogateescape").split("\n"), strict=False))
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Notes for each request whether its connection was used before, and how long it has rested since.
+
+    aiohttp knows both and reports neither, so this overrides two of its own methods.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._rests_since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
+        found = await super()._get(key, traces)
+        if found is not None:
+            since = self._rests_since.pop(found.protocol, None)
+            _rest.set(None if since is None else monotonic() - since)
+        return found
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        self._rests_since[protocol] = monotonic()
+        super()._release(key, protocol, should_close=should_close)
+
+
+# For how many seconds the connection of this task's request had rested; None if it is a new one.
+_rest: ContextVar[float | None] = ContextVar("rest", default=None)
+
+
 class Pool:
     """The connections of one event loop; must be opened and closed on it."""
 
     def __init__(self) -> None:
-        self._sent_at: dict[str, float] = {}  # when the last request went out, by host
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=_tls_context()),
+            connector=_Connector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=_tls_context()),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,  # it would read .netrc
@@ -121,7 +147,6 @@ class Pool:
             max_field_size=_HEADER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             timeout=aiohttp.ClientTimeout(total=None),
-            trace_configs=[_reuse_noted()],
         )
 
     async def close(self) -> None:
@@ -143,9 +168,8 @@ class Pool:
             raise SecretMissing("The key contains characters that no HTTP header can carry: replace its secret.")
         # Shorter than the whole timeout, so that it ends first and shows that nothing was sent.
         connect = min(settings.TIMEOUT_SECONDS, 0.95 * answer_seconds)
-        began, connection = time.monotonic(), {"is_used": False}
-        has_rested = began - self._sent_at.get(host, began) >= RESTED_SECONDS
-        self._sent_at[host] = began
+        began = monotonic()
+        _rest.set(None)
         try:
             async with asyncio.timeout(answer_seconds):
                 response = await self._session.post(
@@ -155,30 +179,20 @@ class Pool:
                     allow_redirects=False,
                     proxy=_proxy(url),
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect),
-                    trace_request_ctx=connection,
                 )
         except TimeoutError as error:
-            raise _timed_out(error, host, connect, time.monotonic() - began) from None
+            raise _timed_out(error, host, connect, monotonic() - began) from None
         except aiohttp.ClientError as error:
-            ended_at_once = time.monotonic() - began < AT_ONCE_SECONDS
-            if has_rested and connection["is_used"] and ended_at_once and _brought_nothing(error):
+            ended_at_once = monotonic() - began < AT_ONCE_SECONDS
+            rest = _rest.get()
+            has_rested = rest is not None and rest >= RESTED_SECONDS
+            if has_rested and ended_at_once and _brought_nothing(error):
                 words = f"{host} closed an idle connection just as a request was to be sent on it."
                 raise TransportError(words, sent=False) from None
             raise _transport_error(error, host, secret) from None
         except (OSError, ValueError) as error:
             raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=True) from None
         return OpenAnswer(response, host, secret)
-
-
-def _reuse_noted() -> aiohttp.TraceConfig:
-    """Return a trace that marks requests which are sent on a connection that was used before."""
-
-    async def note(_session: aiohttp.ClientSession, trace: SimpleNamespace, _params: Any) -> None:
-        trace.trace_request_ctx["is_used"] = True
-
-    traces = aiohttp.TraceConfig()
-    traces.on_connection_reuseconn.append(note)
-    return traces
 
 
 def _brought_nothing(error: aiohttp.ClientError) -> bool:
@@ -250,7 +264,7 @@ def _proxy_of(_host: str, url: str) -> str | None:
 
 
 class NotOpen(LLMKeysError):
-    """No pool was opened on this event loop."""
+    """No pool is open on this event loop: the worker has not started, or has stopped."""
 
 
 _pools: dict[int, Pool] = {}
@@ -260,7 +274,7 @@ def pool() -> Pool:
     """Return the pool of the running event loop. Raises NotOpen."""
     found = _pools.get(id(asyncio.get_running_loop()))
     if found is None:
-        raise NotOpen("Relaying needs an open pool of connections.")
+        raise NotOpen("The server is stopping. Try again in a second.")
     return found
 
 

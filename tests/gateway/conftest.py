@@ -145,7 +145,8 @@ def pool_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     import time
 
     passed = [0.0]
-    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + passed[0])
+    for name in ("aiohttp.connector.monotonic", "llmkeys.upstream.relayed.monotonic"):
+        monkeypatch.setattr(name, lambda: time.monotonic() + passed[0])
 
     def let_pass(seconds: float) -> None:
         passed[0] += seconds

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import threading
 import time
 import zlib
 from datetime import timedelta
 
 import pytest
 
+from llmkeys.gateway.program import Program as GatewayProgram
+from llmkeys.ledger import leases
 from llmkeys.prices import catalogue
 from tests.gateway.door import (
     DONE,
@@ -135,6 +139,63 @@ class TestHalfClosed:
         settled()
         assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
         assert "half-close" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+class TestGoneBeforeItIsServed:
+    """A client that goes while its request waits for room or for the database: nothing is sent, nothing is charged."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_nothing_is_sent(self, client, provider, monkeypatch, stream):
+        make_key()
+        provider.must_be_asked = False
+        monkeypatch.setattr("llmkeys.gateway.program.LISTEN_AFTER_SECONDS", 0.0)
+        placed, gone, place, leave = threading.Event(), threading.Event(), leases.place, GatewayProgram._leave
+
+        async def slowly(*args, **options):
+            found = await place(*args, **options)
+            placed.set()
+            assert await asyncio.to_thread(gone.wait, 10)
+            return found
+
+        monkeypatch.setattr(leases, "place", slowly)
+        monkeypatch.setattr(GatewayProgram, "_leave", lambda program: (leave(program), gone.set()))
+        wire = begin(client, stream=stream)
+        assert placed.wait(10)
+        wire.close()
+        settled()
+        assert (only_row().state, only_row().cost_nano, only_row().error) == (
+            "RELEASED", 0, "The client went away before the request was sent."
+        )  # fmt: skip
+        assert provider.calls == []
+
+
+def test_a_worker_that_has_stopped_sends_nothing_and_charges_nothing(client, monkeypatch):
+    """The body arrived when the time for requests in progress was over."""
+    make_key()
+    monkeypatch.setattr("llmkeys.upstream.relayed._pools", {})
+    is_refused(ask(client), 503, "overloaded", "The server is stopping")
+    assert (only_row().state, only_row().cost_nano) == ("RELEASED", 0)
+
+
+def test_stale_prices_are_read_once_for_all_who_wait(client, serving, monkeypatch):
+    ask(client)
+    reading, go_on, reads, refresh = threading.Event(), threading.Event(), [], catalogue.refresh
+
+    def slowly():
+        reads.append(1)
+        reading.set()
+        assert go_on.wait(10)
+        refresh()
+
+    monkeypatch.setattr(catalogue, "refresh", slowly)
+    monkeypatch.setattr(catalogue, "is_stale", lambda: not go_on.is_set())
+    wires = [begin(client) for _ in range(12)]
+    assert reading.wait(10)
+    for wire in wires:
+        assert wire.says_nothing_for(0.02)
+    go_on.set()
+    assert {wire.answer().status_code for wire in wires} == {200}
+    assert len(reads) == 1
 
 
 class TestBrowsers:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
+from llmkeys.relay import model_lists
 from tests.gateway.door import (
     CLOSE,
     DONE,
@@ -71,9 +74,13 @@ class TestDeadKeys:
         for _ in range(22):
             make_key()
         provider.post(OPENROUTER, json=REJECTED, status=401)
-        provider.get(KEY, Pieces(SILENCE, framing="raw"))
+        gate = Gate()
+        provider.get(KEY, Pieces(gate, CLOSE, framing="raw"))
         provider.must_be_asked = False
+        began = time.monotonic()
         assert ask(client).status_code == 503
+        assert time.monotonic() - began < 4, "the tests that confirm the rejections hold nothing up"
+        gate.open()
         assert len(rows()) == 20
 
 
@@ -274,6 +281,47 @@ class TestConnections:
         assert [ask(client).status_code for _ in range(2)] == [200, 200]
         assert [row.state for row in rows()] == ["SETTLED", "LOST", "SETTLED"]
 
+    def test_each_has_rested_for_a_time_of_its_own(self, client, provider, provider_server, pauses, pool_clock):
+        """Two rested for three seconds and end as they are used: that one was used first says nothing of the other."""
+        provider_server.hang_up()
+        make_key()
+        good = json.dumps(completion()).encode()
+        assert self.two_at_once(client, provider, good, headers={"Content-Type": "application/json"}) == [200, 200]
+        pool_clock(3)
+        assert self.two_at_once(client, provider, CLOSE, framing="raw") == [200, 200]
+        assert Counter(row.state for row in rows()) == {"SETTLED": 4, "RELEASED": 2}
+
+    def test_one_that_has_just_brought_a_long_answer_has_not_rested(
+        self, client, provider, provider_server, pauses, pool_clock
+    ):
+        provider_server.hang_up()
+        make_key()
+        gate = Gate()
+        provider.sends(Pieces(gate, chunk("a"), usage_chunk(cost=0.01), DONE))
+        wire = begin(client, stream=True)
+        gate.wait_until_reached()
+        pool_clock(20)  # the answer takes that long
+        gate.open()
+        assert wire.answer().content.endswith(DONE)
+        provider.sends(Pieces(CLOSE, framing="raw"), Pieces.whole(json=completion()))
+        assert ask(client).status_code == 200
+        assert [row.state for row in rows()] == ["SETTLED", "LOST", "SETTLED"]
+
+    @staticmethod
+    def two_at_once(client, provider, *pieces, **form):
+        """Ask twice at the same time, answer both so at the same moment and the next well; return the statuses."""
+        gates = [Gate(), Gate()]
+        well = [Pieces.whole(json=completion()) for _ in gates]
+        provider.reset()
+        provider.must_be_asked = False
+        provider.sends(*(Pieces(gate, *pieces, **form) for gate in gates), *well)
+        wires = [begin(client) for _ in gates]
+        for gate in gates:
+            gate.wait_until_reached()
+        for gate in gates:
+            gate.open()
+        return [wire.answer().status_code for wire in wires]
+
     def test_one_that_ends_in_the_middle_of_a_head_has(self, client, twice, pauses):
         twice.sends(Pieces(b"HTTP/1.1 200 OK\r\nContent-Ty", CLOSE, framing="raw"), Pieces.whole(json=completion()))
         assert ask(client).status_code == 200
@@ -335,6 +383,19 @@ class TestUnknownNames:
         for wire in wires:
             assert wire.answer().status_code == 404
         assert len(provider.calls) == 1
+
+    def test_a_list_that_was_never_read_is_asked_for_again_soon(self, client, provider, monkeypatch):
+        make_key()
+        passed = [0.0]
+        monkeypatch.setattr(model_lists, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+        provider.get(LIST, status=500)
+        assert [ask(client, model=UNKNOWN).status_code for _ in range(2)] == [404, 404]
+        assert len(provider.calls) == 1
+        passed[0] = 16
+        provider.reset()
+        provider.get(LIST, json={"data": [{"id": UNKNOWN}]})
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client, model=UNKNOWN).status_code == 200
 
     def test_silent_lists_have_one_deadline(self, client, provider, provider_server, quick_lists):
         make_key(), make_key(provider="openai"), make_key(provider="anthropic")
