@@ -1,5 +1,5 @@
-"""Error pages: an outage, or a host or origin that is refused. Also the filter of error reports, which hides anything
-that could be a secret, whether DEBUG is on or off."""
+"""Error pages: an outage, a lost race, a host or origin that is refused. Also the filter of error reports, which hides
+anything that could be a secret, whether DEBUG is on or off."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import ItemsView
 from typing import Any
 
 from django.core.exceptions import DisallowedHost
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.debug import SafeExceptionReporterFilter
@@ -24,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def failed(request: HttpRequest) -> HttpResponse:
-    """Return the response of a page that failed: 503 if the database does not answer, otherwise 500."""
+    """Return the response of a page that failed: 409 after a lost race, 503 if the database does not answer, or 500."""
     error = sys.exc_info()[1]
+    if isinstance(error, IntegrityError):
+        return render(request, "409.html", status=409)
     if error is None or not outages.is_outage(error):
         return server_error(request)
     outages.note(error)

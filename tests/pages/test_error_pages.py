@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.db import IntegrityError
 from django.template.loader import get_template
 from django.test import RequestFactory
 from django.views.defaults import server_error
+
+from tests.helpers import make_key
 
 TEMPLATES = sorted((Path(settings.BASE_DIR) / "templates").rglob("*.html"))
 STYLES = sorted((Path(settings.BASE_DIR) / "static").rglob("*.css"))
@@ -28,8 +31,22 @@ def test_it_renders_the_page_of_a_failure_without_context_and_database():
     assert "Something went wrong" in answer.content.decode() and "tokens.css" in answer.content.decode()
 
 
+def test_a_lost_race_is_a_conflict(admin_client, monkeypatch):
+    """Another operator deletes the key between the look at it and the change, which a constraint refuses."""
+    key = make_key()
+
+    def fail(*args, **options):
+        raise IntegrityError("apikey_deleted_is_wiped")
+
+    monkeypatch.setattr("llmkeys.keys.adding.toggle", fail)
+    admin_client.raise_request_exception = False
+    answer = admin_client.post(f"/llm-settings/keys/{key.id}/toggle")
+    assert answer.status_code == 409
+    assert "Somebody else was faster" in answer.content.decode() and "apikey" not in answer.content.decode()
+
+
 @pytest.mark.parametrize(
-    "name", ["400.html", "403.html", "404.html", "500.html", "503.html", "403_csrf.html", "locked_out.html"]
+    "name", ["400.html", "403.html", "404.html", "409.html", "500.html", "503.html", "403_csrf.html", "locked_out.html"]
 )
 def test_it_renders_without_context(name):
     page = get_template(name).render()
