@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
-from llmkeys.admin.accounts import AccountMixin
+from llmkeys.admin.accounts import AccountMixin, time_column
 from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.exceptions import LLMKeysError
@@ -87,7 +87,6 @@ class ChangeKeyForm(KeyForm):
             "name": key.name,
             "description": key.description,
             **shown(key),
-            "expires_at": key.expires_at,
             "priority_": key.priority,
             "billing_group": key.billing_group,
             "workspace_id": key.workspace_id,
@@ -150,7 +149,8 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     actions = ("enable", "disable", "test", "make_default", "reset_costs", "as_csv")
     facts = (
         "provider", "source", "masked_secret", "status_", "last_error", "default_", "today", "this_month", "in_total",
-        "held", "total_requests", "successful_requests", "failed_requests", "last_used_at", "created_at", "updated_at",
+        "held", "total_requests", "successful_requests", "failed_requests",
+        *map(time_column, ("last_used_at", "created_at", "updated_at")),
     )  # fmt: skip
     settings_ = (
         "name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import responses
@@ -104,6 +104,24 @@ class TestChange:
         operator.post(f"{LIST}{key.pk}/change/", fields)
         key.refresh_from_db()
         assert (key.name, key.expires_at) == ("Renamed", past)
+
+    def test_it_shows_times_that_do_not_exist_in_the_time_zone(self, operator, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        key = make_key(expires_at=last, created_at=last, updated_at=last, last_used_at=last)
+        assert "9999" in operator.get(LIST).content.decode()
+        page = operator.get(f"{LIST}{key.pk}/change/").content.decode()
+        assert 'value="9999-12-31"' in page and page.count("Dec. 31, 9999, 11:59 p.m.") == 3
+        fields = change_fields(key, name="Renamed", expires_at_0="9999-12-31", expires_at_1="23:59:59")
+        operator.post(f"{LIST}{key.pk}/change/", fields)
+        key.refresh_from_db()
+        assert (key.name, key.expires_at) == ("Renamed", last)
+
+    def test_it_refuses_an_expiry_that_is_too_far_away(self, operator):
+        key = make_key()
+        fields = change_fields(key, expires_at_0="9999-12-31", expires_at_1="23:59:59")
+        page = operator.post(f"{LIST}{key.pk}/change/", fields).content.decode()
+        assert "Must be in the years 1970 to 2199; it is in the year 9999." in page
 
     def test_it_takes_no_secret_for_a_key_of_the_environment(self, operator):
         key = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
