@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -20,7 +21,7 @@ from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED, ApiKeyQuerySet
-from llmkeys.keys import adding
+from llmkeys.keys import adding, checking
 from llmkeys.models import ApiKey, Cooling, ProviderName
 from llmkeys.presentation import keys_json
 
@@ -270,7 +271,18 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
 
     @admin.action(description="Test with the provider (free)", permissions=["change"])
     def test(self, request: HttpRequest, queryset: QuerySet) -> None:
-        for key in queryset:
-            result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+        keys, deadline = list(queryset), time.monotonic() + checking.AT_MOST_SECONDS
+        for number, key in enumerate(keys):
+            if time.monotonic() > deadline:
+                words = f"{len(keys) - number} of {len(keys)} keys were not tested, from “{key.name}” on"
+                messages.warning(
+                    request, f"{words}: the time of {checking.AT_MOST_SECONDS} s was over. Test them on their own."
+                )
+                return
+            try:
+                result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+            except LLMKeysError as error:  # the secret does not decrypt, but others may
+                messages.error(request, f"“{key.name}” could not be tested: {error}")
+                continue
             level = messages.SUCCESS if result.ok else messages.ERROR
             messages.add_message(request, level, f"“{key.name}”: {result.message} ({result.latency_ms} ms)")

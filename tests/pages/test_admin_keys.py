@@ -11,10 +11,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from llmkeys.keys import checking
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, Cooling
 from llmkeys.vault import keyring
+from llmkeys.vault.crypto import MasterKey
 from tests.helpers import NOW, make_key, make_usage, new_secret
+from tests.pages.helpers import messages_of
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/llmkeys/apikey/"
@@ -217,6 +220,22 @@ class TestActions:
     def test_it_tests_keys(self, operator, provider):
         provider.add(responses.GET, "https://openrouter.ai/api/v1/key", json={"data": {"usage": 0, "limit": None}})
         assert "Key tested successfully" in act(operator, "test", make_key())
+
+    def test_it_says_which_keys_cannot_be_tested_with_the_wrong_encryption_key(self, operator, settings):
+        keys = [make_key(name="One"), make_key(name="Two")]
+        settings.REFACTAI_ENCRYPTION_KEYS = [MasterKey("another master key").text]
+        answer = operator.post(LIST, {"action": "test", "_selected_action": [key.pk for key in keys]})
+        assert answer.status_code == 302
+        said = messages_of(operator.get(LIST))
+        assert sorted(words.partition(":")[0] for words in said) == [
+            "“One” could not be tested",
+            "“Two” could not be tested",
+        ]
+
+    def test_it_stops_testing_when_its_time_is_over_and_says_how_many_are_left(self, operator, monkeypatch):
+        monkeypatch.setattr(checking, "AT_MOST_SECONDS", -1)
+        page = act(operator, "test", make_key(name="One"), make_key(name="Two"))
+        assert "2 of 2 keys were not tested, from “" in page and "Test them on their own." in page
 
     def test_it_asks_before_it_resets_costs_and_names_who_does_it(self, operator, frozen):
         key = make_key(name="Spender", spent_day_nano=NANO, spent_month_nano=2 * NANO, spent_total_nano=3 * NANO)
