@@ -28,6 +28,7 @@ LIMITS = {
     "totalLimit": "total_limit_nano",
 }
 BUDGETS = LIMITS | {"budgetMode": "budget_mode"}
+FIRST_YEAR, END_YEAR = 1970, 2200  # of times that are accepted; the end is exclusive
 # fields that a GET shows of every account and a change ignores
 READ_ONLY = frozenset(
     [
@@ -135,9 +136,11 @@ def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Ca
         if value in (None, ""):
             return None
         when = value if isinstance(value, datetime) else parse_instant(value)
-        if when <= at and when != current:
+        if when == current:
+            return when
+        if when <= at:
             raise ValueError(f"The expiry is in the past. {instead}")
-        return when
+        return in_known_years(when)
 
     return read
 
@@ -155,6 +158,17 @@ def parse_instant(value: Any) -> datetime:
         return (make_aware(when, get_default_timezone()) if is_naive(when) else when).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("This date and time does not exist.") from None
+
+
+def in_known_years(when: datetime) -> datetime:
+    """Return the time, or raise ValueError if it is so far away that it can only be a mistake or mean "never".
+
+    At the ends of the calendar a time does not exist in every zone. The end of the last day of 2199 is accepted.
+    """
+    first, end = (make_aware(datetime(year, 1, 1), get_default_timezone()) for year in (FIRST_YEAR, END_YEAR))
+    if not first <= when <= end:
+        raise ValueError(f"Must be in the years {FIRST_YEAR} to {END_YEAR - 1}; it is in the year {when.year}.")
+    return when
 
 
 # --- in forms --------------------------------------------------------------------------------------------------------

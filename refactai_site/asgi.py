@@ -35,7 +35,7 @@ from refactai_site.pages import Handler, Pages
 
 health = Health()
 pages = Pages(Handler())
-# For pages that wait for a provider, which may use up their own threads but not those of other pages.
+# For pages that wait for a provider or a target of alerts: they may use up their own threads, but not those of others.
 waiting_pages = Pages(pages.handler, name="waiting-page", gather_seconds=0)
 
 Lifespan = Callable[[Callable[[], float]], AbstractAsyncContextManager[None]]
@@ -44,7 +44,10 @@ Lifespan = Callable[[Callable[[], float]], AbstractAsyncContextManager[None]]
 LIFESPANS: list[Lifespan] = [health.lifespan, pages.lifespan, waiting_pages.lifespan, gateway_lifespan]
 
 _GATEWAY = re.compile(r"/v1(beta)?(/|$)")
-_WAITING = re.compile(r"/llm-settings/playground(/run)?$|/(test|try)$")
+# The actions of the admin's list of keys have one address; one of them tests keys.
+_WAITING = re.compile(
+    r" /llm-settings/(playground(/run)?|health(/alert-test)?)$|/(test|try)$|^POST /admin/llmkeys/apikey/$"
+)
 logger = logging.getLogger("refactai_site.asgi")
 _TOKEN_HEADERS = {b"authorization", b"x-api-key", b"x-goog-api-key"}
 
@@ -120,7 +123,7 @@ class Application:
             return health
         if _GATEWAY.match(path) or (_is_of_a_program(scope) and not _is_known(path)):
             return gateway
-        return waiting_pages if _WAITING.search(path) else pages
+        return waiting_pages if _WAITING.search(f"{scope['method']} {path}") else pages
 
 
 def _is_of_a_program(scope: Scope) -> bool:

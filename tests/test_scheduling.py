@@ -1,9 +1,11 @@
-"""How the schedules fare, as the health page, the admin and the doctor see it."""
+"""How the schedules fare, as the health page, the admin, the doctor and the watchdog see it."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from django_q.conf import Conf
@@ -11,6 +13,7 @@ from django_q.models import OrmQ, Schedule, Task
 
 from llmkeys.schedules import ensure_schedules
 from llmkeys.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
+from llmkeys.supervisor import watchdog
 from tests.helpers import NOW
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -132,3 +135,44 @@ class TestSchedulerLastRan:
         lock = since + timedelta(seconds=Conf.RETRY) if is_claimed else since
         OrmQ.objects.create(key="refactai", payload="…", lock=lock)
         assert scheduler_last_ran(NOW).is_stalled is is_stalled
+
+
+@pytest.mark.django_db(transaction=True)  # the watchdog closes its connections after every look
+class TestWatchdog:
+    """A schedule is an hour late: because nothing runs, or because the machine slept or its clock jumped ahead."""
+
+    @pytest.fixture
+    def dog(self) -> watchdog.Watchdog:
+        ensure_schedules()
+        Schedule.objects.filter(name="send_alerts").update(next_run=NOW - timedelta(hours=1))
+        return watchdog.Watchdog()
+
+    @pytest.fixture
+    def look(self, monkeypatch, dog) -> Callable[..., str]:
+        """Return a function that looks so many seconds later."""
+
+        def look(*, later: float, cluster_age: float = 1000) -> str:
+            clock = watchdog.time.monotonic() + later
+            monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: clock))
+            return dog.fault(cluster_age_seconds=cluster_age)
+
+        return look
+
+    def test_it_gives_the_scheduler_the_time_of_a_tick(self, dog, look):
+        assert (look(later=100), dog.stall) == ("", "")
+        assert look(later=20) == ""
+        assert look(later=20) == "no schedule was started for 90 seconds"
+        assert dog.stall == "since 2026-11-23 19:30:00"
+
+    def test_it_finds_nothing_where_the_schedules_ran_meanwhile(self, look):
+        assert look(later=100) == ""
+        Schedule.objects.update(next_run=NOW + timedelta(minutes=1))
+        assert look(later=40) == ""
+        Schedule.objects.update(next_run=NOW - timedelta(hours=1))
+        assert look(later=40) == "", "this is another time, which has just begun"
+
+    def test_a_stall_goes_on_while_a_new_cluster_has_not_shown_that_it_works(self, dog, look):
+        look(later=100)
+        look(later=40)
+        assert look(later=40, cluster_age=5) == ""
+        assert (look(later=100, cluster_age=105), dog.stall) == ("", "since 2026-11-23 19:30:00")

@@ -21,7 +21,8 @@ from tests.serving import ROOT, Served, free_port, manage, prepare, wait_for
 pytestmark = pytest.mark.slow
 
 FAST_WATCHDOG = (
-    "django.setup()\nimport llmkeys.supervisor.watchdog as dog\ndog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2\n"
+    "django.setup()\nimport llmkeys.supervisor.watchdog as dog\n"
+    "dog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2; dog.CONFIRM_SECONDS = 1\n"
 )
 
 

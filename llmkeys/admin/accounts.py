@@ -6,16 +6,19 @@ A reset is confirmed on a page that explains it and names the user it is recorde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
+from django.utils import formats, timezone
 
 from llmkeys.key_state import Budget
 from llmkeys.keys import resets
 from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import local_time
 from llmkeys.models import AccessToken, ApiKey
 from llmkeys.templatetags.llmkeys_format import relative, usd, usd_short
 
@@ -27,6 +30,18 @@ Account = ApiKey | AccessToken
 class Line:
     account: Account
     budgets: tuple[Budget, ...]
+
+
+def time_column(attribute: str) -> Any:
+    """Return a column that shows a time as Django does, but does not fail for one that has no local time."""
+
+    @admin.display(description=attribute.replace("_", " "), ordering=attribute)
+    def column(account: Account) -> str:
+        at = getattr(account, attribute)
+        return formats.localize(local_time(at, settings.TIME_ZONE)) if at else "-"
+
+    column.__name__ = attribute  # the cell's class in the list
+    return column
 
 
 class AccountMixin(admin.ModelAdmin):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -15,12 +16,12 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
-from llmkeys.admin.accounts import AccountMixin
+from llmkeys.admin.accounts import AccountMixin, time_column
 from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED, ApiKeyQuerySet
-from llmkeys.keys import adding
+from llmkeys.keys import adding, checking
 from llmkeys.models import ApiKey, Cooling, ProviderName
 from llmkeys.presentation import keys_json
 
@@ -87,7 +88,6 @@ class ChangeKeyForm(KeyForm):
             "name": key.name,
             "description": key.description,
             **shown(key),
-            "expires_at": key.expires_at,
             "priority_": key.priority,
             "billing_group": key.billing_group,
             "workspace_id": key.workspace_id,
@@ -150,7 +150,8 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     actions = ("enable", "disable", "test", "make_default", "reset_costs", "as_csv")
     facts = (
         "provider", "source", "masked_secret", "status_", "last_error", "default_", "today", "this_month", "in_total",
-        "held", "total_requests", "successful_requests", "failed_requests", "last_used_at", "created_at", "updated_at",
+        "held", "total_requests", "successful_requests", "failed_requests",
+        *map(time_column, ("last_used_at", "created_at", "updated_at")),
     )  # fmt: skip
     settings_ = (
         "name",
@@ -270,7 +271,18 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
 
     @admin.action(description="Test with the provider (free)", permissions=["change"])
     def test(self, request: HttpRequest, queryset: QuerySet) -> None:
-        for key in queryset:
-            result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+        keys, deadline = list(queryset), time.monotonic() + checking.AT_MOST_SECONDS
+        for number, key in enumerate(keys):
+            if time.monotonic() > deadline:
+                words = f"{len(keys) - number} of {len(keys)} keys were not tested, from “{key.name}” on"
+                messages.warning(
+                    request, f"{words}: the time of {checking.AT_MOST_SECONDS} s was over. Test them on their own."
+                )
+                return
+            try:
+                result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+            except LLMKeysError as error:  # the secret does not decrypt, but others may
+                messages.error(request, f"“{key.name}” could not be tested: {error}")
+                continue
             level = messages.SUCCESS if result.ok else messages.ERROR
             messages.add_message(request, level, f"“{key.name}”: {result.message} ({result.latency_ms} ms)")

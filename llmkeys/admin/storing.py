@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django import forms
+from django.conf import settings
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import Model
 
 from llmkeys.account_fields import show_refusal, shown_limits
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.models import Budgeted
+from llmkeys.lib.windows import local_time
+from llmkeys.models import AccessToken, ApiKey
 
 
 class StoringForm(forms.ModelForm):
@@ -86,6 +88,9 @@ class AccountForm(StoringForm):
             self.fields[name].help_text = f"{LIMIT_HELP} Empty: the limit from the settings."
 
 
-def shown(account: Budgeted) -> dict[str, str]:
-    """Return the limits as shown in the form, by its field names."""
-    return {ACCOUNT_FIELDS[name]: amount for name, amount in shown_limits(account).items()}
+def shown(account: ApiKey | AccessToken) -> dict[str, Any]:
+    """Return the limits and the expiry as shown in the form, by its field names."""
+    limits = {ACCOUNT_FIELDS[name]: amount for name, amount in shown_limits(account).items()}
+    expires = account.expires_at
+    # Without a time zone, because Django would convert it, which fails for what has no local time.
+    return {**limits, "expires_at": expires and local_time(expires, settings.TIME_ZONE).replace(tzinfo=None)}

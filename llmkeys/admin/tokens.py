@@ -18,13 +18,15 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from llmkeys.admin.accounts import AccountMixin
+from llmkeys.admin.accounts import AccountMixin, time_column
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.key_state import TOKEN_STATUSES, AccessTokenQuerySet
 from llmkeys.models import AccessToken, ApiKey, Budgeted
 from llmkeys.tokens import making
 from llmkeys.tokens.fields import models_in
 from llmkeys.tokens.making import visible_tokens
+
+_EXPIRES = time_column("expires_at")
 
 
 class TokenForm(AccountForm):
@@ -97,7 +99,6 @@ class ChangeTokenForm(TokenForm):
         self.initial = {
             "name": token.name,
             **shown(token),
-            "expires_at": token.expires_at,
             "scopes": ["manage"] if token.scope_manage else token.scopes,
             "models": "\n".join(token.allowed_models or ()),
             "keys": [key for key in token.keys.all() if key.deleted_at is None],
@@ -126,7 +127,7 @@ class StatusFilter(admin.SimpleListFilter):
 class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
     list_display = (
         "name", "user", "status_", "scopes_", "models_", "serving_keys", "today", "this_month", "in_total", "last_used",
-        "expires_at",
+        _EXPIRES,
     )  # fmt: skip
     list_filter = (StatusFilter,)
     list_per_page = 50
@@ -140,7 +141,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
         "page", "user", "status_", "today", "this_month", "in_total", "held", "total_requests", "successful_requests",
         "failed_requests", "last_used_at", "created_at", "revoked_at",
     )  # fmt: skip
-    rights = ("name", "scopes_", "models_", "serving_keys", "pace", "budget_mode_", "expires_at")
+    rights = ("name", "scopes_", "models_", "serving_keys", "pace", "budget_mode_", _EXPIRES)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         """Return the tokens that this user may see, as on the pages and in the API."""

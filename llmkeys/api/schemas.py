@@ -72,7 +72,7 @@ _LIMIT: Schema = {
 }
 _EXPIRY: Schema = {
     "anyOf": [WHEN, {"type": "string", "format": "date"}, {"type": "null"}, {"const": ""}],
-    "description": "In the future, or the stored date; null or an empty string: never.",
+    "description": "In the future and before the year 2200, or the stored date; null or an empty string: never.",
 }
 BUDGET_MODE: Schema = {
     "enum": ["strict", "soft", None],

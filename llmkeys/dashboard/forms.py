@@ -12,13 +12,12 @@ from django import forms
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from django.utils import timezone
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from llmkeys import providers
-from llmkeys.account_fields import LIMITS, shown_limits
-from llmkeys.lib.windows import day_end
+from llmkeys.account_fields import END_YEAR, LIMITS, shown_limits
+from llmkeys.lib.windows import day_end, local_time
 from llmkeys.models import AccessToken, ApiKey, Budgeted, ProviderName
 from llmkeys.relay.models import provider_choices
 from llmkeys.tokens.fields import SCOPES, models_in
@@ -164,7 +163,7 @@ class EditKeyForm(KeyForm):
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
-    expires = f"{timezone.localtime(key.expires_at):%Y-%m-%dT%H:%M}" if key.expires_at else ""
+    expires = f"{local_time(key.expires_at, settings.TIME_ZONE):%Y-%m-%dT%H:%M}" if key.expires_at else ""
     return {
         "name": key.name,
         "description": key.description,
@@ -187,7 +186,6 @@ SCOPE_WORDS = {
 }
 EXPIRIES = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "1 year", "never": "Never", "date": "On a date"}
 OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "604800": "After a week"}
-_TOO_FAR = 2200  # from then on time zones are not defined
 
 
 class TokenForm(forms.Form):
@@ -274,8 +272,8 @@ class TokenForm(forms.Form):
     def _check_last_day(self, day: date | None) -> None:
         if day is None:
             self.add_error("expiresAt", "Give the last day, or choose another expiry.")
-        elif day.year >= _TOO_FAR:
-            self.add_error("expiresAt", f"The last day must be before the year {_TOO_FAR}.")
+        elif day.year >= END_YEAR:
+            self.add_error("expiresAt", f"The last day must be before the year {END_YEAR}.")
 
     def values(self, at: datetime) -> dict[str, Any]:
         """Return the given values by the contract's names; days are counted from `at`, a date means the end of the day.
@@ -373,4 +371,4 @@ class EditTokenForm(TokenForm):
 
 
 def _last_day(expires_at: datetime | None) -> date | None:
-    return timezone.localtime(expires_at - timedelta(microseconds=1)).date() if expires_at else None
+    return local_time(expires_at - timedelta(microseconds=1), settings.TIME_ZONE).date() if expires_at else None

@@ -9,7 +9,6 @@ from typing import cast
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.models import User
 from django.db.models import Case, Prefetch, Q, Value, When
@@ -36,6 +35,7 @@ from llmkeys.presentation import Projections
 from llmkeys.providers import PROVIDERS
 from llmkeys.templatetags.llmkeys_format import moment
 from llmkeys.tokens.making import create_token, visible_tokens
+from llmkeys.tokens.rights import senders
 from llmkeys.usage.rows import open_requests
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
@@ -157,7 +157,7 @@ def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCar
     """Return the cards of tokens with related users and prefetched keys; three queries at most."""
     tokens = list(tokens)
     opened = open_requests("token_id") if any(token.held_nano for token in tokens) else {}
-    senders = _senders({token.user_id for token in tokens})
+    may_send = senders({token.user_id for token in tokens})
     paces = Projections(at, "token_id", only=[token.pk for token in tokens])
     return [
         TokenCard(
@@ -165,7 +165,7 @@ def token_cards(tokens: Iterable[AccessToken], *, at: datetime) -> list[TokenCar
             at,
             token.status_at(at),
             list(token.keys.all()),
-            may_send=token.user_id in senders,
+            may_send=token.user_id in may_send,
             open_requests=opened.get(token.pk, 0),
             projected=paces.of(token),
         )
@@ -177,14 +177,6 @@ def with_keys(tokens: AccessTokenQuerySet) -> AccessTokenQuerySet:
     """Prefetch the keys that may serve each token, without their secrets."""
     keys = ApiKey.objects.stored().only("id", "name", "provider").order_by("name")
     return tokens.prefetch_related(Prefetch("keys", queryset=keys))
-
-
-def _senders(user_ids: set[int]) -> set[int]:
-    """Return which of these users may send requests through the gateway, by their own or a group's permission."""
-    of_user = Q(user_permissions__codename="use_gateway", user_permissions__content_type__app_label="llmkeys")
-    of_group = Q(groups__permissions__codename="use_gateway", groups__permissions__content_type__app_label="llmkeys")
-    users = get_user_model().objects.filter(Q(is_superuser=True) | of_user | of_group, pk__in=user_ids)
-    return set(users.values_list("pk", flat=True))
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------

@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Iterable
 from datetime import timedelta
 
-from django.contrib.auth.models import User
-
 from llmkeys.doctor.finding import WARN, About, Finding, count, good, listed
 from llmkeys.key_state import LIMIT_REACHED
 from llmkeys.models import AccessToken
+from llmkeys.tokens.rights import senders
 
 SOON = timedelta(days=7)
 
@@ -28,10 +27,11 @@ def usable_tokens(about: About) -> Iterable[Finding]:
 def gateway_users(about: About) -> Iterable[Finding]:
     """Warn of tokens for the gateway whose users may not use it: each of their requests gets a 403."""
     live = AccessToken.objects.live(about.at).select_related("user")
+    tokens = [token for token in live.filter(user__is_superuser=False) if "gateway" in token.scopes]
+    may_send = senders({token.user_id for token in tokens})
     idle: dict[str, list[str]] = {}
-    for token in live.filter(user__is_superuser=False):
-        assert isinstance(token.user, User)
-        if "gateway" in token.scopes and not token.user.has_perm("llmkeys.use_gateway"):
+    for token in tokens:
+        if token.user_id not in may_send:
             idle.setdefault(token.user.get_username(), []).append(f"“{token.name}”")
     for name, tokens in sorted(idle.items()):
         words = f"They may not send requests, so {listed(tokens)} cannot either."

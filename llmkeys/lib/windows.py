@@ -48,11 +48,22 @@ def windows_at(at: datetime, zone: str) -> Windows:
 
     If clocks go back across midnight, the day that had begun continues: a window never opens twice.
     """
-    local = at.astimezone(_zone(zone))
+    local = local_time(at, zone)
     day = local.date()
     if local.fold and day_end(day, zone) <= at:
         day += timedelta(days=1)
     return Windows(day=day, month=day.replace(day=1))
+
+
+def local_time(at: datetime, zone: str) -> datetime:
+    """Return the aware datetime `at` in `zone`, or unchanged if the calendar ends before it there.
+
+    In the first and the last hours of the calendar (years 1 to 9999) some zones have no time for `at`.
+    """
+    try:
+        return at.astimezone(_zone(zone))
+    except OverflowError:
+        return at
 
 
 @lru_cache(maxsize=1024)

@@ -9,10 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TextIO
 
-from django.utils.timezone import localtime
+from django.conf import settings
 
 from llmkeys.key_state import Budget
 from llmkeys.lib.money import format_usd
+from llmkeys.lib.windows import local_time
 
 _GAP = "  "
 
@@ -66,7 +67,7 @@ def requests(total: int, good: int, failed: int) -> str:
 
 def when(at: datetime | None) -> str:
     """Return a time in the operator's time zone, or "never" for None."""
-    return localtime(at).strftime("%Y-%m-%d %H:%M %Z") if at else "never"
+    return local_time(at, settings.TIME_ZONE).strftime("%Y-%m-%d %H:%M %Z") if at else "never"
 
 
 def _printable(text: str) -> str:

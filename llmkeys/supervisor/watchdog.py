@@ -20,12 +20,13 @@ from llmkeys.exceptions import LLMKeysError
 
 LOOK_SECONDS = 20
 OVERDUE_SECONDS = 90  # three missed ticks of 30 s
+CONFIRM_SECONDS = 35  # a tick: after a sleep, or a clock that jumped ahead, everything is overdue until the next one
 STUCK_SECONDS = settings.Q_CLUSTER["timeout"] + 30  # no task may run longer than the timeout
 UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not block all others forever
 
 
 class Watchdog:
-    """Checks now and then, and remembers which task is first in the queue and since when.
+    """Checks now and then, and remembers since when a schedule is late, and which task is first in the queue.
 
     `stall` identifies the present stall, or is empty. A stall begins with a fault and ends when a check finds no fault
     in a cluster that has run for a while, however often the cluster is restarted in between.
@@ -34,6 +35,7 @@ class Watchdog:
     def __init__(self) -> None:
         self.stall = ""
         self._looked = time.monotonic()
+        self._late_since: float | None = None
         self._first_task: int | None = None
         self._first_since = 0.0
         self._unlocked: Counter[int] = Counter()
@@ -47,7 +49,7 @@ class Watchdog:
             return ""
         try:
             fault = self._overdue(cluster_age_seconds) or self._stuck()
-            if not fault and cluster_age_seconds >= OVERDUE_SECONDS:
+            if not fault and cluster_age_seconds >= OVERDUE_SECONDS and self._late_since is None:
                 self.stall = ""
             return fault
         except Error:
@@ -58,11 +60,17 @@ class Watchdog:
 
     def _overdue(self, cluster_age_seconds: float) -> str:
         if cluster_age_seconds < OVERDUE_SECONDS:
+            self._late_since = None
             return ""  # after a long downtime everything is overdue, so give it some time
         limit = timezone.now() - timedelta(seconds=OVERDUE_SECONDS)
         late = Schedule.objects.exclude(repeats=0).filter(next_run__lt=limit, cluster=None)
         since = late.aggregate(since=Min("next_run"))["since"]
         if since is None:
+            self._late_since = None
+            return ""
+        if self._late_since is None:
+            self._late_since = time.monotonic()
+        if time.monotonic() - self._late_since < CONFIRM_SECONDS:
             return ""
         self.stall = self.stall or f"since {since:%Y-%m-%d %H:%M:%S}"
         return f"no schedule was started for {OVERDUE_SECONDS} seconds"

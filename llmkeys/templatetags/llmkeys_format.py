@@ -6,12 +6,14 @@ import re
 from datetime import datetime, timedelta
 
 from django import template
+from django.conf import settings
 from django.forms import BoundField
 from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from llmkeys.lib.money import NANO, format_usd
+from llmkeys.lib.windows import local_time
 
 register = template.Library()
 
@@ -94,7 +96,7 @@ def _coarse(delta: timedelta) -> str:
 @register.filter
 def moment(at: datetime) -> SafeString:
     """Return a time in the operator's time zone, shorter if it is near: `14:06 UTC`, `1 December`."""
-    now, local = timezone.localtime(), timezone.localtime(at)
+    now, local = timezone.localtime(), local_time(at, settings.TIME_ZONE)
     away = abs((local - now).total_seconds())
     if away < 36 * 3_600:
         return _time(at, f"{local:%H:%M} {local.tzname()}")
@@ -104,7 +106,7 @@ def moment(at: datetime) -> SafeString:
 
 
 def _time(at: datetime, words: str) -> SafeString:
-    local = timezone.localtime(at)
+    local = local_time(at, settings.TIME_ZONE)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         at.isoformat(timespec="seconds"), f"{local:%Y-%m-%d %H:%M:%S} {local.tzname()}", words,

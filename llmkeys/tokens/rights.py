@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db.models import Q
 
 from llmkeys.database.sql import as_instant, instant, lean_cursor
 from llmkeys.lib.texts import TOKEN_PREFIX
@@ -93,6 +95,14 @@ def may_send(cursor: Any, caller: Caller) -> bool:
         return True
     cursor.execute(_MAY_SEND, [caller.user_id, caller.user_id])
     return cursor.fetchone() is not None
+
+
+def senders(user_ids: Collection[int]) -> set[int]:
+    """Return which of these users may send requests through the gateway, with one query for all of them."""
+    of_user = Q(user_permissions__codename="use_gateway", user_permissions__content_type__app_label="llmkeys")
+    of_group = Q(groups__permissions__codename="use_gateway", groups__permissions__content_type__app_label="llmkeys")
+    users = get_user_model().objects.filter(Q(is_superuser=True) | of_user | of_group, pk__in=user_ids)
+    return set(users.values_list("pk", flat=True))
 
 
 def caller_of(token: str, at: datetime) -> Caller | None:

@@ -192,10 +192,11 @@ def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | 
     if known is None:
         return None
     first, last = known
+    # Two days around the given times. The calendar may end there, so they are not what is added to.
     if since is not None:
-        first = max(first, since.date() - 2 * ONE_DAY)
+        first = max(first + 2 * ONE_DAY, since.date()) - 2 * ONE_DAY
     if until is not None:
-        last = min(last, until.date() + 2 * ONE_DAY)
+        last = min(last - 2 * ONE_DAY, until.date()) + 2 * ONE_DAY
     counted = {"successful__gt": 0} if lookups.get("success") else {"failed__gt": 0} if "success" in lookups else {}
     of_what = {name: lookups[name] for name in _OF_WHAT if name in lookups}
     spans = [_span(rows, of_what | counted) for rows in _totals(first, last, by_key="key_id" in of_what, at=at)]

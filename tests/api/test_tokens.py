@@ -58,6 +58,7 @@ def test_manage_implies_the_others(api):
         ("name", ""), ("name", "  "), ("name", "x" * 101), ("name", "a\nb"), ("name", 5), ("name", None),
         ("scopes", []), ("scopes", ["root"]), ("scopes", "read"), ("scopes", [["read"]]), ("scopes", None),
         ("expiresAt", "2020-01-01"), ("expiresAt", "soon"), ("expiresAt", 7),
+        ("expiresAt", "9999-12-31T23:59:59Z"),
         ("keyIds", []), ("keyIds", ["key-0-0"]), ("keyIds", [1]), ("keyIds", "key-0-0"), ("keyIds", ["x"] * 1001),
         ("token", "rfk_mine"), ("user", "somebody"), ("user", 5),
         ("models", []), ("models", "openai/*"), ("models", [""]), ("models", ["a b"]), ("models", [5]),

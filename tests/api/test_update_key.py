@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -55,6 +55,7 @@ def test_what_a_get_shows_can_be_edited_and_put_back(api, change, frozen):
         {"spent_total_nano": 5_000_000_000, "total_limit_nano": 5_000_000_000},
         {"daily_limit_nano": 0, "monthly_limit_nano": 0, "total_limit_nano": 0},
         {"daily_limit_nano": 1},  # a billionth of a dollar
+        {"expires_at": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)},  # accepted by earlier versions
         {"billing_group": "team", "workspace_id": "wrkspc_1", "provider": "anthropic"},
     ],
     ids=lambda state: next(iter(state)),

@@ -237,6 +237,22 @@ def test_it_finds_what_fits_among_many(api, many_rows):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("until", "9999-12-30"),
+        ("until", "9999-12-31T00:00:00Z"),
+        ("since", "0001-01-01"),
+        ("since", "0001-01-02T00:00:00Z"),
+    ],
+)
+def test_it_takes_the_ends_of_the_calendar_where_there_are_many_rows(api, many_rows, name, value):
+    row = make_usage(many_rows[0], model="rare")
+    DailyUsage.objects.create(day=row.day, key=row.key, model="rare", token_name="worker", successful=1)
+    assert models(api, model="rare", **{name: value}) == ["rare"]
+    assert len(rows_of(api.get(PATH, {"model": "rare", "format": "csv", name: value}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("provider", "mistral"), ("success", "maybe"), ("cost", "free"), ("state", "held"), ("format", "xml"),
         ("model", "a\0b"), ("since", "yesterday"), ("since", "2026-13-01"), ("since", "2026-11-22T25:00:00Z"),
         ("until", "1e9"), ("until", "9999-12-31T23:59:59-14:00"), ("since", "0001-01-01T00:00:00+14:00"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.test.utils import CaptureQueriesContext
 
 from llmkeys import doctor, scheduling
 from llmkeys.backup import archive
@@ -300,6 +301,16 @@ class TestTokens:
         (finding,) = found("User “anna”")
         assert finding.level == "WARN" and "so “a” cannot either" in finding.detail
         assert "llmkeys.use_gateway" in finding.remedy and not found("User “bob”")
+
+    def test_it_asks_the_database_as_often_for_twenty_tokens_as_for_two(self):
+        make_account(make_user("user0")), make_account(make_user("user1", "use_gateway"))
+        with CaptureQueriesContext(connection) as few:
+            doctor.examine(NOW, offline=True)
+        for number in range(2, 20):
+            make_account(make_user(f"user{number}"))
+        with CaptureQueriesContext(connection) as many:
+            doctor.examine(NOW, offline=True)
+        assert len(many) == len(few)
 
 
 class TestWork:

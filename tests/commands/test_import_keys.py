@@ -306,6 +306,8 @@ class TestBroken:
             ({"expiresAt": [2026, "1", 1]}, "expiresAt: must be a date and time"),
             ({"createdAt": 17}, "createdAt: Must be a date and time"),
             ({"createdAt": {}}, "createdAt: Must be a date and time"),
+            ({"createdAt": "0001-01-01T00:00:00Z"}, "createdAt: Must be in the years 1970 to 2199"),
+            ({"lastUsed": [9999, 12, 31]}, "lastUsed: Must be in the years 1970 to 2199; it is in the year 9999."),
             ({"id": "a b"}, "id: must be a string"),
             ({"lastError": 1}, "lastError: must be a string"),
         ],

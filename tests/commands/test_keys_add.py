@@ -65,6 +65,7 @@ class TestKeysAdd:
             (("--total-limit", "NaN"), SECRET, "--total-limit: must be a number"),
             (("--expires", "2020-01-01"), SECRET, "--expires: The expiry is in the past"),
             (("--expires", "tomorrow"), SECRET, "--expires: Must be a date"),
+            (("--expires", "9999-12-31"), SECRET, "--expires: Must be in the years 1970 to 2199"),
         ],
     )
     def test_it_refuses_in_words(self, run, more, stdin, words):

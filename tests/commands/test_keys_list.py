@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -60,3 +61,9 @@ class TestKeysList:
         make_key(name="plain")
         ApiKey.objects.update(name="red\x1b[31m")
         assert "\x1b" not in run("keys", "list").out
+
+    def test_it_shows_times_that_do_not_exist_in_the_time_zone(self, run, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        key = make_key(expires_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+        ran = run("keys", "show", key.id)
+        assert ran.code == 0 and "9999-12-31 23:59 UTC" in ran.out

@@ -54,6 +54,7 @@ class TestTokensCreate:
             (["--scope", "everything"], "--scope: Choose from: gateway, read, manage."),
             (["--expires", "2020-01-01"], "--expires: The expiry is in the past."),
             (["--expires", "soon"], "--expires: Must be a date"),
+            (["--expires", "9999-12-31"], "--expires: Must be in the years 1970 to 2199; it is in the year 9999."),
             (["--user", "nobody"], "There is no active user “nobody”."),
             (["--key", "nothing"], "There is no key “nothing”."),
             (["--daily-limit", "-1"], "--daily-limit: must not be negative"),
@@ -82,6 +83,13 @@ class TestTokensCreate:
 
 
 class TestTokensShow:
+    def test_it_shows_an_expiry_that_does_not_exist_in_the_time_zone(self, run, administrator, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        run("tokens", "create", "worker")
+        AccessToken.objects.update(expires_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+        for verb in (["list"], ["show", "worker"]):
+            assert "9999-12-31 23:59 UTC" in run("tokens", *verb).out
+
     def test_it_shows_budgets_and_no_secret(self, run, administrator):
         text = run("tokens", "create", "worker", "--daily-limit", "5", "--model", "gpt-6*").out.strip()
         shown = run("tokens", "show", "worker").out

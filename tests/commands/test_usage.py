@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from llmkeys.models import DailyUsage
 from llmkeys.presentation import USAGE_COLUMNS, usage_json
 from tests.helpers import NOW, make_key, make_usage
 
@@ -80,6 +81,12 @@ class TestUsage:
         key = make_key()
         expected = sorted((make_usage(key).id for _ in range(5)), reverse=True)
         assert ids(run) == expected
+
+    def test_it_takes_the_end_of_the_calendar_where_there_are_many_rows(self, run, monkeypatch):
+        monkeypatch.setattr("llmkeys.usage.rows._FEW", 0)
+        row = make_usage(make_key(), model="rare")
+        DailyUsage.objects.create(day=row.day, key=row.key, model="rare", token_name="worker", successful=1)
+        assert ids(run, "--model", "rare", "--until", "9999-12-30") == [row.id]
 
     def test_it_says_when_there_is_none(self, run):
         assert run("usage").out == "No usage row found.\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import responses
@@ -11,10 +11,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from llmkeys.keys import checking
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, Cooling
 from llmkeys.vault import keyring
+from llmkeys.vault.crypto import MasterKey
 from tests.helpers import NOW, make_key, make_usage, new_secret
+from tests.pages.helpers import messages_of
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/llmkeys/apikey/"
@@ -104,6 +107,24 @@ class TestChange:
         operator.post(f"{LIST}{key.pk}/change/", fields)
         key.refresh_from_db()
         assert (key.name, key.expires_at) == ("Renamed", past)
+
+    def test_it_shows_times_that_do_not_exist_in_the_time_zone(self, operator, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        key = make_key(expires_at=last, created_at=last, updated_at=last, last_used_at=last)
+        assert "9999" in operator.get(LIST).content.decode()
+        page = operator.get(f"{LIST}{key.pk}/change/").content.decode()
+        assert 'value="9999-12-31"' in page and page.count("Dec. 31, 9999, 11:59 p.m.") == 3
+        fields = change_fields(key, name="Renamed", expires_at_0="9999-12-31", expires_at_1="23:59:59")
+        operator.post(f"{LIST}{key.pk}/change/", fields)
+        key.refresh_from_db()
+        assert (key.name, key.expires_at) == ("Renamed", last)
+
+    def test_it_refuses_an_expiry_that_is_too_far_away(self, operator):
+        key = make_key()
+        fields = change_fields(key, expires_at_0="9999-12-31", expires_at_1="23:59:59")
+        page = operator.post(f"{LIST}{key.pk}/change/", fields).content.decode()
+        assert "Must be in the years 1970 to 2199; it is in the year 9999." in page
 
     def test_it_takes_no_secret_for_a_key_of_the_environment(self, operator):
         key = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
@@ -199,6 +220,22 @@ class TestActions:
     def test_it_tests_keys(self, operator, provider):
         provider.add(responses.GET, "https://openrouter.ai/api/v1/key", json={"data": {"usage": 0, "limit": None}})
         assert "Key tested successfully" in act(operator, "test", make_key())
+
+    def test_it_says_which_keys_cannot_be_tested_with_the_wrong_encryption_key(self, operator, settings):
+        keys = [make_key(name="One"), make_key(name="Two")]
+        settings.REFACTAI_ENCRYPTION_KEYS = [MasterKey("another master key").text]
+        answer = operator.post(LIST, {"action": "test", "_selected_action": [key.pk for key in keys]})
+        assert answer.status_code == 302
+        said = messages_of(operator.get(LIST))
+        assert sorted(words.partition(":")[0] for words in said) == [
+            "“One” could not be tested",
+            "“Two” could not be tested",
+        ]
+
+    def test_it_stops_testing_when_its_time_is_over_and_says_how_many_are_left(self, operator, monkeypatch):
+        monkeypatch.setattr(checking, "AT_MOST_SECONDS", -1)
+        page = act(operator, "test", make_key(name="One"), make_key(name="Two"))
+        assert "2 of 2 keys were not tested, from “" in page and "Test them on their own." in page
 
     def test_it_asks_before_it_resets_costs_and_names_who_does_it(self, operator, frozen):
         key = make_key(name="Spender", spent_day_nano=NANO, spent_month_nano=2 * NANO, spent_total_nano=3 * NANO)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -138,6 +138,13 @@ class TestList:
         assert "gone is disabled" in page
         page = operator.get(f"{TOKENS}?status=EXPIRED").content.decode()
         assert re.findall(r'class="key-status (\w+)"', page) == ["expired"] and "old" in page
+
+    def test_it_shows_an_expiry_that_does_not_exist_in_the_time_zone(self, operator, administrator, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        token, _ = make_account(administrator)
+        AccessToken.objects.update(expires_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+        for address in (TOKENS, f"{TOKENS}{token.pk}/change/"):
+            assert "9999" in operator.get(address).content.decode()
 
     def test_staff_see_and_do_what_is_theirs_alone(self, administrator):
         user = make_user("anna", "view_accesstoken", "change_accesstoken", "delete_accesstoken", is_staff=True)

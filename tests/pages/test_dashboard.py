@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import responses
@@ -328,6 +328,13 @@ class TestCards:
         assert 'title="2026-11-23 19:55:00 UTC">35 min ago</time>' in card
         assert 'class="spent" width="38.20%"' in card and 'x="38.20%" width="9.40%"' in card
         assert 'aria-label="Day budget: $3.82 spent, $0.94 held, of $10.00"' in card
+
+    def test_it_shows_a_key_whose_times_do_not_exist_in_the_time_zone(self, operator, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        key = make_key(expires_at=last, created_at=last, last_used_at=last)
+        assert 'title="9999-12-31 23:59:59 UTC"' in card_of(page_of(operator), key)
+        assert operator.get(f"/llm-settings/keys/{key.id}").status_code == 200
 
     @pytest.mark.parametrize(
         ("columns", "status", "words"),

@@ -54,6 +54,15 @@ def test_it_saves_what_was_changed_and_nothing_else(operator):
     assert keyring.open_secret(changed) == secret
 
 
+def test_it_leaves_an_expiry_alone_that_does_not_exist_in_the_time_zone(operator, settings):
+    settings.TIME_ZONE = "Asia/Tokyo"
+    key = make_key(name="Old", expires_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert shown(operator, key)["expiresAt"] == "9999-12-31T23:59"
+    operator.post(address(key), shown(operator, key) | {"name": "New"})
+    changed = ApiKey.objects.get()
+    assert (changed.name, changed.expires_at) == ("New", key.expires_at)
+
+
 def test_it_replaces_the_secret_and_brings_a_rejected_key_back(operator):
     key = make_key(rejected_at=NOW, last_error="User not found.")
     secret = new_secret()

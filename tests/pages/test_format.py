@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -81,3 +81,15 @@ def test_it_shows_what_stands_between_backticks_as_code():
     assert codes("`serve` makes one; <b> stays, a lone ` too") == (
         "<code>serve</code> makes one; &lt;b&gt; stays, a lone ` too"
     )
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "shown"),
+    [
+        ("Asia/Tokyo", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "31 December 9999, 23:59 UTC"),
+        ("America/New_York", datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC), "1 January 1"),
+    ],
+)
+def test_it_shows_in_utc_what_has_no_local_time(frozen, settings, zone, at, shown):
+    settings.TIME_ZONE = zone
+    assert f">{shown}<" in moment(at) and "UTC" in relative(at)

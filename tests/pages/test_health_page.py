@@ -13,7 +13,7 @@ from django_q.models import Failure, Schedule, Success
 from llmkeys.doctor import FAIL, PASS, WARN, Finding
 from llmkeys.models import Alert
 from llmkeys.schedules import ensure_schedules
-from tests.helpers import NOW, make_key
+from tests.helpers import NOW, make_account, make_key, make_user
 from tests.pages.helpers import messages_of
 
 pytestmark = pytest.mark.django_db
@@ -188,3 +188,16 @@ def test_it_asks_the_database_as_often_for_many_alerts_as_for_one(operator):
         page = page_of(operator)
     assert len(many) == len(few) <= 40, "the doctor asks most of them"
     assert page.count("Dismiss<") == 50
+
+
+def test_it_asks_the_database_as_often_for_many_tokens_as_for_two(operator):
+    for name in ("user0", "user1"):
+        make_account(make_user(name))
+    page_of(operator)
+    with CaptureQueriesContext(connection) as few:
+        page_of(operator)
+    for number in range(2, 20):
+        make_account(make_user(f"user{number}"))
+    with CaptureQueriesContext(connection) as many:
+        page_of(operator)
+    assert len(many) == len(few)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -18,7 +18,7 @@ from llmkeys.dashboard import tokens_page as snippets
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken
 from llmkeys.vault.crypto import token_digest
-from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
+from tests.helpers import NOW, JsonClient, make_account, make_key, make_token, make_user
 from tests.pages.helpers import logged_in, messages_of
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +63,13 @@ class TestList:
         assert "Day $2.00 of $5.00 Month $3.00 no limit" in text and "$1.00 held" in text
         assert "Requests 7 Succeeded – Last used 3 h ago Expires in 20 days" in text
         assert "root admin · manage ACTIVE Models: every model · Keys: every key" in text and "2 of 2 valid" in text
+
+    def test_it_shows_an_expiry_that_does_not_exist_in_the_time_zone(self, operator, administrator, settings):
+        settings.TIME_ZONE = "Asia/Tokyo"
+        token, _ = make_account(administrator)
+        AccessToken.objects.update(expires_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+        assert 'title="9999-12-31 23:59:59 UTC"' in operator.get(PATH).content.decode()
+        assert operator.get(f"{PATH}/{token.pk}").status_code == 200
 
     def test_it_tells_which_have_ended_and_why_one_does_not_serve(self, operator, administrator):
         make_token(administrator, name="one", expiresAt=NOW + timedelta(seconds=1))

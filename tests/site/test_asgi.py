@@ -60,6 +60,11 @@ def answered_by(method: str, path: str, **headers: str) -> str:
         ("GET", "/llm-settings/playground", "waiting_pages"),
         ("POST", "/api/llm/keys/key-1/test", "waiting_pages"),
         ("POST", "/llm-settings/keys/try", "waiting_pages"),
+        ("GET", "/llm-settings/health", "waiting_pages"),
+        ("POST", "/llm-settings/health/alert-test", "waiting_pages"),
+        ("POST", "/llm-settings/health/alert-seen", "pages"),
+        ("POST", "/admin/llmkeys/apikey/", "waiting_pages"),
+        ("GET", "/admin/llmkeys/apikey/", "pages"),
     ],
 )
 def test_each_address_has_its_application(method, path, name):

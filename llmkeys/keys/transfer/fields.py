@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from typing import Any
 
-from llmkeys.account_fields import LIMITS, Checker, parse_instant, read_boolean
+from llmkeys.account_fields import LIMITS, Checker, in_known_years, parse_instant, read_boolean
 from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
@@ -229,7 +229,7 @@ def _instant(value: Any) -> datetime | None:
         return None
     if isinstance(value, list):
         value = _from_numbers(value)
-    return parse_instant(value)
+    return in_known_years(parse_instant(value))
 
 
 def _from_numbers(numbers: list[Any]) -> str:
