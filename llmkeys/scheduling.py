@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db.models import Exists, Max, Q, QuerySet, Subquery
 from django_q.models import OrmQ, Schedule, Task
 
-LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` ends a stall within 150 s
+LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` ends a stall within two minutes
 STUCK = timedelta(minutes=5)  # longer than any two of our tasks take
 _LONGEST_REASON = 500
 

@@ -161,7 +161,7 @@ class TestWatchdog:
     def test_it_gives_the_scheduler_the_time_of_a_tick(self, dog, look):
         assert (look(later=100), dog.stall) == ("", "")
         assert look(later=20) == ""
-        assert look(later=20) == "no schedule was started for 90 seconds"
+        assert look(later=20) == "no schedule was started for 60 seconds"
         assert dog.stall == "since 2026-11-23 19:30:00"
 
     def test_it_finds_nothing_where_the_schedules_ran_meanwhile(self, look):

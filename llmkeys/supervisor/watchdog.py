@@ -19,7 +19,7 @@ from llmkeys.alerts import outbox
 from llmkeys.exceptions import LLMKeysError
 
 LOOK_SECONDS = 20
-OVERDUE_SECONDS = 90  # three missed ticks of 30 s
+OVERDUE_SECONDS = 60  # two missed ticks of 30 s; with the confirmation a stall still ends within two minutes
 CONFIRM_SECONDS = 35  # a tick: after a sleep, or a clock that jumped ahead, everything is overdue until the next one
 STUCK_SECONDS = settings.Q_CLUSTER["timeout"] + 30  # no task may run longer than the timeout
 UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not block all others forever
