@@ -266,8 +266,9 @@ def _lock_and_read(token: AccessToken, maker: AccessToken | None, *, with_descen
 
     The token that created it may have been shortened since it was read, and it itself with that one.
     """
-    ids = _descendants(token) if with_descendants else set()
-    ids |= {token.pk, token.maker_id} - {None}
+    ids = {token.pk, *(_descendants(token) if with_descendants else ())}
+    if token.maker_id is not None:
+        ids.add(token.maker_id)
     if token.pk not in _lock(maker, ids):
         raise TokenConflict(_REVOKED.format(token.name))
     token.refresh_from_db()
