@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from llmkeys import ledger
 from llmkeys.database import writer
-from llmkeys.exceptions import KeyConflict
+from llmkeys.exceptions import InvalidInput, KeyConflict
 from llmkeys.keys.adding import set_default
 from llmkeys.keys.resets import close_windows, reset_costs
 from llmkeys.ledger import Attempt, Bid, End, Outcome, leases
@@ -22,6 +22,7 @@ from llmkeys.ledger.audit import audit
 from llmkeys.models import AccessToken, ApiKey, UsageRecord
 from llmkeys.tokens.making import change_token
 from llmkeys.usage.voiding import void_usage
+from tests.gateway.door import eventually
 from tests.helpers import NOW, make_key, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the writers have connections of their own
@@ -165,6 +166,35 @@ def test_keys_and_tokens_shared_crosswise(writers):
         assert account.spent_total_nano <= limit
     assert UsageRecord.objects.filter(state="HELD").count() == 0
     assert audit().differences == []
+
+
+def test_a_token_does_not_outlive_a_maker_that_is_just_being_shortened():
+    """The change of the child begins before the change of its maker is committed."""
+    early, late = NOW + timedelta(days=1), NOW + timedelta(days=2)
+    user = make_user("anna", "use_gateway")
+    maker = AccessToken.objects.create(name="maker", user=user, digest="1", expires_at=late)
+    AccessToken.objects.create(name="child", user=user, digest="2", expires_at=early, maker=maker)
+    child = AccessToken.objects.select_related("maker").get(name="child")
+    failures: list[BaseException] = []
+
+    def lengthen() -> None:
+        change_token(child, values={"expiresAt": late.isoformat()}, at=NOW)
+
+    with transaction.atomic():
+        change_token(maker, values={"expiresAt": early.isoformat()}, at=NOW)
+        thread = in_a_thread(lengthen, failures)
+        if connection.vendor == "postgresql":  # SQLite lets nobody begin meanwhile
+            eventually(is_somebody_waiting, "the change of the child did not wait")
+    thread.join(20)
+    assert [type(failure) for failure in failures] == [InvalidInput], failures
+    child.refresh_from_db()
+    assert child.expires_at == early
+
+
+def is_somebody_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0] > 0
 
 
 def test_a_hard_cap_holds_over_many_coroutines(frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -9,8 +10,10 @@ import responses
 
 from llmkeys import tasks
 from llmkeys.keys import checking
+from llmkeys.keys.adding import toggle, update_key
 from llmkeys.models import ApiKey, KeyEvent, UsageRecord
-from tests.helpers import NOW, make_key
+from llmkeys.vault import keyring
+from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 
@@ -83,6 +86,22 @@ class TestCheckKeys:
         monkeypatch.setattr(checking, "AT_MOST_SECONDS", -1)
         assert check().left == 3
 
+    def test_it_reads_each_key_only_when_its_turn_comes(self, provider):
+        """A run takes up to two minutes, in which a person may replace a secret, or switch a key off."""
+        first, second, third = make_key(), make_key(), make_key()
+        new = new_secret()
+
+        def change(_request):
+            update_key(second, values={"apiKey": new}, at=NOW)
+            toggle(third, active=False, at=NOW)
+            return 200, {}, json.dumps(GOOD)
+
+        provider.add_callback("GET", OPENROUTER, change)
+        provider.get(OPENROUTER, json=GOOD)
+        assert check() == checking.Checked(good=2)
+        sent = [call.request.headers["Authorization"] for call in provider.calls]
+        assert sent == [f"Bearer {keyring.open_secret(first)}", f"Bearer {new}"]
+
 
 GOOD = {"data": {"label": "x", "limit": None, "usage": 0}}
 BAD = {"error": {"message": "User not found.", "code": 401}}
@@ -124,6 +143,20 @@ class TestARejectionThatWasAMistake:
         for minutes in (600, 601, 700):
             self.run(frozen, minutes)
         assert len(provider.calls) == 1
+
+    def test_it_tests_no_key_that_got_a_new_secret_during_the_run(self, provider, frozen):
+        make_key(rejected_at=NOW - timedelta(seconds=1), successful_requests=1)
+        second = make_key(rejected_at=NOW, successful_requests=1)
+
+        def replace(_request):
+            update_key(second, values={"apiKey": new_secret()}, at=NOW)
+            return 401, {}, json.dumps(BAD)
+
+        provider.add_callback("GET", OPENROUTER, replace)
+        self.run(frozen, 1)
+        assert len(provider.calls) == 1
+        second.refresh_from_db()
+        assert (second.rejected_at, second.last_test_at) == (None, None)
 
     def test_it_tests_no_key_that_never_served_or_that_a_person_switched_off(self, frozen):
         make_key(rejected_at=NOW)

@@ -22,6 +22,7 @@ from llmkeys.exceptions import DuplicateSecret, InvalidInput, KeyConflict, Secre
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
 from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on
+from llmkeys.keys.failures import still_has_secret
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import FailureKind, KeyCheck
@@ -192,7 +193,7 @@ class TestResult:
 def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     """Test a key with a free call to its provider, and set or clear its rejection. Does not count as a request.
 
-    The result is kept in `last_test`, for the key's page.
+    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile.
     """
     started = time.monotonic()
     try:
@@ -204,14 +205,17 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     check = providers.get(key.provider).check_answer(
         status=answer.status, headers=answer.headers, body=answer.body, at=at
     )
-    _store_check(key, check, at, actor)
+    if not _store_check(key, check, at, actor):
+        words = f"“{key.name}” was deleted or its secret was replaced during the test. Test it again."
+        return TestResult(False, words, _milliseconds(started))
     return _remembered(key, TestResult(check.ok, check.message, _milliseconds(started), check.details), at)
 
 
 def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
     facts = {"ok": result.ok, "message": result.message, "latencyMs": result.latency_ms, "details": result.details}
     plain = json.loads(json.dumps(facts, default=str))
-    ApiKey.objects.filter(pk=key.pk).update(last_test=plain, last_test_at=at)
+    tried = ApiKey.objects.stored().filter(pk=key.pk, secret=key.secret)
+    tried.update(last_test=plain, last_test_at=at)
     return result
 
 
@@ -242,9 +246,12 @@ def _milliseconds(started: float) -> int:
     return int((time.monotonic() - started) * 1000)
 
 
-def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> None:
+def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> bool:
+    """Store what the provider said; return False if the key no longer has the secret that it said it about."""
     rejected = check.failure is not None and check.failure.kind is FailureKind.REJECTED
     with changing_keys() as cursor:
+        if not still_has_secret(cursor, key):
+            return False
         if check.ok:
             cursor.execute(
                 "UPDATE llmkeys_apikey SET rejected_at = NULL, updated_at = %s "
@@ -258,6 +265,7 @@ def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> None
             ensure_default(cursor, at)
         elif rejected:
             _reject(cursor, key, check.message, at, actor)
+    return True
 
 
 def _reject(cursor: Cursor, key: ApiKey, message: str, at: datetime, actor: str) -> None:

@@ -43,16 +43,18 @@ def check_keys(at: datetime, *, pause: Callable[[float], None] = time.sleep) -> 
     Those tested longest ago come first, so that keys left out after two minutes have their turn in the next run. A
     provider that fails does not stop the others. The test itself sets and clears rejections, and counts as no request.
     """
-    waiting, done = list(_to_test(at)), Checked()
+    waiting, done = list(_to_test(at).values_list("pk", flat=True)), Checked()
     deadline = time.monotonic() + AT_MOST_SECONDS
     gap = min(PAUSE_SECONDS, _PAUSES_SECONDS / max(1, len(waiting)))
-    for number, key in enumerate(waiting):
+    for number, key_id in enumerate(waiting):
         if number:
             pause(gap)
         if time.monotonic() > deadline:
             done.left = len(waiting) - number
             break
-        _check(key, at, done)
+        key = _to_test(at).filter(pk=key_id).first()  # read only now: it may have been changed since the run began
+        if key is not None:
+            _check(key, at, done)
     return done
 
 
@@ -62,8 +64,9 @@ def check_rejected_keys(at: datetime) -> Checked:
     Providers sometimes reject good keys by mistake for some minutes. Tests that are overdue are made only once.
     """
     done, deadline = Checked(), time.monotonic() + REJECTED_SECONDS
-    for key in _rejected(at):
-        if not _is_due(key, at):
+    for key_id in list(_rejected(at).values_list("pk", flat=True)):
+        key = _rejected(at).filter(pk=key_id).first()  # read only now: it may have been changed since the run began
+        if key is None or not _is_due(key, at):
             continue
         if time.monotonic() > deadline:
             done.left += 1

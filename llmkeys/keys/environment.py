@@ -19,7 +19,7 @@ from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import Provider
 from llmkeys.vault import keyring
-from llmkeys.vault.crypto import mask
+from llmkeys.vault.crypto import HIDDEN, mask
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +72,21 @@ def _present(key: ApiKey | None, provider: Provider, seen: Found, at: datetime) 
     variable, masked = seen.variable, mask(seen.secret, provider.secret_prefixes)
     if key is None:
         key = _create(provider, variable, masked, at)
-    elif (key.environment_variable, key.masked_secret, key.secret_missing) != (variable, masked, False):
-        # If the variable has another secret, what the provider said about the old one no longer applies.
-        new_secret = key.masked_secret != masked
-        key.environment_variable, key.masked_secret, key.secret_missing = variable, masked, False
-        key.last_error, key.updated_at = "", at
-        if new_secret:
-            key.rejected_at = None
-        key.save(
-            update_fields=[
-                "environment_variable", "masked_secret", "secret_missing", "last_error", "updated_at", "rejected_at",
-            ]
-        )  # fmt: skip
+    else:
+        # If the variable has another secret, what the provider said about the old one no longer applies. Short secrets
+        # all have the same mask, so that a rejected one may have been corrected.
+        new_secret = key.masked_secret != masked or (key.rejected_at is not None and masked == HIDDEN)
+        if new_secret or (key.environment_variable, key.secret_missing) != (variable, False):
+            key.environment_variable, key.masked_secret, key.secret_missing = variable, masked, False
+            key.last_error, key.updated_at = "", at
+            if new_secret:
+                key.rejected_at = None
+            key.save(
+                update_fields=[
+                    "environment_variable", "masked_secret", "secret_missing", "last_error", "updated_at",
+                    "rejected_at",
+                ]
+            )  # fmt: skip
     with connection.cursor() as cursor:
         ensure_default(cursor, at)
     key.refresh_from_db()

@@ -17,6 +17,7 @@ from llmkeys.ledger import KEYS, Account, add_event, coolings
 from llmkeys.ledger.coolings import Probe
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.upstream import asked
+from llmkeys.vault.keyring import SecretHolder
 
 if TYPE_CHECKING:
     from llmkeys.relay.candidates import Candidate
@@ -38,8 +39,9 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
     Returns True for a rejection that has to be confirmed: the key is cooling until the caller has run
     `confirm_rejection` in the background. `probe` is the claim that ends with this. Raises RecordingUnavailable.
     """
+    accounts = [Account(KEYS, candidate.id).lock]
     if failure.kind is FailureKind.REJECTED:
-        return writer.run_now(lambda cursor: _cool_for_test(cursor, candidate, at, probe))
+        return writer.run_now(lambda cursor: _cool_for_test(cursor, candidate, at, probe), accounts=accounts)
     work = {
         FailureKind.RATE_LIMITED: _cool,
         FailureKind.EXHAUSTED: _exhaust,
@@ -51,10 +53,11 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
         return False
 
     def store(cursor: Cursor) -> None:
-        work(cursor, candidate, failure, at)
+        if still_has_secret(cursor, candidate):
+            work(cursor, candidate, failure, at)
         coolings.give_back(cursor, probe)
 
-    writer.run_now(store, accounts=[Account(KEYS, candidate.id).lock])
+    writer.run_now(store, accounts=accounts)
     return False
 
 
@@ -66,8 +69,25 @@ def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -
     is_rejected, words = _free_test(candidate, at)
     verdict = _reject if is_rejected else _refuse
     stored = failure if is_rejected else _with_words(failure, words)
-    accounts = all_keys() if is_rejected else [Account(KEYS, candidate.id).lock]
-    writer.run_now(lambda cursor: verdict(cursor, candidate, stored, at), accounts=accounts)
+
+    def store(cursor: Cursor) -> None:
+        if still_has_secret(cursor, candidate):
+            verdict(cursor, candidate, stored, at)
+
+    writer.run_now(store, accounts=all_keys() if is_rejected else [Account(KEYS, candidate.id).lock])
+
+
+def still_has_secret(cursor: Cursor, tried: SecretHolder) -> bool:
+    """Return whether the key, which is locked, still has the secret that was tried.
+
+    If not, an answer to that secret says nothing about the key. A re-encrypted secret counts as another one: what is
+    not stored for that reason shows again at the next request or test.
+    """
+    cursor.execute(
+        "SELECT 1 FROM llmkeys_apikey WHERE id = %s AND secret = %s AND deleted_at IS NULL",
+        [tried.id, bytes(tried.secret)],
+    )
+    return cursor.fetchone() is not None
 
 
 def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
@@ -99,7 +119,13 @@ def _exhaust(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetim
 
 
 def _cool_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
-    """Let the key cool down for the test; return False if it already is, because another request is testing it."""
+    """Let the key cool down for the test; return False if there is nothing to test.
+
+    Either another request is testing it, so that it is cooling already, or its secret was replaced in the meantime.
+    """
+    if not still_has_secret(cursor, candidate):
+        coolings.give_back(cursor, probe)
+        return False
     cursor.execute(
         """INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes, probe_until)
            VALUES (%s, '', 'rate_limited', %s, 'Its rejection is being confirmed.', 1, %s)

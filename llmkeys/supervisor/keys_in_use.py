@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,14 +33,18 @@ class ServerWouldBeLockedOut(LLMKeysError):
 def announce() -> None:
     """Publish this server's keys and settings. Raises DataDirectoryProblem if the directory cannot be written."""
     global _open_file
-    path = settings.DATA_DIR / f"server-{os.getpid()}.keys"
+    # Servers in two containers that share the directory may have the same process id.
+    path = settings.DATA_DIR / f"server-{os.getpid()}-{secrets.token_hex(8)}.keys"
+    draft = path.with_name(f".{path.name}")  # gets its name only when it is locked: others remove what is not
     published = {"pid": os.getpid(), "keys": None if _from_file() else _ids(), "settings": settings_in_use.digests()}
     try:
-        path.unlink(missing_ok=True)  # from an earlier process with the same id
-        create_private_file(path, json.dumps(published))
-        _open_file = path.open()
+        create_private_file(draft, json.dumps(published))
+        _open_file = draft.open()
         fcntl.flock(_open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        draft.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
         raise DataDirectoryProblem(f"The file {path} cannot be written: {error.strerror}.") from None
 
 

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from llmkeys import ledger
 from llmkeys.exceptions import BeyondItsMaker, InvalidInput, TokenConflict
@@ -67,13 +67,13 @@ def change_token(
 ) -> AccessToken:
     """Change the fields in `values`; an earlier expiry date also applies to the tokens that it created."""
     given = fields.clean_change(values, token=token, at=at)
-    _refuse_revoked(token)
-    changed = _set_changed(token, given)
     with transaction.atomic():
+        _lock_and_read(token, maker, with_descendants="expires_at" in given)
+        _refuse_revoked(token)
+        changed = _set_changed(token, given)
         key_ids = _new_key_ids(token, given, changed)
         _check_end(token)
         if maker is not None:
-            _lock(maker)
             _check_within(maker, token, key_ids, "The changed token")
         if changed:
             _save_change(token, changed, key_ids, at, actor)
@@ -92,7 +92,7 @@ def rotate_token(
     text, old = new_access_token(), token.digest
     with transaction.atomic():
         if maker is not None:
-            _lock(maker)
+            _lock(maker, [token.pk])
             _check_within(maker, token, _key_ids(token), "The rotated token")
         rotated = AccessToken.objects.filter(pk=token.pk, digest=old, revoked_at__isnull=True).update(
             digest=token_digest(text),
@@ -247,22 +247,51 @@ def _check_within(maker: AccessToken, token: AccessToken, key_ids: Collection[st
         raise BeyondItsMaker(f"This token is limited to some models. {whose} needs models among those.")
 
 
-def _lock(maker: AccessToken) -> None:
-    """Lock the maker, so that it is not revoked or shortened before its new child exists. Raises BeyondItsMaker."""
-    if not AccessToken.objects.filter(pk=maker.pk, revoked_at__isnull=True).update(name=F("name")):
-        raise BeyondItsMaker("This token was revoked a moment ago.")
-    maker.refresh_from_db()
+def _lock(maker: AccessToken | None, others: Collection[int] = ()) -> list[int]:
+    """Lock the maker and the tokens with the other ids, and read the maker again; return the ids that still exist.
+
+    A maker is not revoked or shortened before its child is stored. Raises BeyondItsMaker if it was revoked already.
+    """
+    ids = _lock_in_order({*others} if maker is None else {*others, maker.pk})
+    if maker is not None:
+        if maker.pk in ids:
+            maker.refresh_from_db()
+        if maker.pk not in ids or maker.revoked_at is not None:
+            raise BeyondItsMaker("This token was revoked a moment ago.")
+    return ids
+
+
+def _lock_and_read(token: AccessToken, maker: AccessToken | None, *, with_descendants: bool) -> None:
+    """Lock a token with those that its change depends on, and read it again.
+
+    The token that created it may have been shortened since it was read, and it itself with that one.
+    """
+    ids = {token.pk, *(_descendants(token) if with_descendants else ())}
+    if token.maker_id is not None:
+        ids.add(token.maker_id)
+    if token.pk not in _lock(maker, ids):
+        raise TokenConflict(_REVOKED.format(token.name))
+    token.refresh_from_db()
 
 
 def _locked_descendants(token: AccessToken) -> list[int]:
-    """Lock the tokens that this one created, directly or indirectly, in the order of requests; return their ids."""
+    """Lock the tokens that this one created, directly or indirectly; return their ids."""
+    return _lock_in_order(_descendants(token))
+
+
+def _descendants(token: AccessToken) -> set[int]:
     found: set[int] = set()
     newest = {token.pk}
     while newest:
         children = AccessToken.objects.filter(maker__in=newest).values_list("pk", flat=True)
         newest = set(children) - found - {token.pk}
         found |= newest
-    rows = AccessToken.objects.select_for_update(no_key=True).filter(pk__in=found).order_by("pk")
+    return found
+
+
+def _lock_in_order(ids: Collection[int]) -> list[int]:
+    """Lock the tokens with these ids, in the order of requests, which prevents deadlocks; return those that exist."""
+    rows = AccessToken.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
     return list(rows.values_list("pk", flat=True))
 
 

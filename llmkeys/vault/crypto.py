@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from llmkeys.lib.texts import TOKEN_PREFIX
 
+HIDDEN = "***"  # the mask of a short secret
+
 _VERSION = b"\x01"
 _HEADER = 1 + 8 + 12
 
@@ -94,7 +96,7 @@ def mask(secret: str, prefixes: tuple[str, ...]) -> str:
     prefix = next((known for known in prefixes if secret.startswith(known)), "")
     head = len(prefix) + 8
     if len(secret) - head - 4 < 12:
-        return "***"
+        return HIDDEN
     return f"{secret[:head]}...{secret[-4:]}"
 
 

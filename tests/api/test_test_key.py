@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from json import dumps
+
 import pytest
 import responses
 from responses import matchers
@@ -105,6 +107,55 @@ def test_success_clears_the_rejected_mark(api, provider):
     shown = api.get(f"/api/llm/keys/{key.id}").json()
     assert (shown["status"], shown["lastError"]) == ("ACTIVE", "")
     assert KeyEvent.objects.filter(kind="accepted", key=key).count() == 1
+
+
+REJECTED = {"error": {"message": "User not found.", "code": 401}}
+MEANWHILE = "was deleted or its secret was replaced during the test. Test it again."
+
+
+def after(change, *, status=200, json=None):
+    """Answer a request after `change` was done."""
+
+    def answer(request):
+        change()
+        return status, {}, dumps(json)
+
+    return answer
+
+
+def test_the_rejection_of_a_replaced_secret_says_nothing_about_the_new_one(api, provider):
+    key = make_key(name="Production")
+    make_key()
+    replace = after(lambda: api.put(f"/api/llm/keys/{key.id}", {"apiKey": SECRET}), status=401, json=REJECTED)
+    provider.add_callback("GET", OPENROUTER, replace)
+    assert api.post(path(key)).json() == {"success": False, "message": f"“Production” {MEANWHILE}"}
+    shown = api.get(f"/api/llm/keys/{key.id}").json()
+    assert (shown["status"], shown["isDefault"], shown["lastError"]) == ("ACTIVE", True, "")
+    assert ApiKey.objects.get(pk=key.pk).last_test_at is None
+    assert not KeyEvent.objects.filter(kind="rejected").exists()
+
+
+def test_the_success_of_a_replaced_secret_does_not_accept_the_new_one(api, provider):
+    key = make_key()
+
+    def replace():
+        api.put(f"/api/llm/keys/{key.id}", {"apiKey": SECRET})
+        ApiKey.objects.filter(pk=key.pk).update(rejected_at=NOW, last_error="User not found.")
+
+    provider.add_callback("GET", OPENROUTER, after(replace, json={"data": DETAILS}))
+    assert MEANWHILE in api.post(path(key)).json()["message"]
+    shown = api.get(f"/api/llm/keys/{key.id}").json()
+    assert (shown["status"], shown["lastError"]) == ("DISABLED", "User not found.")
+
+
+def test_an_answer_changes_nothing_about_a_key_that_was_deleted_meanwhile(api, provider):
+    key = make_key()
+    delete = after(lambda: api.delete(f"/api/llm/keys/{key.id}"), status=401, json=REJECTED)
+    provider.add_callback("GET", OPENROUTER, delete)
+    assert MEANWHILE in api.post(path(key)).json()["message"]
+    key = ApiKey.objects.get(pk=key.pk)
+    assert (key.rejected_at, key.last_error, key.last_test_at) == (None, "", None)
+    assert not KeyEvent.objects.filter(kind="rejected").exists()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from llmkeys.models import AccessToken, KeyEvent
+from llmkeys.tokens import fields
 from llmkeys.vault.crypto import token_digest
 from tests.api import checks
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
@@ -349,6 +350,22 @@ class TestMaker:
         assert {end.isoformat() for end in ends} == {"2026-11-24T00:00:00+00:00"}
         answer = api.patch(path(child["id"]), {"expiresAt": None})
         assert answer.status_code == 400 and "ends with the token that created it" in answer.json()["expiresAt"][0]
+
+    def test_none_outlives_a_maker_that_is_shortened_during_its_change(self, administrator, api, frozen, monkeypatch):
+        client = self.client(administrator, expiresAt="2026-11-26")
+        child = client.post(PATH, {"name": "child", "expiresAt": "2026-11-24"}).json()
+        maker, clean = path(AccessToken.objects.get(name="maker").pk), fields.clean_change
+
+        def shorten_meanwhile(values, **options):
+            monkeypatch.setattr(fields, "clean_change", clean)
+            assert api.patch(maker, {"expiresAt": "2026-11-25"}).status_code == 200
+            return clean(values, **options)
+
+        monkeypatch.setattr(fields, "clean_change", shorten_meanwhile)
+        answer = api.patch(path(child["id"]), {"expiresAt": "2026-11-26"})
+        assert answer.status_code == 400
+        assert "at 2026-11-25 00:00 UTC at the latest" in answer.json()["expiresAt"][0]
+        assert api.get(path(child["id"])).json()["expiresAt"] == "2026-11-24T00:00:00Z"
 
     def test_it_makes_tokens_of_its_own_user_alone(self, administrator):
         make_user("anna")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from contextlib import ExitStack
 
 import pytest
 
@@ -166,6 +169,30 @@ class TestRunningServer:
         rotate()
         assert run("reencrypt").code == 0
         assert not (directory / "server-1.keys").exists()
+
+    @pytest.mark.parametrize("command", ["lists the servers", "is about to list them"])
+    def test_a_command_at_the_same_moment_does_not_disturb_its_start(self, monkeypatch, directory, command):
+        create, seen = keys_in_use.create_private_file, ExitStack()
+
+        def watched(path, content):
+            create(path, content)
+            if command == "lists the servers":
+                assert list(keys_in_use.running()) == []
+            else:
+                for file in directory.glob("server-*.keys"):
+                    fcntl.flock(seen.enter_context(file.open()), fcntl.LOCK_SH)
+
+        monkeypatch.setattr(keys_in_use, "create_private_file", watched)
+        with seen:
+            keys_in_use.announce()
+        assert [server["pid"] for server in keys_in_use.running()] == [os.getpid()]
+        assert [file.name for file in directory.glob(".server-*")] == []
+
+    def test_two_containers_on_one_directory_may_have_the_same_process_id(self):
+        keys_in_use.announce()
+        with keys_in_use._open_file:
+            keys_in_use.announce()
+            assert [server["pid"] for server in keys_in_use.running()] == [os.getpid(), os.getpid()]
 
     def test_a_server_with_the_key_file_follows_it(self, run, rotate, directory, settings):
         settings.REFACTAI_ENCRYPTION_KEYS = []

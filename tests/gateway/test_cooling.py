@@ -11,6 +11,7 @@ from django.db import connection, transaction
 
 from llmkeys import ledger
 from llmkeys.models import ApiKey, Cooling, KeyEvent
+from llmkeys.vault import keyring
 from tests.gateway.door import (
     DONE,
     MODEL,
@@ -38,6 +39,7 @@ from tests.gateway.door import (
 )
 from tests.helpers import NOW, make_key, new_secret
 
+EXHAUSTED = {"error": {"code": 402, "message": "Insufficient credits"}}
 LIMITED = {"error": {"code": 429, "message": "Rate limit exceeded", "metadata": {}}}
 LUNA = "openai/gpt-6-luna"
 
@@ -437,3 +439,42 @@ class TestRejection:
         provider.post(OPENROUTER, json=completion())
         assert ask(client)["X-LLM-Key-Id"] == key.id
         assert key.events.filter(kind="accepted").count() == 1
+
+    @pytest.mark.parametrize("last_call", ["the request", "the free test"])
+    def test_a_new_secret_is_not_rejected_for_the_old_one(self, client, provider, api, last_call):
+        """The secret is replaced while the last call with the old one is in progress."""
+        key = make_key(secret=(secret := new_secret()))
+        late = self.replacing(api, key, self.REJECTED, 401)
+        if last_call == "the request":
+            provider.post(OPENROUTER, late, match=sent_with(secret))
+        else:
+            provider.post(OPENROUTER, json=self.REJECTED, status=401, match=sent_with(secret))
+            provider.get(self.KEY, late)
+        assert ask(client).status_code == 503
+        self.is_untouched(key, client, provider)
+
+    @pytest.mark.parametrize(("refusal", "status"), [(LIMITED, 429), (EXHAUSTED, 402)])
+    def test_a_new_secret_does_not_cool_down_for_the_old_one(self, client, provider, api, refusal, status):
+        key = make_key(secret=(secret := new_secret()))
+        provider.post(OPENROUTER, self.replacing(api, key, refusal, status), match=sent_with(secret))
+        assert ask(client).status_code >= 400
+        self.is_untouched(key, client, provider)
+
+    def replacing(self, api, key: ApiKey, refusal: object, status: int) -> Pieces:
+        """Return a refusal whose body is sent after the key got a new secret."""
+
+        def replace() -> None:
+            assert api.put(f"/api/llm/keys/{key.id}", {"apiKey": new_secret()}).status_code == 200
+
+        headers = {"Content-Type": "application/json"}
+        return Pieces(replace, json.dumps(refusal).encode(), status=status, headers=headers)
+
+    def is_untouched(self, key: ApiKey, client, provider) -> None:
+        """Assert that nothing is held against the key, and that it serves."""
+        done()
+        key = fresh(key)
+        assert (key.rejected_at, key.last_error, key.status_at(NOW)) == (None, "", "ACTIVE")
+        assert not Cooling.objects.exists()
+        assert not key.events.filter(kind__in=["rejected", "cooled", "exhausted"]).exists()
+        provider.post(OPENROUTER, json=completion(), match=lambda request: request.secret == keyring.open_secret(key))
+        assert ask(client)["X-LLM-Key-Id"] == key.id

@@ -40,13 +40,13 @@ def refusal(quota: str, at: datetime, delay: str = "36s") -> Failure:
 def candidate(key: ApiKey) -> Any:
     return SimpleNamespace(
         id=key.id, name=key.name, provider=key.provider, billing_group=key.billing_group, model=MODEL,
-        scopes=(f"key:{key.id}",), environment_variable="",
+        scopes=(f"key:{key.id}",), environment_variable="", secret=key.secret,
     )  # fmt: skip
 
 
 def stored(key: ApiKey) -> Any:
     """Return the key as the call to its provider needs it."""
-    return SimpleNamespace(**vars(candidate(key)), secret=key.secret, workspace_id="")
+    return SimpleNamespace(**vars(candidate(key)), workspace_id="")
 
 
 @pytest.fixture

@@ -300,6 +300,25 @@ def test_a_key_whose_variable_became_unusable_is_disabled_with_the_reason(monkey
     assert (key.status_at(NOW), key.last_error) == ("ACTIVE", "")
 
 
+def test_a_rejected_key_whose_mask_hides_all_comes_back_when_its_variable_was_corrected(monkeypatch, settings):
+    settings.PROVIDER_BASE_URLS = {**settings.PROVIDER_BASE_URLS, "openai": "http://127.0.0.1:11434/v1"}
+    monkeypatch.setenv("OPENAI_API_KEY", "the-wrong-key")
+    register_environment_keys(at=NOW)
+    ApiKey.objects.update(rejected_at=NOW, last_error="Rejected by its provider: no.", is_default=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "the-right-key")
+    (key,) = register_environment_keys(at=NOW)
+    assert key.masked_secret == "***"
+    assert (key.rejected_at, key.last_error, key.status_at(NOW), key.is_default) == (None, "", "ACTIVE", True)
+
+
+def test_a_rejected_key_whose_variable_is_as_before_stays_rejected(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    register_environment_keys(at=NOW)
+    ApiKey.objects.update(rejected_at=NOW, last_error="Rejected by its provider: no.")
+    (key,) = register_environment_keys(at=NOW)
+    assert (key.rejected_at, key.last_error) == (NOW, "Rejected by its provider: no.")
+
+
 def test_the_second_variable_serves_where_the_first_holds_no_key(monkeypatch):
     monkeypatch.setenv("GOOGLE_API_KEY", "YOUR_API_KEY")
     monkeypatch.setenv("GEMINI_API_KEY", "AQ." + "aB3" * 12)
