@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from llmkeys import ledger, providers
 from llmkeys.database.sql import Cursor, instant
@@ -85,7 +85,8 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
     cleaned = fields.clean_change(values, key=key, at=at)
     secret = cleaned.pop("secret", "")
     changed = [name for name, value in cleaned.items() if getattr(key, name) != value]
-    with changing_keys():
+    moves_default = bool(secret) or not {"enabled", "expires_at"}.isdisjoint(changed)
+    with changing_keys() if moves_default else transaction.atomic():
         for name in changed:
             setattr(key, name, cleaned[name])
         if secret:
@@ -94,12 +95,12 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
             key.rejected_at, key.last_error, key.secret_missing = None, "", False
             changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error", "secret_missing"]
         if changed:
-            _save_change(key, changed, at, actor)
+            _save_change(key, changed, at, actor, moves_default=moves_default)
     key.refresh_from_db()
     return key
 
 
-def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> None:
+def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str, *, moves_default: bool) -> None:
     if any(name.endswith("_limit_nano") for name in changed):
         key.refused_window = ""
         changed.append("refused_window")
@@ -109,9 +110,10 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str) -> N
     with connection.cursor() as cursor:
         if "secret" in changed:
             _forget_coolings(cursor, key)
-        if key.is_expired(at) or not key.enabled:
+        if moves_default and (key.is_expired(at) or not key.enabled):
             hand_default_on(cursor, key.id, at)
-        ensure_default(cursor, at)
+        if moves_default:
+            ensure_default(cursor, at)
         ledger.add_event(cursor, "changed", key.id, f"“{key.name}” was changed: {words}.", at, actor=actor)
 
 
