@@ -1,4 +1,4 @@
-"""The backups that nobody asks for: one a day and one before a migration, of which seven stay and a good one always."""
+"""The backups that nobody asks for, one a day and one before a migration: which stay, and what a failure leaves."""
 
 from __future__ import annotations
 
@@ -38,6 +38,23 @@ for _ in range(2):
     print(taken and taken.path.name)
 """
 
+RESTARTS = """
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from django.db import DatabaseError
+from llmkeys.supervisor import prepare
+def fail(*_, **__):
+    raise DatabaseError("disk I/O error")
+prepare.call_command = fail
+for minute in range(1, 10):
+    at = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(minutes=minute)
+    prepare.timezone = SimpleNamespace(now=lambda: at)
+    try:
+        prepare.migrate()
+    except prepare.CannotServe as error:
+        print(error)
+"""
+
 
 def take(place: Place, first: int, end: int) -> None:
     place.done("shell", "-c", TAKE.format(first=first, end=end))
@@ -49,6 +66,10 @@ def names(place: Place) -> list[str]:
 
 def daily(*days: int) -> list[str]:
     return [f"llmkeys-202611{1 + day:02d}-021000-daily.tar.gz" for day in days]
+
+
+def before_migration(*times: str) -> list[str]:
+    return [f"llmkeys-20261124-{time}-before-migration.tar.gz" for time in times]
 
 
 def test_the_newest_seven_stay(place):
@@ -78,6 +99,25 @@ def test_a_cut_one_is_no_good_one(place):
     place.change("UPDATE llmkeys_apikey SET spent_total_nano = 5, total_requests = 1")
     take(place, 2, 9)
     assert names(place) == daily(0, *range(2, 9))
+
+
+def test_restarts_while_a_migration_fails_push_out_no_daily_one(place):
+    take(place, 0, 7)
+    place.change("DELETE FROM django_migrations WHERE name = '0015_sealed_thoughts'")
+    assert place.done("shell", "-c", RESTARTS).count("its disk is failing") == 9
+    assert names(place) == [*daily(*range(0, 7)), *before_migration("000800", "000900")]
+
+
+def test_the_one_from_before_the_first_step_of_a_failing_migration_stays(place):
+    place.change("DELETE FROM django_migrations WHERE app = 'llmkeys' AND name >= '0014'")
+    place.done("shell", "-c", BEFORE_MIGRATION)
+    first = names(place)
+    place.change(
+        "INSERT INTO django_migrations (app, name, applied) "
+        "VALUES ('llmkeys', '0014_estimated_and_lost_of_each_day', '2026-11-24')"
+    )
+    place.done("shell", "-c", RESTARTS)
+    assert names(place) == [*first, *before_migration("000800", "000900")]
 
 
 def test_those_of_an_empty_database_push_out_no_other(place):
