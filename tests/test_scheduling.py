@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule, Task
+from django_q.scheduler import scheduler
 
 from llmkeys.schedules import ensure_schedules
 from llmkeys.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
+from llmkeys.supervisor import watchdog
 from tests.helpers import NOW
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
@@ -28,6 +31,14 @@ def ran(name: str, *, ended: datetime, success: bool = True, result: object = 0)
         id=uuid.uuid4().hex, name=f"{name}-{ended}", func=f"llmkeys.tasks.{name}", group=name,
         started=ended - timedelta(seconds=1), stopped=ended, success=success, result=result,
     )  # fmt: skip
+
+
+def queue(name: str, *, lock: datetime) -> None:
+    """Queue the task of a schedule as the cluster does; see `scheduling._waiting` for `lock`."""
+    Schedule.objects.update(next_run=NOW + timedelta(days=1))
+    Schedule.objects.filter(name=name).update(next_run=NOW - timedelta(seconds=1))
+    scheduler()
+    OrmQ.objects.filter(pk=OrmQ.objects.latest("pk").pk).update(lock=lock)
 
 
 def state(name: str):
@@ -132,3 +143,27 @@ class TestSchedulerLastRan:
         lock = since + timedelta(seconds=Conf.RETRY) if is_claimed else since
         OrmQ.objects.create(key="refactai", payload="…", lock=lock)
         assert scheduler_last_ran(NOW).is_stalled is is_stalled
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_is_not_stalled_while_tasks_wait_for_a_backup_that_is_within_its_hour(self):
+        ensure_schedules()
+        for minutes, is_stalled in ((30, False), (60.5, True), (62, True)):
+            OrmQ.objects.all().delete()
+            began = NOW - timedelta(minutes=minutes)
+            queue("backup_database", lock=began + timedelta(seconds=Conf.RETRY))
+            queue("send_alerts", lock=NOW - timedelta(minutes=20))
+            assert scheduler_last_ran(NOW).is_stalled is is_stalled
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWatchdog:
+    @pytest.mark.parametrize(("name", "longest"), [("send_alerts", 330), ("backup_database", 3_630)])
+    def test_it_waits_as_long_as_the_first_task_may_take(self, monkeypatch, name, longest):
+        ensure_schedules()
+        queue(name, lock=NOW)
+        clock = SimpleNamespace(seconds=0)
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+        dog, found = watchdog.Watchdog(), []
+        for clock.seconds in (30, 30 + longest, 60 + longest):
+            found.append(dog.fault(cluster_age_seconds=0))
+        assert found == ["", "", f"a task was not finished within {longest} seconds"]

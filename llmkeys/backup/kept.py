@@ -12,13 +12,14 @@ from llmkeys.backup.errors import CannotRestore
 from llmkeys.database import sql
 
 DAILY, BEFORE_MIGRATION = "daily", "before-migration"  # the kinds of automatic backups, part of their names
+NAME = "backups"
 KEPT = 7
 # Of those before migrations: a server that is restarted again and again while its migration fails makes one each time.
 KEPT_OF_A_SCHEMA, KEPT_SCHEMAS = 2, 3
 
 
 def backups_directory() -> Path:
-    return settings.DATA_DIR / "backups"
+    return settings.DATA_DIR / NAME
 
 
 def automatic_backups() -> list[Path]:

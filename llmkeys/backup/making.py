@@ -120,6 +120,7 @@ def _manifest(report: Report | None, counts: tuple[int, int], at: datetime) -> M
 
 def automatic_backup(*, at: datetime) -> Made:
     """Make the daily backup and delete old ones (`kept.prune`)."""
+    archive.remove_abandoned(kept.backups_directory())
     made = make_backup(_automatic_target(kept.DAILY, at), at=at)
     kept.prune()
     if made.manifest.differences:

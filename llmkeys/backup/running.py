@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmkeys.backup import archive, kept
 from llmkeys.backup.errors import CannotRestore
 from llmkeys.vault import keyring
 
@@ -41,7 +42,8 @@ def alone(data_dir: Path) -> Iterator[None]:
 
 
 def _tidy(data_dir: Path) -> None:
-    """Remove what a killed restore left behind; the caller holds the lock, so none is in progress."""
+    """Remove what killed backups and restores left; the caller holds the lock, so no restore is in progress."""
+    archive.remove_abandoned(data_dir / kept.NAME)
     for pattern in _LEFT_BEHIND:
         for left in data_dir.glob(pattern):
             if left.is_dir():

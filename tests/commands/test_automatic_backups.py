@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import pytest
 
+from llmkeys.backup.archive import workshop
+from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, made, manifest_of, place
 
 __all__ = ["archive", "made", "place"]
@@ -17,6 +22,27 @@ from datetime import UTC, datetime, timedelta
 from llmkeys import backup
 for day in range({first}, {end}):
     backup.automatic_backup(at=datetime(2026, 11, 1, 2, 10, tzinfo=UTC) + timedelta(days=day))
+"""
+KILLED = """
+import os, signal
+from datetime import UTC, datetime
+from llmkeys import backup
+from llmkeys.backup import sqlite
+sqlite.integrity_problem = lambda copy: os.kill(os.getpid(), signal.SIGKILL)
+backup.automatic_backup(at=datetime(2026, 11, 1, 2, 10, tzinfo=UTC))
+"""
+TIMED_OUT = """
+from django_q.exceptions import TimeoutException
+from llmkeys import backup, tasks
+from llmkeys.models import Alert
+def make_backup(**_):
+    raise TimeoutException("Task exceeded maximum timeout value (3600 seconds)")
+backup.automatic_backup = make_backup
+try:
+    tasks.backup_database()
+except TimeoutException as error:
+    print(error)
+print(Alert.objects.get(kind="backup_failed").message)
 """
 RUN_TASK = """
 from llmkeys.models import Alert
@@ -140,6 +166,42 @@ def test_the_task_tells_of_a_failure_once_a_day(place):
     said, alerts = json.loads(place.done("shell", "-c", RUN_TASK).splitlines()[-1])
     assert len(said) == 2 and all("backups" in words for words in said)
     assert [kind for kind, _ in alerts] == ["backup_failed"]
+
+
+def test_the_task_tells_of_a_backup_that_took_too_long_and_lets_the_scheduler_know(place):
+    ended, told = place.done("shell", "-c", TIMED_OUT).splitlines()[-2:]
+    assert ended == "Task exceeded maximum timeout value (3600 seconds)"
+    assert told.startswith("The backup of the database failed: it was ended because it was not finished after 60 min")
+
+
+def killed(place: Place) -> list[Path]:
+    """Kill a backup between its copy and its archive; return what it leaves."""
+    assert place.run("shell", "-c", KILLED).returncode == -signal.SIGKILL
+    left = list((place.data / "backups").glob(".llmkeys-*/llmkeys.sqlite3"))
+    assert left
+    return left
+
+
+def test_what_a_killed_one_left_goes_with_the_next(place):
+    killed(place)
+    take(place, 1, 2)
+    assert names(place) == daily(1)
+
+
+def test_what_a_killed_one_left_goes_when_the_server_starts(place):
+    killed(place)
+    os.close(announce_serving(place.data))
+    assert names(place) == []
+
+
+def test_one_in_progress_is_left_alone(place):
+    left = killed(place)
+    with workshop(place.data / "backups" / daily(0)[0]) as room:
+        take(place, 1, 2)
+        os.close(announce_serving(place.data))
+        assert room.is_dir()
+    take(place, 2, 3)
+    assert names(place) == daily(1, 2) and not left[0].exists()
 
 
 def test_the_task_tells_of_books_that_differ(place):
