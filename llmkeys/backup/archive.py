@@ -149,7 +149,7 @@ def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
         manifest = _read_manifest(tar, path)
         for info in _members(tar, path):
             files[info.name] = into / info.name
-            with _private(files[info.name]) as file:
+            with private_file(files[info.name]) as file:
                 shutil.copyfileobj(_reader(tar, info), file, _CHUNK)
     _check(path, manifest, {name: (file.stat().st_size, _digest(file)) for name, file in files.items()})
     return manifest, files
@@ -224,7 +224,8 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 @contextmanager
-def _private(path: Path) -> Iterator[IO[bytes]]:
+def private_file(path: Path) -> Iterator[IO[bytes]]:
+    """Create a file (0600) and flush it to the disk at the end."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         yield file
         file.flush()
