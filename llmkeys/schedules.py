@@ -33,7 +33,7 @@ def _ensure(planned: Planned) -> None:
     schedule, *twins = Schedule.objects.filter(name=planned.name).order_by("pk") or [Schedule(name=planned.name)]
     for twin in twins:
         twin.delete()
-    wanted = {"func": planned.func, "schedule_type": Schedule.CRON, "cron": planned.cron}
+    wanted = {"func": planned.func, "schedule_type": Schedule.CRON, "cron": planned.cron, "kwargs": planned.kwargs}
     changed = [name for name, value in wanted.items() if getattr(schedule, name) != value]
     if not changed and schedule.pk:
         return

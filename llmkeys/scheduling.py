@@ -14,7 +14,8 @@ from django.db.models import Exists, Max, Q, QuerySet, Subquery
 from django_q.models import OrmQ, Schedule, Task
 
 LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` ends a stall within two minutes
-STUCK = timedelta(minutes=5)  # longer than any two of our tasks take
+STUCK = timedelta(minutes=5)  # longer than any two of our tasks take, unless one is a backup
+BACKUP_SECONDS = 3_600  # a backup of a large database takes more than the five minutes that other tasks may
 _LONGEST_REASON = 500
 
 
@@ -25,6 +26,12 @@ class Planned:
     name: str
     cron: str
     words: str
+    timeout_seconds: int | None = None  # None: the one of Q_CLUSTER
+
+    @property
+    def kwargs(self) -> str | None:
+        """How a django-q2 schedule expresses the timeout of its tasks."""
+        return repr({"q_options": {"timeout": self.timeout_seconds}}) if self.timeout_seconds else None
 
     @property
     def func(self) -> str:
@@ -42,7 +49,9 @@ PLANNED = (
     Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),
     Planned("reconcile_costs", "*/15 * * * *", "Asks OpenRouter for the true cost of requests that were estimated."),
     Planned("prune_usage", "40 3 * * *", "Deletes old single usage rows after their day's totals were verified."),
-    Planned("backup_database", "10 2 * * *", "Writes a checked backup to backups/ in the data directory."),
+    Planned(
+        "backup_database", "10 2 * * *", "Writes a checked backup to backups/ in the data directory.", BACKUP_SECONDS
+    ),
 )
 _WORDS = {planned.name: planned.words for planned in PLANNED}
 
@@ -90,7 +99,8 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
 def scheduler_last_ran(now: datetime) -> SchedulerRan:
     """Return whether schedules make progress, with one query.
 
-    Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes.
+    Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes and
+    not for a backup, which may take longer. Only in the last case there is a second query.
     """
     newest = Task.objects.order_by("-stopped").values("stopped")[:1]
     active = Schedule.objects.exclude(repeats=0).filter(next_run__isnull=False).order_by("next_run")
@@ -98,7 +108,7 @@ def scheduler_last_ran(now: datetime) -> SchedulerRan:
     if first is None:
         return SchedulerRan(at=None, is_stalled=False)
     due, ran, is_stuck = first
-    return SchedulerRan(at=ran, is_stalled=is_stuck or due < now - LATE)
+    return SchedulerRan(at=ran, is_stalled=due < now - LATE or (is_stuck and not _first_may_take_longer(now)))
 
 
 def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
@@ -108,6 +118,15 @@ def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
     """
     claim = timedelta(seconds=settings.Q_CLUSTER["retry"])
     return OrmQ.objects.filter(Q(lock__lte=since) | Q(lock__gt=now, lock__lte=since + claim))
+
+
+def _first_may_take_longer(now: datetime) -> bool:
+    """Return whether the task that the others wait for has a time limit of its own, and is still within it."""
+    first = OrmQ.objects.order_by("pk").first()
+    if first is None or first.lock <= now:  # not claimed: nothing is running
+        return False
+    claimed_at = first.lock - timedelta(seconds=settings.Q_CLUSTER["retry"])
+    return now - claimed_at <= timedelta(seconds=first.task.get("timeout", 0))
 
 
 def _state(schedule: Schedule, run: dict, reason: str, now: datetime) -> ScheduleState:

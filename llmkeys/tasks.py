@@ -6,8 +6,9 @@ Each may be delivered twice or days late: the services behind them are idempoten
 from __future__ import annotations
 
 from django.utils import timezone
+from django_q.exceptions import TimeoutException
 
-from llmkeys import backup
+from llmkeys import backup, scheduling
 from llmkeys.alerts import outbox
 from llmkeys.backup.errors import BackupFailed
 from llmkeys.exceptions import LLMKeysError
@@ -88,6 +89,13 @@ def backup_database() -> int:
         made = backup.automatic_backup(at=at)
     except BackupFailed as error:
         outbox.backup_failed(str(error), at=at)
+        raise
+    except TimeoutException:
+        words = (
+            f"it was ended because it was not finished after {scheduling.BACKUP_SECONDS // 60} minutes. Check how fast "
+            "the disk is; `./manage.py backup FILE` has no time limit."
+        )
+        outbox.backup_failed(words, at=at)
         raise
     if made.manifest.differences:
         words = f"its books differ in {made.manifest.differences} places; run `./manage.py audit`."

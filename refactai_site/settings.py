@@ -239,7 +239,7 @@ Q_CLUSTER: dict[str, Any] = {
     "workers": 1,
     "recycle": 500,
     "timeout": 300,
-    "retry": 360,
+    "retry": 3_660,  # longer than the longest timeout, the backup's, or its task would be started a second time
     "max_attempts": 1,
     "ack_failures": True,
     "catch_up": False,

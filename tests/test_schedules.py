@@ -9,7 +9,8 @@ import pytest
 from django.db import connection, transaction
 from django.utils.module_loading import import_string
 from django_q.conf import Conf
-from django_q.models import Schedule
+from django_q.models import OrmQ, Schedule
+from django_q.scheduler import scheduler
 
 from llmkeys import ledger, schedules, tasks
 from llmkeys.key_state import current_windows
@@ -52,6 +53,22 @@ class TestEnsureSchedules:
         for schedule in Schedule.objects.all():
             assert callable(import_string(schedule.func))
             assert (schedule.schedule_type, schedule.repeats, schedule.cluster) == (Schedule.CRON, -1, None)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_gives_backups_an_hour_and_starts_no_task_again_that_is_still_in_time(self, frozen):
+        ensure_schedules()
+        Schedule.objects.update(next_run=NOW - timedelta(seconds=1))
+        scheduler()
+        longest = {queued.group(): queued.task.get("timeout", Conf.TIMEOUT) for queued in OrmQ.objects.all()}
+        assert longest == {planned.name: 300 for planned in schedules.PLANNED} | {"backup_database": 3600}
+        assert max(longest.values()) < Conf.RETRY
+
+    def test_it_gives_the_backups_of_an_earlier_version_the_hour_too(self):
+        ensure_schedules()
+        Schedule.objects.update(kwargs=None, next_run=MIDNIGHT)
+        ensure_schedules()
+        backups = Schedule.objects.get(name="backup_database")
+        assert (backups.kwargs, backups.next_run) == ("{'q_options': {'timeout': 3600}}", MIDNIGHT)
 
     def test_it_first_runs_at_the_next_midnight_of_the_operators_zone(self, frozen, monkeypatch):
         monkeypatch.setattr(Conf, "TIME_ZONE", "Europe/Berlin")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule, Task
+from django_q.scheduler import scheduler
 
 from llmkeys.schedules import ensure_schedules
 from llmkeys.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
@@ -31,6 +32,14 @@ def ran(name: str, *, ended: datetime, success: bool = True, result: object = 0)
         id=uuid.uuid4().hex, name=f"{name}-{ended}", func=f"llmkeys.tasks.{name}", group=name,
         started=ended - timedelta(seconds=1), stopped=ended, success=success, result=result,
     )  # fmt: skip
+
+
+def queue(name: str, *, lock: datetime) -> None:
+    """Queue the task of a schedule as the cluster does; see `scheduling._waiting` for `lock`."""
+    Schedule.objects.update(next_run=NOW + timedelta(days=1))
+    Schedule.objects.filter(name=name).update(next_run=NOW - timedelta(seconds=1))
+    scheduler()
+    OrmQ.objects.filter(pk=OrmQ.objects.latest("pk").pk).update(lock=lock)
 
 
 def state(name: str):
@@ -136,13 +145,22 @@ class TestSchedulerLastRan:
         OrmQ.objects.create(key="refactai", payload="…", lock=lock)
         assert scheduler_last_ran(NOW).is_stalled is is_stalled
 
+    @pytest.mark.django_db(transaction=True)
+    def test_it_is_not_stalled_while_tasks_wait_for_a_backup_that_is_within_its_hour(self):
+        ensure_schedules()
+        for minutes, is_stalled in ((30, False), (60.5, True), (62, True)):
+            OrmQ.objects.all().delete()
+            began = NOW - timedelta(minutes=minutes)
+            queue("backup_database", lock=began + timedelta(seconds=Conf.RETRY))
+            queue("send_alerts", lock=NOW - timedelta(minutes=20))
+            assert scheduler_last_ran(NOW).is_stalled is is_stalled
+
 
 @pytest.mark.django_db(transaction=True)  # the watchdog closes its connections after every look
 class TestWatchdog:
-    """A schedule is an hour late: because nothing runs, or because the machine slept or its clock jumped ahead."""
-
     @pytest.fixture
     def dog(self) -> watchdog.Watchdog:
+        """A schedule is an hour late: because nothing runs, or because the machine slept or its clock jumped ahead."""
         ensure_schedules()
         Schedule.objects.filter(name="send_alerts").update(next_run=NOW - timedelta(hours=1))
         return watchdog.Watchdog()
@@ -176,3 +194,14 @@ class TestWatchdog:
         look(later=40)
         assert look(later=40, cluster_age=5) == ""
         assert (look(later=100, cluster_age=105), dog.stall) == ("", "since 2026-11-23 19:30:00")
+
+    @pytest.mark.parametrize(("name", "longest"), [("send_alerts", 330), ("backup_database", 3_630)])
+    def test_it_waits_as_long_as_the_first_task_may_take(self, monkeypatch, name, longest):
+        ensure_schedules()
+        queue(name, lock=NOW)
+        clock = SimpleNamespace(seconds=0)
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+        dog, found = watchdog.Watchdog(), []
+        for clock.seconds in (30, 30 + longest, 60 + longest):
+            found.append(dog.fault(cluster_age_seconds=0))
+        assert found == ["", "", f"a task was not finished within {longest} seconds"]

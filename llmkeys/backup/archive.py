@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
@@ -69,11 +70,36 @@ class Manifest:
 @contextmanager
 def workshop(beside: Path) -> Iterator[Path]:
     """Yield a temporary private directory on the same disk as `beside`."""
-    room = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", dir=beside.parent))  # mkdtemp: 0700
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+    with _locked(beside.parent, fcntl.LOCK_SH):  # so that `remove_abandoned` leaves it alone
+        room = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", dir=beside.parent))  # mkdtemp: 0700
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove what killed backups left in the directory of the automatic ones, unless one is being made there."""
+    with _locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_locked:
+        for left in directory.glob(".llmkeys-*") if is_locked else ():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _locked(directory: Path, kind: int) -> Iterator[bool]:
+    """Lock the directory itself, until this process ends at the latest; yield whether that could be done.
+
+    It cannot if others work there, or on a file system without locks.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, kind)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, room: Path) -> Manifest:
@@ -123,7 +149,7 @@ def unpack(path: Path, into: Path) -> tuple[Manifest, dict[str, Path]]:
         manifest = _read_manifest(tar, path)
         for info in _members(tar, path):
             files[info.name] = into / info.name
-            with _private(files[info.name]) as file:
+            with private_file(files[info.name]) as file:
                 shutil.copyfileobj(_reader(tar, info), file, _CHUNK)
     _check(path, manifest, {name: (file.stat().st_size, _digest(file)) for name, file in files.items()})
     return manifest, files
@@ -198,7 +224,8 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 @contextmanager
-def _private(path: Path) -> Iterator[IO[bytes]]:
+def private_file(path: Path) -> Iterator[IO[bytes]]:
+    """Create a file (0600) and flush it to the disk at the end."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         yield file
         file.flush()

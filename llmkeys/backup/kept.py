@@ -11,11 +11,15 @@ from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
 from llmkeys.database import sql
 
+DAILY, BEFORE_MIGRATION = "daily", "before-migration"  # the kinds of automatic backups, part of their names
+NAME = "backups"
 KEPT = 7
+# Of those before migrations: a server that is restarted again and again while its migration fails makes one each time.
+KEPT_OF_A_SCHEMA, KEPT_SCHEMAS = 2, 3
 
 
 def backups_directory() -> Path:
-    return settings.DATA_DIR / "backups"
+    return settings.DATA_DIR / NAME
 
 
 def automatic_backups() -> list[Path]:
@@ -62,14 +66,32 @@ def newest_good_backup() -> tuple[Path, Manifest] | None:
 
 
 def prune() -> None:
-    """Delete the oldest automatic backups. The newest seven stay, and always the newest good one.
+    """Delete the oldest automatic backups. The newest seven daily ones stay, and always the newest good one.
 
-    Backups of an empty database are counted separately, so that they never push out others.
+    Those before migrations are counted separately, for each schema, so that restarts during a migration that keeps
+    failing push out neither the daily ones nor the one from before its first step. Backups of an empty database are
+    counted separately too.
     """
-    files = automatic_backups()
-    empty = [file for file in files if (manifest := _manifest(file)) and manifest.is_empty]
-    full = [file for file in files if file not in empty]
-    newest_good = next((file for file in [*full, *empty] if is_good(file)), None)
-    for file in [*full[KEPT:], *empty[KEPT:]]:
-        if file != newest_good:
-            file.unlink(missing_ok=True)
+    manifests = {file: _manifest(file) for file in automatic_backups()}
+    empty = [file for file, manifest in manifests.items() if manifest and manifest.is_empty]
+    full = [file for file in manifests if file not in empty]
+    # Daily ones first, because only they are audited.
+    newest_good = next((file for file in [*_daily(full), *full, *empty] if is_good(file)), None)
+    for files in (full, empty):
+        before = {file: manifests[file] for file in files if BEFORE_MIGRATION in file.name}
+        for file in [*_daily(files)[KEPT:], *_surplus(before)]:
+            if file != newest_good:
+                file.unlink(missing_ok=True)
+
+
+def _daily(files: list[Path]) -> list[Path]:
+    return [file for file in files if BEFORE_MIGRATION not in file.name]
+
+
+def _surplus(before_migration: dict[Path, Manifest | None]) -> list[Path]:
+    """Return the archives that are not among the newest two of the newest three schemas, given the newest first."""
+    schemas: dict[tuple[str, ...], list[Path]] = {}
+    for file, manifest in before_migration.items():
+        schemas.setdefault(tuple(manifest.migrations if manifest else ()), []).append(file)
+    kept = [file for files in list(schemas.values())[:KEPT_SCHEMAS] for file in files[:KEPT_OF_A_SCHEMA]]
+    return [file for file in before_migration if file not in kept]

@@ -119,8 +119,9 @@ def _manifest(report: Report | None, counts: tuple[int, int], at: datetime) -> M
 
 
 def automatic_backup(*, at: datetime) -> Made:
-    """Make the daily backup and delete the oldest; the newest seven stay, and always the newest good one."""
-    made = make_backup(_automatic_target("daily", at), at=at)
+    """Make the daily backup and delete old ones (`kept.prune`)."""
+    archive.remove_abandoned(kept.backups_directory())
+    made = make_backup(_automatic_target(kept.DAILY, at), at=at)
     kept.prune()
     if made.manifest.differences:
         logger.warning("The backup %s was made, but it does not add up: run `./manage.py audit`.", made.path.name)
@@ -135,7 +136,7 @@ def backup_before_migration(*, at: datetime) -> Made | None:
     executor = MigrationExecutor(connection)
     if not executor.loader.applied_migrations or not executor.migration_plan(executor.loader.graph.leaf_nodes()):
         return None
-    made = make_backup(_automatic_target("before-migration", at), at=at, audit=False)
+    made = make_backup(_automatic_target(kept.BEFORE_MIGRATION, at), at=at, audit=False)
     kept.prune()
     return made
 

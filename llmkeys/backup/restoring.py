@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,8 +82,13 @@ def _restore_file(manifest: Manifest, file: Path, brought: _Brought, at: datetim
     closed, report = _prove(manifest, reader, brought)
     keep = _keep_directory(at)
     connection.close()
-    with _Swap(brought, keep):
-        sqlite.swap_in(file, keep)
+    try:
+        with _Swap(brought, keep):
+            sqlite.swap_in(file, keep)
+    except CannotRestore:
+        with suppress(OSError):
+            keep.rmdir()  # if nothing was put into it
+        raise
     return Restored(manifest, report, str(keep), closed, brought.settings is not None)
 
 

@@ -6,10 +6,12 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from llmkeys.backup import archive, kept, sqlite
 from llmkeys.backup.errors import CannotRestore
+from llmkeys.database import sql
 from llmkeys.vault import keyring
 
 NAME = "serving.lock"
@@ -41,7 +43,11 @@ def alone(data_dir: Path) -> Iterator[None]:
 
 
 def _tidy(data_dir: Path) -> None:
-    """Remove what a killed restore left behind; the caller holds the lock, so none is in progress."""
+    """Remove what killed backups and restores left; the caller holds the lock, so no restore is in progress."""
+    archive.remove_abandoned(data_dir / kept.NAME)
+    if sql.is_sqlite():
+        with suppress(OSError):
+            sqlite.draft_file().unlink(missing_ok=True)
     for pattern in _LEFT_BEHIND:
         for left in data_dir.glob(pattern):
             if left.is_dir():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from django.db import connection
 
-from llmkeys.backup.archive import sync_directory
+from llmkeys.backup.archive import private_file, sync_directory
 from llmkeys.backup.errors import BackupFailed, CannotRestore
 from llmkeys.ledger.audit import Report, audit_through
 
 _PAGES = 4_096  # a step of the copy: 16 MB
+_CHUNK = 1_048_576
 _WAIT_SECONDS = 8
 _BESIDE = ("", "-wal", "-shm")
 
@@ -24,6 +27,12 @@ Progress = Callable[[int, int], None]
 
 def database_file() -> Path:
     return Path(connection.settings_dict["NAME"])
+
+
+def draft_file() -> Path:
+    """Where a restored database waits beside the present one, on the same disk, to be renamed into place."""
+    file = database_file()
+    return file.with_name(f".{file.name}.restoring")
 
 
 def copy_out(target: Path, *, progress: Progress | None = None) -> None:
@@ -81,23 +90,52 @@ def rows_of(file: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def swap_in(new: Path, keep: Path) -> None:
-    """Replace the database by `new` and keep the old one in `keep`. Raises CannotRestore.
+    """Replace the database by `new` and keep the old one in `keep`, on any disks. Raises CannotRestore.
 
     There is a database under its name at every moment: the old one until the rename, then the new one.
     """
-    file = database_file()
+    file, draft = database_file(), draft_file()
+    is_kept = False
     try:
         _fold_log(file)
+        draft.unlink(missing_ok=True)
+        _put(os.replace, new, draft)
         for ending in _BESIDE:
             old = file.with_name(file.name + ending)
             if old.exists() and old.stat().st_size:
-                os.link(old, keep / old.name)
+                _put(os.link, old, keep / old.name)
+        is_kept = True
         for ending in _BESIDE[1:]:  # the old database's log would be applied to the new one
             file.with_name(file.name + ending).unlink(missing_ok=True)
-        new.replace(file)
+        draft.replace(file)
         sync_directory(file.parent)
     except OSError as error:
-        raise CannotRestore(f"{file} could not be replaced: {error.strerror}. The old data is in {keep}.") from None
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if not is_kept:
+            for ending in _BESIDE:
+                (keep / f"{file.name}{ending}").unlink(missing_ok=True)
+        where = f"The old data is in {keep}." if is_kept else "Nothing was changed."
+        raise CannotRestore(f"{file} could not be replaced: {error.strerror}. {where}") from None
+
+
+def _put(link_or_move: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+    """Link or move a file, or copy it if `target` is on another disk."""
+    try:
+        link_or_move(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        with source.open("rb") as old, private_file(target) as new:
+            shutil.copyfileobj(old, new, _CHUNK)
+    except OSError as error:
+        size = f"{source.stat().st_size / 1_000_000:,.1f} MB"
+        raise OSError(error.errno, f"{error.strerror}, copying {size} to {target.parent}") from None
 
 
 def _fold_log(file: Path) -> None:

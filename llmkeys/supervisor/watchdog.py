@@ -21,7 +21,7 @@ from llmkeys.exceptions import LLMKeysError
 LOOK_SECONDS = 20
 OVERDUE_SECONDS = 60  # two missed ticks of 30 s; with the confirmation a stall still ends within two minutes
 CONFIRM_SECONDS = 35  # a tick: after a sleep, or a clock that jumped ahead, everything is overdue until the next one
-STUCK_SECONDS = settings.Q_CLUSTER["timeout"] + 30  # no task may run longer than the timeout
+STUCK_SECONDS = 30  # after a task's timeout, when the cluster itself should have ended it
 UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not block all others forever
 
 
@@ -76,13 +76,16 @@ class Watchdog:
         return f"no schedule was started for {OVERDUE_SECONDS} seconds"
 
     def _stuck(self) -> str:
-        first = OrmQ.objects.order_by("pk").values_list("pk", flat=True).first()
-        if first != self._first_task:
-            self._first_task, self._first_since = first, time.monotonic()
-        if first is None or time.monotonic() - self._first_since <= STUCK_SECONDS:
+        first = OrmQ.objects.order_by("pk").first()
+        if first is None or first.pk != self._first_task:
+            self._first_task, self._first_since = first and first.pk, time.monotonic()
+        if first is None:
             return ""
-        self.stall = self.stall or f"at task {first}"
-        return f"a task was not finished within {STUCK_SECONDS} seconds"
+        longest = (first.task.get("timeout") or settings.Q_CLUSTER["timeout"]) + STUCK_SECONDS
+        if time.monotonic() - self._first_since <= longest:
+            return ""
+        self.stall = self.stall or f"at task {first.pk}"
+        return f"a task was not finished within {longest} seconds"
 
     def cannot_start(self) -> None:
         """Record that the cluster keeps ending right after its start: a stall too, reported at most once an hour."""

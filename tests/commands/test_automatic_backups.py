@@ -1,12 +1,17 @@
-"""The backups that nobody asks for: one a day and one before a migration, of which seven stay and a good one always."""
+"""The backups that nobody asks for, one a day and one before a migration: which stay, and what a failure leaves."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+from pathlib import Path
 
 import pytest
 
+from llmkeys.backup.archive import workshop
+from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, made, manifest_of, place
 
 __all__ = ["archive", "made", "place"]
@@ -17,6 +22,27 @@ from datetime import UTC, datetime, timedelta
 from llmkeys import backup
 for day in range({first}, {end}):
     backup.automatic_backup(at=datetime(2026, 11, 1, 2, 10, tzinfo=UTC) + timedelta(days=day))
+"""
+KILLED = """
+import os, signal
+from datetime import UTC, datetime
+from llmkeys import backup
+from llmkeys.backup import sqlite
+sqlite.integrity_problem = lambda copy: os.kill(os.getpid(), signal.SIGKILL)
+backup.automatic_backup(at=datetime(2026, 11, 1, 2, 10, tzinfo=UTC))
+"""
+TIMED_OUT = """
+from django_q.exceptions import TimeoutException
+from llmkeys import backup, tasks
+from llmkeys.models import Alert
+def make_backup(**_):
+    raise TimeoutException("Task exceeded maximum timeout value (3600 seconds)")
+backup.automatic_backup = make_backup
+try:
+    tasks.backup_database()
+except TimeoutException as error:
+    print(error)
+print(Alert.objects.get(kind="backup_failed").message)
 """
 RUN_TASK = """
 from llmkeys.models import Alert
@@ -38,6 +64,23 @@ for _ in range(2):
     print(taken and taken.path.name)
 """
 
+RESTARTS = """
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from django.db import DatabaseError
+from llmkeys.supervisor import prepare
+def fail(*_, **__):
+    raise DatabaseError("disk I/O error")
+prepare.call_command = fail
+for minute in range(1, 10):
+    at = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(minutes=minute)
+    prepare.timezone = SimpleNamespace(now=lambda: at)
+    try:
+        prepare.migrate()
+    except prepare.CannotServe as error:
+        print(error)
+"""
+
 
 def take(place: Place, first: int, end: int) -> None:
     place.done("shell", "-c", TAKE.format(first=first, end=end))
@@ -49,6 +92,10 @@ def names(place: Place) -> list[str]:
 
 def daily(*days: int) -> list[str]:
     return [f"llmkeys-202611{1 + day:02d}-021000-daily.tar.gz" for day in days]
+
+
+def before_migration(*times: str) -> list[str]:
+    return [f"llmkeys-20261124-{time}-before-migration.tar.gz" for time in times]
 
 
 def test_the_newest_seven_stay(place):
@@ -80,6 +127,25 @@ def test_a_cut_one_is_no_good_one(place):
     assert names(place) == daily(0, *range(2, 9))
 
 
+def test_restarts_while_a_migration_fails_push_out_no_daily_one(place):
+    take(place, 0, 7)
+    place.change("DELETE FROM django_migrations WHERE name = '0015_sealed_thoughts'")
+    assert place.done("shell", "-c", RESTARTS).count("its disk is failing") == 9
+    assert names(place) == [*daily(*range(0, 7)), *before_migration("000800", "000900")]
+
+
+def test_the_one_from_before_the_first_step_of_a_failing_migration_stays(place):
+    place.change("DELETE FROM django_migrations WHERE app = 'llmkeys' AND name >= '0014'")
+    place.done("shell", "-c", BEFORE_MIGRATION)
+    first = names(place)
+    place.change(
+        "INSERT INTO django_migrations (app, name, applied) "
+        "VALUES ('llmkeys', '0014_estimated_and_lost_of_each_day', '2026-11-24')"
+    )
+    place.done("shell", "-c", RESTARTS)
+    assert names(place) == [*first, *before_migration("000800", "000900")]
+
+
 def test_those_of_an_empty_database_push_out_no_other(place):
     take(place, 0, 7)
     wiped = "secret = x'', fingerprint = NULL, enabled = 0, is_default = 0"
@@ -100,6 +166,42 @@ def test_the_task_tells_of_a_failure_once_a_day(place):
     said, alerts = json.loads(place.done("shell", "-c", RUN_TASK).splitlines()[-1])
     assert len(said) == 2 and all("backups" in words for words in said)
     assert [kind for kind, _ in alerts] == ["backup_failed"]
+
+
+def test_the_task_tells_of_a_backup_that_took_too_long_and_lets_the_scheduler_know(place):
+    ended, told = place.done("shell", "-c", TIMED_OUT).splitlines()[-2:]
+    assert ended == "Task exceeded maximum timeout value (3600 seconds)"
+    assert told.startswith("The backup of the database failed: it was ended because it was not finished after 60 min")
+
+
+def killed(place: Place) -> list[Path]:
+    """Kill a backup between its copy and its archive; return what it leaves."""
+    assert place.run("shell", "-c", KILLED).returncode == -signal.SIGKILL
+    left = list((place.data / "backups").glob(".llmkeys-*/llmkeys.sqlite3"))
+    assert left
+    return left
+
+
+def test_what_a_killed_one_left_goes_with_the_next(place):
+    killed(place)
+    take(place, 1, 2)
+    assert names(place) == daily(1)
+
+
+def test_what_a_killed_one_left_goes_when_the_server_starts(place):
+    killed(place)
+    os.close(announce_serving(place.data))
+    assert names(place) == []
+
+
+def test_one_in_progress_is_left_alone(place):
+    left = killed(place)
+    with workshop(place.data / "backups" / daily(0)[0]) as room:
+        take(place, 1, 2)
+        os.close(announce_serving(place.data))
+        assert room.is_dir()
+    take(place, 2, 3)
+    assert names(place) == daily(1, 2) and not left[0].exists()
 
 
 def test_the_task_tells_of_books_that_differ(place):

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,78 @@ def test_it_refuses_secrets_that_would_not_open(place, tmp_path):
     other.add_key("Other")
     assert "does not decrypt the secrets" in refused(other, without)
     assert other.names() == ["Other"]
+
+
+ON_TWO_DISKS = """
+import errno, os, sys
+_, elsewhere, full, *command = sys.argv
+def is_elsewhere(path):
+    return str(path).startswith(elsewhere)
+def on_one_disk(change):
+    def changed(source, target, **options):
+        if is_elsewhere(source) != is_elsewhere(target):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+        return change(source, target, **options)
+    return changed
+for name in ("link", "rename", "replace"):
+    setattr(os, name, on_one_disk(getattr(os, name)))
+def fill(event, arguments):
+    if event == "open" and full and full in str(arguments[0]):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+sys.addaudithook(fill)
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", *command])
+"""
+
+
+@pytest.fixture
+def apart(place: Place, tmp_path: Path) -> Path:
+    """The place with its database on a disk of its own."""
+    (tmp_path / "elsewhere").mkdir()
+    return Path(shutil.move(place.database, tmp_path / "elsewhere" / "keys.sqlite3"))
+
+
+def run_on_two_disks(place: Place, database: Path, *command: str, full: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command; files whose paths contain `full` are on a full disk."""
+    return subprocess.run(
+        [sys.executable, "-c", ON_TWO_DISKS, str(database.parent), full, *command],
+        cwd=ROOT, env=environment(place.data, DATABASE_URL=f"sqlite:///{database}"), capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+
+
+def names_in(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as opened:
+        return [name for (name,) in opened.execute("SELECT name FROM llmkeys_apikey ORDER BY name")]
+
+
+def test_it_restores_a_database_on_another_disk_than_the_data_directory(place, apart, archive):
+    place.add_key("Later", DATABASE_URL=f"sqlite:///{apart}")
+    ran = run_on_two_disks(place, apart, "restore", str(archive), "--json")
+    assert ran.returncode == 0, ran.stderr
+    kept = Path(json.loads(ran.stdout)["kept"]) / apart.name
+    assert (names_in(apart), names_in(kept)) == (["Production"], ["Later", "Production"])
+    assert {file.stat().st_mode & 0o777 for file in (apart, kept)} == {0o600}
+    assert list(apart.parent.iterdir()) == [apart]
+
+
+@pytest.mark.parametrize("full", ["before-restore-", ".keys.sqlite3.restoring"])
+def test_it_changes_nothing_when_one_of_the_two_disks_is_full(place, apart, archive, full):
+    before = digest(apart)
+    ran = run_on_two_disks(place, apart, "restore", str(archive), full=full)
+    assert ran.stderr.startswith(f"{apart} could not be replaced: No space left on device, copying ")
+    assert ran.stderr.endswith(". Nothing was changed.\n")
+    assert digest(apart) == before and list(apart.parent.iterdir()) == [apart]
+    assert not list(place.data.glob("before-restore-*")) and not list(place.data.glob(".restore.*"))
+
+
+def test_the_server_removes_the_draft_of_a_killed_one_from_the_databases_disk(place, apart):
+    draft = apart.with_name(".keys.sqlite3.restoring")
+    draft.write_bytes(b"half a database")
+    start = "from django.conf import settings; from llmkeys.backup import running; "
+    start += "running.announce_serving(settings.DATA_DIR)"
+    place.done("shell", "-c", start, DATABASE_URL=f"sqlite:///{apart}")
+    assert not draft.exists()
 
 
 EVERY_STEP = size("EVERY_STEP", short=4, long=1)  # 1: a kill before each of them
