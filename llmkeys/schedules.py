@@ -8,11 +8,16 @@ Which there are stands in `scheduling.py`: one line there and one function in `t
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from django.db import connection, transaction
-from django_q.models import Schedule
+from django.db.models import Max
+from django_q.models import Schedule, Task
 
 from llmkeys.database import postgresql
 from llmkeys.scheduling import PLANNED, Planned
+
+_AHEAD = timedelta(minutes=2)  # clocks of several machines may differ by less
 
 
 def ensure_schedules() -> None:
@@ -21,6 +26,20 @@ def ensure_schedules() -> None:
         _lock()
         for planned in PLANNED:
             _ensure(planned)
+
+
+def plan_again(at: datetime) -> None:
+    """Bring schedules forward that wait for a time which only a clock that has since been set back could reach.
+
+    That it was set back shows in runs of the future. Without this, what was planned then would wait until that time.
+    """
+    newest = Task.objects.aggregate(started=Max("started"))["started"]
+    if newest is None or newest <= at + _AHEAD:
+        return
+    for schedule in Schedule.objects.filter(name__in=[planned.name for planned in PLANNED]):
+        due = schedule.calculate_next_run()
+        if schedule.next_run > due:
+            Schedule.objects.filter(pk=schedule.pk, next_run=schedule.next_run).update(next_run=due)
 
 
 def _lock() -> None:

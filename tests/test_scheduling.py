@@ -182,6 +182,15 @@ class TestWatchdog:
         assert look(later=20) == "no schedule was started for 60 seconds"
         assert dog.stall == "since 2026-11-23 19:30:00"
 
+    def test_schedules_do_not_wait_for_a_time_from_before_the_clock_was_set_back(self, look):
+        Schedule.objects.update(next_run=NOW + timedelta(days=3))
+        look(later=100)
+        assert state("send_alerts").next_run == NOW + timedelta(days=3), "an operator may put it off"
+        ran("send_alerts", ended=NOW + timedelta(days=2))
+        look(later=100)
+        assert state("send_alerts").next_run == NOW + timedelta(minutes=1)
+        assert state("reset_daily_costs").next_run == NOW + timedelta(hours=3, minutes=30)
+
     def test_it_finds_nothing_where_the_schedules_ran_meanwhile(self, look):
         assert look(later=100) == ""
         Schedule.objects.update(next_run=NOW + timedelta(minutes=1))

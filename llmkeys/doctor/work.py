@@ -49,14 +49,16 @@ def _were(number: int) -> str:
 
 
 def clock_set_back(about: About) -> Iterable[Finding]:
-    """Warn of requests in the future: schedules that were planned then wait for that time without being late."""
+    """Warn of requests in the future."""
     newest = UsageRecord.objects.order_by("-created_at").values_list("created_at", flat=True).first()
     if newest is not None and newest > about.at + AHEAD:
         words = (
             f"The newest request is of {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} h "
             "ahead of this machine's clock: the clock was set back, or was wrong then."
         )
-        remedy = "Synchronise it with NTP. If it is right now, set earlier next runs of the schedules in the admin."
+        remedy = (
+            "Synchronise it with NTP. If it is right now, nothing is to do: `serve` has planned its schedules again."
+        )
         yield Finding(WARN, "Clock", words, remedy)
 
 
