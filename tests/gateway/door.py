@@ -92,7 +92,12 @@ def done() -> None:
 
 def settled(count: int = 1) -> None:
     """Wait until so many rows are there and none is open."""
-    eventually(lambda: [row.state for row in rows()].count("HELD") == 0 and len(rows()) == count, "a row is open")
+
+    def are_ended() -> bool:
+        states = [row.state for row in rows()]  # read once: a row may come between two reads
+        return len(states) == count and "HELD" not in states
+
+    eventually(are_ended, "a row is open")
 
 
 def rows() -> list[UsageRecord]:
