@@ -12,10 +12,12 @@ run: .venv/installed
 	@exec $(BIN)/python manage.py serve $(ARGS)
 
 # More processes than cores, for they wait as often as they work. With browsers and whole products each takes a part in
-# order, for what tests of a file share, and helps the others when it has ended.
+# order, for what tests of a file share, and helps the others when it has ended. What measures time has the machine to
+# itself.
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 4 $(ARGS)
-	$(BIN)/python -m pytest -m "slow or browser" -n 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "(slow or browser) and not alone" -n 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/flows -m alone -n 0 $(ARGS)
 
 # Everything but what needs a browser, and the long proofs (many processes, many kills).
 test-quick: .venv/installed-dev

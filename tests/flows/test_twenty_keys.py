@@ -6,7 +6,11 @@ import time
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.flows.product import Product, Program, chat, new_secret
+
+pytestmark = pytest.mark.alone
 
 REFUSALS = ("401", "402", "403", "429")  # rejected, without credit, forbidden, throttled
 ROUNDS = 5  # a busy machine may slow one down; what the product needs is what the quickest needs
