@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.db import close_old_connections
 
-from llmkeys.database import outages
+from llmkeys.database import outages, sql
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +60,16 @@ async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 
 
 def _on_a_live_connection(work: Callable[[], T]) -> T:
-    """Do the work on a connection that is not stale: the database may have been restarted while the thread was idle."""
+    """Do the work on a connection that is not stale: the database may have been restarted while the thread was idle.
+
+    Afterwards it goes back to the pool, if there is one: idle threads would leave none for the pages.
+    """
     close_old_connections()
-    with outages.recording_errors():
-        return work()
+    try:
+        with outages.recording_errors():
+            return work()
+    finally:
+        sql.release()
 
 
 async def in_parser(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from llmkeys.database import sql
 from llmkeys.relay import background, relay
 from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.stream import RelayedStream
@@ -131,4 +132,5 @@ class Conversation:
         self._loop.call_soon_threadsafe(self._reader.leave)
 
     def _call(self, work: Any) -> Any:
+        sql.release()  # the provider may take minutes
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
