@@ -13,7 +13,7 @@ from llmkeys.exceptions import RecordingUnavailable
 
 T = TypeVar("T")
 
-HAND_OVER_SECONDS = 0.05  # after which the results of a group that are there go to their callers
+HAND_OVER_SECONDS = 0.05  # how long a result may wait for the rest of its group
 
 
 async def run(work: Callable[[Any], T]) -> T:

@@ -56,9 +56,7 @@ def clock_set_back(about: About) -> Iterable[Finding]:
             f"The newest request is of {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} h "
             "ahead of this machine's clock: the clock was set back, or was wrong then."
         )
-        remedy = (
-            "Synchronise it with NTP. If it is right now, nothing is to do: `serve` has planned its schedules again."
-        )
+        remedy = "Synchronise it with NTP. If it is right now, do nothing: `serve` has planned its schedules again."
         yield Finding(WARN, "Clock", words, remedy)
 
 

@@ -42,9 +42,9 @@ class Program:
             call()
 
     def listen_soon(self) -> None:
-        """Notice from soon on when the program leaves. Only after its body was read: listening takes what still comes.
+        """Listen for a disconnect, starting soon, or when an answer begins.
 
-        An answer that begins makes it listen at once.
+        Call this only once the body has been read, because listening consumes what still arrives.
         """
         self._listen_later = self._loop.call_later(LISTEN_AFTER_SECONDS, self._listen)
 
