@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connections
@@ -17,7 +18,9 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.only_on("post
 
 @pytest.fixture(autouse=True)
 def _pooled(monkeypatch) -> Iterator[None]:
-    """Connections as in a web worker."""
+    """Connections as in a web worker: pooled from its start, so that no thread has one from before."""
+    for threads in ("_threads", "_askers"):
+        monkeypatch.setattr(background, threads, ThreadPoolExecutor(max_workers=1))
     settings = connections["default"].settings_dict
     connections["default"].close()
     monkeypatch.setitem(settings, "CONN_MAX_AGE", 0)
