@@ -99,8 +99,8 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
 def scheduler_last_ran(now: datetime) -> SchedulerRan:
     """Return whether schedules make progress, with one query.
 
-    Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes and
-    not for a backup, which may take longer. Only in the last case there is a second query.
+    Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes, and
+    not for one that is still within its time. Only where a task seems to wait there is a second query.
     """
     newest = Task.objects.order_by("-stopped").values("stopped")[:1]
     active = Schedule.objects.exclude(repeats=0).filter(next_run__isnull=False).order_by("next_run")
@@ -108,11 +108,11 @@ def scheduler_last_ran(now: datetime) -> SchedulerRan:
     if first is None:
         return SchedulerRan(at=None, is_stalled=False)
     due, ran, is_stuck = first
-    return SchedulerRan(at=ran, is_stalled=due < now - LATE or (is_stuck and not _first_may_take_longer(now)))
+    return SchedulerRan(at=ran, is_stalled=due < now - LATE or (is_stuck and not _first_is_in_time(now)))
 
 
 def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
-    """Return the tasks that have been queued since then.
+    """Return the tasks that have waited since then, and those that were queued after `now`, which look alike.
 
     `lock` is when one was queued or, once a worker has claimed it, when the claim ends.
     """
@@ -120,13 +120,15 @@ def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
     return OrmQ.objects.filter(Q(lock__lte=since) | Q(lock__gt=now, lock__lte=since + claim))
 
 
-def _first_may_take_longer(now: datetime) -> bool:
-    """Return whether the task that the others wait for has a time limit of its own, and is still within it."""
+def _first_is_in_time(now: datetime) -> bool:
+    """Return whether the task that the others wait for was queued or claimed lately, or may take longer."""
     first = OrmQ.objects.order_by("pk").first()
-    if first is None or first.lock <= now:  # not claimed: nothing is running
-        return False
+    if first is None or first.task.get("started", now) > now:  # nothing was in the queue at that time
+        return True
+    if first.lock <= now:  # not claimed, or no longer
+        return not OrmQ.objects.filter(lock__lte=now - STUCK).exists()
     claimed_at = first.lock - timedelta(seconds=settings.Q_CLUSTER["retry"])
-    return now - claimed_at <= timedelta(seconds=first.task.get("timeout", 0))
+    return now - claimed_at < STUCK or now - claimed_at <= timedelta(seconds=first.task.get("timeout", 0))
 
 
 def _state(schedule: Schedule, run: dict, reason: str, now: datetime) -> ScheduleState:

@@ -155,6 +155,19 @@ class TestSchedulerLastRan:
             queue("send_alerts", lock=NOW - timedelta(minutes=20))
             assert scheduler_last_ran(NOW).is_stalled is is_stalled
 
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("before", ["nothing", "a task just queued", "a task just claimed"])
+    def test_it_is_not_stalled_by_what_is_queued_while_somebody_looks(self, before, frozen):
+        """The doctor, for one, has read the clock minutes ago when the database is large."""
+        ensure_schedules()
+        second = timedelta(seconds=1)
+        if before != "nothing":
+            frozen.move_to(NOW - second / 2)
+            queue("check_keys", lock=NOW - second / 2 + ("claimed" in before) * timedelta(seconds=Conf.RETRY))
+        frozen.move_to(NOW + 20 * second)
+        queue("send_alerts", lock=NOW + 20 * second)
+        assert not scheduler_last_ran(NOW).is_stalled
+
 
 @pytest.mark.django_db(transaction=True)  # the watchdog closes its connections after every look
 class TestWatchdog:

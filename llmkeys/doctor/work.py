@@ -28,9 +28,11 @@ def schedules(about: About) -> Iterable[Finding]:
     if missing:
         words = f"Not created yet: {listed(missing, 10)}. Budgets do not depend on them."
         yield Finding(WARN, "Schedules", words, START)
-    if scheduling.scheduler_last_ran(about.at).is_stalled:
+    is_stalled = scheduling.scheduler_last_ran(about.at).is_stalled
+    if is_stalled:
         late = [state.name for state in states if state.is_late]
-        words = f"The scheduler is not running: {listed(late)} should have started. Budgets do not depend on it."
+        why = f"{listed(late)} should have started" if late else "a task has waited for more than five minutes"
+        words = f"The scheduler is not running: {why}. Budgets do not depend on it."
         yield Finding(FAIL, "Schedules", words, START)
     for state in states:
         if state.has_failed:
@@ -40,7 +42,8 @@ def schedules(about: About) -> Iterable[Finding]:
             )
         if state.is_paused:
             yield Finding(WARN, f"Schedule {state.name}", "It is paused.", "Set its repeats to -1 in the admin.")
-    if states and not missing and not any(state.is_late or state.has_failed or state.is_paused for state in states):
+    bad = is_stalled or missing or any(state.is_late or state.has_failed or state.is_paused for state in states)
+    if states and not bad:
         yield good("Schedules", f"All {len(states)} are on time.")
 
 

@@ -12,6 +12,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test.utils import CaptureQueriesContext
+from django_q.models import OrmQ
 
 from llmkeys import doctor, scheduling
 from llmkeys.backup import archive
@@ -323,6 +324,12 @@ class TestWork:
         assert finding.level == "FAIL" and "check_expired_keys should have started" in finding.detail
         scheduling.Schedule.objects.filter(name="check_expired_keys").update(repeats=0)
         assert levels("Schedule check_expired_keys") == ["WARN"]
+
+    def test_it_says_that_a_task_waits_where_every_schedule_has_started(self):
+        ensure_schedules()
+        OrmQ.objects.create(key="refactai", payload="", lock=NOW - timedelta(minutes=6))
+        (finding,) = found("Schedules")
+        assert finding.level == "FAIL" and "not running: a task has waited for more than five minutes" in finding.detail
 
     def test_it_names_requests_of_a_time_to_come(self, run):
         key = make_key()
