@@ -94,8 +94,11 @@ class UsageRecord(models.Model):
             models.Index(fields=["token", "-id"], condition=Q(token__isnull=False), name="usage_by_token_id"),
             models.Index(fields=["-id"], condition=Q(success=False), name="usage_failed"),
             models.Index(fields=["-id"], condition=Q(state="RELEASED"), name="usage_released"),
+            # with what they can also be filtered by: there may be many, of which few fit
             models.Index(
-                fields=["-id"], condition=Q(cost_source__in=["estimated", "fallback"]), name="usage_estimated"
+                fields=["-id", "key", "provider", "model", "token_name", "token", "success"],
+                condition=Q(cost_source__in=["estimated", "fallback"]),
+                name="usage_estimated",
             ),
             # which key wrote a sealed thought
             models.Index(
