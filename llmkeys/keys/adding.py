@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -195,7 +195,8 @@ class TestResult:
 def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     """Test a key with a free call to its provider, and set or clear its rejection. Does not count as a request.
 
-    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile.
+    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile, or
+    if it is not the one that the server has in the variable of an environment key.
     """
     started = time.monotonic()
     try:
@@ -203,14 +204,19 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     except SecretMissing as error:  # not stored, because the server may have the variable even if this process does not
         return TestResult(False, str(error), _milliseconds(started))
     except asked.TransportError as error:
-        return _remembered(key, TestResult(False, str(error), _milliseconds(started)), at)
-    check = providers.get(key.provider).check_answer(
-        status=answer.status, headers=answer.headers, body=answer.body, at=at
-    )
-    if not _store_check(key, check, at, actor):
+        check, result = None, TestResult(False, str(error), _milliseconds(started))
+    else:
+        check = providers.get(key.provider).check_answer(
+            status=answer.status, headers=answer.headers, body=answer.body, at=at
+        )
+        result = TestResult(check.ok, check.message, _milliseconds(started), check.details)
+    if not keyring.is_registered(key, key.masked_secret):
+        words = f"That was the value of {key.environment_variable} here, which is not the server's: nothing was stored."
+        return replace(result, message=f"{result.message.rstrip('.')}. {words} Test the server's on the dashboard.")
+    if check is not None and not _store_check(key, check, at, actor):
         words = f"“{key.name}” was deleted or its secret was replaced during the test. Test it again."
         return TestResult(False, words, _milliseconds(started))
-    return _remembered(key, TestResult(check.ok, check.message, _milliseconds(started), check.details), at)
+    return _remembered(key, result, at)
 
 
 def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:
