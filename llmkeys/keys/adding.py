@@ -21,7 +21,7 @@ from llmkeys.database.sql import Cursor, instant
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, KeyConflict, SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
-from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on
+from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on, standing_default
 from llmkeys.keys.failures import still_has_secret
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
@@ -45,7 +45,8 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
         key.save(force_insert=True)
         with connection.cursor() as cursor:
             ledger.add_event(cursor, "added", key.id, f"“{key.name}” was added.", at, actor=actor)
-            if (wants_default or not _has_stored_default()) and key.enabled and not key.is_expired(at):
+            is_wanted = wants_default or standing_default([key.id], at) is None
+            if is_wanted and key.enabled and not key.is_expired(at):
                 give_default(cursor, key.id, at, actor=actor)
     key.refresh_from_db()
     return key
@@ -66,10 +67,6 @@ def check_change(key: ApiKey, values: Mapping[str, Any], *, with_secret: bool, a
     fields.clean_change(values, key=key, at=at)
     if with_secret:
         _refuse_environment(key, "its secret comes from the variable")
-
-
-def _has_stored_default() -> bool:
-    return ApiKey.objects.stored().filter(is_default=True, source=ApiKey.Source.DATABASE).exists()
 
 
 def _default_limits() -> dict[str, int]:

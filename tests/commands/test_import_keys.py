@@ -227,6 +227,17 @@ class TestDefault:
         load([old_key(default=False)])
         assert self.marks() == ["Production"]
 
+    def test_it_leaves_the_mark_with_a_key_of_the_environment_that_was_chosen(self, load, monkeypatch):
+        from llmkeys.keys.adding import set_default
+        from llmkeys.keys.environment import register_environment_keys
+
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+        (chosen,) = register_environment_keys(at=NOW)
+        make_key(name="Ours")
+        set_default(chosen, at=NOW)
+        ran = load([old_key()])
+        assert self.marks() == [chosen.name] and f"“{chosen.name}” stays the default key" in ran.out
+
 
 class TestTwice:
     def test_it_changes_nothing_the_second_time(self, load):
