@@ -130,19 +130,26 @@ BUDGET_READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Callable[[Any], datetime | None]:
-    """Return the reader of an expiry date: in the future, or the stored one. `instead` says what else to do."""
+    """Return the reader of an expiry date: in the future, or the stored one. `instead` says what else to do.
+
+    Milliseconds are the finest that is shown, so that what a GET shows can be put back as it is.
+    """
 
     def read(value: Any) -> datetime | None:
         if value in (None, ""):
             return None
-        when = value if isinstance(value, datetime) else parse_instant(value)
-        if when == current:
-            return when
+        when = _in_milliseconds(value if isinstance(value, datetime) else parse_instant(value))
+        if current is not None and when == _in_milliseconds(current):
+            return current
         if when <= at:
             raise ValueError(f"The expiry is in the past. {instead}")
         return in_known_years(when)
 
     return read
+
+
+def _in_milliseconds(when: datetime) -> datetime:
+    return when.replace(microsecond=when.microsecond // 1000 * 1000)
 
 
 def parse_instant(value: Any) -> datetime:

@@ -209,6 +209,17 @@ class TestChange:
         assert api.patch(path(made["id"]), shown).json() == shown
         assert KeyEvent.objects.count() == before, "nothing was changed"
 
+    def test_an_expiry_finer_than_is_shown_can_be_put_back(self, api, administrator, frozen):
+        expires = NOW + timedelta(hours=1, microseconds=123456)
+        made = api.post(PATH, {"name": "shop", "expiresAt": expires.isoformat()}).json()
+        AccessToken.objects.filter(pk=made["id"]).update(expires_at=expires)  # as earlier versions stored it
+        frozen.move_to(NOW + timedelta(hours=2))
+        shown = api.get(path(made["id"])).json()
+        answer = api.patch(path(made["id"]), shown | {"name": "renamed"})
+        assert answer.status_code == 200, answer.content
+        assert (answer.json()["name"], answer.json()["expiresAt"]) == ("renamed", "2026-11-23T21:30:00.123Z")
+        assert KeyEvent.objects.get(kind="changed").message == "The token “renamed” was changed: name."
+
     def test_it_leaves_an_event_that_says_who_and_what(self, api):
         made = api.post(PATH, {"name": "shop"}).json()
         api.patch(path(made["id"]), {"dailyLimit": 5, "models": ["gpt-6*"]})

@@ -68,6 +68,26 @@ def test_a_key_in_any_state_can_be_put_back_as_it_is(api, change, frozen, state)
     assert answer.json() == shown
 
 
+@pytest.mark.parametrize("microsecond", [123456, 999])
+@pytest.mark.parametrize("stored_before", [True, False], ids=["as earlier versions stored it", "as it is stored now"])
+def test_an_expiry_finer_than_is_shown_can_be_put_back(api, change, frozen, microsecond, stored_before):
+    expires = (NOW + timedelta(days=1)).replace(microsecond=microsecond)
+    key = make_key()
+    if stored_before:
+        ApiKey.objects.filter(pk=key.pk).update(expires_at=expires)
+    else:
+        api.patch(path(key), {"expiresAt": expires.isoformat()})
+    KeyEvent.objects.all().delete()
+    shown = api.get(path(key)).json()
+    assert change(key, shown).json() == shown
+    assert not KeyEvent.objects.exists(), "nothing was changed"
+    frozen.move_to(NOW + timedelta(days=2))
+    shown = api.get(path(key)).json()
+    answer = change(key, shown | {"name": "renamed"})
+    assert (answer.status_code, answer.json()["name"]) == (200, "renamed"), answer.content
+    assert answer.json()["expiresAt"] == shown["expiresAt"]
+
+
 def test_nothing_changed_is_no_event(api, change, frozen):
     key = make_key()
     change(key, api.get(path(key)).json())
