@@ -237,6 +237,10 @@ class TestChange:
         answer = api.patch(path(made["id"]), {field: value})
         assert (answer.status_code, list(answer.json())) == (400, [field])
 
+    def test_a_whole_number_may_be_written_with_a_point(self, api):
+        made = api.post(PATH, {"name": "shop"}).json()
+        assert api.patch(path(made["id"]), '{"requestsPerMinute": 60.0}').json()["requestsPerMinute"] == 60
+
     def test_a_revoked_one_stays_as_it_was(self, api):
         made = api.post(PATH, {"name": "shop"}).json()
         api.delete(path(made["id"]))
@@ -272,6 +276,11 @@ class TestRotate:
         assert statuses == [401, 200, 200], "of three secrets the two last ones hold"
         frozen.move_to(NOW + timedelta(seconds=60))
         assert [JsonClient(text).get(PATH).status_code for text in (new, newest)] == [401, 200]
+
+    def test_the_overlap_may_be_written_with_a_point(self, api, frozen):
+        made = api.post(PATH, {"name": "shop", "scopes": ["read"]}).json()
+        assert api.post(path(made["id"]) + "/rotate", '{"overlapSeconds": 60.0}').status_code == 200
+        assert JsonClient(made["token"]).get(PATH).status_code == 200
 
     @pytest.mark.parametrize("seconds", [-1, 1.5, "60", True, None, 2_592_001])
     def test_it_names_a_bad_overlap(self, api, seconds):

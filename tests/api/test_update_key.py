@@ -157,6 +157,12 @@ def test_it_names_a_bad_field_and_changes_nothing(change, frozen, field, value):
     assert key.description == ""
 
 
+@pytest.mark.parametrize("number", ["7.0", "7.000", "0.7e1", "70e-1"])
+def test_a_whole_number_may_be_written_with_a_point(change, number):
+    answer = change(make_key(), f'{{"priority": {number}}}')
+    assert (answer.status_code, answer.json().get("priority")) == (200, 7), answer.content
+
+
 def test_an_expiry_can_be_taken_away(change, frozen):
     key = make_key(expires_at=NOW + timedelta(days=1))
     assert change(key, {"expiresAt": None}).json()["expiresAt"] is None

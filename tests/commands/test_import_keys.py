@@ -138,6 +138,10 @@ class TestWholeKey:
         assert only().daily_limit_nano == 0
         assert "dailyLimit: -1 was read as 0, which means no limit" in ran.out
 
+    def test_it_takes_whole_numbers_that_are_written_with_a_point(self, load):
+        assert load([old_key(priority=7.0, totalRequests=142.0)]).code == 0
+        assert (only().priority, only().total_requests) == (7, 142)
+
     def test_it_wipes_the_secret_out_of_an_error_text(self, load):
         secret = new_secret()
         load([old_key(apiKey=secret, lastError=f"invalid key {secret}")])
