@@ -18,6 +18,7 @@ from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.lib.money import nano_to_usd, parse_limit_usd
+from llmkeys.lib.reading import finite
 from llmkeys.lib.texts import name_problem
 from llmkeys.models import Budgeted
 
@@ -116,6 +117,14 @@ def read_boolean(value: Any) -> bool:
     return value
 
 
+def read_whole(value: Any, *, least: int, most: int, words: str) -> int:
+    """Return a whole number, which in JSON may be written with a point: 256.0. Raises ValueError with `words`."""
+    number = finite(value)
+    if number is None or not least <= number <= most or number != int(number):
+        raise ValueError(words)
+    return int(number)
+
+
 def read_budget_mode(value: Any) -> str | None:
     """Return the budget mode of an account; None means the one of REFACTAI_BUDGET_MODE."""
     if value is not None and (not isinstance(value, str) or value not in Budgeted.BudgetMode.values):
@@ -130,19 +139,26 @@ BUDGET_READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Callable[[Any], datetime | None]:
-    """Return the reader of an expiry date: in the future, or the stored one. `instead` says what else to do."""
+    """Return the reader of an expiry date: in the future, or the stored one. `instead` says what else to do.
+
+    Milliseconds are the finest that is shown, so that what a GET shows can be put back as it is.
+    """
 
     def read(value: Any) -> datetime | None:
         if value in (None, ""):
             return None
-        when = value if isinstance(value, datetime) else parse_instant(value)
-        if when == current:
-            return when
+        when = _in_milliseconds(value if isinstance(value, datetime) else parse_instant(value))
+        if current is not None and when == _in_milliseconds(current):
+            return current
         if when <= at:
             raise ValueError(f"The expiry is in the past. {instead}")
         return in_known_years(when)
 
     return read
+
+
+def _in_milliseconds(when: datetime) -> datetime:
+    return when.replace(microsecond=when.microsecond // 1000 * 1000)
 
 
 def parse_instant(value: Any) -> datetime:

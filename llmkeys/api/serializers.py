@@ -13,6 +13,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from llmkeys.account_fields import read_whole
 from llmkeys.exceptions import InvalidInput
 from llmkeys.keys.adding import TestResult
 from llmkeys.models import MOST_ALIASED, KeyEvent, ModelPrice, ProviderName
@@ -82,12 +83,11 @@ class Choice(serializers.ChoiceField):
 @extend_schema_field({"type": "integer", "minimum": 0, "maximum": MOST_TOKENS})
 class Tokens(Plain):
     def to_internal_value(self, data: Any) -> int:
-        whole = isinstance(data, int) and not isinstance(data, bool)
-        if isinstance(data, Decimal) and data.is_finite() and data == data.to_integral_value():
-            data, whole = int(data), True  # 256.0 is a whole number in JSON
-        if not whole or not 0 <= data <= MOST_TOKENS:
-            raise serializers.ValidationError(f"Must be a whole number from 0 to {MOST_TOKENS:,}.")
-        return data
+        words = f"Must be a whole number from 0 to {MOST_TOKENS:,}."
+        try:
+            return read_whole(data, least=0, most=MOST_TOKENS, words=words)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from None
 
 
 @extend_schema_field({"type": "number", "minimum": 0, "maximum": MOST_USD})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from llmkeys.database.sql import Cursor, instant
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, KeyConflict, SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
-from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on
+from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on, standing_default
 from llmkeys.keys.failures import still_has_secret
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
@@ -45,7 +45,8 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
         key.save(force_insert=True)
         with connection.cursor() as cursor:
             ledger.add_event(cursor, "added", key.id, f"“{key.name}” was added.", at, actor=actor)
-            if (wants_default or not _has_stored_default()) and key.enabled and not key.is_expired(at):
+            is_wanted = wants_default or standing_default([key.id], at) is None
+            if is_wanted and key.enabled and not key.is_expired(at):
                 give_default(cursor, key.id, at, actor=actor)
     key.refresh_from_db()
     return key
@@ -66,10 +67,6 @@ def check_change(key: ApiKey, values: Mapping[str, Any], *, with_secret: bool, a
     fields.clean_change(values, key=key, at=at)
     if with_secret:
         _refuse_environment(key, "its secret comes from the variable")
-
-
-def _has_stored_default() -> bool:
-    return ApiKey.objects.stored().filter(is_default=True, source=ApiKey.Source.DATABASE).exists()
 
 
 def _default_limits() -> dict[str, int]:
@@ -195,7 +192,8 @@ class TestResult:
 def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     """Test a key with a free call to its provider, and set or clear its rejection. Does not count as a request.
 
-    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile.
+    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile, or
+    if it is not the one that the server has in the variable of an environment key.
     """
     started = time.monotonic()
     try:
@@ -203,14 +201,19 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     except SecretMissing as error:  # not stored, because the server may have the variable even if this process does not
         return TestResult(False, str(error), _milliseconds(started))
     except asked.TransportError as error:
-        return _remembered(key, TestResult(False, str(error), _milliseconds(started)), at)
-    check = providers.get(key.provider).check_answer(
-        status=answer.status, headers=answer.headers, body=answer.body, at=at
-    )
-    if not _store_check(key, check, at, actor):
+        check, result = None, TestResult(False, str(error), _milliseconds(started))
+    else:
+        check = providers.get(key.provider).check_answer(
+            status=answer.status, headers=answer.headers, body=answer.body, at=at
+        )
+        result = TestResult(check.ok, check.message, _milliseconds(started), check.details)
+    if not keyring.is_registered(key, key.masked_secret):
+        words = f"That was the value of {key.environment_variable} here, which is not the server's: nothing was stored."
+        return replace(result, message=f"{result.message.rstrip('.')}. {words} Test the server's on the dashboard.")
+    if check is not None and not _store_check(key, check, at, actor):
         words = f"“{key.name}” was deleted or its secret was replaced during the test. Test it again."
         return TestResult(False, words, _milliseconds(started))
-    return _remembered(key, TestResult(check.ok, check.message, _milliseconds(started), check.details), at)
+    return _remembered(key, result, at)
 
 
 def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -42,6 +42,19 @@ def lock_keys(cursor: Cursor) -> None:
 def all_keys() -> list[tuple[str, str]]:
     """Return the accounts to declare for a writer's job that may move the default mark."""
     return [Account(KEYS, key_id).lock for key_id in ApiKey.objects.values_list("id", flat=True)]
+
+
+def standing_default(added: Collection[str], at: datetime) -> ApiKey | None:
+    """Return the default key that keeps its mark when the keys with the ids `added` come; None if there is none.
+
+    An environment key is the default while no other key can be, and then gives way. If another could have been, a
+    person chose the environment key.
+    """
+    default = ApiKey.objects.stored().defer("secret").filter(is_default=True).first()
+    if default is None or default.source == ApiKey.Source.DATABASE:
+        return default
+    others = ApiKey.objects.stored().usable(at).filter(source=ApiKey.Source.DATABASE).exclude(pk__in=added)
+    return default if others.exists() else None
 
 
 def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") -> None:

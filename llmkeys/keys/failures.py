@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from llmkeys.ledger import KEYS, Account, add_event, coolings
 from llmkeys.ledger.coolings import Probe
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.upstream import asked
-from llmkeys.vault.keyring import SecretHolder
+from llmkeys.vault.keyring import SecretHolder, is_registered
 
 if TYPE_CHECKING:
     from llmkeys.relay.candidates import Candidate
@@ -81,13 +80,15 @@ def still_has_secret(cursor: Cursor, tried: SecretHolder) -> bool:
     """Return whether the key, which is locked, still has the secret that was tried.
 
     If not, an answer to that secret says nothing about the key. A re-encrypted secret counts as another one: what is
-    not stored for that reason shows again at the next request or test.
+    not stored for that reason shows again at the next request or test. Nor does an answer to what the shell of a
+    command has in an environment key's variable, if the server has another secret there.
     """
     cursor.execute(
-        "SELECT 1 FROM llmkeys_apikey WHERE id = %s AND secret = %s AND deleted_at IS NULL",
+        "SELECT masked_secret FROM llmkeys_apikey WHERE id = %s AND secret = %s AND deleted_at IS NULL",
         [tried.id, bytes(tried.secret)],
     )
-    return cursor.fetchone() is not None
+    row = cursor.fetchone()
+    return row is not None and is_registered(tried, row[0])
 
 
 def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
@@ -184,8 +185,6 @@ def _reject(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime
 
 
 def _note(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
-    if candidate.environment_variable and not os.environ.get(candidate.environment_variable, "").strip():
-        return  # a command in another shell: the server may have the variable, and only `serve` decides that
     _set_error(cursor, candidate.id, failure.message)
 
 

@@ -20,6 +20,7 @@ from llmkeys.account_fields import (
     read_boolean,
     read_name,
     read_text,
+    read_whole,
 )
 from llmkeys.key_state import ACTIVE
 from llmkeys.models import ApiKey
@@ -110,9 +111,8 @@ def _secret(value: Any, provider: str | None) -> str:
 
 
 def _priority(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -1_000_000 <= value <= 1_000_000:
-        raise ValueError("Must be a whole number between -1000000 and 1000000.")
-    return value
+    words = "Must be a whole number between -1000000 and 1000000."
+    return read_whole(value, least=-1_000_000, most=1_000_000, words=words)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from django.core.management.base import CommandError
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from llmkeys.models import AccessToken, ApiKey
 
 
-def pick_key(named: str) -> ApiKey:
-    """Return the key with this id or name. Raises CommandError if there is none, or more than one."""
-    stored = ApiKey.objects.stored()
-    by_id = stored.filter(pk=named).first()
-    if by_id is not None:
-        return by_id
-    found = list(stored.filter(name=named).order_by("created_at"))
+def pick_key(named: str, *, or_deleted: bool = False) -> ApiKey:
+    """Return the key with this id or name; `or_deleted`: if no stored key has it, a deleted one.
+
+    Raises CommandError if there is none, or more than one.
+    """
+    found = _with_id_or_name(ApiKey.objects.stored(), named)
+    if not found and or_deleted:
+        found = _with_id_or_name(ApiKey.objects.filter(deleted_at__isnull=False), named)
     if not found:
         raise CommandError(f"There is no key “{named}”. `./manage.py keys list` shows the ids and names.")
     if len(found) > 1:
         ids = ", ".join(key.id for key in found)
         raise CommandError(f"{len(found)} keys have the name “{named}”. Name one by its id: {ids}.")
     return found[0]
+
+
+def _with_id_or_name(keys: QuerySet[ApiKey], named: str) -> list[ApiKey]:
+    return list(keys.filter(pk=named)) or list(keys.filter(name=named).order_by("created_at"))
 
 
 def pick_token(named: str) -> AccessToken:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from llmkeys import account_fields
-from llmkeys.account_fields import BUDGET_READERS, BUDGETS, Checker, expiry_reader, read_name
+from llmkeys.account_fields import BUDGET_READERS, BUDGETS, Checker, expiry_reader, read_name, read_whole
 from llmkeys.models import AccessToken, ApiKey
 from llmkeys.providers.names import is_valid
 
@@ -61,13 +61,8 @@ def models_in(text: str) -> list[str] | None:
 
 def read_overlap(value: Any) -> int:
     """Return for how many seconds the old secret stays valid after a rotation. Raises ValueError."""
-    if not _is_whole(value) or not 0 <= value <= MOST_OVERLAP_SECONDS:
-        raise ValueError(f"Must be a whole number of seconds from 0 to {MOST_OVERLAP_SECONDS} (30 days).")
-    return value
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    words = f"Must be a whole number of seconds from 0 to {MOST_OVERLAP_SECONDS} (30 days)."
+    return read_whole(value, least=0, most=MOST_OVERLAP_SECONDS, words=words)
 
 
 def _user_name(value: Any) -> str:
@@ -115,9 +110,8 @@ def _models(value: Any) -> list[str] | None:
 
 
 def _requests_per_minute(value: Any) -> int:
-    if not _is_whole(value) or not 0 <= value <= MOST_PER_MINUTE:
-        raise ValueError(f"Must be a whole number from 0 (no limit) to {MOST_PER_MINUTE}.")
-    return value
+    words = f"Must be a whole number from 0 (no limit) to {MOST_PER_MINUTE}."
+    return read_whole(value, least=0, most=MOST_PER_MINUTE, words=words)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

@@ -19,7 +19,7 @@ from llmkeys import providers
 from llmkeys.exceptions import DataDirectoryProblem, SecretMissing, WrongEncryptionKey
 from llmkeys.providers.base import Provider
 from llmkeys.providers.pasted import read_secret
-from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey, new_master_key
+from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey, mask, new_master_key
 from refactai_site.data_dir import create_private_file
 
 if TYPE_CHECKING:
@@ -212,6 +212,21 @@ def read_variable(variable: str, provider: Provider) -> str:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
+
+
+def is_registered(key: SecretHolder, masked: str) -> bool:
+    """Return whether this process has the secret of an environment key that `serve` registered; True for other keys.
+
+    The shell of a command may set the variable to another one. Only the mask is stored, so that two short secrets,
+    which it hides, count as one.
+    """
+    if not key.environment_variable:
+        return True
+    try:
+        secret = open_secret(key)
+    except SecretMissing:
+        return False
+    return mask(secret, providers.get(key.provider).secret_prefixes) == masked
 
 
 class SecretHolder(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmkeys.models import KeyEvent
+from llmkeys.keys.environment import register_environment_keys
+from llmkeys.models import ApiKey, KeyEvent
 from tests.api import checks
 from tests.helpers import NOW, make_key
 
@@ -34,6 +35,20 @@ def test_a_second_time_changes_nothing(api):
     KeyEvent.objects.all().delete()
     assert api.post(path(key)).status_code == 200
     assert not KeyEvent.objects.exists()
+
+
+def test_an_environment_key_that_was_chosen_stays_the_default_when_keys_are_added(api, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+    (chosen,) = register_environment_keys(at=NOW)
+    first = make_key(name="first")
+    assert defaults(api) == ["first"], "an environment key has the mark while there is no other"
+    api.post(path(chosen))
+    make_key(name="second")
+    assert defaults(api) == ["Default OpenAI Key"]
+    api.post(f"/api/llm/keys/{first.id}/toggle", {"active": False})
+    api.delete(f"/api/llm/keys/{ApiKey.objects.get(name='second').id}")
+    make_key(name="third")
+    assert defaults(api) == ["third"], "no other key could have had it"
 
 
 def test_it_switches_a_disabled_key_on(api):

@@ -198,6 +198,17 @@ def test_a_key_of_the_environment_sends_what_the_variable_holds_now(api, provide
     assert bytes(ApiKey.objects.get(pk=key.pk).secret) == b""
 
 
+def test_what_a_provider_says_of_another_value_than_the_servers_is_told_and_not_stored(api, provider, monkeypatch):
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-v1-the-servers-own-0123456789")
+    (key,) = register_environment_keys(at=NOW)
+    monkeypatch.setenv("OPENROUTER_API_KEY", SECRET)
+    provider.get(OPENROUTER, status=401, json={"error": {"message": "User not found.", "code": 401}})
+    result = api.post(path(key)).json()
+    assert result["success"] is False and "OPENROUTER_API_KEY here, which is not the server's" in result["message"]
+    key.refresh_from_db()
+    assert (key.status_at(NOW), key.is_default, key.last_error, key.last_test_at) == ("ACTIVE", True, "", None)
+
+
 def test_a_variable_that_is_gone_is_told(api, monkeypatch):
     monkeypatch.setenv("OPENROUTER_API_KEY", SECRET)
     (key,) = register_environment_keys(at=NOW)

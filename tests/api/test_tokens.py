@@ -209,6 +209,17 @@ class TestChange:
         assert api.patch(path(made["id"]), shown).json() == shown
         assert KeyEvent.objects.count() == before, "nothing was changed"
 
+    def test_an_expiry_finer_than_is_shown_can_be_put_back(self, api, administrator, frozen):
+        expires = NOW + timedelta(hours=1, microseconds=123456)
+        made = api.post(PATH, {"name": "shop", "expiresAt": expires.isoformat()}).json()
+        AccessToken.objects.filter(pk=made["id"]).update(expires_at=expires)  # as earlier versions stored it
+        frozen.move_to(NOW + timedelta(hours=2))
+        shown = api.get(path(made["id"])).json()
+        answer = api.patch(path(made["id"]), shown | {"name": "renamed"})
+        assert answer.status_code == 200, answer.content
+        assert (answer.json()["name"], answer.json()["expiresAt"]) == ("renamed", "2026-11-23T21:30:00.123Z")
+        assert KeyEvent.objects.get(kind="changed").message == "The token “renamed” was changed: name."
+
     def test_it_leaves_an_event_that_says_who_and_what(self, api):
         made = api.post(PATH, {"name": "shop"}).json()
         api.patch(path(made["id"]), {"dailyLimit": 5, "models": ["gpt-6*"]})
@@ -225,6 +236,10 @@ class TestChange:
         made = api.post(PATH, {"name": "shop"}).json()
         answer = api.patch(path(made["id"]), {field: value})
         assert (answer.status_code, list(answer.json())) == (400, [field])
+
+    def test_a_whole_number_may_be_written_with_a_point(self, api):
+        made = api.post(PATH, {"name": "shop"}).json()
+        assert api.patch(path(made["id"]), '{"requestsPerMinute": 60.0}').json()["requestsPerMinute"] == 60
 
     def test_a_revoked_one_stays_as_it_was(self, api):
         made = api.post(PATH, {"name": "shop"}).json()
@@ -261,6 +276,11 @@ class TestRotate:
         assert statuses == [401, 200, 200], "of three secrets the two last ones hold"
         frozen.move_to(NOW + timedelta(seconds=60))
         assert [JsonClient(text).get(PATH).status_code for text in (new, newest)] == [401, 200]
+
+    def test_the_overlap_may_be_written_with_a_point(self, api, frozen):
+        made = api.post(PATH, {"name": "shop", "scopes": ["read"]}).json()
+        assert api.post(path(made["id"]) + "/rotate", '{"overlapSeconds": 60.0}').status_code == 200
+        assert JsonClient(made["token"]).get(PATH).status_code == 200
 
     @pytest.mark.parametrize("seconds", [-1, 1.5, "60", True, None, 2_592_001])
     def test_it_names_a_bad_overlap(self, api, seconds):

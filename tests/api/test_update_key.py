@@ -68,6 +68,26 @@ def test_a_key_in_any_state_can_be_put_back_as_it_is(api, change, frozen, state)
     assert answer.json() == shown
 
 
+@pytest.mark.parametrize("microsecond", [123456, 999])
+@pytest.mark.parametrize("stored_before", [True, False], ids=["as earlier versions stored it", "as it is stored now"])
+def test_an_expiry_finer_than_is_shown_can_be_put_back(api, change, frozen, microsecond, stored_before):
+    expires = (NOW + timedelta(days=1)).replace(microsecond=microsecond)
+    key = make_key()
+    if stored_before:
+        ApiKey.objects.filter(pk=key.pk).update(expires_at=expires)
+    else:
+        api.patch(path(key), {"expiresAt": expires.isoformat()})
+    KeyEvent.objects.all().delete()
+    shown = api.get(path(key)).json()
+    assert change(key, shown).json() == shown
+    assert not KeyEvent.objects.exists(), "nothing was changed"
+    frozen.move_to(NOW + timedelta(days=2))
+    shown = api.get(path(key)).json()
+    answer = change(key, shown | {"name": "renamed"})
+    assert (answer.status_code, answer.json()["name"]) == (200, "renamed"), answer.content
+    assert answer.json()["expiresAt"] == shown["expiresAt"]
+
+
 def test_nothing_changed_is_no_event(api, change, frozen):
     key = make_key()
     change(key, api.get(path(key)).json())
@@ -135,6 +155,12 @@ def test_it_names_a_bad_field_and_changes_nothing(change, frozen, field, value):
     assert list(answer.json()) == [field]
     key.refresh_from_db()
     assert key.description == ""
+
+
+@pytest.mark.parametrize("number", ["7.0", "7.000", "0.7e1", "70e-1"])
+def test_a_whole_number_may_be_written_with_a_point(change, number):
+    answer = change(make_key(), f'{{"priority": {number}}}')
+    assert (answer.status_code, answer.json().get("priority")) == (200, 7), answer.content
 
 
 def test_an_expiry_can_be_taken_away(change, frozen):

@@ -138,6 +138,10 @@ class TestWholeKey:
         assert only().daily_limit_nano == 0
         assert "dailyLimit: -1 was read as 0, which means no limit" in ran.out
 
+    def test_it_takes_whole_numbers_that_are_written_with_a_point(self, load):
+        assert load([old_key(priority=7.0, totalRequests=142.0)]).code == 0
+        assert (only().priority, only().total_requests) == (7, 142)
+
     def test_it_wipes_the_secret_out_of_an_error_text(self, load):
         secret = new_secret()
         load([old_key(apiKey=secret, lastError=f"invalid key {secret}")])
@@ -226,6 +230,17 @@ class TestDefault:
         register_environment_keys(at=NOW)
         load([old_key(default=False)])
         assert self.marks() == ["Production"]
+
+    def test_it_leaves_the_mark_with_a_key_of_the_environment_that_was_chosen(self, load, monkeypatch):
+        from llmkeys.keys.adding import set_default
+        from llmkeys.keys.environment import register_environment_keys
+
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+        (chosen,) = register_environment_keys(at=NOW)
+        make_key(name="Ours")
+        set_default(chosen, at=NOW)
+        ran = load([old_key()])
+        assert self.marks() == [chosen.name] and f"“{chosen.name}” stays the default key" in ran.out
 
 
 class TestTwice:

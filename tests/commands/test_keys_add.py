@@ -41,13 +41,14 @@ class TestKeysAdd:
         options = {
             "--daily-limit": "2.5", "--monthly-limit": "20", "--total-limit": "0", "--expires": "2027-01-31",
             "--priority": "5", "--billing-group": "team", "--workspace-id": "wrk_1", "--description": "For the team",
+            "--budget-mode": "soft",
         }  # fmt: skip
         make_key(name="First")
         ran = run(*ADD, "--default", "--json", *(part for option in options.items() for part in option), stdin=SECRET)
         key = ApiKey.objects.get(name="Production")
         assert json.loads(ran.out) == json.loads(json.dumps(key_json(key, at=NOW)))
         assert (key.daily_limit_nano, key.monthly_limit_nano, key.total_limit_nano) == (5 * NANO // 2, 20 * NANO, 0)
-        assert key.expires_at == datetime(2027, 1, 31, tzinfo=UTC)
+        assert (key.expires_at, key.budget_mode) == (datetime(2027, 1, 31, tzinfo=UTC), "soft")
         assert (key.priority, key.billing_group, key.workspace_id) == (5, "team", "wrk_1")
         assert (key.description, key.is_default) == ("For the team", True)
 

@@ -27,6 +27,15 @@ class TestKeysEdit:
         assert shown["expiresAt"] == "2027-06-01T08:00:00Z"
         assert json.loads(run("keys", "edit", key.id, "--expires", "never", "--json").out)["expiresAt"] is None
 
+    def test_it_gives_the_key_a_budget_mode_of_its_own_and_takes_it_back(self, run):
+        make_key(name="Production")
+        assert "Budget mode    default (REFACTAI_BUDGET_MODE)" in run("keys", "show", "Production").out.splitlines()
+        assert run("keys", "edit", "Production", "--budget-mode", "soft").out == "“Production” was changed.\n"
+        assert "Budget mode    soft" in run("keys", "show", "Production").out.splitlines()
+        shown = run("keys", "edit", "Production", "--budget-mode", "default", "--json").out
+        assert json.loads(shown)["budgetMode"] is None
+        assert "--budget-mode: Must be strict or soft" in run("keys", "edit", "Production", "--budget-mode", "lax").err
+
     def test_it_replaces_the_secret_and_forgets_the_rejection(self, run):
         key, secret = make_key(last_error="Rejected"), new_secret()
         ran = run("keys", "edit", key.id, "--new-secret", stdin=secret)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llmkeys.simulator.thread import SimulatorThread
 from refactai_site import env, settings_file
 from tests.commands.backups import Place, archive, made, place
 from tests.serving import Served, free_port, prepare
@@ -156,6 +157,27 @@ def test_a_command_says_where_the_running_server_has_other_settings(place):
         place.run("chat", "hi")
     shown = json.loads(place.done("keys", "show", "Default OpenAI Key", "--json"))
     assert (shown["status"], shown["lastError"]) == ("ACTIVE", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", ["401", "402", "429"])
+def test_what_a_provider_refuses_to_a_commands_own_key_leaves_the_servers_alone(place, refusal):
+    place.done("keys", "disable", "Production")
+    with SimulatorThread() as simulator:
+        server = {"OPENAI_BASE_URL": simulator.urls["openai"], "OPENAI_API_KEY": "sk-proj-" + "e" * 40}
+        command = server | {"OPENAI_API_KEY": "sk-proj-" + "f" * 40 + f"-{refusal}"}
+        with Served(place.data, "--no-scheduler", **server) as served:
+            served.wait_until_up()
+            place.done("keys", "edit", "Default OpenAI Key", "--billing-group", "team", **server)
+            before = place.done("keys", "show", "Default OpenAI Key", "--json", **server)
+            tested = place.run("keys", "test", "Default OpenAI Key", **command)
+            said = tested.stdout + tested.stderr
+            assert "the value of OPENAI_API_KEY here, which is not the server's: nothing was stored" in said
+            assert place.run("chat", "hi", **command).returncode == 1
+            after = place.done("keys", "show", "Default OpenAI Key", "--json", **server)
+    kept = ("status", "isDefault", "lastError", "coolingUntil")
+    assert [json.loads(after)[name] for name in kept] == [json.loads(before)[name] for name in kept]
+    assert [json.loads(after)[name] for name in kept] == ["ACTIVE", True, "", None]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from llmkeys.keys.adding import delete_key
 from llmkeys.models import DailyUsage
 from llmkeys.presentation import USAGE_COLUMNS, usage_json
 from tests.helpers import NOW, make_key, make_usage
@@ -65,6 +66,22 @@ class TestUsage:
         assert ids(run, "--since", "2026-11-22", "--success", "true") == [a]
         assert ids(run, "--since", "2026-11-23T20:30:00Z") == [b, a]
         assert ids(run, "--model", "%") == []
+
+    def test_it_lists_the_history_of_a_deleted_key(self, run):
+        key = make_key(name="Gone")
+        row = make_usage(key).id
+        delete_key(key, at=NOW)
+        assert ids(run, "--key", key.id) == ids(run, "--key", "Gone") == [row]
+        later = make_usage(make_key(name="Gone")).id
+        assert ids(run, "--key", "Gone") == [later], "a stored key goes before a deleted one"
+        assert ids(run, "--key", key.id) == [row]
+
+    def test_it_asks_for_the_id_where_deleted_keys_had_one_name(self, run):
+        keys = [make_key(name="Gone"), make_key(name="Gone")]
+        for key in keys:
+            delete_key(key, at=NOW)
+        ran = run("usage", "--key", "Gone")
+        assert ran.code == 1 and all(key.id in ran.err for key in keys)
 
     def test_it_shows_fifty_and_says_that_there_are_more(self, run):
         key = make_key()

@@ -12,6 +12,7 @@ import responses
 from django.db import connection
 
 from llmkeys import providers
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.keys.failures import confirm_rejection, report_failure
 from llmkeys.ledger import coolings
 from llmkeys.models import ApiKey, Cooling
@@ -40,7 +41,7 @@ def refusal(quota: str, at: datetime, delay: str = "36s") -> Failure:
 def candidate(key: ApiKey) -> Any:
     return SimpleNamespace(
         id=key.id, name=key.name, provider=key.provider, billing_group=key.billing_group, model=MODEL,
-        scopes=(f"key:{key.id}",), environment_variable="", secret=key.secret,
+        scopes=(f"key:{key.id}",), environment_variable=key.environment_variable, secret=key.secret,
     )  # fmt: skip
 
 
@@ -148,3 +149,32 @@ class TestARejection:
         for kind in FailureKind:
             if kind is not FailureKind.REJECTED:
                 assert report_failure(candidate(key), Failure(kind, "m"), at=NOW) is False
+
+
+class TestAnEnvironmentKeyWhoseVariableDiffersHere:
+    """A command may run in a shell that has another secret in the variable than the server."""
+
+    ALL = [Failure(kind, "Refused.", status=401) for kind in FailureKind]
+
+    @pytest.fixture
+    def key(self, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+        (key,) = register_environment_keys(at=NOW)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "f" * 40)
+        return key
+
+    @responses.activate
+    @pytest.mark.parametrize("failure", ALL, ids=lambda failure: failure.kind.value)
+    def test_no_failure_of_it_changes_the_key(self, key, failure):
+        responses.get("https://api.openai.com/v1/models", status=401, json={"error": {"code": "invalid_api_key"}})
+        assert report_failure(candidate(key), failure, at=NOW) is False
+        confirm_rejection(stored(key), failure, at=NOW)
+        key.refresh_from_db()
+        assert (key.status_at(NOW), key.last_error, key.is_default) == ("ACTIVE", "", True)
+        assert not Cooling.objects.exists()
+
+    def test_a_rejection_counts_only_once_the_server_was_started_with_it(self, key):
+        assert report_failure(candidate(key), TestARejection.REJECTED, at=NOW) is False
+        register_environment_keys(at=NOW)
+        assert report_failure(candidate(key), TestARejection.REJECTED, at=NOW) is True
+        assert Cooling.objects.get().scope == f"key:{key.id}"

@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from typing import Any
 
-from llmkeys.account_fields import LIMITS, Checker, in_known_years, parse_instant, read_boolean
+from llmkeys.account_fields import LIMITS, Checker, in_known_years, parse_instant, read_boolean, read_whole
 from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
@@ -214,10 +214,7 @@ def _cost(value: Any) -> int:
 
 
 def _count(value: Any) -> int:
-    whole = isinstance(value, int) or (isinstance(value, Decimal) and value == value.to_integral_value())
-    if isinstance(value, bool) or not whole or not 0 <= value <= _MOST_REQUESTS:
-        raise ValueError("must be a whole number that is not negative.")
-    return int(value)
+    return read_whole(value, least=0, most=_MOST_REQUESTS, words="must be a whole number that is not negative.")
 
 
 # --- small things ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from django.db.models import Q
 from llmkeys import ledger, providers
 from llmkeys.database.sql import Cursor
 from llmkeys.key_state import current_windows
-from llmkeys.keys.default import ensure_default, give_default, lock_keys
+from llmkeys.keys.default import ensure_default, give_default, lock_keys, standing_default
 from llmkeys.keys.transfer.fields import FileKey, read_key
 from llmkeys.keys.transfer.reading import BrokenFile, read_entries
 from llmkeys.lib.money import format_usd
@@ -157,7 +157,7 @@ def _hand_default(
     lock_keys(cursor)
     marked = [row for key, row in stored if key.is_default]
     fit = [row for row in marked if not row.is_off and not row.is_expired(at)]
-    present = ApiKey.objects.stored().filter(is_default=True, source=ApiKey.Source.DATABASE).first()
+    present = standing_default([row.pk for _, row in stored], at)
     if present and marked:
         report.warnings.append(f"“{present.name}” stays the default key; the file had “{marked[0].name}” as default.")
     elif fit:

@@ -17,6 +17,7 @@ from llmkeys.key_state import ACTIVE, STATUSES
 from llmkeys.keys import adding as service
 from llmkeys.lib.money import format_usd
 from llmkeys.management import asking, printing
+from llmkeys.management.account_options import add_account_options, budget_mode_words, given_fields
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_verb
 from llmkeys.management.picking import pick_key
@@ -25,17 +26,11 @@ from llmkeys.presentation import Coolings, error_words, key_json, keys_json
 
 # option → field of the contract
 _FIELDS = {
-    "name": "name",
     "description": "description",
-    "daily_limit": "dailyLimit",
-    "monthly_limit": "monthlyLimit",
-    "total_limit": "totalLimit",
-    "expires": "expiresAt",
     "priority": "priority",
     "billing_group": "billingGroup",
     "workspace_id": "workspaceId",
 }
-_NEVER = {"never", "none", ""}
 
 
 class Command(BaseCommand):
@@ -95,7 +90,7 @@ class Command(BaseCommand):
     # --- changing ------------------------------------------------------------------------------------------------
 
     def _add(self, options: Mapping[str, Any]) -> None:
-        values = _given(options) | {"provider": options["provider"]}
+        values = given_fields(options, _FIELDS) | {"provider": options["provider"]}
         if options["default"]:
             values["isDefault"] = True
         service.check_new(values, at=timezone.now())  # before the secret is asked for
@@ -104,7 +99,7 @@ class Command(BaseCommand):
         self._print_key(key, options, f"“{key.name}” was added as {key.id} ({key.masked_secret}).")
 
     def _edit(self, options: Mapping[str, Any]) -> None:
-        key, values = pick_key(options["key"]), _given(options)
+        key, values = pick_key(options["key"]), given_fields(options, _FIELDS)
         if options["new_secret"] or options["from_env"]:
             service.check_change(key, values, with_secret=True, at=timezone.now())
             values["apiKey"] = _read_secret(options["from_env"])
@@ -210,21 +205,11 @@ def _name_key(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_fields(verb: argparse.ArgumentParser) -> None:
-    for window in ("daily", "monthly", "total"):
-        verb.add_argument(f"--{window}-limit", metavar="USD", help="0 means no limit")
-    verb.add_argument("--expires", metavar="DATE", help="such as 2027-01-31, 2027-01-31T12:00:00Z, or never")
+    add_account_options(verb)
     verb.add_argument("--priority", type=int, metavar="N", help="lower serves earlier")
     verb.add_argument("--billing-group", metavar="NAME", help="keys of one provider account")
     verb.add_argument("--workspace-id", metavar="ID", help="Anthropic keys that need one")
     verb.add_argument("--description", metavar="TEXT")
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given fields by the contract's names."""
-    values = {field: options[option] for option, field in _FIELDS.items() if options[option] is not None}
-    if str(values.get("expiresAt", "-")).strip().lower() in _NEVER:
-        values["expiresAt"] = None
-    return values
 
 
 def _read_secret(variable: str | None) -> str:
@@ -269,6 +254,7 @@ def _card(key: ApiKey, at: datetime) -> list[tuple[str, str]]:
         ("Today", printing.budget(day)),
         ("This month", printing.budget(month)),
         ("Total", printing.budget(total)),
+        ("Budget mode", budget_mode_words(key)),
         ("Held now", format_usd(key.held_nano)),
         ("Requests", printing.requests(key.total_requests, key.successful_requests, key.failed_requests)),
         ("Priority", str(key.priority)),

@@ -16,6 +16,7 @@ from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import ACTIVE, TOKEN_STATUSES
 from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
+from llmkeys.management.account_options import add_account_options, budget_mode_words, given_fields
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_verb
 from llmkeys.management.picking import pick_key, pick_token
@@ -26,17 +27,10 @@ from llmkeys.tokens.fields import SCOPES, read_overlap
 
 # option → field of the contract
 _FIELDS = {
-    "name": "name",
     "scope": "scopes",
-    "expires": "expiresAt",
-    "daily_limit": "dailyLimit",
-    "monthly_limit": "monthlyLimit",
-    "total_limit": "totalLimit",
-    "budget_mode": "budgetMode",
     "rpm": "requestsPerMinute",
     "model": "models",
 }
-_NEVER = {"never", "none", ""}
 
 
 class Command(BaseCommand):
@@ -93,7 +87,7 @@ class Command(BaseCommand):
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def _create(self, options: Mapping[str, Any]) -> None:
-        values = _given(options) | _keys(options)
+        values = given_fields(options, _FIELDS) | _keys(options)
         user = _user(options["user"])
         token, text = service.create_token(user=user, values=values, at=timezone.now(), actor=actor())
         self._print_text(token, text, options)
@@ -103,7 +97,7 @@ class Command(BaseCommand):
 
     def _edit(self, options: Mapping[str, Any]) -> None:
         token = pick_token(options["token"])
-        values = _given(options) | _keys(options)
+        values = given_fields(options, _FIELDS) | _keys(options)
         if options["any_key"]:
             values["keyIds"] = None
         if options["any_model"]:
@@ -185,10 +179,7 @@ def _add_fields(verb: argparse.ArgumentParser, *, scope: str) -> None:
     verb.add_argument(
         "--scope", action="append", metavar="S", help=f"{', '.join(SCOPES)}; may be repeated (default: {scope})"
     )
-    verb.add_argument("--expires", metavar="DATE", help="such as 2027-01-31, 2027-01-31T12:00:00Z, or never")
-    for window in ("daily", "monthly", "total"):
-        verb.add_argument(f"--{window}-limit", metavar="USD", help="0 means no limit")
-    verb.add_argument("--budget-mode", metavar="MODE", help="strict, soft, or default (as REFACTAI_BUDGET_MODE)")
+    add_account_options(verb)
     verb.add_argument(
         "--model",
         action="append",
@@ -197,16 +188,6 @@ def _add_fields(verb: argparse.ArgumentParser, *, scope: str) -> None:
     )
     verb.add_argument("--key", action="append", metavar="ID", help="allow only this key; may be repeated")
     verb.add_argument("--rpm", type=int, metavar="N", help="requests per minute; 0 means no limit")
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given fields by the contract's names."""
-    values = {field: options[option] for option, field in _FIELDS.items() if options.get(option) is not None}
-    if str(values.get("expiresAt", "-")).strip().lower() in _NEVER:
-        values["expiresAt"] = None
-    if values.get("budgetMode") == "default":
-        values["budgetMode"] = None
-    return values
 
 
 def _keys(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +240,7 @@ def _card(token: AccessToken, at: datetime) -> list[tuple[str, str]]:
         ("Today", printing.budget(day)),
         ("This month", printing.budget(month)),
         ("Total", printing.budget(total)),
-        ("Budget mode", token.budget_mode or "default (REFACTAI_BUDGET_MODE)"),
+        ("Budget mode", budget_mode_words(token)),
         ("Held now", format_usd(token.held_nano)),
         ("Requests", printing.requests(token.total_requests, token.successful_requests, token.failed_requests)),
         ("Expires", printing.when(token.expires_at)),

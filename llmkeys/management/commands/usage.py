@@ -30,7 +30,7 @@ class Command(BaseCommand):
     example = "usage --key Production --since 2026-11-01 --limit 20"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--key", metavar="ID", help="a key's id or its exact name")
+        parser.add_argument("--key", metavar="ID", help="a key's id or its exact name; also of a deleted key")
         parser.add_argument("--provider", choices=ProviderName.values)
         parser.add_argument("--model", help="the model as the provider names it")
         parser.add_argument("--token", metavar="NAME", help="the access token's name")
@@ -79,7 +79,7 @@ class Command(BaseCommand):
 
 def _given(options: Mapping[str, Any]) -> dict[str, str]:
     given = {name: options[name] for name in filters.ROWS if options[name] is not None}
-    return given | ({"key": pick_key(given["key"]).id} if "key" in given else {})
+    return given | ({"key": pick_key(given["key"], or_deleted=True).id} if "key" in given else {})
 
 
 def _checked(name: str) -> Callable[[str], str]:
