@@ -159,6 +159,19 @@ class TestVoid:
         assert "has already been taken back" in act(operator, USAGE, "void", row, post="yes").content.decode()
         assert Adjustment.objects.count() == 1
 
+    def test_it_takes_back_as_many_as_the_list_can_select(self, operator):
+        first = self.lost()
+        columns = UsageRecord.objects.filter(pk=first.pk).values().get() | {"id": None}
+        rows = [UsageRecord(**columns | {"request_id": f"req-lost-{number}"}) for number in range(1_100)]
+        UsageRecord.objects.bulk_create(rows)
+        rows = UsageRecord.objects.filter(state="LOST")
+        page = act(operator, USAGE, "void", first, select_across="1").content.decode()
+        assert page.count('name="_selected_action"') == len(rows) == 1_101
+        rows = list(rows)
+        UsageRecord.objects.exclude(pk=first.pk).update(state="SETTLED")  # taking all of them back would take seconds
+        page = act(operator, USAGE, "void", *rows, post="yes")
+        assert messages_of(page) == ["1 charge taken back, $0.50 in total."]
+
     def test_it_refuses_rows_that_are_not_lost_and_users_without_the_right(self, operator, with_rights):
         assert (
             "None of the selected rows is LOST"
