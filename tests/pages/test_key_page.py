@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from llmkeys.dashboard import accounts
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, DailyUsage, KeyEvent
 from tests.helpers import NOW, make_key, make_usage
@@ -91,6 +93,22 @@ def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_
     assert "/void" not in page_of(with_rights("view_apikey"), key)
     operator.post(f"/llm-settings/usage/{row.pk}/void")
     assert Adjustment.objects.get().kind == "void" and "A request was lost" not in page_of(operator, key)
+
+
+def test_it_counts_every_lost_request_and_shows_the_newest(operator, monkeypatch):
+    key = make_key()
+    for _ in range(5):
+        make_usage(key, state="LOST", success=False, cost_source="estimated")
+    page = page_of(operator, key)
+    assert "5 requests were lost. They may have been billed" in text_of(page) and "the newest 5" not in page
+    make_usage(key, state="LOST", success=False, cost_source="estimated")
+    page = page_of(operator, key)
+    assert "6 requests were lost. They may" in text_of(page) and "These are the newest 5; see all" in text_of(page)
+    assert page.count("Void the charge") == 5
+    link = html.unescape(re.search(r'<a href="([^"]*)">see all of the last 90 days', page)[1])
+    assert operator.get(link).content.decode().count('<a class="model"') == 6
+    monkeypatch.setattr(accounts, "_LOST_COUNTED", 5)
+    assert "More than 5 requests were lost." in text_of(page_of(operator, key))
 
 
 def test_it_joins_events_that_repeat(operator):
