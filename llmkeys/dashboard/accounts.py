@@ -19,7 +19,7 @@ from llmkeys.dashboard.usage_page import lines_of
 from llmkeys.dashboard.usage_words import guessed_parts, skipped_ids
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, REVOKED, Budget, current_windows
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
-from llmkeys.templatetags.llmkeys_format import moment, percent, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import percent, usd, usd_short, when
 from llmkeys.usage.rows import lost_rows
 from llmkeys.usage.sums import Sums, Wanted, daily_sums
 
@@ -304,7 +304,7 @@ def room_words(room: Budget | None) -> str:
 def expired_note(account: Account, at: datetime) -> Note | None:
     if account.expires_at is None or not account.is_expired(at):
         return None
-    return Note("", "i-clock", "Expired", format_html("at {}.", moment(account.expires_at)), remedy=MOVE)
+    return Note("", "i-clock", "Expired", format_html("{}.", when(account.expires_at)), remedy=MOVE)
 
 
 Again = Callable[[SafeString | str], SafeString | str]  # returns a sentence that says when requests are served again
@@ -316,11 +316,7 @@ def spent_note(account: Account, at: datetime, *, again: Again) -> Note | None:
     if budget is None:
         return None
     figures = f"{usd(budget.spent)} of {usd_short(budget.limit)}."
-    until = (
-        format_html("at {}", moment(budget.resets_at))
-        if budget.resets_at
-        else "when its limit is raised or its cost is reset"
-    )
+    until = when(budget.resets_at) if budget.resets_at else "when its limit is raised or its cost is reset"
     text = format_html("{} {}", figures, again(until))
     return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy=RAISE)
 
@@ -330,7 +326,7 @@ def refused_note(account: Account, at: datetime, *, again: Again) -> Note | None
     if not account.is_refused(at):
         return None
     budget = next(budget for budget in account.budgets(at) if budget.window == account.refused_window)
-    later = format_html(" {}", again(format_html("at {}", moment(budget.resets_at)))) if budget.resets_at else ""
+    later = format_html(" {}", again(when(budget.resets_at))) if budget.resets_at else ""
     text = format_html(
         "The last request needed up to {}; {} was left.{}",
         usd(account.refused_need_nano),

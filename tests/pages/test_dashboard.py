@@ -81,8 +81,8 @@ class TestFigures:
         assert "Daily Budget 25 % $2.50 of $10.00" in text
         assert "Monthly Budget 15.8 % $15.75 of $100.00" in text
         assert "Total Requests 1,142 99.6 % succeeded" in text
-        assert "Resets at 00:00 UTC , in 3 h 30 min" in text
-        assert "Resets at 1 December , in 7 days" in text
+        assert "Resets tomorrow at 00:00 UTC , in 3 h 30 min" in text
+        assert "Resets on 1 December , in 7 days" in text
         assert "$0.50 held" in text
 
     def test_it_says_what_was_spent_outside_the_limits(self, operator):
@@ -341,13 +341,13 @@ class TestCards:
         [
             ({"enabled": False}, "DISABLED", "Switched off by a person."),
             ({"rejected_at": NOW, "last_error": "User not found."}, "DISABLED", "User not found. Create a new key"),
-            ({"expires_at": NOW - timedelta(days=1)}, "EXPIRED", "Expired at 20:30 UTC"),
+            ({"expires_at": NOW - timedelta(days=1)}, "EXPIRED", "Expired yesterday at 20:30 UTC"),
             (
                 {"spent_day_nano": 10 * NANO},
                 "LIMIT_REACHED",
-                "Daily budget spent. $10.00 of $10.00. Serves again at 00:00 UTC",
+                "Daily budget spent. $10.00 of $10.00. Serves again tomorrow at 00:00 UTC",
             ),
-            ({"spent_month_nano": 100 * NANO}, "LIMIT_REACHED", "Serves again at 1 December"),
+            ({"spent_month_nano": 100 * NANO}, "LIMIT_REACHED", "Serves again on 1 December"),
             ({"spent_total_nano": 1000 * NANO}, "LIMIT_REACHED", "when its limit is raised"),
             (
                 {
@@ -357,7 +357,7 @@ class TestCards:
                     "refused_room_nano": NANO // 5,
                 },
                 "LIMIT_REACHED",
-                "The last request needed up to $1.00; $0.20 was left. Serves again at 00:00 UTC",
+                "The last request needed up to $1.00; $0.20 was left. Serves again tomorrow at 00:00 UTC",
             ),
             ({"last_error": "No access from this address."}, "ACTIVE", "No access from this address."),
         ],

@@ -46,7 +46,7 @@ def test_it_needs_a_person_with_the_right_and_a_stored_key(client, with_rights, 
 def test_it_shows_the_three_budgets_with_what_is_left_and_held(operator):
     key = make_key(spent_day_nano=4 * NANO, spent_month_nano=5 * NANO, spent_total_nano=6 * NANO, held_nano=NANO)
     text = text_of(page_of(operator, key))
-    assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets at 00:00 UTC" in text
+    assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets tomorrow at 00:00 UTC" in text
     assert "Monthly Budget $5.00 of $100.00 $94.00 left" in text
     assert "Total Budget $6.00 of $1,000 $993.00 left, $1.00 held Never resets automatically" in text
 
