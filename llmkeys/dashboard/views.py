@@ -289,6 +289,10 @@ def _cost(view: Overview, index: int) -> int:
     return sum(card.facts[index].spent for card in view.everyone)
 
 
+def _deleted_cost(view: Overview, index: int) -> int:
+    return sum(card.facts[index].spent for card in view.everyone if card.key.deleted_at is not None)
+
+
 def _resets_at(view: Overview, index: int) -> datetime:
     windows = current_windows(view.at)
     ends = (day_end(windows.day, settings.TIME_ZONE), month_end(windows.month, settings.TIME_ZONE))
@@ -329,7 +333,8 @@ def _window(
 ) -> Figure:
     cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
     beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
-    outside = cost - spent if limit else 0
+    deleted = _deleted_cost(view, index) if limit else 0
+    unlimited = cost - spent - deleted if limit else 0
     windows = current_windows(view.at)
     first, since = ((windows.day, "today"), (windows.month, "month"))[index]
     return Figure(
@@ -338,7 +343,11 @@ def _window(
         beside=beside,
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
-        lines=[*lines, *([f"and {usd(outside)} by keys without this limit"] if outside > 0 else [])],
+        lines=[
+            *lines,
+            *([f"and {usd(unlimited)} by keys without this limit"] if unlimited > 0 else []),
+            *([f"and {usd(deleted)} by deleted keys"] if deleted > 0 else []),
+        ],
         parts=_parts(Sums.over(sums for day, sums in view.days.items() if day >= first), since),
         resets_at=_resets_at(view, index),
     )

@@ -90,6 +90,15 @@ class TestFigures:
         make_key(spent_day_nano=2 * NANO, daily_limit_nano=0)
         assert "and $2.00 by keys without this limit" in text_of(page_of(operator))
 
+    def test_it_tells_what_deleted_keys_spent_apart_from_that(self, operator):
+        make_key(spent_day_nano=NANO), make_key(spent_day_nano=2 * NANO, daily_limit_nano=0)
+        gone = make_key(spent_day_nano=3 * NANO, spent_month_nano=3 * NANO)
+        operator.post(f"/llm-settings/keys/{gone.pk}/delete")
+        text = text_of(page_of(operator))
+        assert "Daily Budget 10 % $1.00 of $10.00" in text
+        assert "and $2.00 by keys without this limit and $3.00 by deleted keys" in text
+        assert text.count("by keys without this limit") == 1 and text.count("and $3.00 by deleted keys") == 2
+
     def test_it_shows_amounts_instead_of_shares_where_no_key_has_a_limit(self, operator):
         make_key(spent_day_nano=NANO, daily_limit_nano=0, monthly_limit_nano=0, total_limit_nano=0)
         assert "Daily Budget $1.00 today, no limit" in text_of(page_of(operator))
