@@ -11,6 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Schedule
 
+from llmkeys.keys import resets
 from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
 from llmkeys.prices import catalogue
@@ -118,15 +119,29 @@ class TestChanges:
             DailyUsage.objects.filter(day=day).update(estimated_nano=nano * NANO, lost_nano=2 * nano * NANO)
         page = page_of(operator)
         for title, estimated, since in (
-            ("Total Cost", 7, "90"),
-            ("Daily Budget", 1, "today"),
-            ("Monthly Budget", 3, "month"),
+            ("Total Cost", 7, f"since={NOW.date() - timedelta(days=400)}"),
+            ("Daily Budget", 1, "range=today"),
+            ("Monthly Budget", 3, "range=month"),
         ):
             card = page[page.index(f"<h2>{title}</h2>") :].partition("</article>")[0]
             assert f"of which ${estimated}.00 estimated · ${2 * estimated}.00 lost" in text_of(card)
-            assert f"?range={since}&amp;cost=lost#rows" in card
+            assert f"?{since}&amp;cost=lost#rows" in card
         DailyUsage.objects.update(estimated_nano=0, lost_nano=0)
         assert "of it" not in text_of(page_of(operator))
+
+    def test_it_tells_what_was_reset_from_what_was_never_spent(self, operator):
+        make_key()
+        assert "Total Cost $0.00 of $1,000 Nothing spent yet" in text_of(page_of(operator))
+        key = make_key(spent_day_nano=10 * NANO, spent_month_nano=10 * NANO, spent_total_nano=10 * NANO)
+        self.spend(key, 0, 10 * NANO)
+        DailyUsage.objects.update(lost_nano=4 * NANO)
+        assert "what was reset" not in text_of(page_of(operator))
+        resets.reset_costs([key], daily=True, monthly=False, total=True, at=NOW, actor="admin")
+        text = text_of(page_of(operator))
+        assert "Total Cost $0.00 of $2,000 $10.00 including what was reset of which $4.00 lost" in text
+        assert "Nothing spent yet" not in text
+        assert "Daily Budget 0 % $0.00 of $20.00 Resets tomorrow at 00:00 UTC , in 3 h 30 min $10.00 including" in text
+        assert text.count("what was reset") == 2, "the month was not reset"
 
     def test_it_compares_each_figure_with_the_period_before(self, operator):
         key = make_key()
