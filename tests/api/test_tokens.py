@@ -77,6 +77,17 @@ def test_it_names_a_bad_field(api, frozen, field, value):
     assert AccessToken.objects.count() == before
 
 
+def test_a_name_is_no_number_that_could_be_another_tokens_id(api):
+    """The filters and commands that take a name take an id too."""
+    answer = api.post(PATH, {"name": "7"})
+    assert answer.status_code == 400 and "May not consist of digits only" in answer.json()["name"][0]
+    made = api.post(PATH, {"name": "7 dwarfs"}).json()
+    assert api.patch(path(made["id"]), {"name": "42"}).status_code == 400
+    AccessToken.objects.filter(pk=made["id"]).update(name="42")  # as version 0.1.0 allowed it
+    assert api.patch(path(made["id"]), api.get(path(made["id"])).json()).status_code == 200
+    assert api.patch(path(made["id"]), {"name": "43"}).status_code == 400
+
+
 def test_a_token_limited_to_keys_makes_no_wider_one(administrator, frozen):
     mine, other = make_key(), make_key()
     client = JsonClient(make_token(administrator, "manage", keyIds=[mine.id]))
