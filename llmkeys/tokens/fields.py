@@ -50,7 +50,12 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
 def clean_change(values: Mapping[str, Any], *, token: AccessToken, at: datetime) -> dict[str, Any]:
     """Return the columns to change, and `scopes` and `key_ids` if given. Raises InvalidInput."""
     check = Checker(values, allowed={*WRITABLE, *READ_ONLY})
-    readers = {"name": _name_reader(token.name), "expiresAt": expiry_reader(at, token.expires_at, instead=_INSTEAD)}
+    readers: dict[str, Callable[[Any], Any]] = {
+        "name": _name_reader(token.name),
+        "expiresAt": expiry_reader(at, token.expires_at, instead=_INSTEAD),
+    }
+    if values.get("keyIds") == [] and token.limited_to_keys and not token.stored_keys:
+        readers["keyIds"] = list  # as a GET shows it, which can be sent back: no key, and not every key
     check.take_columns(WRITABLE, _READERS | readers)
     check.finish()
     return check.columns
