@@ -114,7 +114,7 @@ def token_json(token: AccessToken, *, at: datetime, projections: Projections | N
         "name": token.name,
         "user": token.user.get_username(),
         "scopes": token.scopes,
-        "keyIds": [key.id for key in token.keys.all()] if token.limited_to_keys else None,
+        "keyIds": [key.id for key in token.stored_keys] if token.limited_to_keys else None,
         "models": token.allowed_models,
         "requestsPerMinute": token.requests_per_minute,
         "status": token.status_at(at),

@@ -30,6 +30,7 @@ ROOT_URLCONF = "refactai_site.urls"
 ASGI_APPLICATION = "refactai_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000  # the admin confirms up to 2,000 rows by name, a token's form up to 1,000 keys
 APPEND_SLASH = True
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "dashboard"

@@ -101,7 +101,7 @@ class ChangeTokenForm(TokenForm):
             **shown(token),
             "scopes": ["manage"] if token.scope_manage else token.scopes,
             "models": "\n".join(token.allowed_models or ()),
-            "keys": [key for key in token.keys.all() if key.deleted_at is None],
+            "keys": token.stored_keys,
             "requests_per_minute": token.requests_per_minute,
             "budget_mode": token.budget_mode or "",
         }

@@ -19,6 +19,7 @@ from llmkeys.lib.money import format_usd
 from llmkeys.models import ApiKey, ProviderName, UsageRecord
 from llmkeys.presentation import usage_json
 from llmkeys.usage import voiding
+from llmkeys.usage.rows import lost_rows
 
 SEARCHED = 100_000  # filters and searches look only at this many of the newest rows
 _KEYS_SEARCHED = 200
@@ -141,9 +142,14 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     def void(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
         """Ask for confirmation and a reason, then void the charge of each lost row."""
         rows = list(queryset[:LISTED])
-        lost = [row for row in rows if row.state == UsageRecord.State.LOST]
+        still_charged = set(lost_rows().filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True))
+        lost = [row for row in rows if row.pk in still_charged]
         if not lost:
-            messages.error(request, "None of the selected rows is LOST; only lost charges can be taken back.")
+            messages.error(
+                request,
+                "None of the selected rows is LOST with its charge still in place: it was not lost, or its charge has "
+                "already been taken back or corrected.",
+            )
             return None
         if request.POST.get("post") != "yes":
             context = {

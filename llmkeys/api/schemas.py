@@ -191,7 +191,7 @@ _TOKEN: dict[str, Schema] = {
     "name": TEXT,
     "user": TEXT,
     "scopes": array(_SCOPE),
-    "keyIds": {**nullable(array(TEXT)), "description": "Only these keys serve it; null: every key."},
+    "keyIds": {**nullable(array(TEXT)), "description": "Only these keys serve it; null: every key; []: none is left."},
     "models": {**nullable(array(TEXT)), "description": "Names, or patterns such as openai/*; null: every model."},
     "requestsPerMinute": {**COUNT, "description": "0: no limit."},
     "status": {"type": "string", "enum": list(TOKEN_STATUSES)},
@@ -204,6 +204,14 @@ _TOKEN_WRITABLE: dict[str, Schema] = {
     "keyIds": {"type": ["array", "null"], "items": TEXT, "minItems": 1, "maxItems": MOST_KEYS},
     "models": {"type": ["array", "null"], "items": _PATTERN, "minItems": 1, "maxItems": MOST_MODELS},
     "requestsPerMinute": {"type": "integer", "minimum": 0, "maximum": MOST_PER_MINUTE},
+}
+_TOKEN_CHANGEABLE: dict[str, Schema] = {
+    **_TOKEN_WRITABLE,
+    "keyIds": {
+        **_TOKEN_WRITABLE["keyIds"],
+        "minItems": 0,
+        "description": "Empty only if the keys of the token were all deleted, which changes nothing.",
+    },
 }
 
 
@@ -263,7 +271,7 @@ SCHEMAS: dict[str, Schema] = {
         **_TOKEN_WRITABLE,
         **dict.fromkeys(sorted(TOKEN_READ_ONLY - {"user"}), _SHOWN),
     ),
-    "TokenChange": body(**_TOKEN_WRITABLE, **dict.fromkeys(sorted(TOKEN_READ_ONLY), _SHOWN)),
+    "TokenChange": body(**_TOKEN_CHANGEABLE, **dict.fromkeys(sorted(TOKEN_READ_ONLY), _SHOWN)),
     "MadeToken": answer(**_TOKEN, token={**TEXT, "description": "The token itself, which is shown only here."}),
     "FieldErrors": {
         "type": "object",

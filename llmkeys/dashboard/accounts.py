@@ -19,12 +19,13 @@ from llmkeys.dashboard.usage_page import lines_of
 from llmkeys.dashboard.usage_words import guessed_parts, skipped_ids
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, REVOKED, Budget, current_windows
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
-from llmkeys.templatetags.llmkeys_format import moment, percent, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import percent, usd, usd_short, when
 from llmkeys.usage.rows import lost_rows
 from llmkeys.usage.sums import Sums, Wanted, daily_sums
 
 CHART_DAYS = 30
 _REQUESTS, _EVENTS, _MODELS, _LOST = 12, 15, 10, 5
+_LOST_COUNTED = 1_000  # the page polls, so no longer list is counted
 _EVENTS_READ = 200  # repeated ones are merged
 _OFTEN = {KeyEvent.Kind.ROTATED, KeyEvent.Kind.COOLED}  # shown once per day, with their number
 _FIGURES = re.compile(r"[0-9][0-9.,:-]*")
@@ -49,6 +50,10 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
     rows = UsageRecord.objects.filter(**{column: account}).select_related("key").order_by("-id")
     recent = list(rows.defer("key__secret", "key__fingerprint", "key__last_test")[:_REQUESTS])
     names = dict(ApiKey.objects.filter(pk__in=skipped_ids(recent)).values_list("pk", "name"))
+    # Lost requests whose charges were neither voided nor corrected, the newest first.
+    every_lost = lost_rows(**{f"{column}_id": account.pk}).order_by("-id")
+    lost = list(every_lost[:_LOST])
+    lost_number = len(lost) if len(lost) < _LOST else every_lost[: _LOST_COUNTED + 1].count()
     return {
         "account": account,
         "column": column,
@@ -57,10 +62,17 @@ def account_parts(account: Account, column: Column, at: datetime) -> dict[str, A
         "parts": guessed_parts(Sums.over(sums.values()), lambda **cost: f"?{urlencode({column: account.pk, **cost})}"),
         "models": _models(sums),
         "lines": lines_of(recent, names),
-        # The newest lost requests whose charges were neither voided nor corrected.
-        "lost": list(lost_rows(**{f"{column}_id": account.pk}).order_by("-id")[:_LOST]),
+        "lost": lost,
+        "lost_words": _lost_words(lost_number),
+        "lost_more": lost_number > len(lost),
         "events": event_lines(account.events.order_by("-id")[:_EVENTS_READ]),
     }
+
+
+def _lost_words(number: int) -> str:
+    if number > _LOST_COUNTED:
+        return f"More than {_LOST_COUNTED:,} requests were lost"
+    return "A request was lost" if number == 1 else f"{number:,} requests were lost"
 
 
 DayAndModel = tuple[date, str]
@@ -292,7 +304,7 @@ def room_words(room: Budget | None) -> str:
 def expired_note(account: Account, at: datetime) -> Note | None:
     if account.expires_at is None or not account.is_expired(at):
         return None
-    return Note("", "i-clock", "Expired", format_html("at {}.", moment(account.expires_at)), remedy=MOVE)
+    return Note("", "i-clock", "Expired", format_html("{}.", when(account.expires_at)), remedy=MOVE)
 
 
 Again = Callable[[SafeString | str], SafeString | str]  # returns a sentence that says when requests are served again
@@ -304,11 +316,7 @@ def spent_note(account: Account, at: datetime, *, again: Again) -> Note | None:
     if budget is None:
         return None
     figures = f"{usd(budget.spent)} of {usd_short(budget.limit)}."
-    until = (
-        format_html("at {}", moment(budget.resets_at))
-        if budget.resets_at
-        else "when its limit is raised or its cost is reset"
-    )
+    until = when(budget.resets_at) if budget.resets_at else "when its limit is raised or its cost is reset"
     text = format_html("{} {}", figures, again(until))
     return Note("full", "i-gauge", f"{_SPENT[budget.window]} spent.", text, remedy=RAISE)
 
@@ -318,7 +326,7 @@ def refused_note(account: Account, at: datetime, *, again: Again) -> Note | None
     if not account.is_refused(at):
         return None
     budget = next(budget for budget in account.budgets(at) if budget.window == account.refused_window)
-    later = format_html(" {}", again(format_html("at {}", moment(budget.resets_at)))) if budget.resets_at else ""
+    later = format_html(" {}", again(when(budget.resets_at))) if budget.resets_at else ""
     text = format_html(
         "The last request needed up to {}; {} was left.{}",
         usd(account.refused_need_nano),

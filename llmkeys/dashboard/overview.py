@@ -32,7 +32,7 @@ from llmkeys.models import AccessToken, ApiKey, Cooling
 from llmkeys.presentation import error_words
 from llmkeys.prices import catalogue
 from llmkeys.relay.serving import serving_order
-from llmkeys.templatetags.llmkeys_format import moment
+from llmkeys.templatetags.llmkeys_format import when
 from llmkeys.tokens.making import visible_tokens
 from llmkeys.usage.rows import open_requests
 from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
@@ -259,7 +259,7 @@ def _off(key: ApiKey, at: datetime) -> Note | None:
         page = providers.get(key.provider).keys_page
         text = format_html(
             '{}: {} Create a new key <a href="{}" rel="noreferrer">at {}</a>.',
-            moment(key.rejected_at), _sentence(key.last_error), page, label,
+            when(key.rejected_at), _sentence(key.last_error), page, label,
         )  # fmt: skip
         return Note("bad", "i-alert", f"Rejected by {label}", text, remedy=REPLACE)
     if key.secret_missing:
@@ -283,11 +283,11 @@ def _cooling(key: ApiKey, cooling: Cooling) -> Note:
     reason = f"“{cooling.reason.rstrip('. ')}.” " if cooling.reason else ""
     if cooling.kind == Cooling.Kind.EXHAUSTED:
         text = format_html(
-            "{}Tried again at {}. Top up the account at {}, then test it.", reason, moment(cooling.until), label
+            "{}Tried again {}. Top up the account at {}, then test it.", reason, when(cooling.until), label
         )
         return Note("cool", "i-gauge", f"Exhausted at {label}, {where}.", text)
     rest = " Other models are served." if cooling.model else ""
-    text = format_html("{}Back at {} by itself.{}", reason, moment(cooling.until), rest)
+    text = format_html("{}Back {} by itself.{}", reason, when(cooling.until), rest)
     return Note("cool", "i-rest", f"Cooling {where}.", text)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.contrib import messages
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required, permission_required
+from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -122,6 +125,8 @@ def request_details(request_id: str) -> RequestDetails | None:
         .select_related("key")
         .defer("key__secret", "key__fingerprint", "key__last_test")
         .prefetch_related("adjustments")
+        # The playground records the person's name; rows of version 0.1.0 may have the name of a token without its id.
+        .annotate(is_of_a_user=Exists(get_user_model().objects.filter(username=OuterRef("token_name"))))
         .order_by("attempt")
     )
     if not rows:
@@ -222,7 +227,7 @@ def _answer(row: UsageRecord) -> str:
     return "refused" if row.success is None and row.http_status else "failed"
 
 
-def _headers(rows: list[UsageRecord]) -> list[tuple[str, str]]:
+def _headers(rows: Sequence[UsageRecord]) -> list[tuple[str, str]]:
     """Return the product's own response headers, as far as they can be derived from the rows.
 
     A request that failed with every key has no key id; streams have no cost, because they begin before it is known.

@@ -33,7 +33,7 @@ from llmkeys.key_state import ACTIVE, LIMIT_REACHED, TOKEN_STATUSES, AccessToken
 from llmkeys.models import AccessToken, ApiKey
 from llmkeys.presentation import Projections
 from llmkeys.providers import PROVIDERS
-from llmkeys.templatetags.llmkeys_format import moment
+from llmkeys.templatetags.llmkeys_format import when
 from llmkeys.tokens.making import create_token, visible_tokens
 from llmkeys.tokens.rights import senders
 from llmkeys.usage.rows import open_requests
@@ -116,7 +116,7 @@ class TokenCard(AccountCard):
 
     def _ended(self) -> Note | None:
         if self.token.revoked_at is not None:
-            text = format_html("at {}. Requests with it are refused, for good.", moment(self.token.revoked_at))
+            text = format_html("{}. Requests with it are refused, for good.", when(self.token.revoked_at))
             return Note("", "i-power", "Revoked", text)
         if not self.token.user.is_active:
             name = self.token.user.get_username()

@@ -41,7 +41,7 @@ from llmkeys.templatetags.llmkeys_format import percent, usd
 from llmkeys.usage import filters as readers
 from llmkeys.usage.closed_days import first_day
 from llmkeys.usage.rows import csv_lines, in_chunks, newest_first
-from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
+from llmkeys.usage.sums import Row, Sums, Wanted, daily_sums, dearest_keys_by_day
 
 
 @require_safe
@@ -110,7 +110,7 @@ class Field:
     label: str
     value: str
     options: Iterable[tuple[str, str]] = ()
-    suggestions: Iterable[str] = ()
+    suggestions: Iterable[tuple[str, str]] = ()  # values, and labels if they differ
     type: str = "text"
 
 
@@ -138,13 +138,12 @@ def _chips(filters: UsageFilters, names: dict[str, str]) -> list[Chip]:
 
 def _form(filters: UsageFilters, keys: Sequence[Mapping[str, Any]], page: Page, models: list[str]) -> list[Field]:
     key_options = [(key["id"], key["name"] + (" (deleted)" if key["deleted_at"] else "")) for key in keys]
-    tokens = {line.row.token_name for line in page.lines} | set(_token_names())
     in_sight = {line.row.model for line in page.lines} | set(models)
     return [
         Field("key", "Key", filters.get("key"), _with_given(key_options, filters.get("key"))),
         Field("provider", "Provider", filters.get("provider"), ProviderName.choices),
-        Field("model", "Model", filters.get("model"), suggestions=sorted(in_sight)),
-        Field("token", "Token", filters.get("token"), suggestions=sorted(filter(None, tokens))),
+        Field("model", "Model", filters.get("model"), suggestions=[(model, "") for model in sorted(in_sight)]),
+        Field("token", "Token", filters.get("token"), suggestions=_token_suggestions(page)),
         Field("state", "Status", filters.get("state"), STATES.items()),
         Field("success", "Result", filters.get("success"), RESULTS.items()),
         Field("cost", "Cost", filters.get("cost"), COSTS.items()),
@@ -158,8 +157,14 @@ def _with_given(options: list[tuple[str, str]], given: str) -> list[tuple[str, s
     return options if not given or any(value == given for value, _ in options) else [*options, (given, given)]
 
 
-def _token_names() -> Iterable[str]:
-    return AccessToken.objects.order_by("-id").values_list("name", flat=True)[:200]
+def _token_suggestions(page: Page) -> list[tuple[str, str]]:
+    """Return names of tokens, or labelled ids where tokens share a name, or where it would be read as an id."""
+    tokens = list(AccessToken.objects.order_by("-id").values_list("pk", "name")[:200])
+    often = Counter(name for _, name in tokens)
+    unclear = {name for name in often if often[name] > 1 or readers.is_id(name)}
+    names = {line.row.token_name for line in page.lines if not readers.is_id(line.row.token_name)} | often.keys()
+    by_id = [(str(pk), f"{name} ({pk})") for pk, name in tokens if name in unclear]
+    return [(name, "") for name in sorted(names - unclear - {""})] + by_id
 
 
 # --- the filters in the address ---------------------------------------------------------------------------------------
@@ -350,15 +355,27 @@ def _before(filters: UsageFilters, days: list[date], at: datetime) -> Sums:
 def _by_group(
     filters: UsageFilters, days: list[date], names: Mapping[str, str], at: datetime
 ) -> tuple[Sums, list[Series], int]:
-    """Return the sums, and the daily costs of each model, provider or token. A token's group is its id, if any."""
+    """Return the sums, and the daily costs of each model, provider or token."""
     found = daily_sums(filters.wanted(days[0], days[-1]), *_COLUMNS[filters.stack], "day", at=at)
-    groups: dict[str, dict[date, int]] = {}
-    for (*columns, day), sums in found.items():
-        by_day = groups.setdefault(str(columns[0] or columns[-1]), {})
+    groups: dict[Row, dict[date, int]] = {}
+    for (first, *others, day), sums in found.items():
+        # A token is its id, because its name may have changed; usage without a token has only a name, a person's.
+        by_day = groups.setdefault((first,) if first is not None else (None, *others), {})
         by_day[day] = by_day.get(day, 0) + sums.cost_nano
     if filters.stack == "token":
-        names = token_names(groups)
-    return Sums.over(found.values()), [_series(filters, group, amounts, names) for group, amounts in groups.items()], 0
+        names = token_names(str(group[0]) for group in groups if group[0] is not None)
+    elif filters.stack == "provider":
+        names = dict(ProviderName.choices)
+    series = [_series(filters, *_value_and_name(group, names), by_day) for group, by_day in groups.items()]
+    return Sums.over(found.values()), series, 0
+
+
+def _value_and_name(group: Row, names: Mapping[str, str]) -> tuple[str, str]:
+    """Return the value that filters by a group, empty if there is none, and the group's name."""
+    value = str(group[0])
+    if group[0] is not None:
+        return value, names.get(value, value)
+    return "" if readers.is_id(group[1]) else group[1], group[1] or "no token"
 
 
 def _by_key(
@@ -369,14 +386,14 @@ def _by_key(
     sums = {day: one for (day,), one in daily_sums(wanted, "day", at=at).items()}
     all_keys = {day: one.cost_nano for day, one in sums.items()}
     found, others = dearest_keys_by_day(wanted, all_keys, most=MOST_SERIES, at=at)
-    series = [_series(filters, key_id, by_day, names) for key_id, by_day in found.items()]
+    series = [_series(filters, key_id, names.get(key_id, key_id), by_day) for key_id, by_day in found.items()]
     return Sums.over(sums.values()), series, others
 
 
-def _series(filters: UsageFilters, group: str, amounts: Mapping[date, int], names: Mapping[str, str]) -> Series:
+def _series(filters: UsageFilters, value: str, name: str, amounts: Mapping[date, int]) -> Series:
     """Return a group's amounts; the link in the legend filters by this group."""
-    link = filters.query(**{filters.stack: group}) if group and not filters.get(filters.stack) else ""
-    return Series(_group_name(filters.stack, group, names), amounts, link=link)
+    link = filters.query(**{filters.stack: value}) if value and not filters.get(filters.stack) else ""
+    return Series(name, amounts, link=link)
 
 
 def token_names(groups: Iterable[str]) -> dict[str, str]:
@@ -385,14 +402,6 @@ def token_names(groups: Iterable[str]) -> dict[str, str]:
     found = {str(pk): name for pk, name in AccessToken.objects.filter(pk__in=ids).values_list("pk", "name")}
     often = Counter(found.values())
     return {pk: f"{name} ({pk})" if often[name] > 1 else name for pk, name in found.items()}
-
-
-def _group_name(stack: str, group: str, names: Mapping[str, str]) -> str:
-    if stack == "key" or (stack == "token" and group):
-        return names.get(group, group)
-    if stack == "provider":
-        return dict(ProviderName.choices).get(group, group)
-    return group or "no token"
 
 
 # --- the strip -----------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from llmkeys.models import Alert, ProviderName
 from llmkeys.presentation import PACE_DAYS, Projections
 from llmkeys.scheduling import scheduler_last_ran
 from llmkeys.templatetags.llmkeys_format import moment, percent, relative, usd, usd_short
+from llmkeys.usage.closed_days import first_day
 from llmkeys.usage.sums import Sums
 from llmkeys.vault import keyring
 
@@ -289,6 +290,10 @@ def _cost(view: Overview, index: int) -> int:
     return sum(card.facts[index].spent for card in view.everyone)
 
 
+def _deleted_cost(view: Overview, index: int) -> int:
+    return sum(card.facts[index].spent for card in view.everyone if card.key.deleted_at is not None)
+
+
 def _resets_at(view: Overview, index: int) -> datetime:
     windows = current_windows(view.at)
     ends = (day_end(windows.day, settings.TIME_ZONE), month_end(windows.month, settings.TIME_ZONE))
@@ -306,8 +311,8 @@ def _total(view: Overview) -> Figure:
         beside=beside if view.cards else "",
         bar=budget_bar(f"Total cost: {usd(cost)}, {beside}", spent=spent, held=held, limit=limit),
         change=_against_last_days(view, lambda day: day.cost_nano, usd),
-        lines=[] if cost else ["Nothing spent yet"],
-        parts=_parts(view.ever, "90"),
+        lines=_reset_since(cost, view.ever) or ([] if cost else ["Nothing spent yet"]),
+        parts=_parts(view.ever, {"since": f"{first_day()}"}) if view.ever.estimated_nano or view.ever.lost_nano else [],
         held=view.held,
         open_requests=sum(card.open_requests for card in view.everyone),
     )
@@ -329,23 +334,38 @@ def _window(
 ) -> Figure:
     cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
     beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
-    outside = cost - spent if limit else 0
+    deleted = _deleted_cost(view, index) if limit else 0
+    unlimited = cost - spent - deleted if limit else 0
     windows = current_windows(view.at)
     first, since = ((windows.day, "today"), (windows.month, "month"))[index]
+    sums = Sums.over(one for day, one in view.days.items() if day >= first)
     return Figure(
         title=title,
         value=percent(100 * spent / limit) if limit else usd(cost),
         beside=beside,
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
-        lines=[*lines, *([f"and {usd(outside)} by keys without this limit"] if outside > 0 else [])],
-        parts=_parts(Sums.over(sums for day, sums in view.days.items() if day >= first), since),
+        lines=[
+            *lines,
+            *([f"and {usd(unlimited)} by keys without this limit"] if unlimited > 0 else []),
+            *([f"and {usd(deleted)} by deleted keys"] if deleted > 0 else []),
+            *_reset_since(cost, sums),
+        ],
+        parts=_parts(sums, {"range": since}),
         resets_at=_resets_at(view, index),
     )
 
 
-def _parts(sums: Sums, since: str) -> list[Part]:
-    return guessed_parts(sums, lambda **cost: f"?{urlencode({'range': since, **cost})}")
+def _reset_since(cost: int, sums: Sums) -> list[str]:
+    """Return a line with the sum of the daily totals if that is higher: a reset moves only the budgets' counters.
+
+    The parts of the sum stand behind it.
+    """
+    return [f"{usd(sums.cost_nano)} including what was reset"] if sums.cost_nano > cost else []
+
+
+def _parts(sums: Sums, span: Mapping[str, str]) -> list[Part]:
+    return guessed_parts(sums, lambda **cost: f"?{urlencode({**span, **cost})}")
 
 
 def _requests(view: Overview) -> Figure:

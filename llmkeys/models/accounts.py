@@ -228,6 +228,11 @@ class AccessToken(TokenState, Budgeted):
         return [scope for scope, has in given.items() if has or self.scope_manage]
 
     @property
+    def stored_keys(self) -> list[ApiKey]:
+        """The keys that it is limited to, without deleted ones, which no longer serve."""
+        return [key for key in self.keys.all() if key.deleted_at is None]
+
+    @property
     def has_limits(self) -> bool:
         """True if it has a budget or a rate limit."""
         limits = (self.daily_limit_nano, self.monthly_limit_nano, self.total_limit_nano, self.requests_per_minute)

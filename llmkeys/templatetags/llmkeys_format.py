@@ -93,16 +93,31 @@ def _coarse(delta: timedelta) -> str:
     return words.partition(" h ")[0] + " h" if " h " in words else words
 
 
+_NEAR_DAYS = {-1: "yesterday at ", 0: "", 1: "tomorrow at "}
+
+
 @register.filter
 def moment(at: datetime) -> SafeString:
-    """Return a time in the operator's time zone, shorter if it is near: `14:06 UTC`, `1 December`."""
+    """Return a time in the operator's time zone, shorter if near: `14:06 UTC`, `tomorrow at 00:00 UTC`, `1 May`."""
     now, local = timezone.localtime(), local_time(at, settings.TIME_ZONE)
-    away = abs((local - now).total_seconds())
-    if away < 36 * 3_600:
-        return _time(at, f"{local:%H:%M} {local.tzname()}")
+    time = f"{local:%H:%M} {local.tzname()}"
+    if (days := _days_away(at)) in _NEAR_DAYS:
+        return _time(at, f"{_NEAR_DAYS[days]}{time}")
     day = f"{local.day} {local:%B}" if local.year == now.year else f"{local.day} {local:%B %Y}"
     midnight = (local.hour, local.minute) == (0, 0)
-    return _time(at, day if midnight else f"{day}, {local:%H:%M} {local.tzname()}")
+    return _time(at, day if midnight else f"{day}, {time}")
+
+
+@register.filter
+def when(at: datetime) -> SafeString:
+    """Return a time with its preposition, for a sentence: `at 14:06 UTC`, `tomorrow at 00:00 UTC`, `on 1 December`."""
+    preposition = {-1: "", 0: "at ", 1: ""}.get(_days_away(at), "on ")
+    return format_html("{}{}", preposition, moment(at))
+
+
+def _days_away(at: datetime) -> int:
+    """Return in how many local days a time is; negative if it has passed."""
+    return (local_time(at, settings.TIME_ZONE).date() - timezone.localtime().date()).days
 
 
 def _time(at: datetime, words: str) -> SafeString:

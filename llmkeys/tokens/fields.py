@@ -39,7 +39,8 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
     """Return the columns of a new token, and `scopes`, `key_ids` and `user` if given. Raises InvalidInput."""
     check = Checker(values, allowed={*WRITABLE, *READ_ONLY})
     check.required("name")
-    check.take_columns(WRITABLE, _READERS | {"expiresAt": expiry_reader(at, None, instead=_INSTEAD)})
+    readers = {"name": _name_reader(), "expiresAt": expiry_reader(at, None, instead=_INSTEAD)}
+    check.take_columns(WRITABLE, _READERS | readers)
     if values.get("user") is not None:
         check.columns["user"] = check.take("user", _user_name)
     check.finish()
@@ -49,7 +50,13 @@ def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:
 def clean_change(values: Mapping[str, Any], *, token: AccessToken, at: datetime) -> dict[str, Any]:
     """Return the columns to change, and `scopes` and `key_ids` if given. Raises InvalidInput."""
     check = Checker(values, allowed={*WRITABLE, *READ_ONLY})
-    check.take_columns(WRITABLE, _READERS | {"expiresAt": expiry_reader(at, token.expires_at, instead=_INSTEAD)})
+    readers: dict[str, Callable[[Any], Any]] = {
+        "name": _name_reader(token.name),
+        "expiresAt": expiry_reader(at, token.expires_at, instead=_INSTEAD),
+    }
+    if values.get("keyIds") == [] and token.limited_to_keys and not token.stored_keys:
+        readers["keyIds"] = list  # as a GET shows it, which can be sent back: no key, and not every key
+    check.take_columns(WRITABLE, _READERS | readers)
     check.finish()
     return check.columns
 
@@ -63,6 +70,18 @@ def read_overlap(value: Any) -> int:
     """Return for how many seconds the old secret stays valid after a rotation. Raises ValueError."""
     words = f"Must be a whole number of seconds from 0 to {MOST_OVERLAP_SECONDS} (30 days)."
     return read_whole(value, least=0, most=MOST_OVERLAP_SECONDS, words=words)
+
+
+def _name_reader(present: str = "") -> Callable[[Any], str]:
+    """Return a reader that refuses a new name of digits, which filters and commands would take for an id."""
+
+    def read(value: Any) -> str:
+        name = read_name(value)
+        if name.isascii() and name.isdigit() and name != present:
+            raise ValueError("May not consist of digits only, because it could be taken for the id of another token.")
+        return name
+
+    return read
 
 
 def _user_name(value: Any) -> str:
@@ -115,7 +134,6 @@ def _requests_per_minute(value: Any) -> int:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "name": read_name,
     "scopes": _scopes,
     "keyIds": _key_ids,
     "models": _models,

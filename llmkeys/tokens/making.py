@@ -172,7 +172,8 @@ def _implied(scopes: Collection[str]) -> Collection[str]:
 
 
 def _key_ids(token: AccessToken) -> list[str] | None:
-    return list(token.keys.values_list("pk", flat=True)) if token.limited_to_keys else None
+    stored = token.keys.filter(deleted_at__isnull=True)
+    return list(stored.values_list("pk", flat=True)) if token.limited_to_keys else None
 
 
 def _new_key_ids(token: AccessToken, given: Mapping[str, Any], changed: list[str]) -> list[str] | None:

@@ -77,6 +77,33 @@ def test_it_names_a_bad_field(api, frozen, field, value):
     assert AccessToken.objects.count() == before
 
 
+def test_it_leaves_out_deleted_keys_and_takes_back_what_it_gave(api, frozen):
+    kept, gone = make_key().id, make_key().id
+    token = path(api.post(PATH, {"name": "shop", "keyIds": [kept, gone]}).json()["id"])
+    for key, left in ((gone, [kept]), (kept, [])):
+        api.delete(f"/api/llm/keys/{key}")
+        shown = api.get(token).json()
+        assert shown["keyIds"] == left and api.get(PATH).json()[0]["keyIds"] == left
+        answer = api.patch(token, shown)
+        assert answer.status_code == 200 and answer.json()["keyIds"] == left
+    assert AccessToken.objects.get(name="shop").limited_to_keys, "it was not made a token for every key"
+    assert not KeyEvent.objects.filter(kind="changed", token__name="shop").exists()
+    other = make_key().id
+    assert api.patch(token, {"keyIds": [other]}).json()["keyIds"] == [other]
+    assert api.patch(token, {"keyIds": []}).status_code == 400, "while one is left"
+
+
+def test_a_name_is_no_number_that_could_be_another_tokens_id(api):
+    """The filters and commands that take a name take an id too."""
+    answer = api.post(PATH, {"name": "7"})
+    assert answer.status_code == 400 and "May not consist of digits only" in answer.json()["name"][0]
+    made = api.post(PATH, {"name": "7 dwarfs"}).json()
+    assert api.patch(path(made["id"]), {"name": "42"}).status_code == 400
+    AccessToken.objects.filter(pk=made["id"]).update(name="42")  # as version 0.1.0 allowed it
+    assert api.patch(path(made["id"]), api.get(path(made["id"])).json()).status_code == 200
+    assert api.patch(path(made["id"]), {"name": "43"}).status_code == 400
+
+
 def test_a_token_limited_to_keys_makes_no_wider_one(administrator, frozen):
     mine, other = make_key(), make_key()
     client = JsonClient(make_token(administrator, "manage", keyIds=[mine.id]))

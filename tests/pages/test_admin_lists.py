@@ -15,6 +15,7 @@ from llmkeys.admin import lists, usage
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, Alert, KeyEvent, UsageRecord
 from tests.helpers import NOW, make_key, make_usage
+from tests.pages.helpers import messages_of
 
 pytestmark = pytest.mark.django_db
 USAGE, KEYS, EVENTS = "/admin/llmkeys/usagerecord/", "/admin/llmkeys/apikey/", "/admin/llmkeys/keyevent/"
@@ -158,6 +159,32 @@ class TestVoid:
         assert row.state == "LOST" and row.cost_nano == NANO // 2, "history stays"
         assert "has already been taken back" in act(operator, USAGE, "void", row, post="yes").content.decode()
         assert Adjustment.objects.count() == 1
+
+    def test_it_leaves_out_what_was_taken_back_or_corrected_before(self, operator):
+        voided, late, row = self.lost(), self.lost(), self.lost()
+        UsageRecord.objects.filter(pk=voided.pk).update(cost_nano=5 * NANO)
+        operator.post(f"/llm-settings/usage/{voided.pk}/void")
+        Adjustment.objects.create(
+            kind="late", key=late.key, usage=late, cost_nano=-NANO // 4, total_nano=-NANO // 4, cost_source="provider",
+            day=late.day, month=late.month,
+        )  # fmt: skip
+        page = act(operator, USAGE, "void", voided, late, row).content.decode()
+        assert 'value="Take back $0.50"' in page and "2 of the selected rows are not LOST, or no longer" in page
+        page = act(operator, USAGE, "void", voided, late, row, post="yes")
+        assert messages_of(page) == ["1 charge taken back, $0.50 in total."]
+
+    def test_it_takes_back_as_many_as_the_list_can_select(self, operator):
+        first = self.lost()
+        columns = UsageRecord.objects.filter(pk=first.pk).values().get() | {"id": None}
+        rows = [UsageRecord(**columns | {"request_id": f"req-lost-{number}"}) for number in range(1_100)]
+        UsageRecord.objects.bulk_create(rows)
+        rows = UsageRecord.objects.filter(state="LOST")
+        page = act(operator, USAGE, "void", first, select_across="1").content.decode()
+        assert page.count('name="_selected_action"') == len(rows) == 1_101
+        rows = list(rows)
+        UsageRecord.objects.exclude(pk=first.pk).update(state="SETTLED")  # taking all of them back would take seconds
+        page = act(operator, USAGE, "void", *rows, post="yes")
+        assert messages_of(page) == ["1 charge taken back, $0.50 in total."]
 
     def test_it_refuses_rows_that_are_not_lost_and_users_without_the_right(self, operator, with_rights):
         assert (

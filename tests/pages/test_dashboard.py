@@ -11,6 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_q.models import Schedule
 
+from llmkeys.keys import resets
 from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
 from llmkeys.prices import catalogue
@@ -81,14 +82,23 @@ class TestFigures:
         assert "Daily Budget 25 % $2.50 of $10.00" in text
         assert "Monthly Budget 15.8 % $15.75 of $100.00" in text
         assert "Total Requests 1,142 99.6 % succeeded" in text
-        assert "Resets at 00:00 UTC , in 3 h 30 min" in text
-        assert "Resets at 1 December , in 7 days" in text
+        assert "Resets tomorrow at 00:00 UTC , in 3 h 30 min" in text
+        assert "Resets on 1 December , in 7 days" in text
         assert "$0.50 held" in text
 
     def test_it_says_what_was_spent_outside_the_limits(self, operator):
         make_key(spent_day_nano=NANO)
         make_key(spent_day_nano=2 * NANO, daily_limit_nano=0)
         assert "and $2.00 by keys without this limit" in text_of(page_of(operator))
+
+    def test_it_tells_what_deleted_keys_spent_apart_from_that(self, operator):
+        make_key(spent_day_nano=NANO), make_key(spent_day_nano=2 * NANO, daily_limit_nano=0)
+        gone = make_key(spent_day_nano=3 * NANO, spent_month_nano=3 * NANO)
+        operator.post(f"/llm-settings/keys/{gone.pk}/delete")
+        text = text_of(page_of(operator))
+        assert "Daily Budget 10 % $1.00 of $10.00" in text
+        assert "and $2.00 by keys without this limit and $3.00 by deleted keys" in text
+        assert text.count("by keys without this limit") == 1 and text.count("and $3.00 by deleted keys") == 2
 
     def test_it_shows_amounts_instead_of_shares_where_no_key_has_a_limit(self, operator):
         make_key(spent_day_nano=NANO, daily_limit_nano=0, monthly_limit_nano=0, total_limit_nano=0)
@@ -109,15 +119,29 @@ class TestChanges:
             DailyUsage.objects.filter(day=day).update(estimated_nano=nano * NANO, lost_nano=2 * nano * NANO)
         page = page_of(operator)
         for title, estimated, since in (
-            ("Total Cost", 7, "90"),
-            ("Daily Budget", 1, "today"),
-            ("Monthly Budget", 3, "month"),
+            ("Total Cost", 7, f"since={NOW.date() - timedelta(days=400)}"),
+            ("Daily Budget", 1, "range=today"),
+            ("Monthly Budget", 3, "range=month"),
         ):
             card = page[page.index(f"<h2>{title}</h2>") :].partition("</article>")[0]
             assert f"of which ${estimated}.00 estimated · ${2 * estimated}.00 lost" in text_of(card)
-            assert f"?range={since}&amp;cost=lost#rows" in card
+            assert f"?{since}&amp;cost=lost#rows" in card
         DailyUsage.objects.update(estimated_nano=0, lost_nano=0)
         assert "of it" not in text_of(page_of(operator))
+
+    def test_it_tells_what_was_reset_from_what_was_never_spent(self, operator):
+        make_key()
+        assert "Total Cost $0.00 of $1,000 Nothing spent yet" in text_of(page_of(operator))
+        key = make_key(spent_day_nano=10 * NANO, spent_month_nano=10 * NANO, spent_total_nano=10 * NANO)
+        self.spend(key, 0, 10 * NANO)
+        DailyUsage.objects.update(lost_nano=4 * NANO)
+        assert "what was reset" not in text_of(page_of(operator))
+        resets.reset_costs([key], daily=True, monthly=False, total=True, at=NOW, actor="admin")
+        text = text_of(page_of(operator))
+        assert "Total Cost $0.00 of $2,000 $10.00 including what was reset of which $4.00 lost" in text
+        assert "Nothing spent yet" not in text
+        assert "Daily Budget 0 % $0.00 of $20.00 Resets tomorrow at 00:00 UTC , in 3 h 30 min $10.00 including" in text
+        assert text.count("what was reset") == 2, "the month was not reset"
 
     def test_it_compares_each_figure_with_the_period_before(self, operator):
         key = make_key()
@@ -341,13 +365,13 @@ class TestCards:
         [
             ({"enabled": False}, "DISABLED", "Switched off by a person."),
             ({"rejected_at": NOW, "last_error": "User not found."}, "DISABLED", "User not found. Create a new key"),
-            ({"expires_at": NOW - timedelta(days=1)}, "EXPIRED", "Expired at 20:30 UTC"),
+            ({"expires_at": NOW - timedelta(days=1)}, "EXPIRED", "Expired yesterday at 20:30 UTC"),
             (
                 {"spent_day_nano": 10 * NANO},
                 "LIMIT_REACHED",
-                "Daily budget spent. $10.00 of $10.00. Serves again at 00:00 UTC",
+                "Daily budget spent. $10.00 of $10.00. Serves again tomorrow at 00:00 UTC",
             ),
-            ({"spent_month_nano": 100 * NANO}, "LIMIT_REACHED", "Serves again at 1 December"),
+            ({"spent_month_nano": 100 * NANO}, "LIMIT_REACHED", "Serves again on 1 December"),
             ({"spent_total_nano": 1000 * NANO}, "LIMIT_REACHED", "when its limit is raised"),
             (
                 {
@@ -357,7 +381,7 @@ class TestCards:
                     "refused_room_nano": NANO // 5,
                 },
                 "LIMIT_REACHED",
-                "The last request needed up to $1.00; $0.20 was left. Serves again at 00:00 UTC",
+                "The last request needed up to $1.00; $0.20 was left. Serves again tomorrow at 00:00 UTC",
             ),
             ({"last_error": "No access from this address."}, "ACTIVE", "No access from this address."),
         ],

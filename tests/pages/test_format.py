@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from llmkeys.dashboard.usage_words import seconds_words
 from llmkeys.lib.money import NANO
-from llmkeys.templatetags.llmkeys_format import codes, moment, percent, relative, span, usd, usd_short
+from llmkeys.templatetags.llmkeys_format import codes, moment, percent, relative, span, usd, usd_short, when
 from tests.helpers import NOW
 
 
@@ -75,6 +76,24 @@ def test_it_shows_instants_by_their_distance(frozen):
     assert ">1 December<" in moment(NOW.replace(month=12, day=1, hour=0, minute=0))
     assert ">1 January 2027<" in moment(NOW.replace(year=2027, month=1, day=1, hour=0, minute=0))
     assert 'title="2026-11-23 20:30:00 UTC"' in moment(NOW)
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"),
+    [
+        (-45, "on 21 November, 23:30 UTC"), (-35, "yesterday at 09:30 UTC"), (-21, "yesterday at 23:30 UTC"),
+        (-20, "at 00:30 UTC"), (3, "at 23:30 UTC"), (4, "tomorrow at 00:30 UTC"), (27, "tomorrow at 23:30 UTC"),
+        (28, "on 25 November, 00:30 UTC"), (35, "on 25 November, 07:30 UTC"),
+    ],
+)  # fmt: skip
+def test_it_names_the_day_of_an_instant_that_is_not_today(frozen, hours, shown):
+    assert re.sub(r"<[^>]+>", "", when(NOW + timedelta(hours=hours))) == shown
+
+
+def test_it_goes_by_the_days_of_the_operators_time_zone(frozen, settings):
+    settings.TIME_ZONE = "Asia/Tokyo"  # where it is half past five in the morning of the 24th
+    assert ">yesterday at 23:30 JST<" in moment(NOW - timedelta(hours=6))
+    assert ">23:30 JST<" in moment(NOW + timedelta(hours=18))
 
 
 def test_it_shows_what_stands_between_backticks_as_code():

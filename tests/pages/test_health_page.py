@@ -89,7 +89,10 @@ class TestSchedules:
         assert "stands still" not in page_of(operator)
         Schedule.objects.update(next_run=NOW - timedelta(minutes=9))
         page = page_of(operator)
-        assert "The scheduler has stopped." in page and "Late" in page and "favicon-alert" in page
+        assert "The scheduler has stopped.</strong> It has never run." in page
+        assert "Late" in page and "favicon-alert" in page
+        ran("reset_daily_costs", good=True, at=NOW - timedelta(hours=2))
+        assert "2 h ago</time>. <code>./manage.py serve</code> restarts it" in page_of(operator)
 
     def test_it_tells_which_are_paused(self, operator):
         ensure_schedules()

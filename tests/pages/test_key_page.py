@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from llmkeys.dashboard import accounts
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, ApiKey, DailyUsage, KeyEvent
 from tests.helpers import NOW, make_key, make_usage
@@ -44,7 +46,7 @@ def test_it_needs_a_person_with_the_right_and_a_stored_key(client, with_rights, 
 def test_it_shows_the_three_budgets_with_what_is_left_and_held(operator):
     key = make_key(spent_day_nano=4 * NANO, spent_month_nano=5 * NANO, spent_total_nano=6 * NANO, held_nano=NANO)
     text = text_of(page_of(operator, key))
-    assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets at 00:00 UTC" in text
+    assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets tomorrow at 00:00 UTC" in text
     assert "Monthly Budget $5.00 of $100.00 $94.00 left" in text
     assert "Total Budget $6.00 of $1,000 $993.00 left, $1.00 held Never resets automatically" in text
 
@@ -91,6 +93,22 @@ def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_
     assert "/void" not in page_of(with_rights("view_apikey"), key)
     operator.post(f"/llm-settings/usage/{row.pk}/void")
     assert Adjustment.objects.get().kind == "void" and "A request was lost" not in page_of(operator, key)
+
+
+def test_it_counts_every_lost_request_and_shows_the_newest(operator, monkeypatch):
+    key = make_key()
+    for _ in range(5):
+        make_usage(key, state="LOST", success=False, cost_source="estimated")
+    page = page_of(operator, key)
+    assert "5 requests were lost. They may have been billed" in text_of(page) and "the newest 5" not in page
+    make_usage(key, state="LOST", success=False, cost_source="estimated")
+    page = page_of(operator, key)
+    assert "6 requests were lost. They may" in text_of(page) and "These are the newest 5; see all" in text_of(page)
+    assert page.count("Void the charge") == 5
+    link = html.unescape(re.search(r'<a href="([^"]*)">see all of the last 90 days', page)[1])
+    assert operator.get(link).content.decode().count('<a class="model"') == 6
+    monkeypatch.setattr(accounts, "_LOST_COUNTED", 5)
+    assert "More than 5 requests were lost." in text_of(page_of(operator, key))
 
 
 def test_it_joins_events_that_repeat(operator):

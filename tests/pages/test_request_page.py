@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 
 from llmkeys.lib.money import NANO
-from llmkeys.models import Adjustment, ApiKey
-from tests.helpers import NOW, make_key, make_usage
+from llmkeys.models import AccessToken, Adjustment, ApiKey
+from tests.helpers import NOW, make_account, make_key, make_usage
 from tests.pages.helpers import logged_in, messages_of
 
 pytestmark = pytest.mark.django_db
@@ -112,6 +112,20 @@ class TestPage:
         )  # fmt: skip
         text = text_of(page_of(operator, "req_1"))
         assert "Cost $0.75" in text and "True cost arrived late" in text and "-$0.25" in text
+
+    def test_it_says_who_sent_it_and_links_to_that_token_alone(self, operator, administrator):
+        key, (first, _), (second, _) = make_key(), make_account(administrator), make_account(administrator)
+        AccessToken.objects.filter(pk=second.pk).update(name=f"{first.pk}")
+        for token, name in ((first, "a"), (second, f"{first.pk}"), (None, "admin"), (None, "of 0.1.0")):
+            make_usage(key, request_id=f"req_{name}", token=token, token_name=name)
+        page = page_of(operator, f"req_{first.pk}")
+        assert f"by token {first.pk} " in text_of(page)
+        link = re.search(r'by token <a href="([^"]*)"', page)[1]
+        assert re.findall(r'"model" href="/llm-settings/usage/([^"]+)"', operator.get(link).content.decode()) == [
+            f"req_{first.pk}"
+        ]
+        assert "· by user admin" in text_of(page_of(operator, "req_admin"))
+        assert "· by token of 0.1.0" in text_of(page_of(operator, "req_of 0.1.0"))
 
     def test_it_bears_a_list_of_reasons_that_makes_no_sense(self, operator):
         for number, skipped in enumerate(("text", {"a": 1}, [1, None], [{}], [{"keyId": None}])):

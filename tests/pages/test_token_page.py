@@ -71,7 +71,7 @@ class TestPage:
             spent_month_nano=5 * NANO, spent_total_nano=6 * NANO, held_nano=NANO,
         )  # fmt: skip
         text = text_of(page_of(operator, token))
-        assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets at 00:00 UTC" in text
+        assert "Daily Budget $4.00 of $10.00 $5.00 left, $1.00 held Resets tomorrow at 00:00 UTC" in text
         assert "Monthly Budget $5.00 no limit No limit, $1.00 held" in text
         assert "Ready. $5.00 left today." in text and "shop ACTIVE Belongs to admin. Scopes: gateway, read." in text
 

@@ -86,7 +86,7 @@ class TestList:
         assert "one admin · gateway EXPIRED" in text and "three admin · gateway REVOKED" in text
         assert "two off · gateway REVOKED" in text and "Ended with its user. off is disabled" in text
         assert "full admin · gateway LIMIT_REACHED" in text
-        assert "Daily budget spent. $2.00 of $2.00. Requests with it are served again at 00:00 UTC" in text
+        assert "Daily budget spent. $2.00 of $2.00. Requests with it are served again tomorrow at 00:00 UTC" in text
         assert "It may not send requests. Its user anna lacks the permission" in text
         assert "3 of 6 valid" in text and text.index("holds admin") < text.index("one admin")
 

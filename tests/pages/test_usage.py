@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from llmkeys.key_state import current_windows
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, ApiKey, DailyUsage
-from tests.helpers import NOW, make_key, make_token, make_usage, make_user
+from tests.helpers import NOW, make_account, make_key, make_token, make_usage, make_user
 from tests.pages.usage import make_counted
 
 pytestmark = pytest.mark.django_db
@@ -181,6 +181,17 @@ class TestFilters:
     def test_it_filters_by_key(self, operator):
         assert rows_of(operator, f"?key={self.first.id}") == ["b", "a"]
 
+    def test_it_suggests_ids_where_a_name_is_not_enough(self, operator, administrator):
+        tokens = [make_account(administrator, name=name)[0] for name in ("shop", "shop", "bot", "digits")]
+        AccessToken.objects.filter(name="digits").update(name="7")
+        options = re.search(r'<datalist id="known-token">(.*?)</datalist>', page_of(operator))[1]
+        found = re.findall(r'<option value="([^"]*)"(?: label="([^"]*)")?>', options)
+        one, other, _, digits = (f"{token.pk}" for token in tokens)
+        assert found == [
+            ("100%", ""), ("bot", ""), ("worker", ""),
+            (digits, f"7 ({digits})"), (other, f"shop ({other})"), (one, f"shop ({one})"),
+        ]  # fmt: skip
+
     def test_each_filter_is_a_chip_that_takes_it_off(self, operator):
         page = page_of(operator, f"?key={self.second.id}&state=LOST&token=worker")
         assert ">Second</b>" in page and ">Lost</b>" in page
@@ -297,6 +308,15 @@ class TestNumbersAndChart:
         assert "no token $0.50" in text_of(page) and f"token={second.pk}" in page
         assert "Spend $2.00" in text_of(page_of(operator, f"?token={second.pk}"))
         assert "Token shop" in text_of(page_of(operator, f"?token={second.pk}"))
+
+    def test_it_takes_a_name_of_digits_for_no_tokens_id(self, operator, administrator):
+        key = make_key()
+        token, _ = make_account(administrator, name="shop")
+        make_day(key, token="shop", token_id=token.pk, cost_nano=2 * NANO)
+        make_day(key, token=f"{token.pk}", cost_nano=NANO)  # a person of that name in the playground
+        page = page_of(operator, "?by=token")
+        assert "shop $2.00" in text_of(page) and f" {token.pk} $1.00" in text_of(page)
+        assert page.count(f"token={token.pk}") == 1, "the person's usage has no filter"
 
     def test_it_names_the_dearest_keys_and_sums_the_rest(self, operator):
         for number in range(11):

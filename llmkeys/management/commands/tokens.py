@@ -223,7 +223,7 @@ def _row(token: AccessToken, at: datetime) -> list[str]:
 
 
 def _key_words(token: AccessToken) -> str:
-    return ", ".join(key.name for key in token.keys.all()) or ("none" if token.limited_to_keys else "all")
+    return ", ".join(key.name for key in token.stored_keys) or ("none" if token.limited_to_keys else "all")
 
 
 def _card(token: AccessToken, at: datetime) -> list[tuple[str, str]]:
