@@ -77,6 +77,10 @@ class TestFromAShell:
             ("REFACTAI_ALLOWED_HOSTS", "[::1]:8080", "“[::1]:8080” is not a host name"),
             ("REFACTAI_CSRF_TRUSTED_ORIGINS", "keys.example.com", "“keys.example.com” is not an origin"),
             ("REFACTAI_CSRF_TRUSTED_ORIGINS", "https://keys.example.com/", "“https://keys.example.com/” is not an"),
+            ("OPENAI_BASE_URL", "http://my host:8000/v1", "it is not a plain http or https address"),
+            ("OPENAI_BASE_URL", "http://exa%mple/v1", "it is not a plain http or https address"),
+            ("OPENAI_BASE_URL", "http://[v1.x:y]/v1", "it is not a plain http or https address"),
+            ("OPENAI_BASE_URL", "http://a..b/v1", "it is not a plain http or https address"),
         ],
     )
     def test_it_names_a_host_or_an_origin_that_could_never_match(self, tmp_path, variable, value, words):
