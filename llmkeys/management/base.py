@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from django.conf import settings
@@ -132,6 +133,14 @@ def add_verb(verbs: Any, name: str, words: str, example: str, *, json: bool = Tr
     if json:
         add_json_option(parser)
     return parser
+
+
+def in_home(file: Path) -> Path:
+    """Return the file with a leading `~` or `~user` replaced. Raises CommandError."""
+    try:
+        return file.expanduser()
+    except RuntimeError:
+        raise CommandError(f"{file} is in a home directory that does not exist.") from None
 
 
 def count(number: int, word: str, plural: str = "") -> str:

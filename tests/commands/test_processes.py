@@ -88,6 +88,13 @@ class TestFromAShell:
         assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
         assert ran.stderr.startswith(f"{variable}: {words}") and "For example" in ran.stderr
 
+    def test_it_names_a_data_directory_in_a_home_that_does_not_exist(self, tmp_path):
+        ran = manage(tmp_path, "stats", REFACTAI_DATA_DIR="~nosuch/data")
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+        assert ran.stderr.startswith("The data directory ~nosuch/data is in a home directory that does not exist.")
+        assert "REFACTAI_DATA_DIR" in ran.stderr
+        assert not (ROOT / "~nosuch").exists()
+
     def test_it_says_that_an_encryption_key_is_wrong(self, tmp_path):
         assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0
         add = ("keys", "add", "--provider", "openrouter", "--name")

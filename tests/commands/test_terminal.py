@@ -106,6 +106,12 @@ def test_a_place_that_cannot_be_used_is_one_sentence(place, tmp_path, name, file
     sentence(place.run(name, file.format(**names)))
 
 
+@pytest.mark.parametrize("name", ["export_keys", "import_keys"])
+def test_a_home_directory_that_does_not_exist_is_named(place, name):
+    said = sentence(place.run(name, "~nosuch/keys.json"))
+    assert said == "~nosuch/keys.json is in a home directory that does not exist.\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
