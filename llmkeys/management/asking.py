@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from django.core.management.base import CommandError
@@ -11,5 +12,7 @@ def confirm(question: str, refused: str) -> None:
     """Ask a yes-or-no question. Raises CommandError with `refused` unless the answer is yes."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise CommandError(f"{refused} There is no terminal to ask on: repeat with --yes.")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    with contextlib.redirect_stdout(sys.stderr):  # stdout may be a file, which gets the output only
+        answer = input(f"{question} [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
         raise CommandError(refused)

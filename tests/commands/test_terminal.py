@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import select
@@ -169,16 +170,22 @@ def test_a_wrong_option_shows_the_usage(place, words, name, wrong):
 TYPE_AGAIN_SECONDS = 5
 
 
-def typed(place: Place, text: bytes, *arguments: str) -> tuple[int, str]:
-    """Run a command on a terminal on which somebody types; return its exit code and all that was shown."""
+def typed(place: Place, text: bytes, *arguments: str, output: Path | None = None) -> tuple[int, str]:
+    """Run a command on a terminal on which somebody types; return its exit code and all that was shown.
+
+    With `output`, stdout is that file.
+    """
     child, terminal = pty.fork()
     if not child:
+        if output is not None:
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT, 0o600), 1)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
         os.chdir(ROOT)
         os.execve(sys.executable, [sys.executable, "manage.py", *arguments], environment(place.data))
     shown = b""
     with contextlib.suppress(OSError):  # Linux says so when the other side has ended
         while not shown.rstrip().endswith((b":", b"[y/N]")):
+            assert select.select([terminal], [], [], DEADLINE_SECONDS)[0], "nothing is asked on the terminal"
             shown += os.read(terminal, 4096)
         os.write(terminal, text)
         while True:
@@ -203,6 +210,14 @@ def test_leaving_a_prompt_changes_nothing(place, arguments, key, code):
     ended, shown = typed(place, key, *arguments)
     assert ended == code and "Traceback" not in shown
     assert place.names() == ["Production"]
+
+
+def test_a_question_does_not_go_where_the_output_goes(place, tmp_path):
+    deleted = tmp_path / "deleted.json"
+    ended, shown = typed(place, b"y\n", "keys", "delete", "Production", "--json", output=deleted)
+    assert ended == 0 and "Delete “Production”" in shown and "[y/N]" in shown
+    assert json.loads(deleted.read_text()) == {"success": True, "message": "Key deleted"}
+    assert place.names() == []
 
 
 @pytest.mark.parametrize(
