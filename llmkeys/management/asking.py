@@ -1,4 +1,4 @@
-"""Confirmation on the terminal before something that cannot be undone."""
+"""What commands ask a person on the terminal, and what they read from stdin."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ def confirm(question: str, refused: str) -> None:
         answer = input(f"{question} [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
         raise CommandError(refused)
+
+
+def piped_in() -> str:
+    """Return what was piped in. Raises CommandError if it is not UTF-8."""
+    try:
+        text = sys.stdin.read()
+        text.encode()  # in the locale C Python lets everything pass
+    except UnicodeError:
+        raise CommandError("What was piped in is not valid UTF-8.") from None
+    return text

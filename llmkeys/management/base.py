@@ -7,6 +7,7 @@ import getpass
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
@@ -41,6 +42,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # only ours are run, below: the others would load all of the product's pages
     needs_database = True  # False: also works without a database
     example = ""
+    arguments: Mapping[str, str] = {}  # fields given by an argument rather than an option → its name in --help
 
     def get_version(self) -> str:
         return VERSION
@@ -60,7 +62,7 @@ class Command(BaseCommand):
         except CommandError as error:
             self._refuse(str(error), error.returncode)
         except InvalidInput as error:
-            self._refuse(_input_words(error))
+            self._refuse(_input_words(error, self.arguments))
         except LLMKeysError as error:
             self._refuse(str(error))
         except DatabaseError as error:
@@ -188,9 +190,11 @@ def _file_words(error: OSError) -> str:
     return f"{error.filename}: {reason}." if error.filename else f"The output could not be written: {reason}."
 
 
-def _input_words(error: InvalidInput) -> str:
-    """Return the errors by option name: `--daily-limit: must not be negative`."""
-    return "\n".join(f"{_option(field)}: {' '.join(texts)}" for field, texts in error.errors.items())
+def _input_words(error: InvalidInput, arguments: Mapping[str, str]) -> str:
+    """Return the errors by argument or option name: `--daily-limit: must not be negative`."""
+    return "\n".join(
+        f"{arguments.get(field) or _option(field)}: {' '.join(texts)}" for field, texts in error.errors.items()
+    )
 
 
 def _option(field: str) -> str:

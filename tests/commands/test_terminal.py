@@ -113,6 +113,13 @@ def test_a_home_directory_that_does_not_exist_is_named(place, name):
     assert said == "~nosuch/keys.json is in a home directory that does not exist.\n"
 
 
+@pytest.mark.parametrize("piped", [["keys", "add", "--provider", "openai", "--name", "A"], ["chat", "-"]], ids=" ".join)
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])  # the latter in the locale C
+def test_what_is_piped_in_and_is_no_text_is_one_sentence(place, piped, encoding):
+    ran = shell(place, f"""printf 'sk-\\xff' | "$PY" manage.py {" ".join(piped)}""", PYTHONIOENCODING=encoding)
+    assert sentence(ran) == "What was piped in is not valid UTF-8.\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
