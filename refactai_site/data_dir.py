@@ -8,6 +8,15 @@ import secrets
 from pathlib import Path
 
 
+def find_data_dir(text: str) -> tuple[Path, str]:
+    """Return the directory that a person named, created if necessary, and what is wrong with it or an empty string."""
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:  # `~` of a user whom the system does not know
+        return Path(text).absolute(), f"The data directory {text} is in a home directory that does not exist."
+    return path, ensure_data_dir(path)
+
+
 def ensure_data_dir(path: Path) -> str:
     """Create the directory; return what is wrong with it, as a sentence, or an empty string.
 

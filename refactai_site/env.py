@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from ipaddress import ip_address
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -156,13 +157,21 @@ def url(variable: str, default: str) -> str:
     value = text(variable, default).rstrip("/")
     try:
         parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in {"http", "https"} and _can_be_a_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         good = False
     if not good or parts.username or parts.query or parts.fragment:
         fault(variable, "it is not a plain http or https address", default)
         return default
     return value
+
+
+def _can_be_a_host(name: str) -> bool:
+    """Return whether an HTTP client accepts the host of a URL. May also raise ValueError if it does not."""
+    if ":" in name:  # it was in brackets
+        return bool(ip_address(name))
+    name.encode("idna")  # raises for parts that are empty or too long for the name system
+    return name.isprintable() and re.fullmatch(r"(?:[a-z0-9._-]|[^\x00-\x7f])+", name) is not None
 
 
 EXAMPLE_URL = "postgres://user:password@127.0.0.1:5432/llmkeys"

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.request import split_domain_port
-from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_REFERER
 
 _OF_ORIGINS = ("Origin checking failed", "Referer checking failed")
 _POLICY = (
@@ -35,16 +34,16 @@ def about_origin(request: HttpRequest, reason: str) -> str:
     origin = request.META.get("HTTP_ORIGIN", "")
     if origin == "null":
         return f"The browser did not say which site the form comes from (“Origin: null”). {_POLICY}"
-    if not origin and reason in (REASON_NO_REFERER, REASON_MALFORMED_REFERER):
+    origin = origin or "://".join(_parts(request.META.get("HTTP_REFERER", "")))
+    if not origin:
         return f"The browser did not say which site the form comes from: it sent no usable “Referer”. {_POLICY}"
-    return _about_foreign(origin or _origin_of(request.META.get("HTTP_REFERER", "")), request)
+    return _about_foreign(origin, request)
 
 
 def _about_foreign(origin: str, request: HttpRequest) -> str:
     own = f"{request.scheme}://{request.get_host()}"
     seen = f"The form comes from “{_shown(origin)}”, but this server’s own address is “{own}”."
-    parts = urlsplit(origin)
-    if parts.scheme == "https" and request.scheme == "http" and parts.netloc == request.get_host():
+    if request.scheme == "http" and _parts(origin) == ("https", request.get_host()):
         if settings.REFACTAI_HTTPS:
             return f"{seen} Let the proxy in front of this server send “X-Forwarded-Proto: https”."
         return (
@@ -56,9 +55,13 @@ def _about_foreign(origin: str, request: HttpRequest) -> str:
     )
 
 
-def _origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+def _parts(url: str) -> tuple[str, ...]:
+    """Return scheme and host; nothing for what is not a URL, which a header may contain."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ()
+    return (parts.scheme, parts.netloc) if parts.scheme and parts.netloc else ()
 
 
 def _shown(text: str) -> str:

@@ -10,13 +10,12 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from refactai_site import env, settings_file
-from refactai_site.data_dir import ensure_data_dir, make_private, read_or_create_secret_key
+from refactai_site.data_dir import find_data_dir, make_private, read_or_create_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # --- Where things are kept ---------------------------------------------------------------------------------------
-DATA_DIR = Path(env.text("REFACTAI_DATA_DIR", "~/.refactai/data")).expanduser().absolute()
-DATA_DIR_PROBLEM = ensure_data_dir(DATA_DIR)
+DATA_DIR, DATA_DIR_PROBLEM = find_data_dir(env.text("REFACTAI_DATA_DIR", "~/.refactai/data"))
 settings_file.load(DATA_DIR)  # before any other variable is read
 SECRET_KEY = env.text("REFACTAI_SECRET_KEY", "") or read_or_create_secret_key(DATA_DIR)
 REFACTAI_ENCRYPTION_KEYS = env.items("REFACTAI_ENCRYPTION_KEYS")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from django.utils import timezone
@@ -12,12 +13,14 @@ from rest_framework.request import Request
 
 from llmkeys import ledger
 from llmkeys.database import writer
+from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.models import AccessToken
 from llmkeys.tokens.rights import caller_of
 from llmkeys.tokens.throttle import address_of, note_failure
 
 # The actions for a method that the view does not support, and for OPTIONS: the view answers 405.
 _NOT_DECLARED = (None, "metadata")
+NOTE_SECONDS = 1.0  # how long a request waits at most until its token's last use is recorded
 ANY_TOKEN = ""  # in a view's table: allowed for everyone who is authenticated, with a token of any scope
 _INVALID = (
     "Invalid or missing access token. Send one as “Authorization: Bearer rfk_…”; `./manage.py tokens create NAME "
@@ -38,7 +41,8 @@ class AccessTokenAuthentication(BaseAuthentication):
             self.refuse(request)
         token_id = caller.token_id
         if caller.notes_use and token_id is not None:
-            writer.run_now(lambda cursor: ledger.note_token_use(cursor, token_id, at))
+            with suppress(RecordingUnavailable):  # reading must not depend on a writable database
+                writer.run_now(lambda cursor: ledger.note_token_use(cursor, token_id, at), patience=NOTE_SECONDS)
         token = AccessToken.objects.select_related("user").filter(pk=caller.token_id or 0).first()
         return (token.user, token) if token is not None else self.refuse(request)
 

@@ -37,9 +37,15 @@ class Job:
         "uncertain", "undo", "work",
     )  # fmt: skip
 
-    def __init__(self, work: Callable[[Any], Any], undo: Callable[[Any, Any], None] | None = None, accounts: Any = ()):
+    def __init__(
+        self,
+        work: Callable[[Any], Any],
+        undo: Callable[[Any, Any], None] | None = None,
+        accounts: Any = (),
+        patience: float | None = None,
+    ):
         self.work, self.undo, self.accounts = work, undo, accounts
-        self.deadline = time.monotonic() + PATIENCE_SECONDS
+        self.deadline = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[None] | None = None
         self.gate: threading.Lock | None = None
@@ -106,7 +112,7 @@ class DatabaseThread:
         job.gate.acquire()
         self._queue.put(job)
         try:
-            if not job.gate.acquire(timeout=PATIENCE_SECONDS):
+            if not job.gate.acquire(timeout=max(0.0, job.deadline - time.monotonic())):
                 self._give_up(job)
         except BaseException:  # Ctrl-C
             self._forsake(job)

@@ -49,14 +49,23 @@ async def run(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, ac
     return await _of_this_process.get().run(Job(work, undo, accounts))
 
 
-def run_now(work: Work[T], *, undo: Callable[[Any, T], None] | None = None, accounts: Iterable[Row] = ()) -> T:
-    """Do what `run` does, blocking; for threads. Inside an open transaction of this thread it joins that one."""
+def run_now(
+    work: Work[T],
+    *,
+    undo: Callable[[Any, T], None] | None = None,
+    accounts: Iterable[Row] = (),
+    patience: float | None = None,
+) -> T:
+    """Do what `run` does, blocking; for threads. Inside an open transaction of this thread it joins that one.
+
+    With `patience` it raises RecordingUnavailable after that many seconds.
+    """
     ours = connections[DEFAULT_DB_ALIAS]
     if ours.in_atomic_block:
         with ours.cursor() as cursor:
             lock_accounts(cursor, accounts)
             return work(cursor)
-    return _of_this_process.get().run_now(Job(work, undo, accounts))
+    return _of_this_process.get().run_now(Job(work, undo, accounts, patience))
 
 
 def lock_accounts(cursor: Any, rows: Iterable[Row]) -> None:

@@ -25,14 +25,27 @@ def check_model(body: Mapping[str, Any]) -> None:
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise InvalidInput({"model": ["must be a string, the name of a model."]})
-    if model and (len(model) > MAX_MODEL_NAME or not model.isprintable()):
+    if model and not _can_be_a_name(model):
         raise InvalidInput({"model": [f"must be at most {MAX_MODEL_NAME} printable characters."]})
 
 
 def check_other_models(request: Request) -> None:
-    """Raise InvalidInput for more models than any provider accepts, because each one is bounded separately."""
+    """Raise InvalidInput for more models than any provider accepts, because each one is bounded separately.
+
+    Raise it also for a model or a preset whose name cannot exist.
+    """
     if len(request.other_models) > MOST_MODELS:
         raise InvalidInput({"models": [f"names {len(request.other_models)} models; at most {MOST_MODELS} may answer."]})
+    if not all(map(_can_be_a_name, request.other_models)):
+        words = f"must be names of at most {MAX_MODEL_NAME} printable characters"
+        raise InvalidInput({"models": [f"{words}; so must the models in “fallbacks” and “tools”."]})
+    preset = request.body.get("preset")
+    if preset and not (isinstance(preset, str) and _can_be_a_name(preset)):
+        raise InvalidInput({"preset": [f"must be a string of at most {MAX_MODEL_NAME} printable characters."]})
+
+
+def _can_be_a_name(text: str) -> bool:
+    return len(text) <= MAX_MODEL_NAME and text.isprintable()
 
 
 def check_messages(body: Mapping[str, Any]) -> None:

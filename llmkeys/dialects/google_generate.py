@@ -88,6 +88,7 @@ class GoogleGenerate(Dialect):
         body, operation = request.body, request.door.operation
         if not _MODEL.fullmatch(request.model) or len(request.model) > MAX_MODEL_NAME:
             raise InvalidInput({"model": ["must be letters, digits, “.”, “_” and “-”, as in models/gemini-2.5-flash."]})
+        checks.check_other_models(request)
         for name, other in _FIELDS.items():
             if name in body and other in body:
                 raise InvalidInput({name: [f"appears twice: as {name} and as {other}. Send only one of them."]})

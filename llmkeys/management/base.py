@@ -7,7 +7,9 @@ import getpass
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from django.conf import settings
@@ -40,6 +42,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # only ours are run, below: the others would load all of the product's pages
     needs_database = True  # False: also works without a database
     example = ""
+    arguments: Mapping[str, str] = {}  # fields given by an argument rather than an option → its name in --help
 
     def get_version(self) -> str:
         return VERSION
@@ -59,7 +62,7 @@ class Command(BaseCommand):
         except CommandError as error:
             self._refuse(str(error), error.returncode)
         except InvalidInput as error:
-            self._refuse(_input_words(error))
+            self._refuse(_input_words(error, self.arguments))
         except LLMKeysError as error:
             self._refuse(str(error))
         except DatabaseError as error:
@@ -134,6 +137,14 @@ def add_verb(verbs: Any, name: str, words: str, example: str, *, json: bool = Tr
     return parser
 
 
+def in_home(file: Path) -> Path:
+    """Return the file with a leading `~` or `~user` replaced. Raises CommandError."""
+    try:
+        return file.expanduser()
+    except RuntimeError:
+        raise CommandError(f"{file} is in a home directory that does not exist.") from None
+
+
 def count(number: int, word: str, plural: str = "") -> str:
     """Return `1 key`, `2 keys`, `1,204 keys`."""
     return f"{number:,} {word if number == 1 else plural or word + 's'}"
@@ -179,9 +190,11 @@ def _file_words(error: OSError) -> str:
     return f"{error.filename}: {reason}." if error.filename else f"The output could not be written: {reason}."
 
 
-def _input_words(error: InvalidInput) -> str:
-    """Return the errors by option name: `--daily-limit: must not be negative`."""
-    return "\n".join(f"{_option(field)}: {' '.join(texts)}" for field, texts in error.errors.items())
+def _input_words(error: InvalidInput, arguments: Mapping[str, str]) -> str:
+    """Return the errors by argument or option name: `--daily-limit: must not be negative`."""
+    return "\n".join(
+        f"{arguments.get(field) or _option(field)}: {' '.join(texts)}" for field, texts in error.errors.items()
+    )
 
 
 def _option(field: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -137,10 +136,18 @@ def spellings(model: str) -> frozenset[str]:
     return frozenset(names)
 
 
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, text.split("*"))))
-
-
 def _matches(pattern: str, name: str) -> bool:
-    return _pattern(pattern).fullmatch(name) is not None
+    """Return whether the whole name matches; in linear time, because a regular expression would try every split."""
+    first, *pieces = pattern.split("*")
+    if not pieces:
+        return name == pattern
+    last = pieces.pop()
+    at, end = len(first), len(name) - len(last)
+    if at > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for piece in pieces:
+        found = name.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -166,7 +167,7 @@ def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer
     if method == "POST":
         request.body = body
         request.headers["Content-Length"] = str(len(body))
-    host = urllib3.util.parse_url(url).host or "the provider"
+    host = urlsplit(url).hostname or "the provider"
     proxies, verify = _surroundings(url.split("/", 3)[2], url)
     timeout: Any = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
     with _sending_errors(host, timeout, secret):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 
+from llmkeys.database import writer
 from llmkeys.models import AccessToken
 from tests.api import checks
 from tests.helpers import NOW, JsonClient, make_key, make_token, make_user
@@ -71,6 +74,24 @@ def test_the_last_use_is_noted_once_a_minute(administrator, frozen):
         return (AccessToken.objects.get().last_used_at - NOW).total_seconds()
 
     assert [last_use(0), last_use(59), last_use(61), last_use(62)] == [0, 0, 61, 61]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/api/llm/keys/statistics", "/metrics"])
+def test_reading_needs_no_database_that_can_be_written(administrator, path):
+    client = JsonClient(make_token(administrator, "read"))  # never used: its use is to be noted
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE" if connection.vendor == "sqlite" else "BEGIN")
+            cursor.execute("UPDATE llmkeys_accesstoken SET name = 'locked'")
+            began = time.monotonic()
+            answer = client.get(path)
+            waited = time.monotonic() - began
+    finally:
+        other.close()
+        writer.forget()
+    assert (answer.status_code, waited < 2.5) == (200, True), (answer.content, waited)
 
 
 def test_a_session_reads(administrator):

@@ -183,6 +183,15 @@ def test_no_connection_is_told_in_words(api, provider):
     assert answer.json() == {"success": False, "message": "openrouter.ai could not be reached within 20 s."}
 
 
+@pytest.mark.parametrize("url", ["http://my host:8000/v1", "http://exa%mple/v1"])
+def test_an_address_that_no_client_takes_is_told_in_words(api, settings, url):
+    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": url}
+    answer = api.post(path(make_key(provider="openai")))
+    assert answer.status_code == 200
+    assert answer.json()["success"] is False
+    assert answer.json()["message"].startswith(f"The request to {url[7:].split(':')[0].split('/')[0]} failed")
+
+
 def test_no_redirect_is_followed(api, provider):
     provider.get(OPENROUTER, status=302, headers={"Location": "https://elsewhere.example/key"})
     assert api.post(path(make_key())).json()["success"] is False

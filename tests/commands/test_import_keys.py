@@ -276,6 +276,7 @@ class TestTwice:
         assert (shown["skipped"], shown["warnings"]) == ([], []) and secret not in json.dumps(shown)
 
 
+BEYOND = "a number is too large or too small."
 BROKEN = {
     "no JSON": ('[\n {"name": "A",\n}', "Line 3, column 1: this is not JSON"),
     "cut off": ('[\n {"name": "A"}', "Line 2"),
@@ -284,6 +285,8 @@ BROKEN = {
     "empty": ("", "Line 1: the file must contain a list"),
     "no key in it": ('[\n\n  "A"]', "Line 3: entry 1 of the list is not a key, but a string."),
     "NaN": ('[\n{"totalCost": NaN}]', "Line 2, key 1: NaN is not a JSON number."),
+    "huge exponent": ('[\n{"totalCost": 1e99999999999999999999}]', f"Line 2, key 1: {BEYOND}"),
+    "too many digits": ('[\n{"name": "x", "totalCost": ' + "1" * 5000 + "}]", f"Line 2, key 1: {BEYOND}"),
     "twice the same field": ('[{"name": "A", "name": "B"}]', "Line 1, key 1: the field “name” appears twice."),
     "more behind it": ("[] x", "Extra data after the list"),
     "nested": ("[" + '{"a":' * 100_000, "nested too deeply"),

@@ -77,12 +77,23 @@ class TestFromAShell:
             ("REFACTAI_ALLOWED_HOSTS", "[::1]:8080", "“[::1]:8080” is not a host name"),
             ("REFACTAI_CSRF_TRUSTED_ORIGINS", "keys.example.com", "“keys.example.com” is not an origin"),
             ("REFACTAI_CSRF_TRUSTED_ORIGINS", "https://keys.example.com/", "“https://keys.example.com/” is not an"),
+            ("OPENAI_BASE_URL", "http://my host:8000/v1", "it is not a plain http or https address"),
+            ("OPENAI_BASE_URL", "http://exa%mple/v1", "it is not a plain http or https address"),
+            ("OPENAI_BASE_URL", "http://[v1.x:y]/v1", "it is not a plain http or https address"),
+            ("OPENAI_BASE_URL", "http://a..b/v1", "it is not a plain http or https address"),
         ],
     )
     def test_it_names_a_host_or_an_origin_that_could_never_match(self, tmp_path, variable, value, words):
         ran = manage(tmp_path, "stats", **{variable: value})
         assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
         assert ran.stderr.startswith(f"{variable}: {words}") and "For example" in ran.stderr
+
+    def test_it_names_a_data_directory_in_a_home_that_does_not_exist(self, tmp_path):
+        ran = manage(tmp_path, "stats", REFACTAI_DATA_DIR="~nosuch/data")
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+        assert ran.stderr.startswith("The data directory ~nosuch/data is in a home directory that does not exist.")
+        assert "REFACTAI_DATA_DIR" in ran.stderr
+        assert not (ROOT / "~nosuch").exists()
 
     def test_it_says_that_an_encryption_key_is_wrong(self, tmp_path):
         assert manage(tmp_path, "migrate", "--skip-checks").returncode == 0

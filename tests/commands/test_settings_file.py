@@ -56,6 +56,17 @@ def test_it_reads_what_people_write(load, text):
     assert settings_file.FAULTS == []
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://ollama_1:11434/v1", "http://bücher.example/v1", "http://[::1]:8000/v1", "https://10.0.0.1", "http://a.b."],
+)
+def test_a_base_url_may_name_any_host_that_can_be(monkeypatch, url):
+    monkeypatch.setattr(env, "FAULTS", [])
+    monkeypatch.setattr(env, "IN_FORCE", {})
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    assert (env.url("OPENAI_BASE_URL", "http://default"), env.FAULTS) == (url, [])
+
+
 def test_the_environment_wins_even_where_it_is_empty(load):
     settings_file.os.environ["REFACTAI_DAILY_LIMIT"] = ""
     assert load("REFACTAI_DAILY_LIMIT=5") == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import select
@@ -106,6 +107,19 @@ def test_a_place_that_cannot_be_used_is_one_sentence(place, tmp_path, name, file
     sentence(place.run(name, file.format(**names)))
 
 
+@pytest.mark.parametrize("name", ["export_keys", "import_keys"])
+def test_a_home_directory_that_does_not_exist_is_named(place, name):
+    said = sentence(place.run(name, "~nosuch/keys.json"))
+    assert said == "~nosuch/keys.json is in a home directory that does not exist.\n"
+
+
+@pytest.mark.parametrize("piped", [["keys", "add", "--provider", "openai", "--name", "A"], ["chat", "-"]], ids=" ".join)
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])  # the latter in the locale C
+def test_what_is_piped_in_and_is_no_text_is_one_sentence(place, piped, encoding):
+    ran = shell(place, f"""printf 'sk-\\xff' | "$PY" manage.py {" ".join(piped)}""", PYTHONIOENCODING=encoding)
+    assert sentence(ran) == "What was piped in is not valid UTF-8.\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -163,16 +177,22 @@ def test_a_wrong_option_shows_the_usage(place, words, name, wrong):
 TYPE_AGAIN_SECONDS = 5
 
 
-def typed(place: Place, text: bytes, *arguments: str) -> tuple[int, str]:
-    """Run a command on a terminal on which somebody types; return its exit code and all that was shown."""
+def typed(place: Place, text: bytes, *arguments: str, output: Path | None = None) -> tuple[int, str]:
+    """Run a command on a terminal on which somebody types; return its exit code and all that was shown.
+
+    With `output`, stdout is that file.
+    """
     child, terminal = pty.fork()
     if not child:
+        if output is not None:
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT, 0o600), 1)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
         os.chdir(ROOT)
         os.execve(sys.executable, [sys.executable, "manage.py", *arguments], environment(place.data))
     shown = b""
     with contextlib.suppress(OSError):  # Linux says so when the other side has ended
         while not shown.rstrip().endswith((b":", b"[y/N]")):
+            assert select.select([terminal], [], [], DEADLINE_SECONDS)[0], "nothing is asked on the terminal"
             shown += os.read(terminal, 4096)
         os.write(terminal, text)
         while True:
@@ -197,6 +217,14 @@ def test_leaving_a_prompt_changes_nothing(place, arguments, key, code):
     ended, shown = typed(place, key, *arguments)
     assert ended == code and "Traceback" not in shown
     assert place.names() == ["Production"]
+
+
+def test_a_question_does_not_go_where_the_output_goes(place, tmp_path):
+    deleted = tmp_path / "deleted.json"
+    ended, shown = typed(place, b"y\n", "keys", "delete", "Production", "--json", output=deleted)
+    assert ended == 0 and "Delete “Production”" in shown and "[y/N]" in shown
+    assert json.loads(deleted.read_text()) == {"success": True, "message": "Key deleted"}
+    assert place.names() == []
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,12 @@ class TestTokensCreate:
         assert words in ran.err
         assert not AccessToken.objects.exists()
 
+    @pytest.mark.parametrize("name", ["", "x" * 101])
+    def test_it_calls_the_name_as_its_help_does(self, run, administrator, name):
+        ran = run("tokens", "create", name)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("NAME: May ") and "--name" not in ran.err
+
     def test_it_takes_every_limit(self, run, administrator):
         options = ["--daily-limit", "1", "--monthly-limit", "20.5", "--total-limit", "300", "--budget-mode", "soft"]
         more = ["--model", "openai/*", "--model", "claude-sonnet-5.5", "--rpm", "60", "--json"]

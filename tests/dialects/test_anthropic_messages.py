@@ -52,6 +52,8 @@ class TestRequests:
             ({"max_tokens": -2}, "max_tokens", "must be from 0 to 100,000,000"),
             ({"model": 5}, "model", "must be a string"),
             ({"model": "x" * 201}, "model", "at most 200"),
+            ({"fallbacks": [{"model": "x" * 201}]}, "models", "at most 200"),
+            ({"tools": [{"type": "advisor_20260301", "model": "x" * 201}]}, "models", "at most 200"),
             ({"stream": "yes"}, "stream", "true or false"),
             ({"thinking": "high"}, "thinking", "must be an object"),
         ],

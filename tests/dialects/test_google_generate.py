@@ -48,6 +48,10 @@ class TestDoors:
     def test_a_name_that_is_no_path_is_refused(self, model: str) -> None:
         assert list(refusal(ask(model=model))) == ["model"]
 
+    def test_a_preset_that_cannot_exist_is_refused(self) -> None:
+        assert refusal(ask(preset="cheap")) == {}
+        assert list(refusal(ask(preset="x" * 201))) == ["preset"]
+
     def test_one_door_alone_streams(self) -> None:
         assert ask("stream").streamed
         assert not ask("generate", stream=True).streamed

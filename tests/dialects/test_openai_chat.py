@@ -52,6 +52,10 @@ class TestRequests:
             ({"max_tokens": 0}, "max_tokens", "must be from 1"),
             ({"n": 129}, "n", "must be from 1 to 128"),
             ({"stream_options": []}, "stream_options", "must be an object"),
+            ({"models": ["a", "x" * 201]}, "models", "at most 200 printable characters"),
+            ({"models": "a\nb"}, "models", "at most 200 printable characters"),
+            ({"preset": "x" * 201}, "preset", "at most 200 printable characters"),
+            ({"preset": {"name": "x"}}, "preset", "must be a string"),
         ],
     )
     def test_it_names_what_is_wrong(self, body: dict[str, Any], param: str, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 
 import pytest
@@ -187,6 +188,10 @@ class TestModels:
             ("gpt-?.1-terra", "gpt-6.1-terra", False),
             ("*", "openai/gpt-6.1-terra", True),
             ("*terra", "openai/gpt-6.1-terra", True),
+            ("*gpt*6*terra*", "openai/gpt-6.1-terra", True),
+            ("*terra*6*", "openai/gpt-6.1-terra", False),
+            ("*6.1-*-terra", "openai/gpt-6.1-terra", False),
+            ("openai/gpt-6.1*1-terra", "openai/gpt-6.1-terra", False),
         ],
     )
     def test_patterns_fit_every_spelling_and_nothing_else(self, client, user, provider, pattern, model, allowed):
@@ -212,6 +217,20 @@ class TestModels:
         make_key()
         door = program(user, models=["openai/*"])[1]
         is_refused(ask(door, **more), 403, "model_not_allowed", "This token may not use model “")
+
+    def test_a_pattern_with_many_stars_holds_nobody_up(self, user, keys):
+        door = program(user, models=["*a*a*a*a*b"])[1]
+        began = time.monotonic()
+        is_refused(ask(door, model="a" * 200), 403, "model_not_allowed", "This token may not use model “aaa")
+        assert time.monotonic() - began < 2
+
+    @pytest.mark.parametrize("field", ["preset", "models"])
+    def test_a_name_that_no_model_has_is_refused_before_it_is_compared(self, user, keys, field):
+        door = program(user, models=["*gpt*mini*"])[1]
+        began = time.monotonic()
+        words = is_refused(ask(door, **{field: "gpt" * 30_000}), 400, "invalid_request", f"“{field}” must be")
+        assert "at most 200 printable characters" in words
+        assert time.monotonic() - began < 2
 
     @pytest.mark.parametrize(
         ("path", "headers", "listed", "names"),

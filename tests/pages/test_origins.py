@@ -87,6 +87,25 @@ def test_another_origin_names_both_addresses_and_the_setting(browser):
     assert "REFACTAI_CSRF_TRUSTED_ORIGINS" in answer.text
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1"])
+def test_an_origin_that_is_no_url_is_refused_like_any_other(browser, administrator, origin):
+    answer = post_login(browser, Origin=origin)
+    assert answer.status_code == 403
+    assert f"The form comes from “{origin}”, but this server’s own address is" in answer.text
+    browser.force_login(administrator)
+    headers = {"Origin": origin, "X-CSRFToken": "a" * 32}
+    browser.cookies["refactai_csrf"] = "a" * 32
+    answer = browser.post("/api/llm/keys", "{}", content_type="application/json", headers=headers)
+    assert answer.status_code == 403
+    assert f"The form comes from “{origin}”" in answer.json()["detail"]
+
+
+def test_an_empty_origin_with_a_referer_that_is_no_url_is_unusable(browser):
+    answer = post_login(browser, Origin="", Referer="http://[")
+    assert answer.status_code == 403
+    assert "it sent no usable “Referer”" in answer.text
+
+
 def test_a_form_of_an_old_page_is_told_so(browser):
     answer = browser.post("/login", {"username": "admin"})
     assert answer.status_code == 403

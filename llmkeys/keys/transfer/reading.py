@@ -95,8 +95,11 @@ def _value(text: str, start: int, number: int) -> tuple[dict[str, Any], int]:
         values, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError:
         raise
-    except ValueError as error:
-        raise BrokenFile(f"Line {_line(text, start)}, key {number}: {error}") from None
+    except _Fault as fault:
+        raise BrokenFile(f"Line {_line(text, start)}, key {number}: {fault}") from None
+    except (ValueError, ArithmeticError):  # more digits than Python reads, or an exponent beyond Decimal's own range
+        words = "a number is too large or too small."
+        raise BrokenFile(f"Line {_line(text, start)}, key {number}: {words}") from None
     if not isinstance(values, dict):
         raise BrokenFile(f"Line {_line(text, start)}: entry {number} of the list is not a key, but {_kind(values)}.")
     return values, end

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from llmkeys.lib.money import format_usd, usd_json
+from llmkeys.management import asking
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
@@ -40,7 +40,7 @@ class Command(BaseCommand):
     def handle(self, *, prompt: str, model: str, stream: bool, max_tokens: int | None, json: bool, **_: Any) -> None:
         if max_tokens is not None and max_tokens < 1:
             raise CommandError("--max-tokens must be at least 1.")
-        question = sys.stdin.read() if prompt == "-" else prompt
+        question = asking.piped_in() if prompt == "-" else prompt
         if not question.strip():
             raise CommandError("The prompt is empty.")
         conversation = Conversation(_request(question, model, stream, max_tokens))

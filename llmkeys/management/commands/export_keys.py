@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from llmkeys.keys.transfer.exporting import export_file
 from llmkeys.management.base import Command as BaseCommand
+from llmkeys.management.base import in_home
 
 
 class Command(BaseCommand):
@@ -27,7 +28,7 @@ class Command(BaseCommand):
         parser.add_argument("--force", action="store_true", help="replace an existing file")
 
     def handle(self, *, file: Path, include_secrets: bool, force: bool, **_: Any) -> None:
-        path = file.expanduser()
+        path = in_home(file)
         count = export_file(path, at=timezone.now(), include_secrets=include_secrets, overwrite=force)
         what = "with their secrets: whoever reads it can spend your money" if include_secrets else "without secrets"
         self.stdout.write(self.paint.SUCCESS(f"{count} key{'' if count == 1 else 's'} written to {path}, {what}."))

@@ -15,7 +15,7 @@ from llmkeys.keys.transfer.importing import Report, import_file
 from llmkeys.lib.money import format_usd
 from llmkeys.management import printing
 from llmkeys.management.base import Command as BaseCommand
-from llmkeys.management.base import actor, add_json_option
+from llmkeys.management.base import actor, add_json_option, in_home
 from llmkeys.models import ApiKey
 from llmkeys.presentation import keys_json
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         if not MigrationRecorder(connection).has_table():  # before the first `serve`
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
         at = timezone.now()
-        report = import_file(file.expanduser(), at=at, actor=actor(), dry_run=dry_run)
+        report = import_file(in_home(file), at=at, actor=actor(), dry_run=dry_run)
         if json:
             self.write_json(_as_json(report, keys_json(report.imported, at=at), dry_run))
         else:

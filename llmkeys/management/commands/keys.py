@@ -220,7 +220,7 @@ def _read_secret(variable: str | None) -> str:
         return os.environ[variable]
     if sys.stdin is None or sys.stdin.isatty():
         return getpass.getpass("API key (not shown while you type): ")
-    secret = sys.stdin.read().strip()
+    secret = asking.piped_in().strip()
     if not secret:
         raise CommandError(
             "There was no API key on stdin. Pipe it in, run this on a terminal, or name a variable: --from-env"

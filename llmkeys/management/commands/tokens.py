@@ -87,6 +87,7 @@ class Command(BaseCommand):
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def _create(self, options: Mapping[str, Any]) -> None:
+        self.arguments = {"name": "NAME"}
         values = given_fields(options, _FIELDS) | _keys(options)
         user = _user(options["user"])
         token, text = service.create_token(user=user, values=values, at=timezone.now(), actor=actor())
