@@ -71,6 +71,7 @@ def estimate(
         known,
         input_tokens=max(1, known.input_tokens or guess),
         audio_input_tokens=known.audio_input_tokens or min(guess, worst.bound.audio_input_tokens),
+        image_input_tokens=known.image_input_tokens or min(guess, worst.bound.image_input_tokens),
         output_tokens=max(known.output_tokens or 0, output_tokens, 0 if worst.bound.output_tokens == 0 else 1),
     )
     return Charge(min(hold_nano, max(1, _computed(supposed, worst, worst.prices).nano)), ESTIMATED)
