@@ -104,6 +104,7 @@ class Bound:
     can_write_cache: bool = False
     can_write_cache_1h: bool = False
     searches: int = 0  # most calls of server tools that cost a fee each
+    preview_search: bool | None = False  # they use OpenAI's older tool, which may cost more; None: one or the other
     fees: tuple[tuple[str, int], ...] = ()  # other fees (`tariffs.OTHER_FEES`), and how often at most
     drawings: int = 0  # most pictures that a tool draws in addition to the answer
     drawing_models: tuple[str, ...] = ()  # models that may draw them; empty if the client leaves the choice

@@ -73,6 +73,7 @@ class OpenAIResponses(OpenAIChat):
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h or bounds.keeps_cache_long(body),
             **added.beside,
+            preview_search=_uses_preview(body),
             service_tier=bounds.service_tier(body),
             may_reason=may_reason,
             thinking_tokens=thinking,
@@ -191,6 +192,15 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         added.searches = calls if added.searches else 0
         added.drawings = calls if added.drawings else 0
     return added
+
+
+def _uses_preview(body: Mapping[str, Any]) -> bool | None:
+    """Return whether OpenAI searches with the older of its two tools; None if it may use either of them."""
+    kinds = [kind for tool in _tools(body) if isinstance(kind := tool.get("type"), str)]
+    are_old = {kind.startswith("web_search_preview") for kind in kinds if kind.startswith("web_search")}
+    if len(are_old) == 1:
+        return are_old.pop()
+    return None if are_old or body.get("prompt") is not None else False  # a stored prompt may declare either
 
 
 def _runs_at_the_client(tool: Mapping[str, Any]) -> bool:

@@ -94,10 +94,14 @@ def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
     own = usage.of_the_model()
     tokens = in_region(tariff.step(own).cost(own), worst.provider, model, usage.region)
     tools, is_estimate = _tool_costs(usage, worst, prices, worst.at)
-    nano = to_nano(tokens + tariff.fees(usage) + tools)
+    fees, preview = tariff.fees(usage), worst.bound.preview_search
+    dearer = tariff.fees(usage, dearer_tool=True) if preview is not False else fees
+    is_either = preview is None and dearer > fees  # the usage does not say which of two tools searched
+    nano = to_nano(tokens + dearer + tools)
     if tariff.is_fallback:
         return Charge(nano, FALLBACK)
-    return Charge(nano, ESTIMATED if is_guessed or is_estimate or tariff.is_guessed(own) else COMPUTED)
+    is_estimate = is_estimate or is_guessed or is_either or tariff.is_guessed(own)
+    return Charge(nano, ESTIMATED if is_estimate else COMPUTED)
 
 
 def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:

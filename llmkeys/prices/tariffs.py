@@ -169,7 +169,7 @@ class Tariff:
     steps: tuple[Step, ...]
     guessed: frozenset[str] = frozenset()  # kinds, and `search`, whose rate the source lacks
     search: int = 0
-    search_most: int = 0  # the maximum if the usage does not say which tool ran
+    search_most: int = 0  # of the dearer of two tools
     searches_always: bool = False  # for search models, every answer is a search
     search_per_answer: bool = False  # billed once per answer, however many queries
     request: int = 0
@@ -185,14 +185,14 @@ class Tariff:
         """Return the rates for a prompt of this length."""
         return self.steps[bisect_left(self.starts, _whole(usage.input_tokens))] if self.starts else self.steps[0]
 
-    def fees(self, usage: Usage) -> int:
+    def fees(self, usage: Usage, *, dearer_tool: bool = False) -> int:
         """Return what the answer costs in addition to its tokens."""
         searches = _whole(usage.searches)
         if self.searches_always:
             searches = max(1, searches)
         if self.search_per_answer:
             searches = min(1, searches)
-        return searches * self.search + self.request
+        return searches * (self.search_most if dearer_tool else self.search) + self.request
 
     def is_guessed(self, usage: Usage) -> bool:
         """Return whether part of the cost is based on a rate that the source lacks."""

@@ -143,6 +143,13 @@ class TestBound:
         for found in (bound(tools=[tool]), bound(input=[{"type": "additional_tools", "tools": [tool]}])):
             assert (found.tool_input_tokens, found.searches) == (tokens, searches)
 
+    def test_which_of_openais_two_tools_searches(self) -> None:
+        new, old = {"type": "web_search"}, {"type": "web_search_preview_2025_03_11"}
+        stored = {"id": "pmpt_1"}  # nobody knows which tools it declares
+        assert bound().preview_search is bound(tools=[new]).preview_search is False
+        assert bound(tools=[old]).preview_search is bound(tools=[old], prompt=stored).preview_search is True
+        assert bound(tools=[new, old]).preview_search is bound(prompt=stored).preview_search is None
+
     def test_the_client_may_limit_the_calls(self) -> None:
         found = bound(tools=[{"type": "web_search"}, {"type": "mcp"}], max_tool_calls=2)
         assert (found.tool_input_tokens, found.searches) == (32_000, 2)

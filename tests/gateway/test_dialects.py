@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmkeys.lib.money import nano_to_usd
-from llmkeys.models import AccessToken, ApiKey
+from llmkeys.models import AccessToken, ApiKey, UsageRecord
 from tests.gateway.door import RESET, Gate, Pieces, event, limits, only_row
 from tests.helpers import make_key
 from tests.providers.helpers import recorded_bytes
@@ -183,6 +183,22 @@ def test_googles_array_arrives_unchanged(client: Any, provider: Any) -> None:
     assert (answer["Content-Type"], answer.content) == ("application/json", recording)
     # 11 in at 0.75 and 293 out at 3.75 per million
     assert nano_to_usd(only_row().cost_nano) == Decimal("0.001107")
+
+
+def answers_after(client: Any, provider: Any, tool: str, *calls: str) -> Any:
+    """Return the usage row of a response of gpt-4o with this tool, after these calls: $0.0035 for its tokens."""
+    key = make_key(provider="openai")
+    output = [*({"type": call} for call in calls), *RESPONSE["output"]]
+    provider.post(f"{OPENAI}/responses", json=RESPONSE | {"model": "gpt-4o", "output": output})
+    body = CALLS["responses"].body | {"model": "gpt-4o", "tools": [{"type": tool}]}
+    assert post(client, "/v1/responses", body).status_code == 200
+    return UsageRecord.objects.get(key=key)
+
+
+@pytest.mark.parametrize(("tool", "cost"), [("web_search", "0.0135"), ("web_search_preview", "0.0285")])
+def test_a_search_costs_what_its_tool_costs(client: Any, provider: Any, tool: str, cost: str) -> None:
+    row = answers_after(client, provider, tool, "web_search_call")
+    assert (nano_to_usd(row.cost_nano), row.cost_source) == (Decimal(cost), "computed")
 
 
 def test_a_video_costs_what_video_costs(client: Any, provider: Any) -> None:

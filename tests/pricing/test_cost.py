@@ -165,6 +165,22 @@ class TestSearches:
         usage = Usage(input_tokens=20, output_tokens=30, searches=3)
         assert charged("anthropic", "claude-opus-5-5", usage) == Charge(30_680_000, "computed")
 
+    @pytest.mark.parametrize(
+        ("model", "preview", "nano", "source"),
+        [
+            ("gpt-4o", False, 20_000_000, "computed"),
+            ("gpt-4o", True, 50_000_000, "computed"),
+            ("gpt-4o", None, 50_000_000, "estimated"),  # the dearer of two that were declared
+            ("gpt-5", True, 20_000_000, "computed"),
+            ("gpt-5", None, 20_000_000, "computed"),
+        ],
+    )
+    def test_openais_older_tool_costs_more_with_models_that_do_not_reason(self, model, preview, nano, source):
+        # platform.openai.com/docs/pricing, "Web search": 25 USD for 1,000, and 10 with reasoning models
+        fee = charged("openai", model, Usage(20, output_tokens=30, searches=2), preview_search=preview)
+        without = charged("openai", model, Usage(20, output_tokens=30))
+        assert (fee.nano - without.nano, fee.source) == (nano, source)
+
     def test_it_charges_gemini_2_by_the_grounded_prompt_and_gemini_3_by_the_query(self):
         usage = Usage(input_tokens=100, output_tokens=10, searches=4)
         # 100 × 0.3 + 10 × 2.5 = 55, and 0.035 once
