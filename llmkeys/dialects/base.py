@@ -43,6 +43,7 @@ class Usage:
     drawn_image_input_tokens: int | None = None
     drawn_output_tokens: int | None = None
     searches: int | None = None  # calls of server tools that cost a fee each
+    file_searches: int | None = None  # calls of OpenAI's tool that searches stored files
     containers: int | None = None  # machines in which the provider ran code
     cost_usd: Decimal | None = None  # what the answer itself says it cost
     service_tier: str = ""  # the tier that served

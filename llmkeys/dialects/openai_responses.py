@@ -21,6 +21,7 @@ _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed
 _CLIENT_TOOLS = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})  # OpenAI describes them
 _CONTAINERS = ("code_interpreter", "shell")  # run in OpenAI's containers
 _WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
+_FILE_SEARCH = "file search"  # its fee
 _KEPT = ("previous_response_id", "conversation", "prompt")  # input that is stored at the provider
 _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose presence alone is not output
 
@@ -181,6 +182,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
             added.tokens += bounds.PROVIDER_TOOL_TOKENS
         elif isinstance(kind, str) and kind.endswith("image_generation"):
             added.drawing_tool(tool.get("model", bounds.mapping_in(tool, "parameters").get("model")))
+        elif kind == "file_search":
+            added.fee(_FILE_SEARCH, added.server_tool(has_fee=False))
         else:
             added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
             if kind in _CONTAINERS:
@@ -191,6 +194,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0
         added.drawings = calls if added.drawings else 0
+        if _FILE_SEARCH in added.fees:
+            added.fees[_FILE_SEARCH] = calls
     return added
 
 
@@ -269,9 +274,10 @@ def read_usage(response: Mapping[str, Any]) -> Usage | None:
     searches = count(mapping(used.get("web_search")).get("num_requests"))
     if searches is None:
         searches = sum(1 for item in items(response.get("output")) if _is_search(item))
-    searches += sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call")
     if searches:
         reported = replace(reported or Usage(), searches=max(searches, (reported and reported.searches) or 0))
+    if looked := sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call"):
+        reported = replace(reported or Usage(), file_searches=looked)
     if ran := _containers(response):
         reported = replace(reported or Usage(), containers=ran)
     drawn = mapping(used.get("image_gen"))

@@ -121,6 +121,9 @@ def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime)
         costs = [tariff.step(drawn).cost(drawn) for tariff in tariffs]
         amount += max(costs)
         is_estimate = len(worst.bound.drawing_models) != 1 or any(tariff.is_fallback for tariff in tariffs)
+    if prices.is_free(worst.provider, worst.model, at):
+        return amount, is_estimate
+    amount += (usage.file_searches or 0) * other_fee("file search")
     if usage.containers:
         sizes = [other_fee(what) for what, _ in worst.bound.fees if what.startswith("container")]
         amount += usage.containers * max(sizes, default=0)

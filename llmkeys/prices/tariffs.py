@@ -63,12 +63,14 @@ _SEARCH_MODELS: tuple[tuple[re.Pattern[str], Decimal], ...] = (
 _REQUEST_FEES: tuple[tuple[re.Pattern[str], Decimal], ...] = (
     (re.compile(r"sonar-pro-search"), Decimal("0.018")),  # openrouter.ai/perplexity/sonar-pro-search
 )
-# USD; platform.openai.com/docs/pricing, containers by memory; openrouter.ai/docs, the PDF engine `mistral-ocr`.
+# USD; platform.openai.com/docs/pricing, containers by memory and the file search tool by call; openrouter.ai/docs, the
+# PDF engine `mistral-ocr`.
 OTHER_FEES = {
     "container 1g": Decimal("0.03"),
     "container 4g": Decimal("0.12"),
     "container 16g": Decimal("0.48"),
     "container 64g": Decimal("1.92"),
+    "file search": Decimal("0.0025"),
     "page": Decimal("0.002"),
 }
 # The models that OpenAI's image tool may use if the request names none, most expensive first.
@@ -288,6 +290,10 @@ class PriceList:
     def knows(self, provider: str, model: str, at: datetime) -> bool:
         """Return whether the operator or the price data has a price for the model."""
         return not self.tariff(provider, model, at).is_fallback
+
+    def is_free(self, provider: str, model: str, at: datetime) -> bool:
+        """Return whether it is an unknown model of a local server, where nothing costs anything."""
+        return provider in self.local and not self.knows(provider, model, at)
 
     def has_operator_price(self, provider: str, model: str, at: datetime) -> bool:
         return bool(self._in_force(provider, model, at, ""))

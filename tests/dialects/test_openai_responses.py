@@ -133,7 +133,7 @@ class TestBound:
             ({"type": "mcp", "server_label": "x"}, 80_000, 0),
             ({"type": "web_search"}, 80_000, 5),
             ({"type": "web_search_preview"}, 80_000, 5),
-            ({"type": "file_search", "vector_store_ids": []}, 80_000, 5),
+            ({"type": "file_search", "vector_store_ids": []}, 80_000, 0),  # its fee is another
             ({"type": "code_interpreter", "container": {"type": "auto"}}, 80_000, 0),
             ({"type": "something_new"}, 80_000, 5),
             ({"type": ["odd"]}, 80_000, 5),
@@ -176,6 +176,12 @@ class TestBound:
     )
     def test_a_machine_that_runs_code_costs_by_its_memory(self, tool: dict[str, Any], fee: str) -> None:
         assert bound(tools=[tool]).fees == ((fee, 1),)
+
+    def test_searching_in_stored_files_has_a_fee_of_its_own(self) -> None:
+        tools = [{"type": "file_search", "vector_store_ids": ["vs_1"]}, {"type": "web_search"}]
+        found = bound(tools=tools)
+        assert (found.fees, found.searches, found.tool_input_tokens) == ((("file search", 5),), 5, 160_000)
+        assert bound(tools=tools, max_tool_calls=2).fees == (("file search", 2),)
 
     def test_a_compaction_reads_the_conversation_once_more(self) -> None:
         found = bound(context_management=[{"type": "compaction", "compact_threshold": 1000}])
@@ -253,11 +259,11 @@ class TestAnswers:
         ]
         usage = RESPONSES.see_answer(WHOLE | {"output": calls}).usage
         assert usage is not None
-        assert usage.searches == 3
+        assert (usage.searches, usage.file_searches) == (2, 1)
         told = {"web_search": {"num_requests": 1}}
         usage = RESPONSES.see_answer(WHOLE | {"output": calls, "tool_usage": told}).usage
         assert usage is not None
-        assert usage.searches == 2
+        assert (usage.searches, usage.file_searches) == (1, 1)
 
     def test_pictures_that_a_tool_made(self) -> None:
         drawn = {"input_tokens": 50, "input_tokens_details": {"image_tokens": 30}, "output_tokens": 4000}

@@ -195,9 +195,11 @@ def answers_after(client: Any, provider: Any, tool: str, *calls: str) -> Any:
     return UsageRecord.objects.get(key=key)
 
 
-@pytest.mark.parametrize(("tool", "cost"), [("web_search", "0.0135"), ("web_search_preview", "0.0285")])
+@pytest.mark.parametrize(
+    ("tool", "cost"), [("web_search", "0.0135"), ("web_search_preview", "0.0285"), ("file_search", "0.006")]
+)
 def test_a_search_costs_what_its_tool_costs(client: Any, provider: Any, tool: str, cost: str) -> None:
-    row = answers_after(client, provider, tool, "web_search_call")
+    row = answers_after(client, provider, tool, f"{tool.removesuffix('_preview')}_call")
     assert (nano_to_usd(row.cost_nano), row.cost_source) == (Decimal(cost), "computed")
 
 

@@ -165,6 +165,12 @@ class TestSearches:
         usage = Usage(input_tokens=20, output_tokens=30, searches=3)
         assert charged("anthropic", "claude-opus-5-5", usage) == Charge(30_680_000, "computed")
 
+    def test_searching_in_stored_files_has_a_fee_of_its_own(self):
+        # GPT-4.1: 20 × 2 + 30 × 8 = 280, and 3 × 0.0025; a local server asks nothing
+        usage = Usage(20, output_tokens=30, file_searches=3)
+        assert charged("openai", "gpt-4.1", usage) == Charge(7_780_000, "computed")
+        assert charged("openai", "llama3", usage, prices=price_list(local=["openai"])) == Charge(0, "fallback")
+
     @pytest.mark.parametrize(
         ("model", "preview", "nano", "source"),
         [

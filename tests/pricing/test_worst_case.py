@@ -103,6 +103,11 @@ class TestKinds:
         bounds = {"searches": 5, "tool_input_tokens": 80_000}
         assert most("anthropic", "claude-opus-5-5", **bounds) == 326_000_000 + 50_000_000
 
+    def test_it_holds_what_other_tools_ask_but_not_for_a_local_model(self):
+        fees = (("file search", 5), ("container 1g", 1))  # 5 × 0.0025 and 0.03
+        assert most("openai", "gpt-4.1", fees=fees) == 2_800_000 + 42_500_000
+        assert most("openai", "nobody-knows", fees=fees, prices=price_list(local=["openai"])) == 0
+
     def test_it_holds_the_fee_of_a_search_model_unasked(self):
         # 1000 × 2.5 + 100 × 10 = 3,500, and 0.025
         assert most("openai", "gpt-4o-search-preview") == 28_500_000
