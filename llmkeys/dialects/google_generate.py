@@ -62,6 +62,7 @@ _WITHOUT_FEE = frozenset(
     {"urlContext", "url_context", "codeExecution", "code_execution", "fileSearch", "file_search", "retrieval"}
     | {"mcpServers", "mcp_servers"}
 )
+_SEARCHED = frozenset({"web", "image", "maps"})  # kinds of sources
 GENERATES = frozenset({"generate", "stream"})
 
 
@@ -381,11 +382,12 @@ def _modality(details: list[Any], wanted: str) -> int | None:
 
 
 def _searches(body: Mapping[str, Any]) -> int | None:
-    """Return the number of searches behind an answer; at least one if it names sources."""
+    """Return the number of searches behind an answer; at least one if it names sources that a search found."""
     most = 0
     for candidate in items(body.get("candidates")):
         grounding = mapping(candidate.get("groundingMetadata"))
         asked = [grounding.get(name) for name in ("webSearchQueries", "imageSearchQueries")]
         queries = sum(len(listed) for listed in asked if isinstance(listed, list))
-        most += queries or bool(grounding.get("groundingChunks"))
+        # The client's own files (`retrievedContext`) are sources too, but looking into them costs no fee.
+        most += queries or any(_SEARCHED & chunk.keys() for chunk in items(grounding.get("groundingChunks")))
     return most or None

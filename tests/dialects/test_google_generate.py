@@ -277,6 +277,9 @@ class TestAnswers:
             ({}, None),
             ({"webSearchQueries": ["a", "b"]}, 2),
             ({"groundingChunks": [{"web": {}}]}, 1),
+            ({"groundingChunks": [{"retrievedContext": {}}, {"maps": {}}]}, 1),
+            ({"groundingChunks": [{"retrievedContext": {"title": "a.pdf"}}]}, None),
+            ({"groundingChunks": [7]}, None),
         ],
     )
     def test_searches_count_where_they_ran(self, grounding: Any, searches: int | None) -> None:

@@ -203,6 +203,17 @@ def test_a_search_costs_what_its_tool_costs(client: Any, provider: Any, tool: st
     assert (nano_to_usd(row.cost_nano), row.cost_source) == (Decimal(cost), "computed")
 
 
+def test_looking_into_stored_files_costs_no_search_at_google(client: Any, provider: Any) -> None:
+    call = CALLS["generate"]
+    make_key(provider="google")
+    found = {"groundingChunks": [{"retrievedContext": {"title": "a.pdf", "text": "hello"}}]}
+    [candidate] = GENERATED["candidates"]
+    provider.post(call.url, json=GENERATED | {"candidates": [candidate | {"groundingMetadata": found}]})
+    post(client, call.path, call.body | {"tools": [{"fileSearch": {"fileSearchStoreNames": ["fileSearchStores/1"]}}]})
+    row = only_row()
+    assert (nano_to_usd(row.cost_nano), row.cost_source, row.overrun) == (Decimal(call.cost), "computed", False)
+
+
 def test_a_video_costs_what_video_costs(client: Any, provider: Any) -> None:
     make_key(provider="google")
     method = "gemini-embedding-2:embedContent"
