@@ -314,7 +314,8 @@ class Attempt:
             failure = self.provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
                 clean = scrub_body(opened.without_secret(raw))
-                return await self._failed_inside(opened, failure, seen.usage, clean, made_output=seen.has_content)
+                made = estimate_tokens(seen.content_bytes) if seen.has_content else None
+                return await self._failed_inside(opened, failure, seen.usage, clean, output_tokens_seen=made)
         charge, finished = await self.settle(
             seen.usage,
             status=200,
@@ -352,18 +353,38 @@ class Attempt:
         return Failed(Failure(FailureKind.RETRY, words), lost=True)
 
     async def _failed_inside(
-        self, opened: OpenAnswer, failure: Failure, usage: Usage | None, body: bytes, *, made_output: bool = False
+        self,
+        opened: OpenAnswer,
+        failure: Failure,
+        usage: Usage | None,
+        body: bytes,
+        *,
+        output_tokens_seen: int | None = None,
     ) -> Answer | Failed:
-        """Handle a failure under status 200: charged if output was produced or the provider reports a cost."""
+        """Handle a failure under status 200: charged if output was seen or is reported, or a cost is.
+
+        Without the whole usage that is an estimate, or the hold if the model may have reasoned unseen.
+        """
+        made_output, lost = output_tokens_seen is not None, False
         if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
-            known = usage if usage is not None and usage.is_known else None
-            await self.settle(known, status=200, output_tokens_seen=1, success=False, error=failure.message)
+            lost = (usage is None or not usage.is_known) and self.may_reason_unseen
+            if lost:
+                await self.lose(f"{failure.message} It may have been billed.", status=200)
+            else:
+                await self.settle(
+                    usage,
+                    status=200,
+                    output_tokens_seen=output_tokens_seen or 1,
+                    saw_content=made_output,
+                    success=False,
+                    error=failure.message,
+                )
         else:
             await self.release(sent=True, status=200, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:
             headers = {**opened.headers, "content-type": "application/json"}
             return self._answer(failure.status or 400, headers, body)
-        return Failed(failure)
+        return Failed(failure, lost=lost)
 
     def _answer(
         self,
