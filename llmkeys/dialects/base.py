@@ -204,6 +204,7 @@ class Seen:
 
     body: Any = None  # parsed; None if it is not JSON
     usage: Usage | None = None
+    is_running_total: bool = False  # the usage is that of an answer that may go on
     has_content: bool = False  # usable output: from here on no other key may answer
     content_bytes: int = 0  # bytes of text, for an estimate if no usage is reported
     error: Mapping[str, Any] | None = None  # the body with an error, to be classified by the provider

@@ -328,7 +328,7 @@ def _see(seen: Seen, body: Mapping[str, Any]) -> None:
     seen.has_content = seen.has_content or seen.content_bytes > 0 or is_vector or "totalTokens" in body
     usage = _count(body) if "totalTokens" in body else read_usage(body, is_vector=is_vector)
     if usage is not None:
-        seen.usage = usage.merged(seen.usage)
+        seen.usage, seen.is_running_total = usage.merged(seen.usage), True
 
 
 def _count(body: Mapping[str, Any]) -> Usage:

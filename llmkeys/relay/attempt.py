@@ -298,7 +298,7 @@ class Attempt:
             await self._serves_again()
             headers = {**opened.headers, "content-type": self.request.dialect.stream_type(self.request.request)}
             return self._answer(200, headers, begun)
-        return await self._failed_inside(opened, failure, begun.usage, begun.error_body)
+        return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_told_all)
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()
@@ -360,6 +360,7 @@ class Attempt:
         body: bytes,
         *,
         output_tokens_seen: int | None = None,
+        is_whole: bool = True,
     ) -> Answer | Failed:
         """Handle a failure under status 200: charged if output was seen or is reported, or a cost is.
 
@@ -367,7 +368,7 @@ class Attempt:
         """
         made_output, lost = output_tokens_seen is not None, False
         if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
-            lost = (usage is None or not usage.is_known) and self.may_reason_unseen
+            lost = not (usage is not None and usage.is_known and is_whole) and self.may_reason_unseen
             if lost:
                 await self.lose(f"{failure.message} It may have been billed.", status=200)
             else:
@@ -376,6 +377,7 @@ class Attempt:
                     status=200,
                     output_tokens_seen=output_tokens_seen or 1,
                     saw_content=made_output,
+                    is_whole=is_whole,
                     success=False,
                     error=failure.message,
                 )
@@ -484,22 +486,26 @@ class Attempt:
         status: int,
         output_tokens_seen: int,
         saw_content: bool = False,
+        is_whole: bool = True,
         success: bool = True,
         error: str = "",
     ) -> tuple[Charge, Finished | None]:
-        """Charge what the usage costs, or without a plausible usage an estimate from what was seen, marked as such."""
-        charge = self._charge(usage, output_tokens_seen, saw_content)
+        """Charge what the usage costs, or without a plausible usage an estimate from what was seen, marked as such.
+
+        A usage that is not that of the whole answer is the least that is estimated.
+        """
+        charge = self._charge(usage, output_tokens_seen, saw_content, is_whole)
         finished = await self._end(
             state="SETTLED", success=success, http_status=status, error=error, cost_nano=charge.nano,
             cost_source=charge.source, **_tokens(usage),
         )  # fmt: skip
         return charge, finished
 
-    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool) -> Charge:
+    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool, is_whole: bool) -> Charge:
         """Return the price of the usage as of admission, or an estimate if there is no plausible usage."""
         if usage is not None and self._service_tier and not usage.service_tier:
             usage = replace(usage, service_tier=self._service_tier)
-        known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None else None
+        known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None and is_whole else None
         return known or cost.estimate(
             self.worst,
             input_bytes=self.request.request.size,
