@@ -168,7 +168,7 @@ class Request:
 
     @cached_property
     def sealed(self) -> str:
-        """The newest encrypted reasoning block of the conversation, or an empty string."""
+        """What binds the conversation to an organisation: see `Dialect.sealed`."""
         return self.dialect.sealed(self)
 
     @cached_property
@@ -212,7 +212,7 @@ class Seen:
     is_finished: bool = False  # the model said that it has finished
     is_usage_only: bool = False  # a chunk that was sent only because the usage was asked for
     id: str = ""
-    sealed: str = ""  # the last encrypted reasoning block, which only the organisation that produced it can read
+    sealed: str = ""  # the last encrypted reasoning block, or the id of the stored answer: see `Dialect.sealed`
 
 
 class Events(Protocol):
@@ -257,7 +257,10 @@ class Dialect:
         raise NotImplementedError
 
     def sealed(self, request: Request) -> str:
-        """Return the newest encrypted reasoning block in the request."""
+        """Return what only the organisation that produced it can use, or an empty string.
+
+        That is the newest encrypted reasoning block in the request, or the id of the stored answer that it continues.
+        """
         return ""
 
     def tighter_bound(self, request: Request, model: str) -> Bound:

@@ -86,8 +86,10 @@ class OpenAIResponses(OpenAIChat):
         return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
 
     def sealed(self, request: Request) -> str:
-        """Return the last `encrypted_content` among the items."""
-        return next(filter(None, map(_sealed, reversed(list(bounds.objects_in(request.body.get("input")))))), "")
+        """Return the last `encrypted_content` among the items, else the id of the response that this one continues."""
+        items_back = reversed(list(bounds.objects_in(request.body.get("input"))))
+        found = next(filter(None, map(_sealed, items_back)), "")
+        return found or text(request.body.get("previous_response_id"), limit=200)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
@@ -254,6 +256,8 @@ def _see_response(seen: Seen, response: Mapping[str, Any]) -> None:
     for item in items(response.get("output")):
         seen.sealed = _sealed(item) or seen.sealed
     seen.id = text(response.get("id"), limit=200) or seen.id
+    if response.get("store") is not False:
+        seen.sealed = seen.sealed or seen.id
     if response.get("error"):
         seen.error = response
     seen.is_finished = seen.is_finished or response.get("status") in ("completed", "incomplete", "failed", "cancelled")

@@ -76,7 +76,7 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
-    sealed: str = ""  # the last encrypted reasoning block in the answer
+    sealed: str = ""  # what binds the conversation to the organisation that answered
     _refused_fields: set[str] = field(default_factory=set)  # fields added by us that the server does not accept
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""

@@ -381,6 +381,14 @@ class TestSealedThoughts:
         assert RESPONSES.see_answer({"output": [{"type": "web_search_call", "encrypted_content": "x"}]}).sealed == ""
         assert RESPONSES.see_answer({"output": [self.THOUGHT | {"encrypted_content": 7}]}).sealed == ""
 
+    def test_a_stored_answer_without_one_is_known_by_its_id(self) -> None:
+        assert RESPONSES.see_answer(WHOLE).sealed == RESPONSES.see_answer(WHOLE | {"store": True}).sealed == "resp_1"
+        assert RESPONSES.see_answer(WHOLE | {"store": False}).sealed == ""
+        assert RESPONSES.see_answer(WHOLE | {"output": [self.THOUGHT]}).sealed == "gAAA-1"
+        assert ask(previous_response_id="resp_1").sealed == "resp_1"
+        assert ask(previous_response_id=["resp_1"]).sealed == ""
+        assert ask(input=[self.THOUGHT], previous_response_id="resp_1").sealed == "gAAA-1"
+
     def test_the_last_one_of_a_request_counts(self) -> None:
         later = self.THOUGHT | {"encrypted_content": "gAAA-2"}
         assert ask(input=[self.THOUGHT, later, {"role": "user", "content": "hi"}]).sealed == "gAAA-2"
