@@ -21,7 +21,7 @@ MAX_MODEL_NAME = 200
 class Usage:
     """The usage that an answer reports. None means not reported; a zero is a zero.
 
-    `input_tokens` is all input (including cache reads and writes, audio and images), `output_tokens` all output
+    `input_tokens` is all input (including cache reads and writes, audio, images and video), `output_tokens` all output
     (including reasoning, audio and images). The other counts are parts of these; the rest is text.
     """
 
@@ -33,6 +33,7 @@ class Usage:
     audio_input_tokens: int | None = None
     cached_audio_tokens: int | None = None
     image_input_tokens: int | None = None
+    video_input_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     audio_output_tokens: int | None = None
@@ -42,6 +43,7 @@ class Usage:
     drawn_image_input_tokens: int | None = None
     drawn_output_tokens: int | None = None
     searches: int | None = None  # calls of server tools that cost a fee each
+    file_searches: int | None = None  # calls of OpenAI's tool that searches stored files
     containers: int | None = None  # machines in which the provider ran code
     cost_usd: Decimal | None = None  # what the answer itself says it cost
     service_tier: str = ""  # the tier that served
@@ -103,6 +105,7 @@ class Bound:
     can_write_cache: bool = False
     can_write_cache_1h: bool = False
     searches: int = 0  # most calls of server tools that cost a fee each
+    preview_search: bool | None = False  # they use OpenAI's older tool, which may cost more; None: one or the other
     fees: tuple[tuple[str, int], ...] = ()  # other fees (`tariffs.OTHER_FEES`), and how often at most
     drawings: int = 0  # most pictures that a tool draws in addition to the answer
     drawing_models: tuple[str, ...] = ()  # models that may draw them; empty if the client leaves the choice
@@ -165,7 +168,7 @@ class Request:
 
     @cached_property
     def sealed(self) -> str:
-        """The newest encrypted reasoning block of the conversation, or an empty string."""
+        """What binds the conversation to an organisation: see `Dialect.sealed`."""
         return self.dialect.sealed(self)
 
     @cached_property
@@ -201,6 +204,7 @@ class Seen:
 
     body: Any = None  # parsed; None if it is not JSON
     usage: Usage | None = None
+    is_running_total: bool = False  # the usage is that of an answer that may go on
     has_content: bool = False  # usable output: from here on no other key may answer
     content_bytes: int = 0  # bytes of text, for an estimate if no usage is reported
     error: Mapping[str, Any] | None = None  # the body with an error, to be classified by the provider
@@ -208,7 +212,7 @@ class Seen:
     is_finished: bool = False  # the model said that it has finished
     is_usage_only: bool = False  # a chunk that was sent only because the usage was asked for
     id: str = ""
-    sealed: str = ""  # the last encrypted reasoning block, which only the organisation that produced it can read
+    sealed: str = ""  # the last encrypted reasoning block, or the id of the stored answer: see `Dialect.sealed`
 
 
 class Events(Protocol):
@@ -253,7 +257,10 @@ class Dialect:
         raise NotImplementedError
 
     def sealed(self, request: Request) -> str:
-        """Return the newest encrypted reasoning block in the request."""
+        """Return what only the organisation that produced it can use, or an empty string.
+
+        That is the newest encrypted reasoning block in the request, or the id of the stored answer that it continues.
+        """
         return ""
 
     def tighter_bound(self, request: Request, model: str) -> Bound:

@@ -62,6 +62,7 @@ _WITHOUT_FEE = frozenset(
     {"urlContext", "url_context", "codeExecution", "code_execution", "fileSearch", "file_search", "retrieval"}
     | {"mcpServers", "mcp_servers"}
 )
+_SEARCHED = frozenset({"web", "image", "maps"})  # kinds of sources
 GENERATES = frozenset({"generate", "stream"})
 
 
@@ -328,7 +329,7 @@ def _see(seen: Seen, body: Mapping[str, Any]) -> None:
     seen.has_content = seen.has_content or seen.content_bytes > 0 or is_vector or "totalTokens" in body
     usage = _count(body) if "totalTokens" in body else read_usage(body, is_vector=is_vector)
     if usage is not None:
-        seen.usage = usage.merged(seen.usage)
+        seen.usage, seen.is_running_total = usage.merged(seen.usage), True
 
 
 def _count(body: Mapping[str, Any]) -> Usage:
@@ -358,6 +359,7 @@ def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | N
         audio_input_tokens=_modality(taken, "audio"),
         cached_audio_tokens=_modality([found.get("cacheTokensDetails")], "audio"),
         image_input_tokens=_modality(taken, "image"),
+        video_input_tokens=_modality(taken, "video"),
         output_tokens=0 if is_vector and prompt is not None else output,
         reasoning_tokens=thoughts,
         audio_output_tokens=_modality(came, "audio"),
@@ -381,11 +383,12 @@ def _modality(details: list[Any], wanted: str) -> int | None:
 
 
 def _searches(body: Mapping[str, Any]) -> int | None:
-    """Return the number of searches behind an answer; at least one if it names sources."""
+    """Return the number of searches behind an answer; at least one if it names sources that a search found."""
     most = 0
     for candidate in items(body.get("candidates")):
         grounding = mapping(candidate.get("groundingMetadata"))
         asked = [grounding.get(name) for name in ("webSearchQueries", "imageSearchQueries")]
         queries = sum(len(listed) for listed in asked if isinstance(listed, list))
-        most += queries or bool(grounding.get("groundingChunks"))
+        # The client's own files (`retrievedContext`) are sources too, but looking into them costs no fee.
+        most += queries or any(_SEARCHED & chunk.keys() for chunk in items(grounding.get("groundingChunks")))
     return most or None

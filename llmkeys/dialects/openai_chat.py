@@ -143,12 +143,14 @@ def see_document(seen: Seen, body: Mapping[str, Any], part: str) -> None:
     """Add to `seen` what an answer or chunk says; `part` is the field of a choice that has its content."""
     seen.body = body
     usage = read_openai_usage(body)
-    seen.usage = usage.merged(seen.usage) if usage else seen.usage
+    choices = body.get("choices")
+    if usage:
+        seen.usage = usage.merged(seen.usage)
+        seen.is_running_total = bool(choices)  # some hosts count in every chunk
     if isinstance(found := body.get("id"), str):
         seen.id = seen.id or found
     if body.get("error"):
         seen.error = body
-    choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, Mapping):
             continue

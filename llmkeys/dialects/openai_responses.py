@@ -21,6 +21,7 @@ _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed
 _CLIENT_TOOLS = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})  # OpenAI describes them
 _CONTAINERS = ("code_interpreter", "shell")  # run in OpenAI's containers
 _WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
+_FILE_SEARCH = "file search"  # its fee
 _KEPT = ("previous_response_id", "conversation", "prompt")  # input that is stored at the provider
 _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose presence alone is not output
 
@@ -73,6 +74,7 @@ class OpenAIResponses(OpenAIChat):
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h or bounds.keeps_cache_long(body),
             **added.beside,
+            preview_search=_uses_preview(body),
             service_tier=bounds.service_tier(body),
             may_reason=may_reason,
             thinking_tokens=thinking,
@@ -84,8 +86,10 @@ class OpenAIResponses(OpenAIChat):
         return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
 
     def sealed(self, request: Request) -> str:
-        """Return the last `encrypted_content` among the items."""
-        return next(filter(None, map(_sealed, reversed(list(bounds.objects_in(request.body.get("input")))))), "")
+        """Return the last `encrypted_content` among the items, else the id of the response that this one continues."""
+        items_back = reversed(list(bounds.objects_in(request.body.get("input"))))
+        found = next(filter(None, map(_sealed, items_back)), "")
+        return found or text(request.body.get("previous_response_id"), limit=200)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
@@ -180,6 +184,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
             added.tokens += bounds.PROVIDER_TOOL_TOKENS
         elif isinstance(kind, str) and kind.endswith("image_generation"):
             added.drawing_tool(tool.get("model", bounds.mapping_in(tool, "parameters").get("model")))
+        elif kind == "file_search":
+            added.fee(_FILE_SEARCH, added.server_tool(has_fee=False))
         else:
             added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
             if kind in _CONTAINERS:
@@ -190,7 +196,18 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0
         added.drawings = calls if added.drawings else 0
+        if _FILE_SEARCH in added.fees:
+            added.fees[_FILE_SEARCH] = calls
     return added
+
+
+def _uses_preview(body: Mapping[str, Any]) -> bool | None:
+    """Return whether OpenAI searches with the older of its two tools; None if it may use either of them."""
+    kinds = [kind for tool in _tools(body) if isinstance(kind := tool.get("type"), str)]
+    are_old = {kind.startswith("web_search_preview") for kind in kinds if kind.startswith("web_search")}
+    if len(are_old) == 1:
+        return are_old.pop()
+    return None if are_old or body.get("prompt") is not None else False  # a stored prompt may declare either
 
 
 def _runs_at_the_client(tool: Mapping[str, Any]) -> bool:
@@ -239,6 +256,8 @@ def _see_response(seen: Seen, response: Mapping[str, Any]) -> None:
     for item in items(response.get("output")):
         seen.sealed = _sealed(item) or seen.sealed
     seen.id = text(response.get("id"), limit=200) or seen.id
+    if response.get("store") is not False:
+        seen.sealed = seen.sealed or seen.id
     if response.get("error"):
         seen.error = response
     seen.is_finished = seen.is_finished or response.get("status") in ("completed", "incomplete", "failed", "cancelled")
@@ -259,9 +278,10 @@ def read_usage(response: Mapping[str, Any]) -> Usage | None:
     searches = count(mapping(used.get("web_search")).get("num_requests"))
     if searches is None:
         searches = sum(1 for item in items(response.get("output")) if _is_search(item))
-    searches += sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call")
     if searches:
         reported = replace(reported or Usage(), searches=max(searches, (reported and reported.searches) or 0))
+    if looked := sum(1 for item in items(response.get("output")) if item.get("type") == "file_search_call"):
+        reported = replace(reported or Usage(), file_searches=looked)
     if ran := _containers(response):
         reported = replace(reported or Usage(), containers=ran)
     drawn = mapping(used.get("image_gen"))

@@ -63,7 +63,7 @@ class UsageRecord(models.Model):
     first_byte_ms = models.PositiveIntegerField(null=True)
     skipped = models.JSONField(default=list)
     upstream_id = models.CharField(max_length=100, blank=True, default="")
-    # A digest of the last sealed thought in the answer; the next turn of the conversation prefers this key.
+    # A digest of the answer's last sealed thought, or of its id; the next turn of the conversation prefers this key.
     sealed_thought = models.CharField(max_length=32, null=True)
     day = models.DateField()
     month = models.DateField()

@@ -71,6 +71,7 @@ def estimate(
         known,
         input_tokens=max(1, known.input_tokens or guess),
         audio_input_tokens=known.audio_input_tokens or min(guess, worst.bound.audio_input_tokens),
+        image_input_tokens=known.image_input_tokens or min(guess, worst.bound.image_input_tokens),
         output_tokens=max(known.output_tokens or 0, output_tokens, 0 if worst.bound.output_tokens == 0 else 1),
     )
     return Charge(min(hold_nano, max(1, _computed(supposed, worst, worst.prices).nano)), ESTIMATED)
@@ -93,10 +94,14 @@ def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
     own = usage.of_the_model()
     tokens = in_region(tariff.step(own).cost(own), worst.provider, model, usage.region)
     tools, is_estimate = _tool_costs(usage, worst, prices, worst.at)
-    nano = to_nano(tokens + tariff.fees(usage) + tools)
+    fees, preview = tariff.fees(usage), worst.bound.preview_search
+    dearer = tariff.fees(usage, dearer_tool=True) if preview is not False else fees
+    is_either = preview is None and dearer > fees  # the usage does not say which of two tools searched
+    nano = to_nano(tokens + dearer + tools)
     if tariff.is_fallback:
         return Charge(nano, FALLBACK)
-    return Charge(nano, ESTIMATED if is_guessed or is_estimate or tariff.is_guessed(own) else COMPUTED)
+    is_estimate = is_estimate or is_guessed or is_either or tariff.is_guessed(own)
+    return Charge(nano, ESTIMATED if is_estimate else COMPUTED)
 
 
 def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:
@@ -116,6 +121,9 @@ def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime)
         costs = [tariff.step(drawn).cost(drawn) for tariff in tariffs]
         amount += max(costs)
         is_estimate = len(worst.bound.drawing_models) != 1 or any(tariff.is_fallback for tariff in tariffs)
+    if prices.is_free(worst.provider, worst.model, at):
+        return amount, is_estimate
+    amount += (usage.file_searches or 0) * other_fee("file search")
     if usage.containers:
         sizes = [other_fee(what) for what, _ in worst.bound.fees if what.startswith("container")]
         amount += usage.containers * max(sizes, default=0)

@@ -37,7 +37,7 @@ DEAR_TIERS = ("priority", "fast")
 _TWICE = "twice"  # the tier name for twice the standard rates, used if no rates of a higher tier are known
 _SAME_TIER = {"priority": "fast", "fast": "priority"}  # OpenAI renamed it; an operator's row counts under either name
 
-INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in")
+INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in", "video_in")
 OUTPUT_KINDS = ("text_out", "reasoning", "audio_out", "image_out")
 # Rates that the price data lacks, USD per million tokens. A row priced with one of them is still flagged.
 # Audio: platform.openai.com/docs/pricing, "Audio tokens". Images: the same page, "Image tokens".
@@ -63,12 +63,14 @@ _SEARCH_MODELS: tuple[tuple[re.Pattern[str], Decimal], ...] = (
 _REQUEST_FEES: tuple[tuple[re.Pattern[str], Decimal], ...] = (
     (re.compile(r"sonar-pro-search"), Decimal("0.018")),  # openrouter.ai/perplexity/sonar-pro-search
 )
-# USD; platform.openai.com/docs/pricing, containers by memory; openrouter.ai/docs, the PDF engine `mistral-ocr`.
+# USD; platform.openai.com/docs/pricing, containers by memory and the file search tool by call; openrouter.ai/docs, the
+# PDF engine `mistral-ocr`.
 OTHER_FEES = {
     "container 1g": Decimal("0.03"),
     "container 4g": Decimal("0.12"),
     "container 16g": Decimal("0.48"),
     "container 64g": Decimal("1.92"),
+    "file search": Decimal("0.0025"),
     "page": Decimal("0.002"),
 }
 # The models that OpenAI's image tool may use if the request names none, most expensive first.
@@ -110,7 +112,7 @@ class OperatorPrice:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rates for prompts of a certain length; `dearest_in` covers kinds that no usage reports, such as video."""
+    """The rates for prompts of a certain length; `dearest_in` covers input whose kind is not known in advance."""
 
     text: int
     cached: int
@@ -119,6 +121,7 @@ class Step:
     audio_in: int
     cached_audio: int
     image_in: int
+    video_in: int
     text_out: int
     reasoning: int
     audio_out: int
@@ -128,10 +131,11 @@ class Step:
     def cost(self, usage: Usage) -> int:
         """Return what the tokens cost. Contradictory counts are reduced so that the kinds never exceed the total."""
         total, output = _whole(usage.input_tokens), _whole(usage.output_tokens)
-        # Audio and images that cost as much as text are treated as text, which may be cached.
+        # Audio, images and video that cost as much as text are treated as text, which may be cached.
         audio = min(total, _whole(usage.audio_input_tokens)) if self.audio_in != self.text else 0
         image = min(total - audio, _whole(usage.image_input_tokens)) if self.image_in != self.text else 0
-        text = total - audio - image
+        video = min(total - audio - image, _whole(usage.video_input_tokens)) if self.video_in != self.text else 0
+        text = total - audio - image - video
         hour = _whole(usage.cache_write_1h_tokens)
         written = min(text, max(_whole(usage.cache_write_tokens), hour))
         hour = min(written, hour)
@@ -145,6 +149,7 @@ class Step:
             + (audio - cached_audio) * self.audio_in
             + cached_audio * self.cached_audio
             + image * self.image_in
+            + video * self.video_in
         )
         audio = min(output, _whole(usage.audio_output_tokens))
         image = min(output - audio, _whole(usage.image_output_tokens))
@@ -166,7 +171,7 @@ class Tariff:
     steps: tuple[Step, ...]
     guessed: frozenset[str] = frozenset()  # kinds, and `search`, whose rate the source lacks
     search: int = 0
-    search_most: int = 0  # the maximum if the usage does not say which tool ran
+    search_most: int = 0  # of the dearer of two tools
     searches_always: bool = False  # for search models, every answer is a search
     search_per_answer: bool = False  # billed once per answer, however many queries
     request: int = 0
@@ -182,14 +187,14 @@ class Tariff:
         """Return the rates for a prompt of this length."""
         return self.steps[bisect_left(self.starts, _whole(usage.input_tokens))] if self.starts else self.steps[0]
 
-    def fees(self, usage: Usage) -> int:
+    def fees(self, usage: Usage, *, dearer_tool: bool = False) -> int:
         """Return what the answer costs in addition to its tokens."""
         searches = _whole(usage.searches)
         if self.searches_always:
             searches = max(1, searches)
         if self.search_per_answer:
             searches = min(1, searches)
-        return searches * self.search + self.request
+        return searches * (self.search_most if dearer_tool else self.search) + self.request
 
     def is_guessed(self, usage: Usage) -> bool:
         """Return whether part of the cost is based on a rate that the source lacks."""
@@ -286,6 +291,10 @@ class PriceList:
         """Return whether the operator or the price data has a price for the model."""
         return not self.tariff(provider, model, at).is_fallback
 
+    def is_free(self, provider: str, model: str, at: datetime) -> bool:
+        """Return whether it is an unknown model of a local server, where nothing costs anything."""
+        return provider in self.local and not self.knows(provider, model, at)
+
     def has_operator_price(self, provider: str, model: str, at: datetime) -> bool:
         return bool(self._in_force(provider, model, at, ""))
 
@@ -330,7 +339,7 @@ class PriceList:
 
 # --- the operator's table --------------------------------------------------------------------------------------------
 
-_MODALITIES = frozenset({"audio_in", "cached_audio", "image_in", "audio_out", "image_out"})
+_MODALITIES = frozenset({"audio_in", "cached_audio", "image_in", "video_in", "audio_out", "image_out"})
 
 
 def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, quarter: int, has_tier: bool) -> Tariff:
@@ -383,12 +392,12 @@ def _known_to_operator(price: Price) -> dict[str, Decimal]:
 def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
     """Return the rates for prompts of one length, and the kinds that had to be guessed.
 
-    Cached tokens and images without a rate cost as much as plain input, as the vendors' lists intend. Any other missing
-    rate is taken to be the highest one of input or output.
+    Cached tokens, images and video without a rate cost as much as plain input, as the vendors' lists intend. Any other
+    missing rate is taken to be the highest one of input or output.
     """
     rates = {kind: _rate(value) for kind, value in known.items()}
     text, out = rates.get("text", 0), rates.get("text_out", 0)
-    dearest_in = max((rates[kind] for kind in (*INPUT_KINDS, "video_in") if kind in rates), default=0)
+    dearest_in = max((rates[kind] for kind in INPUT_KINDS if kind in rates), default=0)
     dearest_out = max((rates[kind] for kind in (*OUTPUT_KINDS, "video_out") if kind in rates), default=0)
     documented = _documented_rates(model)
     guessed: set[str] = set()
@@ -409,7 +418,7 @@ def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
     elif hour is None:
         hour = guess("write_1h", max(write, int(text * _OPENAI_HALF_DAY_WRITE)))
     audio_in = guess("audio_in", dearest_in)
-    if "video_out" in rates and rates["video_out"] > out:  # usage does not report video: all output may be video
+    if "video_out" in rates and rates["video_out"] > out:  # usage does not report it: all output may be video
         out = rates["video_out"]
         guessed.add("text_out")
     step = Step(
@@ -420,6 +429,7 @@ def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
         audio_in=audio_in,
         cached_audio=rates.get("cached_audio", audio_in),
         image_in=rates.get("image_in", text),
+        video_in=rates.get("video_in", text),
         text_out=out,
         reasoning=rates.get("reasoning", out),
         audio_out=guess("audio_out", dearest_out),

@@ -91,9 +91,10 @@ def worst_case(
         asked = min([settings.DEFAULT_MAX_TOKENS, *own])
     else:
         asked = limit - bound.prediction_tokens  # the prediction is added only once, not per choice
-    tools = _tool_costs(prices, provider, bound, at)
     lines = tuple(
-        replace(line, base=line.base + tools) for name in models for line in _lines(prices, provider, name, bound, at)
+        replace(line, base=line.base + _tool_costs(prices, provider, name, bound, at))
+        for name in models
+        for line in _lines(prices, provider, name, bound, at)
     )
     nano = to_nano(max(line.at(asked) for line in lines))
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
@@ -153,8 +154,9 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
     rest = replace(
         worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
     )  # what is still to come
-    most, tools = 0, _tool_costs(worst.prices, worst.provider, worst.bound, worst.at)
+    most = 0
     for model in (worst.model, *worst.other_models):
+        tools = _tool_costs(worst.prices, worst.provider, model, worst.bound, worst.at)
         for tariff in _possible_tariffs(worst.prices, worst.provider, model, rest, worst.at):
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
@@ -207,9 +209,9 @@ def drawing_tariffs(prices: PriceList, provider: str, bound: Bound, at: datetime
     return [prices.tariff(provider, seller.drawing_model_name(name), at) for name in names]
 
 
-def _tool_costs(prices: PriceList, provider: str, bound: Bound, at: datetime) -> int:
-    """Return the most that fees and generated images can cost, whichever model answers; in 10⁻²⁴ USD."""
-    fees = sum(other_fee(what) * times for what, times in bound.fees)
+def _tool_costs(prices: PriceList, provider: str, model: str, bound: Bound, at: datetime) -> int:
+    """Return the most that fees and generated images can cost if this model answers; in 10⁻²⁴ USD."""
+    fees = 0 if prices.is_free(provider, model, at) else sum(other_fee(what) * times for what, times in bound.fees)
     if not bound.drawings:
         return fees
     steps = [tariff.steps[-1] for tariff in drawing_tariffs(prices, provider, bound, at)]

@@ -29,8 +29,8 @@ _NO_ACCESS = re.compile(
 )
 _NEWER_LIMIT_NAME = re.compile(r"(?:openai/)?(?:ft:)?(?:o\d|gpt-(?:[5-9]|\d\d)|codex)")
 _COSTS_MORE = re.compile(r"gpt-(?:5\.[4-9]|[6-9]|\d\d)")  # platform.openai.com/docs/pricing
-# The older search tool (`web_search_preview`) of these models costs more than the one in the price data, and the usage
-# does not say which of them ran: the hold covers the more expensive one.
+# The older search tool (`web_search_preview`) of these models costs more than the one in the price data. It is always
+# held, and charged if the request declared it.
 _PREVIEWS, _PREVIEW_SEARCH_USD = re.compile(r"gpt-4(o|\.1)"), Decimal("0.025")
 
 

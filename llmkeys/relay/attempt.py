@@ -76,7 +76,7 @@ class Attempt:
     ended: bool = False
     asked_for_usage: bool = False
     upstream_id: str = ""
-    sealed: str = ""  # the last encrypted reasoning block in the answer
+    sealed: str = ""  # what binds the conversation to the organisation that answered
     _refused_fields: set[str] = field(default_factory=set)  # fields added by us that the server does not accept
     _renamed_fields: dict[str, str] = field(default_factory=dict)
     _service_tier: str = ""
@@ -298,7 +298,7 @@ class Attempt:
             await self._serves_again()
             headers = {**opened.headers, "content-type": self.request.dialect.stream_type(self.request.request)}
             return self._answer(200, headers, begun)
-        return await self._failed_inside(opened, failure, begun.usage, begun.error_body)
+        return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_told_all)
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()
@@ -314,7 +314,8 @@ class Attempt:
             failure = self.provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
                 clean = scrub_body(opened.without_secret(raw))
-                return await self._failed_inside(opened, failure, seen.usage, clean, made_output=seen.has_content)
+                made = estimate_tokens(seen.content_bytes) if seen.has_content else None
+                return await self._failed_inside(opened, failure, seen.usage, clean, output_tokens_seen=made)
         charge, finished = await self.settle(
             seen.usage,
             status=200,
@@ -352,18 +353,40 @@ class Attempt:
         return Failed(Failure(FailureKind.RETRY, words), lost=True)
 
     async def _failed_inside(
-        self, opened: OpenAnswer, failure: Failure, usage: Usage | None, body: bytes, *, made_output: bool = False
+        self,
+        opened: OpenAnswer,
+        failure: Failure,
+        usage: Usage | None,
+        body: bytes,
+        *,
+        output_tokens_seen: int | None = None,
+        is_whole: bool = True,
     ) -> Answer | Failed:
-        """Handle a failure under status 200: charged if output was produced or the provider reports a cost."""
+        """Handle a failure under status 200: charged if output was seen or is reported, or a cost is.
+
+        Without the whole usage that is an estimate, or the hold if the model may have reasoned unseen.
+        """
+        made_output, lost = output_tokens_seen is not None, False
         if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
-            known = usage if usage is not None and usage.is_known else None
-            await self.settle(known, status=200, output_tokens_seen=1, success=False, error=failure.message)
+            lost = not (usage is not None and usage.is_known and is_whole) and self.may_reason_unseen
+            if lost:
+                await self.lose(f"{failure.message} It may have been billed.", status=200)
+            else:
+                await self.settle(
+                    usage,
+                    status=200,
+                    output_tokens_seen=output_tokens_seen or 1,
+                    saw_content=made_output,
+                    is_whole=is_whole,
+                    success=False,
+                    error=failure.message,
+                )
         else:
             await self.release(sent=True, status=200, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:
             headers = {**opened.headers, "content-type": "application/json"}
             return self._answer(failure.status or 400, headers, body)
-        return Failed(failure)
+        return Failed(failure, lost=lost)
 
     def _answer(
         self,
@@ -463,22 +486,26 @@ class Attempt:
         status: int,
         output_tokens_seen: int,
         saw_content: bool = False,
+        is_whole: bool = True,
         success: bool = True,
         error: str = "",
     ) -> tuple[Charge, Finished | None]:
-        """Charge what the usage costs, or without a plausible usage an estimate from what was seen, marked as such."""
-        charge = self._charge(usage, output_tokens_seen, saw_content)
+        """Charge what the usage costs, or without a plausible usage an estimate from what was seen, marked as such.
+
+        A usage that is not that of the whole answer is the least that is estimated.
+        """
+        charge = self._charge(usage, output_tokens_seen, saw_content, is_whole)
         finished = await self._end(
             state="SETTLED", success=success, http_status=status, error=error, cost_nano=charge.nano,
             cost_source=charge.source, **_tokens(usage),
         )  # fmt: skip
         return charge, finished
 
-    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool) -> Charge:
+    def _charge(self, usage: Usage | None, output_tokens_seen: int, saw_content: bool, is_whole: bool) -> Charge:
         """Return the price of the usage as of admission, or an estimate if there is no plausible usage."""
         if usage is not None and self._service_tier and not usage.service_tier:
             usage = replace(usage, service_tier=self._service_tier)
-        known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None else None
+        known = cost.charge(usage, self.worst, saw_content=saw_content) if usage is not None and is_whole else None
         return known or cost.estimate(
             self.worst,
             input_bytes=self.request.request.size,

@@ -1,7 +1,8 @@
-"""Conversations with encrypted reasoning, which only the organisation that produced it can read.
+"""Conversations that are bound to an organisation: by encrypted reasoning, or by an answer that it has stored.
 
-OpenAI's `encrypted_content` and Anthropic's signatures come back with the next turn. The usage row of the answer that
-contained one keeps its digest, so that any process can find the key that served, and try it first.
+OpenAI's `encrypted_content` and Anthropic's signatures come back with the next turn, and so does the id of a response
+(`previous_response_id`). The usage row of the answer keeps the digest, so that any process can find the key that
+served, and try it first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from llmkeys.relay.candidates import Candidate
 
-REASON = "another key produced the encrypted reasoning of this conversation"
+REASON = "another key produced the answer that this conversation continues"
 
 _WRITER = """SELECT k.id, k.provider, k.billing_group
     FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
@@ -22,7 +23,7 @@ _WRITER = """SELECT k.id, k.provider, k.billing_group
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The key that produced an encrypted reasoning block; it may have been deleted since."""
+    """The key that produced the answer; it may have been deleted since."""
 
     key_id: str
     provider: str
@@ -37,12 +38,12 @@ class Writer:
 
 
 def digest(sealed: str) -> str:
-    """Return the digest of an encrypted reasoning block that its usage row keeps."""
+    """Return the digest that the usage row of an answer keeps of its encrypted reasoning, or of its id."""
     return hashlib.blake2b(sealed.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def find_writer(cursor: Any, sealed: str) -> Writer | None:
-    """Return the key that produced an encrypted reasoning block, or None if no row has its digest."""
+    """Return the key that produced an encrypted reasoning block or a stored answer; None if no row has its digest."""
     cursor.execute(_WRITER, [digest(sealed)])
     row = cursor.fetchone()
     return Writer(*row) if row is not None else None

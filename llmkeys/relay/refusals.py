@@ -113,6 +113,13 @@ def model_not_allowed(model: str, patterns: Sequence[str]) -> ModelNotAllowed:
     )
 
 
+def drawing_not_allowed(model: str, patterns: Sequence[str]) -> ModelNotAllowed:
+    return ModelNotAllowed(
+        f"This token may not use model “{model[:200]}”, with which this request's image tool may draw. It may use: "
+        f"{', '.join(patterns)}. Leave the tool out, or ask the person who manages the token to allow that model."
+    )
+
+
 def _window_words(refusal: Refusal) -> str:
     return {DAY: "daily budget", MONTH: "monthly budget"}.get(refusal.window, "total budget")
 

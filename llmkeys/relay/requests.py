@@ -13,6 +13,7 @@ from llmkeys import dialects
 from llmkeys.dialects import Dialect
 from llmkeys.models import AUTO
 from llmkeys.prices import catalogue
+from llmkeys.prices.tariffs import DRAWING_MODELS
 from llmkeys.relay import refusals
 from llmkeys.relay.candidates import Stored
 from llmkeys.tokens.rights import Caller
@@ -47,10 +48,15 @@ class RelayRequest:
     def models(self) -> tuple[str, ...]:
         """The models to try in turn: the one that was named, or the primary and the fallbacks.
 
-        Raises ModelNotAllowed, also if the token may not use another model that the request lets the provider choose.
+        Raises ModelNotAllowed, also if the token may not use another model that the request lets the provider choose,
+        or one that may draw as a tool.
         """
         for other in (*self.request.other_models, *self.request.presets):
             models_for(other, self.caller)
+        bound = self.request.bound
+        for name in (bound.drawing_models or DRAWING_MODELS) if bound.drawings else ():
+            if not self.caller.may_use(name):
+                raise refusals.drawing_not_allowed(name, self.caller.models or ())
         return models_for(self.request.model, self.caller)
 
 

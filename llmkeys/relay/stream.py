@@ -46,7 +46,7 @@ class RelayedStream:
         self.error_body = b""  # the failure that came instead of content, without secrets
         self._failure: Failure | None = None
         self._count = self._content_bytes = self._envelope = self._held_bytes = 0
-        self._has_content = self._is_finished = self._is_end = self._is_over = False
+        self._has_content = self._is_finished = self._is_end = self._is_over = self._is_running_total = False
         self._may_lower_hold = attempt.provider.reports_input_first
         client.when_gone(self._leave)
 
@@ -81,6 +81,13 @@ class RelayedStream:
     @property
     def has_told_usage(self) -> bool:
         return self.usage is not None and self.usage.is_known
+
+    @property
+    def has_told_all(self) -> bool:
+        """True if the usage is that of the whole answer: not a running total of one that was still going on."""
+        if self.usage is None or not self.usage.is_known:
+            return False
+        return self._is_finished or self._is_end or not self._is_running_total or self.usage.cost_usd is not None
 
     # --- to the client ------------------------------------------------------------------------------------------------
 
@@ -145,7 +152,7 @@ class RelayedStream:
         if self._client.has_gone:
             error = GONE if asyncio.get_running_loop().time() >= self._drain_until else f"{GONE} {error}"
             await self._end_for_nobody(error)
-        elif self.has_told_usage:
+        elif self.has_told_all:
             await self._settle(success=False, error=error)
         else:
             await self._attempt.lose(f"{error} It may have been billed.", status=200)
@@ -153,10 +160,10 @@ class RelayedStream:
 
     async def _end_for_nobody(self, words: str) -> None:
         """Charge a stream whose client has gone: its usage, else an estimate, or the hold if it may have reasoned."""
-        if not self.has_told_usage and self._attempt.may_reason_unseen:
+        if not self.has_told_all and self._attempt.may_reason_unseen:
             await self._attempt.lose(f"{words} The model may have produced hidden reasoning.", status=200)
         else:
-            await self._settle(success=self.has_told_usage, error=words)
+            await self._settle(success=self.has_told_all, error=words)
 
     # --- looking into it ---------------------------------------------------------------------------------------------
 
@@ -199,6 +206,7 @@ class RelayedStream:
             )
         if seen.usage is not None:
             self.usage = self.usage.merged(seen.usage) if self.usage else seen.usage
+            self._is_running_total = seen.is_running_total
         self._content_bytes += seen.content_bytes
         self._has_content = self._has_content or seen.has_content
         self._is_finished = self._is_finished or seen.is_finished
@@ -224,12 +232,12 @@ class RelayedStream:
         if self._attempt.ended:
             return
         if self._client.has_gone and not error:
-            success, error = self.has_told_usage, GONE
+            success, error = self.has_told_all, GONE
         if self._failure is not None:
             success, error = False, self._failure.message
             with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
                 await self._attempt.report(self._failure)
-            if not self.has_told_usage:
+            if not self.has_told_all:
                 await self._attempt.lose(f"{error} It may have been billed.", status=200)
                 return
         await self._attempt.settle(
@@ -237,6 +245,7 @@ class RelayedStream:
             status=200,
             output_tokens_seen=max(self._count, estimate_tokens(self._content_bytes)),
             saw_content=self._has_content,
+            is_whole=self.has_told_all,
             success=success,
             error=error,
         )

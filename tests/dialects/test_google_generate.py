@@ -256,12 +256,13 @@ class TestAnswers:
         usage = GOOGLE.see_answer(
             {
                 "usageMetadata": {
-                    "promptTokenCount": 900,
+                    "promptTokenCount": 1100,
                     "candidatesTokenCount": 1300,
                     "promptTokensDetails": [
                         {"modality": "TEXT", "tokenCount": 100},
                         {"modality": "AUDIO", "tokenCount": 500},
                         {"modality": "IMAGE", "tokenCount": 300},
+                        {"modality": "VIDEO", "tokenCount": 200},
                     ],
                     "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 50}],
                     "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}],
@@ -270,6 +271,7 @@ class TestAnswers:
         ).usage
         assert usage is not None
         assert (usage.audio_input_tokens, usage.image_input_tokens, usage.cached_audio_tokens) == (500, 300, 50)
+        assert usage.video_input_tokens == 200
         assert (usage.image_output_tokens, usage.audio_output_tokens) == (1290, None)
 
     @pytest.mark.parametrize(
@@ -279,6 +281,9 @@ class TestAnswers:
             ({}, None),
             ({"webSearchQueries": ["a", "b"]}, 2),
             ({"groundingChunks": [{"web": {}}]}, 1),
+            ({"groundingChunks": [{"retrievedContext": {}}, {"maps": {}}]}, 1),
+            ({"groundingChunks": [{"retrievedContext": {"title": "a.pdf"}}]}, None),
+            ({"groundingChunks": [7]}, None),
         ],
     )
     def test_searches_count_where_they_ran(self, grounding: Any, searches: int | None) -> None:

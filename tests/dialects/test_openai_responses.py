@@ -133,7 +133,7 @@ class TestBound:
             ({"type": "mcp", "server_label": "x"}, 80_000, 0),
             ({"type": "web_search"}, 80_000, 5),
             ({"type": "web_search_preview"}, 80_000, 5),
-            ({"type": "file_search", "vector_store_ids": []}, 80_000, 5),
+            ({"type": "file_search", "vector_store_ids": []}, 80_000, 0),  # its fee is another
             ({"type": "code_interpreter", "container": {"type": "auto"}}, 80_000, 0),
             ({"type": "something_new"}, 80_000, 5),
             ({"type": ["odd"]}, 80_000, 5),
@@ -142,6 +142,13 @@ class TestBound:
     def test_tools(self, tool: dict[str, Any], tokens: int, searches: int) -> None:
         for found in (bound(tools=[tool]), bound(input=[{"type": "additional_tools", "tools": [tool]}])):
             assert (found.tool_input_tokens, found.searches) == (tokens, searches)
+
+    def test_which_of_openais_two_tools_searches(self) -> None:
+        new, old = {"type": "web_search"}, {"type": "web_search_preview_2025_03_11"}
+        stored = {"id": "pmpt_1"}  # nobody knows which tools it declares
+        assert bound().preview_search is bound(tools=[new]).preview_search is False
+        assert bound(tools=[old]).preview_search is bound(tools=[old], prompt=stored).preview_search is True
+        assert bound(tools=[new, old]).preview_search is bound(prompt=stored).preview_search is None
 
     def test_the_client_may_limit_the_calls(self) -> None:
         found = bound(tools=[{"type": "web_search"}, {"type": "mcp"}], max_tool_calls=2)
@@ -169,6 +176,12 @@ class TestBound:
     )
     def test_a_machine_that_runs_code_costs_by_its_memory(self, tool: dict[str, Any], fee: str) -> None:
         assert bound(tools=[tool]).fees == ((fee, 1),)
+
+    def test_searching_in_stored_files_has_a_fee_of_its_own(self) -> None:
+        tools = [{"type": "file_search", "vector_store_ids": ["vs_1"]}, {"type": "web_search"}]
+        found = bound(tools=tools)
+        assert (found.fees, found.searches, found.tool_input_tokens) == ((("file search", 5),), 5, 160_000)
+        assert bound(tools=tools, max_tool_calls=2).fees == (("file search", 2),)
 
     def test_a_compaction_reads_the_conversation_once_more(self) -> None:
         found = bound(context_management=[{"type": "compaction", "compact_threshold": 1000}])
@@ -246,11 +259,11 @@ class TestAnswers:
         ]
         usage = RESPONSES.see_answer(WHOLE | {"output": calls}).usage
         assert usage is not None
-        assert usage.searches == 3
+        assert (usage.searches, usage.file_searches) == (2, 1)
         told = {"web_search": {"num_requests": 1}}
         usage = RESPONSES.see_answer(WHOLE | {"output": calls, "tool_usage": told}).usage
         assert usage is not None
-        assert usage.searches == 2
+        assert (usage.searches, usage.file_searches) == (1, 1)
 
     def test_pictures_that_a_tool_made(self) -> None:
         drawn = {"input_tokens": 50, "input_tokens_details": {"image_tokens": 30}, "output_tokens": 4000}
@@ -367,6 +380,14 @@ class TestSealedThoughts:
         assert RESPONSES.see_answer({"output": [self.THOUGHT, {"type": "message", "content": []}]}).sealed == "gAAA-1"
         assert RESPONSES.see_answer({"output": [{"type": "web_search_call", "encrypted_content": "x"}]}).sealed == ""
         assert RESPONSES.see_answer({"output": [self.THOUGHT | {"encrypted_content": 7}]}).sealed == ""
+
+    def test_a_stored_answer_without_one_is_known_by_its_id(self) -> None:
+        assert RESPONSES.see_answer(WHOLE).sealed == RESPONSES.see_answer(WHOLE | {"store": True}).sealed == "resp_1"
+        assert RESPONSES.see_answer(WHOLE | {"store": False}).sealed == ""
+        assert RESPONSES.see_answer(WHOLE | {"output": [self.THOUGHT]}).sealed == "gAAA-1"
+        assert ask(previous_response_id="resp_1").sealed == "resp_1"
+        assert ask(previous_response_id=["resp_1"]).sealed == ""
+        assert ask(input=[self.THOUGHT], previous_response_id="resp_1").sealed == "gAAA-1"
 
     def test_the_last_one_of_a_request_counts(self) -> None:
         later = self.THOUGHT | {"encrypted_content": "gAAA-2"}

@@ -233,6 +233,23 @@ class TestModels:
         assert time.monotonic() - began < 2
 
     @pytest.mark.parametrize(
+        ("tool", "model"),
+        [
+            ({}, "gpt-image-1"),  # what OpenAI may take by itself
+            ({"model": "gpt-image-1-mini"}, "gpt-image-1-mini"),
+        ],
+    )
+    def test_nor_may_a_tool_draw_with_another_one(self, user, provider, tool, model):
+        make_key(provider="openai")
+        path, body = DIALECTS["responses"]
+        body = json.dumps(body | {"tools": [{"type": "image_generation", **tool}]})
+        answer = program(user, models=["openai/gpt-6*"])[1].post(path, body)
+        words = is_refused(answer, 403, "model_not_allowed", f"This token may not use model “{model}”, with which")
+        assert "It may use: openai/gpt-6*." in words
+        provider.post("https://api.openai.com/v1/responses", json={"id": "resp_1", "status": "completed"})
+        assert program(user, models=["openai/gpt-6*", "gpt-image-*"])[1].post(path, body).status_code == 200
+
+    @pytest.mark.parametrize(
         ("path", "headers", "listed", "names"),
         [
             ("/v1/models", {}, "data", {"openai/gpt-6.1-terra", "gpt-6.1-terra"}),

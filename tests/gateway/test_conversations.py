@@ -1,4 +1,7 @@
-"""A conversation that carries sealed thoughts stays with the key that wrote them, or with its billing group."""
+"""A conversation that carries sealed thoughts stays with the key that wrote them, or with its billing group.
+
+So does one that continues an answer which its provider has stored.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 
 from llmkeys.models import ApiKey, KeyEvent
 from llmkeys.relay.conversations import REASON
-from tests.gateway.door import rows
+from tests.gateway.door import Pieces, event, rows
 from tests.helpers import make_key, new_secret
 from tests.spoken import SPOKEN, Spoken, values
 
@@ -102,6 +105,26 @@ def test_it_is_a_preference_and_no_condition(client: Any, simulator: Any, name: 
     enable(second, enabled=False)
     assert conversation.turn().key_id == first.id
     assert conversation.status == 400  # the provider's own words: another organisation wrote the thoughts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_next_turn_goes_to_the_key_whose_answer_it_continues(client: Any, provider: Any, stream: bool) -> None:
+    first, second = make_pair(SPOKEN["responses"])
+    made = {"id": "resp_1", "object": "response", "status": "completed", "store": True, "output": [], "usage": None}
+    told = [{"type": kind, "response": made} for kind in ("response.created", "response.completed")]
+    answer = Pieces(*map(event, told)) if stream else Pieces.whole(json=made)
+    provider.post("https://api.openai.com/v1/responses", answer)
+
+    def turn(**more: Any) -> Any:
+        answer = client.post("/v1/responses", json.dumps(SPOKEN["responses"].asked(stream=stream) | more))
+        assert answer.status_code == 200 and answer.content
+        return rows()[-1]
+
+    assert turn().key_id == second.id
+    enable(first)
+    row = turn(previous_response_id="resp_1")
+    assert (row.key_id, row.skipped) == (second.id, [{"keyId": first.id, "reason": REASON}])
+    assert turn(previous_response_id="resp_of_others").key_id == turn().key_id == first.id
 
 
 def test_it_leaves_no_event_of_rotation_behind(client: Any, simulator: Any) -> None:

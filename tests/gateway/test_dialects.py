@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmkeys.lib.money import nano_to_usd
-from llmkeys.models import AccessToken, ApiKey
+from llmkeys.models import AccessToken, ApiKey, UsageRecord
 from tests.gateway.door import RESET, Gate, Pieces, event, limits, only_row
 from tests.helpers import make_key
 from tests.providers.helpers import recorded_bytes
@@ -183,6 +183,47 @@ def test_googles_array_arrives_unchanged(client: Any, provider: Any) -> None:
     assert (answer["Content-Type"], answer.content) == ("application/json", recording)
     # 11 in at 0.75 and 293 out at 3.75 per million
     assert nano_to_usd(only_row().cost_nano) == Decimal("0.001107")
+
+
+def answers_after(client: Any, provider: Any, tool: str, *calls: str) -> Any:
+    """Return the usage row of a response of gpt-4o with this tool, after these calls: $0.0035 for its tokens."""
+    key = make_key(provider="openai")
+    output = [*({"type": call} for call in calls), *RESPONSE["output"]]
+    provider.post(f"{OPENAI}/responses", json=RESPONSE | {"model": "gpt-4o", "output": output})
+    body = CALLS["responses"].body | {"model": "gpt-4o", "tools": [{"type": tool}]}
+    assert post(client, "/v1/responses", body).status_code == 200
+    return UsageRecord.objects.get(key=key)
+
+
+@pytest.mark.parametrize(
+    ("tool", "cost"), [("web_search", "0.0135"), ("web_search_preview", "0.0285"), ("file_search", "0.006")]
+)
+def test_a_search_costs_what_its_tool_costs(client: Any, provider: Any, tool: str, cost: str) -> None:
+    row = answers_after(client, provider, tool, f"{tool.removesuffix('_preview')}_call")
+    assert (nano_to_usd(row.cost_nano), row.cost_source) == (Decimal(cost), "computed")
+
+
+def test_looking_into_stored_files_costs_no_search_at_google(client: Any, provider: Any) -> None:
+    call = CALLS["generate"]
+    make_key(provider="google")
+    found = {"groundingChunks": [{"retrievedContext": {"title": "a.pdf", "text": "hello"}}]}
+    [candidate] = GENERATED["candidates"]
+    provider.post(call.url, json=GENERATED | {"candidates": [candidate | {"groundingMetadata": found}]})
+    post(client, call.path, call.body | {"tools": [{"fileSearch": {"fileSearchStoreNames": ["fileSearchStores/1"]}}]})
+    row = only_row()
+    assert (nano_to_usd(row.cost_nano), row.cost_source, row.overrun) == (Decimal(call.cost), "computed", False)
+
+
+def test_a_video_costs_what_video_costs(client: Any, provider: Any) -> None:
+    make_key(provider="google")
+    method = "gemini-embedding-2:embedContent"
+    told = {"promptTokenCount": 8_000, "promptTokensDetails": [{"modality": "VIDEO", "tokenCount": 8_000}]}
+    provider.post(f"{GOOGLE}/{method}", json={"embedding": {"values": [0.1]}, "usageMetadata": told})
+    film = {"inlineData": {"mimeType": "video/mp4", "data": "AAAA"}}
+    post(client, f"/v1beta/models/{method}", {"content": {"parts": [film]}})
+    row = only_row()
+    # 8,000 at 12 per million; text would be 0.2
+    assert (nano_to_usd(row.cost_nano), row.cost_source, row.overrun) == (Decimal("0.096"), "computed", False)
 
 
 @pytest.mark.parametrize(

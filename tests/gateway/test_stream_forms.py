@@ -364,6 +364,26 @@ class TestWhatCommits:
         assert (failed.key_id, failed.state, failed.success, failed.cost_nano) == (first.id, "SETTLED", False, U9_COST)
         assert served.cost_nano == U9_COST
 
+    @pytest.mark.parametrize("told", [{}, {"prompt_tokens": 100}])
+    def test_its_charge_is_estimated_where_the_usage_is_not_whole(self, client, sends, pauses, told):
+        make_key()
+        half = {"index": 0, "message": {"role": "assistant", "content": "word " * 800}, "finish_reason": "error"}
+        failing = {"error": {"code": 502, "message": "Provider returned error"}}
+        sends(*[Pieces.whole(json=completion(usage=told, choices=[half]) | failing)] * 2)
+        ask(client, model=PLAIN, max_tokens=2_000)
+        row = rows()[0]
+        assert (row.state, row.success, row.cost_source) == ("SETTLED", False, "estimated")
+        # gpt-4o-mini: 4,000 bytes at three a token and 0.6 per million, what was told of the input at 0.15
+        assert row.cost_nano >= 1_334 * 600 + told.get("prompt_tokens", 0) * 150
+
+    def test_its_charge_is_the_hold_where_the_model_may_have_reasoned(self, client, sends, pauses):
+        make_key()
+        failing = {"error": {"code": 502, "message": "Provider returned error"}}
+        sends(*[Pieces.whole(json=completion(usage=...) | failing)] * 2)
+        answer = ask(client)
+        assert (answer.status_code, answer["x-should-retry"]) == (502, "false")
+        assert {(row.state, row.cost_nano == row.hold_nano > 0) for row in rows()} == {("LOST", True)}
+
     def test_reasoning_is_content(self, client, sends):
         make_key(), make_key()
         thought = event({"choices": [{"index": 0, "delta": {"reasoning": "Let me see", "content": ""}}]})

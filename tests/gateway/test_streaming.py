@@ -319,6 +319,39 @@ class TestClientGone:
         assert row.hold_nano >= 250_000  # B9: 50 tokens at 5 USD a million, whatever was seen of them
         assert row.error.startswith("The client went away")
 
+    @pytest.mark.parametrize(
+        ("model", "state", "least"),
+        [
+            ("gemini-2.5-pro", "LOST", 500_000),  # 50 tokens at 10 USD a million; it may have thought on
+            ("gemini-2.0-flash", "SETTLED", 10 * 100 + 50 * 400),  # it does not reason: what was counted so far
+        ],
+    )
+    def test_a_running_total_is_not_the_whole_usage(self, client, provider, fast_drain, model, state, least):
+        make_key(provider="google")
+        method = f"v1beta/models/{model}:streamGenerateContent"
+        told = {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}
+        thought = {"candidates": [{"content": {"parts": [{"text": "Hm", "thought": True}]}}], "usageMetadata": told}
+        provider.post(f"https://generativelanguage.googleapis.com/{method}", Pieces(event(thought), SILENCE))
+        answer = client.post(f"/{method}?alt=sse", json.dumps({"contents": [{"parts": [{"text": "hello"}]}]}))
+        next(answer.pieces)
+        answer.close()
+        settled()
+        row = only_row()
+        assert (row.state, row.success, row.cost_source) == (state, False, "estimated")
+        assert least <= row.cost_nano <= row.hold_nano
+        assert (row.cost_nano == row.hold_nano) is (state == "LOST")
+
+    def test_nor_is_that_of_a_host_that_counts_in_every_chunk(self, client, sends, fast_drain):
+        make_key(provider="openai")
+        sends(Pieces(chunk("Hel", usage=usage(10, 5)), SILENCE))
+        answer = stream(client, model="gpt-4o-mini")
+        next(answer.pieces)
+        answer.close()
+        settled()
+        row = only_row()
+        assert (row.state, row.success, row.cost_source) == ("SETTLED", False, "estimated")
+        assert row.cost_nano >= 10 * 150 + 5 * 600
+
     def test_it_waits_no_longer_than_the_drain(self, client, sends, provider, fast_drain):
         """A provider that goes on and on is hung up on."""
         make_key()
@@ -473,6 +506,33 @@ class TestTroubleInTheMiddle:
         make_key()
         broken_after(client, sends, chunk(), openrouter_usage())
         assert (only_row().state, only_row().success, only_row().cost_nano) == ("SETTLED", False, 12_300_000)
+
+    def test_a_running_total_is_not(self, client, sends):
+        make_key(provider="openai")
+        gate = Gate()
+        sends(Pieces(chunk("Hel", usage=usage(10, 5)), gate, RESET))
+        answer = stream(client, model="gpt-4o-mini")
+        next(answer.pieces)
+        gate.open()
+        assert self.last_event(answer.content)["error"]["code"] == "upstream_error"
+        assert self.lost(only_row())
+
+    def test_an_end_without_a_word_makes_no_whole_of_it(self, client, sends):
+        make_key(provider="openai")
+        sends(Pieces(chunk("Hel", usage=usage(10, 5))))
+        assert stream(client, model="gpt-4o-mini").content == chunk("Hel", usage=usage(10, 5))
+        row = only_row()
+        assert (row.state, row.success, row.cost_source) == ("SETTLED", True, "estimated")
+        assert row.cost_nano >= 10 * 150 + 5 * 600
+
+    def test_an_error_after_unseen_thoughts_is_charged_at_the_hold(self, client, provider):
+        make_key(provider="google")
+        method = "v1beta/models/gemini-2.5-pro:streamGenerateContent"
+        told = {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}
+        pieces = Pieces(event({"usageMetadata": told}), event({"error": {"code": 429, "message": "Slow down."}}))
+        provider.post(f"https://generativelanguage.googleapis.com/{method}", pieces)
+        client.post(f"/{method}?alt=sse", json.dumps({"contents": [{"parts": [{"text": "hello"}]}]}))
+        assert self.lost(rows()[0])
 
     def test_it_has_no_usage_and_is_estimated(self, client, simulator):
         make_key(secret=new_secret() + "-nousage")

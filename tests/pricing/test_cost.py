@@ -109,6 +109,23 @@ class TestSoundAndPictures:
         usage = Usage(input_tokens=910, cached_input_tokens=900, image_input_tokens=905, output_tokens=10)
         assert charged("openai", "gpt-5.6-sol", usage) == Charge(600_000, "computed")
 
+    def test_it_prices_each_kind_that_an_embedding_is_made_of(self):
+        # gemini-embedding-2: text 0.2, sound 6.5, pictures 0.45, video 12; 10 of each: 2 + 65 + 4.5 + 120 = 191.5
+        usage = Usage(40, audio_input_tokens=10, image_input_tokens=10, video_input_tokens=10, output_tokens=0)
+        assert charged("google", "gemini-embedding-2", usage, output_tokens=0) == Charge(191_500, "computed")
+
+    def test_it_takes_a_video_that_has_no_rate_of_its_own_for_text(self):
+        # gemini-2.5-flash, as the price page has it: 900 × 0.3 + 10 × 2.5 = 295
+        usage = Usage(input_tokens=900, video_input_tokens=800, output_tokens=10)
+        assert charged("google", "gemini-2.5-flash", usage) == Charge(295_000, "computed")
+
+    def test_the_data_prices_video_beside_the_operators_text(self):
+        # 10 × 1 + 90 × 12 = 1,090
+        usage = Usage(input_tokens=100, video_input_tokens=90, output_tokens=0)
+        prices = operators("google", "gemini-embedding-2", Price(input=Decimal(1), output=Decimal(0)))
+        found = charged("google", "gemini-embedding-2", usage, prices=prices, output_tokens=0)
+        assert found == Charge(1_090_000, "computed")
+
     def test_it_cuts_kinds_that_are_more_than_the_whole(self):
         # 100 tokens, all sound, however many pictures: 100 × 32 + 10 × 64 = 3,840
         usage = Usage(
@@ -147,6 +164,28 @@ class TestSearches:
         # Opus 5.5, 10 USD for 1,000 searches: 20 × 4 + 30 × 20 = 680, and 3 × 0.01
         usage = Usage(input_tokens=20, output_tokens=30, searches=3)
         assert charged("anthropic", "claude-opus-5-5", usage) == Charge(30_680_000, "computed")
+
+    def test_searching_in_stored_files_has_a_fee_of_its_own(self):
+        # GPT-4.1: 20 × 2 + 30 × 8 = 280, and 3 × 0.0025; a local server asks nothing
+        usage = Usage(20, output_tokens=30, file_searches=3)
+        assert charged("openai", "gpt-4.1", usage) == Charge(7_780_000, "computed")
+        assert charged("openai", "llama3", usage, prices=price_list(local=["openai"])) == Charge(0, "fallback")
+
+    @pytest.mark.parametrize(
+        ("model", "preview", "nano", "source"),
+        [
+            ("gpt-4o", False, 20_000_000, "computed"),
+            ("gpt-4o", True, 50_000_000, "computed"),
+            ("gpt-4o", None, 50_000_000, "estimated"),  # the dearer of two that were declared
+            ("gpt-5", True, 20_000_000, "computed"),
+            ("gpt-5", None, 20_000_000, "computed"),
+        ],
+    )
+    def test_openais_older_tool_costs_more_with_models_that_do_not_reason(self, model, preview, nano, source):
+        # platform.openai.com/docs/pricing, "Web search": 25 USD for 1,000, and 10 with reasoning models
+        fee = charged("openai", model, Usage(20, output_tokens=30, searches=2), preview_search=preview)
+        without = charged("openai", model, Usage(20, output_tokens=30))
+        assert (fee.nano - without.nano, fee.source) == (nano, source)
 
     def test_it_charges_gemini_2_by_the_grounded_prompt_and_gemini_3_by_the_query(self):
         usage = Usage(input_tokens=100, output_tokens=10, searches=4)
@@ -548,6 +587,11 @@ class TestEstimates:
         # 200 kB of sound were held as 1,000 tokens: 1000 × 32 + 1 × 10
         worst = held("openai", "gpt-audio", audio_input_tokens=1_000)
         assert estimate(worst, input_bytes=200_000, output_tokens=1, hold_nano=worst.nano).nano == 32_010_000
+
+    def test_it_supposes_that_pictures_were_looked_at(self):
+        # 10 kB of text and pictures were held as 1,000 tokens, 900 of them pictures: 100 × 0.2 + 900 × 0.45 = 425
+        worst = held("google", "gemini-embedding-2", image_input_tokens=900, output_tokens=0)
+        assert estimate(worst, input_bytes=10_000, output_tokens=0, hold_nano=worst.nano).nano == 425_000
 
 
 def test_counting_tokens_costs_nothing():

@@ -98,10 +98,28 @@ class TestKinds:
         # A text of 500,000 bytes for GPT-4o is refused or fits its 128,000: 128,000 × 2.5 + 100 × 10
         assert most("openai", "gpt-4o", input_tokens=500_000) == 321_000_000
 
+    @pytest.mark.parametrize(
+        ("provider", "model", "nano"),
+        [
+            ("openai", "gpt-5-pro", 30_015_000_000),  # 1000 × 15 + 250,000 × 120
+            ("openai", "gpt-5-pro-2025-10-06", 30_015_000_000),
+            ("openai", "gpt-5", 1_281_250_000),  # 1000 × 1.25 + 128,000 × 10
+            ("openai", "gpt-5.2-pro", 21_525_000_000),  # 1000 × 21 + 128,000 × 168
+            ("openrouter", "openai/gpt-4o:extended", 1_158_000_000),  # 1000 × 6 + 64,000 × 18
+        ],
+    )
+    def test_it_holds_as_much_output_as_the_model_makes(self, provider, model, nano):
+        assert most(provider, model, output_tokens=250_000) == nano
+
     def test_it_holds_the_fee_of_every_search_and_what_it_adds_to_the_prompt(self):
         # Opus 5.5: (1000 + 80,000) × 4 + 100 × 20 = 326,000, and 5 × 0.01
         bounds = {"searches": 5, "tool_input_tokens": 80_000}
         assert most("anthropic", "claude-opus-5-5", **bounds) == 326_000_000 + 50_000_000
+
+    def test_it_holds_what_other_tools_ask_but_not_for_a_local_model(self):
+        fees = (("file search", 5), ("container 1g", 1))  # 5 × 0.0025 and 0.03
+        assert most("openai", "gpt-4.1", fees=fees) == 2_800_000 + 42_500_000
+        assert most("openai", "nobody-knows", fees=fees, prices=price_list(local=["openai"])) == 0
 
     def test_it_holds_the_fee_of_a_search_model_unasked(self):
         # 1000 × 2.5 + 100 × 10 = 3,500, and 0.025
