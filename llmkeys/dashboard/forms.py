@@ -80,6 +80,11 @@ class KeyForm(forms.Form):
         """True if the rarely used fields are to be expanded, because one of them has an error."""
         return any(name in self.errors for name in ("priority", "billingGroup", "workspaceId", "description"))
 
+    @property
+    def needs_secret_again(self) -> bool:
+        """True if the form comes back: a secret that was typed is never sent back with it."""
+        return self.is_bound
+
     def focus_on(self, name: str) -> None:
         """Give the focus to the first field with an error, or else to the field `name`, or else to the key's name."""
         wrong = (field for field in self.fields if field in self.errors)
@@ -153,6 +158,11 @@ class EditKeyForm(KeyForm):
             self.fields["apiKey"].help_text = f"Leave it empty to keep the stored one: {key.masked_secret}"
         if not providers.get(key.provider).has_workspaces and not key.workspace_id:
             del self.fields["workspaceId"]
+
+    @property
+    def needs_secret_again(self) -> bool:
+        """True if a new secret was typed: without the hint, the stored one would stay and nobody would notice."""
+        return bool(self.data.get("apiKey", "").strip())
 
     def values(self, *, at: datetime) -> dict[str, Any]:
         given = super().values(at=at)

@@ -254,13 +254,14 @@ def add(request: HtmxRequest) -> HttpResponse:
 def edit(request: HtmxRequest, key_id: str) -> HttpResponse:
     """Show the form, or change the key; an empty secret keeps the stored one."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
-    form = EditKeyForm(key, request.POST or None)
+    form, old_secret = EditKeyForm(key, request.POST or None), key.fingerprint
     if request.method == "POST" and form.is_valid():
         changed = _saved(
             form, lambda values: adding.update_key(key, values=values, at=timezone.now(), actor=_who(request))
         )
         if changed is not None:
-            messages.success(request, f"“{changed.name}” was saved.")
+            replaced = changed.fingerprint != old_secret
+            messages.success(request, f"“{changed.name}” was saved{', with its new API key' if replaced else ''}.")
             return _done(request, changed)
         key.refresh_from_db()  # a refused change may have modified the object, which the page shows
     form.focus_on(request.GET.get("field", "name"))

@@ -114,6 +114,23 @@ def test_it_names_the_key_that_has_the_secret_already_and_never_sends_a_secret_b
     assert "First" in page and secret not in page
 
 
+def test_it_asks_for_a_typed_secret_again_where_something_else_was_wrong(operator):
+    key = make_key()
+    again = "Enter the API key again"
+    assert again not in operator.get(address(key)).content.decode()
+    wrong = shown(operator, key) | {"dailyLimit": "abc"}
+    assert again in operator.post(address(key), wrong | {"apiKey": new_secret()}).content.decode()
+    assert again not in operator.post(address(key), wrong).content.decode()
+
+
+def test_it_says_whether_the_secret_was_replaced(operator):
+    key = make_key(name="Production")
+    same = shown(operator, key)
+    answer = operator.post(address(key), same | {"apiKey": new_secret()}, follow=True)
+    assert messages_of(answer) == ["“Production” was saved, with its new API key."]
+    assert messages_of(operator.post(address(key), same, follow=True)) == ["“Production” was saved."]
+
+
 def test_it_asks_no_secret_of_a_key_of_the_environment(operator):
     key = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
     assert 'name="apiKey"' not in operator.get(address(key)).content.decode()
@@ -186,6 +203,12 @@ class TestTry:
         assert key.last_test_at == NOW and key.last_test["ok"] is True
         page = operator.get(f"/llm-settings/keys/{key.pk}").content.decode()
         assert "Credit left" in page and "$8.50" in page and "Difference to ours" in page
+
+    def test_it_asks_for_a_tested_secret_again_without_a_script(self, operator, provider):
+        self.answer(provider, json={"data": {"usage": 1.5}})
+        path = f"/llm-settings/keys/{make_key().pk}/try"
+        assert "Enter the API key again" in operator.post(path, {"apiKey": new_secret()}).content.decode()
+        assert "Enter the API key again" not in operator.post(path, {"apiKey": ""}).content.decode()
 
     def test_it_leaves_the_stored_secret_alone_where_another_is_typed(self, operator, provider):
         self.answer(provider, status=401, json={"error": {"message": "User not found.", "code": 401}})
