@@ -26,7 +26,7 @@ def address(key: ApiKey) -> str:
 def shown(client, key: ApiKey) -> dict[str, str]:
     """Return what the form would send as it stands."""
     page = html.unescape(client.get(address(key)).content.decode())
-    fields = dict(re.findall(r'<input type="(?:text|datetime-local)" name="(\w+)"(?: value="([^"]*)")?', page))
+    fields = dict(re.findall(r'<input type="(?:text|hidden|datetime-local)" name="(\w+)"(?: value="([^"]*)")?', page))
     chosen = re.search(r'name="expires" id="[^"]*" value="(\w+)" checked', page)[1]
     return {**fields, "expires": chosen}
 
@@ -52,6 +52,20 @@ def test_it_saves_what_was_changed_and_nothing_else(operator):
     assert (changed.name, changed.total_limit_nano) == ("New", 15 * NANO // 2)
     assert (changed.daily_limit_nano, changed.expires_at) == (key.daily_limit_nano, key.expires_at)
     assert keyring.open_secret(changed) == secret
+
+
+def test_it_keeps_what_others_have_changed_since_the_form_was_opened(operator, api):
+    key = make_key(name="Old", description="Two  words", daily_limit_nano=10 * NANO)
+    opened = shown(operator, key)
+    changes = {"dailyLimit": 5, "expiresAt": "2027-01-31T12:00:00Z", "priority": 7, "billingGroup": "team"}
+    assert api.patch(f"/api/llm/keys/{key.pk}", changes).status_code == 200
+    refused = html.unescape(operator.post(address(key), opened | {"name": "New", "totalLimit": "x"}).content.decode())
+    again = re.search(r'name="shown" value="([^"]*)"', refused)[1]
+    operator.post(address(key), opened | {"name": "New", "shown": again})
+    changed = ApiKey.objects.get()
+    assert (changed.name, changed.daily_limit_nano) == ("New", 5 * NANO)
+    assert changed.expires_at == datetime(2027, 1, 31, 12, tzinfo=UTC)
+    assert (changed.priority, changed.billing_group, changed.description) == (7, "team", "Two  words")
 
 
 def test_it_leaves_an_expiry_alone_that_does_not_exist_in_the_time_zone(operator, settings):
