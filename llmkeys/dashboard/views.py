@@ -27,6 +27,7 @@ from llmkeys.dashboard.accounts import CHART_DAYS
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
+from llmkeys.dashboard.login import first_page
 from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
 from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
@@ -41,7 +42,7 @@ from llmkeys.vault import keyring
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    return redirect("dashboard")
+    return redirect(first_page(request.user))
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
