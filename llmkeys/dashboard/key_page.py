@@ -27,7 +27,7 @@ from llmkeys.account_fields import show_refusal
 from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
-from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
+from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, region
 from llmkeys.dashboard.overview import Card, cooling_of, coolings_at
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.key_state import ACTIVE
@@ -146,10 +146,11 @@ Verb = Callable[[HttpRequest, ApiKey], HttpResponse | None]
 
 
 def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
-    """Redirect to the key's page if the button was there, otherwise to its card."""
+    """Redirect to the key's page if the button was there, otherwise to its card, in the list as it was filtered."""
     if request is not None and request.POST.get("from") == "key":
         return redirect("key", key.pk)
-    return redirect(f"{reverse('dashboard')}#{key.pk}")
+    query = f"?{asked(request)}" if request is not None and request.GET else ""
+    return redirect(f"{reverse('dashboard')}{query}#{key.pk}")
 
 
 def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
