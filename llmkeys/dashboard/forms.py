@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.utils.crypto import get_random_string
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
@@ -318,6 +320,8 @@ class AddTokenForm(TokenForm):
     """A new token, with the limits in the settings. An administrator may create it for another user."""
 
     user = _text("Belongs to", maxlength=150, list="users")
+    # By it a form is recognised that is sent again, by reloading the page that shows the secret.
+    nonce = forms.CharField(required=False, widget=forms.HiddenInput, initial=partial(get_random_string, 12))
 
     def __init__(self, maker: User, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -308,6 +308,18 @@ class TestRotate:
         frozen.move_to(NOW + timedelta(hours=1))
         assert JsonClient(old).get("/api/llm/keys").status_code == 401
 
+    def test_a_page_that_is_loaded_again_does_not_rotate_again(self, operator, administrator):
+        token, _ = make_account(administrator, "read", name="shop")
+        page = operator.get(f"{PATH}/{token.pk}/rotate").content.decode()
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page)) | {"overlap": "0"}
+        first = operator.post(f"{PATH}/{token.pk}/rotate", form).content.decode()
+        new = re.search(r'value="(rfk_[^"]+)"', first)[1]
+        again = operator.post(f"{PATH}/{token.pk}/rotate", form, follow=True)
+        (said,) = messages_of(again)
+        assert said.startswith("This form was sent before") and "nothing was changed" in said
+        assert again.redirect_chain == [(f"{PATH}/{token.pk}", 302)] and "rfk_" not in again.content.decode()
+        assert JsonClient(new).get("/api/llm/keys").status_code == 200
+
     def test_it_refuses_in_words(self, operator, token):
         for overlap in ("-1", "x", "99999999999"):
             answer = operator.post(f"{PATH}/{token.pk}/rotate", {"overlap": overlap})
