@@ -10,9 +10,11 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
-from django.forms import BaseForm
+from django import forms
 from django.utils.dateparse import parse_datetime
+from django.utils.functional import cached_property
 from django.utils.text import capfirst
 from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
@@ -195,8 +197,51 @@ def shown_limits(account: Budgeted) -> dict[str, str]:
     return {name: f"{nano_to_usd(getattr(account, column)).normalize():f}" for name, column in LIMITS.items()}
 
 
+class EditForm(forms.Form):
+    """The form of a stored account: it sends back what it showed, and only a field that differs from that was edited.
+
+    So a form that was open for a while does not undo what others have changed in the meantime.
+    """
+
+    shown = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def get_initial_for_field(self, field: forms.Field, field_name: str) -> Any:
+        return self._untouched() if field_name == "shown" else super().get_initial_for_field(field, field_name)
+
+    @cached_property
+    def changed_data(self) -> list[str]:
+        """The names of the edited fields; what does not say what it showed is compared with what is stored."""
+        if not self.data.get("shown"):
+            return [name for name in super().changed_data if name != "shown"]
+        shown = parse_qs(self.data["shown"])
+        return [name for name in self.fields if name != "shown" and _texts(self[name].data) != shown.get(name, [])]
+
+    def _untouched(self) -> str:
+        """Return the values that a browser sends if nothing is edited, as a query string."""
+        values = {
+            name: field.prepare_value(self.get_initial_for_field(field, name))
+            for name, field in self.fields.items()
+            if name != "shown"
+        }
+        return urlencode({name: _rendered(self.fields[name].widget, values[name]) for name in values}, doseq=True)
+
+
+def _rendered(widget: forms.Widget, value: Any) -> list[str]:
+    if isinstance(widget, forms.MultiWidget):
+        parts = zip(widget.widgets, widget.decompress(value) or (), strict=False)
+        return sorted(text for part, piece in parts for text in _rendered(part, piece))
+    return _texts(value if isinstance(value, bool) else widget.format_value(value))
+
+
+def _texts(value: Any) -> list[str]:
+    """Return what a field holds as texts that can be compared: browsers send other line breaks than they got."""
+    values = value if isinstance(value, list | tuple) else [value]
+    texts = (str(one).replace("\r\n", "\n").strip() for one in values if one not in (None, False))
+    return sorted(filter(None, texts))
+
+
 def show_refusal(
-    form: BaseForm, error: LLMKeysError, *, names: Mapping[str, str] | None = None, otherwise: str | None = None
+    form: forms.BaseForm, error: LLMKeysError, *, names: Mapping[str, str] | None = None, otherwise: str | None = None
 ) -> None:
     """Put a service's sentences next to the form's fields; those without a field stand on top.
 

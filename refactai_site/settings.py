@@ -32,7 +32,6 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000  # the admin confirms up to 2,000 rows by name, a token's form up to 1,000 keys
 APPEND_SLASH = True
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "dashboard"
 LOGOUT_REDIRECT_URL = "login"
 
 INSTALLED_APPS = [

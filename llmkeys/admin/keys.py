@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
+from llmkeys.account_fields import EditForm
 from llmkeys.admin.accounts import AccountMixin, time_column
 from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
@@ -78,7 +79,7 @@ class AddKeyForm(KeyForm):
         return adding.add_key(values=self.values(), at=timezone.now(), actor=self.actor)
 
 
-class ChangeKeyForm(KeyForm):
+class ChangeKeyForm(EditForm, KeyForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["api_key"].label = "Replace the secret"
@@ -188,7 +189,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         if not self.has_change_permission(request, obj):
             return (facts,)
         secret = () if obj.environment_variable else ("api_key",)
-        return ((None, {"fields": (*self.settings_, *secret)}), facts)
+        return ((None, {"fields": (*self.settings_, *secret, "shown")}), facts)
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         return self.facts if obj is not None else ()

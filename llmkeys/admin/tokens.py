@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from llmkeys.account_fields import EditForm
 from llmkeys.admin.accounts import AccountMixin, time_column
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.key_state import TOKEN_STATUSES, AccessTokenQuerySet
@@ -92,7 +93,7 @@ class AddTokenForm(TokenForm):
         return token
 
 
-class ChangeTokenForm(TokenForm):
+class ChangeTokenForm(EditForm, TokenForm):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         token = self.instance
@@ -161,7 +162,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
             return ((None, {"fields": self.settings_}),)
         if not self.has_change_permission(request, obj):
             return ((None, {"fields": self.rights}), ("Details", {"fields": self.facts}))
-        return ((None, {"fields": self.settings_}), ("Details", {"fields": self.facts}))
+        return ((None, {"fields": (*self.settings_, "shown")}), ("Details", {"fields": self.facts}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: AccessToken | None = None) -> tuple[str, ...]:
         if obj is None:

@@ -6,17 +6,19 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
+from django.utils.crypto import get_random_string
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from llmkeys import providers
-from llmkeys.account_fields import END_YEAR, LIMITS, shown_limits
+from llmkeys.account_fields import END_YEAR, LIMITS, EditForm, shown_limits
 from llmkeys.lib.windows import day_end, local_time
 from llmkeys.models import AccessToken, ApiKey, Budgeted, ProviderName
 from llmkeys.relay.models import provider_choices
@@ -38,6 +40,12 @@ class Choice:
     value: str
     label: str
     chosen: bool
+
+
+def _edited(form: EditForm, values: dict[str, Any], parts: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the values whose fields were edited; `parts` names the fields of those that have several."""
+    changed = set(form.changed_data)
+    return {name: value for name, value in values.items() if changed.intersection(parts.get(name, (name,)))}
 
 
 class KeyForm(forms.Form):
@@ -79,6 +87,11 @@ class KeyForm(forms.Form):
     def more_is_open(self) -> bool:
         """True if the rarely used fields are to be expanded, because one of them has an error."""
         return any(name in self.errors for name in ("priority", "billingGroup", "workspaceId", "description"))
+
+    @property
+    def needs_secret_again(self) -> bool:
+        """True if the form comes back: a secret that was typed is never sent back with it."""
+        return self.is_bound
 
     def focus_on(self, name: str) -> None:
         """Give the focus to the first field with an error, or else to the field `name`, or else to the key's name."""
@@ -140,12 +153,11 @@ class AddKeyForm(KeyForm):
         ]
 
 
-class EditKeyForm(KeyForm):
+class EditKeyForm(EditForm, KeyForm):
     """A stored key. Unchanged values are not passed on, so that nothing is rounded by being shown."""
 
     def __init__(self, key: ApiKey, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.key = key
         self.initial = _shown(key)
         if key.environment_variable:
             del self.fields["apiKey"]
@@ -154,12 +166,13 @@ class EditKeyForm(KeyForm):
         if not providers.get(key.provider).has_workspaces and not key.workspace_id:
             del self.fields["workspaceId"]
 
+    @property
+    def needs_secret_again(self) -> bool:
+        """True if a new secret was typed: without the hint, the stored one would stay and nobody would notice."""
+        return bool(self.data.get("apiKey", "").strip())
+
     def values(self, *, at: datetime) -> dict[str, Any]:
-        given = super().values(at=at)
-        same = [name for name, value in given.items() if name in self.initial and value == self.initial[name]]
-        if given.get("expiresAt") == "" and self.key.expires_at is None:
-            same.append("expiresAt")
-        return {name: value for name, value in given.items() if name not in same}
+        return _edited(self, super().values(at=at), {"expiresAt": ("expires", "expiresAt")})
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
@@ -170,7 +183,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         **shown_limits(key),
         "expires": "date" if key.expires_at else "never",
         "expiresAt": expires,
-        "priority": key.priority,
+        "priority": str(key.priority),
         "billingGroup": key.billing_group,
         "workspaceId": key.workspace_id,
     }
@@ -307,6 +320,8 @@ class AddTokenForm(TokenForm):
     """A new token, with the limits in the settings. An administrator may create it for another user."""
 
     user = _text("Belongs to", maxlength=150, list="users")
+    # By it a form is recognised that is sent again, by reloading the page that shows the secret.
+    nonce = forms.CharField(required=False, widget=forms.HiddenInput, initial=partial(get_random_string, 12))
 
     def __init__(self, maker: User, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -339,10 +354,8 @@ class AddTokenForm(TokenForm):
 _MOST_NAMES = 200
 
 
-class EditTokenForm(TokenForm):
+class EditTokenForm(EditForm, TokenForm):
     """A stored token. Unchanged values are not passed on, so that nothing is rounded by being shown."""
-
-    _PARTS = {"expiresAt": ("expiry", "expiresAt"), "keyIds": ("keyIds", "everyKey")}
 
     def __init__(self, token: AccessToken, keys: Iterable[ApiKey], *args: Any, **kwargs: Any):
         """`keys` are the stored keys that may serve the token."""
@@ -362,12 +375,9 @@ class EditTokenForm(TokenForm):
         self.has_lost_its_keys = token.limited_to_keys and not self.initial["keyIds"]
 
     def values(self, at: datetime) -> dict[str, Any]:
-        changed = set(self.changed_data)
-        return {
-            name: value
-            for name, value in super().values(at).items()
-            if changed.intersection(self._PARTS.get(name, (name,)))
-        }
+        return _edited(
+            self, super().values(at), {"expiresAt": ("expiry", "expiresAt"), "keyIds": ("keyIds", "everyKey")}
+        )
 
 
 def _last_day(expires_at: datetime | None) -> date | None:

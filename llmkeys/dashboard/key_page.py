@@ -27,7 +27,7 @@ from llmkeys.account_fields import show_refusal
 from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
-from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
+from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, region
 from llmkeys.dashboard.overview import Card, cooling_of, coolings_at
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.key_state import ACTIVE
@@ -146,10 +146,11 @@ Verb = Callable[[HttpRequest, ApiKey], HttpResponse | None]
 
 
 def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
-    """Redirect to the key's page if the button was there, otherwise to its card."""
+    """Redirect to the key's page if the button was there, otherwise to its card, in the list as it was filtered."""
     if request is not None and request.POST.get("from") == "key":
         return redirect("key", key.pk)
-    return redirect(f"{reverse('dashboard')}#{key.pk}")
+    query = f"?{asked(request)}" if request is not None and request.GET else ""
+    return redirect(f"{reverse('dashboard')}{query}#{key.pk}")
 
 
 def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
@@ -254,13 +255,14 @@ def add(request: HtmxRequest) -> HttpResponse:
 def edit(request: HtmxRequest, key_id: str) -> HttpResponse:
     """Show the form, or change the key; an empty secret keeps the stored one."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
-    form = EditKeyForm(key, request.POST or None)
+    form, old_secret = EditKeyForm(key, request.POST or None), key.fingerprint
     if request.method == "POST" and form.is_valid():
         changed = _saved(
             form, lambda values: adding.update_key(key, values=values, at=timezone.now(), actor=_who(request))
         )
         if changed is not None:
-            messages.success(request, f"“{changed.name}” was saved.")
+            replaced = changed.fingerprint != old_secret
+            messages.success(request, f"“{changed.name}” was saved{', with its new API key' if replaced else ''}.")
             return _done(request, changed)
         key.refresh_from_db()  # a refused change may have modified the object, which the page shows
     form.focus_on(request.GET.get("field", "name"))

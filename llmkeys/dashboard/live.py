@@ -96,6 +96,13 @@ def answer(request: HttpRequest, regions: Sequence[Region], context: Mapping[str
     return HttpResponse(render_to_string("dashboard/_news.html", whole, request))
 
 
+def asked(request: HttpRequest) -> str:
+    """Return the page's own query string, without what the refresh adds to it."""
+    query = request.GET.copy()
+    query.pop("seen", None)
+    return query.urlencode()
+
+
 def for_the_page(permission: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
     """Guard a polled view: if the user is logged out, the whole page is reloaded, which leads to the login."""
 

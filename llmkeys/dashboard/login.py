@@ -10,15 +10,28 @@ from django import forms
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import LoginView, PasswordChangeView
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse_lazy
+from django.urls import reverse
 from django.utils import timezone
 
 from llmkeys.templatetags.llmkeys_format import span
 from llmkeys.tokens.throttle import address_of
+
+# The pages on which a person may begin, and the right to see each; `base.html` and `403.html` offer the same.
+_FIRST_PAGES = {
+    "dashboard": "llmkeys.view_apikey",
+    "usage": "llmkeys.view_usagerecord",
+    "tokens": "llmkeys.view_accesstoken",
+}
+
+
+def first_page(user: User | AnonymousUser) -> str:
+    """Return the URL of the first page that a user may see; if there is none, that of the dashboard, which says so."""
+    return reverse(next((page for page, right in _FIRST_PAGES.items() if user.has_perm(right)), "dashboard"))
 
 
 def _house_style(form: forms.Form) -> None:
@@ -55,6 +68,11 @@ class Login(LoginView):
     template_name = "registration/login.html"
     authentication_form = LoginForm
 
+    def get_success_url(self) -> str:
+        """Return the requested page; the dashboard, to which the bare address leads, only for those who may see it."""
+        asked = self.get_redirect_url()
+        return first_page(self.request.user) if asked in ("", reverse("dashboard")) else asked
+
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         nobody_yet = not get_user_model().objects.filter(last_login__isnull=False).exists()
         return super().get_context_data(**kwargs, first_run=nobody_yet)
@@ -90,7 +108,9 @@ class Password(PasswordChangeView):
 
     template_name = "registration/account_password.html"
     form_class = NewPasswordForm
-    success_url = reverse_lazy("dashboard")
+
+    def get_success_url(self) -> str:
+        return first_page(self.request.user)
 
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
         response = super().form_valid(form)

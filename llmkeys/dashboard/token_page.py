@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from hashlib import blake2s
 from typing import Any, cast
 
 from django.contrib import messages
@@ -141,7 +142,11 @@ def edit(request: UserRequest, token_id: int) -> HttpResponse:
 @sensitive_variables()
 def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
     """Ask how long the old secret stays valid, then create a new one and show it once."""
-    chosen = request.POST.get("overlap", "0")
+    chosen, rotates = request.POST.get("overlap", "0"), _mark(token)
+    if request.POST.get("rotates", rotates) != rotates:
+        words = f"This form was sent before, or somebody else has rotated “{token.name}” since: nothing was changed."
+        messages.warning(request, f"{words} A secret is shown only once; if it was not copied, rotate the token again.")
+        return redirect("token", token.pk)
     error = "" if chosen in OVERLAPS else f"Choose from: {', '.join(OVERLAPS.values()).lower()}."
     if request.method == "POST" and not error:
         at = timezone.now()
@@ -152,8 +157,13 @@ def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
         else:
             return show_once(request, token, text, rotated=True)
     choices = [Choice(name, word, name == chosen) for name, word in OVERLAPS.items()]
-    context = {"token": token, "choices": choices, "error": error, "section": "tokens"}
+    context = {"token": token, "rotates": rotates, "choices": choices, "error": error, "section": "tokens"}
     return render(request, "dashboard/token_rotate.html", context)
+
+
+def _mark(token: AccessToken) -> str:
+    """Return what changes with the token's secret but does not tell it: a form that is sent again has an old one."""
+    return blake2s(token.digest.encode(), digest_size=8).hexdigest()
 
 
 @_verb("llmkeys.change_accesstoken")

@@ -9,11 +9,12 @@ from typing import cast
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.models import User
 from django.db.models import Case, Prefetch, Q, Value, When
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -255,6 +256,9 @@ def tokens(request: UserRequest) -> HttpResponse:
 
 # --- creating one -----------------------------------------------------------------------------------------------------
 
+_SENT = "token_forms_sent"  # in the session: the nonce of a form → the token that it created
+_MOST_SENT = 20
+
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
@@ -263,7 +267,12 @@ def tokens(request: UserRequest) -> HttpResponse:
 @sensitive_variables()
 def create(request: UserRequest) -> HttpResponse:
     """Show the form, or create the token and show its secret, only in this response, which must not be stored."""
-    form = AddTokenForm(request.user, request.POST or None)
+    form, nonce = AddTokenForm(request.user, request.POST or None), request.POST.get("nonce", "")[:20]
+    sent = request.session.get(_SENT, {})
+    if nonce in sent:
+        words = "This form was sent before and created this token: no second one was created."
+        messages.warning(request, f"{words} A secret is shown only once; if it was not copied, rotate the token.")
+        return redirect("token", sent[nonce])
     if request.method == "POST" and form.is_valid():
         at = timezone.now()
         try:
@@ -271,6 +280,8 @@ def create(request: UserRequest) -> HttpResponse:
         except LLMKeysError as error:
             show_refusal(form, error)
         else:
+            if nonce:
+                request.session[_SENT] = dict([*sent.items(), (nonce, made[0].pk)][-_MOST_SENT:])
             return show_once(request, *made)
     return render(request, "dashboard/token_create.html", {"form": form, "section": "tokens"})
 

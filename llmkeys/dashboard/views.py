@@ -26,7 +26,8 @@ from llmkeys.alerts.outbox import dismiss_with_older, open_alerts
 from llmkeys.dashboard.accounts import CHART_DAYS
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
-from llmkeys.dashboard.live import Region, answer, digests, for_the_page, listing, region
+from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, listing, region
+from llmkeys.dashboard.login import first_page
 from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
 from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
@@ -42,7 +43,7 @@ from llmkeys.vault import keyring
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    return redirect("dashboard")
+    return redirect(first_page(request.user))
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
@@ -77,7 +78,7 @@ def live(request: HttpRequest) -> HttpResponse:
 def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
     """Dismiss a banner: its alert and the older ones of its key. Pressing twice does no harm."""
     dismiss_with_older(alert_id, timezone.now())
-    return redirect(f"{reverse('dashboard')}?{asked}" if (asked := _asked(request)) else "dashboard")
+    return redirect(f"{reverse('dashboard')}?{query}" if (query := asked(request)) else "dashboard")
 
 
 def _context(request: HttpRequest) -> dict[str, Any]:
@@ -94,20 +95,13 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "wanted": wanted,
         "title": _title(view, notices),
         "is_wrong": bool(view.attention or any(banner.is_urgent or banner.alert_id for banner in notices)),
-        "asked": _asked(request),
-        "live_url": f"{reverse('live')}?{_asked(request)}",
+        "asked": asked(request),
+        "live_url": f"{reverse('live')}?{asked(request)}",
         "gateway_url": request.build_absolute_uri("/v1"),
         "searchable": len(view.cards) >= SEARCHED_FROM or wanted.is_filtered,
         "provider_choices": ProviderName.choices,
         "statuses": STATUSES,
     }
-
-
-def _asked(request: HttpRequest) -> str:
-    """Return the page's own query string, without what the refresh adds to it."""
-    query = request.GET.copy()
-    query.pop("seen", None)
-    return query.urlencode()
 
 
 def _title(view: Overview, notices: list[Banner]) -> str:
@@ -134,7 +128,7 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
             "tokens": top_tokens(cast(User, request.user), view.at),
         }
     found = [region(request, name, f"dashboard/{file}", {**context, **more}) for name, file in parts.items()]
-    cards = ((f"card-{card.key.id}", {"card": card}) for card in context["keys"].cards)
+    cards = ((f"card-{card.key.id}", {"card": card, "asked": context["asked"]}) for card in context["keys"].cards)
     return [*found, listing(request, "cards", "dashboard/_card.html", cards)]
 
 

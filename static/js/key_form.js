@@ -1,5 +1,5 @@
-// The form of a key with a script: show what is typed, choose the provider by the key's first letters, and say so when
-// htmx gets no answer to what it sent.
+// The form of a key with a script: show what is typed, choose the provider by the key's first letters, and say why when
+// what htmx sent was refused or not answered.
 "use strict";
 
 (() => {
@@ -42,7 +42,7 @@
   });
   for (const name of ["htmx:responseError", "htmx:sendError"]) document.addEventListener(name, failed);
 
-  function failed({ target }) {
+  function failed({ target, detail: { xhr } }) {
     if (target.matches("a")) {
       location.assign(target.href); // logged out, or no longer there: the page says which
       return;
@@ -50,13 +50,20 @@
     const note = document.createElement("p");
     note.className = "error";
     note.setAttribute("role", "alert");
+    note.textContent = wordsFor(xhr, target.matches("form"));
     if (target.matches("form")) {
-      note.textContent = "The server did not answer, so the change may not be saved. Try again, or reload the page.";
       target.querySelector(".form > .error")?.remove();
       target.querySelector(".form").prepend(note);
     } else if (target.matches("[hx-target='#tried']")) {
-      note.textContent = "The server did not answer. Reload the page, and log in if asked.";
       document.getElementById("tried").replaceChildren(note);
     }
+  }
+
+  function wordsFor(xhr, saves) {
+    if (!xhr.status) {
+      return `The server did not answer${saves ? ", so the change may not be saved" : ""}. Try again, or reload the page.`;
+    }
+    if (xhr.status < 400) return "You are no longer logged in. Reload the page and log in; nothing was saved.";
+    return refusalIn(xhr.responseText, xhr.getResponseHeader("Content-Type"), xhr.status);
   }
 })();

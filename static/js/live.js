@@ -4,6 +4,7 @@
 
 (() => {
   const EVERY = 4000; // milliseconds
+  const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
   let pressed = false;
   let asking = false;
 
@@ -30,13 +31,28 @@
     asking = false;
     document.body.classList.toggle("stale", !detail.successful);
   });
-  // A region that is exchanged keeps what was unfolded in it, and how far it was scrolled.
+  // A region that is exchanged keeps what was unfolded in it, how far it was scrolled, and the focus.
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const before = event.detail.target.querySelectorAll("details");
     const after = event.detail.fragment.querySelectorAll("details");
     before.forEach((details, at) => { if (details.open && after[at]) after[at].open = true; });
     keepScroll(event.detail.target);
+    keepFocus(event.detail.target);
   });
+
+  // htmx gives the focus back to what has an id. Others are found by their link, for rows move, or else by their place.
+  function keepFocus(region) {
+    const before = document.activeElement;
+    const at = [...region.querySelectorAll(FOCUSABLE)].indexOf(before);
+    if (at < 0 || before.id) return;
+    const link = before.getAttribute("href");
+    document.addEventListener("htmx:oobAfterSwap", () => {
+      const after = [...(document.getElementById(region.id)?.querySelectorAll(FOCUSABLE) ?? [])];
+      const leadsThere = (one) => one?.getAttribute("href") === link;
+      const same = leadsThere(after[at]) ? after[at] : link && after.find(leadsThere);
+      (same || after[at])?.focus({ preventScroll: true });
+    }, { once: true });
+  }
 
   function keepScroll(region) {
     const places = [...region.querySelectorAll(".table-wrap")].map((box) => [box.scrollLeft, box.scrollTop]);

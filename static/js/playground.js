@@ -4,6 +4,7 @@
 const part = (id) => document.getElementById(id);
 const form = part("play");
 const LINES = "application/x-ndjson";
+const LOGGED_OUT = "You are no longer logged in. Reload the page and log in; nothing was sent.";
 const COST_SECONDS = 40; // how long the cost of a stopped answer is waited for
 let stopper = null;
 
@@ -24,12 +25,13 @@ async function ask() {
     const answer = await fetch(form.action, {
       method: "POST", body: new FormData(form), headers: { Accept: LINES }, signal: stopper.signal,
     });
-    if (!answer.headers.get("Content-Type")?.startsWith(LINES)) throw new Error("logged out");
-    await read(answer.body, seen);
+    const type = answer.headers.get("Content-Type");
+    if (type?.startsWith(LINES)) await read(answer.body, seen);
+    else fail(answer.redirected ? LOGGED_OUT : refusalIn(await answer.text(), type, answer.status));
     end(part("failure").hidden ? "Complete" : "Not answered");
   } catch (error) {
     if (error.name === "AbortError") stopped(seen.request);
-    else broke(error, seen.request);
+    else broke(seen.request);
   } finally {
     stopper = null;
   }
@@ -82,10 +84,8 @@ function fail(words) {
   part("failure").querySelector("p").textContent = words;
 }
 
-function broke(error, request) {
-  const gone = error.message === "logged out";
-  fail(gone ? "You are no longer logged in. Reload the page and log in; nothing was sent."
-    : "The connection broke. If the request was in progress, it is charged all the same.");
+function broke(request) {
+  fail("The connection broke. If the request was in progress, it is charged all the same.");
   end("Not answered");
   if (request) waitForCost(request);
 }

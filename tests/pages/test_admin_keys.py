@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -92,6 +94,17 @@ class TestChange:
         key.refresh_from_db()
         assert (key.name, key.daily_limit_nano) == ("Renamed", 1)
         assert keyring.open_secret(key) == secret and key.events.get(kind="changed").actor == "admin"
+
+    def test_it_keeps_what_others_have_changed_since_the_form_was_opened(self, operator, api):
+        key = make_key(expires_at=NOW.replace(year=2099))
+        page = html.unescape(operator.get(f"{LIST}{key.pk}/change/").content.decode())
+        opened = dict(re.findall(r'<input type="(?:text|number|hidden)" name="(\w+)" value="([^"]*)"', page))
+        changes = {"dailyLimit": 5, "expiresAt": "2098-01-31T12:00:00Z", "priority": 7}
+        assert api.patch(f"/api/llm/keys/{key.pk}", changes).status_code == 200
+        operator.post(f"{LIST}{key.pk}/change/", change_fields(key, **opened | {"name": "Renamed"}))
+        key.refresh_from_db()
+        assert (key.name, key.daily_limit_nano, key.priority, key.expires_at.year) == ("Renamed", 5 * NANO, 7, 2098)
+        assert LogEntry.objects.get().get_change_message() == "Changed name."
 
     def test_it_replaces_the_secret_and_clears_the_rejection(self, operator):
         key, secret = make_key(rejected_at=NOW, last_error="Rejected."), new_secret()

@@ -98,6 +98,20 @@ class TestChanging:
         }  # fmt: skip
         assert KeyEvent.objects.latest("pk").actor == "admin"
 
+    def test_it_keeps_what_others_have_changed_since_the_form_was_opened(self, operator, administrator, api):
+        key = make_key()
+        token, _ = make_account(administrator, name="shop", models=["a", "b"], keyIds=[key.pk], dailyLimit="10")
+        page = html.unescape(operator.get(f"{TOKENS}{token.pk}/change/").content.decode())
+        opened = {
+            "shown": re.search(r'name="shown" value="([^"]*)"', page)[1], "models": "a\r\nb", "keys": [key.pk],
+            "daily_limit": "10",
+        }  # fmt: skip
+        changes = {"dailyLimit": 5, "models": ["c", "d"], "keyIds": None, "expiresAt": "2027-01-31T12:00:00Z"}
+        assert api.patch(f"/api/llm/tokens/{token.pk}", changes).status_code == 200
+        before = AccessToken.objects.filter(pk=token.pk).values().get()
+        change(operator, token, **opened, name="till")
+        assert AccessToken.objects.filter(pk=token.pk).values().get() == before | {"name": "till"}
+
     def test_it_resets_costs_and_asks_first(self, operator, administrator):
         token, _ = make_account(administrator, name="shop")
         AccessToken.objects.update(day=NOW.date(), spent_day_nano=2 * NANO, spent_total_nano=5 * NANO)

@@ -6,7 +6,10 @@ import re
 
 import responses
 from django.contrib.sessions.models import Session
+from django.db import IntegrityError
+from django.utils import timezone
 
+from llmkeys.keys import adding
 from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
 from tests.helpers import make_key, make_usage, new_secret
@@ -104,15 +107,35 @@ def test_it_says_in_the_dialog_that_nothing_was_saved_and_keeps_what_is_typed_wh
     dialog.get_by_label("Per day").fill("7")
     Session.objects.all().delete()
     dialog.get_by_role("button", name="Test", exact=True).click()
-    dialog.get_by_text("Reload the page, and log in if asked.").wait_for()
+    dialog.locator("#tried").get_by_text("You are no longer logged in.").wait_for()
     dialog.get_by_role("button", name="Save changes").click()
-    dialog.get_by_text("so the change may not be saved").wait_for()
+    dialog.locator(".form > .error", has_text="log in; nothing was saved").wait_for()
     assert dialog.get_by_label("Per day").input_value() == "7"
     desk.keyboard.press("Escape")
     desk.locator(f"#edit-{key.pk}").click()
     desk.wait_for_url(f"**/login?next=/llm-settings/keys/{key.pk}/edit")
     complaints, desk.complaints[:] = desk.complaints[:], []
     assert len(complaints) == 3 and all("Response Status Error" in words for words in complaints)
+
+
+def test_it_says_in_the_dialog_why_a_change_was_refused(desk, monkeypatch):
+    def conflict(*args, **options):
+        raise IntegrityError("apikey_deleted_is_wiped")
+
+    key = make_key(name="Production")
+    log_in(desk)
+    desk.evaluate("Object.defineProperty(document, 'visibilityState', {value: 'hidden'})")  # no refresh in between
+    desk.locator(f"#edit-{key.pk}").click()
+    dialog = desk.get_by_role("dialog")
+    monkeypatch.setattr("llmkeys.keys.adding.update_key", conflict)
+    dialog.get_by_role("button", name="Save changes").click()
+    dialog.get_by_text("was changed or deleted a moment ago, so your change was not saved").wait_for()
+    monkeypatch.undo()
+    adding.delete_key(key, at=timezone.now())
+    dialog.get_by_role("button", name="Test", exact=True).click()
+    dialog.locator("#tried").get_by_text("the page has been deleted").wait_for()
+    complaints, desk.complaints[:] = desk.complaints[:], []
+    assert {words[:3] for words in complaints if words[:3].isdigit()} == {"409", "404"}
 
 
 def test_it_tests_a_key_on_the_page_of_the_form_without_leaving_it(desk, provider):

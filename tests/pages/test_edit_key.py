@@ -26,7 +26,7 @@ def address(key: ApiKey) -> str:
 def shown(client, key: ApiKey) -> dict[str, str]:
     """Return what the form would send as it stands."""
     page = html.unescape(client.get(address(key)).content.decode())
-    fields = dict(re.findall(r'<input type="(?:text|datetime-local)" name="(\w+)"(?: value="([^"]*)")?', page))
+    fields = dict(re.findall(r'<input type="(?:text|hidden|datetime-local)" name="(\w+)"(?: value="([^"]*)")?', page))
     chosen = re.search(r'name="expires" id="[^"]*" value="(\w+)" checked', page)[1]
     return {**fields, "expires": chosen}
 
@@ -52,6 +52,20 @@ def test_it_saves_what_was_changed_and_nothing_else(operator):
     assert (changed.name, changed.total_limit_nano) == ("New", 15 * NANO // 2)
     assert (changed.daily_limit_nano, changed.expires_at) == (key.daily_limit_nano, key.expires_at)
     assert keyring.open_secret(changed) == secret
+
+
+def test_it_keeps_what_others_have_changed_since_the_form_was_opened(operator, api):
+    key = make_key(name="Old", description="Two  words", daily_limit_nano=10 * NANO)
+    opened = shown(operator, key)
+    changes = {"dailyLimit": 5, "expiresAt": "2027-01-31T12:00:00Z", "priority": 7, "billingGroup": "team"}
+    assert api.patch(f"/api/llm/keys/{key.pk}", changes).status_code == 200
+    refused = html.unescape(operator.post(address(key), opened | {"name": "New", "totalLimit": "x"}).content.decode())
+    again = re.search(r'name="shown" value="([^"]*)"', refused)[1]
+    operator.post(address(key), opened | {"name": "New", "shown": again})
+    changed = ApiKey.objects.get()
+    assert (changed.name, changed.daily_limit_nano) == ("New", 5 * NANO)
+    assert changed.expires_at == datetime(2027, 1, 31, 12, tzinfo=UTC)
+    assert (changed.priority, changed.billing_group, changed.description) == (7, "team", "Two  words")
 
 
 def test_it_leaves_an_expiry_alone_that_does_not_exist_in_the_time_zone(operator, settings):
@@ -112,6 +126,23 @@ def test_it_names_the_key_that_has_the_secret_already_and_never_sends_a_secret_b
     key = make_key()
     page = html.unescape(operator.post(address(key), shown(operator, key) | {"apiKey": secret}).content.decode())
     assert "First" in page and secret not in page
+
+
+def test_it_asks_for_a_typed_secret_again_where_something_else_was_wrong(operator):
+    key = make_key()
+    again = "Enter the API key again"
+    assert again not in operator.get(address(key)).content.decode()
+    wrong = shown(operator, key) | {"dailyLimit": "abc"}
+    assert again in operator.post(address(key), wrong | {"apiKey": new_secret()}).content.decode()
+    assert again not in operator.post(address(key), wrong).content.decode()
+
+
+def test_it_says_whether_the_secret_was_replaced(operator):
+    key = make_key(name="Production")
+    same = shown(operator, key)
+    answer = operator.post(address(key), same | {"apiKey": new_secret()}, follow=True)
+    assert messages_of(answer) == ["“Production” was saved, with its new API key."]
+    assert messages_of(operator.post(address(key), same, follow=True)) == ["“Production” was saved."]
 
 
 def test_it_asks_no_secret_of_a_key_of_the_environment(operator):
@@ -186,6 +217,12 @@ class TestTry:
         assert key.last_test_at == NOW and key.last_test["ok"] is True
         page = operator.get(f"/llm-settings/keys/{key.pk}").content.decode()
         assert "Credit left" in page and "$8.50" in page and "Difference to ours" in page
+
+    def test_it_asks_for_a_tested_secret_again_without_a_script(self, operator, provider):
+        self.answer(provider, json={"data": {"usage": 1.5}})
+        path = f"/llm-settings/keys/{make_key().pk}/try"
+        assert "Enter the API key again" in operator.post(path, {"apiKey": new_secret()}).content.decode()
+        assert "Enter the API key again" not in operator.post(path, {"apiKey": ""}).content.decode()
 
     def test_it_leaves_the_stored_secret_alone_where_another_is_typed(self, operator, provider):
         self.answer(provider, status=401, json={"error": {"message": "User not found.", "code": 401}})

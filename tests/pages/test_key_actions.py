@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from datetime import timedelta
 
 import pytest
@@ -51,6 +52,18 @@ class TestEveryVerb:
     def test_it_demands_the_csrf_token(self, administrator, verb):
         key, client = make_key(), logged_in(administrator, enforce_csrf_checks=True)
         assert client.post(f"/llm-settings/keys/{key.id}/{verb}").status_code == 403
+
+
+@pytest.mark.parametrize("verb", ["test", "default", "toggle"])
+def test_its_button_leads_back_to_the_list_as_it_was_filtered(operator, provider, verb):
+    keys = [make_key(name=f"Key {number}") for number in range(32)]
+    page = html.unescape(operator.get("/llm-settings?q=Key&page=2").content.decode())
+    address = f"/llm-settings/keys/{keys[-1].id}/{verb}?q=Key&page=2"
+    assert f'formaction="{address}"' in page
+    answer = operator.post(address, {"active": "false"})
+    assert answer.headers["Location"] == f"/llm-settings?q=Key&page=2#{keys[-1].id}"
+    answer = operator.post(address, {"active": "false", "from": "key"})
+    assert answer.headers["Location"] == f"/llm-settings/keys/{keys[-1].id}"
 
 
 class TestTest:

@@ -108,6 +108,23 @@ class TestBrowser:
         assert page.evaluate("scrollY") == before
         assert page.title().startswith("Dashboard")
 
+    def test_it_leaves_the_focus_where_it_was_though_the_region_around_it_is_exchanged(self, desk):
+        now = datetime.now(UTC)
+        keys = [make_key(name=name, at=now) for name in ("First", "Second")]
+        costs = {"day": now.date(), "model": "gpt", "requests": 1}
+        DailyUsage.objects.create(key=keys[0], cost_nano=NANO, **costs)
+        log_in(desk)
+        desk.locator(".chart-figures summary").focus()
+        DailyUsage.objects.update(cost_nano=3 * NANO)
+        desk.locator(".legend tfoot").get_by_text("$3.00").wait_for(timeout=5_000)
+        assert desk.evaluate("document.activeElement.matches('.chart-figures summary')")
+
+        desk.locator(".legend").get_by_role("link", name="First").focus()
+        DailyUsage.objects.create(key=keys[1], cost_nano=9 * NANO, **costs)  # which comes before it in the legend
+        desk.locator(".legend tfoot").get_by_text("$12.00").wait_for(timeout=5_000)
+        assert desk.locator(".legend a").all_inner_texts() == ["Second", "First"]
+        assert desk.evaluate("document.activeElement.textContent") == "First"
+
     def test_it_leaves_an_open_dialog_and_what_is_typed_in_it_alone(self, desk):
         key = make_key(name="Production", at=datetime.now(UTC))
         log_in(desk)

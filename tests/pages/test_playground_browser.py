@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.sessions.models import Session
 
 from llmkeys.models import UsageRecord
 from llmkeys.simulator.thread import SimulatorThread
@@ -67,6 +68,20 @@ def test_it_says_in_words_why_nobody_serves(page):
     page.locator("#progress", has_text="Not answered").wait_for()  # said last, when the answer has ended
     assert "No API key available" in page.locator("#failure").inner_text() and fits(page)
     assert page.get_by_role("button", name="Send").is_enabled()
+
+
+def test_it_says_whether_a_prompt_is_too_large_or_the_session_has_ended(desk):
+    log_in(desk)
+    desk.goto("/llm-settings/playground")
+    desk.get_by_label("Prompt", exact=True).fill("x" * 3_000_000)
+    desk.get_by_role("button", name="Send").click()
+    desk.locator("#failure", has_text="The body is larger than 2.5 MB.").wait_for()
+    desk.get_by_label("Prompt", exact=True).fill("hello")
+    Session.objects.all().delete()
+    desk.get_by_role("button", name="Send").click()
+    desk.locator("#failure", has_text="You are no longer logged in.").wait_for()
+    complaints, desk.complaints[:] = desk.complaints[:], []
+    assert all("413" in words for words in complaints)
 
 
 def test_it_writes_an_answer_as_text(desk):

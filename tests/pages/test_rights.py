@@ -216,3 +216,34 @@ def test_a_contractor_sees_what_the_token_may_and_what_is_left(house):
         assert words in page
     for offer in ("Another key", 'id="limits"', "/rotate", "/reset", "/revoke", "/llm-settings/usage?"):
         assert offer not in page
+
+
+@pytest.mark.parametrize(("who", "first"), [(READER, ""), (CONTRACTOR, "/tokens"), (ADMINISTRATOR, "")])
+def test_each_begins_on_a_page_of_theirs_and_is_offered_no_other(house, who, first):
+    people, _, _ = house
+    client = Client()
+    assert client.get("/", follow=True).redirect_chain[-1][0] == "/login?next=/llm-settings"
+    given = {"username": people[who].username, "password": "correct horse", "next": "/llm-settings"}
+    answer = client.post("/login", given, follow=True)
+    assert (answer.redirect_chain, answer.status_code) == ([(f"/llm-settings{first}", 302)], 200)
+    assert client.get("/").headers["Location"] == f"/llm-settings{first}"
+    header = answer.content.decode().partition('<header class="topbar">')[2].partition("</header>")[0]
+    offered = re.findall(r'href="([^"]+)"', header)
+    assert {client.get(address, follow=True).status_code for address in offered} == {200}
+    assert ("Playground" in header) == (who != CONTRACTOR) and "Tokens" in header
+
+
+def test_a_refused_page_leads_back_to_one_of_theirs_or_out(house):
+    people, _, _ = house
+    page = logged_in(people[CONTRACTOR]).get("/llm-settings").content.decode()
+    assert 'href="/llm-settings/tokens"' in page and 'action="/logout"' in page and 'href="/llm-settings"' not in page
+    page = logged_in(make_user("nobody")).get("/llm-settings").content.decode()
+    assert "/llm-settings" not in page and 'action="/logout"' in page
+
+
+def test_a_new_password_leads_to_a_page_of_theirs(house):
+    people, _, _ = house
+    given = {"old_password": "correct horse", "new_password1": "battery staple 7", "new_password2": "battery staple 7"}
+    answer = logged_in(people[CONTRACTOR]).post("/account/password", given, follow=True)
+    assert answer.redirect_chain == [("/llm-settings/tokens", 302)]
+    assert "Your password was changed." in answer.content.decode()

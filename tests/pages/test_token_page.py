@@ -50,18 +50,24 @@ def spend(token: AccessToken, model: str, cost: int, *, days_ago: int = 0, reque
 
 def edited(client, token: AccessToken, **fields):
     """Send the form of the page as it was shown, with changes."""
+    return client.post(f"{PATH}/{token.pk}/edit", {**form_of(client, token), **fields}, follow=True)
+
+
+def form_of(client, token: AccessToken) -> dict[str, Any]:
+    """Return what a browser sends of the form as it stands."""
     page = client.get(f"{PATH}/{token.pk}").content.decode()
     inside = page[page.index('id="limits"') :]
-    texts = re.findall(r'<input type="text" name="(\w+)" value="([^"]*)"', inside)
+    texts = re.findall(r'<input type="(?:text|hidden)" name="(\w+)" value="([^"]*)"', inside)
     shown: dict[str, Any] = {name: html.unescape(value) for name, value in texts}
     checked = re.findall(r'name="(\w+)"[^>]* value="([^"]*)" checked', inside)
     for name in ("scopes", "keyIds"):
         shown[name] = [value for found, value in checked if found == name]
     shown["expiry"] = next(value for found, value in checked if found == "expiry")
     shown["expiresAt"] = next(iter(re.findall(r'name="expiresAt" value="([^"]*)"', inside)), "")
-    shown["models"] = html.unescape(re.search(r"<textarea[^>]*>\s*(.*?)</textarea>", inside, re.S)[1])
+    models = html.unescape(re.search(r"<textarea[^>]*>\s*(.*?)</textarea>", inside, re.S)[1])
+    shown["models"] = models.replace("\n", "\r\n")
     shown["budgetMode"] = next(iter(re.findall(r'<option value="(\w*)" selected', inside)), "")
-    return client.post(f"{PATH}/{token.pk}/edit", {**shown, **fields}, follow=True)
+    return shown
 
 
 class TestPage:
@@ -204,6 +210,27 @@ class TestEdit:
         after = AccessToken.objects.filter(pk=token.pk).values().get()
         assert after == before | {"total_limit_nano": 7 * NANO, "name": "till"} and list(token.keys.all()) == [key]
 
+    def test_it_keeps_what_others_have_changed_since_the_page_was_opened(self, operator, token, api):
+        key = make_key()
+        AccessToken.objects.filter(pk=token.pk).update(allowed_models=["a", "b"], daily_limit_nano=10 * NANO)
+        opened = form_of(operator, token)
+        changes = {
+            "dailyLimit": 5, "expiresAt": "2027-01-31T12:00:00Z", "models": ["c", "d"], "keyIds": [key.pk],
+            "scopes": ["read"], "requestsPerMinute": 60, "budgetMode": "soft",
+        }  # fmt: skip
+        assert api.patch(f"/api/llm/tokens/{token.pk}", changes).status_code == 200
+        before = AccessToken.objects.filter(pk=token.pk).values().get()
+        operator.post(f"{PATH}/{token.pk}/edit", {**opened, "name": "till"})
+        assert AccessToken.objects.filter(pk=token.pk).values().get() == before | {"name": "till"}
+        assert list(token.keys.all()) == [key]
+
+    @pytest.mark.parametrize("shown", ["", "x", "%00", "&&=", "keyIds=1&keyIds=&expiresAt=x&scopes=%FF", "a=" * 9999])
+    def test_it_takes_any_word_for_what_was_shown(self, operator, token, shown):
+        answer = edited(operator, token, shown=shown, name="till")
+        assert answer.status_code == 200
+        token.refresh_from_db()
+        assert (token.name, token.scopes, token.limited_to_keys) == ("till", ["gateway", "read"], False)
+
     def test_it_moves_the_end_and_the_keys(self, operator, token):
         key = make_key()
         edited(operator, token, expiry="30", keyIds=[key.id])
@@ -280,6 +307,18 @@ class TestRotate:
         assert JsonClient(old).get("/api/llm/keys").status_code == 200
         frozen.move_to(NOW + timedelta(hours=1))
         assert JsonClient(old).get("/api/llm/keys").status_code == 401
+
+    def test_a_page_that_is_loaded_again_does_not_rotate_again(self, operator, administrator):
+        token, _ = make_account(administrator, "read", name="shop")
+        page = operator.get(f"{PATH}/{token.pk}/rotate").content.decode()
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page)) | {"overlap": "0"}
+        first = operator.post(f"{PATH}/{token.pk}/rotate", form).content.decode()
+        new = re.search(r'value="(rfk_[^"]+)"', first)[1]
+        again = operator.post(f"{PATH}/{token.pk}/rotate", form, follow=True)
+        (said,) = messages_of(again)
+        assert said.startswith("This form was sent before") and "nothing was changed" in said
+        assert again.redirect_chain == [(f"{PATH}/{token.pk}", 302)] and "rfk_" not in again.content.decode()
+        assert JsonClient(new).get("/api/llm/keys").status_code == 200
 
     def test_it_refuses_in_words(self, operator, token):
         for overlap in ("-1", "x", "99999999999"):

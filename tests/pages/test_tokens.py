@@ -249,6 +249,21 @@ class TestCreate:
         page = create(operator, name="shop " * 30, scopes=["read"], expiry="30", keyIds=[key.id]).content.decode()
         assert 'value="read" checked' in page and 'value="30" checked' in page and f'value="{key.id}" checked' in page
 
+    def test_a_page_that_is_loaded_again_creates_no_second_token(self, operator):
+        def opened() -> str:
+            return re.search(r'name="nonce" value="(\w+)"', operator.get(f"{PATH}/create").content.decode())[1]
+
+        one, other = opened(), opened()
+        assert "May not be empty." in create(operator, nonce=one, name="").content.decode()
+        shown_in(create(operator, nonce=one))
+        again = operator.post(f"{PATH}/create", {"name": "shop", "scopes": ["gateway"], "nonce": one}, follow=True)
+        (said,) = messages_of(again)
+        assert said.startswith("This form was sent before") and "rfk_" not in said
+        token = AccessToken.objects.get()
+        assert again.redirect_chain == [(f"{PATH}/{token.pk}", 302)]
+        shown_in(create(operator, nonce=other))
+        assert AccessToken.objects.count() == 2
+
     def test_it_needs_its_right(self, with_rights):
         client = with_rights("view_accesstoken")
         assert create(client).status_code == client.get(f"{PATH}/create").status_code == 403
