@@ -94,6 +94,7 @@ class Bound:
 
     input_tokens: int  # all input that can be counted; the kinds below are parts of it
     output_tokens: int | None
+    inputs: int = 1  # texts that are embedded separately, each of which may fill the model's context window
     choices: int = 1
     prediction_tokens: int = 0
     audio_input_tokens: int = 0

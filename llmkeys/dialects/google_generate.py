@@ -117,6 +117,7 @@ class GoogleGenerate(Dialect):
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
             text_tokens=found.text_bytes,
             output_tokens=0,
+            inputs=max(1, sum(1 for _ in bounds.objects_in(body.get("requests")))),
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             whole_window=found.whole_window,

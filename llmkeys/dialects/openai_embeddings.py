@@ -43,6 +43,7 @@ class OpenAIEmbeddings(OpenAIChat):
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
             text_tokens=found.text_bytes,
             output_tokens=0,
+            inputs=_count_inputs(body.get("input")),
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             whole_window=found.whole_window,
@@ -74,6 +75,12 @@ class OpenAIEmbeddings(OpenAIChat):
         if (usage := read_openai_usage(body)) is not None:
             seen.usage = usage if usage.input_tokens is None else replace(usage, output_tokens=usage.output_tokens or 0)
         return seen
+
+
+def _count_inputs(given: Any) -> int:
+    """Return how many texts are embedded; a list of token numbers is one of them."""
+    listed = given if isinstance(given, list) else []
+    return max(1, sum(isinstance(item, str | list | dict) for item in listed))
 
 
 def _parts(body: Mapping[str, Any]) -> list[Any]:

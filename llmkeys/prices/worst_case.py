@@ -240,9 +240,9 @@ def _possible_tariffs(prices: PriceList, provider: str, model: str, bound: Bound
 
 def _most_input_tokens(bound: Bound, provider: str, model: str) -> int:
     known = limits.known_window(model)
-    tokens = bound.input_tokens if known is None else min(bound.input_tokens, known)
+    tokens = bound.input_tokens if known is None else min(bound.input_tokens, known * bound.inputs)
     if bound.whole_window:
-        tokens = max(tokens, limits.largest_window(provider, model))
+        tokens = max(tokens, limits.largest_window(provider, model) * bound.inputs)
     return tokens + bound.tool_input_tokens  # may take several rounds, each with its own context window
 
 

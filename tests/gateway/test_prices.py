@@ -22,11 +22,15 @@ from tests.gateway.door import (
     chunk,
     completion,
     event,
+    is_refused,
+    limits,
     only_row,
     rows,
     usage,
 )
 from tests.helpers import make_key
+
+GOOGLES = "https://generativelanguage.googleapis.com/v1beta"
 
 SPOKEN = usage(
     2360,
@@ -135,6 +139,38 @@ class TestWhatIsNotPlainText:
         assert provider.calls[0].json["provider"] == {
             "order": ["somebody"], "max_price": {"prompt": 0.1, "completion": 0.6, "request": 0},
         }  # fmt: skip
+
+
+class TestEmbeddings:
+    """Each text may fill the model's window: OpenAI takes 300,000 tokens over all of them."""
+
+    PATH, URL = "/v1/embeddings", "https://api.openai.com/v1/embeddings"
+    TEXTS = ["word " * 5_000] * 50
+
+    def embed(self, client):
+        return client.post(self.PATH, json.dumps({"model": "text-embedding-3-large", "input": self.TEXTS}))
+
+    def test_a_list_of_texts_is_held_with_a_window_for_each(self, client, provider):
+        """250,000 × 0.13 = 32,500; the hold was 1,065, for 8,192 tokens."""
+        make_key(provider="openai")
+        told = {"prompt_tokens": 250_000, "total_tokens": 250_000}
+        provider.post(self.URL, json={"object": "list", "data": [{"embedding": [0.1]}], "usage": told})
+        assert self.embed(client).status_code == 200
+        assert cost_and_source() == (32_500_000, "computed")
+
+    def test_a_list_that_may_cost_more_than_a_budget_is_refused(self, client):
+        make_key(provider="openai", **limits(daily="0.01"))
+        is_refused(self.embed(client), 400, "request_exceeds_budget", "This request may cost")
+
+    def test_a_batch_of_videos_is_held_with_a_window_for_each(self, client, provider):
+        """gemini-embedding-2 reads 8,192 tokens of each of 20 videos at 12; the hold was that of one."""
+        make_key(provider="google")
+        video = {"inlineData": {"mimeType": "video/mp4", "data": "AAAA"}}
+        asked = {"requests": [{"model": "models/gemini-embedding-2", "content": {"parts": [video]}}] * 20}
+        method = "models/gemini-embedding-2:batchEmbedContents"
+        provider.post(f"{GOOGLES}/{method}", json={"embeddings": [{"values": [0.1]}] * 20})
+        assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
+        assert only_row().hold_nano >= 20 * 8_192 * 12_000
 
 
 class TestFeesAndTiers:

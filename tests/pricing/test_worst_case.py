@@ -98,6 +98,11 @@ class TestKinds:
         # A text of 500,000 bytes for GPT-4o is refused or fits its 128,000: 128,000 × 2.5 + 100 × 10
         assert most("openai", "gpt-4o", input_tokens=500_000) == 321_000_000
 
+    def test_it_holds_a_window_for_each_text_that_is_embedded(self):
+        # Three texts of 10,000 bytes: 3 × 8,192 × 0.13 = 3,194.88; one of 2,000 bytes among many: 2,000 × 0.13
+        assert most("openai", "text-embedding-3-large", input_tokens=30_000, output_tokens=0, inputs=3) == 3_194_880
+        assert most("openai", "text-embedding-3-large", input_tokens=2_000, output_tokens=0, inputs=9) == 260_000
+
     def test_it_holds_the_fee_of_every_search_and_what_it_adds_to_the_prompt(self):
         # Opus 5.5: (1000 + 80,000) × 4 + 100 × 20 = 326,000, and 5 × 0.01
         bounds = {"searches": 5, "tool_input_tokens": 80_000}
