@@ -78,7 +78,7 @@ def worst_case(
     """Return the most that a request within `bound` can cost; `other_models` may answer instead of `model`.
 
     Each model is bounded separately, and the most expensive counts. In strict mode (None: as in the settings), a
-    request without an output limit gets one. `prices` defaults to the current ones.
+    request without an output limit gets one, above its thinking budget. `prices` defaults to the current ones.
     """
     if not settings.COST_TRACKING:
         return WorstCase(0, None)
@@ -88,7 +88,8 @@ def worst_case(
     limit = bound.output_tokens
     if limit is None:
         own = [most for name in models if (most := limits.max_output_tokens(name)) is not None]
-        asked = min([settings.DEFAULT_MAX_TOKENS, *own])
+        thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
+        asked = min([max(settings.DEFAULT_MAX_TOKENS, thinking), *own])
     else:
         asked = limit - bound.prediction_tokens  # the prediction is added only once, not per choice
     tools = _tool_costs(prices, provider, bound, at)

@@ -173,6 +173,33 @@ class TestEmbeddings:
         assert only_row().hold_nano >= 20 * 8_192 * 12_000
 
 
+class TestThinkingBudgets:
+    """The limit that we put on a request without one stays above the budget that the client set for thinking."""
+
+    def test_that_of_google(self, client, provider):
+        """28,672 × 2.5 = 71,680; it was 16,384 tokens."""
+        make_key(provider="google")
+        method = "models/gemini-2.5-flash:generateContent"
+        answer = {"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]}
+        provider.post(f"{GOOGLES}/{method}", json=answer | {"usageMetadata": {"promptTokenCount": 1,
+            "candidatesTokenCount": 9, "thoughtsTokenCount": 24_576, "totalTokenCount": 24_586}})  # fmt: skip
+        config = {"thinkingConfig": {"thinkingBudget": 24_576}}
+        asked = {"contents": [{"parts": [{"text": "hi"}]}], "generationConfig": config}
+        assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
+        assert provider.calls[0].json["generationConfig"] == config | {"maxOutputTokens": 28_672}
+        assert only_row().hold_nano >= 71_680_000
+        assert cost_and_source()[1] == "computed"
+
+    def test_that_of_openrouter(self, client, provider):
+        """Claude Sonnet 4.5 costs 15: 36,096 × 15 = 541,440."""
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        thinking = {"max_tokens": 32_000}
+        assert ask(client, model="anthropic/claude-sonnet-4.5", max_tokens=..., reasoning=thinking).status_code == 200
+        assert provider.calls[0].json["max_tokens"] == 36_096
+        assert only_row().hold_nano >= 541_440_000
+
+
 class TestFeesAndTiers:
     def test_a_search_model_has_a_fee_for_each_answer(self, client, provider):
         """B6: 20 × 2.5 + 30 × 10 = 350, and 25 USD for 1,000 searches."""

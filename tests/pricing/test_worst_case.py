@@ -179,6 +179,12 @@ class TestOutputLimits:
     def test_a_request_without_a_limit_gets_one_that_the_model_can_give(self, model, limit):
         assert held("openai", model, output_tokens=None).output_limit == limit
 
+    def test_it_leaves_room_for_an_answer_above_the_thinking_budget(self):
+        # 24,576 and 4,096; a model that gives less gives what it can
+        assert held("google", "gemini-2.5-flash", output_tokens=None, thinking_tokens=24_576).output_limit == 28_672
+        assert held("google", "gemini-2.5-flash", output_tokens=None, thinking_tokens=1_000).output_limit == 16_384
+        assert held("google", "gemini-2.0-flash", output_tokens=None, thinking_tokens=24_576).output_limit == 8_192
+
     def test_a_prediction_does_not_use_up_the_limit(self):
         worst = held("openai", "gpt-4.1", output_tokens=None, prediction_tokens=50)
         assert worst.output_limit == 16_384
