@@ -47,6 +47,7 @@ class AnthropicMessages(Dialect):
         Door("/v1/messages/count_tokens", "count_tokens", "/count_tokens"),
     )
     passed_headers = frozenset({"anthropic-version", "anthropic-beta", "http-referer", "x-title", "x-openrouter-title"})
+    limit_names = ("max_tokens",)
     needs_output_limit = True
     names_models_everywhere = True
     telling = re.compile(rb"message_(?:start|delta|stop)|signature_delta|redacted_thinking|error|\\u00")
@@ -119,7 +120,7 @@ class AnthropicMessages(Dialect):
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
         changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None and "max_tokens" not in change.without:
+        if change.output_limit is not None:
             changes["max_tokens"] = change.output_limit
         if change.max_price and "provider" not in change.without:
             changes["provider"] = with_max_price(body.get("provider"), change.max_price)

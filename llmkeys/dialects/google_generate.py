@@ -80,6 +80,7 @@ class GoogleGenerate(Dialect):
             ("batchEmbedContents", "batch_embed"),
         )
     )
+    limit_names = ("max_output_tokens",)  # or in camel case
     passed_headers = frozenset({"x-goog-api-client", "x-goog-request-params", "x-server-timeout"})
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -151,8 +152,7 @@ class GoogleGenerate(Dialect):
         if change.output_limit is not None and request.door.operation in GENERATES:
             place = next((name for name in ("generationConfig", "generation_config") if name in body), _CONFIG)
             config = {name: value for name, value in (body.get(place) or {}).items() if name not in _LIMITS}
-            if _LIMITS[0] not in change.without:
-                changes[place] = config | {change.renamed.get(_LIMITS[0], _LIMITS[0]): change.output_limit}
+            changes[place] = config | {_LIMITS[0]: change.output_limit}
         if change.model != request.model:
             changes |= _renamed(body, f"models/{change.model}")
         return dump({**body, **changes}) if changes else request.raw

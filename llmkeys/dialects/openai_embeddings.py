@@ -20,6 +20,7 @@ _WORDS = "must be a string, a list of strings, or lists of token numbers."
 class OpenAIEmbeddings(OpenAIChat):
     name = "openai-embeddings"
     doors = (Door("/v1/embeddings", "embeddings"),)
+    limit_names = ()
 
     def validate(self, request: Request) -> None:
         body = request.body

@@ -28,6 +28,7 @@ _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose pr
 class OpenAIResponses(OpenAIChat):
     name = "openai-responses"
     doors = (Door("/v1/responses", "responses"),)
+    limit_names = ("max_output_tokens",)
     telling = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)|error|\[DONE\]|\\u00")
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -90,8 +91,8 @@ class OpenAIResponses(OpenAIChat):
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
         changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None and "max_output_tokens" not in change.without:
-            changes[change.renamed.get("max_output_tokens", "max_output_tokens")] = change.output_limit
+        if change.output_limit is not None:
+            changes["max_output_tokens"] = change.output_limit
         if change.max_price and "provider" not in change.without:
             changes["provider"] = with_max_price(body.get("provider"), change.max_price)
         return dump({**body, **changes}) if changes else request.raw

@@ -11,7 +11,8 @@ from llmkeys.lib.reading import MOST_TEXT
 _INSTEAD = re.compile(r"use [`'\"]?([A-Za-z_]\w{0,40}(?:\.\w{1,40})*)[`'\"]? instead", re.IGNORECASE)
 _AT_MOST = re.compile(
     r"(?:at most|less than or equal to|<=|maximum(?: value)?(?: is|:| of)?|"
-    r"exceeds?(?: the)?(?: maximum| limit)?(?: of)?|up to|no more than|limit is)\s*[`'\"]?(\d{1,9})\b",
+    r"exceeds?(?: the)?(?: maximum| limit)?(?: of)?|up to|no more than|limit is|\d >|\(inclusive\) to)"
+    r"\s*[`'\"]?(\d{1,9})\b( \(exclusive\))?",
     re.IGNORECASE,
 )
 
@@ -32,7 +33,7 @@ def blamed(body: bytes, names: Collection[str]) -> dict[str, Blame]:
     message = body[:MOST_TEXT].decode("utf-8", errors="replace").replace('\\"', '"').replace("\\u0027", "'")
     instead, most = _INSTEAD.search(message), _AT_MOST.search(message)
     wanted = instead[1] if instead else ""
-    blame = Blame(name=wanted) if wanted else Blame(at_most=int(most[1]) if most else None)
+    blame = Blame(name=wanted) if wanted else Blame(at_most=int(most[1]) - bool(most[2]) if most else None)
     return {name: blame for name in names if name != wanted and _is_named(name, message)}
 
 

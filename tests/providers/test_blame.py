@@ -9,7 +9,7 @@ import pytest
 
 from llmkeys.providers import PROVIDERS, Blame
 
-OURS = ("max_tokens", "stream_options", "max_completion_tokens")
+OURS = ("max_tokens", "stream_options", "max_completion_tokens", "max_output_tokens")
 
 
 def blames(body: Any, names: tuple[str, ...] = OURS) -> dict[str, Blame]:
@@ -41,6 +41,12 @@ def said(message: str, param: str | None = None) -> dict[str, Any]:
          {"max_tokens": Blame(at_most=4096)}),
         (said("`max_tokens` must be less than or equal to `8192`"), {"max_tokens": Blame(at_most=8192)}),
         (said("max_completion_tokens: the maximum value is 8192"), {"max_completion_tokens": Blame(at_most=8192)}),
+        (said("max_tokens: 16384 > 4096, which is the maximum allowed number of output tokens for claude-x"),
+         {"max_tokens": Blame(at_most=4096)}),
+        (said("Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 4096, but got 16384 "
+              "instead."), {"max_output_tokens": Blame(at_most=4096)}),
+        (said("Unable to submit request because it has a maxOutputTokens value of 16384 but the supported range is "
+              "from 1 (inclusive) to 4097 (exclusive)."), {"max_output_tokens": Blame(at_most=4096)}),
         ({"error": {"message": "Unknown name \"streamOptions\": Cannot find field."}}, {"stream_options": Blame()}),
         (said("temperature: must be below 2"), {}),
         (said("my_max_tokens_2 is unknown"), {}),
