@@ -318,7 +318,7 @@ def tighter(body: Mapping[str, Any], bound: Bound, *, models: Sequence[str], pla
     counted = counted_tokens(body, models=models, media=media)
     if counted is None or counted >= bound.text_tokens:
         return bound
-    return replace(bound, input_tokens=bound.input_tokens - bound.text_tokens + counted, text_tokens=counted)
+    return replace(bound, input_tokens=bound.input_tokens - bound.text_tokens + counted, text_tokens=0)
 
 
 def service_tier(body: Mapping[str, Any]) -> str | None:

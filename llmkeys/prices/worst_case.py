@@ -16,6 +16,7 @@ from django.conf import settings
 
 from llmkeys import providers
 from llmkeys.dialects.base import Bound, Usage
+from llmkeys.dialects.bounds import estimate_tokens
 from llmkeys.prices import catalogue, limits
 from llmkeys.prices.tariffs import (
     CHEAP_TIERS,
@@ -86,12 +87,11 @@ def worst_case(
     if bound.is_free:
         return WorstCase(0, None, provider, model, other_models, at, bound, prices)
     limit = bound.output_tokens
-    if limit is None:
-        own = [most for name in models if (most := limits.max_output_tokens(name)) is not None]
-        thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
-        asked = min([max(settings.DEFAULT_MAX_TOKENS, thinking), *own])
-    else:
-        asked = limit - bound.prediction_tokens  # the prediction is added only once, not per choice
+    asked = (
+        _default_output_limit(provider, models, bound)
+        if limit is None
+        else limit - bound.prediction_tokens  # the prediction is added only once, not per choice
+    )
     tools = _tool_costs(prices, provider, bound, at)
     lines = tuple(
         replace(line, base=line.base + tools) for name in models for line in _lines(prices, provider, name, bound, at)
@@ -113,6 +113,22 @@ def worst_case(
         asked_output=asked,
         wanted_output=asked,
     )
+
+
+def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) -> int:
+    """Return the output limit of a request that sets none: what each model can give beside the prompt.
+
+    A prompt has far fewer tokens than bytes, so it is estimated here: a limit that is still too high is refused with
+    the exact figures, and then lowered, but one that is too low would cut answers off.
+    """
+    thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
+    prompt = bound.input_tokens - bound.text_tokens + estimate_tokens(bound.text_tokens)
+    limit = max(settings.DEFAULT_MAX_TOKENS, thinking)
+    for model in models:
+        window, own = limits.largest_window(provider, model), limits.max_output_tokens(model)
+        limit = min(limit, max(window - prompt, min(LEAST_FITTED_TOKENS, window // 4), thinking))
+        limit = limit if own is None else min(limit, own)
+    return limit
 
 
 def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:

@@ -203,6 +203,40 @@ class TestFieldsThatWeAdded:
         assert (first, second) == (16_384, 4_096)
         assert only_row().state == "SETTLED"
 
+    def test_the_limit_leaves_room_for_the_prompt(self, client, provider):
+        """GPT-4 has a window of 8,192 tokens, which the limit filled by itself."""
+        make_key()
+        provider.post(OPENROUTER, self._small_window)
+        assert ask(client, model="openai/gpt-4", max_tokens=...).status_code == 200
+        assert 7_500 < provider.calls[0].json["max_tokens"] < 8_192 and len(provider.calls) == 1
+
+    def test_a_limit_that_does_not_fit_beside_the_prompt_is_lowered(self, client, provider):
+        """No table has the window of every host's model, but the host tells it."""
+        make_key()
+        provider.post(OPENROUTER, self._small_window)
+        assert ask(client, model="acme/small", max_tokens=...).status_code == 200
+        assert [call.json["max_tokens"] for call in provider.calls] == [16_384, 8_192 - 100]
+        row = only_row()
+        assert row.state == "SETTLED" and row.cost_nano <= row.hold_nano
+
+    def test_a_prompt_that_fills_the_window_is_the_clients_own_mistake(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, lambda request: self._small_window(request, prompt=9_000))
+        assert ask(client, model="acme/small", max_tokens=...).status_code == 400
+        assert len(provider.calls) == 1
+
+    @staticmethod
+    def _small_window(request, prompt=100):
+        limit = request.json["max_tokens"]
+        if prompt + limit <= 8_192:
+            return Pieces.whole(json=completion())
+        words = (
+            f"This endpoint's maximum context length is 8192 tokens. However, you requested about {prompt + limit} "
+            f"tokens ({prompt} of text input, {limit} in the output). Please reduce the length of either one, or use "
+            "the middle-out transform to compress your prompt automatically."
+        )
+        return Pieces.whole(json={"error": {"message": words, "code": 400}}, status=400)
+
     def test_openrouters_highest_price_is_never_left_out(self, client, provider):
         """The hold depends on it, and any text may have the word."""
         make_key()

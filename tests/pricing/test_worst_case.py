@@ -174,10 +174,26 @@ class TestTiers:
 
 class TestOutputLimits:
     @pytest.mark.parametrize(
-        ("model", "limit"), [("gpt-6.1-terra", 16_384), ("gpt-4-turbo", 4_096), ("gpt-4", 8_192), ("llama", 16_384)]
+        ("model", "limit"), [("gpt-6.1-terra", 16_384), ("gpt-4-turbo", 4_096), ("gpt-4", 7_192), ("llama", 16_384)]
     )
     def test_a_request_without_a_limit_gets_one_that_the_model_can_give(self, model, limit):
         assert held("openai", model, output_tokens=None).output_limit == limit
+
+    @pytest.mark.parametrize(
+        ("provider", "model", "tokens", "limit"),
+        [
+            ("openrouter", "openai/gpt-4", 300, 7_892), ("openrouter", "mancer/weaver", 300, 7_700),
+            ("openai", "gpt-4o", 100_000, 16_384), ("openai", "gpt-4o", 115_000, 13_000),
+            ("openai", "gpt-4o", 127_000, 4_096), ("openai", "gpt-4", 8_000, 2_048),
+        ],
+    )  # fmt: skip
+    def test_it_leaves_room_for_the_prompt_in_a_small_window(self, provider, model, tokens, limit):
+        # but at least 4,096 tokens or a quarter of the window: the provider says how many there are
+        assert held(provider, model, input_tokens=tokens, output_tokens=None).output_limit == limit
+
+    def test_a_prompt_is_estimated_at_three_bytes_for_a_token(self):
+        worst = held("openai", "gpt-4", input_tokens=6_256, text_tokens=6_000, output_tokens=None)
+        assert worst.output_limit == 8_192 - 2_256
 
     def test_it_leaves_room_for_an_answer_above_the_thinking_budget(self):
         # 24,576 and 4,096; a model that gives less gives what it can
