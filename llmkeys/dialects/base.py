@@ -21,7 +21,7 @@ MAX_MODEL_NAME = 200
 class Usage:
     """The usage that an answer reports. None means not reported; a zero is a zero.
 
-    `input_tokens` is all input (including cache reads and writes, audio and images), `output_tokens` all output
+    `input_tokens` is all input (including cache reads and writes, audio, images, video), `output_tokens` all output
     (including reasoning, audio and images). The other counts are parts of these; the rest is text.
     """
 
@@ -33,6 +33,7 @@ class Usage:
     audio_input_tokens: int | None = None
     cached_audio_tokens: int | None = None
     image_input_tokens: int | None = None
+    video_input_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     audio_output_tokens: int | None = None

@@ -358,6 +358,7 @@ def read_usage(body: Mapping[str, Any], *, is_vector: bool = False) -> Usage | N
         audio_input_tokens=_modality(taken, "audio"),
         cached_audio_tokens=_modality([found.get("cacheTokensDetails")], "audio"),
         image_input_tokens=_modality(taken, "image"),
+        video_input_tokens=_modality(taken, "video"),
         output_tokens=0 if is_vector and prompt is not None else output,
         reasoning_tokens=thoughts,
         audio_output_tokens=_modality(came, "audio"),

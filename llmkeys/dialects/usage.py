@@ -41,6 +41,7 @@ def read_openai_usage(body: Any) -> Usage | None:
         audio_input_tokens=count(taken.get("audio_tokens")),
         cached_audio_tokens=count(mapping(taken.get("cached_tokens_details")).get("audio_tokens")),
         image_input_tokens=count(taken.get("image_tokens")),
+        video_input_tokens=count(taken.get("video_tokens")),
         output_tokens=output_tokens,
         reasoning_tokens=reasoning,
         audio_output_tokens=count(made.get("audio_tokens")),

@@ -37,7 +37,7 @@ DEAR_TIERS = ("priority", "fast")
 _TWICE = "twice"  # the tier name for twice the standard rates, used if no rates of a higher tier are known
 _SAME_TIER = {"priority": "fast", "fast": "priority"}  # OpenAI renamed it; an operator's row counts under either name
 
-INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in")
+INPUT_KINDS = ("text", "cached", "write", "write_1h", "audio_in", "cached_audio", "image_in", "video_in")
 OUTPUT_KINDS = ("text_out", "reasoning", "audio_out", "image_out")
 # Rates that the price data lacks, USD per million tokens. A row priced with one of them is still flagged.
 # Audio: platform.openai.com/docs/pricing, "Audio tokens". Images: the same page, "Image tokens".
@@ -110,7 +110,7 @@ class OperatorPrice:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The rates for prompts of a certain length; `dearest_in` covers kinds that no usage reports, such as video."""
+    """The rates for prompts of a certain length; `dearest_in` is the highest one of input."""
 
     text: int
     cached: int
@@ -119,6 +119,7 @@ class Step:
     audio_in: int
     cached_audio: int
     image_in: int
+    video_in: int
     text_out: int
     reasoning: int
     audio_out: int
@@ -128,10 +129,11 @@ class Step:
     def cost(self, usage: Usage) -> int:
         """Return what the tokens cost. Contradictory counts are reduced so that the kinds never exceed the total."""
         total, output = _whole(usage.input_tokens), _whole(usage.output_tokens)
-        # Audio and images that cost as much as text are treated as text, which may be cached.
+        # Audio, images and video that cost as much as text are treated as text, which may be cached.
         audio = min(total, _whole(usage.audio_input_tokens)) if self.audio_in != self.text else 0
         image = min(total - audio, _whole(usage.image_input_tokens)) if self.image_in != self.text else 0
-        text = total - audio - image
+        video = min(total - audio - image, _whole(usage.video_input_tokens)) if self.video_in != self.text else 0
+        text = total - audio - image - video
         hour = _whole(usage.cache_write_1h_tokens)
         written = min(text, max(_whole(usage.cache_write_tokens), hour))
         hour = min(written, hour)
@@ -145,6 +147,7 @@ class Step:
             + (audio - cached_audio) * self.audio_in
             + cached_audio * self.cached_audio
             + image * self.image_in
+            + video * self.video_in
         )
         audio = min(output, _whole(usage.audio_output_tokens))
         image = min(output - audio, _whole(usage.image_output_tokens))
@@ -330,7 +333,7 @@ class PriceList:
 
 # --- the operator's table --------------------------------------------------------------------------------------------
 
-_MODALITIES = frozenset({"audio_in", "cached_audio", "image_in", "audio_out", "image_out"})
+_MODALITIES = frozenset({"audio_in", "cached_audio", "image_in", "video_in", "audio_out", "image_out"})
 
 
 def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, quarter: int, has_tier: bool) -> Tariff:
@@ -383,12 +386,12 @@ def _known_to_operator(price: Price) -> dict[str, Decimal]:
 def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
     """Return the rates for prompts of one length, and the kinds that had to be guessed.
 
-    Cached tokens and images without a rate cost as much as plain input, as the vendors' lists intend. Any other missing
-    rate is taken to be the highest one of input or output.
+    Cached tokens, images and video without a rate cost as much as plain input, as the vendors' lists intend. Any other
+    missing rate is taken to be the highest one of input or output.
     """
     rates = {kind: _rate(value) for kind, value in known.items()}
     text, out = rates.get("text", 0), rates.get("text_out", 0)
-    dearest_in = max((rates[kind] for kind in (*INPUT_KINDS, "video_in") if kind in rates), default=0)
+    dearest_in = max((rates[kind] for kind in INPUT_KINDS if kind in rates), default=0)
     dearest_out = max((rates[kind] for kind in (*OUTPUT_KINDS, "video_out") if kind in rates), default=0)
     documented = _documented_rates(model)
     guessed: set[str] = set()
@@ -420,6 +423,7 @@ def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
         audio_in=audio_in,
         cached_audio=rates.get("cached_audio", audio_in),
         image_in=rates.get("image_in", text),
+        video_in=rates.get("video_in", text),
         text_out=out,
         reasoning=rates.get("reasoning", out),
         audio_out=guess("audio_out", dearest_out),

@@ -184,7 +184,10 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
 
 def _unreported(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
     """Return what an input may cost beyond plain text, if the usage does not report its kinds yet."""
-    kinds = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    kinds = (
+        usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens,
+        usage.video_input_tokens,
+    )  # fmt: skip
     if any(count is not None for count in kinds):
         return 0
     tokens = usage.input_tokens or 0

@@ -252,12 +252,13 @@ class TestAnswers:
         usage = GOOGLE.see_answer(
             {
                 "usageMetadata": {
-                    "promptTokenCount": 900,
+                    "promptTokenCount": 1100,
                     "candidatesTokenCount": 1300,
                     "promptTokensDetails": [
                         {"modality": "TEXT", "tokenCount": 100},
                         {"modality": "AUDIO", "tokenCount": 500},
                         {"modality": "IMAGE", "tokenCount": 300},
+                        {"modality": "VIDEO", "tokenCount": 200},
                     ],
                     "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 50}],
                     "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}],
@@ -266,6 +267,7 @@ class TestAnswers:
         ).usage
         assert usage is not None
         assert (usage.audio_input_tokens, usage.image_input_tokens, usage.cached_audio_tokens) == (500, 300, 50)
+        assert usage.video_input_tokens == 200
         assert (usage.image_output_tokens, usage.audio_output_tokens) == (1290, None)
 
     @pytest.mark.parametrize(

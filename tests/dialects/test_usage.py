@@ -24,6 +24,7 @@ class TestRecordings:
             input_tokens=20,
             cached_input_tokens=0,
             audio_input_tokens=0,
+            video_input_tokens=0,
             output_tokens=1,
             reasoning_tokens=0,
             image_output_tokens=0,
@@ -164,11 +165,11 @@ class TestCounts:
             {
                 "prompt_tokens": 2360,
                 "completion_tokens": 50,
-                "prompt_tokens_details": {"audio_tokens": 2340, "image_tokens": 3},
+                "prompt_tokens_details": {"audio_tokens": 2340, "image_tokens": 3, "video_tokens": 5},
                 "completion_tokens_details": {"audio_tokens": 40, "image_tokens": 4},
             }
         )
-        assert (usage.audio_input_tokens, usage.image_input_tokens) == (2340, 3)
+        assert (usage.audio_input_tokens, usage.image_input_tokens, usage.video_input_tokens) == (2340, 3, 5)
         assert (usage.audio_output_tokens, usage.image_output_tokens) == (40, 4)
 
 

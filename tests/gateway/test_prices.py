@@ -79,6 +79,27 @@ class TestSoundAndPictures:
         ask(client, model="google/gemini-2.5-flash-image", max_tokens=4_000)
         assert cost_and_source() == (60_853_000, "computed")
 
+    def test_a_video_costs_what_video_costs(self, client, provider):
+        """gemini-embedding-2: 8,000 × 12 = 96,000; it was 1,600."""
+        make_key(provider="google")
+        seen = {"promptTokenCount": 8_000, "promptTokensDetails": [{"modality": "VIDEO", "tokenCount": 8_000}]}
+        self.embed_a_video(client, provider, usageMetadata=seen)
+        assert cost_and_source() == (96_000_000, "computed")
+
+    def test_a_video_without_usage_is_estimated_as_one(self, client, provider):
+        """10,000 bytes, at least 2,500 tokens × 12 = 30,000; it was the words around it as text."""
+        make_key(provider="google")
+        self.embed_a_video(client, provider)
+        nano, source = cost_and_source()
+        assert source == "estimated" and nano >= 30_000_000
+
+    def embed_a_video(self, client, provider, **told):
+        method = "models/gemini-embedding-2:embedContent"
+        provider.post(f"{GOOGLES}/{method}", json={"embedding": {"values": [0.1]}, **told})
+        video = {"inlineData": {"mimeType": "video/mp4", "data": "A" * 10_000}}
+        asked = {"content": {"parts": [video]}}
+        assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
+
     def test_the_hold_of_sound_is_at_the_rate_of_sound(self, client, provider):
         """B2: 150 kB of sound at 32; it was 10,300."""
         make_key()

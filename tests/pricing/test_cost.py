@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -122,6 +123,15 @@ class TestSoundAndPictures:
             reasoning_tokens=30,
         )
         assert charged("openai", "gpt-audio", usage) == Charge(3_840_000, "computed")
+
+    def test_it_charges_video_at_its_own_rate(self):
+        # gemini-embedding-2: 100 × 0.2 + 8,000 × 12 = 96,020; Gemini 2.5 Flash reads it as text: 8,100 × 0.3 + 10 × 2.5
+        usage = Usage(input_tokens=8_100, video_input_tokens=8_000, output_tokens=0)
+        assert charged("google", "gemini-embedding-2", usage, output_tokens=0) == Charge(96_020_000, "computed")
+        usage = replace(usage, output_tokens=10)
+        assert charged("google", "gemini-2.5-flash", usage) == Charge(2_455_000, "computed")
+        own = operators("google", "gemini-embedding-2", Price(Decimal(1), Decimal(1)))  # which says nothing of video
+        assert charged("google", "gemini-embedding-2", usage, prices=own) == Charge(96_110_000, "computed")
 
     def test_it_flags_a_model_of_video(self):
         # No usage names video: 10 × 1.5 + 100 × 17.5 = 1,765
