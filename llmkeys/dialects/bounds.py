@@ -46,6 +46,11 @@ def estimate_tokens(text_bytes: int) -> int:
     return -(-text_bytes // _BYTES_PER_TOKEN)
 
 
+def most_tokens(bound: Bound) -> int:
+    """Return the most tokens that a request can take and make, with all choices and the rounds of all tools."""
+    return bound.input_tokens + bound.tool_input_tokens + bound.choices * (bound.output_tokens or 0)
+
+
 # --- fields ----------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from django.conf import settings
 from llmkeys import providers
 from llmkeys.dialects.base import Bound, Usage
 from llmkeys.dialects.bounds import estimate_tokens
+from llmkeys.lib.money import MAX_LIMIT_USD, NANO
 from llmkeys.prices import catalogue, limits
 from llmkeys.prices.tariffs import (
     CHEAP_TIERS,
@@ -32,6 +33,8 @@ from llmkeys.prices.tariffs import (
 )
 
 LEAST_FITTED_TOKENS = 4_096
+# No budget has room for more, and thousands of such holds at once fit the database's integers.
+MOST_HOLD_NANO = (MAX_LIMIT_USD + 1) * NANO
 DRAWING_TOKENS = 16_000  # the most that an image of a tool reads and produces
 
 
@@ -96,7 +99,7 @@ def worst_case(
     lines = tuple(
         replace(line, base=line.base + tools) for name in models for line in _lines(prices, provider, name, bound, at)
     )
-    nano = to_nano(max(line.at(asked) for line in lines))
+    nano = min(MOST_HOLD_NANO, to_nano(max(line.at(asked) for line in lines)))
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
     puts_limit = limit is None and is_strict and nano > 0
     return WorstCase(

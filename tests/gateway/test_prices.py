@@ -194,6 +194,45 @@ class TestEmbeddings:
         assert only_row().hold_nano >= 20 * 8_192 * 12_000
 
 
+class TestWhatNobodyCanPay:
+    """Every number by itself may be sent, but their sum would not fit the database's integers."""
+
+    FETCH = {"type": "web_fetch_20250910", "name": "f", "max_uses": 1_000, "max_content_tokens": 100_000_000}
+    PICTURE = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}, "mediaResolution": {"numTokens": 100_000_000}}
+    HELLO = [{"role": "user", "content": "hello"}]
+
+    @pytest.mark.parametrize("daily", ["0", "10"])
+    @pytest.mark.parametrize(
+        ("name", "path", "asked"),
+        [
+            ("anthropic", "/v1/messages", {"model": "claude-zzz", "messages": HELLO, "tools": [FETCH] * 1_000}),
+            ("anthropic", "/v1/messages", {"model": "claude-zzz", "messages": HELLO, "max_tokens": 100_000_000,
+                                           "fallbacks": [{"max_tokens": 100_000_000}] * 50}),
+            ("google", "/v1beta/models/gemini-zzz:generateContent", {"contents": [{"parts": [PICTURE] * 20}]}),
+            ("openai", "/v1/chat/completions",
+             {"model": "gpt-zzz", "messages": HELLO, "n": 128, "max_tokens": 100_000_000}),
+        ],
+    )  # fmt: skip
+    def test_it_is_refused_in_words(self, client, name, path, asked, daily):
+        make_key(provider=name, **limits(daily=daily))
+        answer = client.post(path, json.dumps(asked))
+        assert answer.status_code == 400
+        assert "tokens in all, more than the 1,000,000,000 that can be served" in answer.json()["error"]["message"]
+        assert rows() == []
+
+    def test_a_hold_is_no_higher_than_a_budget_can_be(self, client, provider):
+        """500,000,000 × 10,000 USD per million are 5,000,000 USD; no limit is above 1,000,000."""
+        make_key(**limits())
+        ModelPrice.objects.create(
+            provider="openrouter", model="acme/gold", valid_from="2020-01-01T00:00Z", input_usd_per_mtok=1,
+            output_usd_per_mtok=10_000,
+        )  # fmt: skip
+        provider.post(OPENROUTER, json=answered())
+        for _ in range(2):
+            assert ask(client, model="acme/gold", max_tokens=100_000_000, n=5).status_code == 200
+        assert [row.hold_nano for row in rows()] == [1_000_001 * 10**9] * 2
+
+
 class TestThinkingBudgets:
     """The limit that we put on a request without one stays above the budget that the client set for thinking."""
 
