@@ -374,6 +374,18 @@ def test_the_price_is_that_of_admission(client, provider, frozen):
     assert cost_and_source() == (70_000, "computed")
 
 
+def test_gpt_5_pro_may_give_272000_tokens(client, provider):
+    """250,000 × 120 = 30,000,000; the hold was 15.36 USD, for 128,000 tokens."""
+    make_key(provider="openai", **limits())
+    told = {"input_tokens": 10, "output_tokens": 250_000, "total_tokens": 250_010}
+    answer = {"id": "r", "object": "response", "status": "completed", "model": "gpt-5-pro", "usage": told}
+    provider.post("https://api.openai.com/v1/responses", json=answer | {"output": []})
+    asked = {"model": "gpt-5-pro", "input": "Go.", "max_output_tokens": 250_000}
+    assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+    nano, source = cost_and_source()
+    assert source == "computed" and nano >= 30_000_000_000
+
+
 class TestTheOperator:
     def test_a_price_of_sound_counts_for_hold_and_cost(self, client, provider):
         # 20 × 1 + 2340 × 3 + 10 × 2 + 40 × 4 = 20 + 7,020 + 20 + 160
