@@ -94,6 +94,7 @@ class AnthropicMessages(Dialect):
             prediction_tokens=beside,
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models),
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h,

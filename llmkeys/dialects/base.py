@@ -100,6 +100,7 @@ class Bound:
     prediction_tokens: int = 0
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
+    images: int = 0
     whole_window: bool = False  # something cannot be counted, so the input may fill a model's whole context window
     output_kinds: frozenset[str] = frozenset({"text"})  # what may come out: text, audio, image
     can_write_cache: bool = False

@@ -121,6 +121,7 @@ class GoogleGenerate(Dialect):
             inputs=max(1, sum(1 for _ in bounds.objects_in(body.get("requests")))),
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window,
             is_free=operation == "count_tokens",
         )

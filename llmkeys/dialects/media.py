@@ -39,6 +39,7 @@ class Survey:
     text_bytes: int
     audio_tokens: int = 0
     image_tokens: int = 0
+    images: int = 0
     file_tokens: int = 0
     whole_window: bool = False
     can_write_cache: bool = False
@@ -234,6 +235,7 @@ def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] 
         found.text_bytes -= len(part.data)
         found.media.add(id(in_place))
     if part.kind == "image":
+        found.images += 1
         found.image_tokens += _picture(part, for_image)
     elif part.kind == "audio" and part.data:
         found.audio_tokens += _sound(part)

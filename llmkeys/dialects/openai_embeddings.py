@@ -47,6 +47,7 @@ class OpenAIEmbeddings(OpenAIChat):
             inputs=_count_inputs(body.get("input")),
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window,
             service_tier=bounds.service_tier(body),
             may_reason=False,

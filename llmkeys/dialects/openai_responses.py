@@ -69,6 +69,7 @@ class OpenAIResponses(OpenAIChat):
             prediction_tokens=beside,
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window or _is_kept(body) or bounds.is_kept_elsewhere(body, models),
             output_kinds=bounds.output_kinds(body.get("modalities"), models),
             can_write_cache=found.can_write_cache,

@@ -201,7 +201,7 @@ def _unreported(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
     """Return the `provider.max_price` for OpenRouter that keeps every host within the hold, or None without a hold.
 
-    In USD per million tokens of prompt and completion, per request, and per image if there are any.
+    In USD per million tokens of prompt and completion, per request, and for each image if there are any.
     """
     if worst.prices is None or worst.at is None or worst.nano == 0:
         return None
@@ -216,7 +216,8 @@ def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
         "request": _usd(request, 24),
     }
     if worst.bound.image_input_tokens:
-        found["image"] = _usd(max(step.image_in for step in steps) * worst.bound.image_input_tokens, 24)
+        tokens = worst.bound.image_input_tokens // max(1, worst.bound.images)
+        found["image"] = _usd(max(step.image_in for step in steps) * tokens, 24)
     return found
 
 

@@ -161,6 +161,16 @@ class TestWhatIsNotPlainText:
             "order": ["somebody"], "max_price": {"prompt": 0.1, "completion": 0.6, "request": 0},
         }  # fmt: skip
 
+    def test_the_highest_price_of_an_image_is_that_of_each(self, client, provider):
+        """gpt-6.1-sol: 15,000 × 4 = 60,000 for each of 20, and not 20 times as much for each."""
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        pictures = [{"type": "image_url", "image_url": {"url": f"https://x.test/{number}.png"}} for number in range(20)]
+        messages = [{"role": "user", "content": pictures}]
+        assert ask(client, model="openai/gpt-6.1-sol", messages=messages).status_code == 200
+        most = provider.calls[0].json["provider"]["max_price"]["image"]
+        assert 0 < most * 20 <= only_row().hold_nano / 10**9
+
 
 class TestEmbeddings:
     """Each text may fill the model's window: OpenAI takes 300,000 tokens over all of them."""

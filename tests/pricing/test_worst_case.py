@@ -327,5 +327,9 @@ class TestOpenRoutersMaxPrice:
         found = max_price(held("openrouter", "openai/gpt-4o", input_tokens=7_000, image_input_tokens=6_000))
         assert found["image"] == Decimal("0.015")
 
+    def test_that_of_pictures_is_for_each(self):
+        bounds = {"input_tokens": 60_000, "image_input_tokens": 60_000}
+        assert max_price(held("openrouter", "openai/gpt-4o", images=10, **bounds))["image"] == Decimal("0.015")
+
     def test_there_is_none_where_nothing_is_held(self):
         assert max_price(held("openrouter", "openai/gpt-oss-20b:free")) is None
