@@ -228,8 +228,8 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
             toolsets += kind == "mcp_toolset"
             if kind.startswith("advisor_"):  # another model reads the whole conversation in every round
                 added.round_tokens += rounds * prompt_tokens
-                most = tool.get("max_tokens")
-                beside += rounds * max(bounds.ROUND_TOKENS, most if isinstance(most, int) else 0)
+                most = bounds.up_to(bounds.MAX_OUTPUT_LIMIT, tool.get("max_tokens"), 0)
+                beside += rounds * max(bounds.ROUND_TOKENS, most)
     for _ in list(bounds.objects_in(body.get("mcp_servers")))[toolsets:]:
         added.server_tool(has_fee=False)
     if _compacts(body):

@@ -29,7 +29,7 @@ from llmkeys.dialects.json_array import ArraySplitter
 from llmkeys.dialects.media import survey
 from llmkeys.dialects.usage import first_count, word
 from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.reading import count, items, mapping, text, whole_number
 from llmkeys.lib.sse import EventSplitter, documents, load_json
 
 _STATUSES = {
@@ -280,8 +280,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
 def _thinking(config: Mapping[str, Any]) -> tuple[bool | None, int]:
     """Return whether the client switched thinking on or off, and its budget; -1 leaves the budget to the model."""
     thinking = bounds.mapping_in(config, "thinkingConfig", "thinking_config")
-    budget = _either(thinking, "thinkingBudget", "thinking_budget")
-    if isinstance(budget, int) and not isinstance(budget, bool):
+    budget = whole_number(_either(thinking, "thinkingBudget", "thinking_budget"))
+    if budget is not None:
         return budget != 0, max(0, min(budget, bounds.MAX_OUTPUT_LIMIT))
     return (True if _either(thinking, "thinkingLevel", "thinking_level") else None), 0
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmkeys.lib.reading import whole_number
+
 IMAGE_TOKENS = 6_000
 IMAGE_TOKENS_ORIGINAL = 15_000  # `detail: original`: not scaled down
 IMAGE_TOKENS_OTHERS = 20_000  # other vendors' models split an image into any number of tiles
@@ -246,8 +248,8 @@ def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] 
 
 
 def _picture(part: Part, for_image: int) -> int:
-    if isinstance(part.detail, int) and not isinstance(part.detail, bool):
-        return max(for_image, min(part.detail, MOST_MEDIA_TOKENS))
+    if (tokens := whole_number(part.detail)) is not None:
+        return max(for_image, min(tokens, MOST_MEDIA_TOKENS))
     if part.detail in ("low", "high") and for_image == IMAGE_TOKENS_ORIGINAL:
         return IMAGE_TOKENS
     return max(for_image, IMAGE_TOKENS_ORIGINAL) if part.detail == "original" else for_image

@@ -14,7 +14,7 @@ from llmkeys.dialects.media import survey
 from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
 from llmkeys.dialects.usage import first_count, read_openai_usage
 from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.reading import count, items, mapping, text, whole_number
 from llmkeys.lib.sse import DONE, documents
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -186,8 +186,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
             added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
             if kind in _CONTAINERS:
                 added.fee(f"container {_container(tool)}")
-    calls = body.get("max_tool_calls")
-    if added.round_tokens and isinstance(calls, int) and not isinstance(calls, bool) and calls >= 0:
+    calls = whole_number(body.get("max_tool_calls"))
+    if added.round_tokens and calls is not None and calls >= 0:
         calls = min(calls, bounds.MOST_ROUNDS)
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0

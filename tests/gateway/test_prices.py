@@ -270,6 +270,15 @@ class TestThinkingBudgets:
         assert only_row().hold_nano >= 541_440_000
 
 
+def test_a_count_may_be_written_with_a_point(client):
+    """D6: 50 searches at 0.01 and 800,000 tokens × 2 are more than 2 USD; 50.0 was taken for five of them."""
+    make_key(provider="anthropic", **limits(daily="2"))
+    tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 50.0}
+    asked = {"model": "claude-sonnet-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
+    answer = client.post("/v1/messages", json.dumps(asked | {"tools": [tool]}))
+    assert answer.status_code == 400 and "may cost $2.1" in answer.json()["error"]["message"]
+
+
 class TestFeesAndTiers:
     def test_a_search_model_has_a_fee_for_each_answer(self, client, provider):
         """B6: 20 × 2.5 + 30 × 10 = 350, and 25 USD for 1,000 searches."""
