@@ -47,6 +47,7 @@ class AnthropicMessages(Dialect):
         Door("/v1/messages/count_tokens", "count_tokens", "/count_tokens"),
     )
     passed_headers = frozenset({"anthropic-version", "anthropic-beta", "http-referer", "x-title", "x-openrouter-title"})
+    limit_names = ("max_tokens",)
     needs_output_limit = True
     names_models_everywhere = True
     telling = re.compile(rb"message_(?:start|delta|stop)|signature_delta|redacted_thinking|error|\\u00")
@@ -93,6 +94,7 @@ class AnthropicMessages(Dialect):
             prediction_tokens=beside,
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models),
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h,
@@ -119,7 +121,7 @@ class AnthropicMessages(Dialect):
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
         changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None and "max_tokens" not in change.without:
+        if change.output_limit is not None:
             changes["max_tokens"] = change.output_limit
         if change.max_price and "provider" not in change.without:
             changes["provider"] = with_max_price(body.get("provider"), change.max_price)
@@ -226,8 +228,8 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
             toolsets += kind == "mcp_toolset"
             if kind.startswith("advisor_"):  # another model reads the whole conversation in every round
                 added.round_tokens += rounds * prompt_tokens
-                most = tool.get("max_tokens")
-                beside += rounds * max(bounds.ROUND_TOKENS, most if isinstance(most, int) else 0)
+                most = bounds.up_to(bounds.MAX_OUTPUT_LIMIT, tool.get("max_tokens"), 0)
+                beside += rounds * max(bounds.ROUND_TOKENS, most)
     for _ in list(bounds.objects_in(body.get("mcp_servers")))[toolsets:]:
         added.server_tool(has_fee=False)
     if _compacts(body):

@@ -96,10 +96,12 @@ class Bound:
 
     input_tokens: int  # all input that can be counted; the kinds below are parts of it
     output_tokens: int | None
+    inputs: int = 1  # texts that are embedded separately, each of which may fill the model's context window
     choices: int = 1
     prediction_tokens: int = 0
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
+    images: int = 0
     whole_window: bool = False  # something cannot be counted, so the input may fill a model's whole context window
     output_kinds: frozenset[str] = frozenset({"text"})  # what may come out: text, audio, image
     can_write_cache: bool = False
@@ -194,8 +196,8 @@ class Rewrite:
     asks_usage: bool = False  # the usage of a stream must be asked for
     limit_field: str = "max_tokens"  # the provider's name for the limit, in dialects that have two
     max_price: Mapping[str, Decimal] | None = None  # for OpenRouter: USD per million tokens and per request
-    without: frozenset[str] = frozenset()  # added fields that the server refused
-    renamed: Mapping[str, str] = field(default_factory=dict)  # added fields that the server wants under another name
+    without: frozenset[str] = frozenset()  # added fields that the server refused; never the output limit
+    renamed: Mapping[str, str] = field(default_factory=dict)  # the limit, if the server wants its other name
 
 
 @dataclass(slots=True)
@@ -232,6 +234,7 @@ class Dialect:
     # Matches events that may contain more than content. It only saves parsing the others; None: every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
     read_while_streaming: ClassVar[frozenset[str]] = frozenset()  # fields of the body that `see_event` needs
+    limit_names: ClassVar[tuple[str, ...]] = ()  # what servers call the output limit when they refuse it
     needs_output_limit: ClassVar[bool] = False  # providers refuse requests without one, so the gateway adds it
     names_models_everywhere: ClassVar[bool] = False  # `other_models` may answer at every provider, not only at some
 
@@ -270,6 +273,13 @@ class Dialect:
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         """Return the bytes of the request to one key."""
         raise NotImplementedError
+
+    def added_fields(self, request: Request, change: Rewrite) -> set[str]:
+        """Return the fields that `rewritten` adds and the client did not send, by the names that servers use."""
+        added = {"provider"} if change.max_price else set()
+        if change.output_limit is not None and request.bound.output_tokens is None:
+            added |= {change.limit_field} & set(self.limit_names) or set(self.limit_names)
+        return {name for name in added if request.body.get(name) is None}
 
     # --- the answer --------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 from llmkeys.dialects.base import Bound
 from llmkeys.dialects.media import OWN_VENDORS, survey
 from llmkeys.dialects.vocabulary import counted_tokens
+from llmkeys.lib.reading import whole_number
 
 OVERHEAD_TOKENS = 256  # what a provider's own template puts around the messages
 TOOL_TOKENS = 400  # for each tool, in addition to its own bytes: the instructions that explain it to a model
@@ -46,6 +47,11 @@ def estimate_tokens(text_bytes: int) -> int:
     return -(-text_bytes // _BYTES_PER_TOKEN)
 
 
+def most_tokens(bound: Bound) -> int:
+    """Return the most tokens that a request can take and make, with all choices and the rounds of all tools."""
+    return bound.input_tokens + bound.tool_input_tokens + bound.choices * (bound.output_tokens or 0)
+
+
 # --- fields ----------------------------------------------------------------------------------------------------------
 
 
@@ -54,16 +60,11 @@ def whole(body: Mapping[str, Any], name: str, most: int, *, least: int = 1, para
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, float | Decimal) and value == value and -most <= value <= most and value == int(value):
-        return _within(int(value), param or name, least, most)
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = whole_number(value)
+    if number is None:
         raise BadCount(param or name, "must be a whole number.")
-    return _within(value, param or name, least, most)
-
-
-def _within(number: int, param: str, least: int, most: int) -> int:
     if not least <= number <= most:
-        raise BadCount(param, f"must be from {least} to {most:,}.")
+        raise BadCount(param or name, f"must be from {least} to {most:,}.")
     return number
 
 
@@ -144,16 +145,18 @@ class Added:
         self, uses: Any = None, *, tokens_each: Any = None, has_fee: bool = True, fees_each: int = 1
     ) -> int:
         """Add a tool that the provider runs; return its rounds. `uses` and `tokens_each` are the client's limits."""
-        rounds = min(uses, MOST_ROUNDS) if _is_count(uses) else ROUNDS
-        each = max(ROUND_TOKENS, min(tokens_each, MAX_OUTPUT_LIMIT)) if _is_count(tokens_each) else ROUND_TOKENS
+        rounds = up_to(MOST_ROUNDS, uses, ROUNDS)
+        each = max(ROUND_TOKENS, up_to(MAX_OUTPUT_LIMIT, tokens_each, ROUND_TOKENS))
         self.tokens += PROVIDER_TOOL_TOKENS
         self.round_tokens += rounds * each
         self.searches += rounds * fees_each if has_fee else 0
         return rounds
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def up_to(most: int, value: Any, default: int) -> int:
+    """Return a limit that a client set, but at most `most`; `default` for anything but a whole number."""
+    number = whole_number(value)
+    return default if number is None or number < 0 else min(number, most)
 
 
 def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequence[str]) -> None:
@@ -184,9 +187,7 @@ _FILES = ("file", "input_file", "document")
 
 def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = None) -> None:
     """Add OpenRouter's search, whose fee and input grow with the number of results that the client wants."""
-    wanted = options.get("max_results")
-    results = min(wanted, MOST_ROUNDS) if _is_count(wanted) else RESULTS
-    tens = max(1, -(-results // RESULTS))
+    tens = max(1, -(-up_to(MOST_ROUNDS, options.get("max_results"), RESULTS) // RESULTS))
     added.server_tool(uses, tokens_each=tens * ROUND_TOKENS, fees_each=tens)
 
 
@@ -237,7 +238,7 @@ def reasoning(body: Mapping[str, Any]) -> tuple[bool | None, int]:
     options = mapping_in(body, "reasoning")
     thinking = mapping_in(body, "thinking")
     budgets = (options.get("max_tokens"), thinking.get("budget_tokens"), google.get("thinking_budget"))
-    budget = max((min(value, MAX_OUTPUT_LIMIT) for value in budgets if _is_count(value)), default=0)
+    budget = max(up_to(MAX_OUTPUT_LIMIT, value, 0) for value in budgets)
     efforts = [value for value in (body.get("reasoning_effort"), options.get("effort")) if isinstance(value, str)]
     if budget or any(effort != "none" for effort in efforts) or options.get("enabled") is True:
         return True, budget
@@ -295,6 +296,7 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
         prediction_tokens=prediction,
         audio_input_tokens=found.audio_tokens,
         image_input_tokens=found.image_tokens,
+        images=found.images,
         whole_window=found.whole_window or is_kept_elsewhere(body, models) or _has_kept_sound(body),
         output_kinds=output_kinds(body.get("modalities"), models),
         can_write_cache=found.can_write_cache,
@@ -318,7 +320,7 @@ def tighter(body: Mapping[str, Any], bound: Bound, *, models: Sequence[str], pla
     counted = counted_tokens(body, models=models, media=media)
     if counted is None or counted >= bound.text_tokens:
         return bound
-    return replace(bound, input_tokens=bound.input_tokens - bound.text_tokens + counted, text_tokens=counted)
+    return replace(bound, input_tokens=bound.input_tokens - bound.text_tokens + counted, text_tokens=0)
 
 
 def service_tier(body: Mapping[str, Any]) -> str | None:

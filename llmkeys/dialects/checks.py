@@ -10,6 +10,7 @@ from llmkeys.dialects.base import MAX_MODEL_NAME, Request
 from llmkeys.exceptions import InvalidInput
 
 MOST_MODELS = 50
+MOST_TOKENS = 10**9  # in all that a request may take and make; no provider comes near it
 _ELSEWHERE = {
     "messages": "This is a chat body: send it to /v1/chat/completions, or to /v1/messages in Anthropic's form.",
     "contents": "This is a Google body: send it to /v1beta/models/MODEL:generateContent.",
@@ -84,10 +85,19 @@ def check_object(body: Mapping[str, Any], name: str) -> None:
 
 
 def check_bound(request: Request) -> None:
-    """Compute the bound. Raises InvalidInput for numbers that no provider would accept."""
+    """Compute the bound. Raises InvalidInput for numbers that no provider would accept, each by itself or all together.
+
+    Sums of holds have to fit the database's integers.
+    """
     try:
-        _ = request.bound
+        most = bounds.most_tokens(request.bound)
     except bounds.BadCount as error:
         raise InvalidInput({error.param: [error.words]}) from None
     except RecursionError:
         raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
+    if most > MOST_TOKENS:
+        words = (
+            f"The request may take {most:,} tokens in all, more than the {MOST_TOKENS:,} that can be served: lower the "
+            "limits of its tools, media and answers."
+        )
+        raise InvalidInput({"body": [words]})

@@ -29,7 +29,7 @@ from llmkeys.dialects.json_array import ArraySplitter
 from llmkeys.dialects.media import survey
 from llmkeys.dialects.usage import first_count, word
 from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.reading import count, items, mapping, text, whole_number
 from llmkeys.lib.sse import EventSplitter, documents, load_json
 
 _STATUSES = {
@@ -81,6 +81,7 @@ class GoogleGenerate(Dialect):
             ("batchEmbedContents", "batch_embed"),
         )
     )
+    limit_names = ("max_output_tokens",)  # or in camel case
     passed_headers = frozenset({"x-goog-api-client", "x-goog-request-params", "x-server-timeout"})
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -119,8 +120,10 @@ class GoogleGenerate(Dialect):
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
             text_tokens=found.text_bytes,
             output_tokens=0,
+            inputs=max(1, sum(1 for _ in bounds.objects_in(body.get("requests")))),
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window,
             is_free=operation == "count_tokens",
         )
@@ -152,8 +155,7 @@ class GoogleGenerate(Dialect):
         if change.output_limit is not None and request.door.operation in GENERATES:
             place = next((name for name in ("generationConfig", "generation_config") if name in body), _CONFIG)
             config = {name: value for name, value in (body.get(place) or {}).items() if name not in _LIMITS}
-            if _LIMITS[0] not in change.without:
-                changes[place] = config | {change.renamed.get(_LIMITS[0], _LIMITS[0]): change.output_limit}
+            changes[place] = config | {_LIMITS[0]: change.output_limit}
         if change.model != request.model:
             changes |= _renamed(body, f"models/{change.model}")
         return dump({**body, **changes}) if changes else request.raw
@@ -280,8 +282,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
 def _thinking(config: Mapping[str, Any]) -> tuple[bool | None, int]:
     """Return whether the client switched thinking on or off, and its budget; -1 leaves the budget to the model."""
     thinking = bounds.mapping_in(config, "thinkingConfig", "thinking_config")
-    budget = _either(thinking, "thinkingBudget", "thinking_budget")
-    if isinstance(budget, int) and not isinstance(budget, bool):
+    budget = whole_number(_either(thinking, "thinkingBudget", "thinking_budget"))
+    if budget is not None:
         return budget != 0, max(0, min(budget, bounds.MAX_OUTPUT_LIMIT))
     return (True if _either(thinking, "thinkingLevel", "thinking_level") else None), 0
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmkeys.lib.reading import whole_number
+
 IMAGE_TOKENS = 6_000
 IMAGE_TOKENS_ORIGINAL = 15_000  # `detail: original`: not scaled down
 IMAGE_TOKENS_OTHERS = 20_000  # other vendors' models split an image into any number of tiles
@@ -39,6 +41,7 @@ class Survey:
     text_bytes: int
     audio_tokens: int = 0
     image_tokens: int = 0
+    images: int = 0
     file_tokens: int = 0
     whole_window: bool = False
     can_write_cache: bool = False
@@ -234,6 +237,7 @@ def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] 
         found.text_bytes -= len(part.data)
         found.media.add(id(in_place))
     if part.kind == "image":
+        found.images += 1
         found.image_tokens += _picture(part, for_image)
     elif part.kind == "audio" and part.data:
         found.audio_tokens += _sound(part)
@@ -244,8 +248,8 @@ def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] 
 
 
 def _picture(part: Part, for_image: int) -> int:
-    if isinstance(part.detail, int) and not isinstance(part.detail, bool):
-        return max(for_image, min(part.detail, MOST_MEDIA_TOKENS))
+    if (tokens := whole_number(part.detail)) is not None:
+        return max(for_image, min(tokens, MOST_MEDIA_TOKENS))
     if part.detail in ("low", "high") and for_image == IMAGE_TOKENS_ORIGINAL:
         return IMAGE_TOKENS
     return max(for_image, IMAGE_TOKENS_ORIGINAL) if part.detail == "original" else for_image

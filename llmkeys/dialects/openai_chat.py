@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import (
@@ -39,6 +39,7 @@ class OpenAIChat(Dialect):
         {"openai-beta", "http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"}
     )
     read_while_streaming = frozenset({"stream_options"})
+    limit_names: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens")
     telling = re.compile(rb'usage"\s*:\s*[^n\s]|error|finish_reason"\s*:\s*"|service_tier"\s*:\s*"|\[DONE\]|\\u00')
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ class OpenAIChat(Dialect):
             changes["model"] = change.model
         removed: set[str] = set()
         if change.output_limit is not None:
-            removed = {name for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None}
+            removed = {name for name in self.limit_names if body.get(name) is not None}
             field = next(iter(sorted(removed)), None) or change.limit_field
             changes[change.renamed.get(field, field)] = change.output_limit
         if request.streamed and change.asks_usage and not wants_usage(body):
@@ -79,6 +80,12 @@ class OpenAIChat(Dialect):
         if not changes:
             return request.raw
         return dump({**{name: value for name, value in body.items() if name not in removed}, **changes})
+
+    def added_fields(self, request: Request, change: Rewrite) -> set[str]:
+        added = super().added_fields(request, change)
+        if request.streamed and change.asks_usage and request.body.get("stream_options") is None:
+            added.add("stream_options")
+        return added
 
     # --- the answer --------------------------------------------------------------------------------------------------
 

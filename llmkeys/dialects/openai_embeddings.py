@@ -20,6 +20,7 @@ _WORDS = "must be a string, a list of strings, or lists of token numbers."
 class OpenAIEmbeddings(OpenAIChat):
     name = "openai-embeddings"
     doors = (Door("/v1/embeddings", "embeddings"),)
+    limit_names = ()
 
     def validate(self, request: Request) -> None:
         body = request.body
@@ -43,8 +44,10 @@ class OpenAIEmbeddings(OpenAIChat):
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
             text_tokens=found.text_bytes,
             output_tokens=0,
+            inputs=_count_inputs(body.get("input")),
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window,
             service_tier=bounds.service_tier(body),
             may_reason=False,
@@ -74,6 +77,12 @@ class OpenAIEmbeddings(OpenAIChat):
         if (usage := read_openai_usage(body)) is not None:
             seen.usage = usage if usage.input_tokens is None else replace(usage, output_tokens=usage.output_tokens or 0)
         return seen
+
+
+def _count_inputs(given: Any) -> int:
+    """Return how many texts are embedded; a list of token numbers is one of them."""
+    listed = given if isinstance(given, list) else []
+    return max(1, sum(isinstance(item, str | list | dict) for item in listed))
 
 
 def _parts(body: Mapping[str, Any]) -> list[Any]:

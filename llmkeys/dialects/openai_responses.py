@@ -14,7 +14,7 @@ from llmkeys.dialects.media import survey
 from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
 from llmkeys.dialects.usage import first_count, read_openai_usage
 from llmkeys.exceptions import InvalidInput
-from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.reading import count, items, mapping, text, whole_number
 from llmkeys.lib.sse import DONE, documents
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -29,6 +29,7 @@ _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose pr
 class OpenAIResponses(OpenAIChat):
     name = "openai-responses"
     doors = (Door("/v1/responses", "responses"),)
+    limit_names = ("max_output_tokens",)
     telling = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)|error|\[DONE\]|\\u00")
 
     # --- the request -------------------------------------------------------------------------------------------------
@@ -69,6 +70,7 @@ class OpenAIResponses(OpenAIChat):
             prediction_tokens=beside,
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
+            images=found.images,
             whole_window=found.whole_window or _is_kept(body) or bounds.is_kept_elsewhere(body, models),
             output_kinds=bounds.output_kinds(body.get("modalities"), models),
             can_write_cache=found.can_write_cache,
@@ -94,8 +96,8 @@ class OpenAIResponses(OpenAIChat):
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body
         changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None and "max_output_tokens" not in change.without:
-            changes[change.renamed.get("max_output_tokens", "max_output_tokens")] = change.output_limit
+        if change.output_limit is not None:
+            changes["max_output_tokens"] = change.output_limit
         if change.max_price and "provider" not in change.without:
             changes["provider"] = with_max_price(body.get("provider"), change.max_price)
         return dump({**body, **changes}) if changes else request.raw
@@ -190,8 +192,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
             added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
             if kind in _CONTAINERS:
                 added.fee(f"container {_container(tool)}")
-    calls = body.get("max_tool_calls")
-    if added.round_tokens and isinstance(calls, int) and not isinstance(calls, bool) and calls >= 0:
+    calls = whole_number(body.get("max_tool_calls"))
+    if added.round_tokens and calls is not None and calls >= 0:
         calls = min(calls, bounds.MOST_ROUNDS)
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0

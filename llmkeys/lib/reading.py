@@ -13,6 +13,7 @@ MOST_TOKENS = 10**9  # a larger count is nonsense, not a count
 MOST_USD = 10**6  # a single answer cannot cost more than the largest possible budget
 MOST_TEXT = 4000
 
+_LARGEST = 10**18  # a larger exponent would take forever to write out
 _WRITTEN_COUNT = re.compile(r"\d{1,12}(?:\.0*)?")
 
 
@@ -55,6 +56,14 @@ def count(value: Any) -> int | None:
     if number is None or not 0 <= number <= MOST_TOKENS or number != int(number):
         return None
     return int(number)
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number of a request, which may be written with a point (256.0), or None for anything else."""
+    number = finite(value)
+    if number is None or isinstance(number, int):
+        return number
+    return int(number) if -_LARGEST <= number <= _LARGEST and number == int(number) else None
 
 
 def _number_in(value: Any) -> Any:

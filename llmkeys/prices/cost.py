@@ -59,20 +59,23 @@ def estimate(
 ) -> Charge:
     """Return a flagged estimate for an answer without a usable usage: at most the hold, and zero only if the hold is.
 
-    Counts that the usage does have, such as the input at the start of a stream, are used.
+    Counts that the usage does have, such as the input at the start of a stream, are used. What cannot be counted, such
+    as a video, is estimated by its bytes, at the price of video.
     """
     if worst.prices is None:
         return Charge(0, "")
     if worst.bound.is_free or hold_nano == 0:
         return Charge(0, ESTIMATED)
-    known = usage or Usage()
-    guess = min(bounds.estimate_tokens(input_bytes), worst.bound.input_tokens)
+    known, bound = usage or Usage(), worst.bound
+    guess = min(bounds.estimate_tokens(input_bytes), bound.input_tokens)
+    video = bounds.estimate_tokens(input_bytes) - guess if bound.whole_window else 0
     supposed = replace(
         known,
-        input_tokens=max(1, known.input_tokens or guess),
-        audio_input_tokens=known.audio_input_tokens or min(guess, worst.bound.audio_input_tokens),
-        image_input_tokens=known.image_input_tokens or min(guess, worst.bound.image_input_tokens),
-        output_tokens=max(known.output_tokens or 0, output_tokens, 0 if worst.bound.output_tokens == 0 else 1),
+        input_tokens=max(1, known.input_tokens or guess + video),
+        audio_input_tokens=known.audio_input_tokens or min(guess, bound.audio_input_tokens),
+        image_input_tokens=known.image_input_tokens or min(guess, bound.image_input_tokens),
+        video_input_tokens=known.video_input_tokens or video,
+        output_tokens=max(known.output_tokens or 0, output_tokens, 0 if bound.output_tokens == 0 else 1),
     )
     return Charge(min(hold_nano, max(1, _computed(supposed, worst, worst.prices).nano)), ESTIMATED)
 

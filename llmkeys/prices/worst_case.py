@@ -16,6 +16,8 @@ from django.conf import settings
 
 from llmkeys import providers
 from llmkeys.dialects.base import Bound, Usage
+from llmkeys.dialects.bounds import estimate_tokens
+from llmkeys.lib.money import MAX_LIMIT_USD, NANO
 from llmkeys.prices import catalogue, limits
 from llmkeys.prices.tariffs import (
     CHEAP_TIERS,
@@ -31,6 +33,8 @@ from llmkeys.prices.tariffs import (
 )
 
 LEAST_FITTED_TOKENS = 4_096
+# No budget has room for more, and thousands of such holds at once fit the database's integers.
+MOST_HOLD_NANO = (MAX_LIMIT_USD + 1) * NANO
 DRAWING_TOKENS = 16_000  # the most that an image of a tool reads and produces
 
 
@@ -78,7 +82,7 @@ def worst_case(
     """Return the most that a request within `bound` can cost; `other_models` may answer instead of `model`.
 
     Each model is bounded separately, and the most expensive counts. In strict mode (None: as in the settings), a
-    request without an output limit gets one. `prices` defaults to the current ones.
+    request without an output limit gets one, above its thinking budget. `prices` defaults to the current ones.
     """
     if not settings.COST_TRACKING:
         return WorstCase(0, None)
@@ -86,17 +90,17 @@ def worst_case(
     if bound.is_free:
         return WorstCase(0, None, provider, model, other_models, at, bound, prices)
     limit = bound.output_tokens
-    if limit is None:
-        own = [most for name in models if (most := limits.max_output_tokens(name)) is not None]
-        asked = min([settings.DEFAULT_MAX_TOKENS, *own])
-    else:
-        asked = limit - bound.prediction_tokens  # the prediction is added only once, not per choice
+    asked = (
+        _default_output_limit(provider, models, bound)
+        if limit is None
+        else limit - bound.prediction_tokens  # the prediction is added only once, not per choice
+    )
     lines = tuple(
         replace(line, base=line.base + _tool_costs(prices, provider, name, bound, at))
         for name in models
         for line in _lines(prices, provider, name, bound, at)
     )
-    nano = to_nano(max(line.at(asked) for line in lines))
+    nano = min(MOST_HOLD_NANO, to_nano(max(line.at(asked) for line in lines)))
     is_strict = settings.BUDGET_MODE == "strict" if strict is None else strict
     puts_limit = limit is None and is_strict and nano > 0
     return WorstCase(
@@ -113,6 +117,22 @@ def worst_case(
         asked_output=asked,
         wanted_output=asked,
     )
+
+
+def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) -> int:
+    """Return the output limit of a request that sets none: what each model can give beside the prompt.
+
+    A prompt has far fewer tokens than bytes, so it is estimated here: a limit that is still too high is refused with
+    the exact figures, and then lowered, but one that is too low would cut answers off.
+    """
+    thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
+    prompt = bound.input_tokens - bound.text_tokens + estimate_tokens(bound.text_tokens)
+    limit = max(settings.DEFAULT_MAX_TOKENS, thinking)
+    for model in models:
+        window, own = limits.largest_window(provider, model), limits.max_output_tokens(model)
+        limit = min(limit, max(window - prompt, min(LEAST_FITTED_TOKENS, window // 4), thinking))
+        limit = limit if own is None else min(limit, own)
+    return limit
 
 
 def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:
@@ -169,7 +189,10 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
 
 def _unreported(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
     """Return what an input may cost beyond plain text, if the usage does not report its kinds yet."""
-    kinds = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    kinds = (
+        usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens,
+        usage.video_input_tokens,
+    )  # fmt: skip
     if any(count is not None for count in kinds):
         return 0
     tokens = usage.input_tokens or 0
@@ -180,7 +203,7 @@ def _unreported(tariff: Tariff, step: Step, usage: Usage, bound: Bound) -> int:
 def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
     """Return the `provider.max_price` for OpenRouter that keeps every host within the hold, or None without a hold.
 
-    In USD per million tokens of prompt and completion, per request, and per image if there are any.
+    In USD per million tokens of prompt and completion, per request, and for each image if there are any.
     """
     if worst.prices is None or worst.at is None or worst.nano == 0:
         return None
@@ -195,7 +218,8 @@ def max_price(worst: WorstCase) -> dict[str, Decimal] | None:
         "request": _usd(request, 24),
     }
     if worst.bound.image_input_tokens:
-        found["image"] = _usd(max(step.image_in for step in steps) * worst.bound.image_input_tokens, 24)
+        tokens = worst.bound.image_input_tokens // max(1, worst.bound.images)
+        found["image"] = _usd(max(step.image_in for step in steps) * tokens, 24)
     return found
 
 
@@ -242,9 +266,9 @@ def _possible_tariffs(prices: PriceList, provider: str, model: str, bound: Bound
 
 def _most_input_tokens(bound: Bound, provider: str, model: str) -> int:
     known = limits.known_window(model)
-    tokens = bound.input_tokens if known is None else min(bound.input_tokens, known)
+    tokens = bound.input_tokens if known is None else min(bound.input_tokens, known * bound.inputs)
     if bound.whole_window:
-        tokens = max(tokens, limits.largest_window(provider, model))
+        tokens = max(tokens, limits.largest_window(provider, model) * bound.inputs)
     return tokens + bound.tool_input_tokens  # may take several rounds, each with its own context window
 
 

@@ -44,7 +44,6 @@ from llmkeys.upstream.relayed import OpenAnswer
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 _BUG = "The relay failed while this request was in progress; the provider may have billed it."
-_OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
 # Failures after which the key cools down again: no other request may try it before that is recorded.
@@ -79,6 +78,7 @@ class Attempt:
     sealed: str = ""  # what binds the conversation to the organisation that answered
     _refused_fields: set[str] = field(default_factory=set)  # fields added by us that the server does not accept
     _renamed_fields: dict[str, str] = field(default_factory=dict)
+    _has_learned: bool = False  # once is enough
     _service_tier: str = ""
 
     @property
@@ -140,22 +140,23 @@ class Attempt:
         }
 
     async def _body(self) -> bytes:
-        request, provider, model = self.request.request, self.provider, self.candidate.model
-        self.asked_for_usage = request.streamed and not provider.reports_usage_unasked
-        change = Rewrite(
-            model=model,
-            output_limit=self._limit_to_put(request),
-            asks_usage=self.asked_for_usage,
-            max_price=max_price(self.worst) if self._must_bound_prices else None,
-            without=frozenset(self._refused_fields),
-            renamed=self._renamed_fields,
-            limit_field=provider.output_limit_field(
-                self.candidate.model, own_base_url=not catalogue.is_local(provider)
-            ),
-        )
+        request, change = self.request.request, self._change()
+        self.asked_for_usage = change.asks_usage
         if request.size > background.LARGE_BYTES:
             return await background.in_parser(request.dialect.rewritten, request, change)
         return request.dialect.rewritten(request, change)
+
+    def _change(self) -> Rewrite:
+        request, provider, model = self.request.request, self.provider, self.candidate.model
+        return Rewrite(
+            model=model,
+            output_limit=self._limit_to_put(request),
+            asks_usage=request.streamed and not provider.reports_usage_unasked,
+            max_price=max_price(self.worst) if self._must_bound_prices else None,
+            without=frozenset(self._refused_fields),
+            renamed=self._renamed_fields,
+            limit_field=provider.output_limit_field(model, own_base_url=not catalogue.is_local(provider)),
+        )
 
     @contextlib.asynccontextmanager
     async def _while_awaited(self) -> AsyncIterator[None]:
@@ -242,30 +243,28 @@ class Attempt:
         return self.provider.picks_models and self.worst.is_strict
 
     def _learns_from(self, body: bytes) -> bool:
-        """Remember which of our added fields a server refuses; return True if a retry without them is worthwhile."""
-        if self._refused_fields or self._renamed_fields:
-            return False
-        blamed = self.provider.blames(body, self._fields_of_ours())
-        for name, blame in blamed.items():
-            if blame.at_most is not None and self.worst.output_limit is not None and name in _OUTPUT_LIMITS:
-                self.worst = replace(self.worst, output_limit=min(blame.at_most, self.worst.output_limit))
-                self._refused_fields.add("")  # once is enough
-            elif blame.name or name in _OUTPUT_LIMITS:  # the limit is never dropped: the hold depends on it
-                other = next(other for other in _OUTPUT_LIMITS if other != name)
-                self._renamed_fields[name] = blame.name if blame.name in _OUTPUT_LIMITS else other
-            else:
-                self._refused_fields.add(name)
-        return bool(blamed)
+        """Remember what a server objects to in the fields that we added; return True if another try is worthwhile.
 
-    def _fields_of_ours(self) -> set[str]:
-        """Return the fields of the outgoing body that the client did not send."""
-        body = self.request.request.body
-        limit = self.provider.output_limit_field(
-            self.candidate.model, own_base_url=not catalogue.is_local(self.provider)
-        )
-        ours = {limit} if self.worst.output_limit is not None else set()
-        ours |= {"stream_options"} if self.asked_for_usage else set()
-        return {name for name in (ours | {"provider"}) if name not in body}
+        The output limit is lowered or renamed, and never dropped, because the hold depends on it.
+        """
+        if self._has_learned:
+            return False
+        dialect, change = self.request.dialect, self._change()
+        ours = dialect.added_fields(self.request.request, change)
+        if not catalogue.is_local(self.provider):
+            ours.discard("provider")  # OpenRouter itself knows it, and the hold depends on its highest prices
+        for name, blame in self.provider.blames(body, ours).items():
+            others = [other for other in dialect.limit_names if other != name]
+            if name not in dialect.limit_names:
+                self._refused_fields.add(name)
+            elif blame.at_most is None and others:
+                self._renamed_fields[name] = blame.name if blame.name in others else others[0]
+            elif 0 < (blame.at_most or 0) < (change.output_limit or 0):
+                self.worst = replace(self.worst, output_limit=blame.at_most)
+            else:
+                continue
+            self._has_learned = True
+        return self._has_learned
 
     async def _begin_stream(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
         """Wait for the first content; until some was sent to the client, another key may still serve."""

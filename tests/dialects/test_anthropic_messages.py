@@ -174,6 +174,8 @@ class TestBound:
             ({"type": "web_search_20260318", "name": "web_search"}, 80_000, 5),
             ({"type": "web_fetch_20250910", "name": "web_fetch", "max_uses": 2}, 32_000, 0),
             ({"type": "web_fetch_20260318", "max_uses": 2, "max_content_tokens": 50_000}, 100_000, 0),
+            ({"type": "web_fetch_20260318", "max_uses": 50.0, "max_content_tokens": 50_000.0}, 2_500_000, 0),
+            ({"type": "web_search_20250305", "name": "web_search", "max_uses": 50.0}, 800_000, 50),
             ({"type": "code_execution_20260521", "name": "code_execution"}, 80_000, 0),
             ({"type": "mcp_toolset", "mcp_server_name": "x"}, 80_000, 0),
             ({"type": "something_new_20270101"}, 80_000, 5),
@@ -200,6 +202,7 @@ class TestBound:
         request = ask(tools=[advisor])
         assert request.other_models == ("claude-fable-5-2",)
         assert request.bound.output_tokens == 100 + 2 * 16_000
+        assert bound(tools=[advisor | {"max_tokens": 20_000.0}]).output_tokens == 100 + 2 * 20_000
 
     def test_tier_and_region(self) -> None:
         assert bound(speed="fast").service_tier == "fast"

@@ -70,7 +70,7 @@ class TestServerTools:
         assert (bound.tool_input_tokens, bound.searches) == (80_000, 5)
         assert bound.input_tokens == len(json.dumps(body)) + OVERHEAD + SERVER_TOOL
 
-    @pytest.mark.parametrize("limit", [{"max_uses": 2}, {"parameters": {"max_uses": 2}}])
+    @pytest.mark.parametrize("limit", [{"max_uses": 2}, {"parameters": {"max_uses": 2}}, {"max_uses": 2.0}])
     def test_or_as_many_as_the_client_allows(self, limit: Any) -> None:
         bound = bound_of({"tools": [{"type": "openrouter:web_search"} | limit]})
         assert (bound.tool_input_tokens, bound.searches) == (32_000, 2)
@@ -84,7 +84,9 @@ class TestServerTools:
         found = bound_of({"tools": tools, "plugins": [{"id": "web"}, {"id": "x", "enabled": False}]})
         assert (found.searches, found.drawings, found.tool_input_tokens) == (6, 5, 11 * 16_000)
 
-    @pytest.mark.parametrize(("results", "tens"), [(1, 1), (10, 1), (11, 2), (25, 3), (100, 10), (None, 1), ("25", 1)])
+    @pytest.mark.parametrize(
+        ("results", "tens"), [(1, 1), (10, 1), (11, 2), (25, 3), (100, 10), (25.0, 3), (None, 1), ("25", 1)]
+    )
     def test_openrouters_searches_cost_by_their_results(self, results: Any, tens: int) -> None:
         """openrouter.ai/docs/features/web-search: 4 USD for 1,000 results; a fee of ours covers ten."""
         found = bound_of({"plugins": [{"id": "web", "max_results": results}]})
@@ -325,10 +327,13 @@ class TestReasoning:
             ({"reasoning_effort": "none"}, False, 0),
             ({"reasoning": {"effort": "low"}}, True, 0),
             ({"reasoning": {"max_tokens": 2000}}, True, 2000),
+            ({"reasoning": {"max_tokens": 2000.0}}, True, 2000),
+            ({"reasoning": {"max_tokens": float("nan")}}, None, 0),
             ({"reasoning": {"enabled": False}}, False, 0),
             ({"reasoning": {"enabled": True}}, True, 0),
             ({"reasoning": {}}, None, 0),
             ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True, 1024),
+            ({"thinking": {"type": "enabled", "budget_tokens": 30_000.0}}, True, 30_000),
             ({"thinking": {"type": "disabled"}}, False, 0),
             ({"extra_body": {"google": {"thinking_config": {"thinking_budget": 0}}}}, False, 0),
             ({"google": {"thinking_config": {"thinking_budget": 99}}}, True, 99),

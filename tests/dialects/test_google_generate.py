@@ -110,6 +110,11 @@ class TestBound:
         )
         assert (found.output_tokens, found.choices, found.thinking_tokens) == (77, 2, 9)
 
+    @pytest.mark.parametrize(("budget", "thinks"), [(9, 9), (9.0, 9), (-1, 0), (-1.0, 0)])
+    def test_a_thinking_budget_may_be_written_with_a_point(self, budget: Any, thinks: int) -> None:
+        found = bound(generationConfig={"thinkingConfig": {"thinkingBudget": budget}})
+        assert (found.may_reason, found.thinking_tokens) == (True, thinks)
+
     def test_counting_is_free_and_embedding_makes_nothing(self) -> None:
         assert ask("count_tokens").bound.is_free
         found = ask("embed", content={"parts": [{"text": "hi"}]}).bound
@@ -125,8 +130,9 @@ class TestBound:
             assert request.bound.image_input_tokens == 6_000
             assert request.bound.input_tokens == len(request.raw) - len(PNG) + 6_000 + 256
 
-    def test_a_client_may_want_more_tokens_of_a_picture(self) -> None:
-        picture = {"inlineData": {"mimeType": "image/png", "data": PNG}, "mediaResolution": {"numTokens": 9_000}}
+    @pytest.mark.parametrize("tokens", [9_000, 9_000.0])
+    def test_a_client_may_want_more_tokens_of_a_picture(self, tokens: Any) -> None:
+        picture = {"inlineData": {"mimeType": "image/png", "data": PNG}, "mediaResolution": {"numTokens": tokens}}
         assert with_part(picture).bound.image_input_tokens == 9_000
 
     def test_sound_lasts_as_long_as_its_format_allows(self) -> None:

@@ -53,6 +53,14 @@ def test_it_takes_its_bytes_and_makes_nothing() -> None:
     assert not ask(stream=True).streamed
 
 
+@pytest.mark.parametrize(
+    ("given", "inputs"),
+    [("hi", 1), (["hi"], 1), (["hi", "there"], 2), ([1, 2, 3], 1), ([[1, 2], [3], [4]], 3), ([{"content": []}] * 2, 2)],
+)
+def test_it_counts_the_texts_that_are_read_separately(given: Any, inputs: int) -> None:
+    assert ask(given).bound.inputs == inputs
+
+
 def test_a_picture_counts_and_its_base64_does_not() -> None:
     url = f"data:image/png;base64,{PNG}"
     request = ask([{"content": [{"type": "image_url", "image_url": {"url": url}}]}])

@@ -150,8 +150,9 @@ class TestBound:
         assert bound(tools=[old]).preview_search is bound(tools=[old], prompt=stored).preview_search is True
         assert bound(tools=[new, old]).preview_search is bound(prompt=stored).preview_search is None
 
-    def test_the_client_may_limit_the_calls(self) -> None:
-        found = bound(tools=[{"type": "web_search"}, {"type": "mcp"}], max_tool_calls=2)
+    @pytest.mark.parametrize("calls", [2, 2.0])
+    def test_the_client_may_limit_the_calls(self, calls: Any) -> None:
+        found = bound(tools=[{"type": "web_search"}, {"type": "mcp"}], max_tool_calls=calls)
         assert (found.tool_input_tokens, found.searches) == (32_000, 2)
 
     def test_pictures_that_a_tool_makes_are_another_models(self) -> None:

@@ -148,7 +148,7 @@ class TestOutputLimit:
         [
             ("openrouter", OPENROUTER, MODEL, "max_tokens", 16_384),
             ("openai", OPENAI, "gpt-6.1-terra", "max_completion_tokens", 16_384),
-            ("openai", OPENAI, "gpt-4", "max_completion_tokens", 8_192),  # the model's own maximum
+            ("openai", OPENAI, "gpt-4-turbo", "max_completion_tokens", 4_096),  # the model's own maximum
             ("anthropic", ANTHROPIC, "claude-sonnet-4-5", "max_tokens", 16_384),
         ],
     )

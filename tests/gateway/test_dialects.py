@@ -214,18 +214,6 @@ def test_looking_into_stored_files_costs_no_search_at_google(client: Any, provid
     assert (nano_to_usd(row.cost_nano), row.cost_source, row.overrun) == (Decimal(call.cost), "computed", False)
 
 
-def test_a_video_costs_what_video_costs(client: Any, provider: Any) -> None:
-    make_key(provider="google")
-    method = "gemini-embedding-2:embedContent"
-    told = {"promptTokenCount": 8_000, "promptTokensDetails": [{"modality": "VIDEO", "tokenCount": 8_000}]}
-    provider.post(f"{GOOGLE}/{method}", json={"embedding": {"values": [0.1]}, "usageMetadata": told})
-    film = {"inlineData": {"mimeType": "video/mp4", "data": "AAAA"}}
-    post(client, f"/v1beta/models/{method}", {"content": {"parts": [film]}})
-    row = only_row()
-    # 8,000 at 12 per million; text would be 0.2
-    assert (nano_to_usd(row.cost_nano), row.cost_source, row.overrun) == (Decimal("0.096"), "computed", False)
-
-
 @pytest.mark.parametrize(
     ("provider_name", "path", "url", "body", "answer"),
     [

@@ -22,11 +22,15 @@ from tests.gateway.door import (
     chunk,
     completion,
     event,
+    is_refused,
+    limits,
     only_row,
     rows,
     usage,
 )
 from tests.helpers import make_key
+
+GOOGLES = "https://generativelanguage.googleapis.com/v1beta"
 
 SPOKEN = usage(
     2360,
@@ -74,6 +78,27 @@ class TestSoundAndPictures:
         provider.post(OPENROUTER, json=answered(usage=made))
         ask(client, model="google/gemini-2.5-flash-image", max_tokens=4_000)
         assert cost_and_source() == (60_853_000, "computed")
+
+    def test_a_video_costs_what_video_costs(self, client, provider):
+        """gemini-embedding-2: 8,000 × 12 = 96,000; it was 1,600."""
+        make_key(provider="google")
+        seen = {"promptTokenCount": 8_000, "promptTokensDetails": [{"modality": "VIDEO", "tokenCount": 8_000}]}
+        self.embed_a_video(client, provider, usageMetadata=seen)
+        assert cost_and_source() == (96_000_000, "computed")
+
+    def test_a_video_without_usage_is_estimated_as_one(self, client, provider):
+        """10,000 bytes, at least 2,500 tokens × 12 = 30,000; it was the words around it as text."""
+        make_key(provider="google")
+        self.embed_a_video(client, provider)
+        nano, source = cost_and_source()
+        assert source == "estimated" and nano >= 30_000_000
+
+    def embed_a_video(self, client, provider, **told):
+        method = "models/gemini-embedding-2:embedContent"
+        provider.post(f"{GOOGLES}/{method}", json={"embedding": {"values": [0.1]}, **told})
+        video = {"inlineData": {"mimeType": "video/mp4", "data": "A" * 10_000}}
+        asked = {"content": {"parts": [video]}}
+        assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
 
     def test_the_hold_of_sound_is_at_the_rate_of_sound(self, client, provider):
         """B2: 150 kB of sound at 32; it was 10,300."""
@@ -135,6 +160,123 @@ class TestWhatIsNotPlainText:
         assert provider.calls[0].json["provider"] == {
             "order": ["somebody"], "max_price": {"prompt": 0.1, "completion": 0.6, "request": 0},
         }  # fmt: skip
+
+    def test_the_highest_price_of_an_image_is_that_of_each(self, client, provider):
+        """gpt-6.1-sol: 15,000 × 4 = 60,000 for each of 20, and not 20 times as much for each."""
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        pictures = [{"type": "image_url", "image_url": {"url": f"https://x.test/{number}.png"}} for number in range(20)]
+        messages = [{"role": "user", "content": pictures}]
+        assert ask(client, model="openai/gpt-6.1-sol", messages=messages).status_code == 200
+        most = provider.calls[0].json["provider"]["max_price"]["image"]
+        assert 0 < most * 20 <= only_row().hold_nano / 10**9
+
+
+class TestEmbeddings:
+    """Each text may fill the model's window: OpenAI takes 300,000 tokens over all of them."""
+
+    PATH, URL = "/v1/embeddings", "https://api.openai.com/v1/embeddings"
+    TEXTS = ["word " * 5_000] * 50
+
+    def embed(self, client):
+        return client.post(self.PATH, json.dumps({"model": "text-embedding-3-large", "input": self.TEXTS}))
+
+    def test_a_list_of_texts_is_held_with_a_window_for_each(self, client, provider):
+        """250,000 × 0.13 = 32,500; the hold was 1,065, for 8,192 tokens."""
+        make_key(provider="openai")
+        told = {"prompt_tokens": 250_000, "total_tokens": 250_000}
+        provider.post(self.URL, json={"object": "list", "data": [{"embedding": [0.1]}], "usage": told})
+        assert self.embed(client).status_code == 200
+        assert cost_and_source() == (32_500_000, "computed")
+
+    def test_a_list_that_may_cost_more_than_a_budget_is_refused(self, client):
+        make_key(provider="openai", **limits(daily="0.01"))
+        is_refused(self.embed(client), 400, "request_exceeds_budget", "This request may cost")
+
+    def test_a_batch_of_videos_is_held_with_a_window_for_each(self, client, provider):
+        """gemini-embedding-2 reads 8,192 tokens of each of 20 videos at 12; the hold was that of one."""
+        make_key(provider="google")
+        video = {"inlineData": {"mimeType": "video/mp4", "data": "AAAA"}}
+        asked = {"requests": [{"model": "models/gemini-embedding-2", "content": {"parts": [video]}}] * 20}
+        method = "models/gemini-embedding-2:batchEmbedContents"
+        provider.post(f"{GOOGLES}/{method}", json={"embeddings": [{"values": [0.1]}] * 20})
+        assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
+        assert only_row().hold_nano >= 20 * 8_192 * 12_000
+
+
+class TestWhatNobodyCanPay:
+    """Every number by itself may be sent, but their sum would not fit the database's integers."""
+
+    FETCH = {"type": "web_fetch_20250910", "name": "f", "max_uses": 1_000, "max_content_tokens": 100_000_000}
+    PICTURE = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}, "mediaResolution": {"numTokens": 100_000_000}}
+    HELLO = [{"role": "user", "content": "hello"}]
+
+    @pytest.mark.parametrize("daily", ["0", "10"])
+    @pytest.mark.parametrize(
+        ("name", "path", "asked"),
+        [
+            ("anthropic", "/v1/messages", {"model": "claude-zzz", "messages": HELLO, "tools": [FETCH] * 1_000}),
+            ("anthropic", "/v1/messages", {"model": "claude-zzz", "messages": HELLO, "max_tokens": 100_000_000,
+                                           "fallbacks": [{"max_tokens": 100_000_000}] * 50}),
+            ("google", "/v1beta/models/gemini-zzz:generateContent", {"contents": [{"parts": [PICTURE] * 20}]}),
+            ("openai", "/v1/chat/completions",
+             {"model": "gpt-zzz", "messages": HELLO, "n": 128, "max_tokens": 100_000_000}),
+        ],
+    )  # fmt: skip
+    def test_it_is_refused_in_words(self, client, name, path, asked, daily):
+        make_key(provider=name, **limits(daily=daily))
+        answer = client.post(path, json.dumps(asked))
+        assert answer.status_code == 400
+        assert "tokens in all, more than the 1,000,000,000 that can be served" in answer.json()["error"]["message"]
+        assert rows() == []
+
+    def test_a_hold_is_no_higher_than_a_budget_can_be(self, client, provider):
+        """500,000,000 × 10,000 USD per million are 5,000,000 USD; no limit is above 1,000,000."""
+        make_key(**limits())
+        ModelPrice.objects.create(
+            provider="openrouter", model="acme/gold", valid_from="2020-01-01T00:00Z", input_usd_per_mtok=1,
+            output_usd_per_mtok=10_000,
+        )  # fmt: skip
+        provider.post(OPENROUTER, json=answered())
+        for _ in range(2):
+            assert ask(client, model="acme/gold", max_tokens=100_000_000, n=5).status_code == 200
+        assert [row.hold_nano for row in rows()] == [1_000_001 * 10**9] * 2
+
+
+class TestThinkingBudgets:
+    """The limit that we put on a request without one stays above the budget that the client set for thinking."""
+
+    def test_that_of_google(self, client, provider):
+        """28,672 × 2.5 = 71,680; it was 16,384 tokens."""
+        make_key(provider="google")
+        method = "models/gemini-2.5-flash:generateContent"
+        answer = {"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]}
+        provider.post(f"{GOOGLES}/{method}", json=answer | {"usageMetadata": {"promptTokenCount": 1,
+            "candidatesTokenCount": 9, "thoughtsTokenCount": 24_576, "totalTokenCount": 24_586}})  # fmt: skip
+        config = {"thinkingConfig": {"thinkingBudget": 24_576}}
+        asked = {"contents": [{"parts": [{"text": "hi"}]}], "generationConfig": config}
+        assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
+        assert provider.calls[0].json["generationConfig"] == config | {"maxOutputTokens": 28_672}
+        assert only_row().hold_nano >= 71_680_000
+        assert cost_and_source()[1] == "computed"
+
+    def test_that_of_openrouter(self, client, provider):
+        """Claude Sonnet 4.5 costs 15: 36,096 × 15 = 541,440."""
+        make_key()
+        provider.post(OPENROUTER, json=answered())
+        thinking = {"max_tokens": 32_000}
+        assert ask(client, model="anthropic/claude-sonnet-4.5", max_tokens=..., reasoning=thinking).status_code == 200
+        assert provider.calls[0].json["max_tokens"] == 36_096
+        assert only_row().hold_nano >= 541_440_000
+
+
+def test_a_count_may_be_written_with_a_point(client):
+    """D6: 50 searches at 0.01 and 800,000 tokens × 2 are more than 2 USD; 50.0 was taken for five of them."""
+    make_key(provider="anthropic", **limits(daily="2"))
+    tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 50.0}
+    asked = {"model": "claude-sonnet-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
+    answer = client.post("/v1/messages", json.dumps(asked | {"tools": [tool]}))
+    assert answer.status_code == 400 and "may cost $2.1" in answer.json()["error"]["message"]
 
 
 class TestFeesAndTiers:
@@ -249,6 +391,18 @@ def test_the_price_is_that_of_admission(client, provider, frozen):
     provider.post(OPENROUTER, Pieces(*pieces))
     _ = ask(client, model="google/gemini-4-argon", stream=True).content
     assert cost_and_source() == (70_000, "computed")
+
+
+def test_gpt_5_pro_may_give_272000_tokens(client, provider):
+    """250,000 × 120 = 30,000,000; the hold was 15.36 USD, for 128,000 tokens."""
+    make_key(provider="openai", **limits())
+    told = {"input_tokens": 10, "output_tokens": 250_000, "total_tokens": 250_010}
+    answer = {"id": "r", "object": "response", "status": "completed", "model": "gpt-5-pro", "usage": told}
+    provider.post("https://api.openai.com/v1/responses", json=answer | {"output": []})
+    asked = {"model": "gpt-5-pro", "input": "Go.", "max_output_tokens": 250_000}
+    assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+    nano, source = cost_and_source()
+    assert source == "computed" and nano >= 30_000_000_000
 
 
 class TestTheOperator:

@@ -36,6 +36,7 @@ from tests.gateway.door import (
     usage,
     usage_chunk,
 )
+from tests.gateway.test_dialects import CALLS
 from tests.helpers import NOW, make_key, make_token, new_secret
 
 KEY = "https://openrouter.ai/api/v1/key"
@@ -169,12 +170,102 @@ class TestFieldsThatWeAdded:
         assert ask(client, model="gpt-6-luna", max_tokens=...).status_code == 400
         assert len(provider.calls) <= 2 and only_row().state == "RELEASED"
 
+    AT_MOST_4096 = {
+        "responses": (
+            {"max_output_tokens": None},
+            "Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 4096, but got 16384.",
+        ),
+        "messages": (
+            {"max_tokens": None},
+            "max_tokens: 16384 > 4096, which is the maximum allowed number of output tokens for this model",
+        ),
+        "generate": (
+            {"generationConfig": {}},
+            "Unable to submit request because it has a maxOutputTokens value of 16384 but the supported range is "
+            "from 1 (inclusive) to 4097 (exclusive). Update the value and try again.",
+        ),
+    }
+
+    @pytest.mark.parametrize(
+        ("name", "mode"),
+        [("responses", "strict"), ("messages", "strict"), ("messages", "soft"), ("generate", "strict")],
+    )
+    def test_the_limit_is_lowered_in_every_dialect(self, client, provider, settings, name, mode):
+        """In soft mode a limit is added for Anthropic alone, which demands one."""
+        (limit, words), call = self.AT_MOST_4096[name], CALLS[name]
+        settings.BUDGET_MODE = mode
+        make_key(provider=call.provider)
+        provider.post(call.url, json={"error": {"code": 400, "message": words}}, status=400)
+        provider.post(call.url, json=call.answer)
+        answer = client.post(call.path, json.dumps(call.body | limit))
+        assert (answer.status_code, answer.json()) == (200, call.answer)
+        first, second = (_output_limit(sent.json) for sent in provider.calls)
+        assert (first, second) == (16_384, 4_096)
+        assert only_row().state == "SETTLED"
+
+    def test_the_limit_leaves_room_for_the_prompt(self, client, provider):
+        """GPT-4 has a window of 8,192 tokens, which the limit filled by itself."""
+        make_key()
+        provider.post(OPENROUTER, self._small_window)
+        assert ask(client, model="openai/gpt-4", max_tokens=...).status_code == 200
+        assert 7_500 < provider.calls[0].json["max_tokens"] < 8_192 and len(provider.calls) == 1
+
+    def test_a_limit_that_does_not_fit_beside_the_prompt_is_lowered(self, client, provider):
+        """No table has the window of every host's model, but the host tells it."""
+        make_key()
+        provider.post(OPENROUTER, self._small_window)
+        assert ask(client, model="acme/small", max_tokens=...).status_code == 200
+        assert [call.json["max_tokens"] for call in provider.calls] == [16_384, 8_192 - 100]
+        row = only_row()
+        assert row.state == "SETTLED" and row.cost_nano <= row.hold_nano
+
+    def test_a_prompt_that_fills_the_window_is_the_clients_own_mistake(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, lambda request: self._small_window(request, prompt=9_000))
+        assert ask(client, model="acme/small", max_tokens=...).status_code == 400
+        assert len(provider.calls) == 1
+
+    @staticmethod
+    def _small_window(request, prompt=100):
+        limit = request.json["max_tokens"]
+        if prompt + limit <= 8_192:
+            return Pieces.whole(json=completion())
+        words = (
+            f"This endpoint's maximum context length is 8192 tokens. However, you requested about {prompt + limit} "
+            f"tokens ({prompt} of text input, {limit} in the output). Please reduce the length of either one, or use "
+            "the middle-out transform to compress your prompt automatically."
+        )
+        return Pieces.whole(json={"error": {"message": words, "code": 400}}, status=400)
+
+    def test_openrouters_highest_price_is_never_left_out(self, client, provider):
+        """The hold depends on it, and any text may have the word."""
+        make_key()
+        words = {"error": {"message": "my provider is not a provider", "code": 400}}
+        provider.post(OPENROUTER, json=words, status=400)
+        answer = ask(client)
+        assert (answer.status_code, answer.json()) == (400, words)
+        assert len(provider.calls) == 1
+
+    def test_another_server_may_not_know_it(self, client, provider, settings):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"{provider.local}/v1"}
+        make_key()
+        url = f"{provider.local}/v1/chat/completions"
+        provider.post(url, json={"error": {"message": "Unrecognized argument: provider", "code": 400}}, status=400)
+        provider.post(url, json=completion())
+        assert ask(client).status_code == 200
+        assert ["provider" in call.json for call in provider.calls] == [True, False]
+
     def test_what_the_client_sent_is_its_own_mistake(self, client, provider, local):
         make_key(provider="openai")
         provider.post(local, json=self.NO_MAX_TOKENS, status=400)
         answer = ask(client, model="gpt-6-luna", max_tokens=50)
         assert (answer.status_code, answer.json()) == (400, self.NO_MAX_TOKENS)
         assert len(provider.calls) == 1
+
+
+def _output_limit(body):
+    places = {"max_tokens", "max_output_tokens", "maxOutputTokens"}
+    return next(value for part in (body, body.get("generationConfig", {})) for value in map(part.get, places) if value)
 
 
 class TestWrongAddress:

@@ -138,9 +138,8 @@ def cases(draw) -> Case:
     elif bound.service_tier == "flex":
         tier = draw(st.sampled_from(["", "flex"]))
     told = tier or draw(st.sampled_from(["", "default", "standard"]))
-    limit = 16_384  # what is put on a request without a limit, or less where a model of the list gives less
-    if bound.output_tokens is None:
-        limit = min([limit, *(own for name in (model, *others) if (own := max_output_tokens(name)) is not None)])
+    worst = worst_case(provider, model, bound, at=at, other_models=others, strict=True, prices=NOBODYS)
+    limit = worst.asked_output  # what is put on a request without a limit
     usage = draw(usages(provider, answered, bound, at, told, limit))
     if not others and draw(st.booleans()):
         usage = replace(usage, model="")  # who chooses among several always tells which

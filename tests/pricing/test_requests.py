@@ -25,7 +25,6 @@ from tests.pricing import oracle
 from tests.pricing.helpers import NOBODYS, NOW
 from tests.pricing.test_properties import NAMES, many
 
-DEFAULT_LIMIT = 16_384  # put on a request without a limit
 FEES = {"openai": 10_000_000, "anthropic": 10_000_000, "google": 14_000_000, "openrouter": 20_000_000}  # nano-dollars
 GROUNDED_PROMPT = 35_000_000  # Gemini 2 is billed by the prompt, however many searches it took
 ROUNDS, ROUND_TOKENS = 5, 16_000  # contract 7: of a tool that the provider runs itself
@@ -217,9 +216,7 @@ def bills(draw: Any) -> tuple[Asked, str, Usage]:
     may_write = allowed.can_write or "claude" not in answered
     written = up_to(plain) if may_write else 0
     own = max_output_tokens(answered)
-    limit = DEFAULT_LIMIT if allowed.limit is None else allowed.limit
-    if allowed.limit is None:
-        limit = min([limit, *(most for name in (case.model, *case.others) if (most := max_output_tokens(name)))])
+    limit = case.worst().asked_output if allowed.limit is None else allowed.limit  # the one that is put on it
     limit = limit if own is None else min(own, limit)
     output = up_to(limit) * allowed.choices + up_to(allowed.beside)
     drawn = up_to(allowed.drawings) * 6_208  # gpt-image-1, high quality, 1024 × 1536

@@ -61,6 +61,8 @@ def test_it_tells_the_context_window():
         ("gpt-4o-2024-05-13", 4_096),
         ("gpt-4o-mini", 16_384),
         ("gpt-4.1", 32_768),
+        ("openai/gpt-5-pro", 272_000),
+        ("gpt-5.2-pro", 128_000),
         ("openai/gpt-6.1-terra", 128_000),
         ("o3-mini", 100_000),
         ("claude-3-5-haiku-20241022", 8_192),

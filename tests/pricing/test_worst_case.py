@@ -111,6 +111,11 @@ class TestKinds:
     def test_it_holds_as_much_output_as_the_model_makes(self, provider, model, nano):
         assert most(provider, model, output_tokens=250_000) == nano
 
+    def test_it_holds_a_window_for_each_text_that_is_embedded(self):
+        # Three texts of 10,000 bytes: 3 × 8,192 × 0.13 = 3,194.88; one of 2,000 bytes among many: 2,000 × 0.13
+        assert most("openai", "text-embedding-3-large", input_tokens=30_000, output_tokens=0, inputs=3) == 3_194_880
+        assert most("openai", "text-embedding-3-large", input_tokens=2_000, output_tokens=0, inputs=9) == 260_000
+
     def test_it_holds_the_fee_of_every_search_and_what_it_adds_to_the_prompt(self):
         # Opus 5.5: (1000 + 80,000) × 4 + 100 × 20 = 326,000, and 5 × 0.01
         bounds = {"searches": 5, "tool_input_tokens": 80_000}
@@ -187,10 +192,32 @@ class TestTiers:
 
 class TestOutputLimits:
     @pytest.mark.parametrize(
-        ("model", "limit"), [("gpt-6.1-terra", 16_384), ("gpt-4-turbo", 4_096), ("gpt-4", 8_192), ("llama", 16_384)]
+        ("model", "limit"), [("gpt-6.1-terra", 16_384), ("gpt-4-turbo", 4_096), ("gpt-4", 7_192), ("llama", 16_384)]
     )
     def test_a_request_without_a_limit_gets_one_that_the_model_can_give(self, model, limit):
         assert held("openai", model, output_tokens=None).output_limit == limit
+
+    @pytest.mark.parametrize(
+        ("provider", "model", "tokens", "limit"),
+        [
+            ("openrouter", "openai/gpt-4", 300, 7_892), ("openrouter", "mancer/weaver", 300, 7_700),
+            ("openai", "gpt-4o", 100_000, 16_384), ("openai", "gpt-4o", 115_000, 13_000),
+            ("openai", "gpt-4o", 127_000, 4_096), ("openai", "gpt-4", 8_000, 2_048),
+        ],
+    )  # fmt: skip
+    def test_it_leaves_room_for_the_prompt_in_a_small_window(self, provider, model, tokens, limit):
+        # but at least 4,096 tokens or a quarter of the window: the provider says how many there are
+        assert held(provider, model, input_tokens=tokens, output_tokens=None).output_limit == limit
+
+    def test_a_prompt_is_estimated_at_three_bytes_for_a_token(self):
+        worst = held("openai", "gpt-4", input_tokens=6_256, text_tokens=6_000, output_tokens=None)
+        assert worst.output_limit == 8_192 - 2_256
+
+    def test_it_leaves_room_for_an_answer_above_the_thinking_budget(self):
+        # 24,576 and 4,096; a model that gives less gives what it can
+        assert held("google", "gemini-2.5-flash", output_tokens=None, thinking_tokens=24_576).output_limit == 28_672
+        assert held("google", "gemini-2.5-flash", output_tokens=None, thinking_tokens=1_000).output_limit == 16_384
+        assert held("google", "gemini-2.0-flash", output_tokens=None, thinking_tokens=24_576).output_limit == 8_192
 
     def test_a_prediction_does_not_use_up_the_limit(self):
         worst = held("openai", "gpt-4.1", output_tokens=None, prediction_tokens=50)
@@ -317,6 +344,10 @@ class TestOpenRoutersMaxPrice:
         # 6,000 tokens of pictures at 2.5
         found = max_price(held("openrouter", "openai/gpt-4o", input_tokens=7_000, image_input_tokens=6_000))
         assert found["image"] == Decimal("0.015")
+
+    def test_that_of_pictures_is_for_each(self):
+        bounds = {"input_tokens": 60_000, "image_input_tokens": 60_000}
+        assert max_price(held("openrouter", "openai/gpt-4o", images=10, **bounds))["image"] == Decimal("0.015")
 
     def test_there_is_none_where_nothing_is_held(self):
         assert max_price(held("openrouter", "openai/gpt-oss-20b:free")) is None
