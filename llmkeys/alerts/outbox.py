@@ -143,7 +143,7 @@ def send_due_alerts(at: datetime) -> int:
 
 
 def _keep_for_the_dashboard(cursor: CursorWrapper, at: datetime) -> None:
-    """Mark as sent the alerts from a time when there were targets, so that they are only on the dashboard."""
+    """Mark the alerts as sent, so that targets that are set later do not receive what is only on the dashboard."""
     cursor.execute("UPDATE llmkeys_alert SET sent_at = %s, tries = 0 WHERE sent_at IS NULL", [instant(at)])
 
 

@@ -63,15 +63,14 @@ def add_alert(
 ) -> bool:
     """Put an alert into the outbox, in the transaction of its cause; return False if one with the same `once` exists.
 
-    Without targets it is shown on the dashboard only and counts as delivered.
+    Only the scheduler decides whether there are targets: they may be set on its machine and not on this one.
     """
-    delivered = None if settings.ALERT_URLS else instant(at)
     words = _with_the_name(cursor, key_id, token_id, message)
     cursor.execute(
         """INSERT INTO llmkeys_alert
-             (kind, key_id, token_id, message, created_at, once, sent_at, tries, delivery_error)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, 0, '') ON CONFLICT DO NOTHING""",
-        [kind, key_id, token_id, words[:1000], instant(at), once, delivered],
+             (kind, key_id, token_id, message, created_at, once, tries, delivery_error)
+           VALUES (%s, %s, %s, %s, %s, %s, 0, '') ON CONFLICT DO NOTHING""",
+        [kind, key_id, token_id, words[:1000], instant(at), once],
     )
     return cursor.rowcount == 1
 
