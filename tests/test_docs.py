@@ -194,6 +194,7 @@ def test_the_units_start_what_is_there(unit: Path, tmp_path: Path):
     known = options_of(parser_of("serve"))
     assert [option for option in re.findall(r"--[a-z-]+", command) if option not in known] == []
     assert ("--no-scheduler" in command) == (unit.name == "refactai-web.service")
+    assert "KillMode=mixed" in text.splitlines()  # systemd's default would also signal the children of `serve`
     if shutil.which("systemd-analyze"):  # elsewhere the lines above are all that can be told
         here = tmp_path / unit.name
         here.write_text(re.sub(r"^(ExecStart=)\S+", r"\1/bin/true", text, flags=re.MULTILINE))
