@@ -17,7 +17,7 @@ from llmkeys.key_state import current_windows
 from llmkeys.keys import resets
 from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.lib.money import NANO
-from llmkeys.models import Adjustment, ApiKey, KeyEvent, UsageRecord
+from llmkeys.models import Adjustment, Alert, ApiKey, KeyEvent, UsageRecord
 from llmkeys.schedules import ensure_schedules
 from tests.helpers import NOW, make_key
 
@@ -186,6 +186,22 @@ class TestExpireKeys:
         assert KeyEvent.objects.get(kind="expired").message.startswith("“Old” expired on 2026-11-23 21:30 UTC")
         ApiKey.objects.filter(name="Old").update(expires_at=NOW + timedelta(minutes=90))
         assert tasks.check_expired_keys() == 1
+
+    def test_it_does_not_tell_again_when_the_event_has_been_deleted_after_a_year(self, frozen):
+        make_key(expires_at=NOW)
+        assert tasks.check_expired_keys() == 1
+        frozen.move_to(NOW + timedelta(days=367))
+        tasks.prune_usage()
+        assert tasks.check_expired_keys() == 0
+        assert not KeyEvent.objects.filter(kind="expired").exists() and not Alert.objects.exists()
+
+    def test_it_hands_the_default_of_a_key_on_that_expired_long_ago(self):
+        make_key(name="Old")
+        make_key(name="Next")
+        ApiKey.objects.filter(name="Old").update(expires_at=NOW - timedelta(days=400))
+        assert ApiKey.objects.get(is_default=True).name == "Old"
+        assert resets.expire_keys(NOW) == 0
+        assert ApiKey.objects.get(is_default=True).name == "Next"
 
     def test_it_leaves_other_keys_alone(self):
         make_key(expires_at=NOW + timedelta(hours=1))

@@ -156,7 +156,10 @@ def _recorded(cursor: Cursor, account: Account, ended: _Ended) -> int:
 
 
 def expire_keys(at: datetime) -> int:
-    """Write one event for each key whose expiry date has passed, and replace the default key; return how many."""
+    """Write one event for each key whose expiry date has passed, and replace the default key; return how many.
+
+    None if it expired so long ago that its event may have been deleted.
+    """
     events = 0
     for key in ApiKey.objects.stored().defer("secret").filter(expires_at__lte=at):
         with changing_keys() as cursor:
@@ -173,6 +176,8 @@ def _expire(cursor: Cursor, key: ApiKey, at: datetime) -> int:
         return 0  # the date was changed in the meantime
     hand_default_on(cursor, key.id, at)
     assert key.expires_at is not None
+    if key.expires_at <= at - ledger.KEEP_EVENTS:
+        return 0
     message = (
         f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC and no longer serves. "
         "Change its expiry date or replace it."

@@ -22,7 +22,7 @@ from llmkeys.ledger.corrections import (
     payers_of,
     void_lost,
 )
-from llmkeys.ledger.events import add_alert, add_event, note_serving_keys
+from llmkeys.ledger.events import KEEP_EVENTS, add_alert, add_event, note_serving_keys
 from llmkeys.ledger.holds import LowerHold, PlaceHold, note_token_use, place_hold
 from llmkeys.ledger.records import GUESSES, Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.settling import LEASE, End, dead_rows, finish, lose, renew_leases
@@ -31,6 +31,7 @@ __all__ = [
     "COST_OF_ROW",
     "ESTIMATED_OF_ROW",
     "GUESSES",
+    "KEEP_EVENTS",
     "KEYS",
     "LEASE",
     "LOST_OF_ROW",

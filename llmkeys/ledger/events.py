@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 
@@ -13,6 +13,9 @@ from llmkeys.key_state import current_windows
 from llmkeys.ledger.accounts import Account, Standing
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import WINDOWS, Window, Windows
+
+# Events and alerts are deleted after this time, and their `once` with them, so nothing older may be reported again.
+KEEP_EVENTS = timedelta(days=366)
 
 
 def add_event(

@@ -16,8 +16,13 @@ WARN_BEFORE = (timedelta(days=1), timedelta(days=7))
 
 
 def expire_tokens(at: datetime) -> int:
-    """Write one event for each token whose expiry date has passed; return how many."""
-    expired = AccessToken.objects.filter(expires_at__lte=at, revoked_at__isnull=True, user__is_active=True)
+    """Write one event for each token whose expiry date has passed; return how many.
+
+    None if it expired so long ago that its event may have been deleted.
+    """
+    expired = AccessToken.objects.filter(
+        expires_at__gt=at - ledger.KEEP_EVENTS, expires_at__lte=at, revoked_at__isnull=True, user__is_active=True
+    )
     return sum(
         _add_event(
             token,

@@ -27,7 +27,6 @@ from llmkeys.lib.windows import day_end, day_start
 
 CHUNK_ROWS = 1000
 AT_MOST_SECONDS = 120  # the worker has other schedules to run; the rest is done the next night
-KEEP_EVENTS = timedelta(days=366)
 KEEP_FAILED_AUTHENTICATION = timedelta(hours=1)
 KEEP_TASK_FAILURES = timedelta(days=31)
 _MOST_TRIES = 3
@@ -52,8 +51,8 @@ class Pruned:
 def prune_usage(at: datetime) -> Pruned:
     """Delete what is past its retention period; return what was deleted and what had to stay."""
     done, deadline = Pruned(), time.monotonic() + AT_MOST_SECONDS
-    done.events = _prune_old("llmkeys_keyevent", "created_at", at - KEEP_EVENTS)
-    done.alerts = _prune_old("llmkeys_alert", "created_at", at - KEEP_EVENTS)
+    done.events = _prune_old("llmkeys_keyevent", "created_at", at - ledger.KEEP_EVENTS)
+    done.alerts = _prune_old("llmkeys_alert", "created_at", at - ledger.KEEP_EVENTS)
     _prune_old("llmkeys_failedauthentication", "at", at - KEEP_FAILED_AUTHENTICATION)
     Failure.objects.filter(stopped__lt=at - KEEP_TASK_FAILURES).delete()
     for day in _days_with_rows(_first_kept(at)):

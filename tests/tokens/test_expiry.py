@@ -54,6 +54,15 @@ class TestExpiry:
         AccessToken.objects.update(expires_at=NOW + timedelta(minutes=90))
         assert tasks.check_expired_keys() == 1
 
+    def test_its_end_is_not_told_again_when_the_event_has_been_deleted_after_a_year(self, frozen):
+        token(expiresAt=NOW + timedelta(hours=1))
+        frozen.move_to(NOW + timedelta(hours=2))
+        assert tasks.check_expired_keys() == 1
+        frozen.move_to(NOW + timedelta(days=368))
+        tasks.prune_usage()
+        assert tasks.check_expired_keys() == 0
+        assert told("expired") == [] and not Alert.objects.exists()
+
     def test_it_warns_seven_days_and_one_day_before(self, frozen):
         token(expiresAt=NOW + timedelta(days=8))
         counts = []
