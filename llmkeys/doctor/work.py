@@ -11,8 +11,9 @@ from llmkeys import scheduling
 from llmkeys.alerts import outbox
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.key_state import current_windows
-from llmkeys.models import Adjustment, DailyUsage, UsageRecord
+from llmkeys.models import DailyUsage, UsageRecord
 from llmkeys.prices import catalogue
+from llmkeys.usage.rows import lost_rows
 
 LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
@@ -64,9 +65,11 @@ def clock_set_back(about: About) -> Iterable[Finding]:
 
 
 def lost_requests(about: About) -> Iterable[Finding]:
-    """Report lost requests, which were charged at their hold because it is unknown what the provider billed."""
-    voided = Adjustment.objects.filter(usage__isnull=False, kind__in=["void", "late"]).values("usage")
-    lost = UsageRecord.objects.filter(state="LOST", created_at__gte=about.at - LOOK_BACK).exclude(pk__in=voided)
+    """Report lost requests, which were charged at their hold because it is unknown what the provider billed.
+
+    Only those that `void --lost` takes back, so that its remedy helps.
+    """
+    lost = lost_rows().filter(created_at__gte=about.at - LOOK_BACK)
     number = lost.order_by()[:_MOST].count()
     if number:
         requests = f"{count(number, 'request')} of the last 30 days"

@@ -362,6 +362,10 @@ class TestWork:
         )
         assert "2 holds left by dead processes still take" in found("Open holds")[0].detail
 
+    def test_it_counts_no_lost_request_that_cost_nothing(self):
+        make_usage(make_key(), state="LOST", hold_nano=0, cost_nano=0)
+        assert levels("Lost requests") == ["PASS"]
+
     def test_it_names_models_without_a_price(self):
         key = make_key()
         for model, day in (("openai/gpt-4o", NOW), ("acme/unheard-of", NOW), ("acme/older", NOW - timedelta(days=40))):
