@@ -103,16 +103,19 @@ def looking_into(name: str) -> Iterator[CursorWrapper]:
 
 
 def refuse_while_used() -> None:
-    """Raise CannotRestore if anyone else is connected to the database."""
+    """Raise CannotRestore if anyone else is connected to the database; the server's own vacuuming has no user."""
     with server() as cursor:
         cursor.execute(
-            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            "SELECT COUNT(*) FROM pg_stat_activity "
+            "WHERE datname = %s AND usesysid IS NOT NULL AND pid <> pg_backend_pid()",
             [connection.settings_dict["NAME"]],
         )
         others = cursor.fetchone()[0]
     if others:
+        used = "1 connection uses" if others == 1 else f"{others} connections use"
         raise CannotRestore(
-            f"{others} connections use the database. Stop every `serve` and all other programs that use it."
+            f"{used} the database. Stop every `serve` and all other programs that use it, then restore again. "
+            "Nothing was changed."
         )
 
 
@@ -144,21 +147,21 @@ def rows_of(name: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def swap_in(new: str, keep: str) -> None:
-    """Rename the restored database into place and the old one to `keep`. Raises CannotRestore."""
+    """Rename the old database to `keep` and the restored one into its place, or neither. Raises CannotRestore."""
     name = connection.settings_dict["NAME"]
     connection.close()
     try:
+        refuse_while_used()  # again, because loading the dump may have taken minutes
         with server() as cursor:
+            cursor.execute("BEGIN")
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
             if cursor.fetchone():
                 cursor.execute(f"ALTER DATABASE {_quoted(name)} RENAME TO {_quoted(keep)}")
             cursor.execute(f"ALTER DATABASE {_quoted(new)} RENAME TO {_quoted(name)}")
+            cursor.execute("COMMIT")
     except DatabaseError as error:
         first = (str(error).splitlines() or [""])[0]
-        raise CannotRestore(
-            f"The database could not be replaced: {first}. The restored one is “{new}”, the old one “{name}” or "
-            f"“{keep}”."
-        ) from None
+        raise CannotRestore(f"The database could not be replaced: {first.rstrip('.')}. Nothing was changed.") from None
 
 
 def _quoted(name: str) -> str:

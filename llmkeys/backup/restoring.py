@@ -82,13 +82,8 @@ def _restore_file(manifest: Manifest, file: Path, brought: _Brought, at: datetim
     closed, report = _prove(manifest, reader, brought)
     keep = _keep_directory(at)
     connection.close()
-    try:
-        with _Swap(brought, keep):
-            sqlite.swap_in(file, keep)
-    except CannotRestore:
-        with suppress(OSError):
-            keep.rmdir()  # if nothing was put into it
-        raise
+    with _Swap(brought, keep):
+        sqlite.swap_in(file, keep)
     return Restored(manifest, report, str(keep), closed, brought.settings is not None)
 
 
@@ -212,8 +207,11 @@ class _Swap:
             if self.brought.new_key:
                 keyring.replace_key_file(self.brought.new_key)
             self._replace_settings()
-        elif self.brought.new_key and kept.exists():
+            return
+        if self.brought.new_key and kept.exists():
             kept.replace(keyring.key_file())
+        with suppress(OSError):
+            self.keep.rmdir()  # if nothing was put into it
 
     def _replace_settings(self) -> None:
         file = settings.DATA_DIR / settings_file.NAME

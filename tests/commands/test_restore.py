@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -19,9 +20,10 @@ import pytest
 from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, forge, made, manifest_of, place
 from tests.flows.scale import size
+from tests.postgres import postgres_server, postgres_url
 from tests.serving import ROOT, environment, prepare
 
-__all__ = ["archive", "made", "place"]
+__all__ = ["archive", "made", "place", "postgres_server", "postgres_url"]
 pytestmark = pytest.mark.slow
 
 
@@ -206,6 +208,58 @@ def test_the_server_removes_the_draft_of_a_killed_one_from_the_databases_disk(pl
     start += "running.announce_serving(settings.DATA_DIR)"
     place.done("shell", "-c", start, DATABASE_URL=f"sqlite:///{apart}")
     assert not draft.exists()
+
+
+BEFORE_THE_SWAP = """
+import sys
+import django
+django.setup()
+import psycopg
+from llmkeys.backup import postgresql
+_, happens, url, *command = sys.argv
+swap_in, others = postgresql.swap_in, []
+def swap_in_after_that(new, keep):
+    if happens == "someone connects":
+        others.append(psycopg.connect(url))
+    else:
+        postgresql.drop(new)
+    swap_in(new, keep)
+postgresql.swap_in = swap_in_after_that
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", *command])
+"""
+
+
+@pytest.mark.parametrize(
+    ("happens", "words"),
+    [
+        ("someone connects", r"1 connection uses the database\. Stop every `serve` .* Nothing was changed\."),
+        ("the new one is gone", r"The database could not be replaced: .* does not exist\. Nothing was changed\."),
+    ],
+    ids=["someone connects", "half done"],
+)
+def test_on_postgresql_it_changes_nothing_if_the_databases_cannot_be_swapped(tmp_path, postgres_url, happens, words):
+    import psycopg
+
+    place, archive = Place(tmp_path / "data"), tmp_path / "backup.tar.gz"
+    here = {"DATABASE_URL": postgres_url, "DJANGO_SETTINGS_MODULE": "refactai_site.settings"}
+    place.done("migrate", "-v", "0", **here)
+    place.add_key("Production", **here)
+    place.done("backup", str(archive), **here)
+    place.add_key("Later", **here)
+    before = digest(place.data / "encryption.key")
+    ran = subprocess.run(
+        [sys.executable, "-c", BEFORE_THE_SWAP, happens, postgres_url, "restore", str(archive)],
+        cwd=ROOT, env=environment(place.data, **here), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 1 and re.fullmatch(words, ran.stderr.strip()), ran.stderr
+    with psycopg.connect(postgres_url) as server:
+        names = [name for (name,) in server.execute("SELECT name FROM llmkeys_apikey ORDER BY name")]
+        own = postgres_url.rpartition("/")[2]
+        databases = [name for (name,) in server.execute("SELECT datname FROM pg_database") if name.startswith(own)]
+    assert (names, databases) == (["Later", "Production"], [own])
+    assert digest(place.data / "encryption.key") == before
+    assert not list(place.data.glob("before-restore-*")) and not list(place.data.glob(".restore.*"))
 
 
 EVERY_STEP = size("EVERY_STEP", short=4, long=1)  # 1: a kill before each of them
