@@ -102,10 +102,10 @@ class TestModels:
         assert catalogue.aliases() == {}
 
     def test_an_alias_keeps_what_others_have_changed_since_the_form_was_opened(self, operator, api):
-        alias = ModelAlias.objects.create(alias="fast", model_names=["a", "b"])
+        alias = ModelAlias.objects.create(alias="fast", model_names=["a"])
         address = f"/admin/llmkeys/modelalias/{alias.pk}/change/"
         opened = re.search(r'name="shown" value="([^"]*)"', html.unescape(operator.get(address).content.decode()))[1]
-        given = {"shown": opened, "provider": "", "alias": "quick", "model_names": "a\r\nb"}
+        given = {"shown": opened, "provider": "", "alias": "quick", "model_names": "a"}
         assert api.put(f"/api/llm/aliases/{alias.pk}", {"models": ["c", "d"]}).status_code == 200
         operator.post(address, given)
         assert ModelAlias.objects.values("alias", "model_names").get() == {"alias": "quick", "model_names": ["c", "d"]}
