@@ -214,7 +214,8 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
         result = TestResult(check.ok, check.message, _milliseconds(started), check.details)
     if not keyring.is_registered(key, key.masked_secret):
         words = f"That was the value of {key.environment_variable} here, which is not the server's: nothing was stored."
-        return replace(result, message=f"{result.message.rstrip('.')}. {words} Test the server's on the dashboard.")
+        remedy = "Start every `serve` with the same value, or test it where the server's value is set."
+        return replace(result, message=f"{result.message.rstrip('.')}. {words} {remedy}")
     if check is not None and not _store_check(key, check, at, actor):
         words = f"“{key.name}” was deleted or its secret was replaced during the test. Test it again."
         return TestResult(False, words, _milliseconds(started))

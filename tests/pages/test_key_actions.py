@@ -9,6 +9,7 @@ import pytest
 import responses
 from django.test import Client
 
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
 from tests.helpers import NOW, make_key, new_secret
@@ -85,6 +86,17 @@ class TestTest:
         assert "Production" in messages_of(answer)[0] and secret not in answer.content.decode()
         key.refresh_from_db()
         assert key.rejected_at is not None
+
+    def test_it_says_what_to_do_where_servers_have_different_keys_in_their_environment(
+        self, operator, provider, monkeypatch
+    ):
+        monkeypatch.setenv("OPENROUTER_API_KEY", new_secret())
+        (key,) = register_environment_keys(at=NOW)
+        monkeypatch.setenv("OPENROUTER_API_KEY", new_secret())
+        provider.add(responses.GET, CHECK, status=401, json={"error": {"message": "User not found.", "code": 401}})
+        (message,) = messages_of(press(operator, key, "test"))
+        assert "nothing was stored. Start every `serve` with the same value" in message
+        assert "dashboard" not in message, "this is the dashboard"
 
     def test_it_tells_that_the_provider_cannot_be_reached(self, operator, provider):
         (message,) = messages_of(press(operator, make_key(), "test"))
