@@ -67,6 +67,30 @@ def test_its_button_leads_back_to_the_list_as_it_was_filtered(operator, provider
     assert answer.headers["Location"] == f"/llm-settings/keys/{keys[-1].id}"
 
 
+def test_deleting_and_editing_without_a_script_lead_back_to_the_list_as_it_was_filtered(operator):
+    keys = [make_key(name=f"Key {number}", rejected_at=NOW) for number in range(32)]
+    last, listing = keys[-1].id, "/llm-settings?q=Key&page=2"
+
+    def page(address: str) -> str:
+        return html.unescape(operator.get(address).content.decode())
+
+    edit, delete = (f"/llm-settings/keys/{last}/{verb}?q=Key&page=2" for verb in ("edit", "delete"))
+    remedy = edit.replace("?", "?field=apiKey&")
+    assert all(f'href="{address}"' in page(listing) for address in (edit, delete, remedy))
+    for address, action in ((edit, edit), (remedy, edit), (delete, delete)):
+        assert f'action="{action}"' in page(address) and f'href="{listing}#{last}"' in page(address)
+    assert f'formaction="{edit.replace("/edit", "/try")}"' in page(edit)
+    values = {"name": "Key 31", "expires": "never", "dailyLimit": "3", "monthlyLimit": "0", "totalLimit": "0"}
+    refused = operator.post(edit, {**values, "priority": "soon"})
+    assert f'action="{edit}"' in html.unescape(refused.content.decode())
+    saved = operator.post(edit, {**values, "priority": "100"})
+    assert saved.headers["Location"] == f"{listing}#{last}"
+    assert operator.post(delete).headers["Location"] == listing
+    environment = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
+    refused = operator.post(f"/llm-settings/keys/{environment.id}/delete?q=Key&page=2")
+    assert refused.headers["Location"] == f"{listing}#{environment.id}"
+
+
 class TestTest:
     def test_it_tells_that_the_key_works_and_clears_a_rejection(self, operator, provider):
         provider.add(
