@@ -198,7 +198,7 @@ def shown_limits(account: Budgeted) -> dict[str, str]:
 
 
 class EditForm(forms.Form):
-    """The form of a stored account: it sends back what it showed, and only a field that differs from that was edited.
+    """The form of something stored: it sends back what it showed, and only a field that differs from that was edited.
 
     So a form that was open for a while does not undo what others have changed in the meantime.
     """

@@ -269,6 +269,14 @@ class TestOtherThings:
         assert (pruned.events, pruned.alerts) == (1, 1)
         assert KeyEvent.objects.get().message == Alert.objects.get().message == "365"
 
+    def test_it_keeps_who_chose_the_default_key(self):
+        key, other = make_key(), make_key()
+        KeyEvent.objects.all().delete()
+        for of in (key, other):
+            KeyEvent.objects.create(kind="default_changed", key=of, message="", created_at=NOW - timedelta(days=367))
+        assert pruning.prune_usage(NOW).events == 1
+        assert KeyEvent.objects.get().key == key
+
     def test_it_prunes_failed_authentication_and_old_task_failures(self):
         FailedAuthentication.objects.create(address="192.0.2.1", at=NOW - timedelta(hours=2))
         FailedAuthentication.objects.create(address="192.0.2.2", at=NOW)

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from llmkeys.account_fields import EditForm
 from llmkeys.models import OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
 from llmkeys.prices import catalogue, tariffs
 
@@ -48,11 +49,28 @@ def typical_usd(price: ModelPrice) -> Decimal:
     return (price.input_usd_per_mtok * TYPICAL_INPUT + price.output_usd_per_mtok * TYPICAL_OUTPUT) / _MILLION
 
 
+class RowForm(EditForm, forms.ModelForm):
+    """Takes what was not edited from the database, so that the row is checked and stored as others have left it."""
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        if self.instance.pk is not None:
+            for name in set(self.cleaned_data) - {"shown", *self.changed_data}:
+                self.cleaned_data[name] = getattr(self.instance, name)
+        return self.cleaned_data
+
+
 class CataloguedAdmin(admin.ModelAdmin):
     """Drops the cached tables after every edit."""
 
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        found = super().get_fieldsets(request, obj)
+        if obj is None or not self.has_change_permission(request, obj):
+            return found
+        return (*found, (None, {"fields": ("shown",), "classes": ("hidden",)}))
+
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
+        obj.save(update_fields=form.changed_data if change else None)
         catalogue.forget()
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
@@ -64,7 +82,7 @@ class CataloguedAdmin(admin.ModelAdmin):
         catalogue.forget()
 
 
-class PriceForm(forms.ModelForm):
+class PriceForm(RowForm):
     """Shows amounts without the trailing zeros of a column with eight decimals."""
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -73,7 +91,8 @@ class PriceForm(forms.ModelForm):
             amount = self.initial.get(name)
             if isinstance(amount, Decimal):
                 self.initial[name] = f"{amount.normalize():f}"
-        self.fields["above_input_tokens"].required = False
+        if "above_input_tokens" in self.fields:  # not for a reader
+            self.fields["above_input_tokens"].required = False
 
     def clean_above_input_tokens(self) -> int:
         return self.cleaned_data["above_input_tokens"] or 0
@@ -209,7 +228,7 @@ class NamesField(forms.CharField):
         return self.to_python(data) != (initial or [])
 
 
-class AliasForm(forms.ModelForm):
+class AliasForm(RowForm):
     model_names = NamesField(
         label="Models", help_text="One name per line, such as openai/gpt-6.1-terra, in the order in which to try them."
     )

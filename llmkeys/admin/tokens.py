@@ -13,6 +13,7 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -26,6 +27,7 @@ from llmkeys.models import AccessToken, ApiKey, Budgeted
 from llmkeys.tokens import making
 from llmkeys.tokens.fields import models_in
 from llmkeys.tokens.making import visible_tokens
+from llmkeys.tokens.sent_forms import CreatingForm, created_before, remember_created
 
 _EXPIRES = time_column("expires_at")
 
@@ -77,7 +79,7 @@ class TokenForm(AccountForm):
         return given
 
 
-class AddTokenForm(TokenForm):
+class AddTokenForm(CreatingForm, TokenForm):
     """The form of a new token; its text is kept only until the response is written."""
 
     text = ""
@@ -159,7 +161,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: AccessToken | None = None) -> Any:
         if obj is None:
-            return ((None, {"fields": self.settings_}),)
+            return ((None, {"fields": (*self.settings_, "nonce")}),)
         if not self.has_change_permission(request, obj):
             return ((None, {"fields": self.rights}), ("Details", {"fields": self.facts}))
         return ((None, {"fields": (*self.settings_, "shown")}), ("Details", {"fields": self.facts}))
@@ -184,10 +186,19 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
         if not change:
             obj.text = form.text  # type: ignore[attr-defined]
 
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the form, or create the token; a form that is sent again leads to the token that it created."""
+        if (token_id := created_before(request)) is not None:
+            return redirect("admin:llmkeys_accesstoken_change", token_id)
+        return super().add_view(request, form_url, extra_context)
+
     def response_add(
         self, request: HttpRequest, obj: AccessToken, post_url_continue: str | None = None
     ) -> HttpResponse:
         """Show the text once, in this response; a message would put it into a cookie or the session."""
+        remember_created(request, obj)
         text = getattr(obj, "text", "")
         context = {**self.admin_site.each_context(request), "title": "New token", "token": obj, "text": text}
         answer = TemplateResponse(request, "admin/llmkeys/accesstoken/created.html", context)

@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import partial
 from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from django.utils.crypto import get_random_string
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
@@ -23,6 +21,7 @@ from llmkeys.lib.windows import day_end, local_time
 from llmkeys.models import AccessToken, ApiKey, Budgeted, ProviderName
 from llmkeys.relay.models import provider_choices
 from llmkeys.tokens.fields import SCOPES, models_in
+from llmkeys.tokens.sent_forms import CreatingForm
 
 _EXPIRES = (("never", "Never"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("date", "On a date"))
 
@@ -316,12 +315,10 @@ def _expiry(given: dict[str, Any], at: datetime) -> datetime | None:
     return at + timedelta(days=int(given["expiry"])) if given["expiry"].isdigit() else None
 
 
-class AddTokenForm(TokenForm):
+class AddTokenForm(CreatingForm, TokenForm):
     """A new token, with the limits in the settings. An administrator may create it for another user."""
 
     user = _text("Belongs to", maxlength=150, list="users")
-    # By it a form is recognised that is sent again, by reloading the page that shows the secret.
-    nonce = forms.CharField(required=False, widget=forms.HiddenInput, initial=partial(get_random_string, 12))
 
     def __init__(self, maker: User, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

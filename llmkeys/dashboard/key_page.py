@@ -27,7 +27,7 @@ from llmkeys.account_fields import show_refusal
 from llmkeys.dashboard.accounts import PARTS, account_parts
 from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.forms import AddKeyForm, EditKeyForm, KeyForm
-from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, region
+from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
 from llmkeys.dashboard.overview import Card, cooling_of, coolings_at
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.key_state import ACTIVE
@@ -145,12 +145,24 @@ def _nano(value: Any) -> int | None:
 Verb = Callable[[HttpRequest, ApiKey], HttpResponse | None]
 
 
-def _back_to(key: ApiKey, request: HttpRequest | None = None) -> HttpResponse:
+def _back_to(key: ApiKey, request: HttpRequest) -> HttpResponse:
     """Redirect to the key's page if the button was there, otherwise to its card, in the list as it was filtered."""
-    if request is not None and request.POST.get("from") == "key":
+    if request.POST.get("from") == "key":
         return redirect("key", key.pk)
-    query = f"?{asked(request)}" if request is not None and request.GET else ""
-    return redirect(f"{reverse('dashboard')}{query}#{key.pk}")
+    return redirect(f"{_list_url(request)}#{key.pk}")
+
+
+def _list_url(request: HttpRequest) -> str:
+    """Return the URL of the list, as it was filtered where the link or button was."""
+    query = _asked_of_list(request)
+    return reverse("dashboard") + (f"?{query}" if query else "")
+
+
+def _asked_of_list(request: HttpRequest) -> str:
+    """Return the query of the list, without the field to begin with, which a card's remedy adds for the form."""
+    query = request.GET.copy()
+    query.pop("field", None)
+    return query.urlencode()
 
 
 def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
@@ -213,14 +225,14 @@ def delete(request: HttpRequest, key_id: str) -> HttpResponse:
     """Ask for confirmation, then delete the key; its history stays."""
     key = get_object_or_404(ApiKey.objects.stored(), pk=key_id)
     if request.method != "POST":
-        return render(request, "dashboard/key_delete.html", {"key": key})
+        return render(request, "dashboard/key_delete.html", {"key": key, "asked": _asked_of_list(request)})
     try:
         adding.delete_key(key, at=timezone.now(), actor=request.user.get_username())
     except LLMKeysError as error:
         messages.error(request, str(error))
-        return _back_to(key)
+        return _back_to(key, request)
     messages.success(request, f"“{key.name}” was deleted. Its secret is wiped; its usage stays in all totals.")
-    return redirect("dashboard")
+    return redirect(_list_url(request))
 
 
 # --- the form of a key: a page, or inside a dialog, where htmx fetches it ------------------------------------------
@@ -328,7 +340,7 @@ def _who(request: HttpRequest) -> str:
 def _done(request: HtmxRequest, key: ApiKey) -> HttpResponse:
     """Redirect to the key's card; the page behind a dialog is reloaded, on the dashboard at the card."""
     if not request.htmx:
-        return _back_to(key)
+        return _back_to(key, request)
     answer = HttpResponseClientRefresh()
     if urlsplit(request.htmx.current_url or "").path == reverse("dashboard"):
         answer["HX-Redirect"] = f"#{key.pk}"  # jumps there before it reloads, and keeps the page's filters
@@ -337,7 +349,7 @@ def _done(request: HtmxRequest, key: ApiKey) -> HttpResponse:
 
 def _show(request: HtmxRequest, form: KeyForm, key: ApiKey | None = None, **more: Any) -> HttpResponse:
     template = "dashboard/_key_form.html" if request.htmx else "dashboard/key_form.html"
-    return render(request, template, {"form": form, "key": key, **more})
+    return render(request, template, {"form": form, "key": key, "asked": _asked_of_list(request), **more})
 
 
 def _show_result(

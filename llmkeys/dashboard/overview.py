@@ -78,7 +78,12 @@ class Overview:
 
 
 def overview(*, at: datetime) -> Overview:
-    """Read the keys, coolings, open holds, serving order, sums and daily totals as of `at`."""
+    """Read the sums, daily totals, keys, coolings, open holds and serving order as of `at`."""
+    # The totals before the keys' counters: what is charged in between then makes no total look like more than its
+    # counter, which would pass for a reset.
+    wanted = Wanted(since=_first_day(at), until=current_windows(at).day)
+    days = {day: sums for (day,), sums in daily_sums(wanted, "day", at=at).items()}
+    ever = Sums.over(daily_sums(Wanted(), at=at).values())
     keys = list(ApiKey.objects.in_serving_order().defer("secret", "fingerprint", "last_test"))
     coolings, holds = coolings_at(at), open_requests()
     cards = [
@@ -88,9 +93,6 @@ def overview(*, at: datetime) -> Overview:
     model, order = serving_order(active, at=at) if active else ("", [])
     for rank, key_id in enumerate(order):
         active[key_id].rank = rank
-    wanted = Wanted(since=_first_day(at), until=current_windows(at).day)
-    days = {day: sums for (day,), sums in daily_sums(wanted, "day", at=at).items()}
-    ever = Sums.over(daily_sums(Wanted(), at=at).values())
     return Overview(at, cards, days, ever, model)
 
 

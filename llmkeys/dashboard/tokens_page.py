@@ -9,7 +9,6 @@ from typing import cast
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required, permission_required
 from django.contrib.auth.models import User
 from django.db.models import Case, Prefetch, Q, Value, When
@@ -37,6 +36,7 @@ from llmkeys.providers import PROVIDERS
 from llmkeys.templatetags.llmkeys_format import when
 from llmkeys.tokens.making import create_token, visible_tokens
 from llmkeys.tokens.rights import senders
+from llmkeys.tokens.sent_forms import created_before, remember_created
 from llmkeys.usage.rows import open_requests
 
 _PLACEHOLDER = "rfk_YOUR_TOKEN"
@@ -256,9 +256,6 @@ def tokens(request: UserRequest) -> HttpResponse:
 
 # --- creating one -----------------------------------------------------------------------------------------------------
 
-_SENT = "token_forms_sent"  # in the session: the nonce of a form → the token that it created
-_MOST_SENT = 20
-
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
@@ -267,12 +264,9 @@ _MOST_SENT = 20
 @sensitive_variables()
 def create(request: UserRequest) -> HttpResponse:
     """Show the form, or create the token and show its secret, only in this response, which must not be stored."""
-    form, nonce = AddTokenForm(request.user, request.POST or None), request.POST.get("nonce", "")[:20]
-    sent = request.session.get(_SENT, {})
-    if nonce in sent:
-        words = "This form was sent before and created this token: no second one was created."
-        messages.warning(request, f"{words} A secret is shown only once; if it was not copied, rotate the token.")
-        return redirect("token", sent[nonce])
+    if (token_id := created_before(request)) is not None:
+        return redirect("token", token_id)
+    form = AddTokenForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         at = timezone.now()
         try:
@@ -280,8 +274,7 @@ def create(request: UserRequest) -> HttpResponse:
         except LLMKeysError as error:
             show_refusal(form, error)
         else:
-            if nonce:
-                request.session[_SENT] = dict([*sent.items(), (nonce, made[0].pk)][-_MOST_SENT:])
+            remember_created(request, made[0])
             return show_once(request, *made)
     return render(request, "dashboard/token_create.html", {"form": form, "section": "tokens"})
 

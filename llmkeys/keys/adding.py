@@ -45,7 +45,7 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
         key.save(force_insert=True)
         with connection.cursor() as cursor:
             ledger.add_event(cursor, "added", key.id, f"“{key.name}” was added.", at, actor=actor)
-            is_wanted = wants_default or standing_default([key.id], at) is None
+            is_wanted = wants_default or standing_default(cursor) is None
             if is_wanted and key.enabled and not key.is_expired(at):
                 give_default(cursor, key.id, at, actor=actor)
     key.refresh_from_db()
@@ -114,8 +114,11 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str, *, m
         ledger.add_event(cursor, "changed", key.id, f"“{key.name}” was changed: {words}.", at, actor=actor)
 
 
-def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
-    """Make this the default key, and enable it if it is disabled. Raises KeyConflict if it has expired."""
+def set_default(key: ApiKey, *, at: datetime, actor: str) -> ApiKey:
+    """Make this the default key, and enable it if it is disabled. Raises KeyConflict if it has expired.
+
+    The actor is required: an environment key keeps the mark only if a person gave it.
+    """
     if key.is_expired(at):
         raise KeyConflict(f"“{key.name}” expired on {key.expires_at:%Y-%m-%d %H:%M} UTC. Change its expiry date first.")
     with changing_keys() as cursor:
@@ -123,6 +126,8 @@ def set_default(key: ApiKey, *, at: datetime, actor: str = "") -> ApiKey:
             "UPDATE llmkeys_apikey SET enabled = %s, updated_at = %s WHERE id = %s AND NOT enabled",
             [True, instant(at), key.id],
         )
+        if standing_default(cursor) is None:  # this key may be the default by itself: from now on a person chose it
+            cursor.execute("UPDATE llmkeys_apikey SET is_default = %s WHERE id = %s", [False, key.id])
         give_default(cursor, key.id, at, actor=actor)
     key.refresh_from_db()
     return key
@@ -209,7 +214,8 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
         result = TestResult(check.ok, check.message, _milliseconds(started), check.details)
     if not keyring.is_registered(key, key.masked_secret):
         words = f"That was the value of {key.environment_variable} here, which is not the server's: nothing was stored."
-        return replace(result, message=f"{result.message.rstrip('.')}. {words} Test the server's on the dashboard.")
+        remedy = "Start every `serve` with the same value, or test it where the server's value is set."
+        return replace(result, message=f"{result.message.rstrip('.')}. {words} {remedy}")
     if check is not None and not _store_check(key, check, at, actor):
         words = f"“{key.name}” was deleted or its secret was replaced during the test. Test it again."
         return TestResult(False, words, _milliseconds(started))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -13,10 +13,16 @@ from llmkeys.database.sql import Cursor, instant
 from llmkeys.ledger import KEYS, Account, add_event
 from llmkeys.models import ApiKey
 
+# Among environment keys, the one that is the default stays it.
 _NEXT = """SELECT id, name FROM llmkeys_apikey
  WHERE deleted_at IS NULL AND enabled AND rejected_at IS NULL AND NOT secret_missing
    AND (expires_at IS NULL OR expires_at > %s)
- ORDER BY CASE WHEN source = 'environment' THEN 1 ELSE 0 END, priority, created_at, id LIMIT 1"""
+ ORDER BY CASE WHEN source = 'environment' THEN 1 ELSE 0 END, is_default DESC, priority, created_at, id LIMIT 1"""
+
+# Only what a person did has an actor.
+_STANDING = """SELECT name FROM llmkeys_apikey k WHERE is_default AND (source <> 'environment' OR EXISTS (
+  SELECT 1 FROM llmkeys_keyevent WHERE actor <> ''
+     AND id = (SELECT MAX(id) FROM llmkeys_keyevent WHERE key_id = k.id AND kind = 'default_changed')))"""
 
 _TURN = 0x6B657973  # the number of our advisory lock
 
@@ -44,17 +50,14 @@ def all_keys() -> list[tuple[str, str]]:
     return [Account(KEYS, key_id).lock for key_id in ApiKey.objects.values_list("id", flat=True)]
 
 
-def standing_default(added: Collection[str], at: datetime) -> ApiKey | None:
-    """Return the default key that keeps its mark when the keys with the ids `added` come; None if there is none.
+def standing_default(cursor: Cursor) -> str | None:
+    """Return the name of the default key; None if there is none, or only an environment key that gives way to others.
 
-    An environment key is the default while no other key can be, and then gives way. If another could have been, a
-    person chose the environment key.
+    An environment key is the default while no other key can be; then it gives way, unless a person has chosen it.
     """
-    default = ApiKey.objects.stored().defer("secret").filter(is_default=True).first()
-    if default is None or default.source == ApiKey.Source.DATABASE:
-        return default
-    others = ApiKey.objects.stored().usable(at).filter(source=ApiKey.Source.DATABASE).exclude(pk__in=added)
-    return default if others.exists() else None
+    cursor.execute(_STANDING)
+    row = cursor.fetchone()
+    return row and row[0]
 
 
 def give_default(cursor: Cursor, key_id: str, at: datetime, *, actor: str = "") -> None:
@@ -82,9 +85,8 @@ def hand_default_on(cursor: Cursor, key_id: str, at: datetime) -> None:
 
 
 def ensure_default(cursor: Cursor, at: datetime) -> None:
-    """Make the first available key the default if there is no default key."""
-    cursor.execute("SELECT 1 FROM llmkeys_apikey WHERE is_default")
-    if cursor.fetchone() is not None:
+    """Make the first available key the default if there is no default key, or one that gives way."""
+    if standing_default(cursor) is not None:
         return
     cursor.execute(_NEXT, [instant(at)])
     following = cursor.fetchone()

@@ -51,8 +51,9 @@ class Pruned:
 def prune_usage(at: datetime) -> Pruned:
     """Delete what is past its retention period; return what was deleted and what had to stay."""
     done, deadline = Pruned(), time.monotonic() + AT_MOST_SECONDS
-    done.events = _prune_old("llmkeys_keyevent", "created_at", at - ledger.KEEP_EVENTS)
-    done.alerts = _prune_old("llmkeys_alert", "created_at", at - ledger.KEEP_EVENTS)
+    long_ago = at - ledger.KEEP_EVENTS
+    done.events = _prune_old("llmkeys_keyevent", "created_at", long_ago, keeping=_WHO_CHOSE_THE_DEFAULT)
+    done.alerts = _prune_old("llmkeys_alert", "created_at", long_ago)
     _prune_old("llmkeys_failedauthentication", "at", at - KEEP_FAILED_AUTHENTICATION)
     Failure.objects.filter(stopped__lt=at - KEEP_TASK_FAILURES).delete()
     for day in _days_with_rows(_first_kept(at)):
@@ -234,9 +235,15 @@ def _add_event(done: Pruned, at: datetime) -> None:
 # --- events and the like ----------------------------------------------------------------------------------------------
 
 
-def _prune_old(table: str, column: str, before: datetime) -> int:
-    """Delete the rows of a table that are older than `before`; return how many."""
-    statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < %s LIMIT {CHUNK_ROWS})"  # noqa: S608
+# Of how the present default key became it: an environment key keeps the mark if a person gave it (`keys.default`).
+_WHO_CHOSE_THE_DEFAULT = """SELECT e.id FROM llmkeys_keyevent e JOIN llmkeys_apikey k ON k.id = e.key_id
+ WHERE k.is_default AND e.kind = 'default_changed'"""
+
+
+def _prune_old(table: str, column: str, before: datetime, *, keeping: str = "SELECT 0") -> int:
+    """Delete the rows of a table that are older than `before`, except those `keeping` selects; return how many."""
+    old = f"SELECT id FROM {table} WHERE {column} < %s AND id NOT IN ({keeping}) LIMIT {CHUNK_ROWS}"  # noqa: S608
+    statement = f"DELETE FROM {table} WHERE id IN ({old})"  # noqa: S608
     total, gone = 0, CHUNK_ROWS
     while gone == CHUNK_ROWS:
         gone = writer.run_now(lambda cursor: _rows_of(cursor, statement, before))

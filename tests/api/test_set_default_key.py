@@ -7,7 +7,7 @@ import pytest
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import ApiKey, KeyEvent
 from tests.api import checks
-from tests.helpers import NOW, make_key
+from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = pytest.mark.django_db
 
@@ -48,7 +48,28 @@ def test_an_environment_key_that_was_chosen_stays_the_default_when_keys_are_adde
     api.post(f"/api/llm/keys/{first.id}/toggle", {"active": False})
     api.delete(f"/api/llm/keys/{ApiKey.objects.get(name='second').id}")
     make_key(name="third")
-    assert defaults(api) == ["third"], "no other key could have had it"
+    api.post(f"/api/llm/keys/{first.id}/toggle", {"active": True})
+    assert defaults(api) == ["Default OpenAI Key"], "a person chose it, though no other could have it for a while"
+
+
+def test_an_environment_key_that_is_chosen_while_it_is_the_only_one_stays_the_default(api, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+    (chosen,) = register_environment_keys(at=NOW)
+    assert api.post(path(chosen)).status_code == 200
+    make_key(name="first")
+    assert defaults(api) == ["Default OpenAI Key"]
+
+
+def test_an_environment_key_that_nobody_chose_gives_way_to_the_first_stored_key_that_can_serve(api, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+    register_environment_keys(at=NOW)
+    off = {"provider": "openai", "name": "first", "apiKey": new_secret("openai"), "enabled": False}
+    first = api.post("/api/llm/keys", off).json()
+    assert defaults(api) == ["Default OpenAI Key"]
+    api.post(f"/api/llm/keys/{first['id']}/toggle", {"active": True})
+    assert defaults(api) == ["first"]
+    make_key(name="second")
+    assert defaults(api) == ["first"]
 
 
 def test_it_switches_a_disabled_key_on(api):

@@ -100,6 +100,18 @@ def test_a_secret_that_looks_like_nothing_known_is_taken_out_as_well(api, provid
     checks.shows_no_secret(answer)
 
 
+def test_a_key_that_is_accepted_again_is_the_default_instead_of_an_environment_key(api, provider, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
+    register_environment_keys(at=NOW)
+    key = make_key()
+    provider.get(OPENROUTER, status=401, json={"error": {"message": "User not found.", "code": 401}})
+    provider.get(OPENROUTER, json={"data": DETAILS})
+    for accepted in (False, True):
+        assert api.post(path(key)).json()["success"] is accepted
+        key.refresh_from_db()
+        assert key.is_default is accepted
+
+
 def test_success_clears_the_rejected_mark(api, provider):
     key = make_key(rejected_at=NOW, last_error="Rejected by its provider: no.")
     provider.get(OPENROUTER, json={"data": DETAILS})

@@ -238,7 +238,7 @@ class TestDefault:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-" + "e" * 40)
         (chosen,) = register_environment_keys(at=NOW)
         make_key(name="Ours")
-        set_default(chosen, at=NOW)
+        set_default(chosen, at=NOW, actor="anna")
         ran = load([old_key()])
         assert self.marks() == [chosen.name] and f"“{chosen.name}” stays the default key" in ran.out
 

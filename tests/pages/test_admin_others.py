@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from decimal import Decimal
 
 import pytest
@@ -98,6 +100,17 @@ class TestModels:
             "/admin/llmkeys/modelalias/", {"action": "delete_selected", "_selected_action": [alias.pk], "post": "yes"}
         )
         assert catalogue.aliases() == {}
+
+    def test_an_alias_keeps_what_others_have_changed_since_the_form_was_opened(self, operator, api):
+        alias = ModelAlias.objects.create(alias="fast", model_names=["a"])
+        address = f"/admin/llmkeys/modelalias/{alias.pk}/change/"
+        opened = re.search(r'name="shown" value="([^"]*)"', html.unescape(operator.get(address).content.decode()))[1]
+        given = {"shown": opened, "provider": "", "alias": "quick", "model_names": "a"}
+        assert api.put(f"/api/llm/aliases/{alias.pk}", {"models": ["c", "d"]}).status_code == 200
+        operator.post(address, given)
+        assert ModelAlias.objects.values("alias", "model_names").get() == {"alias": "quick", "model_names": ["c", "d"]}
+        page = operator.post(address, {**given, "provider": "openai"}).content.decode()
+        assert "stands for one model only" in page, "checked with the models that are stored now"
 
 
 def test_it_has_our_name_and_every_model(operator):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import re
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.utils import timezone
@@ -69,6 +71,28 @@ def test_it_refuses_what_is_no_price(operator, amount):
     answer = operator.post(f"{LIST}add/", data)
     assert answer.status_code == 200 and "errorlist" in text(answer)
     assert not ModelPrice.objects.exists()
+
+
+def test_it_keeps_what_others_have_changed_since_the_form_was_opened(operator, api):
+    price = make_price(model="gpt-x", audio_input_usd_per_mtok="32")
+    before = ModelPrice.objects.values().get()
+    page = text(operator.get(f"{LIST}{price.pk}/change/"))
+    opened = dict(re.findall(r'<input type="(?:text|number|hidden)" name="(\w+)"(?: value="([^"]*)")?', page))
+    changes = {"outputUsdPerMtok": 20, "audioInputUsdPerMtok": 40, "serviceTier": "priority"}
+    assert api.put(f"/api/llm/prices/{price.pk}", changes).status_code == 200
+    edited = {"input_usd_per_mtok": "2.5", "provider": "openai", "service_tier": ""}
+    assert operator.post(f"{LIST}{price.pk}/change/", opened | edited).status_code == 302
+    assert ModelPrice.objects.values().get() == before | {
+        "input_usd_per_mtok": Decimal("2.5"), "output_usd_per_mtok": 20, "audio_input_usd_per_mtok": 40,
+        "service_tier": "priority",
+    }  # fmt: skip
+
+
+def test_a_reader_sees_the_price_and_changes_nothing(with_rights):
+    price = make_price()
+    client = with_rights("view_modelprice", is_staff=True)
+    page = text(client.get(f"{LIST}{price.pk}/change/"))
+    assert "gpt-x" in page and "1.25" in page and 'name="_save"' not in page and "Shown" not in page
 
 
 def test_it_asks_the_database_as_often_for_many_prices(operator, django_assert_max_num_queries):

@@ -53,6 +53,18 @@ class TestMaking:
             assert text not in later and token.digest not in later
         assert text not in str(list(LogEntry.objects.values()))
 
+    def test_a_page_that_is_loaded_again_creates_no_second_token(self, operator):
+        page = operator.get(f"{TOKENS}add/").content.decode()
+        nonce = re.search(r'name="nonce" value="(\w+)"', page)[1]
+        assert "at most 100 characters" in text_of(add(operator, nonce=nonce, name="x" * 101))
+        assert "shown only once" in text_of(add(operator, nonce=nonce))
+        again = add(operator, nonce=nonce)
+        (said,) = messages_of(again)
+        assert said.startswith("This form was sent before") and "rfk_" not in again.content.decode()
+        assert again.redirect_chain == [(f"{TOKENS}{AccessToken.objects.get().pk}/change/", 302)]
+        assert "shown only once" in text_of(add(operator, nonce="another"))
+        assert AccessToken.objects.count() == 2
+
     def test_it_takes_limits_models_keys_pace_and_mode(self, operator):
         key = make_key(name="Only this")
         add(

@@ -15,6 +15,7 @@ from llmkeys.keys import resets
 from llmkeys.lib.money import NANO
 from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
 from llmkeys.prices import catalogue
+from llmkeys.relay.serving import serving_order
 from llmkeys.usage.sums import statistics
 from llmkeys.vault.crypto import MasterKey
 from tests.helpers import NOW, make_account, make_key, make_usage, make_user, new_secret
@@ -142,6 +143,18 @@ class TestChanges:
         assert "Nothing spent yet" not in text
         assert "Daily Budget 0 % $0.00 of $20.00 Resets tomorrow at 00:00 UTC , in 3 h 30 min $10.00 including" in text
         assert text.count("what was reset") == 2, "the month was not reset"
+
+    def test_it_takes_nothing_for_reset_that_is_charged_while_the_page_is_made(self, operator, monkeypatch):
+        key = make_key()
+
+        def meanwhile(*args, **options):
+            self.spend(key, 0, NANO)
+            ApiKey.objects.update(spent_day_nano=NANO, spent_month_nano=NANO, spent_total_nano=NANO)
+            return serving_order(*args, **options)
+
+        monkeypatch.setattr("llmkeys.dashboard.overview.serving_order", meanwhile)
+        assert "what was reset" not in text_of(page_of(operator))
+        assert DailyUsage.objects.exists()
 
     def test_it_compares_each_figure_with_the_period_before(self, operator):
         key = make_key()

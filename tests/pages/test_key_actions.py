@@ -9,6 +9,7 @@ import pytest
 import responses
 from django.test import Client
 
+from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
 from tests.helpers import NOW, make_key, new_secret
@@ -66,6 +67,30 @@ def test_its_button_leads_back_to_the_list_as_it_was_filtered(operator, provider
     assert answer.headers["Location"] == f"/llm-settings/keys/{keys[-1].id}"
 
 
+def test_deleting_and_editing_without_a_script_lead_back_to_the_list_as_it_was_filtered(operator):
+    keys = [make_key(name=f"Key {number}", rejected_at=NOW) for number in range(32)]
+    last, listing = keys[-1].id, "/llm-settings?q=Key&page=2"
+
+    def page(address: str) -> str:
+        return html.unescape(operator.get(address).content.decode())
+
+    edit, delete = (f"/llm-settings/keys/{last}/{verb}?q=Key&page=2" for verb in ("edit", "delete"))
+    remedy = edit.replace("?", "?field=apiKey&")
+    assert all(f'href="{address}"' in page(listing) for address in (edit, delete, remedy))
+    for address, action in ((edit, edit), (remedy, edit), (delete, delete)):
+        assert f'action="{action}"' in page(address) and f'href="{listing}#{last}"' in page(address)
+    assert f'formaction="{edit.replace("/edit", "/try")}"' in page(edit)
+    values = {"name": "Key 31", "expires": "never", "dailyLimit": "3", "monthlyLimit": "0", "totalLimit": "0"}
+    refused = operator.post(edit, {**values, "priority": "soon"})
+    assert f'action="{edit}"' in html.unescape(refused.content.decode())
+    saved = operator.post(edit, {**values, "priority": "100"})
+    assert saved.headers["Location"] == f"{listing}#{last}"
+    assert operator.post(delete).headers["Location"] == listing
+    environment = make_key(source="environment", environment_variable="OPENROUTER_API_KEY")
+    refused = operator.post(f"/llm-settings/keys/{environment.id}/delete?q=Key&page=2")
+    assert refused.headers["Location"] == f"{listing}#{environment.id}"
+
+
 class TestTest:
     def test_it_tells_that_the_key_works_and_clears_a_rejection(self, operator, provider):
         provider.add(
@@ -85,6 +110,17 @@ class TestTest:
         assert "Production" in messages_of(answer)[0] and secret not in answer.content.decode()
         key.refresh_from_db()
         assert key.rejected_at is not None
+
+    def test_it_says_what_to_do_where_servers_have_different_keys_in_their_environment(
+        self, operator, provider, monkeypatch
+    ):
+        monkeypatch.setenv("OPENROUTER_API_KEY", new_secret())
+        (key,) = register_environment_keys(at=NOW)
+        monkeypatch.setenv("OPENROUTER_API_KEY", new_secret())
+        provider.add(responses.GET, CHECK, status=401, json={"error": {"message": "User not found.", "code": 401}})
+        (message,) = messages_of(press(operator, key, "test"))
+        assert "nothing was stored. Start every `serve` with the same value" in message
+        assert "dashboard" not in message, "this is the dashboard"
 
     def test_it_tells_that_the_provider_cannot_be_reached(self, operator, provider):
         (message,) = messages_of(press(operator, make_key(), "test"))

@@ -157,25 +157,16 @@ def _hand_default(
     lock_keys(cursor)
     marked = [row for key, row in stored if key.is_default]
     fit = [row for row in marked if not row.is_off and not row.is_expired(at)]
-    present = standing_default([row.pk for _, row in stored], at)
+    present = standing_default(cursor)
     if present and marked:
-        report.warnings.append(f"“{present.name}” stays the default key; the file had “{marked[0].name}” as default.")
+        report.warnings.append(f"“{present}” stays the default key; the file had “{marked[0].name}” as default.")
     elif fit:
         give_default(cursor, fit[0].id, at, actor=actor)
         if len(marked) > 1:
             report.warnings.append(f"The file has {len(marked)} default keys; “{fit[0].name}” became the one.")
     elif marked:
         report.warnings.append(f"“{marked[0].name}” was the default key, but it is disabled or expired.")
-    if stored and not present and not fit:
-        _first_available(cursor, [row for _, row in stored], at)
+    if stored and not fit:
+        ensure_default(cursor, at)
     for _, row in stored:  # becoming the default is not a change of the key: `updated_at` from the file stays
         ApiKey.objects.filter(pk=row.pk).exclude(updated_at=row.updated_at).update(updated_at=row.updated_at)
-
-
-def _first_available(cursor: Cursor, rows: list[ApiKey], at: datetime) -> None:
-    """Choose the default as when the first key is added: a stored key comes before an environment key."""
-    ready = [row for row in rows if not row.is_off and not row.is_expired(at)]
-    if ready:
-        give_default(cursor, min(ready, key=lambda row: (row.priority, row.created_at, row.id)).id, at)
-    else:
-        ensure_default(cursor, at)
