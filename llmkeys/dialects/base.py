@@ -103,6 +103,7 @@ class Bound:
     image_input_tokens: int = 0
     images: int = 0
     whole_window: bool = False  # something cannot be counted, so the input may fill a model's whole context window
+    unseen_bytes: int = 0  # the base64 of videos and PDFs in the body, which cannot be counted
     output_kinds: frozenset[str] = frozenset({"text"})  # what may come out: text, audio, image
     can_write_cache: bool = False
     can_write_cache_1h: bool = False

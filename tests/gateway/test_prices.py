@@ -93,6 +93,19 @@ class TestSoundAndPictures:
         nano, source = cost_and_source()
         assert source == "estimated" and nano >= 30_000_000
 
+    def test_a_picture_is_no_video_where_something_else_cannot_be_counted(self, client, provider):
+        """At most 6,000 tokens of gpt-4o and the words around it × 2.5; it was $0.25, for 300 kB of base64."""
+        make_key(provider="openai")
+        said = {"type": "message", "content": [{"type": "output_text", "text": "hello"}]}
+        answer = {"id": "resp_1", "status": "completed", "output": [said], "usage": None}
+        provider.post("https://api.openai.com/v1/responses", json=answer)
+        picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 300_000}
+        asked = {"model": "gpt-4o", "input": [{"role": "user", "content": [picture]}], "max_output_tokens": 1_000}
+        asked["previous_response_id"] = "resp_0"  # which may fill the whole window
+        assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+        nano, source = cost_and_source()
+        assert source == "estimated" and 15_000_000 <= nano <= 17_500_000
+
     def embed_a_video(self, client, provider, **told):
         method = "models/gemini-embedding-2:embedContent"
         provider.post(f"{GOOGLES}/{method}", json={"embedding": {"values": [0.1]}, **told})
