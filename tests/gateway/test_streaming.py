@@ -525,14 +525,23 @@ class TestTroubleInTheMiddle:
         assert (row.state, row.success, row.cost_source) == ("SETTLED", True, "estimated")
         assert row.cost_nano >= 10 * 150 + 5 * 600
 
-    def test_an_error_after_unseen_thoughts_is_charged_at_the_hold(self, client, provider):
-        make_key(provider="google")
-        method = "v1beta/models/gemini-2.5-pro:streamGenerateContent"
-        told = {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}
-        pieces = Pieces(event({"usageMetadata": told}), event({"error": {"code": 429, "message": "Slow down."}}))
-        provider.post(f"https://generativelanguage.googleapis.com/{method}", pieces)
-        client.post(f"/{method}?alt=sse", json.dumps({"contents": [{"parts": [{"text": "hello"}]}]}))
-        assert self.lost(rows()[0])
+    @pytest.mark.parametrize("form", ["stream", "whole"])
+    def test_an_error_after_unseen_thoughts_is_charged_at_the_hold(self, client, provider, form):
+        """And tried at one more key, of another account, but not at a third."""
+        for group in ("a", "b", "c"):
+            make_key(provider="google", billing_group=group)
+        said = {"candidates": [{"content": {"parts": [{"text": "Hel"}]}}]}
+        told = {"usageMetadata": {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}}
+        slow = {"error": {"code": 429, "message": "You exceeded your current quota."}}
+        method, answer = "gemini-2.5-pro:streamGenerateContent", Pieces(event(told), event(slow))
+        if form == "whole":
+            method, answer = "gemini-2.5-pro:generateContent", Pieces.whole(json=said | slow)
+        provider.post(f"https://generativelanguage.googleapis.com/v1beta/models/{method}", answer)
+        asked = {"contents": [{"parts": [{"text": "hello"}]}]}
+        query = "?alt=sse" if form == "stream" else ""
+        refused = client.post(f"/v1beta/models/{method}{query}", json.dumps(asked))
+        assert (refused.status_code, refused["x-should-retry"]) == (503, "false")
+        assert len(rows()) == 2 and all(map(self.lost, rows()))
 
     def test_it_has_no_usage_and_is_estimated(self, client, simulator):
         make_key(secret=new_secret() + "-nousage")
