@@ -102,6 +102,7 @@ class Bound:
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
     images: int = 0
+    file_tokens: int = 0  # text files
     whole_window: bool = False  # something cannot be counted, so the input may fill a model's whole context window
     unseen_bytes: int = 0  # the base64 of videos and PDFs in the body, which cannot be counted
     output_kinds: frozenset[str] = frozenset({"text"})  # what may come out: text, audio, image

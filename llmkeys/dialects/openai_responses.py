@@ -71,6 +71,7 @@ class OpenAIResponses(OpenAIChat):
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             images=found.images,
+            file_tokens=found.file_tokens,
             unseen_bytes=found.unseen_bytes,
             whole_window=found.whole_window or _is_kept(body) or bounds.is_kept_elsewhere(body, models),
             output_kinds=bounds.output_kinds(body.get("modalities"), models),

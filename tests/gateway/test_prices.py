@@ -256,6 +256,29 @@ class TestWhatNobodyCanPay:
         assert [row.hold_nano for row in rows()] == [1_000_001 * 10**9] * 2
 
 
+class TestDefaultLimits:
+    """The limit that we put on a request without one leaves room for the likely prompt, not for the longest."""
+
+    PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000}}
+    FILE = {"filename": "a.txt", "file_data": "data:text/plain;base64," + base64.b64encode(b"word " * 16_000).decode()}
+    MINUTES = {"type": "input_audio", "input_audio": {"data": "A" * 4_000_000, "format": "mp3"}}
+
+    @pytest.mark.parametrize(
+        ("model", "parts"),
+        [
+            ("gpt-4o-mini", [PICTURE] * 3),  # it was 4,096: 150,000 tokens were taken for certain
+            ("gpt-4o", [{"type": "file", "file": FILE}]),  # 7,672
+            ("gpt-audio", [MINUTES]),  # 7,698
+        ],
+    )
+    def test_media_do_not_cut_the_answer_off(self, client, provider, model, parts):
+        make_key(provider="openai")
+        provider.post(OPENAI, json=answered())
+        messages = [{"role": "user", "content": parts}]
+        assert ask(client, model=model, messages=messages, max_tokens=...).status_code == 200
+        assert provider.calls[0].json["max_completion_tokens"] == 16_384
+
+
 class TestThinkingBudgets:
     """The limit that we put on a request without one stays above the budget that the client set for thinking."""
 
