@@ -76,11 +76,7 @@ class RelayedStream:
     @property
     def is_empty(self) -> bool:
         """True if the provider ended the stream before it sent anything meaningful."""
-        return self._is_over and not (self._has_begun or self.has_told_usage or self._failure is not None)
-
-    @property
-    def has_told_usage(self) -> bool:
-        return self.usage is not None and self.usage.is_known
+        return self._is_over and not (self._has_begun or self.has_told_all or self._failure is not None)
 
     @property
     def has_told_all(self) -> bool:
@@ -225,7 +221,7 @@ class RelayedStream:
     def _has_told_nothing(self) -> bool:
         """Return whether the stream stopped without any kind of end."""
         return not (
-            self._attempt.ended or self._is_end or self._is_finished or self.has_told_usage or self._failure is not None
+            self._attempt.ended or self._is_end or self._is_finished or self.has_told_all or self._failure is not None
         )
 
     async def _settle(self, *, success: bool = True, error: str = "") -> None:
