@@ -218,6 +218,13 @@ class Seen:
     id: str = ""
     sealed: str = ""  # the last encrypted reasoning block, or the id of the stored answer: see `Dialect.sealed`
 
+    @property
+    def has_told_all(self) -> bool:
+        """True if the usage is that of the whole answer: not a running total of one that was still going on."""
+        if self.usage is None or not self.usage.is_known:
+            return False
+        return self.is_finished or self.is_end or not self.is_running_total or self.usage.cost_usd is not None
+
 
 class Events(Protocol):
     """Splits a stream into whole events without changing a byte."""

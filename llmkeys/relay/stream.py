@@ -80,10 +80,13 @@ class RelayedStream:
 
     @property
     def has_told_all(self) -> bool:
-        """True if the usage is that of the whole answer: not a running total of one that was still going on."""
-        if self.usage is None or not self.usage.is_known:
-            return False
-        return self._is_finished or self._is_end or not self._is_running_total or self.usage.cost_usd is not None
+        """True if the usage is that of the whole answer, by all that was told so far."""
+        return Seen(
+            usage=self.usage,
+            is_running_total=self._is_running_total,
+            is_end=self._is_end,
+            is_finished=self._is_finished,
+        ).has_told_all
 
     # --- to the client ------------------------------------------------------------------------------------------------
 

@@ -553,7 +553,7 @@ class TestTroubleInTheMiddle:
         failed, served = rows()
         assert self.lost(failed) and (served.state, served.success) == ("SETTLED", True)
 
-    @pytest.mark.parametrize("form", ["stream", "whole"])
+    @pytest.mark.parametrize("form", ["stream", "array", "lines", "whole"])
     def test_an_error_after_unseen_thoughts_is_charged_at_the_hold(self, client, provider, form):
         """And tried at one more key, of another account, but not at a third."""
         for group in ("a", "b", "c"):
@@ -562,11 +562,15 @@ class TestTroubleInTheMiddle:
         told = {"usageMetadata": {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}}
         slow = {"error": {"code": 429, "message": "You exceeded your current quota."}}
         method, answer = "gemini-2.5-pro:streamGenerateContent", Pieces(event(told), event(slow))
-        if form == "whole":
+        if form == "array":
+            answer = Pieces.whole(json=[told, slow])
+        elif form == "lines":
+            answer = Pieces("\n".join(map(json.dumps, [told, slow])).encode())
+        elif form == "whole":
             method, answer = "gemini-2.5-pro:generateContent", Pieces.whole(json=said | slow)
         provider.post(f"https://generativelanguage.googleapis.com/v1beta/models/{method}", answer)
         asked = {"contents": [{"parts": [{"text": "hello"}]}]}
-        query = "?alt=sse" if form == "stream" else ""
+        query = "" if form == "whole" else "?alt=sse"
         refused = client.post(f"/v1beta/models/{method}{query}", json.dumps(asked))
         assert (refused.status_code, refused["x-should-retry"]) == (503, "false")
         assert len(rows()) == 2 and all(map(self.lost, rows()))
