@@ -245,7 +245,8 @@ class Attempt:
     def _learns_from(self, body: bytes) -> bool:
         """Remember what a server objects to in the fields that we added; return True if another try is worthwhile.
 
-        The output limit is lowered or renamed, and never dropped, because the hold depends on it.
+        The output limit is lowered or renamed, and never dropped, because the hold depends on it; and it stays above
+        the thinking budget, because the provider would refuse it again, for a reason that the client cannot see.
         """
         if self._has_learned:
             return False
@@ -259,7 +260,7 @@ class Attempt:
                 self._refused_fields.add(name)
             elif blame.at_most is None and others:
                 self._renamed_fields[name] = blame.name if blame.name in others else others[0]
-            elif 0 < (blame.at_most or 0) < (change.output_limit or 0):
+            elif self.worst.bound.thinking_tokens < (blame.at_most or 0) < (change.output_limit or 0):
                 self.worst = replace(self.worst, output_limit=blame.at_most)
             else:
                 continue
