@@ -256,6 +256,28 @@ class TestWhatNobodyCanPay:
         assert [row.hold_nano for row in rows()] == [1_000_001 * 10**9] * 2
 
 
+class TestLocalServers:
+    """Where nothing but the operator's own machine works, and the operator's price says that it costs nothing."""
+
+    @pytest.mark.parametrize("tool", ["file_search", "code_interpreter", "web_search"])
+    def test_a_tool_is_as_free_as_the_model(self, client, provider, settings, tool):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": f"{provider.local}/v1"}
+        make_key(provider="openai")
+        ModelPrice.objects.create(
+            provider="openai", model="gpt-zzz", valid_from="2020-01-01T00:00Z", input_usd_per_mtok=0,
+            output_usd_per_mtok=0,
+        )  # fmt: skip
+        said = {"type": "message", "content": [{"type": "output_text", "text": "hello"}]}
+        ran = {"type": f"{tool}_call", "container_id": "cntr_1"}
+        told = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+        answer = {"id": "resp_1", "status": "completed", "output": [ran, said], "usage": told}
+        provider.post(f"{provider.local}/v1/responses", json=answer)
+        asked = {"model": "gpt-zzz", "input": "hello", "tools": [{"type": tool}]}
+        assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+        assert provider.calls[0].json == asked, "no limit is put on what costs nothing"
+        assert cost_and_source() == (0, "computed") and only_row().hold_nano == 0
+
+
 class TestDefaultLimits:
     """The limit that we put on a request without one leaves room for the likely prompt, not for the longest."""
 
