@@ -261,7 +261,8 @@ def _sound(part: Part) -> int:
     begin = part.data.partition(",")[2] if part.data[:5].lower() == "data:" else part.data
     least = _wav_bytes_per_second(begin[:128]) if part.format in ("wav", "wave") else None
     least = least or LEAST_BYTES_PER_SECOND.get(part.format, LEAST_BYTES_PER_SECOND_UNKNOWN)
-    return max(AUDIO_TOKENS, -(-_decoded(part.data) * AUDIO_TOKENS_PER_SECOND // least))
+    tokens = -(-_decoded(part.data) * AUDIO_TOKENS_PER_SECOND // least)
+    return max(AUDIO_TOKENS, min(tokens, MOST_MEDIA_TOKENS))
 
 
 def _wav_bytes_per_second(begin: str) -> int | None:

@@ -243,6 +243,18 @@ class TestWhatNobodyCanPay:
         assert "tokens in all, more than the 1,000,000,000 that can be served" in answer.json()["error"]["message"]
         assert rows() == []
 
+    def test_a_long_recording_is_none_of_them(self, client, provider, settings):
+        """70 MB of FLAC, which packs silence to almost nothing, were 1,050,000,000; the model takes 1,048,576."""
+        settings.MAX_BODY_MB = 100
+        make_key(provider="google", **limits(daily="10"))
+        method = "models/gemini-2.5-flash:generateContent"
+        answer = {"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]}
+        provider.post(f"{GOOGLES}/{method}", json=answer | {"usageMetadata": {"promptTokenCount": 1_000_000,
+            "candidatesTokenCount": 9, "totalTokenCount": 1_000_009}})  # fmt: skip
+        sound = {"inlineData": {"mimeType": "audio/flac", "data": "A" * 70_000_000}}
+        assert client.post(f"/v1beta/{method}", json.dumps({"contents": [{"parts": [sound]}]})).status_code == 200
+        assert not only_row().overrun
+
     def test_a_hold_is_no_higher_than_a_budget_can_be(self, client, provider):
         """500,000,000 × 10,000 USD per million are 5,000,000 USD; no limit is above 1,000,000."""
         make_key(**limits())
