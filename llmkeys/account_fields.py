@@ -20,7 +20,7 @@ from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.lib.money import nano_to_usd, parse_limit_usd
-from llmkeys.lib.reading import finite
+from llmkeys.lib.reading import whole_number
 from llmkeys.lib.texts import name_problem
 from llmkeys.models import Budgeted
 
@@ -121,10 +121,10 @@ def read_boolean(value: Any) -> bool:
 
 def read_whole(value: Any, *, least: int, most: int, words: str) -> int:
     """Return a whole number, which in JSON may be written with a point: 256.0. Raises ValueError with `words`."""
-    number = finite(value)
-    if number is None or not least <= number <= most or number != int(number):
+    number = whole_number(value)
+    if number is None or not least <= number <= most:
         raise ValueError(words)
-    return int(number)
+    return number
 
 
 def read_budget_mode(value: Any) -> str | None:

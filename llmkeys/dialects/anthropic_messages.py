@@ -95,6 +95,8 @@ class AnthropicMessages(Dialect):
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             images=found.images,
+            file_tokens=found.file_tokens,
+            unseen_bytes=found.unseen_bytes,
             whole_window=found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models),
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h,

@@ -102,7 +102,9 @@ class Bound:
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
     images: int = 0
+    file_tokens: int = 0  # text files
     whole_window: bool = False  # something cannot be counted, so the input may fill a model's whole context window
+    unseen_bytes: int = 0  # the base64 of videos and PDFs in the body, which cannot be counted
     output_kinds: frozenset[str] = frozenset({"text"})  # what may come out: text, audio, image
     can_write_cache: bool = False
     can_write_cache_1h: bool = False
@@ -215,6 +217,13 @@ class Seen:
     is_usage_only: bool = False  # a chunk that was sent only because the usage was asked for
     id: str = ""
     sealed: str = ""  # the last encrypted reasoning block, or the id of the stored answer: see `Dialect.sealed`
+
+    @property
+    def has_told_all(self) -> bool:
+        """True if the usage is that of the whole answer: not a running total of one that was still going on."""
+        if self.usage is None or not self.usage.is_known:
+            return False
+        return self.is_finished or self.is_end or not self.is_running_total or self.usage.cost_usd is not None
 
 
 class Events(Protocol):

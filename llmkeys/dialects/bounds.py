@@ -297,6 +297,8 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
         audio_input_tokens=found.audio_tokens,
         image_input_tokens=found.image_tokens,
         images=found.images,
+        file_tokens=found.file_tokens,
+        unseen_bytes=found.unseen_bytes,
         whole_window=found.whole_window or is_kept_elsewhere(body, models) or _has_kept_sound(body),
         output_kinds=output_kinds(body.get("modalities"), models),
         can_write_cache=found.can_write_cache,

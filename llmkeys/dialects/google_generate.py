@@ -124,6 +124,8 @@ class GoogleGenerate(Dialect):
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             images=found.images,
+            file_tokens=found.file_tokens,
+            unseen_bytes=found.unseen_bytes,
             whole_window=found.whole_window,
             is_free=operation == "count_tokens",
         )

@@ -44,6 +44,7 @@ class Survey:
     images: int = 0
     file_tokens: int = 0
     whole_window: bool = False
+    unseen_bytes: int = 0  # the base64 of what cannot be counted
     can_write_cache: bool = False
     can_write_cache_1h: bool = False
     media: set[int] = field(default_factory=set)  # ids of the parts that a provider treats as media
@@ -245,6 +246,7 @@ def _add(found: Survey, part: Part, for_image: int, in_place: Mapping[str, Any] 
         found.file_tokens += _decoded(part.data) * 3 // 2  # UTF-16 may grow by half in UTF-8
     else:
         found.whole_window = True
+        found.unseen_bytes += len(part.data)
 
 
 def _picture(part: Part, for_image: int) -> int:
@@ -259,7 +261,8 @@ def _sound(part: Part) -> int:
     begin = part.data.partition(",")[2] if part.data[:5].lower() == "data:" else part.data
     least = _wav_bytes_per_second(begin[:128]) if part.format in ("wav", "wave") else None
     least = least or LEAST_BYTES_PER_SECOND.get(part.format, LEAST_BYTES_PER_SECOND_UNKNOWN)
-    return max(AUDIO_TOKENS, -(-_decoded(part.data) * AUDIO_TOKENS_PER_SECOND // least))
+    tokens = -(-_decoded(part.data) * AUDIO_TOKENS_PER_SECOND // least)
+    return max(AUDIO_TOKENS, min(tokens, MOST_MEDIA_TOKENS))
 
 
 def _wav_bytes_per_second(begin: str) -> int | None:

@@ -48,6 +48,8 @@ class OpenAIEmbeddings(OpenAIChat):
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             images=found.images,
+            file_tokens=found.file_tokens,
+            unseen_bytes=found.unseen_bytes,
             whole_window=found.whole_window,
             service_tier=bounds.service_tier(body),
             may_reason=False,

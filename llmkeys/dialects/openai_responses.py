@@ -23,6 +23,10 @@ _CONTAINERS = ("code_interpreter", "shell")  # run in OpenAI's containers
 _WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
 _FILE_SEARCH = "file search"  # its fee
 _KEPT = ("previous_response_id", "conversation", "prompt")  # input that is stored at the provider
+# What a prompt that is stored at OpenAI may declare: only OpenAI knows.
+_TOOLS_OF_A_PROMPT = tuple(
+    {"type": kind} for kind in ("web_search", "file_search", "code_interpreter", "image_generation")
+)
 _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose presence alone is not output
 
 
@@ -71,6 +75,8 @@ class OpenAIResponses(OpenAIChat):
             audio_input_tokens=found.audio_tokens,
             image_input_tokens=found.image_tokens,
             images=found.images,
+            file_tokens=found.file_tokens,
+            unseen_bytes=found.unseen_bytes,
             whole_window=found.whole_window or _is_kept(body) or bounds.is_kept_elsewhere(body, models),
             output_kinds=bounds.output_kinds(body.get("modalities"), models),
             can_write_cache=found.can_write_cache,
@@ -178,7 +184,7 @@ def _container(tool: Mapping[str, Any]) -> str:
 
 def _added(body: Mapping[str, Any]) -> bounds.Added:
     added = bounds.Added()
-    for tool in _tools(body):
+    for tool in (*_tools(body), *(_TOOLS_OF_A_PROMPT if body.get("prompt") is not None else ())):
         kind = tool.get("type")
         if kind is None or kind in ("function", "custom", "namespace"):
             added.tokens += bounds.TOOL_TOKENS
@@ -198,8 +204,7 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0
         added.drawings = calls if added.drawings else 0
-        if _FILE_SEARCH in added.fees:
-            added.fees[_FILE_SEARCH] = calls
+        added.fees = {what: calls if what == _FILE_SEARCH else min(calls, times) for what, times in added.fees.items()}
     return added
 
 

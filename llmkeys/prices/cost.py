@@ -60,15 +60,15 @@ def estimate(
     """Return a flagged estimate for an answer without a usable usage: at most the hold, and zero only if the hold is.
 
     Counts that the usage does have, such as the input at the start of a stream, are used. What cannot be counted, such
-    as a video, is estimated by its bytes, at the price of video.
+    as a video, is estimated by its bytes in the body, at the price of video.
     """
     if worst.prices is None:
         return Charge(0, "")
     if worst.bound.is_free or hold_nano == 0:
         return Charge(0, ESTIMATED)
     known, bound = usage or Usage(), worst.bound
-    guess = min(bounds.estimate_tokens(input_bytes), bound.input_tokens)
-    video = bounds.estimate_tokens(input_bytes) - guess if bound.whole_window else 0
+    guess = min(bounds.estimate_tokens(max(0, input_bytes - bound.unseen_bytes)), bound.input_tokens)
+    video = bounds.estimate_tokens(bound.unseen_bytes)
     supposed = replace(
         known,
         input_tokens=max(1, known.input_tokens or guess + video),

@@ -292,8 +292,14 @@ class PriceList:
         return not self.tariff(provider, model, at).is_fallback
 
     def is_free(self, provider: str, model: str, at: datetime) -> bool:
-        """Return whether it is an unknown model of a local server, where nothing costs anything."""
-        return provider in self.local and not self.knows(provider, model, at)
+        """Return whether it is a model of a local server that is unknown, or whose text the operator has priced at 0.
+
+        Nothing costs anything there, tools included.
+        """
+        if provider not in self.local:
+            return False
+        tariff = self.tariff(provider, model, at)
+        return tariff.is_fallback or not any(step.text or step.text_out for step in tariff.steps)
 
     def has_operator_price(self, provider: str, model: str, at: datetime) -> bool:
         return bool(self._in_force(provider, model, at, ""))

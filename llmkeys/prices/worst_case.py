@@ -122,11 +122,13 @@ def worst_case(
 def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) -> int:
     """Return the output limit of a request that sets none: what each model can give beside the prompt.
 
-    A prompt has far fewer tokens than bytes, so it is estimated here: a limit that is still too high is refused with
-    the exact figures, and then lowered, but one that is too low would cut answers off.
+    A prompt has far fewer tokens than bytes, so it is estimated here, without its images and audio: a limit that is
+    still too high is refused with the exact figures, and then lowered, but one that is too low would cut answers off.
     """
     thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
-    prompt = bound.input_tokens - bound.text_tokens + estimate_tokens(bound.text_tokens)
+    counted = bound.text_tokens + bound.file_tokens + bound.image_input_tokens + bound.audio_input_tokens
+    file_bytes = bound.file_tokens * 2 // 3
+    prompt = bound.input_tokens - counted + estimate_tokens(bound.text_tokens + file_bytes)
     limit = max(settings.DEFAULT_MAX_TOKENS, thinking)
     for model in models:
         window, own = limits.largest_window(provider, model), limits.max_output_tokens(model)

@@ -72,7 +72,10 @@ class Failure:
 
     @property
     def is_refusal(self) -> bool:
-        """True if the provider refused because of the key: nothing is billed, and another key may work."""
+        """True if the provider refused because of the key: another key may work.
+
+        Nothing is billed, unless the refusal came inside a 200 after output.
+        """
         return self.kind in _REFUSALS
 
 

@@ -245,7 +245,8 @@ class Attempt:
     def _learns_from(self, body: bytes) -> bool:
         """Remember what a server objects to in the fields that we added; return True if another try is worthwhile.
 
-        The output limit is lowered or renamed, and never dropped, because the hold depends on it.
+        The output limit is lowered or renamed, and never dropped, because the hold depends on it; and it stays above
+        the thinking budget, because the provider would refuse it again, for a reason that the client cannot see.
         """
         if self._has_learned:
             return False
@@ -259,7 +260,7 @@ class Attempt:
                 self._refused_fields.add(name)
             elif blame.at_most is None and others:
                 self._renamed_fields[name] = blame.name if blame.name in others else others[0]
-            elif 0 < (blame.at_most or 0) < (change.output_limit or 0):
+            elif self.worst.bound.thinking_tokens < (blame.at_most or 0) < (change.output_limit or 0):
                 self.worst = replace(self.worst, output_limit=blame.at_most)
             else:
                 continue
@@ -314,7 +315,9 @@ class Attempt:
             if failure is not None:
                 clean = scrub_body(opened.without_secret(raw))
                 made = estimate_tokens(seen.content_bytes) if seen.has_content else None
-                return await self._failed_inside(opened, failure, seen.usage, clean, output_tokens_seen=made)
+                return await self._failed_inside(
+                    opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_told_all
+                )
         charge, finished = await self.settle(
             seen.usage,
             status=200,
@@ -334,7 +337,9 @@ class Attempt:
         whole = Seen()
         for body in found:
             seen = self.request.dialect.see_answer(body)
-            whole.usage = seen.usage.merged(whole.usage) if seen.usage else whole.usage
+            if seen.usage is not None:
+                whole.usage, whole.is_running_total = seen.usage.merged(whole.usage), seen.is_running_total
+            whole.is_finished = whole.is_finished or seen.is_finished
             whole.error = whole.error or seen.error
             whole.has_content = whole.has_content or seen.has_content
             whole.content_bytes += seen.content_bytes
@@ -358,8 +363,8 @@ class Attempt:
         usage: Usage | None,
         body: bytes,
         *,
+        is_whole: bool,
         output_tokens_seen: int | None = None,
-        is_whole: bool = True,
     ) -> Answer | Failed:
         """Handle a failure under status 200: charged if output was seen or is reported, or a cost is.
 
@@ -367,7 +372,7 @@ class Attempt:
         """
         made_output, lost = output_tokens_seen is not None, False
         if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
-            lost = not (usage is not None and usage.is_known and is_whole) and self.may_reason_unseen
+            lost = not is_whole and self.may_reason_unseen
             if lost:
                 await self.lose(f"{failure.message} It may have been billed.", status=200)
             else:

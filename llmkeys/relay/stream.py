@@ -76,18 +76,17 @@ class RelayedStream:
     @property
     def is_empty(self) -> bool:
         """True if the provider ended the stream before it sent anything meaningful."""
-        return self._is_over and not (self._has_begun or self.has_told_usage or self._failure is not None)
-
-    @property
-    def has_told_usage(self) -> bool:
-        return self.usage is not None and self.usage.is_known
+        return self._is_over and not (self._has_begun or self.has_told_all or self._failure is not None)
 
     @property
     def has_told_all(self) -> bool:
-        """True if the usage is that of the whole answer: not a running total of one that was still going on."""
-        if self.usage is None or not self.usage.is_known:
-            return False
-        return self._is_finished or self._is_end or not self._is_running_total or self.usage.cost_usd is not None
+        """True if the usage is that of the whole answer, by all that was told so far."""
+        return Seen(
+            usage=self.usage,
+            is_running_total=self._is_running_total,
+            is_end=self._is_end,
+            is_finished=self._is_finished,
+        ).has_told_all
 
     # --- to the client ------------------------------------------------------------------------------------------------
 
@@ -225,7 +224,7 @@ class RelayedStream:
     def _has_told_nothing(self) -> bool:
         """Return whether the stream stopped without any kind of end."""
         return not (
-            self._attempt.ended or self._is_end or self._is_finished or self.has_told_usage or self._failure is not None
+            self._attempt.ended or self._is_end or self._is_finished or self.has_told_all or self._failure is not None
         )
 
     async def _settle(self, *, success: bool = True, error: str = "") -> None:

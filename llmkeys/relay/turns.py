@@ -316,8 +316,8 @@ class _ModelTurn:
             self.turns.refused += 1
         else:
             self.turns.failures += 1
-            self.turns.lost += failed.lost
-            self.turns.tracked.may_be_billed = self.turns.lost > 0
+        self.turns.lost += failed.lost  # a refusal too: inside a 200 it may come after output
+        self.turns.tracked.may_be_billed = self.turns.lost > 0
         if failed.lost and failed.timed_out:
             raise UpstreamTimeout(failure.message)
         if failure.kind in (FailureKind.MODEL_UNAVAILABLE, FailureKind.WRONG_ADDRESS):

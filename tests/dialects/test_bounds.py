@@ -177,6 +177,10 @@ class TestSound:
     def test_silence_is_packed_into_little(self, written: str, least: int) -> None:
         assert self.sound("A" * 40_000, written).audio_input_tokens == 30_000 * 40 // least
 
+    def test_a_long_one_counts_for_no_more_than_any_model_takes(self) -> None:
+        # 15 MB of FLAC could be 7,500,000 seconds of silence
+        assert self.sound("A" * 20_000_000, "flac").audio_input_tokens == 100_000_000
+
     def test_a_short_one_counts_for_something(self) -> None:
         assert self.sound("AAAA", "mp3").audio_input_tokens == 500
 

@@ -184,6 +184,15 @@ class TestBound:
         assert (found.fees, found.searches, found.tool_input_tokens) == ((("file search", 5),), 5, 160_000)
         assert bound(tools=tools, max_tool_calls=2).fees == (("file search", 2),)
 
+    def test_a_stored_prompt_may_declare_any_tool(self) -> None:
+        found = bound(prompt={"id": "pmpt_1"})
+        assert (found.searches, found.drawings, found.drawing_models) == (5, 5, ())
+        assert found.fees == (("file search", 5), ("container 64g", 1))
+        assert found.tool_input_tokens == 4 * 80_000
+        found = bound(prompt={"id": "pmpt_1"}, max_tool_calls=0)
+        assert (found.searches, found.drawings, found.tool_input_tokens) == (0, 0, 0)
+        assert found.fees == (("file search", 0), ("container 64g", 0))
+
     def test_a_compaction_reads_the_conversation_once_more(self) -> None:
         found = bound(context_management=[{"type": "compaction", "compact_threshold": 1000}])
         assert found.tool_input_tokens >= bound().input_tokens

@@ -233,16 +233,17 @@ class TestModels:
         assert time.monotonic() - began < 2
 
     @pytest.mark.parametrize(
-        ("tool", "model"),
+        ("asked", "model"),
         [
-            ({}, "gpt-image-1"),  # what OpenAI may take by itself
-            ({"model": "gpt-image-1-mini"}, "gpt-image-1-mini"),
+            ({"tools": [{"type": "image_generation"}]}, "gpt-image-1"),  # what OpenAI may take by itself
+            ({"tools": [{"type": "image_generation", "model": "gpt-image-1-mini"}]}, "gpt-image-1-mini"),
+            ({"prompt": {"id": "pmpt_1"}}, "gpt-image-1"),  # which may have the tool
         ],
     )
-    def test_nor_may_a_tool_draw_with_another_one(self, user, provider, tool, model):
+    def test_nor_may_a_tool_draw_with_another_one(self, user, provider, asked, model):
         make_key(provider="openai")
         path, body = DIALECTS["responses"]
-        body = json.dumps(body | {"tools": [{"type": "image_generation", **tool}]})
+        body = json.dumps(body | asked)
         answer = program(user, models=["openai/gpt-6*"])[1].post(path, body)
         words = is_refused(answer, 403, "model_not_allowed", f"This token may not use model “{model}”, with which")
         assert "It may use: openai/gpt-6*." in words

@@ -203,6 +203,19 @@ def test_a_search_costs_what_its_tool_costs(client: Any, provider: Any, tool: st
     assert (nano_to_usd(row.cost_nano), row.cost_source) == (Decimal(cost), "computed")
 
 
+def test_the_hold_covers_the_searches_of_a_stored_prompt(client: Any, provider: Any) -> None:
+    make_key(provider="openai")
+    full = {"input_tokens": 128_000, "output_tokens": 100, "total_tokens": 128_100}
+    output = [*[{"type": "web_search_call"}] * 5, *RESPONSE["output"]]
+    answer = RESPONSE | {"model": "gpt-4o", "output": output, "usage": full}
+    provider.post(f"{OPENAI}/responses", json=answer)
+    body = CALLS["responses"].body | {"model": "gpt-4o", "prompt": {"id": "pmpt_1"}}
+    assert post(client, "/v1/responses", body).status_code == 200
+    row = only_row()
+    # 128,000 × 2.5 and 100 × 10 millionths, and 5 × 0.025: nobody knows which of two tools searched
+    assert (nano_to_usd(row.cost_nano), row.cost_source, row.overrun) == (Decimal("0.446"), "estimated", False)
+
+
 def test_looking_into_stored_files_costs_no_search_at_google(client: Any, provider: Any) -> None:
     call = CALLS["generate"]
     make_key(provider="google")

@@ -93,6 +93,19 @@ class TestSoundAndPictures:
         nano, source = cost_and_source()
         assert source == "estimated" and nano >= 30_000_000
 
+    def test_a_picture_is_no_video_where_something_else_cannot_be_counted(self, client, provider):
+        """At most 6,000 tokens of gpt-4o and the words around it × 2.5; it was $0.25, for 300 kB of base64."""
+        make_key(provider="openai")
+        said = {"type": "message", "content": [{"type": "output_text", "text": "hello"}]}
+        answer = {"id": "resp_1", "status": "completed", "output": [said], "usage": None}
+        provider.post("https://api.openai.com/v1/responses", json=answer)
+        picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 300_000}
+        asked = {"model": "gpt-4o", "input": [{"role": "user", "content": [picture]}], "max_output_tokens": 1_000}
+        asked["previous_response_id"] = "resp_0"  # which may fill the whole window
+        assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+        nano, source = cost_and_source()
+        assert source == "estimated" and 15_000_000 <= nano <= 17_500_000
+
     def embed_a_video(self, client, provider, **told):
         method = "models/gemini-embedding-2:embedContent"
         provider.post(f"{GOOGLES}/{method}", json={"embedding": {"values": [0.1]}, **told})
@@ -230,6 +243,18 @@ class TestWhatNobodyCanPay:
         assert "tokens in all, more than the 1,000,000,000 that can be served" in answer.json()["error"]["message"]
         assert rows() == []
 
+    def test_a_long_recording_is_none_of_them(self, client, provider, settings):
+        """70 MB of FLAC, which packs silence to almost nothing, were 1,050,000,000; the model takes 1,048,576."""
+        settings.MAX_BODY_MB = 100
+        make_key(provider="google", **limits(daily="10"))
+        method = "models/gemini-2.5-flash:generateContent"
+        answer = {"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]}
+        provider.post(f"{GOOGLES}/{method}", json=answer | {"usageMetadata": {"promptTokenCount": 1_000_000,
+            "candidatesTokenCount": 9, "totalTokenCount": 1_000_009}})  # fmt: skip
+        sound = {"inlineData": {"mimeType": "audio/flac", "data": "A" * 70_000_000}}
+        assert client.post(f"/v1beta/{method}", json.dumps({"contents": [{"parts": [sound]}]})).status_code == 200
+        assert not only_row().overrun
+
     def test_a_hold_is_no_higher_than_a_budget_can_be(self, client, provider):
         """500,000,000 × 10,000 USD per million are 5,000,000 USD; no limit is above 1,000,000."""
         make_key(**limits())
@@ -241,6 +266,51 @@ class TestWhatNobodyCanPay:
         for _ in range(2):
             assert ask(client, model="acme/gold", max_tokens=100_000_000, n=5).status_code == 200
         assert [row.hold_nano for row in rows()] == [1_000_001 * 10**9] * 2
+
+
+class TestLocalServers:
+    """Where nothing but the operator's own machine works, and the operator's price says that it costs nothing."""
+
+    @pytest.mark.parametrize("tool", ["file_search", "code_interpreter", "web_search"])
+    def test_a_tool_is_as_free_as_the_model(self, client, provider, settings, tool):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": f"{provider.local}/v1"}
+        make_key(provider="openai")
+        ModelPrice.objects.create(
+            provider="openai", model="gpt-zzz", valid_from="2020-01-01T00:00Z", input_usd_per_mtok=0,
+            output_usd_per_mtok=0,
+        )  # fmt: skip
+        said = {"type": "message", "content": [{"type": "output_text", "text": "hello"}]}
+        ran = {"type": f"{tool}_call", "container_id": "cntr_1"}
+        told = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+        answer = {"id": "resp_1", "status": "completed", "output": [ran, said], "usage": told}
+        provider.post(f"{provider.local}/v1/responses", json=answer)
+        asked = {"model": "gpt-zzz", "input": "hello", "tools": [{"type": tool}]}
+        assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
+        assert provider.calls[0].json == asked, "no limit is put on what costs nothing"
+        assert cost_and_source() == (0, "computed") and only_row().hold_nano == 0
+
+
+class TestDefaultLimits:
+    """The limit that we put on a request without one leaves room for the likely prompt, not for the longest."""
+
+    PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000}}
+    FILE = {"filename": "a.txt", "file_data": "data:text/plain;base64," + base64.b64encode(b"word " * 16_000).decode()}
+    MINUTES = {"type": "input_audio", "input_audio": {"data": "A" * 4_000_000, "format": "mp3"}}
+
+    @pytest.mark.parametrize(
+        ("model", "parts"),
+        [
+            ("gpt-4o-mini", [PICTURE] * 3),  # it was 4,096: 150,000 tokens were taken for certain
+            ("gpt-4o", [{"type": "file", "file": FILE}]),  # 7,672
+            ("gpt-audio", [MINUTES]),  # 7,698
+        ],
+    )
+    def test_media_do_not_cut_the_answer_off(self, client, provider, model, parts):
+        make_key(provider="openai")
+        provider.post(OPENAI, json=answered())
+        messages = [{"role": "user", "content": parts}]
+        assert ask(client, model=model, messages=messages, max_tokens=...).status_code == 200
+        assert provider.calls[0].json["max_completion_tokens"] == 16_384
 
 
 class TestThinkingBudgets:

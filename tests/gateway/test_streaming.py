@@ -519,20 +519,61 @@ class TestTroubleInTheMiddle:
 
     def test_an_end_without_a_word_makes_no_whole_of_it(self, client, sends):
         make_key(provider="openai")
-        sends(Pieces(chunk("Hel", usage=usage(10, 5))))
-        assert stream(client, model="gpt-4o-mini").content == chunk("Hel", usage=usage(10, 5))
-        row = only_row()
-        assert (row.state, row.success, row.cost_source) == ("SETTLED", True, "estimated")
-        assert row.cost_nano >= 10 * 150 + 5 * 600
+        said = chunk("Hel", usage=usage(10, 5))
+        sends(Pieces(said))
+        body = stream(client, model="gpt-4o-mini").content
+        assert body.startswith(said) and "end marker" in self.last_event(body)["error"]["message"]
+        assert self.lost(only_row())
 
-    def test_an_error_after_unseen_thoughts_is_charged_at_the_hold(self, client, provider):
+    @pytest.mark.parametrize("finished", [False, True])
+    def test_google_has_no_marker_but_says_that_it_has_finished(self, client, provider, finished):
         make_key(provider="google")
         method = "v1beta/models/gemini-2.5-pro:streamGenerateContent"
-        told = {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}
-        pieces = Pieces(event({"usageMetadata": told}), event({"error": {"code": 429, "message": "Slow down."}}))
-        provider.post(f"https://generativelanguage.googleapis.com/{method}", pieces)
-        client.post(f"/{method}?alt=sse", json.dumps({"contents": [{"parts": [{"text": "hello"}]}]}))
-        assert self.lost(rows()[0])
+        told = {"promptTokenCount": 10, "candidatesTokenCount": 1, "thoughtsTokenCount": 50, "totalTokenCount": 61}
+        candidate = {"content": {"parts": [{"text": "Hel"}]}} | ({"finishReason": "STOP"} if finished else {})
+        said = event({"candidates": [candidate], "usageMetadata": told})
+        provider.post(f"https://generativelanguage.googleapis.com/{method}", Pieces(said))
+        body = client.post(f"/{method}?alt=sse", json.dumps({"contents": [{"parts": [{"text": "hello"}]}]})).content
+        row = only_row()
+        if finished:  # 10 × 1.25 + 51 × 10 = 522.5
+            assert (body, row.state, row.success, row.cost_nano) == (said, "SETTLED", True, 522_500)
+        else:
+            assert body.startswith(said) and "end marker" in self.last_event(body)["error"]["message"]
+            assert self.lost(row)
+
+    def test_a_running_total_alone_is_no_answer(self, client, provider, pauses):
+        make_key(provider="google")
+        method = "v1beta/models/gemini-2.5-pro:streamGenerateContent"
+        told = event({"usageMetadata": {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}})
+        said = event({"candidates": [{"content": {"parts": [{"text": "Hello"}]}, "finishReason": "STOP"}]})
+        for pieces in (Pieces(told), Pieces(said)):
+            provider.post(f"https://generativelanguage.googleapis.com/{method}", pieces)
+        answer = client.post(f"/{method}?alt=sse", json.dumps({"contents": [{"parts": [{"text": "hello"}]}]}))
+        assert answer.content == said
+        failed, served = rows()
+        assert self.lost(failed) and (served.state, served.success) == ("SETTLED", True)
+
+    @pytest.mark.parametrize("form", ["stream", "array", "lines", "whole"])
+    def test_an_error_after_unseen_thoughts_is_charged_at_the_hold(self, client, provider, form):
+        """And tried at one more key, of another account, but not at a third."""
+        for group in ("a", "b", "c"):
+            make_key(provider="google", billing_group=group)
+        said = {"candidates": [{"content": {"parts": [{"text": "Hel"}]}}]}
+        told = {"usageMetadata": {"promptTokenCount": 10, "thoughtsTokenCount": 50, "totalTokenCount": 60}}
+        slow = {"error": {"code": 429, "message": "You exceeded your current quota."}}
+        method, answer = "gemini-2.5-pro:streamGenerateContent", Pieces(event(told), event(slow))
+        if form == "array":
+            answer = Pieces.whole(json=[told, slow])
+        elif form == "lines":
+            answer = Pieces("\n".join(map(json.dumps, [told, slow])).encode())
+        elif form == "whole":
+            method, answer = "gemini-2.5-pro:generateContent", Pieces.whole(json=said | slow)
+        provider.post(f"https://generativelanguage.googleapis.com/v1beta/models/{method}", answer)
+        asked = {"contents": [{"parts": [{"text": "hello"}]}]}
+        query = "" if form == "whole" else "?alt=sse"
+        refused = client.post(f"/v1beta/models/{method}{query}", json.dumps(asked))
+        assert (refused.status_code, refused["x-should-retry"]) == (503, "false")
+        assert len(rows()) == 2 and all(map(self.lost, rows()))
 
     def test_it_has_no_usage_and_is_estimated(self, client, simulator):
         make_key(secret=new_secret() + "-nousage")

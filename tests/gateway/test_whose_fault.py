@@ -225,6 +225,22 @@ class TestFieldsThatWeAdded:
         assert ask(client, model="acme/small", max_tokens=...).status_code == 400
         assert len(provider.calls) == 1
 
+    def test_a_limit_is_not_lowered_to_the_thinking_budget(self, client, provider):
+        """Anthropic would refuse that too: max_tokens must be greater than thinking.budget_tokens."""
+        call = CALLS["messages"]
+        make_key(provider=call.provider)
+        words = (
+            "input length and `max_tokens` exceed context limit: 120000 + 104096 > 200000, decrease input length or "
+            "`max_tokens` and try again"
+        )
+        refused = {"type": "error", "error": {"type": "invalid_request_error", "message": words}}
+        provider.post(call.url, json=refused, status=400)
+        thinking = {"type": "enabled", "budget_tokens": 100_000}
+        changes = {"model": "claude-3-7-sonnet-20250219", "max_tokens": None, "thinking": thinking}
+        answer = client.post(call.path, json.dumps(call.body | changes))
+        assert (answer.status_code, answer.json()) == (400, refused)
+        assert [sent.json["max_tokens"] for sent in provider.calls] == [104_096]
+
     @staticmethod
     def _small_window(request, prompt=100):
         limit = request.json["max_tokens"]

@@ -16,6 +16,7 @@ from llmkeys.prices.worst_case import WorstCase, worst_case
 
 NOW = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+OF_FREE_ANSWERS = 1_000_000  # more than any model gives: what costs nothing gets no limit
 PROVIDERS = ("openrouter", "openai", "anthropic", "google")
 
 
@@ -51,6 +52,14 @@ def held(
     """Return the worst case of a request: 1,000 tokens in and 100 out unless `bounds` say otherwise."""
     bound = bound or Bound(**{"input_tokens": 1_000, "output_tokens": 100, **bounds})
     return worst_case(provider, model, bound, at=at, other_models=others, strict=strict, prices=prices)
+
+
+def sent_limit(worst: WorstCase) -> int:
+    """Return the output limit that the provider gets: the one that we put on the request, else the client's own."""
+    if worst.output_limit is not None:
+        return worst.output_limit
+    own = worst.bound.output_tokens
+    return OF_FREE_ANSWERS if own is None else own - worst.bound.prediction_tokens
 
 
 def charged(

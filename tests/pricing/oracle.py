@@ -18,7 +18,8 @@ _CONTEXTS = {
     "priority": {"service_tier": "priority"},
     "fast": {"service_tier": "fast", "speed": "fast"},
 }
-_NEVER = [f"cache_{kind}_{use}_tokens" for kind in ("audio", "image") for use in ("read", "write", "write_1h")][1:]
+_KINDS = ("audio", "image", "video")
+_NEVER = [f"cache_{kind}_{use}_tokens" for kind in _KINDS for use in ("read", "write", "write_1h")][1:]
 
 
 def entries(provider: str, model: str) -> list[ModelInfo]:
@@ -49,14 +50,14 @@ def prices(provider: str, model: str, at: datetime, tier: str = "") -> dict[str,
     for number, entry in enumerate(listed):
         given = {key: value for key, value in vars(entry.get_prices(at, _CONTEXTS.get(tier, {}))).items() if value}
         if number:
-            given = {key: value for key, value in given.items() if "audio" in key or "image" in key or "1h" in key}
+            given = {key: value for key, value in given.items() if any(kind in key for kind in (*_KINDS, "1h"))}
         found = given | found
     if "cache_audio_read_mtok" in found:
         found.setdefault("cache_read_mtok", found["input_mtok"])
     if "cache_write_1h_mtok" in found:
         found.setdefault("cache_write_mtok", found["input_mtok"])
     # Where no other price is listed, a kind costs in a cache what it costs outside: the library wants to be told so.
-    for kind in ("audio", "image"):
+    for kind in _KINDS:
         for use in ("read", "write", "write_1h"):
             if f"input_{kind}_mtok" in found and f"cache_{use}_mtok" in found:
                 found.setdefault(f"cache_{kind}_{use}_mtok", found[f"input_{kind}_mtok"])
@@ -101,6 +102,7 @@ def _dollars(provider: str, model: str, usage: Usage, at: datetime, tier: str) -
         "cache_audio_read_tokens": usage.cached_audio_tokens,
         **dict.fromkeys(_NEVER, 0),
         "input_image_tokens": usage.image_input_tokens,
+        "input_video_tokens": usage.video_input_tokens,
         "output_tokens": usage.output_tokens,
         "output_reasoning_tokens": usage.reasoning_tokens,
         "output_audio_tokens": usage.audio_output_tokens,

@@ -22,7 +22,7 @@ from llmkeys.prices.limits import known_window, max_output_tokens
 from llmkeys.prices.tariffs import OperatorPrice, Price, PriceList
 from llmkeys.prices.worst_case import WorstCase, fitted, max_price, shrunk_hold, worst_case
 from tests.pricing import oracle
-from tests.pricing.helpers import LONG_AGO, NOBODYS, NOW, listed_models, price_list
+from tests.pricing.helpers import LONG_AGO, NOBODYS, NOW, listed_models, price_list, sent_limit
 
 IS_LONG = settings.get_current_profile_name() == "long"
 many = settings(
@@ -139,8 +139,7 @@ def cases(draw) -> Case:
         tier = draw(st.sampled_from(["", "flex"]))
     told = tier or draw(st.sampled_from(["", "default", "standard"]))
     worst = worst_case(provider, model, bound, at=at, other_models=others, strict=True, prices=NOBODYS)
-    limit = worst.asked_output  # what is put on a request without a limit
-    usage = draw(usages(provider, answered, bound, at, told, limit))
+    usage = draw(usages(provider, answered, bound, at, told, sent_limit(worst)))
     if not others and draw(st.booleans()):
         usage = replace(usage, model="")  # who chooses among several always tells which
     return Case(provider, model, others, at, bound, answered, usage, tier)
@@ -154,6 +153,7 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
         total = draw(st.integers(0, window or 1_000_000))
         sound = draw(st.integers(0, total)) if "input_audio_mtok" in rates else 0
         pictures = draw(st.integers(0, total - sound))
+        video = draw(st.just(0) | st.integers(0, total - sound - pictures))
     else:
         total = draw(
             st.integers(0, min(bound.input_tokens, window or bound.input_tokens)) | st.just(bound.input_tokens)
@@ -161,8 +161,9 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
         total = min(total, window or total)
         sound = draw(st.integers(0, min(total, bound.audio_input_tokens)))
         pictures = draw(st.integers(0, min(total - sound, bound.image_input_tokens)))
+        video = 0  # always fills the window, because nobody can count it
     total += draw(st.sampled_from([0, bound.tool_input_tokens]))
-    text = total - sound - pictures
+    text = total - sound - pictures - video
     may_write = bound.can_write_cache or "claude" not in model
     written = draw(st.integers(0, text)) if may_write and draw(st.booleans()) else 0
     hour = draw(st.integers(0, written)) if bound.can_write_cache_1h else 0
@@ -170,7 +171,6 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
     cached_sound = draw(st.integers(0, sound)) if sound and draw(st.booleans()) else 0
 
     own = max_output_tokens(model)
-    limit = bound.output_tokens - bound.prediction_tokens if bound.output_tokens is not None else limit
     limit = limit if own is None else min(limit, own)
     output = draw(st.sampled_from([limit, draw(st.integers(0, limit))])) * bound.choices
     output += draw(st.sampled_from([0, bound.prediction_tokens]))
@@ -194,6 +194,7 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
         audio_input_tokens=sound,
         cached_audio_tokens=cached_sound,
         image_input_tokens=pictures + shown,
+        video_input_tokens=video,
         output_tokens=output + drawn - taken,
         reasoning_tokens=draw(st.integers(0, output - spoken - painted)),
         audio_output_tokens=spoken,
@@ -269,19 +270,22 @@ def test_a_hold_that_was_fitted_or_shrunk_covers_the_rest(case, share, later, te
         first = replace(first, **dict.fromkeys(_KINDS))
     left = shrunk_hold(worst, first, worst.nano)
     assert left <= worst.nano
-    cost = charge(_within(case, worst.asked_output), worst, saw_content=False)
+    cost = charge(_within(case, sent_limit(worst)), worst, saw_content=False)
     assert cost is None or cost.nano <= left
 
 
 _KINDS = (
     "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "audio_input_tokens", "cached_audio_tokens",
-    "image_input_tokens",
+    "image_input_tokens", "video_input_tokens",
 )  # fmt: skip
 
 
 def _text_of(usage: Usage) -> int:
     """Return the plain text of an input: what tools bring is that."""
-    named = (usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens)
+    named = (
+        usage.cached_input_tokens, usage.cache_write_tokens, usage.audio_input_tokens, usage.image_input_tokens,
+        usage.video_input_tokens,
+    )  # fmt: skip
     return max(0, (usage.input_tokens or 0) - sum(count or 0 for count in named))
 
 

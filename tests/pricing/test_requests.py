@@ -22,7 +22,7 @@ from llmkeys.prices.limits import known_window, max_output_tokens
 from llmkeys.prices.worst_case import WorstCase, worst_case
 from tests.dialects.helpers import request_of
 from tests.pricing import oracle
-from tests.pricing.helpers import NOBODYS, NOW
+from tests.pricing.helpers import NOBODYS, NOW, sent_limit
 from tests.pricing.test_properties import NAMES, many
 
 FEES = {"openai": 10_000_000, "anthropic": 10_000_000, "google": 14_000_000, "openrouter": 20_000_000}  # nano-dollars
@@ -206,17 +206,19 @@ def bills(draw: Any) -> tuple[Asked, str, Usage]:
     allowed, answered = case.allowed, draw(st.sampled_from([case.model, *case.others]))
     window = known_window(answered) or oracle.window(case.provider, answered)  # a longer prompt is refused
     sound, pictures, text = up_to(allowed.sound), up_to(allowed.pictures), up_to(allowed.text)
-    if allowed.files:
-        text += up_to(window or 100_000)
-    total = min(text + sound + pictures, window or 10**9)
+    video = 0
+    if allowed.files:  # of a PDF, or of a video
+        text, video = text + up_to(window or 100_000), up_to(window or 100_000)
+    total = min(text + sound + pictures + video, window or 10**9)
     sound, pictures = min(sound, total), min(pictures, max(0, total - sound))
+    video = min(video, max(0, total - sound - pictures))
     searches = up_to(allowed.searches)
     tool_text = up_to(searches * ROUND_TOKENS)
-    plain = total - sound - pictures + tool_text
+    plain = total - sound - pictures - video + tool_text
     may_write = allowed.can_write or "claude" not in answered
     written = up_to(plain) if may_write else 0
     own = max_output_tokens(answered)
-    limit = case.worst().asked_output if allowed.limit is None else allowed.limit  # the one that is put on it
+    limit = sent_limit(case.worst()) if allowed.limit is None else allowed.limit
     limit = limit if own is None else min(own, limit)
     output = up_to(limit) * allowed.choices + up_to(allowed.beside)
     drawn = up_to(allowed.drawings) * 6_208  # gpt-image-1, high quality, 1024 × 1536
@@ -227,6 +229,7 @@ def bills(draw: Any) -> tuple[Asked, str, Usage]:
         cache_write_1h_tokens=draw(st.integers(0, written)) if allowed.can_write_long else 0,
         audio_input_tokens=sound,
         image_input_tokens=pictures,
+        video_input_tokens=video,
         output_tokens=output + drawn,
         image_output_tokens=drawn,
         drawn_input_tokens=0,

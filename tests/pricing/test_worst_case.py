@@ -213,6 +213,11 @@ class TestOutputLimits:
         worst = held("openai", "gpt-4", input_tokens=6_256, text_tokens=6_000, output_tokens=None)
         assert worst.output_limit == 8_192 - 2_256
 
+    def test_a_text_file_is_estimated_and_what_is_seen_or_heard_is_left_out(self):
+        # 1,000 of words that are not counted by bytes, and 3,000 bytes of text, for which 4,500 are held
+        bound = {"file_tokens": 4_500, "image_input_tokens": 6_000, "audio_input_tokens": 500, "input_tokens": 12_000}
+        assert held("openai", "gpt-4", **bound, output_tokens=None).output_limit == 8_192 - 1_000 - 1_000
+
     def test_it_leaves_room_for_an_answer_above_the_thinking_budget(self):
         # 24,576 and 4,096; a model that gives less gives what it can
         assert held("google", "gemini-2.5-flash", output_tokens=None, thinking_tokens=24_576).output_limit == 28_672
