@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from django.db.models import Q
-
 from llmkeys import scheduling
 from llmkeys.alerts import outbox
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.key_state import current_windows
-from llmkeys.models import DailyUsage, UsageRecord
+from llmkeys.models import UsageRecord
 from llmkeys.prices import catalogue
 from llmkeys.usage.rows import lost_rows
+from llmkeys.usage.sums import Wanted, daily_sums
 
 LOOK_BACK = timedelta(days=30)
 FORGOTTEN = timedelta(minutes=3)
@@ -92,10 +91,9 @@ def forgotten_holds(about: About) -> Iterable[Finding]:
 
 
 def unpriced_models(about: About) -> Iterable[Finding]:
-    since = current_windows(about.at - LOOK_BACK).day
-    served = Q(successful__gt=0) | Q(cost_nano__gt=0)  # a model that was only ever refused needs no price
-    used = DailyUsage.objects.filter(served, day__gte=since).order_by("key__provider", "model")
-    models = used.values_list("key__provider", "model").distinct()[:_MOST]
+    sums = daily_sums(Wanted(since=current_windows(about.at - LOOK_BACK).day), "provider", "model", at=about.at)
+    # A model that was only ever refused needs no price.
+    models = sorted(pair for pair, of_it in sums.items() if of_it.successful > 0 or of_it.cost_nano > 0)[:_MOST]
     unknown = [f"{model} ({provider})" for provider, model in models if not _is_priced(provider, model, about)]
     if unknown:
         words = f"No price is known for {listed(unknown)}: charged at the fallback price, or at 0 on a local server."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.conf import settings
@@ -140,9 +140,16 @@ def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
 def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
     """Return bounds of `id` that exclude no row that matches; None if no row does."""
     since, until = lookups.get("created_at__gte"), lookups.get("created_at__lt")
-    numbers = _at_that_time(since, until, at)
-    if numbers is None or not _is_counted(lookups) or _ends_soon(rows, numbers):
-        return numbers
+    before = _until(until, at)
+    if before is None:
+        return None
+    rough = before | _roughly_since(since, at)
+    if not _is_counted(lookups) or _are_few(rows, rough):
+        return rough  # closer bounds would cost more than the rows that they exclude
+    after = _since(since, at)
+    if after is None:
+        return None
+    numbers = before | after
     low, high = numbers.get("pk__gte", 0), numbers.get("pk__lte", _HIGHEST)
     uncounted = [number for number in _uncounted(lookups) if low <= number <= high]
     days = _days(lookups, since, until, at)
@@ -166,14 +173,14 @@ def _is_counted(lookups: Mapping[str, Any]) -> bool:
     return not is_few and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
-def _ends_soon(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
-    """Return whether there are few rows between the bounds, or the newest of them fill a page."""
+def _are_few(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
+    """Return whether a list looks at few rows: because few are between the bounds, or the newest fill its page."""
     every = UsageRecord.objects.order_by()
     newest = numbers.get("pk__lte") or every.aggregate(last=Max("pk"))["last"] or 0
     oldest = numbers.get("pk__gte") or every.aggregate(first=Min("pk"))["first"] or 0
     if newest - oldest < _FEW:
         return True
-    fitting = rows.filter(pk__gt=newest - _FEW // 10, pk__lte=newest).values_list("pk", flat=True)
+    fitting = rows.filter(**numbers).filter(pk__gt=newest - _FEW // 4, pk__lte=newest).values_list("pk", flat=True)
     return len(fitting[:_PAGE]) == _PAGE
 
 
@@ -233,22 +240,53 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
     return sorted({number for number in numbers if number is not None})
 
 
-def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` for the rows between two times; None if there are no such rows.
+# Ids follow the clock, apart from the differences of several machines or a clock that was set back (`_CLOCKS`).
 
-    Ids follow the clock, apart from the differences of several machines or a clock that was set back (`_CLOCKS`).
+
+def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) -> dict[str, int] | None:
+    """Return bounds of `id` for the rows between two times; None if there are no such rows."""
+    before, after = _until(until, at), _since(since, at)
+    return None if before is None or after is None else before | after
+
+
+def _until(until: datetime | None, at: datetime) -> dict[str, int] | None:
+    """Return the highest id of the rows before that time; None if there are none."""
+    if until is None or until > at:
+        return {}
+    rows = UsageRecord.objects.order_by()
+    latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
+    if latest is None:
+        return None
+    near = rows.filter(created_at__range=(latest - _CLOCKS, latest))
+    return {"pk__lte": near.aggregate(found=Max(Plain(F("pk"))))["found"]}
+
+
+def _since(since: datetime | None, at: datetime) -> dict[str, int] | None:
+    """Return the lowest id of the rows since that time; None if there are none."""
+    if since is None:
+        return {}
+    rows = UsageRecord.objects.order_by()
+    earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
+    if earliest is None:
+        return None
+    near = rows.filter(created_at__range=(earliest, earliest + _CLOCKS)).aggregate(found=Min(Plain(F("pk"))))["found"]
+    return {"pk__gte": min(near, _far_ahead(at))}
+
+
+def _roughly_since(since: datetime | None, at: datetime) -> dict[str, int]:
+    """Return an id, found in two steps, that is not higher than those of the rows since that time.
+
+    The row with that id and any of those may each be off by `_CLOCKS`, so it is one of twice that time before.
     """
-    rows, numbers = UsageRecord.objects.order_by(), {}
-    if since is not None:
-        earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
-        if earliest is None:
-            return None
-        near = Q(created_at__range=(earliest, earliest + _CLOCKS)) | Q(created_at__gt=at + _CLOCKS)
-        numbers["pk__gte"] = rows.filter(near).aggregate(found=Min(Plain(F("pk"))))["found"]
-    if until is not None and until <= at:
-        latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
-        if latest is None:
-            return None
-        near = Q(created_at__range=(latest - _CLOCKS, latest))
-        numbers["pk__lte"] = rows.filter(near).aggregate(found=Max(Plain(F("pk"))))["found"]
-    return numbers
+    if since is None or since - datetime.min.replace(tzinfo=UTC) < 2 * _CLOCKS:  # where the calendar begins
+        return {}
+    long_before = UsageRecord.objects.filter(created_at__lt=since - 2 * _CLOCKS).order_by("-created_at")
+    found = long_before.values_list("pk", flat=True).first()
+    return {} if found is None else {"pk__gte": min(found, _far_ahead(at))}
+
+
+def _far_ahead(at: datetime) -> int:
+    """Return the lowest id of the rows that a clock has dated further into the future than `_CLOCKS`."""
+    rows = UsageRecord.objects.order_by().filter(created_at__gt=at + _CLOCKS)
+    found = rows.aggregate(found=Min(Plain(F("pk"))))["found"]
+    return _HIGHEST if found is None else found

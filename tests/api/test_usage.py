@@ -201,8 +201,11 @@ def many_rows(frozen, monkeypatch, administrator):
         (two, 3, {"model": "held", "success": None, "state": "HELD", "cost_nano": 0, "lease_until": NOW}),
         (three, 12, {"model": "unsent", "success": False, "state": "RELEASED", "cost_nano": 0, "http_status": None}),
     ]
+    make_usage(one, at=NOW + timedelta(days=40), model="wrong")  # before somebody set the clock
     for key, days, columns in sorted(rows, key=lambda row: -row[1]):
         make_usage(key, at=NOW - timedelta(days=days), **columns)
+        if days == 10 and key == two:  # of a machine whose clock is ahead
+            make_usage(one, at=NOW - timedelta(days=10) + timedelta(hours=23), model="early")
     make_usage(one, at=NOW - timedelta(hours=23), model="late")  # of a machine whose clock is behind
     for row in UsageRecord.objects.exclude(model__in=["held", "unsent"]):
         group = {"day": row.day, "key": row.key, "model": row.model, "token_name": row.token_name, "token": row.token}
@@ -213,13 +216,18 @@ def many_rows(frozen, monkeypatch, administrator):
     return keys
 
 
-def test_it_finds_what_fits_among_many(api, many_rows):
+@pytest.mark.parametrize("clock", ["wrong once", "right"])
+@pytest.mark.parametrize("few", [0, 10**9], ids=["closely", "roughly"])
+def test_it_finds_what_fits_among_many(api, many_rows, monkeypatch, few, clock):
     """Every pair of filters finds the same as a look at every row."""
-    day = [(NOW - timedelta(days=days)).date().isoformat() for days in (0, 3, 8, 20, 30)]
+    monkeypatch.setattr("llmkeys.usage.rows._FEW", few)
+    if clock == "right":
+        UsageRecord.objects.filter(model="wrong").delete()
+    day = [(NOW - timedelta(days=days)).date().isoformat() for days in (0, 3, 8, 9, 20, 30)]
     choices = {
         "key_id": [None, *(key.id for key in many_rows), "none"],
         "provider": [None, "openai", "google"],
-        "model": [None, "m1", "m3", "held", "unsent", "late", "unknown"],
+        "model": [None, "m1", "m3", "held", "unsent", "late", "early", "wrong", "unknown"],
         "success": [None, True, False],
         "state": [None, *UsageRecord.State.values],
         "token_name": [None, "t0", "worker", "%"],
