@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from llmkeys.checks import leads_back_here
 from tests.serving import ROOT, Served, free_port, manage, prepare, wait_for
 
 pytestmark = pytest.mark.slow
@@ -503,11 +504,34 @@ def test_it_names_every_setting_that_cannot_be_parsed(data_dir):
     assert "REFACTAI_MAX_RETRIES" in done.stderr and "REFACTAI_TIME_ZONE" in done.stderr
 
 
-def test_it_refuses_a_provider_that_is_itself(data_dir):
+@pytest.mark.parametrize(
+    ("bound", "asked"),
+    [
+        ("127.0.0.1", "localhost"),
+        ("127.0.0.1", "LOCALHOST."),
+        ("[::]", "127.0.0.1"),
+        ("[::]", "[::1]"),
+        ("0.0.0.0", "127.0.0.2"),
+        ("127.0.0.2", "127.0.0.2"),
+    ],
+)
+def test_it_refuses_a_provider_that_is_itself(data_dir, bound, asked):
     port = free_port()
-    done = manage(data_dir, "serve", "--bind", f"127.0.0.1:{port}", OPENAI_BASE_URL=f"http://localhost:{port}/v1")
+    done = manage(data_dir, "serve", "--bind", f"{bound}:{port}", OPENAI_BASE_URL=f"http://{asked}:{port}/v1")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "OPENAI_BASE_URL leads back" in done.stderr
+
+
+def test_a_provider_may_have_its_port_on_another_address_of_this_machine():
+    """What is bound to 127.0.0.1 is not reached by 127.0.0.2."""
+    assert not leads_back_here("http://127.0.0.2:8080/v1", "127.0.0.1:8080")
+    assert not leads_back_here("http://127.0.0.1:8081/v1", "[::]:8080")
+
+
+def test_every_system_check_has_an_id_of_its_own():
+    sources = "".join(file.read_text() for file in sorted((ROOT / "llmkeys").rglob("*.py")))
+    ids = re.findall(r"id=\"(llmkeys\.[EW]\d+)\"", sources)
+    assert "llmkeys.E001" in ids and len(ids) == len(set(ids)), sorted(ids)
 
 
 def test_it_is_what_make_run_starts():
