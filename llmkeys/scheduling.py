@@ -49,8 +49,8 @@ PLANNED = (
     Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),
     Planned("reconcile_costs", "*/15 * * * *", "Asks OpenRouter for the true cost of requests that were estimated."),
     Planned("prune_usage", "40 3 * * *", "Deletes old single usage rows after their day's totals were verified."),
-    Planned(
-        "backup_database", "10 2 * * *", "Writes a checked backup to backups/ in the data directory.", BACKUP_SECONDS
+    Planned(  # at a time that no zone skips or repeats
+        "backup_database", "10 4 * * *", "Writes a checked backup to backups/ in the data directory.", BACKUP_SECONDS
     ),
 )
 _WORDS = {planned.name: planned.words for planned in PLANNED}
