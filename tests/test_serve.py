@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from llmkeys.checks import leads_back_here
-from tests.serving import ROOT, Served, free_port, manage, prepare, wait_for
+from tests.serving import ROOT, WHOLE_TREE, Served, free_port, manage, prepare, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -333,7 +333,7 @@ def test_it_restarts_a_killed_main_process(data_dir, which):
         served.wait_until_complete()
         victim = served.mains()[which == "scheduler"]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in served.pids() and len(served.pids()) == 9, what="a whole tree again")
+        wait_for(lambda: victim not in served.pids() and len(served.pids()) == WHOLE_TREE, what="a whole tree again")
         served.wait_until_up()
         assert "ended unexpectedly (killed by signal 9)" in served.log.read_text()
         assert served.stop() == 0
@@ -374,7 +374,7 @@ def test_it_runs_schedules_again_after_an_idle_scheduler_worker_was_killed(data_
     with Served(data_dir) as served:
         served.wait_until_complete()
         guard, workers = guard_and_workers(served)
-        os.kill(min(workers), signal.SIGKILL)  # the first one forked is the worker; it waits at the queue
+        os.kill(min(workers), signal.SIGKILL)  # the first one forked is a worker; it waits at the queue
         wait_for(lambda: guard not in served.pids(), seconds=10, what="the wedged cluster is gone")
         served.wait_until_complete()
         make_overdue(data_dir)
@@ -382,7 +382,7 @@ def test_it_runs_schedules_again_after_an_idle_scheduler_worker_was_killed(data_
         assert served.stop() == 0
 
 
-@pytest.mark.parametrize("position", [1, 2], ids=["monitor", "pusher"])
+@pytest.mark.parametrize("position", [1, 2, 3], ids=["second worker", "monitor", "pusher"])
 def test_it_replaces_the_whole_scheduler_when_one_of_its_processes_was_killed(data_dir, position):
     with Served(data_dir) as served:
         served.wait_until_complete()
@@ -401,7 +401,7 @@ def test_it_restarts_a_scheduler_that_stands_still(data_dir):
         make_overdue(data_dir)
         wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
         assert "The scheduler is making no progress" in served.log.read_text()
-        wait_for(lambda: len(served.pids()) == 9, what="a new cluster")
+        wait_for(lambda: len(served.pids()) == WHOLE_TREE, what="a new cluster")
         assert served.stop() == 0
 
 
