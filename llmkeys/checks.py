@@ -115,7 +115,9 @@ def in_one_line(message: CheckMessage) -> str:
 def leads_back_here(base_url: str, bind: str) -> bool:
     """Return whether a provider's address is the one that this product is about to listen on."""
     parts, (host, _, port) = urlsplit(base_url), bind.rpartition(":")
-    loopback = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104  (compared with, not bound to)
-    same_host = parts.hostname == host.strip("[]") or (parts.hostname in loopback and host.strip("[]") in loopback)
+    asked, bound = (parts.hostname or "").rstrip("."), host.strip("[]")
+    every = {"0.0.0.0", "::"}  # noqa: S104  (compared with, not bound to)
+    usual = {"127.0.0.1", "localhost", "::1", *every}
+    same_host = asked == bound or (asked in usual and bound in usual) or (asked.startswith("127.") and bound in every)
     default_port = 443 if parts.scheme == "https" else 80
     return same_host and str(parts.port or default_port) == port

@@ -49,8 +49,8 @@ PLANNED = (
     Planned("check_keys", "20 */6 * * *", "Asks each provider with a free call whether it still accepts each key."),
     Planned("reconcile_costs", "*/15 * * * *", "Asks OpenRouter for the true cost of requests that were estimated."),
     Planned("prune_usage", "40 3 * * *", "Deletes old single usage rows after their day's totals were verified."),
-    Planned(
-        "backup_database", "10 2 * * *", "Writes a checked backup to backups/ in the data directory.", BACKUP_SECONDS
+    Planned(  # at a time that no zone skips or repeats
+        "backup_database", "10 4 * * *", "Writes a checked backup to backups/ in the data directory.", BACKUP_SECONDS
     ),
 )
 _WORDS = {planned.name: planned.words for planned in PLANNED}
@@ -100,7 +100,7 @@ def scheduler_last_ran(now: datetime) -> SchedulerRan:
     """Return whether schedules make progress, with one query.
 
     Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes, and
-    not for one that is still within its time. Only where a task seems to wait there is a second query.
+    not for those that are still within their time. Only where a task seems to wait are there more queries.
     """
     newest = Task.objects.order_by("-stopped").values("stopped")[:1]
     active = Schedule.objects.exclude(repeats=0).filter(next_run__isnull=False).order_by("next_run")
@@ -108,7 +108,7 @@ def scheduler_last_ran(now: datetime) -> SchedulerRan:
     if first is None:
         return SchedulerRan(at=None, is_stalled=False)
     due, ran, is_stuck = first
-    return SchedulerRan(at=ran, is_stalled=due < now - LATE or (is_stuck and not _first_is_in_time(now)))
+    return SchedulerRan(at=ran, is_stalled=due < now - LATE or (is_stuck and not _first_are_in_time(now)))
 
 
 def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
@@ -120,10 +120,18 @@ def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
     return OrmQ.objects.filter(Q(lock__lte=since) | Q(lock__gt=now, lock__lte=since + claim))
 
 
-def _first_is_in_time(now: datetime) -> bool:
-    """Return whether the task that the others wait for was queued or claimed lately, or may take longer."""
-    first = OrmQ.objects.order_by("pk").first()
-    if first is None or first.task.get("started", now) > now:  # nothing was in the queue at that time
+def first_tasks() -> QuerySet[OrmQ]:
+    """Return the tasks that run, if the cluster works: the first in the queue, one for each of its workers."""
+    return OrmQ.objects.order_by("pk")[: settings.Q_CLUSTER["workers"]]
+
+
+def _first_are_in_time(now: datetime) -> bool:
+    """Return whether each task that the others wait for was queued or claimed lately, or may take longer."""
+    return all(_is_in_time(task, now) for task in first_tasks())
+
+
+def _is_in_time(first: OrmQ, now: datetime) -> bool:
+    if first.task.get("started", now) > now:  # it was not in the queue at that time
         return True
     if first.lock <= now:  # not claimed, or no longer
         return not OrmQ.objects.filter(lock__lte=now - STUCK).exists()

@@ -105,8 +105,8 @@ AXES_VERBOSE = False
 # Together with the wait for the write lock this stays below 8 s, so that a blocked database gives a 503 within 10 s.
 DATABASE_BUSY_SECONDS = 3
 # How many connections to PostgreSQL a machine needs at most (PostgreSQL's default limit is 100 for all): each web
-# worker's threads share a pool, and its writer has one more; the scheduler has up to 5, `serve` and each command 1.
-# So with 2 workers: 2 × (10 + 1) + 5 + 1 = 28, and 22 without the scheduler. A thread has a connection while it reads,
+# worker's threads share a pool, and its writer has one more; the scheduler has up to 7, `serve` and each command 1.
+# So with 2 workers: 2 × (10 + 1) + 7 + 1 = 30, and 22 without the scheduler. A thread has a connection while it reads,
 # never while it waits for a provider. The pool's timeout is part of the 10 s in which a request gets its 503; it soon
 # gives up reconnecting, because the next request tries again.
 POSTGRES_POOL = {"min_size": 0, "max_size": 10, "timeout": 3.0, "max_idle": 60.0, "reconnect_timeout": 1.0}
@@ -235,7 +235,7 @@ Q_CLUSTER: dict[str, Any] = {
     "name": "refactai",
     "label": "Schedules",
     "orm": "default",
-    "workers": 1,
+    "workers": 2,  # a backup may take an hour, and alerts must not wait for it
     "recycle": 500,
     "timeout": 300,
     "retry": 3_660,  # longer than the longest timeout, the backup's, or its task would be started a second time

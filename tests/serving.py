@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS = 40
+WHOLE_TREE = 10  # serve; web main and 2 workers; cluster main, guard, 2 workers, monitor and pusher
 NOT_INHERITED = (
     "OPENROUTER_",
     "OPENAI_",
@@ -166,8 +167,8 @@ class Served:
         wait_for(up, what=f"/healthz answers; stderr: {self.log.read_text()}")
         return self
 
-    def wait_until_complete(self, processes: int = 9) -> Served:
-        """Up, with every process of the tree: serve, web main and 2 workers, cluster main, guard and its three."""
+    def wait_until_complete(self, processes: int = WHOLE_TREE) -> Served:
+        """Up, with every process of the tree."""
         self.wait_until_up()
         wait_for(lambda: len(self.pids()) >= processes, what=f"{processes} processes")
         return self

@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from django.utils.module_loading import import_string
 
@@ -211,8 +212,15 @@ def test_the_proxies_let_streams_through_and_send_nothing_twice():
         "X-Forwarded-For $remote_addr;",
     ):
         assert line in nginx
-    assert nginx.count("{") == nginx.count("}") and "flush_interval -1" in caddy
+    assert nginx.count("{") == nginx.count("}")
+    assert not re.search(r"^\s*flush_interval", caddy, re.MULTILINE), "with -1 it does not pass on that a client left"
     assert int(re.search(r"proxy_read_timeout (\d+)s", nginx)[1]) > 600
+
+
+def test_the_proxies_let_through_the_largest_body():
+    nginx, caddy = (DEPLOY / "nginx.conf").read_text(), (DEPLOY / "Caddyfile").read_text()
+    most = settings.MAX_BODY_MB
+    assert f"client_max_body_size {most}m;" in nginx and f"max_size {most}MiB " in caddy  # MB is decimal for Caddy
 
 
 def test_it_locks_the_driver_of_postgresql():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from django.db import connection, transaction
@@ -19,6 +20,7 @@ from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, Alert, ApiKey, KeyEvent, UsageRecord
 from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import PLANNED
 from tests.helpers import NOW, make_key
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +50,7 @@ class TestEnsureSchedules:
             "check_keys": "20 */6 * * *",
             "reconcile_costs": "*/15 * * * *",
             "prune_usage": "40 3 * * *",
-            "backup_database": "10 2 * * *",
+            "backup_database": "10 4 * * *",
         }
         for schedule in Schedule.objects.all():
             assert callable(import_string(schedule.func))
@@ -69,6 +71,14 @@ class TestEnsureSchedules:
         ensure_schedules()
         backups = Schedule.objects.get(name="backup_database")
         assert (backups.kwargs, backups.next_run) == ("{'q_options': {'timeout': 3600}}", MIDNIGHT)
+
+    def test_it_backs_up_once_a_day_in_every_time_zone(self):
+        minute, hour, *_ = next(planned.cron.split() for planned in PLANNED if planned.name == "backup_database")
+        days = [datetime(2026, 1, 1, int(hour), int(minute)) + timedelta(days=number) for number in range(365)]
+        for zone in map(ZoneInfo, sorted(available_timezones())):
+            for day in days:
+                first = day.replace(tzinfo=zone)
+                assert first.utcoffset() == first.replace(fold=1).utcoffset(), f"twice, or not at all, on {first}"
 
     def test_it_first_runs_at_the_next_midnight_of_the_operators_zone(self, frozen, monkeypatch):
         monkeypatch.setattr(Conf, "TIME_ZONE", "Europe/Berlin")

@@ -146,13 +146,24 @@ class TestSchedulerLastRan:
         assert scheduler_last_ran(NOW).is_stalled is is_stalled
 
     @pytest.mark.django_db(transaction=True)
-    def test_it_is_not_stalled_while_tasks_wait_for_a_backup_that_is_within_its_hour(self):
+    def test_it_is_not_stalled_while_a_backup_is_within_its_hour_and_other_tasks_are_done(self):
         ensure_schedules()
-        for minutes, is_stalled in ((30, False), (60.5, True), (62, True)):
+        for minutes, waiting, is_stalled in ((30, 1, False), (30, 20, True), (60.5, 1, True), (62, 20, True)):
             OrmQ.objects.all().delete()
             began = NOW - timedelta(minutes=minutes)
             queue("backup_database", lock=began + timedelta(seconds=Conf.RETRY))
-            queue("send_alerts", lock=NOW - timedelta(minutes=20))
+            queue("send_alerts", lock=NOW - timedelta(minutes=waiting))
+            assert scheduler_last_ran(NOW).is_stalled is is_stalled, (minutes, waiting)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_is_not_stalled_while_tasks_wait_for_a_backup_and_another_that_are_both_in_time(self):
+        ensure_schedules()
+        for minutes, is_stalled in ((4, False), (6, True)):
+            OrmQ.objects.all().delete()
+            claim = timedelta(seconds=Conf.RETRY)
+            queue("backup_database", lock=NOW - timedelta(minutes=30) + claim)
+            queue("check_keys", lock=NOW - timedelta(minutes=minutes) + claim)
+            queue("send_alerts", lock=NOW - timedelta(minutes=minutes) + claim)
             assert scheduler_last_ran(NOW).is_stalled is is_stalled
 
     @pytest.mark.django_db(transaction=True)
@@ -227,3 +238,17 @@ class TestWatchdog:
         for clock.seconds in (30, 30 + longest, 60 + longest):
             found.append(dog.fault(cluster_age_seconds=0))
         assert found == ["", "", f"a task was not finished within {longest} seconds"]
+
+    def test_it_does_not_wait_for_a_backup_where_another_task_takes_too_long(self, monkeypatch):
+        ensure_schedules()
+        for name in ("backup_database", "check_keys", "reconcile_costs"):
+            queue(name, lock=NOW)
+        clock = SimpleNamespace(seconds=0)
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+        dog, found = watchdog.Watchdog(), []
+        for clock.seconds in (30, 330):
+            found.append(dog.fault(cluster_age_seconds=0))
+        OrmQ.objects.filter(pk=sorted(OrmQ.objects.values_list("pk", flat=True))[1]).delete()
+        for clock.seconds in (360, 690, 720):  # the third task runs from 360 on
+            found.append(dog.fault(cluster_age_seconds=0))
+        assert found == ["", "", "", "", "a task was not finished within 330 seconds"]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ROOT, Served, free_port, manage, prepare, wait_for
+from llmkeys.checks import leads_back_here
+from tests.serving import ROOT, WHOLE_TREE, Served, free_port, manage, prepare, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -332,7 +333,7 @@ def test_it_restarts_a_killed_main_process(data_dir, which):
         served.wait_until_complete()
         victim = served.mains()[which == "scheduler"]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in served.pids() and len(served.pids()) == 9, what="a whole tree again")
+        wait_for(lambda: victim not in served.pids() and len(served.pids()) == WHOLE_TREE, what="a whole tree again")
         served.wait_until_up()
         assert "ended unexpectedly (killed by signal 9)" in served.log.read_text()
         assert served.stop() == 0
@@ -373,7 +374,7 @@ def test_it_runs_schedules_again_after_an_idle_scheduler_worker_was_killed(data_
     with Served(data_dir) as served:
         served.wait_until_complete()
         guard, workers = guard_and_workers(served)
-        os.kill(min(workers), signal.SIGKILL)  # the first one forked is the worker; it waits at the queue
+        os.kill(min(workers), signal.SIGKILL)  # the first one forked is a worker; it waits at the queue
         wait_for(lambda: guard not in served.pids(), seconds=10, what="the wedged cluster is gone")
         served.wait_until_complete()
         make_overdue(data_dir)
@@ -381,7 +382,7 @@ def test_it_runs_schedules_again_after_an_idle_scheduler_worker_was_killed(data_
         assert served.stop() == 0
 
 
-@pytest.mark.parametrize("position", [1, 2], ids=["monitor", "pusher"])
+@pytest.mark.parametrize("position", [1, 2, 3], ids=["second worker", "monitor", "pusher"])
 def test_it_replaces_the_whole_scheduler_when_one_of_its_processes_was_killed(data_dir, position):
     with Served(data_dir) as served:
         served.wait_until_complete()
@@ -400,7 +401,7 @@ def test_it_restarts_a_scheduler_that_stands_still(data_dir):
         make_overdue(data_dir)
         wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
         assert "The scheduler is making no progress" in served.log.read_text()
-        wait_for(lambda: len(served.pids()) == 9, what="a new cluster")
+        wait_for(lambda: len(served.pids()) == WHOLE_TREE, what="a new cluster")
         assert served.stop() == 0
 
 
@@ -503,11 +504,34 @@ def test_it_names_every_setting_that_cannot_be_parsed(data_dir):
     assert "REFACTAI_MAX_RETRIES" in done.stderr and "REFACTAI_TIME_ZONE" in done.stderr
 
 
-def test_it_refuses_a_provider_that_is_itself(data_dir):
+@pytest.mark.parametrize(
+    ("bound", "asked"),
+    [
+        ("127.0.0.1", "localhost"),
+        ("127.0.0.1", "LOCALHOST."),
+        ("[::]", "127.0.0.1"),
+        ("[::]", "[::1]"),
+        ("0.0.0.0", "127.0.0.2"),
+        ("127.0.0.2", "127.0.0.2"),
+    ],
+)
+def test_it_refuses_a_provider_that_is_itself(data_dir, bound, asked):
     port = free_port()
-    done = manage(data_dir, "serve", "--bind", f"127.0.0.1:{port}", OPENAI_BASE_URL=f"http://localhost:{port}/v1")
+    done = manage(data_dir, "serve", "--bind", f"{bound}:{port}", OPENAI_BASE_URL=f"http://{asked}:{port}/v1")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "OPENAI_BASE_URL leads back" in done.stderr
+
+
+def test_a_provider_may_have_its_port_on_another_address_of_this_machine():
+    """What is bound to 127.0.0.1 is not reached by 127.0.0.2."""
+    assert not leads_back_here("http://127.0.0.2:8080/v1", "127.0.0.1:8080")
+    assert not leads_back_here("http://127.0.0.1:8081/v1", "[::]:8080")
+
+
+def test_every_system_check_has_an_id_of_its_own():
+    sources = "".join(file.read_text() for file in sorted((ROOT / "llmkeys").rglob("*.py")))
+    ids = re.findall(r"id=\"(llmkeys\.[EW]\d+)\"", sources)
+    assert "llmkeys.E001" in ids and len(ids) == len(set(ids)), sorted(ids)
 
 
 def test_it_is_what_make_run_starts():

@@ -48,11 +48,7 @@ class KeyForm(AccountForm):
         help_text="Stored encrypted; never shown again.",
     )
     description = forms.CharField(max_length=500, required=False, widget=AdminTextInputWidget)
-    priority_ = forms.IntegerField(
-        label="Priority",
-        initial=100,
-        help_text="Keys with lower numbers are used first, after the default key.",
-    )
+    priority_ = forms.IntegerField(label="Priority", initial=100, help_text="Keys with lower numbers are used first.")
     billing_group = forms.CharField(
         max_length=100,
         required=False,

@@ -314,13 +314,13 @@ def dismiss_all(at: datetime, *, up_to: int) -> int:
 
 
 def check_targets(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """llmkeys.E004: a target that `apprise` cannot use, named by its position, because the address is a secret."""
+    """llmkeys.E005: a target that `apprise` cannot use, named by its position, because the address is a secret."""
     return [
         Error(
             f"REFACTAI_ALERT_URLS: target {position + 1} of {len(settings.ALERT_URLS)} is not an address that "
             "apprise can use.",
             hint=f"For example {EXAMPLE}",
-            id="llmkeys.E004",
+            id="llmkeys.E005",
         )
         for position in delivery.unknown(settings.ALERT_URLS)
     ]

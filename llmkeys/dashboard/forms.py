@@ -71,9 +71,11 @@ class KeyForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.fields["expiresAt"].help_text = f"In the time zone {settings.TIME_ZONE}."
-        self.fields[
-            "priority"
-        ].help_text = "Keys with a lower number serve earlier; the default key always serves first."
+        self.fields["priority"].help_text = (
+            "Keys with a lower number serve earlier; the default key serves before all others."
+            if settings.KEY_ORDER == "fill"
+            else "Keys with a lower number serve earlier; keys with the same number share the load."
+        )
         self.fields["billingGroup"].help_text = "Keys of one provider account share its limits and cool down together."
         self.fields["workspaceId"].help_text = "Only for Anthropic keys that need one."
 
@@ -137,6 +139,10 @@ class AddKeyForm(KeyForm):
             "priority": 100,
             **(self.initial or {}),
         }
+
+    @property
+    def default_words(self) -> str:
+        return "it serves before all others" if settings.KEY_ORDER == "fill" else "among equal keys it serves first"
 
     @property
     def providers(self) -> list[dict[str, Any]]:

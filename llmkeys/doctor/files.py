@@ -6,13 +6,14 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
 
+from llmkeys import scheduling
 from llmkeys.backup.kept import archives, backups_directory
-from llmkeys.database import sqlite
+from llmkeys.database import sql, sqlite
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
 from llmkeys.models import ApiKey
 from refactai_site import data_dir
@@ -99,17 +100,28 @@ def old_key_file(about: About) -> Iterable[Finding]:
 def backups(about: About) -> Iterable[Finding]:
     """Check that there is a recent backup: archives of any name count, but not those of an empty database."""
     found = [manifest for manifest in archives().values() if not manifest.is_empty]
-    if not found:
-        if ApiKey.objects.stored().exists():
-            words = "There is no backup of these keys yet."
-            yield Finding(WARN, "Backups", words, "`serve` makes one a day; to make one now: ./manage.py backup FILE")
-        return
-    newest = max(manifest.created for manifest in found)
-    words = f"{count(len(found), 'backup')} kept, the newest from {newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
-    if about.at - newest > OLD_BACKUP:
-        yield Finding(WARN, "Backups", words, "The daily backup is not running; see the schedules below.")
-    else:
+    newest = max((manifest.created for manifest in found), default=None)
+    words = "There is no backup of these keys yet."
+    if newest is not None:
+        words = f"{count(len(found), 'backup')} kept, the newest from {newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    if newest is not None and about.at - newest <= OLD_BACKUP:
         yield good("Backups", words)
+    elif elsewhere := _made_elsewhere(about):
+        when = f"{elsewhere:%Y-%m-%d %H:%M} UTC"
+        yield good("Backups", f"The last daily backup was made {when}, on the machine that runs the scheduler.")
+    elif newest is not None:
+        yield Finding(WARN, "Backups", words, "The daily backup is not running; see the schedules below.")
+    elif ApiKey.objects.stored().exists():
+        yield Finding(WARN, "Backups", words, "`serve` makes one a day; to make one now: ./manage.py backup FILE")
+
+
+def _made_elsewhere(about: About) -> datetime | None:
+    """Return when the daily backup last succeeded, if that was lately and may have been on another machine."""
+    if sql.vendor() == "sqlite":
+        return None
+    states = scheduling.schedule_states(about.at)
+    last = next((state.last_success for state in states if state.name == "backup_database"), None)
+    return last if last and about.at - last <= OLD_BACKUP else None
 
 
 def empty_database(about: About) -> Iterable[Finding]:

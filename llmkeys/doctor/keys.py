@@ -120,7 +120,8 @@ def default_key(about: About) -> Iterable[Finding]:
     if name is None and stored.usable(about.at).exists():
         yield Finding(WARN, "Default key", "No key is the default.", "Run: ./manage.py keys set-default NAME")
     elif name is not None:
-        yield good("Default key", f"“{name}” serves first.")
+        fill, spread = "serves first.", "is the default; with REFACTAI_KEY_ORDER=spread that only breaks ties."
+        yield good("Default key", f"“{name}” {fill if settings.KEY_ORDER == 'fill' else spread}")
 
 
 def same_names(about: About) -> Iterable[Finding]:

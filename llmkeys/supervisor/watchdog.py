@@ -15,7 +15,7 @@ from django.db.models import Min
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from llmkeys import schedules
+from llmkeys import schedules, scheduling
 from llmkeys.alerts import outbox
 from llmkeys.exceptions import LLMKeysError
 
@@ -27,7 +27,7 @@ UNLOCKS_OF_ONE_TASK = 3  # a task that kills its worker every time must not bloc
 
 
 class Watchdog:
-    """Checks now and then, and remembers since when a schedule is late, and which task is first in the queue.
+    """Checks now and then, and remembers since when a schedule is late, and since when each task runs.
 
     `stall` identifies the present stall, or is empty. A stall begins with a fault and ends when a check finds no fault
     in a cluster that has run for a while, however often the cluster is restarted in between.
@@ -37,8 +37,7 @@ class Watchdog:
         self.stall = ""
         self._looked = time.monotonic()
         self._late_since: float | None = None
-        self._first_task: int | None = None
-        self._first_since = 0.0
+        self._running_since: dict[int, float] = {}
         self._unlocked: Counter[int] = Counter()
 
     def fault(self, *, cluster_age_seconds: float) -> str:
@@ -78,16 +77,14 @@ class Watchdog:
         return f"no schedule was started for {OVERDUE_SECONDS} seconds"
 
     def _stuck(self) -> str:
-        first = OrmQ.objects.order_by("pk").first()
-        if first is None or first.pk != self._first_task:
-            self._first_task, self._first_since = first and first.pk, time.monotonic()
-        if first is None:
-            return ""
-        longest = (first.task.get("timeout") or settings.Q_CLUSTER["timeout"]) + STUCK_SECONDS
-        if time.monotonic() - self._first_since <= longest:
-            return ""
-        self.stall = self.stall or f"at task {first.pk}"
-        return f"a task was not finished within {longest} seconds"
+        now, running = time.monotonic(), list(scheduling.first_tasks())
+        self._running_since = {task.pk: self._running_since.get(task.pk, now) for task in running}
+        for task in running:
+            longest = (task.task.get("timeout") or settings.Q_CLUSTER["timeout"]) + STUCK_SECONDS
+            if now - self._running_since[task.pk] > longest:
+                self.stall = self.stall or f"at task {task.pk}"
+                return f"a task was not finished within {longest} seconds"
+        return ""
 
     def cannot_start(self) -> None:
         """Record that the cluster keeps ending right after its start: a stall too, reported at most once an hour."""
@@ -98,7 +95,7 @@ class Watchdog:
 
         Called while no cluster is running. Tasks are idempotent, so one that was half done is simply done again.
         """
-        self._first_task = None
+        self._running_since = {}
         try:
             return self._unlock()
         except Error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections import namedtuple
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test.utils import CaptureQueriesContext
-from django_q.models import OrmQ
+from django_q.models import OrmQ, Task
 
 from llmkeys import doctor, scheduling
 from llmkeys.backup import archive
@@ -58,6 +59,14 @@ def make_archive(path: Path, at=NOW, *, keys: int = 1) -> None:
         (room / "database").touch()
         manifest = archive.Manifest(at.isoformat(), "1", connection.vendor, [], keys, 0, 0)
         archive.write(path, manifest, {archive.DATABASES[connection.vendor]: room / "database"}, room=room)
+
+
+def backed_up(at: datetime) -> None:
+    """Leave what the scheduler leaves of a daily backup."""
+    Task.objects.create(
+        id=uuid.uuid4().hex, name="x", func="llmkeys.tasks.backup_database", group="backup_database", started=at,
+        stopped=at, success=True,
+    )  # fmt: skip
 
 
 class TestWell:
@@ -219,6 +228,27 @@ class TestFiles:
         (finding,) = found("Backups")
         assert finding.level == doctor.PASS and finding.detail.startswith("2 backups kept, the newest from 2026-11-")
 
+    @pytest.mark.parametrize(("hours", "level"), [(20, "PASS"), (51, "WARN")])
+    @pytest.mark.parametrize("own", ["none", "old"])
+    @pytest.mark.only_on("postgresql")
+    def test_it_knows_of_backups_on_the_machine_that_runs_the_scheduler(self, directory, own, hours, level):
+        make_key()
+        ensure_schedules()
+        if own == "old":
+            make_archive(directory / "backups" / "monday.tar", NOW - timedelta(days=9))
+        backed_up(NOW - timedelta(hours=hours))
+        (finding,) = found("Backups")
+        assert finding.level == level
+        words = "The last daily backup was made 2026-11-23 00:30 UTC, on the machine that runs the scheduler."
+        assert (finding.detail == words) == (level == "PASS")
+
+    @pytest.mark.only_on("sqlite")
+    def test_it_misses_backups_that_are_gone_from_the_only_machine(self):
+        make_key()
+        ensure_schedules()
+        backed_up(NOW - timedelta(hours=20))
+        assert levels("Backups") == ["WARN"]
+
     def test_it_names_the_backup_of_keys_that_are_gone(self, directory):
         assert found("Database", thorough=False)[0].level == doctor.PASS
         make_archive(directory / "backups" / "monday.tar", keys=3)
@@ -271,6 +301,18 @@ class TestKeys:
         assert levels("API keys") == ["PASS"]
         ApiKey.objects.filter(pk=key.pk).update(enabled=False)
         assert levels("API keys") == ["FAIL"]
+
+    @pytest.mark.parametrize(
+        ("order", "words"),
+        [
+            ("fill", "“Production” serves first."),
+            ("spread", "“Production” is the default; with REFACTAI_KEY_ORDER=spread that only breaks ties."),
+        ],
+    )
+    def test_it_tells_what_the_default_mark_does(self, settings, order, words):
+        settings.KEY_ORDER = order
+        make_key(name="Production", is_default=True)
+        assert [finding.detail for finding in found("Default key")] == [words]
 
     def test_it_shows_no_secret(self):
         secret = "sk-or-v1-" + "7" * 40

@@ -23,7 +23,7 @@ WITHIN_SECONDS = 60
 
 
 class Demo:
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, **more: str) -> None:
         directory.mkdir(exist_ok=True)
         self.directory, self.port = directory, free_port()
         self.out, self.err = directory / "out", directory / "err"
@@ -33,7 +33,8 @@ class Demo:
                 [sys.executable, "manage.py", "demo", "--bind", f"127.0.0.1:{self.port}", *arguments],
                 cwd=ROOT,
                 env=environment(directory / "own", TMPDIR=str(directory / "tmp"), OPENAI_API_KEY="sk-proj-" + "e" * 40)
-                | {"DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]},
+                | {"DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"]}
+                | more,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -122,6 +123,14 @@ def test_it_fills_the_past_and_sigterm_leaves_nothing(tmp_path):
     with Demo(tmp_path, "--history", "5").wait_until_up() as demo:
         ((days,),) = demo.rows("SELECT COUNT(DISTINCT day) FROM llmkeys_dailyusage WHERE day < date('now')")
         assert days == 5
+        assert demo.stop(signal.SIGTERM) == 0 and demo.has_left_nothing()
+
+
+def test_it_sends_nothing_through_the_users_proxy(tmp_path):
+    closed = f"http://127.0.0.1:{free_port()}"
+    proxy = {"http_proxy": closed, "HTTP_PROXY": closed, "no_proxy": "", "NO_PROXY": ""}
+    with Demo(tmp_path, "--history", "0", **proxy).wait_until_up() as demo:
+        wait_for(lambda: demo.rows("SELECT 1 FROM llmkeys_usagerecord WHERE success"), what="an answer")
         assert demo.stop(signal.SIGTERM) == 0 and demo.has_left_nothing()
 
 

@@ -40,6 +40,18 @@ def test_it_shows_the_limits_of_new_keys_and_the_hints_of_the_providers(operator
     assert 'name="apiKey"' in page and 'type="password"' in page
 
 
+@pytest.mark.parametrize(("order", "is_first"), [("fill", True), ("spread", False)])
+def test_it_says_what_the_default_mark_and_the_priority_do(operator, settings, order, is_first):
+    settings.KEY_ORDER = order
+    page = operator.get(ADDRESS).content.decode()
+    assert (
+        page.count("it serves before all others;")
+        == page.count("the default key serves before all others.")
+        == is_first
+    )
+    assert ("among equal keys it serves first" in page) == ("share the load" in page) == (not is_first)
+
+
 def test_it_stores_the_key_and_returns_to_its_card(operator):
     secret = new_secret("openai")
     answer = operator.post(

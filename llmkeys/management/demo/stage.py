@@ -76,7 +76,8 @@ class Stage:
     def _environment(self) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_FOREIGN)}
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in self.simulator.urls.items()}
-        return own | urls | {
+        direct = dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")  # not by the user's proxy
+        return own | urls | direct | {
             "REFACTAI_DATA_DIR": str(self.directory),
             "REFACTAI_PRIMARY_MODEL": "openai/gpt-6.1-sol",
             "DJANGO_SUPERUSER_USERNAME": USER,
