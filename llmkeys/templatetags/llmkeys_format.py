@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from django import template
 from django.conf import settings
@@ -135,6 +136,7 @@ def after(delta: timedelta | None) -> datetime | None:
 
 
 @register.simple_tag
+@lru_cache(maxsize=256)
 def icon(name: str, size: int = 16, css: str = "icon") -> SafeString:
     """Return an icon of the sprite, hidden from screen readers, because it always has a text next to it."""
     return format_html(
