@@ -185,7 +185,9 @@ class UsageViewSet(ApiViewSet):
         wanted = request.query_params.get("format", "json")
         if wanted not in ("json", "csv"):
             raise InvalidInput({"format": ["Choose from: json, csv."]})
-        rows = newest_first(filters.read(filters.ROWS, request.query_params), at=timezone.now())
+        first_page = wanted == "json" and "cursor" not in request.query_params
+        lookups = filters.read(filters.ROWS, request.query_params)
+        rows = newest_first(lookups, at=timezone.now(), first_page=first_page)
         if wanted == "csv":
             return csv_file("usage", csv_lines(in_chunks(rows)))
         return page(request, rows, usage_json)

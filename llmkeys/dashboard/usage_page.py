@@ -516,8 +516,8 @@ def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[st
 
     Rows are never counted or skipped, so every page takes the same time. An invalid cursor shows the first page.
     """
-    rows = matching_rows(filters, at)
     below, above = _cursor(before), _cursor(after)
+    rows = matching_rows(filters, at, first_page=not below and not above)
     if below:
         found = list(rows.filter(pk__lt=below)[: PAGE + 1])
         return _page(found[:PAGE], filters, names, newer=bool(found), older=len(found) > PAGE)
@@ -529,8 +529,10 @@ def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[st
     return _page(found[:PAGE], filters, names, newer=False, older=len(found) > PAGE)
 
 
-def matching_rows(filters: UsageFilters, at: datetime) -> QuerySet[UsageRecord]:
-    return newest_first(filters.row_lookups(), at=at).defer("key__secret", "key__fingerprint", "key__last_test")
+def matching_rows(filters: UsageFilters, at: datetime, *, first_page: bool = False) -> QuerySet[UsageRecord]:
+    return newest_first(filters.row_lookups(), at=at, first_page=first_page).defer(
+        "key__secret", "key__fingerprint", "key__last_test"
+    )
 
 
 def _cursor(text: str) -> int | None:

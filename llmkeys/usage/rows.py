@@ -32,18 +32,19 @@ _PAGE = 51  # rows that a page reads
 _CHUNK_ROWS = 500
 _FEW = 20_000  # rows that are quicker to read than to narrow down
 _HIGHEST = 2**63 - 1
+_END = datetime(9999, 12, 30, tzinfo=UTC)  # later times are not added to
 _CLOCKS = ONE_DAY  # how far timestamps may differ from the order of ids: several machines, or a clock that was set back
 
 
-def newest_first(lookups: Mapping[str, Any], *, at: datetime) -> QuerySet[UsageRecord]:
-    """Return the rows that match, with their keys.
+def newest_first(lookups: Mapping[str, Any], *, at: datetime, first_page: bool = False) -> QuerySet[UsageRecord]:
+    """Return the rows that match, with their keys; with `first_page` only the newest of them will be read.
 
     `lookups`, all optional: key_id, provider, model, token_name, token_id, success, state, cost (`filters.COSTS`),
     created_at__gte, created_at__lt.
     """
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret").order_by("-id")
     rows = _filtered(rows, lookups)
-    numbers = _numbers(rows, lookups, at)
+    numbers = _numbers(rows, lookups, at, first_page=first_page)
     return rows.none() if numbers is None else rows.filter(**numbers)
 
 
@@ -137,20 +138,25 @@ def in_chunks(rows: QuerySet[UsageRecord]) -> Iterator[UsageRecord]:
 # --- bounds of ids ----------------------------------------------------------------------------------------------------
 
 
-def _numbers(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` that exclude no row that matches; None if no row does."""
+def _numbers(
+    rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], at: datetime, *, first_page: bool
+) -> dict[str, int] | None:
+    """Return bounds of `id` that exclude no row that is wanted; None if no row matches."""
     since, until = lookups.get("created_at__gte"), lookups.get("created_at__lt")
-    before = _until(until, at)
-    if before is None:
-        return None
-    rough = before | _roughly_since(since, at)
-    if not _is_counted(lookups) or _are_few(rows, rough):
-        return rough  # closer bounds would cost more than the rows that they exclude
-    # The rows of one key are found by its own index, so two days more or less of them do not matter.
-    after = rough if "key_id" in lookups else _since(since, at)
+    numbers = _at_that_time(None, until, at)
+    is_counted = _is_counted(lookups)
+    if numbers is None or _has_its_own_index(lookups) or not (is_counted or since):
+        return numbers
+    newest = numbers.get("pk__lte") or _newest()
+    if newest < _FEW or (first_page and is_counted and _fills_a_page(rows, newest)):
+        return numbers  # a lower bound would cost more than it saves
+    after = _at_that_time(since, None, at)
     if after is None:
         return None
-    numbers = before | after
+    numbers |= after
+    is_short = newest - numbers.get("pk__gte", 0) < _FEW
+    if not is_counted or is_short or (not first_page and _fills_a_page(rows, newest)):
+        return numbers
     low, high = numbers.get("pk__gte", 0), numbers.get("pk__lte", _HIGHEST)
     uncounted = [number for number in _uncounted(lookups) if low <= number <= high]
     days = _days(lookups, since, until, at)
@@ -168,21 +174,24 @@ def _is_rare(lookups: Mapping[str, Any]) -> bool:
     return lookups.get("state") in _RARE_STATES or lookups.get("cost") in ("estimated", "lost")
 
 
+def _has_its_own_index(lookups: Mapping[str, Any]) -> bool:
+    """Return whether an index has only such rows, which are few however old they are."""
+    return lookups.get("state") in (State.HELD, State.LOST) or lookups.get("cost") == "lost"
+
+
 def _is_counted(lookups: Mapping[str, Any]) -> bool:
     """Return whether the totals show on which days there are such rows; rows of a rare state are few anyway."""
-    is_few = lookups.get("state") in _RARE_STATES or lookups.get("cost") == "lost"
-    return not is_few and any(name in lookups for name in (*_OF_WHAT, "success"))
+    return lookups.get("state") not in _RARE_STATES and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
-def _are_few(rows: QuerySet[UsageRecord], numbers: Mapping[str, int]) -> bool:
-    """Return whether a list looks at few rows: because few are between the bounds, or the newest fill its page."""
-    every = UsageRecord.objects.order_by()
-    newest = numbers.get("pk__lte") or every.aggregate(last=Max("pk"))["last"] or 0
-    oldest = numbers.get("pk__gte") or every.aggregate(first=Min("pk"))["first"] or 0
-    if newest - oldest < _FEW:
-        return True
-    fitting = rows.filter(**numbers).filter(pk__gt=newest - _FEW // 4, pk__lte=newest).values_list("pk", flat=True)
+def _fills_a_page(rows: QuerySet[UsageRecord], newest: int) -> bool:
+    """Return whether the newest rows fill a page, so that a list need not look far."""
+    fitting = rows.filter(pk__gt=newest - _FEW // 4, pk__lte=newest).values_list("pk", flat=True)
     return len(fitting[:_PAGE]) == _PAGE
+
+
+def _newest() -> int:
+    return UsageRecord.objects.order_by().aggregate(last=Max("pk"))["last"] or 0
 
 
 def _widened(numbers: dict[str, int], uncounted: list[int]) -> dict[str, int]:
@@ -241,53 +250,39 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
     return sorted({number for number in numbers if number is not None})
 
 
-# Ids follow the clock, apart from the differences of several machines or a clock that was set back (`_CLOCKS`).
-
-
 def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) -> dict[str, int] | None:
-    """Return bounds of `id` for the rows between two times; None if there are no such rows."""
-    before, after = _until(until, at), _since(since, at)
-    return None if before is None or after is None else before | after
+    """Return bounds of `id` for the rows between two times; None if there are no such rows.
 
-
-def _until(until: datetime | None, at: datetime) -> dict[str, int] | None:
-    """Return the highest id of the rows before that time; None if there are none."""
-    if until is None or until > at:
-        return {}
-    rows = UsageRecord.objects.order_by()
-    latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
-    if latest is None:
-        return None
-    near = rows.filter(created_at__range=(latest - _CLOCKS, latest))
-    return {"pk__lte": near.aggregate(found=Max(Plain(F("pk"))))["found"]}
-
-
-def _since(since: datetime | None, at: datetime) -> dict[str, int] | None:
-    """Return the lowest id of the rows since that time; None if there are none."""
-    if since is None:
-        return {}
-    rows = UsageRecord.objects.order_by()
-    earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
-    if earliest is None:
-        return None
-    near = rows.filter(created_at__range=(earliest, earliest + _CLOCKS)).aggregate(found=Min(Plain(F("pk"))))["found"]
-    return {"pk__gte": min(near, _far_ahead(at))}
-
-
-def _roughly_since(since: datetime | None, at: datetime) -> dict[str, int]:
-    """Return an id, found in two steps, that is not higher than those of the rows since that time.
-
-    The row with that id and any of those may each be off by `_CLOCKS`, so it is one of twice that time before.
+    Ids follow the clock, apart from the differences of several machines or a clock that was set back (`_CLOCKS`).
     """
-    if since is None or since - datetime.min.replace(tzinfo=UTC) < 2 * _CLOCKS:  # where the calendar begins
-        return {}
-    long_before = UsageRecord.objects.filter(created_at__lt=since - 2 * _CLOCKS).order_by("-created_at")
-    found = long_before.values_list("pk", flat=True).first()
-    return {} if found is None else {"pk__gte": min(found, _far_ahead(at))}
+    rows, numbers = UsageRecord.objects.order_by(), {}
+    if since is not None:
+        lowest = _lowest_since(since, at)
+        if lowest is None:
+            return None
+        numbers["pk__gte"] = lowest
+    if until is not None and until <= at:
+        latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
+        if latest is None:
+            return None
+        near = Q(created_at__range=(latest - _CLOCKS, latest))
+        numbers["pk__lte"] = rows.filter(near).aggregate(found=Max(Plain(F("pk"))))["found"]
+    return numbers
 
 
-def _far_ahead(at: datetime) -> int:
-    """Return the lowest id of the rows that a clock has dated further into the future than `_CLOCKS`."""
-    rows = UsageRecord.objects.order_by().filter(created_at__gt=at + _CLOCKS)
-    found = rows.aggregate(found=Min(Plain(F("pk"))))["found"]
-    return _HIGHEST if found is None else found
+def _lowest_since(since: datetime, at: datetime) -> int | None:
+    """Return the lowest id of the rows since that time; None if there are none."""
+    rows = UsageRecord.objects.order_by()
+    # Those soon after that time, and those that a clock has dated far ahead: separately, which is quicker on SQLite.
+    soon = _lowest(rows.filter(created_at__range=(since, min(since, _END) + _CLOCKS)))
+    if soon is None:
+        earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
+        if earliest is None:
+            return None
+        soon = _lowest(rows.filter(created_at__range=(earliest, earliest + _CLOCKS)))
+    ahead = _lowest(rows.filter(created_at__gt=at + _CLOCKS))
+    return min(number for number in (soon, ahead) if number is not None)
+
+
+def _lowest(rows: QuerySet[UsageRecord]) -> int | None:
+    return rows.aggregate(found=Min(Plain(F("pk"))))["found"]
