@@ -23,10 +23,7 @@ _CONTAINERS = ("code_interpreter", "shell")  # run in OpenAI's containers
 _WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
 _FILE_SEARCH = "file search"  # its fee
 _KEPT = ("previous_response_id", "conversation", "prompt")  # input that is stored at the provider
-# What a prompt that is stored at OpenAI may declare: only OpenAI knows.
-_TOOLS_OF_A_PROMPT = tuple(
-    {"type": kind} for kind in ("web_search", "file_search", "code_interpreter", "image_generation")
-)
+_CONTAINER_OF_A_PROMPT = "container of a prompt"  # its fee, of unknown size
 _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose presence alone is not output
 
 
@@ -184,7 +181,7 @@ def _container(tool: Mapping[str, Any]) -> str:
 
 def _added(body: Mapping[str, Any]) -> bounds.Added:
     added = bounds.Added()
-    for tool in (*_tools(body), *(_TOOLS_OF_A_PROMPT if body.get("prompt") is not None else ())):
+    for tool in _tools(body):
         kind = tool.get("type")
         if kind is None or kind in ("function", "custom", "namespace"):
             added.tokens += bounds.TOOL_TOKENS
@@ -198,6 +195,8 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
             added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
             if kind in _CONTAINERS:
                 added.fee(f"container {_container(tool)}")
+    if body.get("prompt") is not None:
+        _add_tools_of_a_prompt(added)
     calls = whole_number(body.get("max_tool_calls"))
     if added.round_tokens and calls is not None and calls >= 0:
         calls = min(calls, bounds.MOST_ROUNDS)
@@ -206,6 +205,22 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         added.drawings = calls if added.drawings else 0
         added.fees = {what: calls if what == _FILE_SEARCH else min(calls, times) for what, times in added.fees.items()}
     return added
+
+
+def _add_tools_of_a_prompt(added: bounds.Added) -> None:
+    """Add what a prompt that is stored at OpenAI may declare, which only OpenAI knows.
+
+    A tool of the request stands for one of its kind.
+    """
+    if not added.searches:
+        added.server_tool(has_fee=True)
+    if _FILE_SEARCH not in added.fees:
+        added.fee(_FILE_SEARCH, added.server_tool(has_fee=False))
+    if not any(what.startswith("container") for what in added.fees):
+        added.server_tool(has_fee=False)
+        added.fee(_CONTAINER_OF_A_PROMPT)
+    if not added.drawings:
+        added.drawing_tool(None)
 
 
 def _uses_preview(body: Mapping[str, Any]) -> bool | None:

@@ -128,8 +128,10 @@ def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime)
         return amount, is_estimate
     amount += (usage.file_searches or 0) * other_fee("file search")
     if usage.containers:
-        sizes = [other_fee(what) for what, _ in worst.bound.fees if what.startswith("container")]
-        amount += usage.containers * max(sizes, default=0)
+        sizes = [what for what, _ in worst.bound.fees if what.startswith("container")]
+        # What a stored prompt declares is not known: OpenAI's own choice is the smallest.
+        prices_of = (other_fee("container 1g" if what == "container of a prompt" else what) for what in sizes)
+        amount += usage.containers * max(prices_of, default=0)
         is_estimate = True
     return amount, is_estimate
 

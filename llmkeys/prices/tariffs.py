@@ -70,6 +70,7 @@ OTHER_FEES = {
     "container 4g": Decimal("0.12"),
     "container 16g": Decimal("0.48"),
     "container 64g": Decimal("1.92"),
+    "container of a prompt": Decimal("1.92"),  # held; `cost.py` charges the usual one if it ran
     "file search": Decimal("0.0025"),
     "page": Decimal("0.002"),
 }

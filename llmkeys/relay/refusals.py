@@ -116,8 +116,8 @@ def model_not_allowed(model: str, patterns: Sequence[str]) -> ModelNotAllowed:
 def drawing_not_allowed(model: str, patterns: Sequence[str]) -> ModelNotAllowed:
     return ModelNotAllowed(
         f"This token may not use model “{model[:200]}”, with which an image tool of this request or of its stored "
-        f"prompt may draw. It may use: {', '.join(patterns)}. Leave the tool or the prompt out, or ask the person who "
-        "manages the token to allow that model."
+        f"prompt may draw. It may use: {', '.join(patterns)}. Leave the tool or the prompt out, set "
+        "max_tool_calls to 0 if it needs no tools, or ask the person who manages the token to allow that model."
     )
 
 

@@ -187,11 +187,20 @@ class TestBound:
     def test_a_stored_prompt_may_declare_any_tool(self) -> None:
         found = bound(prompt={"id": "pmpt_1"})
         assert (found.searches, found.drawings, found.drawing_models) == (5, 5, ())
-        assert found.fees == (("file search", 5), ("container 64g", 1))
+        assert found.fees == (("file search", 5), ("container of a prompt", 1))
         assert found.tool_input_tokens == 4 * 80_000
         found = bound(prompt={"id": "pmpt_1"}, max_tool_calls=0)
         assert (found.searches, found.drawings, found.tool_input_tokens) == (0, 0, 0)
-        assert found.fees == (("file search", 0), ("container 64g", 0))
+        assert found.fees == (("file search", 0), ("container of a prompt", 0))
+
+    def test_a_tool_of_the_request_stands_for_that_of_its_stored_prompt(self) -> None:
+        own = [
+            {"type": "code_interpreter", "container": {"type": "auto"}},
+            {"type": "image_generation", "model": "gpt-image-1-mini"},
+        ]
+        found = bound(prompt={"id": "pmpt_1"}, tools=own)
+        assert found.fees == (("container 1g", 1), ("file search", 5))
+        assert (found.searches, found.drawings, found.drawing_models) == (5, 5, ("gpt-image-1-mini",))
 
     def test_a_compaction_reads_the_conversation_once_more(self) -> None:
         found = bound(context_management=[{"type": "compaction", "compact_threshold": 1000}])

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmkeys.models import ModelAlias, ModelPrice
+from llmkeys.models import ModelAlias, ModelPrice, UsageRecord
 from tests.gateway.door import (
     DONE,
     GOOGLE,
@@ -397,13 +397,14 @@ class TestFeesAndTiers:
 class TestWhatToolsCostBesideTheModel:
     URL = "https://api.openai.com/v1/responses"
 
-    def ask(self, client, provider, tool, output, **more):
+    def ask(self, client, provider, tool, output, *, prompt=None, **more):
         make_key(provider="openai")
         message = {"type": "message", "content": [{"type": "output_text", "text": "Done."}]}
         usage = {"input_tokens": 50, "output_tokens": 40, "total_tokens": 90}
         body = {"id": "r", "object": "response", "status": "completed", "model": "gpt-5-mini", "usage": usage, **more}
         provider.post(self.URL, json=body | {"output": [*output, message]})
         asked = {"model": "gpt-5-mini", "input": "Go.", "max_output_tokens": 500, "tools": [tool]}
+        asked |= {"prompt": prompt} if prompt else {}
         assert client.post("/v1/responses", json.dumps(asked)).status_code == 200
 
     @pytest.mark.parametrize(("named", "nano", "source"), [
@@ -426,6 +427,12 @@ class TestWhatToolsCostBesideTheModel:
         tool = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "16g"}}
         self.ask(client, provider, tool, calls)
         assert cost_and_source() == (480_092_500, "estimated")
+
+    def test_a_machine_of_a_stored_prompt_is_held_at_any_size_and_charged_as_the_usual_one(self, client, provider):
+        calls = [{"type": "code_interpreter_call", "container_id": "cntr_1"}]
+        self.ask(client, provider, {"type": "function", "name": "f"}, calls, prompt={"id": "pmpt_1"})
+        assert cost_and_source() == (30_092_500, "estimated")
+        assert UsageRecord.objects.get().hold_nano > 1_920_000_000
 
 
 class TestWhatIsNotBelieved:
