@@ -148,7 +148,7 @@ def _numbers(
     if numbers is None or _has_its_own_index(lookups) or not (is_counted or since):
         return numbers
     newest = numbers.get("pk__lte") or _newest()
-    if newest < _FEW or (first_page and is_counted and _fills_a_page(rows, newest)):
+    if newest < _FEW or (first_page and _fills_a_page(rows, newest)):
         return numbers  # a lower bound would cost more than it saves
     after = _at_that_time(since, None, at)
     if after is None:
