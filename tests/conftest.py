@@ -271,12 +271,16 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_remembered() -> None:
-    """Prices, aliases, model lists and sums are cached in the process: no test sees those of the one before."""
+def _nothing_remembered(monkeypatch: Any) -> None:
+    """Prices, aliases, model lists and sums are cached in the process: no test sees those of the one before.
+
+    And none reads them a second time because the machine was slow.
+    """
     from django.core.cache import cache
 
     from llmkeys.prices import catalogue
 
+    monkeypatch.setattr(catalogue, "TABLES_SECONDS", 3600.0)
     catalogue.forget()
     cache.clear()
 

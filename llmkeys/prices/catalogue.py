@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 class _Cached(Generic[T]):
-    """A value that is rebuilt when it is older than `seconds`."""
+    """A value that is rebuilt when it is older than TABLES_SECONDS."""
 
-    def __init__(self, make: Callable[[], T], seconds: float):
-        self._make, self._seconds = make, seconds
+    def __init__(self, make: Callable[[], T]):
+        self._make = make
         self._made_at = float("-inf")
         self._value: T | None = None
 
     def is_stale(self) -> bool:
-        return time.monotonic() - self._made_at > self._seconds
+        return time.monotonic() - self._made_at > TABLES_SECONDS
 
     def get(self) -> T:
         """Return the value; on an event loop it may be stale, because rebuilding it would block."""
@@ -61,8 +61,8 @@ def _read_prices() -> dict[tuple[str, str], list[OperatorPrice]]:
     return found
 
 
-_aliases = _Cached(_read_aliases, TABLES_SECONDS)
-_prices = _Cached(_read_prices, TABLES_SECONDS)
+_aliases = _Cached(_read_aliases)
+_prices = _Cached(_read_prices)
 _made: tuple[tuple[Any, ...], PriceList] | None = None  # what the last list was made of, and the list
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import DailyUsage, KeyEvent, ModelAlias, ModelPrice
+from llmkeys.prices import catalogue
 from tests.gateway.door import (
     ANTHROPIC,
     GOOGLE,
@@ -124,6 +125,18 @@ class TestModelNames:
         provider.post(OPENROUTER, json=completion())
         assert ask(client, model="house-model").status_code == 200
         assert sent_body(provider)["model"] == MODEL
+
+    def test_it_knows_what_another_process_changed_of_them_when_the_tables_are_old(self, client, provider, monkeypatch):
+        make_key()
+        alias = ModelAlias.objects.create(provider="openrouter", alias="house-model", model_names=[MODEL])
+        provider.post(OPENROUTER, json=completion())
+        assert ask(client, model="house-model").status_code == 200
+        ModelAlias.objects.filter(pk=alias.pk).update(model_names=["openai/gpt-6-luna"])
+        ask(client, model="house-model")
+        assert sent_body(provider, 1)["model"] == MODEL
+        monkeypatch.setattr(catalogue, "TABLES_SECONDS", 0.0)
+        ask(client, model="house-model")
+        assert sent_body(provider, 2)["model"] == "openai/gpt-6-luna"
 
     @pytest.mark.parametrize("named", ["auto", "", None, ...])
     def test_it_takes_the_primary_model_where_none_is_named(self, client, provider, settings, named):

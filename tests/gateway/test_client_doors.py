@@ -324,8 +324,7 @@ class TestAddresses:
         assert "acme/none" in is_refused(answer, 404, "model_not_available", "No stored key can serve model")
 
     def test_an_unknown_model_is_named_by_a_process_that_has_just_begun_too(self, client, monkeypatch):
-        nothing_read = catalogue._Cached(catalogue._read_aliases, catalogue.TABLES_SECONDS)
-        monkeypatch.setattr(catalogue, "_aliases", nothing_read)
+        monkeypatch.setattr(catalogue, "_aliases", catalogue._Cached(catalogue._read_aliases))
         is_refused(client.get("/v1/models/acme/none"), 404, "model_not_available", "No stored key can serve model")
 
 
