@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llmkeys.dashboard.charts import Bar, Chart, Series, budget_bar, days_until, stacked
-from llmkeys.dashboard.usage_page import lines_of
+from llmkeys.dashboard.usage_page import for_lines, lines_of
 from llmkeys.dashboard.usage_words import guessed_parts, skipped_ids
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, REVOKED, Budget, current_windows
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
@@ -47,8 +47,7 @@ Column = Literal["key", "token"]  # the column by which rows, totals and events 
 def account_parts(account: Account, column: Column, at: datetime) -> dict[str, Any]:
     """Return what the templates in `PARTS` need, except the card; the number of queries does not grow with usage."""
     sums = _last_days(account, at)
-    rows = UsageRecord.objects.filter(**{column: account}).select_related("key").order_by("-id")
-    recent = list(rows.defer("key__secret", "key__fingerprint", "key__last_test")[:_REQUESTS])
+    recent = list(for_lines(UsageRecord.objects.filter(**{column: account}).order_by("-id"))[:_REQUESTS])
     names = dict(ApiKey.objects.filter(pk__in=skipped_ids(recent)).values_list("pk", "name"))
     # Lost requests whose charges were neither voided nor corrected, the newest first.
     every_lost = lost_rows(**{f"{column}_id": account.pk}).order_by("-id")

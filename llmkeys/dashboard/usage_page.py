@@ -517,7 +517,7 @@ def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[st
     Rows are never counted or skipped, so every page takes the same time. An invalid cursor shows the first page.
     """
     below, above = _cursor(before), _cursor(after)
-    rows = matching_rows(filters, at, first_page=not below and not above)
+    rows = for_lines(matching_rows(filters, at, first_page=not below and not above))
     if below:
         found = list(rows.filter(pk__lt=below)[: PAGE + 1])
         return _page(found[:PAGE], filters, names, newer=bool(found), older=len(found) > PAGE)
@@ -530,9 +530,12 @@ def page_of(filters: UsageFilters, *, before: str, after: str, names: Mapping[st
 
 
 def matching_rows(filters: UsageFilters, at: datetime, *, first_page: bool = False) -> QuerySet[UsageRecord]:
-    return newest_first(filters.row_lookups(), at=at, first_page=first_page).defer(
-        "key__secret", "key__fingerprint", "key__last_test"
-    )
+    return newest_first(filters.row_lookups(), at=at, first_page=first_page)
+
+
+def for_lines(rows: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
+    """Read only what a line of the table shows, which takes half as long."""
+    return rows.select_related(None).select_related("key").defer(None).only(*_SHOWN)
 
 
 def _cursor(text: str) -> int | None:
@@ -547,6 +550,13 @@ def _page(
         newer=filters.query(after=str(rows[0].pk)) if newer and rows else "",
         older=filters.query(before=str(rows[-1].pk)) if older else "",
     )
+
+
+_SHOWN = (
+    "request_id", "attempt", "created_at", "key__name", "model", "token_name", "state", "success", "http_status",
+    "error", "input_tokens", "cached_input_tokens", "output_tokens", "hold_nano", "cost_nano", "cost_source",
+    "overrun", "latency_ms", "first_byte_ms", "skipped",
+)  # fmt: skip
 
 
 def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line]:

@@ -116,12 +116,19 @@ def when(at: datetime) -> SafeString:
     return format_html("{}{}", preposition, moment(at))
 
 
+@register.filter
+def row_time(at: datetime) -> SafeString:
+    """Return the time of day for a row of a table, with the date below it."""
+    local = local_time(at, settings.TIME_ZONE)
+    return _time(at, format_html("{}<small>{}</small>", f"{local:%H:%M:%S}", f"{local.day} {local:%b}"))
+
+
 def _days_away(at: datetime) -> int:
     """Return in how many local days a time is; negative if it has passed."""
     return (local_time(at, settings.TIME_ZONE).date() - timezone.localtime().date()).days
 
 
-def _time(at: datetime, words: str) -> SafeString:
+def _time(at: datetime, words: SafeString | str) -> SafeString:
     local = local_time(at, settings.TIME_ZONE)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',

@@ -82,7 +82,10 @@ def test_it_says_why_each_request_came_to_this_key(operator):
     make_usage(key, skipped=[{"keyId": first.pk, "reason": "cooling"}])
     make_usage(first)
     assert "Alpha was cooling down" in page_of(operator, key)
-    assert "First in line" in page_of(operator, first)
+    page = page_of(operator, first)
+    assert "First in line" in page and "Tried again" not in page
+    make_usage(first, attempt=2)
+    assert "Tried again attempt 2 of 2" in text_of(page_of(operator, first))
 
 
 def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_rights):
