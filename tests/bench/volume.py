@@ -1,8 +1,8 @@
 """Ten million usage rows, a thousand keys and tokens: how long pages and API take (`python -m tests.bench.volume`).
 
-Each address is measured beside itself: first with few rows and as many keys, then with all rows, in one run, once the
-sums of past days are stored. None may take 50 ms longer. What counts is the best of a few tries, in the processor time
-of this one process, for the machine may have other work as well.
+Each address is measured beside itself: with few rows and as many keys in one process and with all rows in another, in
+turns, once the sums of past days are stored. None may take 50 ms longer. What counts is the best of a few tries, in the
+processor time of one process, for the machine may have other work as well.
 
 The rows are made by SQL in a throw-away SQLite database: 90 days, every key on every day, with three models; each key
 serves one of twenty programs, each with its token; the other tokens rest. The daily totals are their sums, and go back
@@ -12,7 +12,6 @@ a year, for they outlive the rows.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -32,6 +31,7 @@ OPEN_HOLDS = 40
 KEYS = 1_000
 MODELS = ("openai/gpt-6.1-terra", "anthropic/claude-sonnet-5.5", "google/gemini-3.8-flash")
 REPEATS = 3
+TURNS = 3
 FEW_ROWS = 10_000
 MOST_LONGER_MS = 50.0
 _TABLES = ("usagerecord", "dailyusage", "daytotal", "runningtotal", "apikey", "accesstoken")
@@ -231,7 +231,27 @@ def _lists() -> Iterator[str]:
     yield f"since={_days_ago(0)}&until={_days_ago(0)}&token=unknown"
 
 
-def measure(client: Any, few: dict[str, float], *, only: str, verbose: bool) -> bool:
+class FewRows:
+    """A process that measures each address with few rows, when it is asked to."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", __spec__.name, "--few"]
+        environment = {name: value for name, value in os.environ.items() if name != "REFACTAI_DATA_DIR"}
+        self._process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def best(self, address: str) -> float:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(address + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+
+def measure(client: Any, few: FewRows, *, only: str, verbose: bool) -> bool:
     """Print the times and the plans; True where none is more than 50 ms above that with few rows.
 
     Plans are shown once for each set of them, unless `verbose`.
@@ -240,15 +260,19 @@ def measure(client: Any, few: dict[str, float], *, only: str, verbose: bool) -> 
     for address in addresses():
         if only not in address:
             continue
-        best = _best(client, address)
-        late = best > few[address] + MOST_LONGER_MS
+        best = beside = float("inf")
+        for _ in range(TURNS):  # both once more where it was too slow: the processor's speed changes as well
+            beside, best = min(beside, few.best(address)), min(best, _best(client, address))
+            late = best > beside + MOST_LONGER_MS
+            if not late:
+                break
         with _plans(plans := []):
             client.get(address)
         scan = any(plan.startswith("SCAN llmkeys_usagerecord") and "USING" not in plan for plan in plans)
         # Newest first by number is a scan that ends with the page: slow only where few rows fit, and then it shows.
         good &= not late
-        times = f"{best:8.1f} ms, with few rows {few[address]:8.1f} ms"
-        print(f"{'SLOW' if late else 'ok  '} {times}  {address}{'  (by number)' if scan else ''}")
+        times = f"{best:8.1f} ms, with few rows {beside:8.1f} ms"
+        print(f"{'SLOW' if late else 'ok  '} {times}  {address}{'  (by number)' if scan else ''}", flush=True)
         shown = tuple(dict.fromkeys(plans))
         if verbose or shown not in seen:
             print("".join(f"                  {plan}\n" for plan in shown), end="")
@@ -308,7 +332,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--keep", type=Path, help="directory of the database; used again where it is there")
     parser.add_argument("--verbose", action="store_true", help="every query plan")
-    parser.add_argument("--few", action="store_true", help="print the times with few rows as JSON, and end")
+    parser.add_argument("--few", action="store_true", help="measure, with few rows, the addresses read from stdin")
     parser.add_argument("--only", default="", help="addresses that contain this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llmkeys-volume-") as temporary:
@@ -317,11 +341,10 @@ def main() -> int:
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "refactai_site.settings")
         if options.few:
             return _run(directory, FEW_ROWS, None)
-        few = subprocess.run([sys.executable, "-m", __spec__.name, "--few"], check=True, stdout=subprocess.PIPE).stdout
-        return _run(directory, options.rows, json.loads(few), only=options.only, verbose=options.verbose)
+        return _run(directory, options.rows, FewRows(), only=options.only, verbose=options.verbose)
 
 
-def _run(directory: Path, rows: int, few: dict[str, float] | None, *, only: str = "", verbose: bool = False) -> int:
+def _run(directory: Path, rows: int, few: FewRows | None, *, only: str = "", verbose: bool = False) -> int:
     import django
 
     there = (directory / "llmkeys.sqlite3").exists()
@@ -343,9 +366,13 @@ def _run(directory: Path, rows: int, few: dict[str, float] | None, *, only: str 
     client.force_login(user)
     _close_days(client)
     if few is None:
-        print(json.dumps({address: _best(client, address) for address in addresses()}))
+        for address in sys.stdin:
+            print(_best(client, address.strip()), flush=True)
         return 0
-    return 0 if measure(client, few, only=only, verbose=verbose) else 1
+    try:
+        return 0 if measure(client, few, only=only, verbose=verbose) else 1
+    finally:
+        few.stop()
 
 
 if __name__ == "__main__":
