@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS = 40
+START_SECONDS = 90  # to start a product, or to migrate a new database, takes a busy machine most of a minute
 WHOLE_TREE = 10  # serve; web main and 2 workers; cluster main, guard, 2 workers, monitor and pusher
 # The scheduler's watchdog, in seconds rather than minutes. No schedule is due until a test says so: a minute may begin
 # while the product starts.
@@ -94,7 +95,7 @@ def manage(
         env=environment(data_dir, **more),
         capture_output=True,
         text=True,
-        timeout=3 * DEADLINE_SECONDS,  # it hangs: to migrate a new database takes a busy machine most of a minute
+        timeout=START_SECONDS,
         preexec_fn=preexec_fn,
     )
 
@@ -195,13 +196,13 @@ class Served:
             assert self.process.poll() is None, self.log.read_text()
             return self.get("/healthz")[0] == 200
 
-        wait_for(up, what=f"/healthz answers; stderr: {self.log.read_text()}")
+        wait_for(up, seconds=START_SECONDS, what=f"/healthz answers; stderr: {self.log.read_text()}")
         return self
 
     def wait_until_complete(self, processes: int = WHOLE_TREE) -> Served:
         """Up, with every process of the tree."""
         self.wait_until_up()
-        wait_for(lambda: len(self.pids()) >= processes, what=f"{processes} processes")
+        wait_for(lambda: len(self.pids()) >= processes, seconds=START_SECONDS, what=f"{processes} processes")
         return self
 
     def pids(self) -> list[int]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ROOT, environment, free_port, manage, state_of, wait_for
+from tests.serving import ROOT, START_SECONDS, environment, free_port, manage, state_of, wait_for
 
 WITHIN_SECONDS = 60
 
@@ -51,7 +51,10 @@ class Demo:
         self.process.wait(10)
 
     def wait_until_up(self) -> Demo:
-        wait_for(lambda: "Password:" in self.out.read_text() or self.process.poll() is not None, what="it says so")
+        def has_begun() -> bool:
+            return "Password:" in self.out.read_text() or self.process.poll() is not None
+
+        wait_for(has_begun, seconds=START_SECONDS, what="it says so")
         assert self.process.poll() is None, self.err.read_text()
         return self
 
