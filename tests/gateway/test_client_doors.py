@@ -396,9 +396,8 @@ class TestAmplifiedBodies:
         parsed: list[bytes] = []
         parser = SimpleNamespace(loads=lambda raw, **options: parsed.append(raw) or json.loads(raw, **options))
         monkeypatch.setattr("llmkeys.gateway.bodies.json", parser)
-        began = time.monotonic()
         is_refused(client.post(PATH, raw), 400, "invalid_request", "The body has more than")
-        assert time.monotonic() - began < 25 and parsed == []
+        assert parsed == []
 
     @pytest.mark.parametrize("text", ["{}[]," * 600_000, '\\"{}[],\\\\' * 300_000])
     def test_what_stands_in_texts_does_not_count(self, client, serving, text):
