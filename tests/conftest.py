@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+# How long an example takes says more of the machine than of the product.
+hypothesis_settings.register_profile("ours", deadline=None)
+hypothesis_settings.load_profile("ours")
 # --hypothesis-profile=long: the tests that say so in their module run 20,000 examples instead of hundreds.
 hypothesis_settings.register_profile("long", deadline=None)
 

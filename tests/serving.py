@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -14,13 +16,31 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_SECONDS = 40
+START_SECONDS = 90  # to start a product, or to migrate a new database, takes a busy machine most of a minute
 WHOLE_TREE = 10  # serve; web main and 2 workers; cluster main, guard, 2 workers, monitor and pusher
+# The scheduler's watchdog, in seconds rather than minutes. No schedule is due until a test says so: a minute may begin
+# while the product starts.
+FAST_WATCHDOG = """
+django.setup()
+import llmkeys.supervisor.watchdog as dog
+from llmkeys import schedules
+dog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2; dog.CONFIRM_SECONDS = 1
+ensure_schedules = schedules.ensure_schedules
+def none_is_due():
+    ensure_schedules()
+    schedules.Schedule.objects.update(next_run="2099-01-01T00:00Z")
+schedules.ensure_schedules = none_is_due
+"""
+# Below those that the kernel gives to outgoing connections, one of which might take a port between its choice and its
+# use, and above 10080, which Chromium refuses.
+PORTS = range(11_000, 32_000)
+SLICES = 20  # one for each process of pytest-xdist
 NOT_INHERITED = (
     "OPENROUTER_",
     "OPENAI_",
@@ -44,9 +64,21 @@ def wait_for(condition: Callable[[], object], *, seconds: float = DEADLINE_SECON
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that nobody has, and that this process does not choose again soon."""
+    for port in _own_ports():
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the ports go round")
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """The ports of this process, round and round, from any one on: other runs of the tests may be under way."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SLICES
+    own = PORTS[number::SLICES]
+    begin = secrets.randbelow(len(own))
+    return itertools.cycle([*own[begin:], *own[:begin]])
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
@@ -63,7 +95,7 @@ def manage(
         env=environment(data_dir, **more),
         capture_output=True,
         text=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=START_SECONDS,
         preexec_fn=preexec_fn,
     )
 
@@ -164,13 +196,13 @@ class Served:
             assert self.process.poll() is None, self.log.read_text()
             return self.get("/healthz")[0] == 200
 
-        wait_for(up, what=f"/healthz answers; stderr: {self.log.read_text()}")
+        wait_for(up, seconds=START_SECONDS, what=f"/healthz answers; stderr: {self.log.read_text()}")
         return self
 
     def wait_until_complete(self, processes: int = WHOLE_TREE) -> Served:
         """Up, with every process of the tree."""
         self.wait_until_up()
-        wait_for(lambda: len(self.pids()) >= processes, what=f"{processes} processes")
+        wait_for(lambda: len(self.pids()) >= processes, seconds=START_SECONDS, what=f"{processes} processes")
         return self
 
     def pids(self) -> list[int]:

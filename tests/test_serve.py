@@ -17,14 +17,19 @@ from pathlib import Path
 import pytest
 
 from llmkeys.checks import leads_back_here
-from tests.serving import ROOT, WHOLE_TREE, Served, free_port, manage, prepare, wait_for
+from tests.serving import (
+    DEADLINE_SECONDS,
+    FAST_WATCHDOG,
+    ROOT,
+    WHOLE_TREE,
+    Served,
+    free_port,
+    manage,
+    prepare,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
-
-FAST_WATCHDOG = (
-    "django.setup()\nimport llmkeys.supervisor.watchdog as dog\n"
-    "dog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2; dog.CONFIRM_SECONDS = 1\n"
-)
 
 
 @pytest.fixture
@@ -88,17 +93,24 @@ answer = pages.Handler.answer
 def slow(self, scope, body):
     if scope["path"] != "/slow":
         return answer(self, scope, body)
-    pathlib.Path(os.environ["REFACTAI_DATA_DIR"], "in-flight").touch()
-    time.sleep(float(scope["query_string"]))
+    here = pathlib.Path(os.environ["REFACTAI_DATA_DIR"])
+    (here / "in-flight").touch()
+    while not (here / "let-go").exists():
+        time.sleep(0.05)
     return HttpResponse(b"done")
 pages.Handler.answer = slow
 """
 
 
-def start_slow_request(served: Served, seconds: int) -> Future[tuple[int, str]]:
-    answer = ThreadPoolExecutor(1).submit(served.get, f"/slow?{seconds}", 60)
+def start_slow_request(served: Served) -> Future[tuple[int, str]]:
+    """Send a request that goes on until it is let go."""
+    answer = ThreadPoolExecutor(1).submit(served.get, "/slow", 2 * DEADLINE_SECONDS)
     wait_for((served.data_dir / "in-flight").exists, what="the request is in flight")
     return answer
+
+
+def let_go(served: Served) -> None:
+    (served.data_dir / "let-go").touch()
 
 
 def refuses_connections(served: Served) -> bool:
@@ -109,10 +121,13 @@ def refuses_connections(served: Served) -> bool:
 def test_it_lets_requests_under_way_finish_and_says_so(data_dir):
     with Served(data_dir, prelude=SLOW_PAGE) as served:
         served.wait_until_complete()
-        answer = start_slow_request(served, 3)
-        assert served.stop() == 0
+        answer = start_slow_request(served)
+        served.process.send_signal(signal.SIGTERM)
+        words = "1 request in progress; waiting up to 30 s. Ctrl-C again ends them now."
+        wait_for(lambda: words in served.log.read_text(), seconds=25, what="it says what it waits for")
+        let_go(served)
+        assert served.process.wait(DEADLINE_SECONDS) == 0
         assert answer.result() == (200, "done")
-        assert "1 request in progress; waiting up to 30 s. Ctrl-C again ends them now." in served.log.read_text()
 
 
 def test_it_says_nothing_of_requests_when_none_is_under_way(data_dir):
@@ -126,17 +141,18 @@ def test_it_says_nothing_of_requests_when_none_is_under_way(data_dir):
 def test_it_refuses_new_connections_while_it_stops(data_dir):
     with Served(data_dir, prelude=SLOW_PAGE) as served:
         served.wait_until_complete()
-        answer = start_slow_request(served, 4)
+        answer = start_slow_request(served)
         served.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: refuses_connections(served), seconds=2, what="new connections are refused")
-        assert served.process.wait(10) == 0
+        wait_for(lambda: refuses_connections(served), seconds=25, what="new connections are refused")
+        let_go(served)
+        assert served.process.wait(DEADLINE_SECONDS) == 0
         assert answer.result() == (200, "done")
 
 
 def test_it_cuts_a_request_that_outlasts_the_stop(data_dir):
     with Served(data_dir, prelude=SLOW_PAGE, REFACTAI_STOP_SECONDS="1") as served:
         served.wait_until_complete()
-        answer = start_slow_request(served, 60)
+        answer = start_slow_request(served)
         assert served.stop() == 0
         assert answer.result() == (0, "")
         assert "waiting up to 1 s" in served.log.read_text()
@@ -145,13 +161,13 @@ def test_it_cuts_a_request_that_outlasts_the_stop(data_dir):
 
 
 def test_it_stops_at_once_on_the_second_signal(data_dir):
-    with Served(data_dir, prelude=SLOW_PAGE) as served:
+    with Served(data_dir, prelude=SLOW_PAGE, REFACTAI_STOP_SECONDS="600") as served:
         served.wait_until_complete()
-        start_slow_request(served, 60)
+        start_slow_request(served)
         served.process.send_signal(signal.SIGINT)
-        wait_for(lambda: "Ctrl-C again" in served.log.read_text(), seconds=3, what="it says what it waits for")
+        wait_for(lambda: "Ctrl-C again" in served.log.read_text(), what="it says what it waits for")
         served.process.send_signal(signal.SIGINT)
-        assert served.process.wait(3) == 0
+        assert served.process.wait(DEADLINE_SECONDS) == 0
         assert served.pids() == []
 
 
@@ -162,8 +178,7 @@ def test_it_serves_and_stops_with_spawned_workers(data_dir):
         served.wait_until_complete()
         assert all(served.get("/login")[0] == 200 for _ in range(10))
         assert served.get("/readyz")[0] == 200
-        served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(10) == 0
+        assert served.stop() == 0
         assert "Traceback" not in served.log.read_text()
 
 
@@ -300,7 +315,7 @@ def test_it_leaves_no_orphan_when_it_is_killed(data_dir):
     with Served(data_dir) as served:
         served.wait_until_complete()
         served.process.kill()
-        wait_for(lambda: not served.pids(), seconds=5, what="the tree is gone")
+        wait_for(lambda: not served.pids(), what="the tree is gone")
 
 
 def test_it_replaces_a_killed_web_worker(data_dir):
@@ -309,8 +324,8 @@ def test_it_replaces_a_killed_web_worker(data_dir):
         web, _ = served.mains()
         before = set(served.children_of(web))
         os.kill(min(before), signal.SIGKILL)
-        wait_for(lambda: len(set(served.children_of(web)) - before) == 1, seconds=10, what="a new worker")
-        assert all(served.get("/healthz")[0] == 200 for _ in range(20))
+        wait_for(lambda: len(set(served.children_of(web)) - before) == 1, what="a new worker")
+        assert all(served.get("/healthz", 30)[0] == 200 for _ in range(20))
         (line,) = served.log.read_text().splitlines()
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR \S+: Unexpected exit from worker-[12]", line)
         assert served.stop() == 0
@@ -322,8 +337,8 @@ def test_it_replaces_a_worker_that_was_asked_to_end_and_both_go_on_listening(dat
         (web,) = served.children_of(served.process.pid)
         (worker,) = served.children_of(web)
         os.kill(worker, signal.SIGTERM)
-        wait_for(lambda: served.children_of(web) not in ([], [worker]), seconds=10, what="a new worker")
-        assert wait_for(lambda: served.get("/healthz")[0] == 200, seconds=10, what="it listens where the old one did")
+        wait_for(lambda: served.children_of(web) not in ([], [worker]), what="a new worker")
+        assert wait_for(lambda: served.get("/healthz")[0] == 200, what="it listens where the old one did")
         assert served.stop() == 0
 
 
@@ -375,7 +390,7 @@ def test_it_runs_schedules_again_after_an_idle_scheduler_worker_was_killed(data_
         served.wait_until_complete()
         guard, workers = guard_and_workers(served)
         os.kill(min(workers), signal.SIGKILL)  # the first one forked is a worker; it waits at the queue
-        wait_for(lambda: guard not in served.pids(), seconds=10, what="the wedged cluster is gone")
+        wait_for(lambda: guard not in served.pids(), what="the wedged cluster is gone")
         served.wait_until_complete()
         make_overdue(data_dir)
         wait_for(lambda: schedules_ran(data_dir), seconds=100, what="schedules run")
@@ -388,7 +403,7 @@ def test_it_replaces_the_whole_scheduler_when_one_of_its_processes_was_killed(da
         served.wait_until_complete()
         guard, workers = guard_and_workers(served)
         os.kill(sorted(workers)[position], signal.SIGKILL)
-        wait_for(lambda: guard not in served.pids(), seconds=10, what="the old cluster is gone")
+        wait_for(lambda: guard not in served.pids(), what="the old cluster is gone")
         served.wait_until_complete()
         assert served.stop() == 0
 
@@ -399,7 +414,7 @@ def test_it_restarts_a_scheduler_that_stands_still(data_dir):
         guard, _ = guard_and_workers(served)
         os.kill(guard, signal.SIGSTOP)
         make_overdue(data_dir)
-        wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
+        wait_for(lambda: guard not in served.pids(), what="the stopped guard is gone")
         assert "The scheduler is making no progress" in served.log.read_text()
         wait_for(lambda: len(served.pids()) == WHOLE_TREE, what="a new cluster")
         assert served.stop() == 0

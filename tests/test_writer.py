@@ -160,8 +160,9 @@ def test_who_waits_too_long_is_told_and_nothing_happens(own_writer, monkeypatch)
     gate = Gate()
     first = Caller(gate.work)
     assert gate.reached.wait(10)
-    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.1)
-    late = Caller(note("late")).finished()
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "PATIENCE_SECONDS", 0.1)
+        late = Caller(note("late")).finished()
     assert isinstance(late.error, RecordingUnavailable)
     gate.open.set()
     first.finished()
@@ -181,7 +182,7 @@ def test_a_commit_that_came_too_late_is_undone(own_writer, monkeypatch):
     assert first_gate.reached.wait(10)
     second = Caller(second_gate.work)
     queued(1)
-    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 5.0)
     late = Caller(note("late"), undo=undo)
     queued(2)
     first_gate.open.set()
@@ -198,10 +199,10 @@ def test_many_abandoned_jobs_do_not_stop_it(own_writer, monkeypatch):
     gate = Gate()
     first = Caller(gate.work)
     assert gate.reached.wait(10)
-    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.1)
-    late = [Caller(note("late")) for _ in range(9)]
-    assert all(isinstance(caller.finished().error, RecordingUnavailable) for caller in late)
-    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "PATIENCE_SECONDS", 0.1)
+        late = [Caller(note("late")) for _ in range(9)]
+        assert all(isinstance(caller.finished().error, RecordingUnavailable) for caller in late)
     following = Caller(note("following"))
     queued(10)
     gate.open.set()
@@ -436,9 +437,10 @@ def test_a_coroutine_that_waits_too_long_is_told_and_nothing_happens(own_writer,
     gate = Gate()
     first = Caller(gate.work)
     assert gate.reached.wait(10)
-    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.05)
-    with pytest.raises(RecordingUnavailable):
-        asyncio.run(writer.run(note("late")))
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "PATIENCE_SECONDS", 0.05)
+        with pytest.raises(RecordingUnavailable):
+            asyncio.run(writer.run(note("late")))
     gate.open.set()
     first.finished()
     assert writer.run_now(note("next")) == "next"

@@ -18,6 +18,8 @@ from urllib.parse import urlencode
 
 from requests.structures import CaseInsensitiveDict
 
+from tests.serving import free_port
+
 JSON = "application/json"
 PATIENCE_SECONDS = 30.0
 
@@ -76,8 +78,7 @@ class WebServer:
         from granian.server.embed import Server
 
         self.watched = _Watched(application())
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._ready = threading.Event()
         self._make: Callable[[], Server] = lambda: Server(
             self.watched,

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
+from datetime import UTC, datetime
 from http.cookiejar import CookieJar
 from pathlib import Path
 
 import pytest
 
-from tests.serving import ROOT, environment, free_port, manage, state_of, wait_for
+from tests.serving import ROOT, START_SECONDS, environment, free_port, manage, state_of, wait_for
 
 WITHIN_SECONDS = 60
 
@@ -50,7 +51,10 @@ class Demo:
         self.process.wait(10)
 
     def wait_until_up(self) -> Demo:
-        wait_for(lambda: "Password:" in self.out.read_text() or self.process.poll() is not None, what="it says so")
+        def has_begun() -> bool:
+            return "Password:" in self.out.read_text() or self.process.poll() is not None
+
+        wait_for(has_begun, seconds=START_SECONDS, what="it says so")
         assert self.process.poll() is None, self.err.read_text()
         return self
 
@@ -120,9 +124,11 @@ def test_it_shows_rotation_within_a_minute_and_ctrl_c_leaves_nothing(tmp_path):
 
 
 def test_it_fills_the_past_and_sigterm_leaves_nothing(tmp_path):
+    before = datetime.now(UTC).date()
     with Demo(tmp_path, "--history", "5").wait_until_up() as demo:
-        ((days,),) = demo.rows("SELECT COUNT(DISTINCT day) FROM llmkeys_dailyusage WHERE day < date('now')")
-        assert days == 5
+        after = datetime.now(UTC).date()  # another one where midnight passes: on one of the two it was filled
+        days = [day for (day,) in demo.rows("SELECT DISTINCT day FROM llmkeys_dailyusage")]
+        assert 5 in [sum(day < today.isoformat() for day in days) for today in (before, after)], days
         assert demo.stop(signal.SIGTERM) == 0 and demo.has_left_nothing()
 
 

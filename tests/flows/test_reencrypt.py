@@ -31,8 +31,10 @@ import time
 from llmkeys.vault import keyring
 reseal = keyring.reseal
 def slowly(*arguments, **options):
-    time.sleep(0.02)
-    return reseal(*arguments, **options)
+    sealed = reseal(*arguments, **options)
+    if sealed is not None:  # those that an earlier run has done are passed over
+        time.sleep(0.2)
+    return sealed
 keyring.reseal = slowly
 """
 

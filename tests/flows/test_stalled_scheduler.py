@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import Served, manage, prepare, wait_for
+from tests.serving import FAST_WATCHDOG, Served, manage, prepare, wait_for
 from tests.targets import SECRET, Target
 
 pytestmark = pytest.mark.slow
-
-FAST_WATCHDOG = (
-    "django.setup()\nimport llmkeys.supervisor.watchdog as dog\n"
-    "dog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2; dog.CONFIRM_SECONDS = 1\n"
-)
 
 
 def write(data_dir: Path, sql: str) -> None:
@@ -64,9 +59,9 @@ def test_a_stall_reaches_the_operator_once_without_the_scheduler(tmp_path):
         os.kill(guard, signal.SIGSTOP)
         write(data_dir, WAITING)
         write(data_dir, "UPDATE django_q_schedule SET next_run = '2020-01-01 00:00:00'")
-        wait_for(lambda: len(target.lines) == 2, seconds=25, what="both alerts arrive")
+        wait_for(lambda: len(target.lines) == 2, what="both alerts arrive")
         assert sorted(line[:26] for line in target.lines) == ["The scheduler is making no", "Waiting."]
-        wait_for(lambda: guard not in served.pids(), seconds=15, what="the stopped guard is gone")
+        wait_for(lambda: guard not in served.pids(), what="the stopped guard is gone")
         assert served.stop() == 0
         assert SECRET not in served.log.read_text() + served.out.read_text()
     assert len(target.lines) == 2

@@ -11,6 +11,8 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import pytest
+
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, chat, percentile
 from tests.serving import wait_for
@@ -68,7 +70,7 @@ def states(product: Product) -> Counter[str]:
 def test_streams_finish_in_the_grace(data_dir: Path, simulator: SimulatorThread):
     with Product(data_dir, simulator) as product:
         product.add_key("One", dailyLimit=0, monthlyLimit=0, totalLimit=0)
-        streams = opened(product, STREAMS, streamed(6))
+        streams = opened(product, STREAMS, streamed(15))
         assert product.served.stop(signal.SIGTERM) == 0
         for stream in streams:
             stream.join(30)
@@ -88,17 +90,18 @@ def test_streams_that_outlast_the_grace_are_lost_and_never_left_held(data_dir: P
         assert states(product) == {"LOST": STREAMS}
 
 
+@pytest.mark.alone
 def test_open_streams_hold_up_no_page(data_dir: Path, simulator: SimulatorThread, capsys):
     with Product(data_dir, simulator, "--threads", "2") as product, ExitStack() as stack:
         product.add_key("One", dailyLimit=0, monthlyLimit=0, totalLimit=0)
-        streams = opened(product, OPEN_STREAMS, streamed(12))
+        streams = opened(product, OPEN_STREAMS, streamed(15))
         program = stack.enter_context(closing(product.program()))
         waits = []
         for _ in range(40):
             began = time.monotonic()
             assert program.call("GET", "/login").status == 200
             waits.append(time.monotonic() - began)
-        assert any(stream.is_alive() for stream in streams)
+        assert all(stream.is_alive() for stream in streams), "some had ended before the last page came"
         for stream in streams:
             stream.join(60)
         slowest = percentile([stream.first_byte_seconds for stream in streams], 0.95)

@@ -122,12 +122,6 @@ def fast_drain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fast_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait one second for the free test that confirms a rejection."""
-    monkeypatch.setattr("llmkeys.keys.failures.CONFIRM_SECONDS", 1.0)
-
-
-@pytest.fixture
 def hardly_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a connection that ends after 0.2 s for one that ends after the provider has worked."""
     monkeypatch.setattr("llmkeys.upstream.relayed.AT_ONCE_SECONDS", 0.2)
@@ -155,28 +149,23 @@ def pool_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 @pytest.fixture
-def quick_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait half a second for the providers' model lists."""
-    monkeypatch.setattr("llmkeys.relay.model_lists.ASK_SECONDS", 0.5)
-
-
-@pytest.fixture
 def quick_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait half a second for the whole body of a request."""
     monkeypatch.setattr("llmkeys.gateway.bodies.BODY_SECONDS", 0.5)
 
 
 @pytest.fixture
-def short_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up soon on an SQLite database that is locked."""
+def short_busy(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Give up soon on an SQLite database that is locked; return what sets for how many seconds a request waits for
+    it: half a second is short while it is locked, and too short for what must succeed on a busy machine."""
     from django.db import connection
 
     from llmkeys.database import queues, reader, writer
 
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.1)
-    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 0.5)
     writer.forget()  # a new connection, which has this timeout
     reader.forget()
+    return lambda seconds: monkeypatch.setattr(queues, "PATIENCE_SECONDS", seconds)
 
 
 @pytest.fixture

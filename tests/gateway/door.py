@@ -90,14 +90,14 @@ def done() -> None:
     eventually(lambda: background.count() == 0, "something is under way")
 
 
-def settled(count: int = 1) -> None:
+def settled(count: int = 1, *, seconds: float = 10) -> None:
     """Wait until so many rows are there and none is open."""
 
     def are_ended() -> bool:
         states = [row.state for row in rows()]  # read once: a row may come between two reads
         return len(states) == count and "HELD" not in states
 
-    eventually(are_ended, "a row is open")
+    eventually(are_ended, "a row is open", seconds=seconds)
 
 
 def rows() -> list[UsageRecord]:

@@ -222,15 +222,15 @@ class TestModels:
         door = program(user, models=["*a*a*a*a*b"])[1]
         began = time.monotonic()
         is_refused(ask(door, model="a" * 200), 403, "model_not_allowed", "This token may not use model “aaa")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
 
     @pytest.mark.parametrize("field", ["preset", "models"])
     def test_a_name_that_no_model_has_is_refused_before_it_is_compared(self, user, keys, field):
         door = program(user, models=["*gpt*mini*"])[1]
         began = time.monotonic()
-        words = is_refused(ask(door, **{field: "gpt" * 30_000}), 400, "invalid_request", f"“{field}” must be")
+        words = is_refused(ask(door, **{field: "gpt" * 300_000}), 400, "invalid_request", f"“{field}” must be")
         assert "at most 200 printable characters" in words
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
 
     @pytest.mark.parametrize(
         ("asked", "model"),

@@ -341,6 +341,7 @@ class TestDatabase:
     @pytest.mark.only_on("sqlite")
     def test_nothing_is_sent_while_it_cannot_be_written(self, client, provider, short_busy, other):
         make_key()
+        short_busy(0.5)
         other.execute("BEGIN IMMEDIATE")
         for _ in range(2):  # the second one: the token's last use needs no note any more
             answer = ask(client)
@@ -352,17 +353,23 @@ class TestDatabase:
         other.execute("ROLLBACK")
         assert len(provider.calls) == 0 and not rows()
         provider.post(OPENROUTER, json=completion())
+        short_busy(8.0)
         assert ask(client).status_code == 200
 
     @pytest.mark.only_on("sqlite")
     def test_an_answer_is_given_and_recorded_as_soon_as_that_is_possible(self, client, sends, short_busy, other):
         make_key()
 
+        def lock() -> None:
+            short_busy(0.5)
+            other.execute("BEGIN IMMEDIATE")
+
         answered = json.dumps(completion()).encode()
-        sends(Pieces(lambda: other.execute("BEGIN IMMEDIATE"), answered, headers={"Content-Type": "application/json"}))
+        sends(Pieces(lock, answered, headers={"Content-Type": "application/json"}))
         answer = ask(client)
         assert answer.status_code == 200 and answer.json() == completion()
         assert only_row().state == "HELD"
+        short_busy(8.0)
         other.execute("ROLLBACK")
         eventually(lambda: only_row().state != "HELD", "the end is not recorded")
         assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)

@@ -18,6 +18,7 @@ from tests.gateway.door import (
     OPENROUTER,
     RESET,
     SILENCE,
+    Gate,
     Pieces,
     ask,
     chunk,
@@ -37,7 +38,8 @@ KEY = "https://openrouter.ai/api/v1/key"
 JSON = {"Content-Type": "application/json"}
 GOOD_KEY = {"data": {"label": "sk-or-v1-…", "limit": None, "usage": 1}}
 ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
-TIMEOUT_SECONDS = 1  # for the whole answer, in the tests of silences
+TIMEOUT_SECONDS = 3  # for the whole answer, in the tests of silences
+BUSY_SECONDS = 15  # what a busy machine may need besides; whatever the product waits for by default is made longer
 
 
 def said(message: str, code: int, **more) -> dict:
@@ -182,6 +184,14 @@ def code_of(answer) -> str:
     return str(answer.json()["error"]["code"])
 
 
+@pytest.fixture
+def long_waits(monkeypatch, impatient):
+    """Let every wait of the product that nothing ends last longer than the bounds here."""
+    impatient(60)
+    monkeypatch.setattr("llmkeys.keys.failures.CONFIRM_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("long_waits")
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "middle", "last"])
 @pytest.mark.parametrize(("fault", "streamed"), CASES)
 def test_a_fault(client, provider, provider_server, pauses, settings, fault, streamed, place):
@@ -203,7 +213,7 @@ def test_a_fault(client, provider, provider_server, pauses, settings, fault, str
     began = time.monotonic()
     answer = ask(client, model=MODEL, stream=streamed)
     body = answer.content
-    assert time.monotonic() - began < (TIMEOUT_SECONDS if fault.slow else 0) + 2
+    assert time.monotonic() - began < (TIMEOUT_SECONDS if fault.slow else 0) + BUSY_SECONDS
     done()
 
     of_this_key = [row for row in rows() if row.key_id == keys[place].id]
@@ -224,6 +234,7 @@ def test_a_fault(client, provider, provider_server, pauses, settings, fault, str
         error_of(answer)
 
 
+@pytest.mark.usefixtures("long_waits")
 def test_the_twentieth_key_serves_in_one_request(client, provider, pauses):
     """Nineteen refuse, each in a way of its own; no pause is made, and no test of a key is waited for."""
     answers = [
@@ -234,15 +245,17 @@ def test_the_twentieth_key_serves_in_one_request(client, provider, pauses):
     for answer in [*answers, good(False)]:
         make_key(secret=(secret := new_secret()))
         provider.post(OPENROUTER, answer, match=sent_with(secret))
-    provider.get(KEY, Pieces(SILENCE, framing="raw"))
+    tests = Gate()
+    provider.get(KEY, Pieces(tests, CLOSE, framing="raw"))
     provider.must_be_asked = False
     began = time.monotonic()
     answer = ask(client)
     took = time.monotonic() - began
+    tests.open()
     assert (answer.status_code, answer["X-LLM-Attempts"]) == (200, "20")
     assert [row.state for row in rows()] == ["RELEASED"] * 19 + ["SETTLED"]
     assert pauses == []
-    assert took < 4, "a test that confirms a rejection is not waited for"
+    assert took < BUSY_SECONDS, "a test that confirms a rejection is not waited for"
 
 
 def test_a_connection_that_rested_for_over_30_seconds_is_not_used_again(client, provider, provider_server, pool_clock):

@@ -46,8 +46,20 @@ def often(settings):
     settings.KEEPALIVE_SECONDS = 0.5  # the first request of a process takes a while
 
 
+@pytest.fixture
+def after_the_first_attempt(settings, often):
+    settings.KEEPALIVE_SECONDS = 3.0  # by then a busy machine has chosen the key that the head names
+
+
 def is_sign(piece: bytes) -> bool:
     return piece.startswith(b":") and piece.endswith(b"\n\n") and piece.count(b"\n") == 2
+
+
+def first_content(answer) -> bytes:
+    """Return the first piece that is no keep-alive: on a busy machine some come before it."""
+    while is_sign(piece := next(answer.pieces)):
+        pass
+    return piece
 
 
 def waited_for(wire):
@@ -60,7 +72,7 @@ def waited_for(wire):
 @pytest.mark.usefixtures("often")
 class TestBeforeContent:
     @pytest.mark.parametrize("before", [[], [b": PROCESSING\n\n"], [event(ROLE)]], ids=["head", "comment", "role"])
-    def test_a_silence_gets_keep_alives_under_status_200(self, client, sends, before):
+    def test_a_silence_gets_keep_alives_under_status_200(self, client, sends, after_the_first_attempt, before):
         key = make_key()
         gate = Gate()
         sends(Pieces(*before, gate, *REST))
@@ -94,7 +106,7 @@ class TestBeforeContent:
         ],
         ids=["status", "event", "after the role"],
     )
-    def test_the_next_key_may_still_serve(self, client, sends, failure):
+    def test_the_next_key_may_still_serve(self, client, sends, after_the_first_attempt, failure):
         first, second = make_key(), make_key()
         gate = Gate()
         sends(Pieces(gate, failure.head(), *failure.pieces, framing="raw"), Pieces(*REST))
@@ -148,13 +160,13 @@ class TestBeforeContent:
 
     def test_a_body_that_came_slowly_is_no_silence(self, client, sends, settings):
         """The status of a refusal is still the provider's or ours, not 200."""
-        settings.KEEPALIVE_SECONDS = 2  # in which a busy machine refuses the request
+        settings.KEEPALIVE_SECONDS = 5  # in which a busy machine refuses the request
         make_key()
         sends(Pieces.whole(json=LIMITED, status=429))
         raw = json.dumps(chat(model=PLAIN, stream=True)).encode()
         wire = client.open("POST", PATH, {"Content-Length": str(len(raw)), "Content-Type": "application/json"})
         wire.send(raw[:40])
-        assert wire.says_nothing_for(2.2)
+        assert wire.says_nothing_for(5.2)
         assert wire.send(raw[40:]).answer().status_code == 503
 
     def test_one_that_was_due_as_a_whole_answer_went_out_is_dropped(self, settings):
@@ -217,7 +229,7 @@ class TestInTheMiddle:
         gate = Gate()
         sends(Pieces(chunk("a"), gate, *REST))
         answer = ask(client, model=PLAIN, stream=True)
-        assert next(answer.pieces) == chunk("a")
+        assert first_content(answer) == chunk("a")
         assert is_sign(next(answer.pieces)) and is_sign(next(answer.pieces))
         gate.open()
         assert answer.content.endswith(b"".join(REST))
@@ -227,7 +239,7 @@ class TestInTheMiddle:
         gate = Gate()
         sends(Pieces(chunk("a"), chunk("b")[:20], gate, chunk("b")[20:], *REST))
         answer = ask(client, model=PLAIN, stream=True)
-        assert next(answer.pieces) == chunk("a")
+        assert first_content(answer) == chunk("a")
         assert is_sign(next(answer.pieces))
         gate.open()
         assert answer.content.endswith(chunk("b") + b"".join(REST))
@@ -293,7 +305,8 @@ class TestNone:
         gate.open()
         assert wire.answer().content == raw
 
-    def test_an_error_before_the_first_sign_keeps_its_status(self, client, sends, often):
+    def test_an_error_before_the_first_sign_keeps_its_status(self, client, sends, settings):
+        settings.KEEPALIVE_SECONDS = 30
         make_key()
         sends(Pieces.whole(json=LIMITED, status=429))
         is_refused(ask(client, stream=True), 503, "all_keys_cooling", "All keys are cooling down")
@@ -305,7 +318,7 @@ class TestClientGone:
         make_key()
         sends(Pieces(chunk("words " * 40), SILENCE))
         answer = ask(client, model=PLAIN, stream=True)
-        assert next(answer.pieces)
+        assert first_content(answer)
         answer.close(with_reset=with_reset)
         settled()
         row = only_row()
@@ -362,12 +375,12 @@ class TestBackpressure:
         settled()
 
     def test_a_client_that_takes_nothing_has_gone(self, client, sends, provider, settings, fast_drain):
-        settings.STREAM_IDLE_SECONDS = 1
+        settings.STREAM_IDLE_SECONDS = 3  # as long may the provider be silent
         make_key()
         taken = [0]
         sends(self.endless(taken))
         wire = begin(client, model=PLAIN, stream=True)
-        settled()
+        settled(seconds=30)
         row = only_row()
         assert row.error.startswith("The client went away") and 0 < row.cost_nano <= row.hold_nano
         assert provider.calls[0].gone.wait(5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import time
 from decimal import Decimal
@@ -63,17 +62,12 @@ class TestAnswers:
 
     def test_it_sends_each_chunk_at_once(self, simulator: SimulatorThread) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", simulator.port, timeout=10)
-        text = "[[chunks=4 chunk_delay_ms=100]]"
+        text = "[[chunks=4 chunk_delay_ms=60000]]"  # the second one comes after the patience of this connection
         body = json.dumps({"model": MODELS["openai"], "stream": True, **body_of(text)})
         connection.request("POST", CHAT["openai"], body, {"Authorization": "Bearer sk-x-ok"})
         answer = connection.getresponse()
-        arrivals = []
-        while line := answer.readline():
-            if b'"content":' in line and b'"content":""' not in line:
-                arrivals.append(time.monotonic())
-        gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
-        assert len(arrivals) == 4
-        assert min(gaps) > 0.05
+        while b'"content":"simulated' not in (line := answer.readline()):
+            assert line, "it ended without content"
         connection.close()
 
     def test_it_waits_before_the_first_byte(self, simulator: SimulatorThread) -> None:

@@ -66,6 +66,7 @@ class TestJournal:
                 headers = {"Authorization": "Bearer sk-x-hang"}
                 body = {"model": MODELS["openai"]} | body_of()
                 requests.post(simulator.base_url + CHAT["openai"], json=body, headers=headers, timeout=0.3)
+            simulator.wait_for_entries(2)
             lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert [(line["n"], line["cost"], line["behaviour"]) for line in lines] == [
             (1, "0.000101", "ok"),
@@ -73,7 +74,7 @@ class TestJournal:
         ]
 
     def test_it_knows_the_most_requests_at_once(self, simulator: SimulatorThread) -> None:
-        threads = [threading.Thread(target=chat, args=(simulator, "openai", "[[delay_ms=400]]")) for _ in range(6)]
+        threads = [threading.Thread(target=chat, args=(simulator, "openai", "[[delay_ms=3000]]")) for _ in range(6)]
         for thread in threads:
             thread.start()
         simulator.wait_for_entries(6)

@@ -209,8 +209,8 @@ class TestTrouble:
     ) -> tuple[bytes, OSError | None]:
         body = json.dumps({"model": MODELS[provider], "stream": stream, **body_of()}).encode()
         head = f"POST {CHAT[provider]} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEYS[provider]}-{kind}\r\n"
-        received = b""
-        with socket.create_connection(("127.0.0.1", simulator.port), timeout=0.5) as connection:
+        received, seconds = b"", 2 if kind == "stall" else 5
+        with socket.create_connection(("127.0.0.1", simulator.port), timeout=seconds) as connection:
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             try:
                 while more := connection.recv(65_536):
