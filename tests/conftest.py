@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 # How long an example takes says more of the machine than of the product.
-hypothesis_settings.register_profile("ours", deadline=None)
+hypothesis_settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("ours")
 # --hypothesis-profile=long: the tests that say so in their module run 20,000 examples instead of hundreds.
-hypothesis_settings.register_profile("long", deadline=None)
+hypothesis_settings.register_profile("long", hypothesis_settings.get_profile("ours"))
 
 _NOT_INHERITED = (
     "OPENROUTER_",
