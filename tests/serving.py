@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DEADLINE_SECONDS = 40
+DEADLINE_SECONDS = 120
 WHOLE_TREE = 10  # serve; web main and 2 workers; cluster main, guard, 2 workers, monitor and pusher
 NOT_INHERITED = (
     "OPENROUTER_",
