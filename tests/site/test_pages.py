@@ -220,7 +220,7 @@ def test_a_stream_arrives_while_it_is_made():
 
     def lines() -> Iterator[str]:
         yield "first"
-        assert first_arrived.wait(5)
+        assert first_arrived.wait(30)
         yield "second"
 
     async def in_worker() -> Exchange:
