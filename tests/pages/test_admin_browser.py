@@ -88,7 +88,7 @@ def test_it_keeps_the_price_preview_in_step_with_the_typing(page):
     assert page.locator("[data-tokens='2000 500']").inner_text() == "$0.0075"
 
 
-def test_it_asks_before_it_resets_costs(page):
+def test_it_asks_before_it_resets_costs(page, noon):
     log_in(page)
     make_key(name="Spender", at=timezone.now(), spent_day_nano=10**9)
     page.goto("/admin/llmkeys/apikey/")

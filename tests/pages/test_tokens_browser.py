@@ -94,9 +94,10 @@ def test_limits_are_edited_by_the_keyboard_alone_while_the_page_refreshes(desk):
 
 def test_a_statement_is_made_to_be_printed(desk):
     user = log_in(desk)
-    token, _ = make_account(user, name="shop", at=timezone.now())
+    now = timezone.now()
+    token, _ = make_account(user, name="shop", at=now)
     DailyUsage.objects.create(
-        day=timezone.localdate(),
+        day=now.date(),
         key=make_key(),
         model="gpt",
         token=token,
@@ -105,7 +106,7 @@ def test_a_statement_is_made_to_be_printed(desk):
         cost_nano=10**9,
     )
     desk.emulate_media(color_scheme="dark")
-    desk.goto(f"/llm-settings/tokens/{token.pk}/statement")
+    desk.goto(f"/llm-settings/tokens/{token.pk}/statement?month={now:%Y-%m}")
     dark = desk.evaluate("getComputedStyle(document.querySelector('h1')).color")
     desk.emulate_media(media="print", color_scheme="dark")
     assert desk.evaluate("getComputedStyle(document.querySelector('h1')).color") != dark
