@@ -31,6 +31,13 @@ NOT_INHERITED = (
     "DATABASE_URL",
     "DJANGO_SUPER",
 )
+# A process that a test starts reaches loopback alone, as the tests themselves: what it asks of a provider for which no
+# other base URL is set goes to a proxy that is not there.
+NO_WAY_OUT = {
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "localhost,127.0.0.1,127.0.0.0/8,::1",
+}
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = DEADLINE_SECONDS, what: str = "") -> object:
@@ -51,7 +58,7 @@ def free_port() -> int:
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
-    return inherited | {"REFACTAI_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"} | more
+    return inherited | NO_WAY_OUT | {"REFACTAI_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"} | more
 
 
 def manage(
