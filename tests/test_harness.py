@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 
 import aiohttp
 import pytest
@@ -15,6 +17,7 @@ from tests import web
 from tests.conftest import NetworkForbidden
 from tests.helpers import NOW, make_token, make_user
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
+from tests.serving import ROOT, environment
 from tests.web import Program
 
 CHAT = "https://openrouter.ai/api/v1/chat/completions"
@@ -164,3 +167,15 @@ class TestWebServer:
 def test_the_port_of_a_name_is_the_scripts(provider, provider_server):
     found = socket.getaddrinfo("openrouter.ai", 443, type=socket.SOCK_STREAM)
     assert [entry[4] for entry in found] == [("127.0.0.1", provider_server.tls_port)]
+
+
+def test_a_process_that_a_test_starts_reaches_loopback_alone(tmp_path):
+    code = (
+        "import requests\nfrom llmkeys.upstream.relayed import _proxy\n"
+        "print(_proxy('https://provider.invalid/v1'), _proxy('http://127.0.0.2:1/v1'), _proxy('http://localhost:1/v1'))\n"
+        "try: requests.get('https://provider.invalid', timeout=60)\n"
+        "except requests.exceptions.ProxyError: print('no way out')\n"
+    )
+    here = environment(tmp_path, DJANGO_SETTINGS_MODULE="refactai_site.settings")
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=here, capture_output=True, text=True)
+    assert ran.stdout.splitlines() == ["http://127.0.0.1:9 None None", "no way out"], ran.stderr

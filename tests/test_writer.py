@@ -170,6 +170,19 @@ def test_who_waits_too_long_is_told_and_nothing_happens(own_writer, monkeypatch)
     assert noted() == {"gate", "next"}
 
 
+def test_who_has_less_patience_than_others_is_told_earlier(own_writer, monkeypatch):
+    monkeypatch.setattr(queues, "PATIENCE_SECONDS", 3600.0)
+    gate = Gate()
+    first = Caller(gate.work)
+    assert gate.reached.wait(10)
+    hasty = Caller(note("hasty"), patience=0.1).finished()
+    assert isinstance(hasty.error, RecordingUnavailable) and not first.error
+    gate.open.set()
+    first.finished()
+    assert writer.run_now(note("next")) == "next"
+    assert noted() == {"gate", "next"}
+
+
 def test_a_commit_that_came_too_late_is_undone(own_writer, monkeypatch):
     """The job was in its group already when its caller gave up."""
 

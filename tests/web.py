@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -102,8 +103,8 @@ class WebServer:
         await self._server.serve()
 
     def _wait_for_the_socket(self) -> None:
-        pause = threading.Event()
-        for _ in range(500):
+        pause, deadline = threading.Event(), time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
                 return
             pause.wait(0.01)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .server import Simulator
 
-START_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 class SimulatorThread:
@@ -51,7 +51,7 @@ class SimulatorThread:
 
     def start(self) -> SimulatorThread:
         self._thread.start()
-        if not self._ready.wait(START_SECONDS):
+        if not self._ready.wait(PATIENCE_SECONDS):
             raise TimeoutError("The simulator did not start.")
         if self._failure is not None:
             raise self._failure
@@ -61,7 +61,7 @@ class SimulatorThread:
         """Close the port and all connections at once; does nothing if already stopped."""
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(START_SECONDS)
+            self._thread.join(PATIENCE_SECONDS)
 
     @property
     def base_url(self) -> str:
@@ -84,7 +84,7 @@ class SimulatorThread:
     def summary(self) -> dict[str, Any]:
         return self._between_events(self._simulator.state.journal.summary)
 
-    def wait_for_entries(self, count: int, *, seconds: float = 5.0) -> list[dict[str, Any]]:
+    def wait_for_entries(self, count: int, *, seconds: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
         """Wait until the journal has this many entries and return them. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         pause = threading.Event()
@@ -108,7 +108,7 @@ class SimulatorThread:
             return read()
         result: Future[Any] = Future()
         self._loop.call_soon_threadsafe(lambda: result.set_result(read()))
-        return result.result(START_SECONDS)
+        return result.result(PATIENCE_SECONDS)
 
     def _run(self) -> None:
         try:

@@ -11,6 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from llmkeys import ledger
+from llmkeys.database import queues, writer
 from llmkeys.ledger import leases
 from llmkeys.ledger.audit import audit
 from llmkeys.models import ApiKey
@@ -20,6 +21,17 @@ PATH = "/api/llm/keys"
 COST, REQUESTS = 1_000, 40
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _patient_with_each_other(monkeypatch):
+    """SQLite lets those who wait in at random: of threads that ask without end, one may wait long for its turn."""
+    if connection.vendor == "sqlite":
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 60)
+        monkeypatch.setattr(queues, "PATIENCE_SECONDS", 60.0)
+    writer.forget()  # it has a connection of its own, made with the timeout of its time
+    yield
+    writer.forget()
 
 
 def together(*works: Callable[[], None]) -> None:

@@ -174,7 +174,7 @@ def test_a_wrong_option_shows_the_usage(place, words, name, wrong):
 # --- a terminal ------------------------------------------------------------------------------------------------------
 
 
-TYPE_AGAIN_SECONDS = 5
+TYPE_AGAIN_SECONDS = 20
 
 
 def typed(place: Place, text: bytes, *arguments: str, output: Path | None = None) -> tuple[int, str]:
@@ -195,8 +195,11 @@ def typed(place: Place, text: bytes, *arguments: str, output: Path | None = None
             assert select.select([terminal], [], [], DEADLINE_SECONDS)[0], "nothing is asked on the terminal"
             shown += os.read(terminal, 4096)
         os.write(terminal, text)
+        asked = len(shown)
         while True:
-            if not select.select([terminal], [], [], TYPE_AGAIN_SECONDS)[0]:
+            is_noticed = b"\n" in shown[asked:]
+            if not select.select([terminal], [], [], DEADLINE_SECONDS if is_noticed else TYPE_AGAIN_SECONDS)[0]:
+                assert not is_noticed, "the command does not end"
                 os.write(terminal, text)  # a Ctrl-C between the prompt and the read after it is not noticed
             elif piece := os.read(terminal, 4096):
                 shown += piece

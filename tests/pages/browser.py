@@ -13,6 +13,7 @@ BROWSER = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH"),
     pytest.mark.django_db(transaction=True),
 ]
+PATIENCE_MS = 30_000  # Playwright's own for all but `expect`: a page that does not come by then does not come
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 
 
@@ -41,6 +42,12 @@ def log_in(page: Any) -> Any:
     page.get_by_role("heading", name="Dashboard", level=1).wait_for()
     page.wait_for_load_state()  # the scripts come after the words
     return user
+
+
+def said(page: Any, words: str) -> None:
+    """Wait until the page says this and is there as a whole, for what is looked at next may come after the words."""
+    page.get_by_text(words).first.wait_for()
+    page.wait_for_load_state()
 
 
 def fits(page: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -36,10 +37,11 @@ def provider() -> Iterator[responses.RequestsMock]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser for the tests of one file."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
-    from tests.pages.browser import CHROMIUM
+    from tests.pages.browser import CHROMIUM, PATIENCE_MS
 
+    expect.set_options(timeout=PATIENCE_MS)
     with pytest.MonkeyPatch.context() as patch:
         # Playwright runs an event loop in this thread; the ORM is used between its calls, never inside one.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
@@ -47,6 +49,15 @@ def chromium() -> Iterator[Any]:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             yield browser
             browser.close()
+
+
+@pytest.fixture
+def noon() -> Iterator[None]:
+    """Make it noon of this day, and let the clock run: no midnight parts what is written from what is shown."""
+    import time_machine
+
+    with time_machine.travel(datetime.now(UTC).replace(hour=12)):
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.urls import reverse
 from django.utils import timezone
 from django_q.models import Failure, Success
+from playwright.sync_api import expect
 
 from llmkeys.models import (
     Adjustment,
@@ -82,13 +83,13 @@ def test_it_keeps_the_price_preview_in_step_with_the_typing(page):
     log_in(page)
     page.goto("/admin/llmkeys/modelprice/add/")
     page.locator("#id_input_usd_per_mtok").fill("1.25")
-    assert page.locator("[data-tokens='1000000 0']").inner_text() == "$1.25"
-    assert page.locator("[data-tokens='2000 500']").inner_text() == "–"
+    expect(page.locator("[data-tokens='1000000 0']")).to_have_text("$1.25")
+    expect(page.locator("[data-tokens='2000 500']")).to_have_text("–")
     page.locator("#id_output_usd_per_mtok").fill("10")
-    assert page.locator("[data-tokens='2000 500']").inner_text() == "$0.0075"
+    expect(page.locator("[data-tokens='2000 500']")).to_have_text("$0.0075")
 
 
-def test_it_asks_before_it_resets_costs(page):
+def test_it_asks_before_it_resets_costs(page, noon):
     log_in(page)
     make_key(name="Spender", at=timezone.now(), spent_day_nano=10**9)
     page.goto("/admin/llmkeys/apikey/")

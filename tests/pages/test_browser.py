@@ -13,7 +13,7 @@ from llmkeys.keys import adding
 from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey
 from tests.helpers import make_key, make_usage, new_secret
-from tests.pages.browser import BROWSER, fits, log_in
+from tests.pages.browser import BROWSER, fits, log_in, said
 
 pytestmark = BROWSER
 
@@ -27,14 +27,14 @@ def test_it_adds_sees_disables_and_deletes_a_key(page):
     page.get_by_label("Per day").fill("2.50")
     assert fits(page)
     page.get_by_role("button", name="Save key").click()
-    page.get_by_text("“Production” was added.").wait_for()
+    said(page, "“Production” was added.")
 
     card = page.get_by_role("article").filter(has=page.get_by_role("heading", name="Production"))
     assert "ACTIVE" in card.inner_text() and "of $2.50" in card.inner_text() and "Default" in card.inner_text()
     assert fits(page) and secret not in page.content()
 
     card.get_by_role("button", name="Disable").click()
-    page.get_by_text("“Production” is switched off.").wait_for()
+    said(page, "“Production” is switched off.")
     assert "DISABLED" in card.inner_text()
 
     card.get_by_role("link", name="Delete").click()
@@ -59,7 +59,8 @@ def test_it_adds_tests_and_deletes_a_key_with_the_keyboard_alone(desk, provider)
     desk.keyboard.press("Tab")
     desk.keyboard.press("Enter")
     desk.get_by_text("Key tested successfully").wait_for()
-    assert not ApiKey.objects.exists() and desk.evaluate("document.activeElement.textContent") == "Test"
+    desk.wait_for_function("document.activeElement.textContent === 'Test'")
+    assert not ApiKey.objects.exists()
     desk.keyboard.press("Tab")
     desk.keyboard.press("Enter")  # in a field: saves
     desk.get_by_text("“By hand” was added.").wait_for()
@@ -83,7 +84,8 @@ def test_it_edits_in_a_dialog_that_escape_closes(page):
     assert dialog.get_by_label("New API key").get_attribute("type") == "text" and fits(page)
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.id") == f"edit-{key.pk}" and "sk-typed" not in page.content()
+    page.wait_for_function(f"document.activeElement.id === 'edit-{key.pk}'")  # what follows the closing comes after it
+    assert "sk-typed" not in page.content()
 
     edit.click()
     dialog.get_by_label("Per day").fill("-1")

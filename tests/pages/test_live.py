@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import pytest
+from django.conf import settings
 from playwright.sync_api import expect
 
 from llmkeys.lib.money import NANO
@@ -88,10 +89,17 @@ class TestAnswer:
         assert answer.status_code == 204
 
 
+def test_it_asks_every_four_seconds_at_least():
+    script = (settings.BASE_DIR / "static/js/live.js").read_text()
+    assert int(re.search(r"const EVERY = (\d+); // milliseconds", script)[1]) <= 4000
+    assert "setInterval(refresh, EVERY)" in script
+
+
+@pytest.mark.usefixtures("noon")
 class TestBrowser:
     pytestmark = BROWSER
 
-    def test_it_shows_within_five_seconds_what_happened_elsewhere(self, page):
+    def test_it_shows_what_happened_elsewhere(self, page):
         key = make_key(name="Production", at=datetime.now(UTC))
         log_in(page)
         card = page.locator(f"#{key.pk}")
@@ -102,7 +110,7 @@ class TestBrowser:
         ApiKey.objects.filter(pk=key.pk).update(
             spent_day_nano=9 * NANO, total_requests=1234, last_used_at=datetime.now(UTC) - timedelta(seconds=1)
         )
-        card.get_by_text("1,234").wait_for(timeout=5_000)
+        card.get_by_text("1,234").wait_for()
         assert "$9.00 of $10.00" in card.inner_text()
         assert page.evaluate("document.activeElement.id") == f"toggle-{key.pk}"
         assert page.evaluate("scrollY") == before
@@ -116,12 +124,12 @@ class TestBrowser:
         log_in(desk)
         desk.locator(".chart-figures summary").focus()
         DailyUsage.objects.update(cost_nano=3 * NANO)
-        desk.locator(".legend tfoot").get_by_text("$3.00").wait_for(timeout=5_000)
+        desk.locator(".legend tfoot").get_by_text("$3.00").wait_for()
         assert desk.evaluate("document.activeElement.matches('.chart-figures summary')")
 
         desk.locator(".legend").get_by_role("link", name="First").focus()
         DailyUsage.objects.create(key=keys[1], cost_nano=9 * NANO, **costs)  # which comes before it in the legend
-        desk.locator(".legend tfoot").get_by_text("$12.00").wait_for(timeout=5_000)
+        desk.locator(".legend tfoot").get_by_text("$12.00").wait_for()
         assert desk.locator(".legend a").all_inner_texts() == ["Second", "First"]
         assert desk.evaluate("document.activeElement.textContent") == "First"
 
@@ -131,7 +139,7 @@ class TestBrowser:
         desk.get_by_role("link", name="Add API Key").click()
         desk.get_by_label("Name", exact=True).fill("Half a na")
         ApiKey.objects.filter(pk=key.pk).update(rejected_at=datetime.now(UTC), last_error="User not found.")
-        expect(desk).to_have_title(re.compile("^No key can serve"), timeout=5_000)
+        expect(desk).to_have_title(re.compile("^No key can serve"))
         assert desk.locator("dialog[open]").count() == 1
         assert desk.get_by_label("Name", exact=True).input_value() == "Half a na"
         assert desk.evaluate("document.activeElement.name") == "name"
@@ -147,14 +155,21 @@ class TestBrowser:
         log_in(desk)
         desk.get_by_text("The figures as a table").click()
         DailyUsage.objects.update(cost_nano=3 * NANO)
-        desk.locator(".legend tfoot").get_by_text("$3.00").wait_for(timeout=5_000)
+        desk.locator(".legend tfoot").get_by_text("$3.00").wait_for()
         assert desk.locator(".chart-figures").evaluate("one => one.open")
         Session.objects.all().delete()
-        desk.wait_for_url("**/login**", timeout=6_000)
+        desk.wait_for_url("**/login**")
 
     def test_it_asks_nothing_while_the_page_is_hidden(self, desk):
+        """By a clock of the page's own, of which a minute takes no time."""
+        seen_as = "Object.defineProperty(document, 'visibilityState', {value: '%s', configurable: true})"
         make_key(name=new_secret()[:20], at=datetime.now(UTC))
+        desk.add_init_script(seen_as % "hidden")
+        desk.clock.install()
         log_in(desk)
-        desk.evaluate("Object.defineProperty(document, 'visibilityState', {value: 'hidden', configurable: true})")
-        with pytest.raises(Exception, match="Timeout"):
-            desk.wait_for_event("request", lambda request: "/live" in request.url, timeout=4_500)
+        desk.evaluate("window.asked = 0; document.addEventListener('htmx:beforeRequest', () => { asked += 1; })")
+        desk.clock.run_for(60_000)
+        assert desk.evaluate("asked") == 0
+        desk.evaluate(seen_as % "visible")
+        with desk.expect_request("**/llm-settings/live**"):
+            desk.clock.run_for(4_000)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.contrib.sessions.models import Session
 
+from llmkeys.dashboard.playground_run import StreamedAnswer
 from llmkeys.models import UsageRecord
 from llmkeys.simulator.thread import SimulatorThread
+from tests.gateway.door import DONE, chunk, done, usage_chunk
 from tests.helpers import make_key
 from tests.pages.browser import BROWSER, fits, log_in
+from tests.provider import Gate, Pieces, Script
 
 pytestmark = BROWSER
 PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123]]"
-SLOW = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123 chunks=40 chunk_delay_ms=100]]"
+WORDS, USAGE = chunk("A simulated answer. "), usage_chunk(prompt=10, completion=80, cost=0.0123)
 
 
 @pytest.fixture
@@ -27,18 +32,33 @@ def simulator(settings):
         yield running
 
 
-def test_it_streams_an_answer_and_tells_its_cost(page):
+@pytest.fixture
+def openrouter(provider_server, settings):
+    """OpenRouter as the test has it answer, instead of the simulator."""
+    script = Script()
+    provider_server.play(script)
+    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"{script.local}/api/v1"}
+    yield script
+    done()
+    provider_server.end()
+    script.check()
+
+
+def test_it_streams_an_answer_and_tells_its_cost(page, openrouter):
+    looked = Gate()
+    openrouter.sends(Pieces(WORDS, looked, WORDS, USAGE, DONE))
     make_key(name="Production")
     log_in(page)
     page.goto("/llm-settings/playground")
     assert fits(page) and not page.get_by_role("button", name="Stop").is_visible()
-    page.get_by_label("Prompt", exact=True).fill(SLOW)
+    page.get_by_label("Prompt", exact=True).fill("Say hello")
     page.get_by_role("button", name="Send").click()
     page.locator("#answer", has_text="simulated").wait_for()
     assert page.locator("#progress").inner_text() == "Answering …", "words come before the answer is complete"
     assert (
         page.get_by_role("button", name="Stop").is_visible() and page.get_by_role("button", name="Send").is_disabled()
     )
+    looked.open()
     page.get_by_text("Complete").wait_for()
     facts = page.locator("#facts").inner_text()
     assert "$0.0123" in facts and "10 in, 80 out" in facts and "Production" in facts
@@ -46,16 +66,33 @@ def test_it_streams_an_answer_and_tells_its_cost(page):
     assert UsageRecord.objects.get().state == "SETTLED"
 
 
-def test_it_stops_an_answer_and_tells_what_it_cost_all_the_same(page):
+def test_it_stops_an_answer_and_tells_what_it_cost_all_the_same(page, openrouter, monkeypatch):
+    """The provider goes on until the product has heard that nobody reads any more; what it cost comes only then."""
+    stopped, is_left = Gate(), threading.Event()
+    close = StreamedAnswer.close
+    monkeypatch.setattr(StreamedAnswer, "close", lambda answer: (close(answer), is_left.set()))
+
+    def pieces():
+        yield WORDS
+        yield stopped
+        while not is_left.is_set():
+            yield WORDS
+            yield lambda: is_left.wait(0.05)
+        yield from (USAGE, DONE)
+
+    answer = Pieces()
+    answer.pieces = pieces()
+    openrouter.sends(answer)
     make_key(name="Production")
     log_in(page)
     page.goto("/llm-settings/playground")
-    page.get_by_label("Prompt", exact=True).fill(SLOW)
+    page.get_by_label("Prompt", exact=True).fill("Say hello")
     page.get_by_role("button", name="Send").click()
     page.locator("#answer", has_text="simulated").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("is charged all the same").wait_for()
-    page.locator("#facts", has_text="$0.0123").wait_for(timeout=40_000)
+    stopped.open()
+    page.locator("#facts", has_text="$0.0123").wait_for(timeout=60_000)
     assert page.locator("#progress").inner_text() == "Stopped"
     assert UsageRecord.objects.get().cost_nano == 12_300_000
 

@@ -7,15 +7,9 @@ from django.utils import timezone
 from llmkeys.models import AccessToken, DailyUsage
 from llmkeys.vault.crypto import token_digest
 from tests.helpers import JsonClient, make_account, make_key
-from tests.pages.browser import BROWSER, fits, log_in
+from tests.pages.browser import BROWSER, fits, log_in, said
 
 pytestmark = BROWSER
-
-
-def settled_fits(page) -> bool:
-    """Return whether the page fits once its styles are there: a heading can be seen before them."""
-    page.wait_for_load_state()
-    return fits(page)
 
 
 def test_it_makes_copies_and_revokes_a_token(page):
@@ -30,14 +24,14 @@ def test_it_makes_copies_and_revokes_a_token(page):
     page.get_by_label("Last day").fill("2199-12-31")
     page.get_by_text("Models, keys and rate limit").click()
     page.get_by_label(key.name).check()
-    assert settled_fits(page)
+    assert fits(page)
     page.get_by_role("button", name="Create token").click()
 
-    page.get_by_text("Copy it now: it is shown only once.").wait_for()
+    said(page, "Copy it now: it is shown only once.")
     shown = page.get_by_label("Access token").input_value()
     token = AccessToken.objects.get(digest=token_digest(shown))
     assert token.limited_to_keys and token.scopes == ["gateway", "read"] and shown not in page.url
-    assert settled_fits(page)
+    assert fits(page)
     page.get_by_role("button", name="Copy the token").click()
     page.get_by_text("Copied to the clipboard.").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == shown
@@ -48,19 +42,19 @@ def test_it_makes_copies_and_revokes_a_token(page):
 
     page.get_by_role("link", name="Done, show the token").click()
     page.get_by_role("heading", name=token.name, level=1).wait_for()
-    assert shown not in page.content() and settled_fits(page)
+    assert fits(page) and shown not in page.content()
     page.get_by_role("link", name="Rotate").click()
     page.get_by_role("radio", name="After an hour").check()
     page.get_by_role("button", name="Rotate token").click()
     second = page.get_by_label("Access token").input_value()
-    assert second != shown and settled_fits(page)
+    assert second != shown and fits(page)
     assert {JsonClient(text).get("/api/llm/keys").status_code for text in (shown, second)} == {200}
 
     page.goto("/llm-settings/tokens")
     page.get_by_role("heading", name="Tokens", level=1).wait_for()
-    assert settled_fits(page)
+    assert fits(page)
     page.get_by_role("link", name=f"Revoke {token.name}").click()
-    assert settled_fits(page)
+    assert fits(page)
     page.get_by_role("button", name="Revoke token").click()
     page.get_by_text("requests with it are refused from now on").wait_for()
     assert {JsonClient(text).get("/api/llm/keys").status_code for text in (shown, second)} == {401}
@@ -72,6 +66,7 @@ def test_limits_are_edited_by_the_keyboard_alone_while_the_page_refreshes(desk):
     desk.goto(f"/llm-settings/tokens/{token.pk}")
     desk.get_by_role("link", name="Edit").focus()
     desk.keyboard.press("Enter")
+    desk.wait_for_url("**#limits")
     desk.keyboard.press("Tab")
     assert desk.evaluate("document.activeElement.name") == "dailyLimit"
     desk.keyboard.press("Control+A")
@@ -80,23 +75,24 @@ def test_limits_are_edited_by_the_keyboard_alone_while_the_page_refreshes(desk):
     desk.get_by_text("4,711").first.wait_for()
     assert desk.evaluate("[document.activeElement.name, document.activeElement.value]") == ["dailyLimit", "2.5"]
     desk.keyboard.press("Enter")
-    desk.get_by_text("“shop” was saved.").wait_for()
+    said(desk, "“shop” was saved.")
     assert "of $2.50" in desk.content()
     desk.locator("summary", has_text="Models, keys and rate limit").focus()
     desk.keyboard.press("Enter")
     desk.get_by_label("Models it may use").fill("openai/*\ngpt 6!")
     desk.get_by_label("Requests per minute").fill("sixty")
     desk.get_by_role("button", name="Save").press("Enter")
-    desk.get_by_text("Must be a whole number from 0").wait_for()
+    said(desk, "Must be a whole number from 0")
     assert desk.get_by_label("Requests per minute").input_value() == "sixty"
     assert desk.locator("[aria-invalid=true]").first.is_visible()
 
 
 def test_a_statement_is_made_to_be_printed(desk):
     user = log_in(desk)
-    token, _ = make_account(user, name="shop", at=timezone.now())
+    now = timezone.now()
+    token, _ = make_account(user, name="shop", at=now)
     DailyUsage.objects.create(
-        day=timezone.localdate(),
+        day=now.date(),
         key=make_key(),
         model="gpt",
         token=token,
@@ -105,7 +101,7 @@ def test_a_statement_is_made_to_be_printed(desk):
         cost_nano=10**9,
     )
     desk.emulate_media(color_scheme="dark")
-    desk.goto(f"/llm-settings/tokens/{token.pk}/statement")
+    desk.goto(f"/llm-settings/tokens/{token.pk}/statement?month={now:%Y-%m}")
     dark = desk.evaluate("getComputedStyle(document.querySelector('h1')).color")
     desk.emulate_media(media="print", color_scheme="dark")
     assert desk.evaluate("getComputedStyle(document.querySelector('h1')).color") != dark

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
+from playwright.sync_api import expect
 
 from llmkeys.lib.money import NANO
 from tests.helpers import make_key
-from tests.pages.browser import BROWSER, fits, log_in
+from tests.pages.browser import BROWSER, fits, log_in, said
 from tests.pages.usage import make_counted
 
 pytestmark = BROWSER
-
-
-def settled_fits(page) -> bool:
-    """Return whether the page fits once its styles are there: a heading can be seen before them."""
-    page.wait_for_load_state()
-    return fits(page)
 
 
 @pytest.fixture(autouse=True)
@@ -37,30 +32,34 @@ def _rows(db):
     )  # fmt: skip
 
 
-def models(page) -> int:
-    return page.locator("a.model").count()
+def shows(page, requests: int) -> None:
+    """Wait until the page lists so many requests: its top can be seen before its rows."""
+    expect(page.locator("a.model")).to_have_count(requests)
 
 
 def test_it_filters_pages_and_opens_a_request(page):
     log_in(page)
     page.get_by_role("link", name="Usage", exact=True).click()
     page.get_by_role("heading", name="Usage", level=1).wait_for()
-    assert models(page) == 50 and settled_fits(page)
+    shows(page, 50)
+    assert fits(page)
     page.get_by_role("link", name="Older").click()
     page.get_by_role("link", name="Newer").wait_for()
-    assert models(page) == 11
+    shows(page, 11)
 
     page.get_by_text("Filter", exact=True).click()
     page.get_by_label("Status").select_option("LOST")
     page.get_by_label("Provider").select_option("openrouter")
-    assert settled_fits(page)
+    assert fits(page)
     page.get_by_role("button", name="Apply").click()
     page.get_by_role("link", name="Remove the filter Provider OpenRouter").wait_for()
-    assert models(page) == 1 and "state=LOST" in page.url and settled_fits(page)
+    shows(page, 1)
+    assert "state=LOST" in page.url and fits(page)
 
     page.get_by_role("link", name="Remove the filter Status Lost").click()
     page.get_by_role("link", name="Provider OpenRouter").wait_for()
-    assert models(page) == 50 and "state=" not in page.url
+    shows(page, 50)
+    assert "state=" not in page.url
     page.get_by_role("link", name="Clear all").click()
     page.get_by_role("link", name="Today").click()
     page.get_by_role("navigation", name="Time").get_by_text("Today").and_(page.locator("[aria-current]")).wait_for()
@@ -68,11 +67,12 @@ def test_it_filters_pages_and_opens_a_request(page):
     page.goto("/llm-settings/usage?state=LOST")
     page.locator("a.model").click()
     page.get_by_role("heading", name="req_lost").wait_for()
-    assert "was cooling down" in page.content() and settled_fits(page)
+    page.get_by_text("was cooling down").first.wait_for()
+    assert fits(page)
     page.get_by_label("Reason for taking it back").fill("Not on the bill")
     page.get_by_role("button", name="Take $1.00 back").click()
     page.get_by_text("$1.00 was taken back").wait_for()
-    page.get_by_text("Not on the bill").wait_for()
+    said(page, "Not on the bill")
     assert page.get_by_role("button", name="Take").count() == 0
 
 

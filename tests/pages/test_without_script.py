@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from typing import Any
 
 import pytest
 from django.urls import reverse
@@ -14,7 +13,7 @@ from llmkeys.models import AccessToken, Adjustment, Alert, ApiKey
 from llmkeys.schedules import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_account, make_key, make_usage, new_secret
-from tests.pages.browser import BROWSER, SIZES, log_in, watched
+from tests.pages.browser import BROWSER, SIZES, log_in, said, watched
 
 pytestmark = BROWSER
 GOOD_SECRET = "sk-or-v1-12345678-of-the-simulator-ok"
@@ -40,10 +39,6 @@ def plain(chromium, real_site_url):
     yield page
     context.close()
     assert complaints == []
-
-
-def said(page: Any, words: str) -> None:
-    page.get_by_text(words).first.wait_for()
 
 
 def test_a_key_is_added_tested_edited_switched_and_deleted(plain):
@@ -99,6 +94,7 @@ def test_usage_is_filtered_and_taken_as_csv_and_a_charge_taken_back(plain, tmp_p
     plain.get_by_label("Token").fill("bot")
     plain.get_by_role("button", name="Apply").click()
     plain.get_by_role("link", name="Remove the filter Token bot").wait_for()
+    plain.wait_for_load_state()
     assert plain.locator("tbody a[href*='/usage/req_lost']").count() and "req_0" not in plain.content()
     with plain.expect_download() as download:
         plain.get_by_role("link", name="CSV").click()
@@ -115,6 +111,7 @@ def test_a_token_is_made_changed_rotated_reset_and_revoked(plain):
     plain.goto("/llm-settings/tokens/create")
     plain.get_by_role("textbox", name="Name").fill("notebook")
     plain.get_by_role("button", name="Create token").click()
+    said(plain, "shown only once")
     assert plain.get_by_label("Access token").input_value().startswith("rfk_")
     assert plain.get_by_role("button", name="Copy").count() == 0
     plain.get_by_role("link", name="Done, show the token").click()
@@ -158,8 +155,7 @@ def test_the_playground_answers(plain):
     plain.get_by_label("Prompt", exact=True).fill("max 80 words")
     plain.get_by_label("Longest answer").fill("80")
     plain.get_by_role("button", name="Send").click()
-    said(plain, "out")
-    assert "simulated" in plain.locator("#answer").inner_text()
+    plain.locator("#answer", has_text="simulated").wait_for()
 
 
 def test_alerts_are_dismissed_where_they_are_shown(plain):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 
 @dataclass

@@ -220,7 +220,7 @@ def test_a_stream_arrives_while_it_is_made():
 
     def lines() -> Iterator[str]:
         yield "first"
-        assert first_arrived.wait(5)
+        assert first_arrived.wait(30)
         yield "second"
 
     async def in_worker() -> Exchange:
@@ -278,8 +278,8 @@ class Endless:
         self.closed.set()
 
 
-def test_clients_that_take_nothing_hold_no_thread_and_are_given_up(settings):
-    settings.STREAM_IDLE_SECONDS = 0.2
+def test_clients_that_take_nothing_hold_no_thread(settings):
+    settings.STREAM_IDLE_SECONDS = 3600
     endless = [Endless() for _ in range(20)]
     left = iter(endless)
 
@@ -296,10 +296,26 @@ def test_clients_that_take_nothing_hold_no_thread_and_are_given_up(settings):
                 await exchange.gets_content.wait()
             page = await Exchange(path="/page").run(application)
             assert not any(lines.closed.is_set() for lines in endless)
-            await asyncio.gather(*running)
+            for stream in running:
+                stream.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             return page
 
     assert asyncio.run(in_worker()).body == b"page"
+
+
+def test_clients_that_take_nothing_are_given_up(settings):
+    settings.STREAM_IDLE_SECONDS = 0.2
+    endless = [Endless() for _ in range(20)]
+    left = iter(endless)
+
+    async def in_worker() -> list[Exchange]:
+        application = Pages(View(lambda request: StreamingHttpResponse(next(left))))
+        application.threads = 2
+        async with application.lifespan(lambda: 0.0):
+            return await asyncio.gather(*(Exchange(takes=False).run(application) for _ in endless))
+
+    assert not any(exchange.is_complete for exchange in asyncio.run(in_worker()))
     assert all(lines.closed.is_set() for lines in endless)
 
 
