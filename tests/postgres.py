@@ -22,7 +22,7 @@ import pytest
 
 from tests.serving import free_port
 
-START_SECONDS = 30
+START_SECONDS = 120
 CONNECTIONS = 300
 USER = "postgres"
 NOT_DURABLE = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
