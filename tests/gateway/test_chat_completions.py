@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from llmkeys.keys.environment import register_environment_keys
-from llmkeys.models import DailyUsage, KeyEvent, ModelAlias, ModelPrice
+from llmkeys.models import DailyUsage, KeyEvent, ModelAlias, ModelPrice, ServingKey
 from llmkeys.prices import catalogue
 from tests.gateway.door import (
     ANTHROPIC,
@@ -34,6 +34,8 @@ from tests.gateway.door import (
 )
 from tests.helpers import NOW, make_key, make_token, new_secret
 from tests.providers.helpers import recorded, recorded_bytes
+
+LONGEST = "gpt-" + "4" * 196  # no name may be longer
 
 
 def sent_body(provider, number=0):
@@ -153,6 +155,22 @@ class TestModelNames:
         provider.post(f"{provider.local}/v1/chat/completions", json=completion(usage=usage()))
         assert ask(client, model="llama3:8b").status_code == 200
         is_refused(ask(client, model="llama4"), 404, "model_not_available", "No stored key can serve model “llama4”")
+
+    def test_the_longest_name_is_refused_where_the_vendors_prefix_makes_it_too_long(self, client):
+        """No row of usage holds `openai/` and 200 characters: PostgreSQL refuses what SQLite takes."""
+        make_key()
+        is_refused(ask(client, model=LONGEST), 404, "model_not_available", f"No stored key can serve model “{LONGEST}”")
+        assert rows() == []
+
+    def test_the_longest_name_is_served_where_it_needs_no_prefix(self, client, provider):
+        key = make_key(provider="openai")
+        provider.post(OPENAI, json=completion(usage=usage(1000, 100)))
+        assert ask(client, model=LONGEST).status_code == 200
+        row = only_row()
+        assert (row.requested_model, row.model, row.state) == (LONGEST, LONGEST, "SETTLED")
+        assert (row.cost_nano, row.cost_source) == (110_000_000, "fallback")
+        serving = ServingKey.objects.get()
+        assert (serving.model, serving.key_id) == (LONGEST, key.id)
 
 
 class TestOutputLimit:
