@@ -98,9 +98,10 @@ class Attempt:
         Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, NotOpen if
         this worker has stopped, and InvalidInput for a body that cannot be written.
         """
+        deadline = time.monotonic() + answer_seconds
         try:
             opened = await self._open(answer_seconds)
-            return opened if isinstance(opened, Failed) else await self._read(opened, answer_seconds)
+            return opened if isinstance(opened, Failed) else await self._read(opened, deadline)
         except TransportError as error:
             return await self._broken(error)
         except BaseException:
@@ -189,17 +190,17 @@ class Attempt:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def _read(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+    async def _read(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         for name in reversed(_PASSED_ON):
             self.note_id(opened.headers.get(name))
         self._service_tier = opened.headers.get(self.provider.tier_header, "") if self.provider.tier_header else ""
         if opened.status >= 400:
-            return await self._refused(opened, answer_seconds)
+            return await self._refused(opened, deadline)
         if opened.status != 200:
             return await self._strange(opened)
         if self.request.streamed:
-            return await self._begin_stream(opened, answer_seconds)
-        answer = await self._complete(opened, await opened.read(answer_seconds))
+            return await self._begin_stream(opened, deadline)
+        answer = await self._complete(opened, await opened.read(_seconds_until(deadline)))
         opened.done()
         return answer
 
@@ -212,16 +213,18 @@ class Attempt:
         await self.release(sent=True, status=opened.status, error=error)
         raise UpstreamFailed(error)
 
-    async def _refused(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+    async def _refused(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         """Classify an error status; a client's own mistake is returned to the client unchanged."""
         try:
-            body = opened.without_secret(await opened.read(min(answer_seconds, settings.STREAM_IDLE_SECONDS)))
+            seconds = min(_seconds_until(deadline), settings.STREAM_IDLE_SECONDS)
+            body = opened.without_secret(await opened.read(seconds))
             opened.done()
         except TransportError:
             body = b""
         failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
         if failure.kind is FailureKind.CLIENT_ERROR and self._learns_from(body):
-            return await self.send(answer_seconds=answer_seconds)  # under the same hold: nothing was billed
+            # under the same hold: nothing was billed
+            return await self.send(answer_seconds=_seconds_until(deadline))
         await self.release(sent=True, status=opened.status, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:
             return self._answer(opened.status, opened.headers, scrub_body(body))
@@ -267,14 +270,15 @@ class Attempt:
             self._has_learned = True
         return self._has_learned
 
-    async def _begin_stream(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+    async def _begin_stream(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         """Wait for the first content; until some was sent to the client, another key may still serve."""
-        deadline = time.monotonic() + answer_seconds
         first = b""
         while not first.strip():
-            left = deadline - time.monotonic()
+            seconds = _seconds_until(deadline)
+            if first:  # from the first byte on, what counts is how long the provider is silent
+                seconds = min(seconds, settings.STREAM_IDLE_SECONDS)
             async with self._while_awaited():
-                piece = await opened.read_some(min(left, settings.STREAM_IDLE_SECONDS))
+                piece = await opened.read_some(seconds)
             if not piece:
                 break
             self.first_byte()
@@ -286,7 +290,7 @@ class Attempt:
             first.lstrip()[:1] in (b"{", b"[", b"<")
             and self.request.dialect.stream_type(self.request.request) == "text/event-stream"
         ):
-            rest = await opened.read(max(1.0, deadline - time.monotonic()))
+            rest = await opened.read(_seconds_until(deadline))
             answer = await self._complete(opened, first + rest)
             opened.done()
             return answer
@@ -552,6 +556,10 @@ class Attempt:
 
     def _milliseconds(self) -> int:
         return int((time.monotonic() - self.started) * 1000)
+
+
+def _seconds_until(deadline: float) -> float:
+    return max(1.0, deadline - time.monotonic())
 
 
 def _tokens(usage: Usage | None) -> dict[str, Any]:
