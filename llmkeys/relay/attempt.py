@@ -23,7 +23,6 @@ from llmkeys.exceptions import (
     InvalidInput,
     RecordingUnavailable,
     SecretMissing,
-    UpstreamFailed,
     WrongEncryptionKey,
 )
 from llmkeys.keys.failures import confirm_rejection, report_failure
@@ -95,8 +94,8 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
-        Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, NotOpen if
-        this worker has stopped, and InvalidInput for a body that cannot be written.
+        Raises WrongEncryptionKey, DataDirectoryProblem, NotOpen if this worker has stopped, and InvalidInput for a body
+        that cannot be written.
         """
         deadline = time.monotonic() + answer_seconds
         try:
@@ -194,7 +193,7 @@ class Attempt:
         for name in reversed(_PASSED_ON):
             self.note_id(opened.headers.get(name))
         self._service_tier = opened.headers.get(self.provider.tier_header, "") if self.provider.tier_header else ""
-        if opened.status >= 400:
+        if opened.status >= 300:  # a redirect too, which is never followed: the base URL is wrong
             return await self._refused(opened, deadline)
         if opened.status != 200:
             return await self._strange(opened)
@@ -205,16 +204,13 @@ class Attempt:
         return answer
 
     async def _strange(self, opened: OpenAnswer) -> Failed:
-        error = f"{self.provider.label} answered with status {opened.status}, which no answer has."
+        error = f"{self.provider.label} answered with the unexpected status {opened.status}."
         opened.abort()
-        if opened.status < 300:
-            await self.lose(f"{error} It may have been billed.", status=opened.status)
-            return Failed(Failure(FailureKind.RETRY, error), lost=True)
-        await self.release(sent=True, status=opened.status, error=error)
-        raise UpstreamFailed(error)
+        await self.lose(f"{error} It may have been billed.", status=opened.status)
+        return Failed(Failure(FailureKind.RETRY, error), lost=True)
 
     async def _refused(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
-        """Classify an error status; a client's own mistake is returned to the client unchanged."""
+        """Classify a status other than 2xx; a client's own mistake is returned to the client unchanged."""
         try:
             seconds = min(_seconds_until(deadline), settings.STREAM_IDLE_SECONDS)
             body = opened.without_secret(await opened.read(seconds))
