@@ -35,16 +35,22 @@ def complete_text(answer: Answer) -> str:
 
 def deltas(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the text of a stream in pieces. Raises UpstreamFailed for an error inside it."""
+    for event in _events(pieces):
+        for body in documents(event):
+            if error := _error_in(body):
+                raise UpstreamFailed(error)
+            delta = _first_choice(body).get("delta")
+            text = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(text, str) and text:
+                yield text
+
+
+def _events(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield each event of a stream; the last one may lack its empty line."""
     splitter = EventSplitter()
     for piece in pieces:
-        for event in splitter.feed(piece):
-            for body in documents(event):
-                if error := _error_in(body):
-                    raise UpstreamFailed(error)
-                delta = _first_choice(body).get("delta")
-                text = delta.get("content") if isinstance(delta, dict) else None
-                if isinstance(text, str) and text:
-                    yield text
+        yield from splitter.feed(piece)
+    yield splitter.rest()
 
 
 def _first_choice(body: Any) -> dict[str, Any]:
