@@ -125,6 +125,12 @@ class TestChat:
         assert (ran.code, ran.out) == (1, "Hel\n")
         assert ran.err.startswith("Overloaded")
 
+    def test_it_prints_a_stream_that_it_did_not_ask_for(self, run, provider):
+        make_key()
+        provider.post(OPENROUTER, Pieces(delta("Hel") + b"\n\n" + delta("lo", finish_reason="stop")))
+        ran = ask(run)
+        assert (ran.code, ran.out) == (0, "Hello\n")
+
     def test_it_refuses_a_limit_that_no_provider_takes(self, run, simulator):
         make_key()
         ran = run("chat", "hello", "--max-tokens", "-5")
