@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -51,6 +51,14 @@ class EventSplitter:
         self._rest.clear()
         self._searched = 0
         return rest
+
+
+def whole_events(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield each event of a stream that is read to its end; the last one may lack its empty line."""
+    splitter = EventSplitter()
+    for piece in pieces:
+        yield from splitter.feed(piece)
+    yield splitter.rest()
 
 
 def data_lines(event: bytes) -> list[bytes]:

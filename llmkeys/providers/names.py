@@ -35,19 +35,21 @@ def is_valid(model: object) -> bool:
 
 
 def at_openrouter(model: str) -> str | None:
-    """Return OpenRouter's name of a model, or None for a bare name whose vendor is unknown."""
+    """Return OpenRouter's name of a model, or None for a bare name whose vendor is unknown.
+
+    Also None if the vendor's prefix makes the name longer than any name may be.
+    """
     if not is_valid(model):
         return None
     vendor, rest = _split(model)
-    if not rest or rest.startswith("ft:"):  # a fine-tuned model exists only in its owner's account
+    if not vendor or not rest or rest.startswith("ft:"):  # a fine-tuned model exists only in its owner's account
         return None
-    if vendor == "anthropic":
-        return f"anthropic/{_claude_at_openrouter(rest)}"
-    return f"{vendor}/{rest}" if vendor else None
+    name = f"{vendor}/{_claude_at_openrouter(rest) if vendor == 'anthropic' else rest}"
+    return name if len(name) <= LONGEST else None
 
 
 def common_name(model: str) -> str:
-    """Return the same name for all spellings of a model."""
+    """Return the same name for all spellings of a model; never a longer one than `LONGEST` for a valid name."""
     return at_openrouter(model) or model
 
 

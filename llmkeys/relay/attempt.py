@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -23,12 +24,12 @@ from llmkeys.exceptions import (
     InvalidInput,
     RecordingUnavailable,
     SecretMissing,
-    UpstreamFailed,
     WrongEncryptionKey,
 )
 from llmkeys.keys.failures import confirm_rejection, report_failure
 from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.lib.reading import load_json
+from llmkeys.lib.sse import data_lines, whole_events
 from llmkeys.prices import catalogue, cost
 from llmkeys.prices.cost import Charge
 from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
@@ -43,6 +44,8 @@ from llmkeys.upstream.asked import TransportError
 from llmkeys.upstream.relayed import OpenAnswer
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
+# How an event stream begins, whatever its head announces; JSON and web pages begin otherwise.
+_STREAM = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|):")
 _BUG = "The relay failed while this request was in progress; the provider may have billed it."
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
@@ -95,12 +98,13 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
-        Raises UpstreamFailed if nothing may be tried after this, WrongEncryptionKey, DataDirectoryProblem, NotOpen if
-        this worker has stopped, and InvalidInput for a body that cannot be written.
+        Raises WrongEncryptionKey, DataDirectoryProblem, NotOpen if this worker has stopped, and InvalidInput for a body
+        that cannot be written.
         """
+        deadline = time.monotonic() + answer_seconds
         try:
             opened = await self._open(answer_seconds)
-            return opened if isinstance(opened, Failed) else await self._read(opened, answer_seconds)
+            return opened if isinstance(opened, Failed) else await self._read(opened, deadline)
         except TransportError as error:
             return await self._broken(error)
         except BaseException:
@@ -189,39 +193,38 @@ class Attempt:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def _read(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+    async def _read(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         for name in reversed(_PASSED_ON):
             self.note_id(opened.headers.get(name))
         self._service_tier = opened.headers.get(self.provider.tier_header, "") if self.provider.tier_header else ""
-        if opened.status >= 400:
-            return await self._refused(opened, answer_seconds)
+        if opened.status >= 300:  # a redirect too, which is never followed: the base URL is wrong
+            return await self._refused(opened, deadline)
         if opened.status != 200:
             return await self._strange(opened)
         if self.request.streamed:
-            return await self._begin_stream(opened, answer_seconds)
-        answer = await self._complete(opened, await opened.read(answer_seconds))
+            return await self._begin_stream(opened, deadline)
+        answer = await self._complete(opened, await opened.read(_seconds_until(deadline)))
         opened.done()
         return answer
 
     async def _strange(self, opened: OpenAnswer) -> Failed:
-        error = f"{self.provider.label} answered with status {opened.status}, which no answer has."
+        error = f"{self.provider.label} answered with the unexpected status {opened.status}."
         opened.abort()
-        if opened.status < 300:
-            await self.lose(f"{error} It may have been billed.", status=opened.status)
-            return Failed(Failure(FailureKind.RETRY, error), lost=True)
-        await self.release(sent=True, status=opened.status, error=error)
-        raise UpstreamFailed(error)
+        await self.lose(f"{error} It may have been billed.", status=opened.status)
+        return Failed(Failure(FailureKind.RETRY, error), lost=True)
 
-    async def _refused(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
-        """Classify an error status; a client's own mistake is returned to the client unchanged."""
+    async def _refused(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
+        """Classify a status other than 2xx; a client's own mistake is returned to the client unchanged."""
         try:
-            body = opened.without_secret(await opened.read(min(answer_seconds, settings.STREAM_IDLE_SECONDS)))
+            seconds = min(_seconds_until(deadline), settings.STREAM_IDLE_SECONDS)
+            body = opened.without_secret(await opened.read(seconds))
             opened.done()
         except TransportError:
             body = b""
         failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
         if failure.kind is FailureKind.CLIENT_ERROR and self._learns_from(body):
-            return await self.send(answer_seconds=answer_seconds)  # under the same hold: nothing was billed
+            # under the same hold: nothing was billed
+            return await self.send(answer_seconds=_seconds_until(deadline))
         await self.release(sent=True, status=opened.status, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:
             return self._answer(opened.status, opened.headers, scrub_body(body))
@@ -267,14 +270,15 @@ class Attempt:
             self._has_learned = True
         return self._has_learned
 
-    async def _begin_stream(self, opened: OpenAnswer, answer_seconds: float) -> Answer | Failed:
+    async def _begin_stream(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         """Wait for the first content; until some was sent to the client, another key may still serve."""
-        deadline = time.monotonic() + answer_seconds
         first = b""
         while not first.strip():
-            left = deadline - time.monotonic()
+            seconds = _seconds_until(deadline)
+            if first:  # from the first byte on, what counts is how long the provider is silent
+                seconds = min(seconds, settings.STREAM_IDLE_SECONDS)
             async with self._while_awaited():
-                piece = await opened.read_some(min(left, settings.STREAM_IDLE_SECONDS))
+                piece = await opened.read_some(seconds)
             if not piece:
                 break
             self.first_byte()
@@ -286,7 +290,7 @@ class Attempt:
             first.lstrip()[:1] in (b"{", b"[", b"<")
             and self.request.dialect.stream_type(self.request.request) == "text/event-stream"
         ):
-            rest = await opened.read(max(1.0, deadline - time.monotonic()))
+            rest = await opened.read(_seconds_until(deadline))
             answer = await self._complete(opened, first + rest)
             opened.done()
             return answer
@@ -296,8 +300,8 @@ class Attempt:
             raise TransportError(f"{self.provider.label} ended the stream before its first event.", sent=True)
         if failure is None:
             await self._serves_again()
-            headers = {**opened.headers, "content-type": self.request.dialect.stream_type(self.request.request)}
-            return self._answer(200, headers, begun)
+            content_type = self.request.dialect.stream_type(self.request.request)
+            return self._answer(200, opened.headers, begun, content_type=content_type)
         return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_told_all)
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
@@ -313,7 +317,7 @@ class Attempt:
         if seen.error is not None:
             failure = self.provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
-                clean = scrub_body(opened.without_secret(raw))
+                clean = self._error_body(scrub_body(opened.without_secret(raw)))
                 made = estimate_tokens(seen.content_bytes) if seen.has_content else None
                 return await self._failed_inside(
                     opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_told_all
@@ -324,30 +328,38 @@ class Attempt:
             output_tokens_seen=estimate_tokens(seen.content_bytes or len(raw)),
             saw_content=seen.has_content,
         )
-        return self._answer(200, opened.headers, raw, charge, finished)
+        content_type = "text/event-stream" if _STREAM.match(raw) else ""
+        return self._answer(200, opened.headers, raw, charge, finished, content_type=content_type)
 
     def _look(self, raw: bytes) -> Seen | None:
-        """Return what a whole answer says, be it JSON or JSON lines; None if it is neither."""
+        """Return what a whole answer says: JSON, JSON lines, or an event stream that has an end; None if it is neither.
+
+        Some servers send a stream that nobody asked for.
+        """
         body = load_json(raw)
         if body is not None:
             return self.request.dialect.see_answer(body) if isinstance(body, dict | list) else None
-        found = [load_json(line) for line in raw.splitlines() if line.strip()]
-        if not found or not all(isinstance(body, dict) for body in found):
-            return None
-        whole = Seen()
-        for body in found:
-            seen = self.request.dialect.see_answer(body)
-            if seen.usage is not None:
-                whole.usage, whole.is_running_total = seen.usage.merged(whole.usage), seen.is_running_total
-            whole.is_finished = whole.is_finished or seen.is_finished
-            whole.error = whole.error or seen.error
-            whole.has_content = whole.has_content or seen.has_content
-            whole.content_bytes += seen.content_bytes
-            whole.id = whole.id or seen.id
-        return whole
+        if not _STREAM.match(raw):
+            lines = [load_json(line) for line in raw.splitlines() if line.strip()]
+            is_json = bool(lines) and all(isinstance(line, dict) for line in lines)
+            return _together(map(self.request.dialect.see_answer, lines)) if is_json else None
+        whole = _together(seen for _, seen in self._events_in(raw))
+        has_an_end = whole.is_end or whole.is_finished or whole.has_told_all or whole.error is not None
+        return whole if has_an_end else None
+
+    def _events_in(self, raw: bytes) -> Iterator[tuple[bytes, Seen]]:
+        """Yield each event of a stream that was read to its end, and what it says."""
+        for event in whole_events([raw]):
+            yield event, self.request.dialect.see_event(event, self.request.request)
+
+    def _error_body(self, body: bytes) -> bytes:
+        """Return the document of an answer that has the error: all of it, or that of one event."""
+        events = self._events_in(body) if _STREAM.match(body) else ()
+        return next((b"\n".join(data_lines(event)) for event, seen in events if seen.error is not None), body)
 
     async def _unreadable(self, opened: OpenAnswer, raw: bytes) -> Failed:
-        what = "an empty answer" if not raw.strip() else "an answer that is not JSON"
+        what = "an event stream without an end" if _STREAM.match(raw) else "an answer that is not JSON"
+        what = what if raw.strip() else "an empty answer"
         words = f"{self.provider.label} sent {what}."
         if raw.lstrip()[:1] == b"<":
             words = (
@@ -388,8 +400,7 @@ class Attempt:
         else:
             await self.release(sent=True, status=200, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:
-            headers = {**opened.headers, "content-type": "application/json"}
-            return self._answer(failure.status or 400, headers, body)
+            return self._answer(failure.status or 400, opened.headers, body, content_type="application/json")
         return Failed(failure, lost=lost)
 
     def _answer(
@@ -399,10 +410,12 @@ class Attempt:
         content: bytes | RelayedStream,
         charge: Charge | None = None,
         finished: Finished | None = None,
+        *,
+        content_type: str = "",
     ) -> Answer:
         return Answer(
             status=status,
-            content_type=headers.get("content-type", "application/json"),
+            content_type=content_type or headers.get("content-type", "application/json"),
             content=content,
             request_id=self.request.id,
             key_id=self.candidate.id,
@@ -552,6 +565,27 @@ class Attempt:
 
     def _milliseconds(self) -> int:
         return int((time.monotonic() - self.started) * 1000)
+
+
+def _together(parts: Iterable[Seen]) -> Seen:
+    """Return what the parts of an answer say together."""
+    whole = Seen()
+    for seen in parts:
+        if seen.usage is not None:
+            whole.usage = whole.usage.merged(seen.usage) if whole.usage else seen.usage
+            whole.is_running_total = seen.is_running_total
+        whole.is_end = whole.is_end or seen.is_end
+        whole.is_finished = whole.is_finished or seen.is_finished
+        whole.error = whole.error or seen.error
+        whole.has_content = whole.has_content or seen.has_content
+        whole.content_bytes += seen.content_bytes
+        whole.id = whole.id or seen.id
+        whole.sealed = seen.sealed or whole.sealed
+    return whole
+
+
+def _seconds_until(deadline: float) -> float:
+    return max(1.0, deadline - time.monotonic())
 
 
 def _tokens(usage: Usage | None) -> dict[str, Any]:

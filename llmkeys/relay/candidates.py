@@ -143,19 +143,19 @@ async def find(
 ) -> list[Candidate]:
     """Return every key of the caller that can serve `model`, in serving order, with its obstacle if it has one.
 
-    `stored` is what was read a moment ago; the keys are read again if it is missing or stale. For a name that no naming
-    rule knows, the model list of one usable key of each provider is fetched. Raises NoKeyAvailable if no key is stored,
-    ModelNotAvailable if none can serve the model, RecordingUnavailable.
+    `stored` is what was read a moment ago; the keys are read again if it is missing or stale. If the naming rules find
+    no key, model lists are fetched (`_keys_to_ask`). Raises NoKeyAvailable if no key is stored, ModelNotAvailable if
+    none can serve the model, RecordingUnavailable.
     """
     if stored is None or not stored.is_fresh(at):
         stored = await reader.run(lambda cursor: read_stored(cursor, at))
     await refresh_catalogue()
     can_serve = _serving(dialect, door)
     found = _named(stored, model, caller, at, can_serve)
-    if not found and not _is_known_name(model):
-        usable = _one_usable_key_of_each_provider(stored, caller, at, can_serve)
-        await model_lists.ask(usable.values())
-        found = _listed(stored, model, caller, at, usable)
+    if not found:
+        to_ask = _keys_to_ask(stored, model, caller, at, can_serve)
+        await model_lists.ask(to_ask.values())
+        found = _listed(stored, model, caller, at, to_ask)
     if not found:
         _refuse(stored, model, caller)
     return found
@@ -166,9 +166,8 @@ def find_now(model: str, *, caller: Caller, at: datetime) -> list[Candidate]:
     with lean_cursor() as cursor:
         stored = read_stored(cursor, at)
     found = _named(stored, model, caller, at, _any_provider)
-    if not found and not _is_known_name(model):
-        usable = _one_usable_key_of_each_provider(stored, caller, at, _any_provider)
-        found = _listed(stored, model, caller, at, usable)
+    if not found:
+        found = _listed(stored, model, caller, at, _keys_to_ask(stored, model, caller, at, _any_provider))
     if not found:
         _refuse(stored, model, caller)
     return found
@@ -201,10 +200,17 @@ def _listed(stored: Stored, model: str, caller: Caller, at: datetime, asked: dic
     ]
 
 
-def _one_usable_key_of_each_provider(stored: Stored, caller: Caller, at: datetime, can_serve: Serves) -> dict[str, str]:
+def _keys_to_ask(stored: Stored, model: str, caller: Caller, at: datetime, can_serve: Serves) -> dict[str, str]:
+    """Return one usable key of each provider whose model list may have a name that is not its own by the naming rules.
+
+    If it is another provider's name by those rules, that may only be a server at a base URL of the operator's: vLLM and
+    LM Studio list `meta-llama/Llama-3` and `gemma-3-27b-it`.
+    """
+    every, is_known = providers.PROVIDERS.values(), _is_known_name(model)
+    may_have = {provider.name for provider in every if not is_known or catalogue.is_local(provider)}
     first: dict[str, str] = {}
     for row in stored.rows:
-        if can_serve(row.provider) and _is_allowed(row, caller) and not _obstacle(row, at):
+        if row.provider in may_have and can_serve(row.provider) and _is_allowed(row, caller) and not _obstacle(row, at):
             first.setdefault(row.provider, row.id)
     return first
 

@@ -10,7 +10,7 @@ from llmkeys import dialects
 from llmkeys.dialects import Request
 from llmkeys.exceptions import UpstreamFailed
 from llmkeys.lib.reading import load_json
-from llmkeys.lib.sse import EventSplitter, documents
+from llmkeys.lib.sse import documents, whole_events
 from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.tokens.rights import Caller
 
@@ -29,22 +29,22 @@ def complete_text(answer: Answer) -> str:
     body = load_json(answer.content)
     if answer.status >= 400:
         raise UpstreamFailed(_error_in(body) or f"The provider refused with status {answer.status}.")
+    if body is None:  # a server that streams unasked
+        return "".join(deltas([answer.content]))
     message = _first_choice(body).get("message")
     return str(message.get("content") or "") if isinstance(message, dict) else ""
 
 
 def deltas(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the text of a stream in pieces. Raises UpstreamFailed for an error inside it."""
-    splitter = EventSplitter()
-    for piece in pieces:
-        for event in splitter.feed(piece):
-            for body in documents(event):
-                if error := _error_in(body):
-                    raise UpstreamFailed(error)
-                delta = _first_choice(body).get("delta")
-                text = delta.get("content") if isinstance(delta, dict) else None
-                if isinstance(text, str) and text:
-                    yield text
+    for event in whole_events(pieces):
+        for body in documents(event):
+            if error := _error_in(body):
+                raise UpstreamFailed(error)
+            delta = _first_choice(body).get("delta")
+            text = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(text, str) and text:
+                yield text
 
 
 def _first_choice(body: Any) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from llmkeys.lib.money import NANO
 from llmkeys.models import UsageRecord
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_key, new_secret
+from tests.provider import Pieces
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
 
 MODEL = "openai/gpt-6.1-terra"
+OPENROUTER = "https://openrouter.ai/api/v1/chat/completions"
 
 
 @pytest.fixture
@@ -19,6 +21,11 @@ def simulator(settings):
     with SimulatorThread() as running:
         settings.PROVIDER_BASE_URLS = running.urls
         yield running
+
+
+def delta(text: str, **more: str) -> bytes:
+    """Return a chunk of a streamed answer without the empty line that ends it."""
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}, **more}]}).encode()
 
 
 def ask(run, *options: str, prompt: str = "Say hello [[prompt_tokens=10 completion_tokens=5 cost=0.0123]]"):
@@ -102,6 +109,27 @@ class TestChat:
         assert ran.out.strip()  # what had come
         assert ran.err and secret not in ran.err
         assert UsageRecord.objects.get().state == "LOST"
+
+    def test_it_prints_a_last_event_without_its_empty_line(self, run, provider):
+        make_key()
+        provider.post(OPENROUTER, Pieces(delta("Hel") + b"\n\n", delta("lo", finish_reason="stop") + b"\n"))
+        ran = ask(run, "--stream")
+        assert (ran.code, ran.out) == (0, "Hello\n")
+
+    def test_it_tells_of_an_error_in_a_last_event_without_its_empty_line(self, run, provider):
+        make_key()
+        provider.post(
+            OPENROUTER, Pieces(delta("Hel") + b"\n\n", b'data: {"error":{"code":503,"message":"Overloaded"}}')
+        )
+        ran = ask(run, "--stream")
+        assert (ran.code, ran.out) == (1, "Hel\n")
+        assert ran.err.startswith("Overloaded")
+
+    def test_it_prints_a_stream_that_it_did_not_ask_for(self, run, provider):
+        make_key()
+        provider.post(OPENROUTER, Pieces(delta("Hel") + b"\n\n" + delta("lo", finish_reason="stop")))
+        ran = ask(run)
+        assert (ran.code, ran.out) == (0, "Hello\n")
 
     def test_it_refuses_a_limit_that_no_provider_takes(self, run, simulator):
         make_key()

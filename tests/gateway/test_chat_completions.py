@@ -9,8 +9,10 @@ from decimal import Decimal
 import pytest
 
 from llmkeys.keys.environment import register_environment_keys
-from llmkeys.models import DailyUsage, KeyEvent, ModelAlias, ModelPrice
+from llmkeys.models import DailyUsage, KeyEvent, ModelAlias, ModelPrice, ServingKey
 from llmkeys.prices import catalogue
+from llmkeys.relay.candidates import find_now
+from llmkeys.tokens.rights import Caller
 from tests.gateway.door import (
     ANTHROPIC,
     GOOGLE,
@@ -34,6 +36,8 @@ from tests.gateway.door import (
 )
 from tests.helpers import NOW, make_key, make_token, new_secret
 from tests.providers.helpers import recorded, recorded_bytes
+
+LONGEST = "gpt-" + "4" * 196  # no name may be longer
 
 
 def sent_body(provider, number=0):
@@ -153,6 +157,39 @@ class TestModelNames:
         provider.post(f"{provider.local}/v1/chat/completions", json=completion(usage=usage()))
         assert ask(client, model="llama3:8b").status_code == 200
         is_refused(ask(client, model="llama4"), 404, "model_not_available", "No stored key can serve model “llama4”")
+
+    @pytest.mark.parametrize("named", ["meta-llama/Llama-3", "gemma-3-27b-it", "openai/gpt-oss-20b"])
+    def test_it_asks_the_list_of_a_local_server_for_another_providers_name_too(self, client, provider, settings, named):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": f"{provider.local}/v1"}
+        key = make_key(provider="openai")
+        provider.get(f"{provider.local}/v1/models", json={"object": "list", "data": [{"id": named}]})
+        provider.post(f"{provider.local}/v1/chat/completions", json=completion(usage=usage()))
+        assert ask(client, model=named)["X-LLM-Key-Id"] == key.id
+        assert sent_body(provider, 1)["model"] == named
+        assert [one.id for one in find_now(named, caller=Caller(), at=NOW)] == [key.id], "pages and the REST API too"
+
+    def test_a_provider_at_its_own_address_is_not_asked_for_another_ones_name(self, client, provider, settings):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"anthropic": provider.local}
+        make_key(provider="openai"), make_key(provider="anthropic")
+        provider.get(f"{provider.local}/v1/models", json={"data": [{"id": "another"}]})
+        is_refused(ask(client, model="meta-llama/Llama-3"), 404, "model_not_available", "No stored key can serve model")
+        assert [call.url for call in provider.calls] == [f"{provider.local}/v1/models"]
+
+    def test_the_longest_name_is_refused_where_the_vendors_prefix_makes_it_too_long(self, client):
+        """No row of usage holds `openai/` and 200 characters: PostgreSQL refuses what SQLite takes."""
+        make_key()
+        is_refused(ask(client, model=LONGEST), 404, "model_not_available", f"No stored key can serve model “{LONGEST}”")
+        assert rows() == []
+
+    def test_the_longest_name_is_served_where_it_needs_no_prefix(self, client, provider):
+        key = make_key(provider="openai")
+        provider.post(OPENAI, json=completion(usage=usage(1000, 100)))
+        assert ask(client, model=LONGEST).status_code == 200
+        row = only_row()
+        assert (row.requested_model, row.model, row.state) == (LONGEST, LONGEST, "SETTLED")
+        assert (row.cost_nano, row.cost_source) == (110_000_000, "fallback")
+        serving = ServingKey.objects.get()
+        assert (serving.model, serving.key_id) == (LONGEST, key.id)
 
 
 class TestOutputLimit:

@@ -173,6 +173,21 @@ def test_a_stream_arrives_unchanged_and_costs_the_same(client: Any, provider: An
     assert nano_to_usd(only_row().cost_nano) == Decimal(call.cost)
 
 
+@pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.parametrize("announced", ["application/json", "text/event-stream"])
+def test_a_stream_that_nobody_asked_for_arrives_unchanged_and_costs_the_same(
+    client: Any, provider: Any, name: str, announced: str
+) -> None:
+    call = CALLS[name]
+    make_key(provider=call.provider)
+    provider.post(call.url, Pieces(*call.events, headers={"Content-Type": announced}))
+    answer = post(client, call.path, call.body)
+    assert (answer.status_code, answer.content) == (200, b"".join(call.events))
+    assert Decimal(answer["X-LLM-Cost-USD"]) == nano_to_usd(only_row().cost_nano) == Decimal(call.cost)
+    assert (only_row().state, only_row().success) == ("SETTLED", True)
+    assert len(provider.calls) == 1
+
+
 def test_googles_array_arrives_unchanged(client: Any, provider: Any) -> None:
     make_key(provider="google")
     recording = recorded_bytes("google-generate-stream-jsonarray.json")

@@ -27,6 +27,7 @@ from tests.gateway.door import (
     books_balance,
     chat,
     completion,
+    done,
     error_of,
     eventually,
     fresh,
@@ -393,6 +394,23 @@ class TestUpstream:
         provider.post(OPENROUTER, json={"error": {"message": f"{secret} may not", "code": 400}}, status=400)
         answer = ask(client)
         assert answer.json() == {"error": {"message": "*** may not", "code": 400}}
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 413, 429, 500, 503])
+    def test_words_without_end_fit_into_what_is_recorded(self, client, provider, pauses, status, stream):
+        """PostgreSQL refuses a text that is too long for its column, or has a NUL or half a character in it."""
+        make_key()
+        words = "\0\ud800" + "w" * 3000
+        said = {"message": words, "code": status if status > 200 else 429, "type": words, "metadata": {"raw": words}}
+        raw = json.dumps({"id": words, "model": words, "error": said}).encode()
+        pieces = (b"data: " + raw + b"\n\n",) if stream and status == 200 else (raw,)
+        headers = {"Content-Type": "application/json", "X-Request-Id": "i" * 3000, "X-Generation-Id": "\xe9" * 3000}
+        provider.post(OPENROUTER, Pieces(*pieces, status=status, headers=headers))
+        provider.get("https://openrouter.ai/api/v1/key", json={"error": said}, status=401)
+        provider.must_be_asked = False
+        assert ask(client, stream=stream).status_code >= 400
+        done()
+        assert {row.state for row in rows()} == {"RELEASED"}
 
 
 # --- nothing that anybody sends is a 500 ------------------------------------------------------------------------------

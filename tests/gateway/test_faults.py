@@ -131,6 +131,7 @@ FAULTS = [
     # not the provider at all: its other keys would meet the same
     Fault("another API", refused(404, {"detail": "Not Found"}), ONCE, FAILS, stops=True),
     Fault("a web server", refused(404, b"<html>404</html>"), ONCE, FAILS, stops=True),
+    Fault("a redirect", refused(307, Location="https://elsewhere.example/"), ONCE, FAILS, stops=True),
     # the provider's own trouble: the same key once more, then the next
     Fault("500", refused(500), TWICE, FAILS),
     Fault("502 of a proxy", refused(502, HTML), TWICE, FAILS),
@@ -155,8 +156,6 @@ FAULTS = [
     Fault("silence", raw(SILENCE), LOST[:1], LATE, stops=True, slow=True),
     Fault("silence in it", Pieces(b'{"id":', SILENCE, headers=JSON), LOST[:1], LATE, stops=True, slow=True),
     Fault("a trickle", trickle, LOST[:1], LATE, stops=True, slow=True),
-    # answers that are none
-    Fault("a redirect", refused(307, Location="https://elsewhere.example/"), ONCE, FAILS, stops=True),
 ]  # fmt: skip
 STREAMED_ONLY = [
     Fault("a limit after the role", THROTTLED_LATE, ONCE, COOLS, "COOLING"),

@@ -511,8 +511,15 @@ class TestTransport:
     def test_a_redirect_is_not_followed(self, client, provider):
         make_key()
         provider.post(OPENROUTER, status=307, headers={"Location": "https://elsewhere.example/"})
-        is_refused(ask(client), 502, "upstream_error", "OpenRouter answered with status 307")
+        message = is_refused(ask(client), 502, "upstream_error", "OpenRouter's base URL answered with status 307")
+        assert "Check OPENROUTER_BASE_URL" in message
         assert len(provider.calls) == 1 and only_row().state == "RELEASED"
+
+    def test_a_status_that_no_answer_has_is_lost(self, client, provider, pauses):
+        make_key()
+        provider.post(OPENROUTER, status=204)
+        is_refused(ask(client), 502, "upstream_error", "OpenRouter answered with the unexpected status 204.")
+        assert [(row.state, row.http_status) for row in rows()] == [("LOST", 204)] * 2
 
     def test_a_provider_that_is_gone_does_not_disturb_the_others(self, client, settings, pauses):
         with SimulatorThread() as gone:

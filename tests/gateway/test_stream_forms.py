@@ -12,6 +12,7 @@ from llmkeys.models import Cooling
 from tests.gateway.door import (
     CLOSE,
     DONE,
+    OPENROUTER,
     Gate,
     Pieces,
     ask,
@@ -303,6 +304,51 @@ class TestTheAnnouncedType:
         answer = streamed(client)
         assert answer.status_code == 200 and json.loads(answer.content)["usage"] == U9
         assert costs() == (U9_COST, "computed")
+
+    @pytest.mark.parametrize("announced", ["application/json", "text/event-stream"])
+    @pytest.mark.parametrize(
+        ("begin", "end"),
+        [(b"", DONE), (b": PROCESSING\n\n", DONE), (b"\xef\xbb\xbf", DONE), (b"\r\n", b"data: [DONE]"), (b"", b"")],
+    )
+    def test_a_stream_that_nobody_asked_for_is_passed_on(self, client, provider, announced, begin, end):
+        make_key()
+        finished = chunk("", finish_reason="stop")
+        raw = b"".join([begin, chunk("a"), finished, with_usage(U9), end])
+        provider.post(OPENROUTER, Pieces(raw, headers={"Content-Type": announced}))
+        answer = ask(client, model=PLAIN)
+        assert (answer.status_code, answer["Content-Type"], answer.content) == (200, "text/event-stream", raw)
+        assert answer["X-LLM-Cost-USD"] == "0.000762000"
+        assert costs() == (U9_COST, "computed") and only_row().upstream_id == "gen-1"
+        assert len(provider.calls) == 1
+
+    @pytest.mark.parametrize("ending", [b"\n\n", b"\n", b""])
+    def test_an_error_in_one_lets_the_next_key_serve(self, client, sends, ending):
+        first, second = make_key(), make_key()
+        sends(Pieces(event(ROLE) + event(LIMITED, ending)), Pieces.whole(json=completion(usage=U9)))
+        assert ask(client, model=PLAIN)["X-LLM-Key-Id"] == second.id
+        assert Cooling.objects.get().scope.endswith(first.id)
+        assert [row.state for row in rows()] == ["RELEASED", "SETTLED"]
+
+    def test_the_clients_own_mistake_in_one_goes_back_as_a_document(self, client, sends):
+        make_key(), make_key()
+        refusal = {"error": {"code": 400, "message": "temperature is too high"}}
+        left = sends(Pieces(event(ROLE) + event(refusal) + DONE), Pieces.whole(json=completion()))
+        answer = ask(client)
+        assert (answer.status_code, answer["Content-Type"], answer.json()) == (400, "application/json", refusal)
+        assert len(left) == 1 and only_row().state == "RELEASED"
+
+    def test_one_without_an_end_is_lost(self, client, sends, pauses):
+        make_key()
+        sends(Pieces(chunk("a")), Pieces(chunk("a", usage=U9)))
+        is_refused(ask(client, model=PLAIN), 502, "upstream_error", "OpenRouter sent an event stream without an end.")
+        assert [row.state for row in rows()] == ["LOST", "LOST"]
+
+    def test_one_without_a_usage_is_estimated(self, client, sends):
+        make_key()
+        sends(Pieces(chunk("word " * 60), chunk("", finish_reason="stop"), DONE))
+        assert ask(client, model=PLAIN).status_code == 200
+        nano, source = costs()
+        assert source == "estimated" and nano >= 100 * 600  # 300 bytes at three a token
 
 
 class TestWhatCommits:

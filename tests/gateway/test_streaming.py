@@ -442,6 +442,30 @@ class TestFirstEvent:
         assert answer.json() == refusal
         assert len(left) == 1 and only_row().state == "RELEASED"
 
+    def test_it_may_take_longer_than_a_silence_may(self, client, sends, settings):
+        settings.STREAM_IDLE_SECONDS, settings.ANSWER_TIMEOUT_SECONDS = 1, 30
+        make_key()
+        sent, gate = whole(usage_told=openrouter_usage()), Gate()
+        sends(Pieces(gate, *sent))
+        wire = begin(client, stream=True)
+        gate.wait_until_reached()
+        assert wire.says_nothing_for(1.5)
+        gate.open()
+        answer = wire.answer()
+        assert (answer.status_code, answer.content) == (200, b"".join(sent))
+        assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_the_wait_for_it_is_one_with_the_wait_for_the_head(self, client, sends, settings, streamed):
+        """Two seconds in all: after the head, which takes one, one is left."""
+        settings.ANSWER_TIMEOUT_SECONDS = 2
+        make_key()
+        wait, head = time.sleep, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        sends(Pieces(lambda: wait(1), head, SILENCE, framing="raw"))
+        answer = ask(client, stream=streamed)
+        is_refused(answer, 504, "upstream_timeout", "openrouter.ai fell silent for 1 s")
+        assert only_row().state == "LOST"
+
     def test_a_stream_without_an_event_is_lost(self, client, sends, pauses):
         key = make_key()
         sends(Pieces(), Pieces())

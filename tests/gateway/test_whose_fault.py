@@ -308,10 +308,26 @@ class TestWrongAddress:
         assert "OPENAI_BASE_URL" in is_refused(answer, 502, "upstream_error", "")
         assert "OPENAI_BASE_URL" in fresh(key).last_error and only_row().state == "RELEASED"
 
-    def test_another_provider_may_serve(self, client, provider):
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_it_names_the_variable_where_the_address_has_moved(self, client, provider, status, stream):
+        key = make_key(provider="openai")
+        headers = {"Location": "https://elsewhere.example/v1/chat/completions", "Content-Type": "text/html"}
+        page = b"<html><head><title>Moved</title></head></html>"
+        provider.post(OPENAI, Pieces(page, status=status, headers=headers))
+        answer = ask(client, model=OPENAI_MODEL, stream=stream)
+        found = f"OpenAI's base URL answered with status {status}, but not as OpenAI does: Moved."
+        words = f"{found} Check OPENAI_BASE_URL."
+        is_refused(answer, 502, "upstream_error", words)
+        row = only_row()
+        assert fresh(key).last_error == row.error == words
+        assert (row.state, row.http_status, len(provider.calls)) == ("RELEASED", status, 1)
+
+    @pytest.mark.parametrize("status", [404, 301])
+    def test_another_provider_may_serve(self, client, provider, status):
         make_key(provider="openai")
         other = make_key()
-        provider.post(OPENAI, json={"detail": "Not Found"}, status=404)
+        provider.post(OPENAI, json={"detail": "Not Found"}, status=status)
         provider.post(OPENROUTER, json=completion())
         assert ask(client)["X-LLM-Key-Id"] == other.id
 

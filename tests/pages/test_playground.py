@@ -13,6 +13,7 @@ from llmkeys.models import ModelPrice, UsageRecord
 from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
 from tests.helpers import make_key, make_user, new_secret
+from tests.provider import Pieces, Script
 from tests.web import Person
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
@@ -31,6 +32,17 @@ def simulator(settings):
 
 
 @pytest.fixture
+def script(settings, provider_server):
+    """What OpenRouter sends, byte by byte."""
+    script = Script()
+    provider_server.play(script)
+    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"{script.local}/api/v1"}
+    yield script
+    provider_server.end()
+    script.check()
+
+
+@pytest.fixture
 def person(administrator):
     """The administrator, whose questions go through a real web server: the relay belongs to its loop."""
     return Person(administrator)
@@ -46,6 +58,11 @@ def lists_asked(monkeypatch):
 
 def given(**fields: str) -> dict[str, str]:
     return {"model": MODEL, "prompt": PROMPT, "max_tokens": "50", **fields}
+
+
+def delta(text: str, **more: str) -> bytes:
+    """Return a chunk of a streamed answer without the empty line that ends it."""
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}, **more}]}).encode()
 
 
 def told(client: Person, **fields: str) -> dict:
@@ -116,6 +133,18 @@ class TestRun:
         for words in ("$0.01", "$0.0123", "10 in, 5 out", "Production", "as the provider reports it", "had been held"):
             assert words in answer["facts"], words
         assert (row.state, row.cost_nano, row.token_name, row.streamed) == ("SETTLED", 12_300_000, "admin", True)
+
+    def test_it_shows_a_last_event_without_its_empty_line(self, person, script):
+        make_key()
+        script.sends(Pieces(delta("Hel") + b"\n\n", delta("lo", finish_reason="stop") + b"\n"))
+        answer = told(person)
+        assert (answer["text"], "error" in answer) == ("Hello", False)
+
+    def test_it_shows_an_error_in_a_last_event_without_its_empty_line(self, person, script):
+        make_key()
+        script.sends(Pieces(delta("Hel") + b"\n\n", b'data: {"error":{"code":503,"message":"Overloaded"}}'))
+        answer = told(person)
+        assert (answer["text"], answer["error"]) == ("Hel", "Overloaded")
 
     def test_it_sends_the_system_prompt_and_the_limit(self, person, simulator):
         make_key()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmkeys.providers import PROVIDERS
+from llmkeys.providers import PROVIDERS, common_name
 
 # asked for: (OpenRouter, OpenAI, Anthropic, Google)
 NAMES: dict[str, tuple[str | None, str | None, str | None, str | None]] = {
@@ -89,6 +89,17 @@ def test_it_refuses_what_is_no_name(asked: str) -> None:
 def test_it_takes_a_name_of_200_characters() -> None:
     name = "gpt-" + "4" * 196
     assert PROVIDERS["openai"].model_name(name) == name
+
+
+@pytest.mark.parametrize("start", ["gpt-", "claude-x", "gemini-"])
+def test_it_gives_openrouter_no_name_that_its_prefix_makes_too_long(start: str) -> None:
+    name = start + "4" * (200 - len(start))
+    assert PROVIDERS["openrouter"].model_name(name) is None
+    assert common_name(name) == name
+    prefixed = PROVIDERS["openrouter"].model_name(name[:-10])
+    assert prefixed is not None
+    assert len(prefixed) <= 200
+    assert common_name(name[:-10]) == prefixed
 
 
 @pytest.mark.parametrize("asked", ["google/../x", "google/a?key=b", "models/a:generateContent", "openai/a/b"])
