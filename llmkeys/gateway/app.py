@@ -355,11 +355,16 @@ async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
 
 
 def _list_dialect(scope: Scope) -> Dialect:
-    """Return the dialect of a model list, which the address or the program's headers determine."""
+    """Return the dialect of a model list, which the address or the program's headers determine.
+
+    `x-goog-api-key` says nothing: it is one of the three headers in which a program of any dialect may send its token.
+    """
     headers = Headers(scope=scope)
-    if scope["path"].startswith("/v1beta/") or "x-goog-api-key" in headers:
+    if scope["path"].startswith("/v1beta/"):
         return _GOOGLE
-    return _ANTHROPIC if "anthropic-version" in headers else _CHAT
+    if "anthropic-version" in headers:
+        return _ANTHROPIC
+    return _GOOGLE if "x-goog-api-client" in headers else _CHAT
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------
