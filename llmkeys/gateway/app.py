@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -30,12 +30,13 @@ from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
 from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
+from llmkeys.providers.names import is_valid
 from llmkeys.relay import background, inside, relay
 from llmkeys.relay.candidates import Stored, refresh_catalogue
 from llmkeys.relay.models import servable_models
 from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
-from llmkeys.tokens.rights import Caller
+from llmkeys.tokens.rights import Caller, spellings
 from llmkeys.upstream import relayed
 
 logger = logging.getLogger(__name__)
@@ -324,15 +325,22 @@ async def _models(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
 async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models/{id}, GET /v1beta/models/{id}"""
     name = exchange.scope["path_params"]["model"].removeprefix("models/")
-    found = await _servable(exchange.dialect, caller)
-    entry = next((entry for entry in found if entry["id"] == name), None)
-    entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
+    entry = _entry_of(name, await _servable(exchange.dialect, caller))
     if entry is None:
         await refresh_catalogue()
         models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))
+
+
+def _entry_of(name: str, found: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the entry of the model that a request with this name would get: the one with the most names in common."""
+    if not is_valid(name):
+        return None
+    names = spellings(name)
+    entry = max(found, key=lambda one: (one["id"] == name, len(names & spellings(one["id"]))), default=None)
+    return entry if entry is not None and names & spellings(entry["id"]) else None
 
 
 class ModelEndpoint(Endpoint):

@@ -317,6 +317,38 @@ class TestAddresses:
             answer = client.get(f"/v1/models/{path}")
             assert (answer.status_code, answer.json()) == (200, entry)
 
+    @pytest.mark.parametrize(
+        ("vendor", "listed", "name", "shown"),
+        [
+            ("openai", ["gpt-4o-mini"], "openai/gpt-4o-mini", "gpt-4o-mini"),
+            ("openrouter", ["openai/gpt-4o-mini"], "gpt-4o-mini", "openai/gpt-4o-mini"),
+            ("anthropic", ["claude-sonnet-4-5"], "claude-sonnet-4.5", "claude-sonnet-4-5"),
+            ("anthropic", ["claude-sonnet-4-5"], "anthropic/claude-sonnet-4.5", "claude-sonnet-4-5"),
+            (
+                "anthropic",
+                ["claude-3-5-sonnet-20241022", "claude-3-5-sonnet-20240620"],
+                "anthropic/claude-3-5-sonnet-20240620",
+                "claude-3-5-sonnet-20240620",
+            ),
+            ("openai", ["gpt-4o", "gpt-4o-mini"], "gpt-4o-mini", "gpt-4o-mini"),
+        ],
+    )
+    def test_one_model_is_found_by_every_name_that_a_request_may_give_it(
+        self, client, provider, vendor, listed, name, shown
+    ):
+        make_key(provider=vendor)
+        own = {"openrouter": "openrouter.ai/api", "openai": "api.openai.com", "anthropic": "api.anthropic.com"}[vendor]
+        provider.get(f"https://{own}/v1/models", json={"data": [{"id": one} for one in listed]})
+        answer = client.get(f"/v1/models/{name}")
+        assert (answer.status_code, answer.json().get("id")) == (200, shown)
+
+    @pytest.mark.parametrize("name", ["gpt-4o-mini-2024-07-18", "mini", "acme-model", "openai", "x" * 201])
+    def test_one_that_no_request_would_get_is_not_found(self, client, provider, name):
+        make_key()
+        listed = [{"id": "openai/gpt-4o-mini"}, {"id": "acme/acme-model"}]
+        provider.get("https://openrouter.ai/api/v1/models", json={"data": listed})
+        is_refused(client.get(f"/v1/models/{name}"), 404, "model_not_available", "No stored key can serve model")
+
     def test_an_unknown_model_is_named(self, client, provider):
         make_key()
         provider.get("https://openrouter.ai/api/v1/models", json={"data": []})
