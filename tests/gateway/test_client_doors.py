@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import threading
 import time
 import zlib
@@ -100,6 +101,15 @@ class TestBodies:
         bomb = gzip.compress(b" " * 50_000_000)
         answer = client.post(PATH, bomb, headers={"Content-Encoding": "gzip"})
         is_refused(answer, 413, "request_too_large", "The body is larger than 1 MB")
+
+    @pytest.mark.parametrize("is_encoded", [False, True])
+    def test_the_largest_has_room_however_large_it_may_be(self, client, serving, larger_than_the_room, is_encoded):
+        """Encoded, it takes room twice: as it was sent, and decoded."""
+        text = random.Random(1).randbytes(larger_than_the_room // 2 - 1000).hex()
+        messages = [{"role": "user", "content": text}]
+        raw = json.dumps(chat(model="openai/gpt-4.1-mini", messages=messages)).encode()
+        sent, headers = (gzip.compress(raw), {"Content-Encoding": "gzip"}) if is_encoded else (raw, {})
+        assert client.post(PATH, sent, headers=headers).status_code == 200
 
     def test_a_client_may_ask_whether_to_send_it(self, client, serving):
         """`Expect: 100-continue`, as curl sends it before larger bodies."""
