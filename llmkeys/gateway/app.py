@@ -95,7 +95,7 @@ class Exchange:
 
     async def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         given = {"content-type": "application/json"} | (headers or {}) | self.origin_headers
-        await self.program.answer(status, given.items(), b"" if self.scope["method"] == "HEAD" else body)
+        await self.program.answer(status, given.items(), body, head_only=self.scope["method"] == "HEAD")
 
     async def refuse(self, error: Refused) -> None:
         """Report an error, unless an answer has begun."""

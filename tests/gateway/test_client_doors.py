@@ -38,7 +38,8 @@ from tests.gateway.door import (
 )
 from tests.helpers import NOW, make_key
 from tests.serving import ROOT
-from tests.web import JSON
+from tests.site.exchange import Exchange
+from tests.web import JSON, application
 
 RAW = json.dumps(chat()).encode()
 CHUNKED = {"Transfer-Encoding": "chunked", "Content-Type": JSON}
@@ -231,6 +232,13 @@ class TestBrowsers:
         assert "Origin" in answer["Vary"]
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
+    def test_the_answer_has_no_length(self, client):
+        """The web server leaves it out of a 204 by itself; so the application is asked."""
+        headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+        asked = asyncio.run(Exchange(method="OPTIONS", path=PATH, headers=headers).run(application()))
+        assert asked.status == 204 and asked.is_complete
+        assert "content-length" not in asked.answered
+
     def test_a_star_lists_every_origin(self, client, settings):
         settings.CORS_ORIGINS = ["*"]
         assert self.preflight(origin="null").status_code == 204
@@ -305,6 +313,13 @@ class TestAddresses:
         got, head = client.get(path), client.head(path)
         assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
         assert head["Content-Type"] == got["Content-Type"] == JSON
+        assert head["Content-Length"] == got["Content-Length"] == str(len(got.content))
+
+    @pytest.mark.parametrize(("path", "status"), [(PATH, 405), ("/v1/models/none", 404), ("/v1/nothing", 404)])
+    def test_so_is_a_refusal_and_nothing_follows_it(self, client, path, status):
+        head = client.open("HEAD", path, {}).answer(keep=True)
+        assert head.status_code == status and int(head["Content-Length"]) > 100
+        assert head.wire.head("GET", "/healthz", {}).answer().json() == {"status": "ok"}
 
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
