@@ -198,7 +198,7 @@ async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Store
 async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
-    passed = exchange.dialect.passed_headers
+    passes = exchange.dialect.passes
     request = dialects.Request(
         dialect=exchange.dialect,
         door=door,
@@ -206,7 +206,7 @@ async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Req
         raw=raw,
         path_model=exchange.scope.get("path_params", {}).get("model", ""),
         query=_query(exchange.scope["query_string"].decode("latin-1")),
-        headers={name: value for name, value in exchange.headers.items() if name in passed and value.isprintable()},
+        headers={name: value for name, value in exchange.headers.items() if passes(name) and value.isprintable()},
     )
     if len(raw) > background.LARGE_BYTES:
         await background.in_parser(exchange.dialect.validate, request)
