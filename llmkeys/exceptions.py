@@ -10,6 +10,7 @@ class LLMKeysError(Exception):
     """Base of all; `str()` is a sentence for people, without secrets."""
 
     may_be_billed = False  # an earlier attempt may have been billed: sending the request again could cost twice
+    is_lasting = False  # sending the request again is pointless until a person has changed something
 
 
 class ClientGone(LLMKeysError):

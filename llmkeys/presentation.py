@@ -155,10 +155,11 @@ def _remaining(budget: Budget) -> float | None:
 
 
 def error_words(key: ApiKey) -> str:
-    """Return what is wrong with a key, or that a person switched it off, in words."""
-    if key.last_error or key.enabled:
-        return key.last_error
-    return "Switched off by a person."
+    """Return why a key is off, in words: what its provider says, or that a person did it; else its last error."""
+    switched_off = "" if key.enabled else "Switched off manually."
+    if key.rejected_at is not None or key.secret_missing:
+        return key.last_error or switched_off
+    return switched_off or key.last_error
 
 
 def success_rate(successful: int, failed: int) -> float:

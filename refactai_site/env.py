@@ -85,6 +85,22 @@ def origins(variable: str) -> list[str]:
     return [item for item in found if "://" in item]  # Django's own check would report it again
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^\s/?#@*:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+@_remembered
+def browser_origins(variable: str) -> list[str]:
+    """Read origins of any scheme, as browsers send them: in lower case, without default port and slash; or `*`."""
+    found = [item.strip().lower().rstrip("/") for item in (_raw(variable) or "").split(",") if item.strip()]
+    for item in found:
+        if item != "*" and not _ORIGIN.fullmatch(item):
+            fault(
+                variable, f"“{item}” is not an origin: a scheme and a host, without a path", "https://chat.example.com"
+            )
+    return [item.removesuffix(_DEFAULT_PORTS.get(item.partition(":")[0], "")) for item in found]
+
+
 @_remembered
 def boolean(variable: str, default: bool) -> bool:
     value = _raw(variable)

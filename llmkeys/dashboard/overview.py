@@ -267,7 +267,7 @@ def _off(key: ApiKey, at: datetime) -> Note | None:
     if key.secret_missing:
         return Note("bad", "i-alert", "Its secret is missing.", error_words(key))
     if not key.enabled:
-        return Note("", "i-power", "Switched off by a person.", "Enable it to let it serve again.")
+        return Note("", "i-power", error_words(key), "Enable it to let it serve again.")
     return None
 
 

@@ -249,6 +249,10 @@ class Dialect:
 
     # --- the request -------------------------------------------------------------------------------------------------
 
+    def passes(self, header: str) -> bool:
+        """Return whether a header of the client (its name in lower case) is passed on to the provider."""
+        return header in self.passed_headers
+
     def validate(self, request: Request) -> None:
         """Raise InvalidInput for requests that no provider could answer, before anything is held or sent."""
         raise NotImplementedError

@@ -49,6 +49,8 @@ _STATUSES = {
 _TYPE = "type.googleapis.com/google.rpc."
 _MODEL = re.compile(r"(?:google/)?[A-Za-z0-9._-]+")
 _SSE = re.compile(r"(?:^|&)(?:\$|%24)?alt=sse(?:&|$)", re.IGNORECASE)
+# Credentials, the project that is billed instead of the key's own, and who the client is: Google's proxies add that.
+_WITHHELD = ("x-goog-api-key", "x-goog-user-project", "x-goog-iam-", "x-goog-iap-", "x-goog-authenticated-user-")
 _LIMITS = ("maxOutputTokens", "max_output_tokens")
 _FIELDS = {  # the two names of fields
     "generationConfig": "generation_config",
@@ -82,9 +84,13 @@ class GoogleGenerate(Dialect):
         )
     )
     limit_names = ("max_output_tokens",)  # or in camel case
-    passed_headers = frozenset({"x-goog-api-client", "x-goog-request-params", "x-server-timeout"})
+    passed_headers = frozenset({"x-server-timeout"})
 
     # --- the request -------------------------------------------------------------------------------------------------
+
+    def passes(self, header: str) -> bool:
+        is_googles = header.startswith("x-goog-") and not header.startswith(_WITHHELD)
+        return is_googles or super().passes(header)
 
     def validate(self, request: Request) -> None:
         body, operation = request.body, request.door.operation

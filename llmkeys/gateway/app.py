@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -30,12 +30,13 @@ from llmkeys.ledger import leases
 from llmkeys.lib.bodies import ClientGone as BodyCut
 from llmkeys.lib.bodies import Taken, discard
 from llmkeys.lib.money import nano_to_usd
+from llmkeys.providers.names import is_valid
 from llmkeys.relay import background, inside, relay
 from llmkeys.relay.candidates import Stored, refresh_catalogue
 from llmkeys.relay.models import servable_models
 from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
 from llmkeys.relay.stream import RelayedStream
-from llmkeys.tokens.rights import Caller
+from llmkeys.tokens.rights import Caller, spellings
 from llmkeys.upstream import relayed
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Exchange:
 
     async def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         given = {"content-type": "application/json"} | (headers or {}) | self.origin_headers
-        await self.program.answer(status, given.items(), b"" if self.scope["method"] == "HEAD" else body)
+        await self.program.answer(status, given.items(), body, head_only=self.scope["method"] == "HEAD")
 
     async def refuse(self, error: Refused) -> None:
         """Report an error, unless an answer has begun."""
@@ -197,7 +198,7 @@ async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Store
 async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
-    passed = exchange.dialect.passed_headers
+    passes = exchange.dialect.passes
     request = dialects.Request(
         dialect=exchange.dialect,
         door=door,
@@ -205,7 +206,7 @@ async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Req
         raw=raw,
         path_model=exchange.scope.get("path_params", {}).get("model", ""),
         query=_query(exchange.scope["query_string"].decode("latin-1")),
-        headers={name: value for name, value in exchange.headers.items() if name in passed and value.isprintable()},
+        headers={name: value for name, value in exchange.headers.items() if passes(name) and value.isprintable()},
     )
     if len(raw) > background.LARGE_BYTES:
         await background.in_parser(exchange.dialect.validate, request)
@@ -324,15 +325,22 @@ async def _models(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
 async def _model(exchange: Exchange, caller: Caller, _stored: Stored) -> None:
     """GET /v1/models/{id}, GET /v1beta/models/{id}"""
     name = exchange.scope["path_params"]["model"].removeprefix("models/")
-    found = await _servable(exchange.dialect, caller)
-    entry = next((entry for entry in found if entry["id"] == name), None)
-    entry = entry or next((entry for entry in found if entry["id"].rpartition("/")[2] == name), None)
+    entry = _entry_of(name, await _servable(exchange.dialect, caller))
     if entry is None:
         await refresh_catalogue()
         models_for(name, caller)
         words = f"No stored key can serve model “{name[:200]}”. GET /v1/models lists what can be served."
         raise GatewayError(404, "model_not_available", words)
     await exchange.answer(200, dump(exchange.dialect.model(entry)))
+
+
+def _entry_of(name: str, found: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the entry of the model that a request with this name would get: the one with the most names in common."""
+    if not is_valid(name):
+        return None
+    names = spellings(name)
+    entry = max(found, key=lambda one: (one["id"] == name, len(names & spellings(one["id"]))), default=None)
+    return entry if entry is not None and names & spellings(entry["id"]) else None
 
 
 class ModelEndpoint(Endpoint):
@@ -355,11 +363,16 @@ async def _servable(dialect: Dialect, caller: Caller) -> list[dict[str, Any]]:
 
 
 def _list_dialect(scope: Scope) -> Dialect:
-    """Return the dialect of a model list, which the address or the program's headers determine."""
+    """Return the dialect of a model list, which the address or the program's headers determine.
+
+    `x-goog-api-key` says nothing: it is one of the three headers in which a program of any dialect may send its token.
+    """
     headers = Headers(scope=scope)
-    if scope["path"].startswith("/v1beta/") or "x-goog-api-key" in headers:
+    if scope["path"].startswith("/v1beta/"):
         return _GOOGLE
-    return _ANTHROPIC if "anthropic-version" in headers else _CHAT
+    if "anthropic-version" in headers:
+        return _ANTHROPIC
+    return _GOOGLE if "x-goog-api-client" in headers else _CHAT
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------

@@ -29,7 +29,15 @@ _TOO_MUCH = (
 )
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # possessive, because matching holds the GIL
 
-_room = Room(free=256 * 1024 * 1024)  # for all bodies of this worker
+LEAST_ROOM_MB = 256
+
+
+def whole_room() -> Room:
+    """Return the room for all bodies of a worker, in which the largest fits, as it was sent and decoded."""
+    return Room(free=max(LEAST_ROOM_MB, 2 * settings.MAX_BODY_MB) * 1024 * 1024)
+
+
+_room = whole_room()
 
 
 @contextmanager

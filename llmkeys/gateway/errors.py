@@ -60,7 +60,7 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
 ]
 _SECONDS = {"budget_busy": "1", "overloaded": "1", "database_unavailable": "10", "sealed": "10"}
 # These last until a person or the next window changes them, so a library should not retry.
-_LASTING = {"all_keys_at_limit", "token_at_limit", "no_key_available"}
+_LASTING = {"all_keys_at_limit", "token_at_limit", "no_key_available", "sealed"}
 
 
 def refused(error: LLMKeysError, *, request_id: str = "") -> Refused:
@@ -92,7 +92,8 @@ def _advice(error: LLMKeysError, code: str) -> dict[str, str]:
     wait = _wait(error, code)
     if wait is not None:
         headers["Retry-After"] = str(wait)
-    if code in _LASTING or error.may_be_billed or (code == "all_keys_cooling" and (wait or 0) > LASTING_SECONDS):
+    lasts = code in _LASTING or error.is_lasting or (code == "all_keys_cooling" and (wait or 0) > LASTING_SECONDS)
+    if lasts or error.may_be_billed:
         headers["x-should-retry"] = "false"
     if isinstance(error, exceptions.UpstreamFailed) and error.attempts:
         headers["X-LLM-Attempts"] = str(error.attempts)

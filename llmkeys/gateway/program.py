@@ -132,15 +132,15 @@ class Program:
 
     # --- a whole answer ----------------------------------------------------------------------------------------------
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer."""
+    async def answer(self, status: int, headers: Headers, body: bytes, *, head_only: bool = False) -> None:
+        """Send a whole answer; with `head_only` without the body, whose length is stated all the same."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.has_begun = self._is_over = True
-        given = [*headers, ("content-length", str(len(body)))]
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded(given)})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        length = () if status == 204 else (("content-length", str(len(body))),)  # a 204 has no body and no length
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded([*headers, *length])})
+        await self._send({"type": "http.response.body", "body": b"" if head_only else body, "more_body": False})
 
     async def _give(self, message: dict[str, Any]) -> None:
         try:

@@ -93,7 +93,7 @@ class _Turns:
                     error.attempts = self.attempts
                     if error.final:
                         break
-        worst = min(dead_ends, key=lambda error: _HOPE.index(type(error)))
+        worst = min(dead_ends, key=lambda error: (_HOPE.index(type(error)), error.is_lasting))
         worst.may_be_billed = self.lost > 0
         raise worst
 
@@ -366,6 +366,8 @@ class _ModelTurn:
         kind = UpstreamTimeout if self.last.timed_out else UpstreamFailed
         error = kind(f"{self.last.failure.message} (after {self.turns.attempts} attempts)")
         error.retry_after_seconds = self.last.failure.retry_after_seconds
+        is_wrong_address = self.last.failure.kind is FailureKind.WRONG_ADDRESS
+        error.is_lasting = is_wrong_address and _HOPELESS.issuperset(self.passed.values())
         # Another model may be tried, but not after two attempts that may both be billed.
         error.final = self.turns.lost > 1
         return error

@@ -6,7 +6,7 @@ import pytest
 
 from tests.api import checks
 from tests.api.checks import SECRET
-from tests.helpers import make_key
+from tests.helpers import NOW, make_key
 
 pytestmark = pytest.mark.django_db
 
@@ -25,9 +25,31 @@ def test_it_works(api, frozen):
     checks.shows_no_secret(answer)
 
 
-def test_it_tells_why_a_key_is_off(api):
-    key = make_key(enabled=False)
-    assert api.get(path(key)).json()["lastError"] == "Switched off by a person."
+RATE_LIMIT = {"last_error": "Rate limit for openai/gpt-4o-mini: 429 Too Many Requests."}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({}, "Switched off manually."),
+        (RATE_LIMIT, "Switched off manually."),
+        ({"rejected_at": NOW, "last_error": "User not found."}, "User not found."),
+        ({"rejected_at": NOW}, "Switched off manually."),
+        ({"secret_missing": True, "last_error": "OPENAI_API_KEY is not set."}, "OPENAI_API_KEY is not set."),
+    ],
+)
+def test_it_tells_why_a_key_is_off(api, columns, words):
+    key = make_key(enabled=False, **columns)
+    shown = api.get(path(key)).json()
+    assert (shown["status"], shown["lastError"]) == ("DISABLED", words)
+
+
+def test_a_key_that_is_switched_on_again_shows_its_last_error_again(api):
+    key = make_key(**RATE_LIMIT)
+    api.post(f"{path(key)}/toggle", {"active": False})
+    assert api.get(path(key)).json()["lastError"] == "Switched off manually."
+    api.post(f"{path(key)}/toggle", {"active": True})
+    assert api.get(path(key)).json()["lastError"] == RATE_LIMIT["last_error"]
 
 
 @pytest.mark.parametrize("key_id", ["key-0-0", "%00", "a%00b", "%ED%A0%80", "x" * 5000, "%25", "..%2f", "🔑"])

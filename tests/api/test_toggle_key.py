@@ -34,6 +34,14 @@ def test_it_flips_without_active(api, body):
     assert [api.post(path(key), body).json()["active"] for _ in range(3)] == [False, True, False]
 
 
+def test_it_flips_without_a_body_of_any_type(api):
+    """`curl -X POST -d ''` says that it sends a form."""
+    key = make_key()
+    for content_type in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"):
+        answers = [api.post(path(key), CONTENT_TYPE=content_type).json() for _ in range(2)]
+        assert answers == [{"success": True, "active": False}, {"success": True, "active": True}]
+
+
 def test_it_hands_the_default_on(api):
     default, following = make_key(), make_key()
     api.post(path(default), {"active": False})

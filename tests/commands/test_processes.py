@@ -77,6 +77,7 @@ class TestFromAShell:
             ("REFACTAI_ALLOWED_HOSTS", "[::1]:8080", "“[::1]:8080” is not a host name"),
             ("REFACTAI_CSRF_TRUSTED_ORIGINS", "keys.example.com", "“keys.example.com” is not an origin"),
             ("REFACTAI_CSRF_TRUSTED_ORIGINS", "https://keys.example.com/", "“https://keys.example.com/” is not an"),
+            ("REFACTAI_CORS_ORIGINS", "https://a.example,chat.example", "“chat.example” is not an origin"),
             ("OPENAI_BASE_URL", "http://my host:8000/v1", "it is not a plain http or https address"),
             ("OPENAI_BASE_URL", "http://exa%mple/v1", "it is not a plain http or https address"),
             ("OPENAI_BASE_URL", "http://[v1.x:y]/v1", "it is not a plain http or https address"),

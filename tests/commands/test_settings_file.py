@@ -67,6 +67,47 @@ def test_a_base_url_may_name_any_host_that_can_be(monkeypatch, url):
     assert (env.url("OPENAI_BASE_URL", "http://default"), env.FAULTS) == (url, [])
 
 
+@pytest.fixture
+def browser_origins(monkeypatch):
+    """Return what is read of this value, and how many faults it has."""
+    monkeypatch.setattr(env, "FAULTS", [])
+    monkeypatch.setattr(env, "IN_FORCE", {})
+
+    def read(value: str) -> tuple[list[str], int]:
+        monkeypatch.setenv("REFACTAI_CORS_ORIGINS", value)
+        return env.browser_origins("REFACTAI_CORS_ORIGINS"), len(env.FAULTS)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://chat.example", "https://chat.example"),
+        ("https://chat.example/", "https://chat.example"),
+        ("HTTPS://Chat.Example", "https://chat.example"),
+        ("https://chat.example:443", "https://chat.example"),
+        ("http://chat.example:80/", "http://chat.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_read_as_browsers_send_it(browser_origins, written, sent):
+    assert browser_origins(f"https://other.example, {written}") == (["https://other.example", sent], 0)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["chat.example", "localhost:3000", "https://chat.example/app", "https://*.chat.example", "https://", "null",
+     "https://chat.example:port", "https://me@chat.example", "https://chat example"],
+)  # fmt: skip
+def test_one_that_no_browser_sends_is_a_fault(browser_origins, written):
+    assert browser_origins(f"https://other.example, {written}")[1] == 1
+
+
 def test_the_environment_wins_even_where_it_is_empty(load):
     settings_file.os.environ["REFACTAI_DAILY_LIMIT"] = ""
     assert load("REFACTAI_DAILY_LIMIT=5") == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import sys
 
 import pytest
 
@@ -61,10 +62,15 @@ class TestVoid:
         assert str(row.id) in ran.err and "$0.25" in ran.err and ran.err.endswith("Nothing was taken back.")
         assert (ran.code, spent()) == (1, NANO)
 
-    def test_it_does_not_ask_where_nobody_answers(self, run, key):
-        make_usage(key, **LOST)
-        assert run("void", "--lost").err.endswith("There is no terminal to ask on: repeat with --yes.")
-        assert spent() == NANO
+    @pytest.mark.parametrize("named", [True, False], ids=["ID", "--lost"])
+    @pytest.mark.parametrize("piped", ["", "1044\n1045\n"])
+    def test_it_does_not_ask_where_nobody_answers(self, run, key, named, piped):
+        """What is piped in may be a script's list of the next ids: it is left there."""
+        row = make_usage(key, **LOST)
+        ran = run("void", str(row.id) if named else "--lost", stdin=piped)
+        assert (ran.code, ran.out, ran.err) == (0, f"{row.id}: $0.25 taken back on “Production”.\n", "")
+        assert sys.stdin.read() == piped
+        assert spent() == NANO - NANO // 4
 
     def test_it_goes_on_past_a_row_that_was_never_lost(self, run, key):
         settled, lost = make_usage(key), make_usage(key, **LOST)

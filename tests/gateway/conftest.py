@@ -116,6 +116,17 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.fixture
+def larger_than_the_room(monkeypatch: pytest.MonkeyPatch, settings: Any) -> int:
+    """Let one body have 3 MB, and the worker at least 1 MB for all of them; return how much one may have."""
+    from llmkeys.gateway import bodies
+
+    monkeypatch.setattr(bodies, "LEAST_ROOM_MB", 1)
+    settings.MAX_BODY_MB = 3
+    monkeypatch.setattr(bodies, "_room", bodies.whole_room())
+    return 3 * 1024 * 1024
+
+
+@pytest.fixture
 def fast_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for the usage only a moment after the client has gone."""
     monkeypatch.setattr("llmkeys.relay.stream.DRAIN_SECONDS", 0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import threading
 import time
 import zlib
@@ -39,7 +40,8 @@ from tests.gateway.door import (
 )
 from tests.helpers import NOW, make_key
 from tests.serving import ROOT
-from tests.web import JSON
+from tests.site.exchange import Exchange
+from tests.web import JSON, application
 
 RAW = json.dumps(chat()).encode()
 CHUNKED = {"Transfer-Encoding": "chunked", "Content-Type": JSON}
@@ -102,6 +104,15 @@ class TestBodies:
         bomb = gzip.compress(b" " * 50_000_000)
         answer = client.post(PATH, bomb, headers={"Content-Encoding": "gzip"})
         is_refused(answer, 413, "request_too_large", "The body is larger than 1 MB")
+
+    @pytest.mark.parametrize("is_encoded", [False, True])
+    def test_the_largest_has_room_however_large_it_may_be(self, client, serving, larger_than_the_room, is_encoded):
+        """Encoded, it takes room twice: as it was sent, and decoded."""
+        text = random.Random(1).randbytes(larger_than_the_room // 2 - 1000).hex()
+        messages = [{"role": "user", "content": text}]
+        raw = json.dumps(chat(model="openai/gpt-4.1-mini", messages=messages)).encode()
+        sent, headers = (gzip.compress(raw), {"Content-Encoding": "gzip"}) if is_encoded else (raw, {})
+        assert client.post(PATH, sent, headers=headers).status_code == 200
 
     def test_a_client_may_ask_whether_to_send_it(self, client, serving):
         """`Expect: 100-continue`, as curl sends it before larger bodies."""
@@ -223,6 +234,13 @@ class TestBrowsers:
         assert "Origin" in answer["Vary"]
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
+    def test_the_answer_has_no_length(self, client):
+        """The web server leaves it out of a 204 by itself; so the application is asked."""
+        headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+        asked = asyncio.run(Exchange(method="OPTIONS", path=PATH, headers=headers).run(application()))
+        assert asked.status == 204 and asked.is_complete
+        assert "content-length" not in asked.answered
+
     def test_a_star_lists_every_origin(self, client, settings):
         settings.CORS_ORIGINS = ["*"]
         assert self.preflight(origin="null").status_code == 204
@@ -297,6 +315,13 @@ class TestAddresses:
         got, head = client.get(path), client.head(path)
         assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
         assert head["Content-Type"] == got["Content-Type"] == JSON
+        assert head["Content-Length"] == got["Content-Length"] == str(len(got.content))
+
+    @pytest.mark.parametrize(("path", "status"), [(PATH, 405), ("/v1/models/none", 404), ("/v1/nothing", 404)])
+    def test_so_is_a_refusal_and_nothing_follows_it(self, client, path, status):
+        head = client.open("HEAD", path, {}).answer(keep=True)
+        assert head.status_code == status and int(head["Content-Length"]) > 100
+        assert head.wire.head("GET", "/healthz", {}).answer().json() == {"status": "ok"}
 
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
@@ -318,6 +343,38 @@ class TestAddresses:
         for path in ("openai/gpt-4o-mini", "openai%2Fgpt-4o-mini"):
             answer = client.get(f"/v1/models/{path}")
             assert (answer.status_code, answer.json()) == (200, entry)
+
+    @pytest.mark.parametrize(
+        ("vendor", "listed", "name", "shown"),
+        [
+            ("openai", ["gpt-4o-mini"], "openai/gpt-4o-mini", "gpt-4o-mini"),
+            ("openrouter", ["openai/gpt-4o-mini"], "gpt-4o-mini", "openai/gpt-4o-mini"),
+            ("anthropic", ["claude-sonnet-4-5"], "claude-sonnet-4.5", "claude-sonnet-4-5"),
+            ("anthropic", ["claude-sonnet-4-5"], "anthropic/claude-sonnet-4.5", "claude-sonnet-4-5"),
+            (
+                "anthropic",
+                ["claude-3-5-sonnet-20241022", "claude-3-5-sonnet-20240620"],
+                "anthropic/claude-3-5-sonnet-20240620",
+                "claude-3-5-sonnet-20240620",
+            ),
+            ("openai", ["gpt-4o", "gpt-4o-mini"], "gpt-4o-mini", "gpt-4o-mini"),
+        ],
+    )
+    def test_one_model_is_found_by_every_name_that_a_request_may_give_it(
+        self, client, provider, vendor, listed, name, shown
+    ):
+        make_key(provider=vendor)
+        own = {"openrouter": "openrouter.ai/api", "openai": "api.openai.com", "anthropic": "api.anthropic.com"}[vendor]
+        provider.get(f"https://{own}/v1/models", json={"data": [{"id": one} for one in listed]})
+        answer = client.get(f"/v1/models/{name}")
+        assert (answer.status_code, answer.json().get("id")) == (200, shown)
+
+    @pytest.mark.parametrize("name", ["gpt-4o-mini-2024-07-18", "mini", "acme-model", "openai", "x" * 201])
+    def test_one_that_no_request_would_get_is_not_found(self, client, provider, name):
+        make_key()
+        listed = [{"id": "openai/gpt-4o-mini"}, {"id": "acme/acme-model"}]
+        provider.get("https://openrouter.ai/api/v1/models", json={"data": listed})
+        is_refused(client.get(f"/v1/models/{name}"), 404, "model_not_available", "No stored key can serve model")
 
     def test_an_unknown_model_is_named(self, client, provider):
         make_key()

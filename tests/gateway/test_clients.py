@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llmkeys.models import UsageRecord
 from tests.gateway.door import RESET, Gate, Pieces, completion, limits, usage
 from tests.gateway.test_dialects import CALLS, GENERATED, GOOGLE, MESSAGE, RESPONSE
 from tests.helpers import make_key, make_token
@@ -105,6 +106,21 @@ class TestOpenAI:
         with pytest.raises((openai.RateLimitError, openai.BadRequestError)) as refused:
             openai_client.responses.create(model="gpt-6.1-terra", input="hi", max_output_tokens=50)
         assert refused.value.code == "request_exceeds_budget"
+
+    @pytest.mark.parametrize("trouble", ["a wrong base URL", "a lost encryption key"])
+    def test_what_only_a_person_can_end_is_not_sent_again(
+        self, openai_client: openai.OpenAI, provider: Any, settings: Any, trouble: str
+    ) -> None:
+        make_key(provider="openai")
+        if trouble == "a wrong base URL":
+            provider.post(CALLS["responses"].url, body=b"<html><title>404</title></html>", status=404)
+        else:
+            settings.REFACTAI_ENCRYPTION_KEYS = ["another key altogether, long enough"]
+        eager = openai_client.with_options(max_retries=2)
+        with pytest.raises(openai.InternalServerError) as refused:
+            eager.responses.create(model="gpt-6.1-terra", input="hi", max_output_tokens=50)
+        assert refused.value.response.headers["x-should-retry"] == "false"
+        assert UsageRecord.objects.count() == 1
 
     def test_a_bad_request_names_its_field(self, openai_client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as refused:

@@ -12,7 +12,7 @@ import pytest
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.models import AccessToken, ApiKey, UsageRecord
 from tests.gateway.door import RESET, Gate, Pieces, event, limits, only_row
-from tests.helpers import make_key
+from tests.helpers import make_key, new_secret
 from tests.providers.helpers import recorded_bytes
 
 ANTHROPIC = "https://api.anthropic.com/v1"
@@ -281,6 +281,31 @@ def test_headers_and_query_of_the_dialect_go_along(client: Any, provider: Any) -
     assert sent.query == {"beta": "true"}
     assert (sent.headers["anthropic-beta"], sent.headers["anthropic-version"]) == ("context-1m", "2026-10-21")
     assert "x-stainless-os" not in sent.headers
+
+
+def test_headers_of_google_go_along_but_for_credentials_and_who_the_client_is(client: Any, provider: Any) -> None:
+    call = CALLS["generate"]
+    make_key(provider="google", secret=(secret := new_secret("google")))
+    provider.post(call.url, json=call.answer)
+    along = {
+        "x-goog-api-client": "google-genai-sdk/3.6.1 gl-python/3.11",
+        "x-goog-request-params": "model=models/gemini-2.5-flash",
+        "x-goog-fieldmask": "candidates,usageMetadata",
+        "x-goog-anything-new": "1",
+        "x-server-timeout": "60",
+    }
+    withheld = {
+        "x-goog-user-project": "another-project",
+        "x-goog-iam-authorization-token": "of the client",
+        "x-goog-iap-jwt-assertion": "of the client",
+        "x-goog-authenticated-user-email": "accounts.google.com:anna@example.com",
+        "x-googly": "1",
+    }
+    post(client, call.path, call.body, **along, **withheld, **{"x-goog-api-key": "rfk_mine"})
+    sent = provider.calls[0].headers
+    assert {name: sent.get(name) for name in along} == along
+    assert [name for name in withheld if name in sent] == []
+    assert sent["x-goog-api-key"] == secret
 
 
 def test_googles_key_in_the_query_is_the_programs_own(client: Any, provider: Any) -> None:

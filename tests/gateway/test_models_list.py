@@ -117,5 +117,26 @@ def test_it_needs_a_token_of_scope_gateway(client, user):
     assert error_of(Program(make_token(user, "read")).get(PATH))["code"] == "missing_scope"
 
 
+@pytest.mark.parametrize(
+    ("headers", "shape"),
+    [
+        ({}, ["object", "data"]),
+        ({"anthropic-version": "2023-06-01"}, ["data", "first_id", "has_more", "last_id"]),
+        ({"x-goog-api-client": "google-genai-sdk/3.6.1 gl-python/3.11"}, ["models"]),
+    ],
+)
+def test_it_has_the_shape_of_the_client_whatever_header_brings_the_token(client, user, headers, shape):
+    token = make_token(user)
+    for own in ({"Authorization": f"Bearer {token}"}, {"x-api-key": token}, {"x-goog-api-key": token}):
+        assert sorted(Program().get(PATH, headers=own | headers).json()) == sorted(shape)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/models/none", 404), ("/v1/models", 401)])
+def test_a_refusal_has_openais_shape_too(client, user, path, status):
+    token = make_token(user) if status == 404 else "rfk_unknown"
+    answer = Program().get(path, headers={"x-goog-api-key": token})
+    assert answer.status_code == status and error_of(answer)["code"] in ("model_not_available", "invalid_token")
+
+
 def test_it_takes_get_only(client):
     assert error_of(client.post(PATH, "{}"))["code"] == "method_not_allowed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmkeys.models import ApiKey
-from tests.gateway.door import OPENAI, OPENROUTER, ask, completion, error_of, eventually, fresh, rows
+from tests.gateway.door import ANTHROPIC, OPENAI, OPENROUTER, ask, completion, error_of, eventually, fresh, rows
 from tests.gateway.door import sent_with as sent
 from tests.helpers import make_key, new_secret
 
@@ -31,6 +31,7 @@ def test_a_wrong_address_is_told_by_its_variable_and_asked_once(client, provider
     answer = ask(client, model=MODEL)
     assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_error")
     assert "OPENAI_BASE_URL" in error_of(answer)["message"]
+    assert answer["x-should-retry"] == "false", "only a person can correct it"
     assert [row.state for row in rows()] == ["RELEASED"]
     assert "OPENAI_BASE_URL" in "".join(fresh(key).last_error for key in keys)
 
@@ -41,6 +42,25 @@ def test_another_provider_serves_where_an_address_is_wrong(client, provider):
     provider.post(OPENAI, body=b'{"detail":"Not Found"}', status=404)
     provider.post(OPENROUTER, json=completion())
     assert ask(client, model=MODEL)["X-LLM-Key-Id"] == other.id
+
+
+def test_a_wrong_address_does_not_last_beside_a_provider_that_may_be_back_soon(client, provider, pauses):
+    make_key(), make_key(provider="openai")
+    provider.post(OPENROUTER, body=b"", status=503)
+    provider.post(OPENAI, body=b'{"detail":"Not Found"}', status=404)
+    answer = ask(client, model=MODEL)
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_error")
+    assert "x-should-retry" not in answer.headers
+
+
+def test_nor_does_it_before_a_fallback_that_may_be_back_soon(client, provider, pauses, settings):
+    settings.PRIMARY_MODEL, settings.FALLBACK_MODELS = MODEL, ["claude-sonnet-5-5"]
+    make_key(provider="openai"), make_key(provider="anthropic")
+    provider.post(OPENAI, body=b'{"detail":"Not Found"}', status=404)
+    provider.post(ANTHROPIC, body=b"", status=503)
+    answer = ask(client, model="auto")
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_error")
+    assert "x-should-retry" not in answer.headers
 
 
 def test_a_model_that_one_key_may_not_use_is_asked_of_the_next(client, provider):

@@ -320,7 +320,7 @@ class TestServing:
         assert "Serving now Alpha openai/gpt-6.1-terra , $9.00 left today" in text
         assert "Next Beta $10.00 left today" in text
         assert "Passed over Gamma Daily budget spent" in text
-        assert "Out of service Delta Switched off by a person" in text
+        assert "Out of service Delta Switched off manually" in text
         assert {first.id, second.id, spent.id, off.id} <= set(
             re.findall(r'article class="[^"]*" id="([^"]+)"', page_of(operator))
         )
@@ -375,7 +375,7 @@ class TestCards:
     @pytest.mark.parametrize(
         ("columns", "status", "words"),
         [
-            ({"enabled": False}, "DISABLED", "Switched off by a person."),
+            ({"enabled": False}, "DISABLED", "Switched off manually."),
             ({"rejected_at": NOW, "last_error": "User not found."}, "DISABLED", "User not found. Create a new key"),
             ({"expires_at": NOW - timedelta(days=1)}, "EXPIRED", "Expired yesterday at 20:30 UTC"),
             (

@@ -132,7 +132,7 @@ class Command(BaseCommand):
     def _delete(self, options: Mapping[str, Any]) -> None:
         key = pick_key(options["key"])
         service.check_deletable(key)
-        if not options["yes"]:
+        if not options["yes"] and asking.is_possible():
             question = f"Delete “{key.name}” ({key.id})? Its secret is lost for good."
             asking.confirm(question, "Nothing was deleted.")
         service.delete_key(key, at=timezone.now(), actor=actor())
@@ -165,7 +165,7 @@ _VERBS = {
     "enable": "Enable a key.",
     "disable": "Disable a key; its history stays.",
     "set-default": "Make a key the default, and enable it.",
-    "delete": "Delete a key; its usage history stays.",
+    "delete": f"Delete a key; its usage history stays. {asking.ASKS_ON_A_TERMINAL}",
 }
 
 

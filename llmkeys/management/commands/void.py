@@ -23,7 +23,8 @@ _LARGEST_ID = 2**63 - 1
 class Command(BaseCommand):
     help = (
         "Take back the charges of lost usage rows: requests that were sent but never answered, which were charged at "
-        "the hold because the provider may have billed them. Compare with the provider's bill first."
+        "the hold because the provider may have billed them. Compare with the provider's bill first. "
+        + asking.ASKS_ON_A_TERMINAL
     )
     example = 'void 1042 1043 --reason "not on the bill of November"'
 
@@ -38,7 +39,7 @@ class Command(BaseCommand):
         if lost == bool(ids):
             raise CommandError("Give the ids of usage rows, or --lost for all lost ones.")
         rows = list(lost_rows()) if lost else _named(ids)
-        if rows and not yes:
+        if rows and not yes and asking.is_possible():
             self.write_error(_preview(rows))
             asking.confirm(f"Take back {_sum(rows)} of {_count(rows)}?", "Nothing was taken back.")
         voided, refused = self._void(rows, reason)
