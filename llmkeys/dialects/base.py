@@ -86,6 +86,21 @@ class Usage:
         return Usage(**found)
 
 
+# Names of fees, other than those of searches.
+FILE_SEARCH_FEE = "file search"
+PAGE_FEE = "page"
+PROMPT_CONTAINER_FEE = "container of a prompt"  # of unknown size
+
+
+def container_fee(size: str) -> str:
+    """Return the name of the fee of a container with this much memory, such as `4g`."""
+    return f"container {size}"
+
+
+def is_container_fee(what: str) -> bool:
+    return what.startswith("container")
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """Upper bounds of one request, whichever model answers.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from llmkeys import providers
-from llmkeys.dialects.base import Usage
+from llmkeys.dialects.base import FILE_SEARCH_FEE, PAGE_FEE, PROMPT_CONTAINER_FEE, Usage, container_fee
 from llmkeys.prices import data
 
 if TYPE_CHECKING:  # loading the price data takes 15 MB and 0.1 s, so it is imported only when needed
@@ -66,13 +66,13 @@ _REQUEST_FEES: tuple[tuple[re.Pattern[str], Decimal], ...] = (
 # USD; platform.openai.com/docs/pricing, containers by memory and the file search tool by call; openrouter.ai/docs, the
 # PDF engine `mistral-ocr`.
 OTHER_FEES = {
-    "container 1g": Decimal("0.03"),
-    "container 4g": Decimal("0.12"),
-    "container 16g": Decimal("0.48"),
-    "container 64g": Decimal("1.92"),
-    "container of a prompt": Decimal("1.92"),  # held; `cost.py` charges the usual one if it ran
-    "file search": Decimal("0.0025"),
-    "page": Decimal("0.002"),
+    container_fee("1g"): Decimal("0.03"),
+    container_fee("4g"): Decimal("0.12"),
+    container_fee("16g"): Decimal("0.48"),
+    container_fee("64g"): Decimal("1.92"),
+    PROMPT_CONTAINER_FEE: Decimal("1.92"),  # held; `cost.py` charges the usual one if it ran
+    FILE_SEARCH_FEE: Decimal("0.0025"),
+    PAGE_FEE: Decimal("0.002"),
 }
 # The models that OpenAI's image tool may use if the request names none, most expensive first.
 DRAWING_MODELS = ("gpt-image-1", "gpt-image-1.5")
