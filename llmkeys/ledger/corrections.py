@@ -15,12 +15,12 @@ from llmkeys.ledger.records import GUESSES, parts_of
 from llmkeys.lib.windows import WINDOWS, Windows
 from llmkeys.models import UsageRecord
 
-_REPORTED_LATER = ("late", "reconcile")  # costs that a provider reports after the attempt has ended
+REPORTED_LATER = ("late", "reconcile")  # costs that a provider reports after the attempt has ended
 
 # The cost of a row `u` with its corrections, and its parts as in `records.parts_of`. A cost that was reported later is
 # known in the way it was reported; a row has at most one such correction.
 _OF_ROW = "FROM llmkeys_adjustment a WHERE a.usage_id = u.id AND a.key_id IS NOT NULL"
-_LATER_SOURCE = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN ('late', 'reconcile'))"  # NULL: no such correction
+_LATER_SOURCE = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN {REPORTED_LATER})"  # NULL: no such correction
 _GUESSED = f"IN {GUESSES}"
 COST_OF_ROW = f"(u.cost_nano + COALESCE((SELECT SUM(a.cost_nano) {_OF_ROW}), 0))"
 _SOURCE = f"COALESCE({_LATER_SOURCE}, CASE u.state WHEN 'LOST' THEN '' ELSE u.cost_source END)"
@@ -65,7 +65,7 @@ def adjust(
     if cursor.rowcount != 1:
         return False
     after = accounts.move(cursor, account, windows, amounts)
-    if after is not None and kind in _REPORTED_LATER and cost_nano > 0:
+    if after is not None and kind in REPORTED_LATER and cost_nano > 0:
         note_limits(cursor, account, after, cost_nano, windows, at)
     return True
 
@@ -139,7 +139,7 @@ def _correct(
         if account.of is KEYS and not done:
             return None
     was = parts_of(row.known_as, row.source, row.cost_nano)
-    known_as, source = ("SETTLED", source) if kind in _REPORTED_LATER else (row.known_as, row.source)
+    known_as, source = ("SETTLED", source) if kind in REPORTED_LATER else (row.known_as, row.source)
     now = parts_of(known_as, source, row.cost_nano + difference)
     moved = [after - before for before, after in zip(was, now, strict=True)]
     _correct_daily(cursor, row.id, difference, *moved)
@@ -201,7 +201,7 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     cost, known_as = charged, state
     for kind, amount, its_source in cursor.fetchall():
         cost += amount
-        if kind in _REPORTED_LATER:
+        if kind in REPORTED_LATER:
             known_as, source = "SETTLED", its_source
     windows = Windows(as_date(day), as_date(month))
     return _Charged(usage_id, state, payers, windows, charged, cost, source, known_as, charged_after or 0)

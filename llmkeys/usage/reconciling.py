@@ -83,7 +83,7 @@ _ESTIMATED = f"""FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.ke
      AND u.state IN ('SETTLED', 'LOST') AND u.upstream_id LIKE 'gen-%%'
      AND k.deleted_at IS NULL AND NOT k.secret_missing
      AND NOT EXISTS (SELECT 1 FROM llmkeys_adjustment a
-                      WHERE a.usage_id = u.id AND a.kind IN ('reconcile', 'late'))"""  # noqa: S608
+                      WHERE a.usage_id = u.id AND a.kind IN {ledger.REPORTED_LATER})"""  # noqa: S608
 
 
 def _rows_to_ask(at: datetime) -> list[_Row]:
