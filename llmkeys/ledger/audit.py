@@ -343,8 +343,7 @@ def _fix(cursor: Cursor, account: Account, at: datetime, actor: str) -> list[Dif
             _rebuild_day(cursor, account.id, day)
     if found:
         words = f"The audit corrected “{stored.name}”: " + "; ".join(_short(one) for one in found)
-        key_id, token_id = (account.id, None) if account.of is KEYS else (None, account.id)
-        add_event(cursor, "changed", key_id, words, at, token_id=token_id, actor=actor)
+        add_event(cursor, "changed", account.key_id, words, at, token_id=account.token_id, actor=actor)
     return found
 
 

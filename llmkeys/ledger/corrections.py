@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from llmkeys.database.sql import Cursor, as_date, instant
 from llmkeys.ledger import accounts
@@ -170,12 +169,8 @@ def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[
 
 def payers_of(usage_id: int) -> list[Account]:
     """Return the accounts that a row was charged to, which never change; a job that corrects the row declares them."""
-    columns = [of.column for of in accounts.TABLES]
-    return _payers(UsageRecord.objects.filter(pk=usage_id).values_list(*columns).first() or ())
-
-
-def _payers(ids: Iterable[Any]) -> list[Account]:
-    return [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=False) if one is not None]
+    ids = UsageRecord.objects.filter(pk=usage_id).values_list(*accounts.columns()).first()
+    return [] if ids is None else accounts.of_row(ids)
 
 
 def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
@@ -183,7 +178,7 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
 
     The lock is an UPDATE that changes nothing: of two concurrent corrections, the second must see the first.
     """
-    columns = ", ".join(of.column for of in accounts.TABLES)
+    columns = ", ".join(accounts.columns())
     cursor.execute(
         f"""UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
            RETURNING state, day, month, cost_nano, cost_source, charged_after, {columns}""",
@@ -193,7 +188,7 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     if row is None:
         return None
     state, day, month, charged, source, charged_after, *ids = row
-    payers = _payers(ids)
+    payers = accounts.of_row(ids)
     cursor.execute(
         "SELECT kind, cost_nano, cost_source FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
         [usage_id],
