@@ -353,6 +353,33 @@ class Dialect:
         return "text/event-stream"
 
 
+def with_changes(request: Request, change: Rewrite, *, limit_field: str = "") -> bytes:
+    """Return a request with another model, output limit and highest price: each in one field of its body."""
+    body = request.body
+    changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
+    if limit_field and change.output_limit is not None:
+        changes[limit_field] = change.output_limit
+    if change.max_price and "provider" not in change.without:
+        changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+    return dump({**body, **changes}) if changes else request.raw
+
+
+def with_max_price(given: Any, most: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenRouter's `provider` field with the highest prices that the hold covers; a client's lower ones win."""
+    routing = dict(given) if isinstance(given, dict) else {}
+    own: Any = routing.get("max_price")
+    own = own if isinstance(own, dict) else {}
+    routing["max_price"] = {**own, **{name: _lower(own.get(name), price) for name, price in most.items()}}
+    return routing
+
+
+def _lower(own: Any, most: Any) -> float:
+    try:
+        return min(float(own), float(most))
+    except (TypeError, ValueError):
+        return float(most)
+
+
 def one_line(body: bytes) -> bytes:
     """Return JSON on a single line; strings contain no raw line ends, so they do not change."""
     return b" ".join(body.split(b"\n")).replace(b"\r", b"").strip()

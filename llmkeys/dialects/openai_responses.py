@@ -20,10 +20,11 @@ from llmkeys.dialects.base import (
     container_fee,
     dump,
     is_container_fee,
+    with_changes,
 )
 from llmkeys.dialects.content import PICTURE_BYTES, content_size, text_size
 from llmkeys.dialects.media import survey
-from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
+from llmkeys.dialects.openai_chat import OpenAIChat
 from llmkeys.dialects.usage import first_count, read_openai_usage
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.reading import count, items, mapping, text, whole_number
@@ -107,13 +108,7 @@ class OpenAIResponses(OpenAIChat):
         return found or text(request.body.get("previous_response_id"), limit=200)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        body = request.body
-        changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None:
-            changes["max_output_tokens"] = change.output_limit
-        if change.max_price and "provider" not in change.without:
-            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
-        return dump({**body, **changes}) if changes else request.raw
+        return with_changes(request, change, limit_field="max_output_tokens")
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
