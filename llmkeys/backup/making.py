@@ -147,9 +147,4 @@ def _automatic_target(kind: str, at: datetime) -> Path:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise BackupFailed(f"The directory {directory} cannot be created: {error.strerror}.") from None
-    stem, number = f"llmkeys-{at:{_STAMP}}-{kind}", 1
-    target = directory / f"{stem}.tar.gz"
-    while target.exists():
-        number += 1
-        target = directory / f"{stem}-{number}.tar.gz"
-    return target
+    return kept.free_path(directory, f"llmkeys-{at:{_STAMP}}-{kind}", ".tar.gz")

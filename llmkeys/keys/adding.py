@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.db import connection, transaction
 
 from llmkeys import ledger, providers
@@ -23,7 +22,6 @@ from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
 from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on, standing_default
 from llmkeys.keys.failures import still_has_secret
-from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import FailureKind, KeyCheck
 from llmkeys.upstream import asked
@@ -39,7 +37,9 @@ def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiK
     cleaned = fields.clean_new(values, at=at)
     secret, wants_default = cleaned.pop("secret"), cleaned.pop("is_default", False)
     windows = current_windows(at)
-    key = ApiKey(**{**_default_limits(), **cleaned}, day=windows.day, month=windows.month, created_at=at, updated_at=at)
+    key = ApiKey(
+        **{**fields.default_limits(), **cleaned}, day=windows.day, month=windows.month, created_at=at, updated_at=at
+    )
     with changing_keys():
         _put_secret(key, secret)
         key.save(force_insert=True)
@@ -67,14 +67,6 @@ def check_change(key: ApiKey, values: Mapping[str, Any], *, with_secret: bool, a
     fields.clean_change(values, key=key, at=at)
     if with_secret:
         _refuse_environment(key, "its secret comes from the variable")
-
-
-def _default_limits() -> dict[str, int]:
-    return {
-        "daily_limit_nano": usd_to_nano(settings.DAILY_LIMIT_USD),
-        "monthly_limit_nano": usd_to_nano(settings.MONTHLY_LIMIT_USD),
-        "total_limit_nano": usd_to_nano(settings.TOTAL_LIMIT_USD),
-    }
 
 
 def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiKey:
