@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -106,7 +105,7 @@ def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
     except (asked.TransportError, LLMKeysError) as error:
         done.failed += 1
         return str(error)
-    provider: Any = providers.get(key.provider)
+    provider = providers.get(key.provider)
     if answer.status == 404:
         done.pending += 1
         return ""
