@@ -24,7 +24,7 @@ LEVELS = [
     {"keys", "tokens", "usage"},
     {"relay"},
     {"backup", "scheduling", "templatetags"},
-    {"checks", "schedules"},
+    {"checks"},
     {"supervisor"},
     {"doctor"},
     {"gateway", "api", "dashboard", "admin", "tasks", "management"},

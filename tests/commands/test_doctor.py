@@ -21,7 +21,7 @@ from llmkeys.doctor import Finding, database
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Alert, ApiKey, DailyUsage
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
 from tests.helpers import NOW, make_account, make_key, make_usage, make_user
