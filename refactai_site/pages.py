@@ -99,7 +99,7 @@ class Pages:
                     await bodies.discard(receive)
                 await self._send(scope, send, refused(scope, refusal), asyncio.Event())
                 return
-            except bodies.ClientGone:
+            except bodies.Disconnected:
                 return
             gone = asyncio.Event()
             listener = asyncio.create_task(_listen(receive, gone))

@@ -18,7 +18,7 @@ from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
 from llmkeys.backup.kept import free_path
-from llmkeys.backup.running import alone
+from llmkeys.backup.running import without_server
 from llmkeys.database import sql
 from llmkeys.database.outages import first_line
 from llmkeys.ledger.audit import Report
@@ -54,8 +54,8 @@ def restore(path: Path, *, at: datetime) -> Restored:
     Everything is checked before anything is replaced. Raises CannotRestore if a server is running, if the archive is
     damaged, of another kind of database or of a newer version, or if its secrets could not be decrypted.
     """
-    with alone(settings.DATA_DIR), archive.workshop(settings.DATA_DIR / "restore") as room:
-        manifest, files = archive.unpack(path.absolute(), room)
+    with without_server(settings.DATA_DIR), archive.private_directory(settings.DATA_DIR / "restore") as directory:
+        manifest, files = archive.unpack(path.absolute(), directory)
         _check_kind(path, manifest)
         database = files[archive.DATABASES[manifest.database]]
         brought = _Brought.read(files)

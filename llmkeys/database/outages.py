@@ -135,7 +135,7 @@ def is_over() -> None:
 def recording_errors() -> Iterator[None]:
     """Raise RecordingUnavailable if the database is at fault, for reads that decide whether a request is sent."""
     try:
-        sqlite.require_the_file()
+        sqlite.require_same_file()
         yield
     except Error as error:
         if not is_outage(error):

@@ -10,7 +10,7 @@ from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line, with_changes
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.media import survey
-from llmkeys.dialects.usage import told_cost, word
+from llmkeys.dialects.usage import reported_cost, word
 from llmkeys.lib.reading import count, items, mapping, text
 from llmkeys.lib.sse import DONE, EventSplitter, documents
 
@@ -303,7 +303,7 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
         output_tokens=None if is_start else output,
         reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
         searches=count(mapping(usage.get("server_tool_use")).get("web_search_requests")),
-        cost_usd=told_cost(usage),
+        cost_usd=reported_cost(usage),
         service_tier=word(usage.get("service_tier")),
         speed=word(usage.get("speed")),
         region=word(usage.get("inference_geo")),

@@ -234,7 +234,7 @@ class Seen:
     sealed: str = ""  # the last encrypted reasoning block, or the id of the stored answer: see `Dialect.sealed`
 
     @property
-    def has_told_all(self) -> bool:
+    def has_final_usage(self) -> bool:
         """True if the usage is that of the whole answer: not a running total of one that was still going on."""
         if self.usage is None or not self.usage.is_known:
             return False

@@ -298,7 +298,7 @@ class Attempt:
             await self._serves_again()
             headers = {**opened.headers, "content-type": self.request.dialect.stream_type(self.request.request)}
             return self._answer(200, headers, begun)
-        return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_told_all)
+        return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_final_usage)
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()
@@ -316,7 +316,7 @@ class Attempt:
                 clean = scrub_body(opened.without_secret(raw))
                 made = estimate_tokens(seen.content_bytes) if seen.has_content else None
                 return await self._failed_inside(
-                    opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_told_all
+                    opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_final_usage
                 )
         charge, finished = await self.settle(
             seen.usage,

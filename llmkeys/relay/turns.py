@@ -234,8 +234,8 @@ class _ModelTurn:
         sealed = request.request.sealed
         if not sealed or len(found) < 2:
             return found
-        writer = await reader.run(lambda cursor: conversations.find_writer(cursor, sealed))
-        return conversations.prefer(found, writer) if writer is not None else found
+        author = await reader.run(lambda cursor: conversations.find_author(cursor, sealed))
+        return conversations.prefer(found, author) if author is not None else found
 
     async def _pool(self) -> list[Candidate]:
         """Return the candidates, with those that failed this request marked. Raises if none can serve."""

@@ -82,7 +82,7 @@ class Command(BaseCommand):
         prepare.check_providers(str(where))
         listeners = address.listen(where, workers)
         prepare.keep_restores_out()
-        with preparation.alone(self._wait_for_another):
+        with preparation.one_at_a_time(self._wait_for_another):
             prepare.open_database(may_be_new=new_database)
             prepare.migrate()
             keyring.verify()
