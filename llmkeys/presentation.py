@@ -15,6 +15,14 @@ from llmkeys.lib.money import usd_json
 from llmkeys.lib.windows import MONTH, month_end
 from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, UsageRecord
 
+# How the cost of one answer is known, for the person who asked; a row's `costSource` → words.
+KNOWN_BY = {
+    "provider": "as the provider reports it",
+    "computed": "computed from the price",
+    "fallback": "at the fallback price: no price is known",
+    "estimated": "estimated",
+}
+
 
 def instant_json(at: datetime | None) -> str | None:
     """Return ISO 8601 in UTC with `Z`, and milliseconds only if there are any."""

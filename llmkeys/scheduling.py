@@ -1,6 +1,10 @@
 """The schedules, what each one does, and their state, read from the scheduler's own tables.
 
-`llmkeys/schedules.py` creates them; the dashboard's health page, the admin and the doctor show them.
+The dashboard's health page, the admin and the doctor show them. One line here and one function in `tasks.py` make a
+schedule, which is created idempotently under its name. Only `serve` does that, and not `post_migrate`: without `serve`
+there is no cluster to run them, a management command or a test database should not fill up with schedules, and `serve`
+migrates first anyway. An operator's change of `next_run` ("run it now") and a pause are kept; a change of the cron text
+by an upgrade moves `next_run` along.
 """
 
 from __future__ import annotations
@@ -10,8 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db import connection, transaction
 from django.db.models import Exists, Max, Q, QuerySet, Subquery
 from django_q.models import OrmQ, Schedule, Task
+
+from llmkeys.database import postgresql
 
 LATE = timedelta(minutes=3)  # the tick is 30 s; the watchdog of `serve` ends a stall within two minutes
 STUCK = timedelta(minutes=5)  # longer than any two of our tasks take, unless one is a backup
@@ -53,7 +60,7 @@ PLANNED = (
         "backup_database", "10 4 * * *", "Writes a checked backup to backups/ in the data directory.", BACKUP_SECONDS
     ),
 )
-_WORDS = {planned.name: planned.words for planned in PLANNED}
+WORDS = {planned.name: planned.words for planned in PLANNED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
     schedules = {schedule.name: schedule for schedule in Schedule.objects.order_by("name", "pk")}
     runs = {run["group"]: run for run in _runs(schedules)}
     reasons = _failure_reasons(runs.values())
-    order = [name for name in _WORDS if name in schedules] + [name for name in schedules if name not in _WORDS]
+    order = [name for name in WORDS if name in schedules] + [name for name in schedules if name not in WORDS]
     return [_state(schedules[name], runs.get(name, {}), reasons.get(name, ""), now) for name in order]
 
 
@@ -143,7 +150,7 @@ def _state(schedule: Schedule, run: dict, reason: str, now: datetime) -> Schedul
     is_paused = schedule.repeats == 0
     return ScheduleState(
         name=schedule.name or schedule.func,
-        words=_WORDS.get(schedule.name, ""),
+        words=WORDS.get(schedule.name, ""),
         cron=schedule.cron or schedule.get_schedule_type_display(),
         next_run=None if is_paused else schedule.next_run,
         is_paused=is_paused,
@@ -183,3 +190,51 @@ def failure_words(result: object) -> str:
     words, _, trace = text.partition(" : Traceback (most recent call last):")
     lines = [line.strip() for line in (words, *reversed(trace.splitlines())) if line.strip()]
     return lines[0].splitlines()[0][:_LONGEST_REASON] if lines else "It failed and left no reason."
+
+
+# --- creating them ---------------------------------------------------------------------------------------------------
+
+_AHEAD = timedelta(minutes=2)  # clocks of several machines may differ by less
+
+
+def ensure_schedules() -> None:
+    """Create or update every schedule in one transaction; schedules of other names are left alone."""
+    with transaction.atomic():
+        _lock()
+        for planned in PLANNED:
+            _ensure(planned)
+
+
+def plan_again(at: datetime) -> None:
+    """Bring schedules forward that wait for a time which only a clock that has since been set back could reach.
+
+    That it was set back shows in runs of the future. Without this, what was planned then would wait until that time.
+    """
+    newest = Task.objects.aggregate(started=Max("started"))["started"]
+    if newest is None or newest <= at + _AHEAD:
+        return
+    for schedule in Schedule.objects.filter(name__in=[planned.name for planned in PLANNED]):
+        due = schedule.calculate_next_run()
+        if schedule.next_run > due:
+            Schedule.objects.filter(pk=schedule.pk, next_run=schedule.next_run).update(next_run=due)
+
+
+def _lock() -> None:
+    """Let servers that start at the same time take turns, because names of schedules are not unique in the database."""
+    with connection.cursor() as cursor:
+        postgresql.lock_table(cursor, "django_q_schedule", "SHARE ROW EXCLUSIVE")
+
+
+def _ensure(planned: Planned) -> None:
+    schedule, *twins = Schedule.objects.filter(name=planned.name).order_by("pk") or [Schedule(name=planned.name)]
+    for twin in twins:
+        twin.delete()
+    wanted = {"func": planned.func, "schedule_type": Schedule.CRON, "cron": planned.cron, "kwargs": planned.kwargs}
+    changed = [name for name, value in wanted.items() if getattr(schedule, name) != value]
+    if not changed and schedule.pk:
+        return
+    for name in changed:
+        setattr(schedule, name, wanted[name])
+    if schedule.pk is None or {"cron", "schedule_type"} & set(changed) or schedule.next_run is None:
+        schedule.next_run = schedule.calculate_next_run()
+    schedule.save()

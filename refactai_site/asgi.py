@@ -63,7 +63,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
             self._in_progress[self._place] += 1
             try:
@@ -86,7 +86,7 @@ class Application:
     def seconds_left(self) -> float:
         return math.inf if self._stop_at is None else max(0.0, self._stop_at - time.monotonic())
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         self._stop_at, self._is_over, self._stopping = None, False, asyncio.Event()
         phase = "startup"
         await receive()

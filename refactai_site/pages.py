@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
@@ -27,12 +27,9 @@ from django.db import close_old_connections, connections
 from django.http import FileResponse, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
+from starlette.types import Receive, Scope, Send
 
 from llmkeys.lib import bodies
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_SECONDS = 30.0
 BODY_ROOM_BYTES = 64 * 1024 * 1024  # for the bodies of all pages that one worker has in memory
@@ -102,7 +99,7 @@ class Pages:
                     await bodies.discard(receive)
                 await self._send(scope, send, refused(scope, refusal), asyncio.Event())
                 return
-            except bodies.ClientGone:
+            except bodies.Disconnected:
                 return
             gone = asyncio.Event()
             listener = asyncio.create_task(_listen(receive, gone))
@@ -115,7 +112,7 @@ class Pages:
             finally:
                 listener.cancel()
 
-    async def _body(self, scope: Scope, receive: Receive, taken: Any) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, taken: bodies.Taken) -> bytes:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"")
         raw = await bodies.read(

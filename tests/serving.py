@@ -29,13 +29,13 @@ WHOLE_TREE = 10  # serve; web main and 2 workers; cluster main, guard, 2 workers
 FAST_WATCHDOG = """
 django.setup()
 import llmkeys.supervisor.watchdog as dog
-from llmkeys import schedules
+from llmkeys import scheduling
 dog.LOOK_SECONDS = 0.5; dog.OVERDUE_SECONDS = 2; dog.CONFIRM_SECONDS = 1
-ensure_schedules = schedules.ensure_schedules
+ensure_schedules = scheduling.ensure_schedules
 def none_is_due():
     ensure_schedules()
-    schedules.Schedule.objects.update(next_run="2099-01-01T00:00Z")
-schedules.ensure_schedules = none_is_due
+    scheduling.Schedule.objects.update(next_run="2099-01-01T00:00Z")
+scheduling.ensure_schedules = none_is_due
 """
 # Below those that the kernel gives to outgoing connections, one of which might take a port between its choice and its
 # use, and above 10080, which Chromium refuses.

@@ -75,7 +75,7 @@ class Books:
 
     def balance(self) -> None:
         with connection.cursor() as cursor:
-            assert audit._compare(cursor).differences == []
+            assert audit.audit_through(cursor).differences == []
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ class TestToken:
         books.end(books.hold(make(), token), "SETTLED", DOLLAR)
         AccessToken.objects.update(spent_total_nano=1, held_nano=5)
         with connection.cursor() as cursor:
-            report = audit._compare(cursor)
+            report = audit.audit_through(cursor)
         assert [difference.what for difference in report.differences] == ["total cost", "held amount"]
         assert str(report.differences[0]).startswith(f"The access token “worker” ({token.pk}): the total cost")
         audit.fix(report, at=books.at, actor="anna")

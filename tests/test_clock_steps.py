@@ -84,7 +84,7 @@ class World:
 
     def books_balance(self) -> None:
         with connection.cursor() as cursor:
-            assert audit._compare(cursor).differences == []
+            assert audit.audit_through(cursor).differences == []
 
 
 STEPS = st.one_of(

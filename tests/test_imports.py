@@ -24,7 +24,7 @@ LEVELS = [
     {"keys", "tokens", "usage"},
     {"relay"},
     {"backup", "scheduling", "templatetags"},
-    {"checks", "schedules"},
+    {"checks"},
     {"supervisor"},
     {"doctor"},
     {"gateway", "api", "dashboard", "admin", "tasks", "management"},
@@ -39,18 +39,9 @@ def room_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Return the rooms of `llmkeys` that a module imports; what only type checkers see is no import."""
-    tree = ast.parse(path.read_text())
-    only_typed = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
+    """Return the rooms of `llmkeys` that a module imports."""
     names = []
-    for node in ast.walk(tree):
-        if node in only_typed:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):

@@ -71,11 +71,11 @@ def test_an_end_that_cannot_be_written_is_written_later(monkeypatch, error):
     refused_by_the_database(monkeypatch, hold.usage_id, error=error, times=2)
     assert finish(settled(hold)) is None
     assert states() == ["HELD"]
-    leases._this().catch_up()
+    leases.this_process().catch_up()
     assert states() == ["HELD"]
-    leases._this().catch_up()
+    leases.this_process().catch_up()
     assert states() == ["SETTLED"]
-    assert not leases._this().overdue
+    assert not leases.this_process().overdue
 
 
 def test_one_bad_row_does_not_block_those_behind_it(monkeypatch):
@@ -85,7 +85,7 @@ def test_one_bad_row_does_not_block_those_behind_it(monkeypatch):
         refused_by_the_database(patch, bad.usage_id, good.usage_id)
         finish(settled(bad)), finish(settled(good))
     refused_by_the_database(monkeypatch, bad.usage_id)
-    leases._this().catch_up()
+    leases.this_process().catch_up()
     assert states() == ["HELD", "SETTLED"]
 
 
@@ -95,11 +95,11 @@ def test_a_row_that_is_refused_for_good_is_lost_and_charged_at_its_hold(monkeypa
     refused_by_the_database(monkeypatch, hold.usage_id)
     finish(settled(hold))
     for _ in range(leases.MOST_TRIES + 1):
-        leases._this().catch_up()
+        leases.this_process().catch_up()
     assert states() == ["LOST"]
     key.refresh_from_db()
     assert (key.spent_total_nano, key.held_nano) == (DOLLAR, 0)
-    assert not leases._this().overdue
+    assert not leases.this_process().overdue
 
 
 def test_a_row_of_which_nothing_can_be_written_keeps_no_lease(monkeypatch):
@@ -107,10 +107,10 @@ def test_a_row_of_which_nothing_can_be_written_keeps_no_lease(monkeypatch):
     monkeypatch.setattr(ledger.settling, "finish_all", lambda *_: 1 / 0)
     finish(settled(hold))
     for _ in range(leases.MOST_TRIES + 1):
-        leases._this().catch_up()
-    assert not leases._this().overdue
+        leases.this_process().catch_up()
+    assert not leases.this_process().overdue
     UsageRecord.objects.update(lease_until=NOW)
-    writer.run_now(leases._this()._renew)
+    writer.run_now(leases.this_process()._renew)
     assert UsageRecord.objects.get().lease_until == NOW
 
 
@@ -120,8 +120,8 @@ def test_an_outage_is_not_counted_against_the_row(monkeypatch):
         refused_by_the_database(patch, hold.usage_id, error=OperationalError)
         finish(settled(hold))
         for _ in range(3 * leases.MOST_TRIES):
-            leases._this().catch_up()
-    leases._this().catch_up()
+            leases.this_process().catch_up()
+    leases.this_process().catch_up()
     assert states() == ["SETTLED"]
 
 
@@ -138,7 +138,7 @@ class Beat(threading.Event):
         monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=lambda: self.clock))
         monkeypatch.setattr(leases, "RENEW_SECONDS", 15.0)
         self.looks = 0
-        self.process = leases._this()
+        self.process = leases.this_process()
         self.process.wake = self
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -195,7 +195,7 @@ def test_the_end_of_a_cancelled_coroutine_is_written_all_the_same():
             await ending
 
     asyncio.run(work())
-    leases._this().catch_up()
+    leases.this_process().catch_up()
     assert states() == ["SETTLED"]
 
 

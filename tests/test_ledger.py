@@ -63,7 +63,7 @@ class Books:
 
     def balance(self) -> None:
         with connection.cursor() as cursor:
-            assert audit._compare(cursor).differences == []
+            assert audit.audit_through(cursor).differences == []
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
 from django_q.scheduler import scheduler
 
-from llmkeys import ledger, schedules, tasks
+from llmkeys import ledger, scheduling, tasks
 from llmkeys.key_state import current_windows
 from llmkeys.keys import resets
 from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, Alert, ApiKey, KeyEvent, UsageRecord
-from llmkeys.schedules import ensure_schedules
-from llmkeys.scheduling import PLANNED
+from llmkeys.scheduling import PLANNED, ensure_schedules
 from tests.helpers import NOW, make_key
 
 pytestmark = pytest.mark.django_db
@@ -62,7 +61,7 @@ class TestEnsureSchedules:
         Schedule.objects.update(next_run=NOW - timedelta(seconds=1))
         scheduler()
         longest = {queued.group(): queued.task.get("timeout", Conf.TIMEOUT) for queued in OrmQ.objects.all()}
-        assert longest == {planned.name: 300 for planned in schedules.PLANNED} | {"backup_database": 3600}
+        assert longest == {planned.name: 300 for planned in scheduling.PLANNED} | {"backup_database": 3600}
         assert max(longest.values()) < Conf.RETRY
 
     def test_it_gives_the_backups_of_an_earlier_version_the_hour_too(self):
@@ -134,7 +133,7 @@ class TestEnsureSchedules:
             thread.start()
         for thread in threads:
             thread.join()
-        assert Schedule.objects.count() == len(schedules.PLANNED)
+        assert Schedule.objects.count() == len(scheduling.PLANNED)
 
 
 class TestCloseWindows:

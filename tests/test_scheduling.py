@@ -12,8 +12,7 @@ from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule, Task
 from django_q.scheduler import scheduler
 
-from llmkeys.schedules import ensure_schedules
-from llmkeys.scheduling import PLANNED, failure_words, schedule_states, scheduler_last_ran
+from llmkeys.scheduling import PLANNED, ensure_schedules, failure_words, schedule_states, scheduler_last_ran
 from llmkeys.supervisor import watchdog
 from tests.helpers import NOW
 

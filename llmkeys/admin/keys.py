@@ -22,7 +22,7 @@ from llmkeys.admin.lists import CsvMixin
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED, ApiKeyQuerySet
-from llmkeys.keys import adding, checking
+from llmkeys.keys import adding, checking, testing
 from llmkeys.models import ApiKey, Cooling, ProviderName
 from llmkeys.presentation import keys_json
 
@@ -277,7 +277,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
                 )
                 return
             try:
-                result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+                result = testing.test_key(key, at=timezone.now(), actor=request.user.get_username())
             except LLMKeysError as error:  # the secret does not decrypt, but others may
                 messages.error(request, f"“{key.name}” could not be tested: {error}")
                 continue

@@ -18,6 +18,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from llmkeys.account_fields import EditForm
+from llmkeys.lib.money import plain_usd
 from llmkeys.models import OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
 from llmkeys.prices import catalogue, tariffs
 
@@ -26,14 +27,6 @@ _MILLION = Decimal(1_000_000)
 _CACHE = ("cached_input_usd_per_mtok", "cache_write_usd_per_mtok", "cache_write_1h_usd_per_mtok")
 _OTHER_KINDS = tuple(name for name in OPTIONAL_PRICES if name.endswith("_mtok") and name not in _CACHE)
 _FAR_OFF = 20  # times the known price: more likely a mistake than a discount
-
-
-def plain_usd(amount: Decimal | None) -> str:
-    """Return a price with all its decimals, at least two."""
-    if amount is None:
-        return "–"
-    amount = amount.normalize()
-    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount:,f}"
 
 
 def price_column(name: str, title: str) -> Callable[[ModelPrice], str]:

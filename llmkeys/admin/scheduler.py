@@ -19,8 +19,6 @@ from llmkeys.templatetags.llmkeys_format import relative, span
 for _model in (Schedule, Success, Failure, OrmQ):
     admin.site.unregister(_model)
 
-_WORDS = {planned.name: planned.words for planned in scheduling.PLANNED}
-
 
 @admin.register(Schedule)
 class ScheduleAdmin(FactAdmin):
@@ -43,7 +41,7 @@ class ScheduleAdmin(FactAdmin):
 
     @admin.display(description="does")
     def what(self, schedule: Schedule) -> str:
-        return _WORDS.get(schedule.name, schedule.func)
+        return scheduling.WORDS.get(schedule.name, schedule.func)
 
     @admin.display(description="last run", ordering="last_started")
     def last_run_(self, schedule: Schedule) -> str:

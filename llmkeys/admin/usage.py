@@ -7,7 +7,6 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.db.models.expressions import RawSQL
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -19,22 +18,17 @@ from llmkeys.lib.money import format_usd
 from llmkeys.models import ApiKey, ProviderName, UsageRecord
 from llmkeys.presentation import usage_json
 from llmkeys.usage import voiding
-from llmkeys.usage.rows import lost_rows
+from llmkeys.usage.rows import in_state, lost_rows
 
 SEARCHED = 100_000  # filters and searches look only at this many of the newest rows
 _KEYS_SEARCHED = 200
-
-
-def _in_state(state: str) -> RawSQL:
-    """Return a state as an SQL literal; with a parameter SQLite would not use the partial index."""
-    return RawSQL(f"'{state}'", ())  # noqa: S611  (constants only)
 
 
 class WhatFilter(admin.SimpleListFilter):
     title = "what happened"
     parameter_name = "what"
     _chosen: dict[str, dict[str, Any]] = {
-        "lost": {"state": _in_state("LOST")},
+        "lost": {"state": in_state("LOST")},
         "held": {},
         "failed": {"success": False},
         "fallback": {"cost_source": "fallback"},
@@ -63,7 +57,7 @@ class WhatFilter(admin.SimpleListFilter):
 
 def _open_ids() -> list[int]:
     """Return the ids of open holds in the order of their index; sorting by id would read the whole table."""
-    held = UsageRecord.objects.filter(state=_in_state("HELD"))
+    held = UsageRecord.objects.filter(state=in_state("HELD"))
     return list(held.order_by("lease_until").values_list("pk", flat=True)[:LISTED])
 
 

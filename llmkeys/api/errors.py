@@ -18,7 +18,7 @@ from llmkeys.database import outages
 from llmkeys.database.outages import UNAVAILABLE
 from refactai_site import origins
 
-_RETRY_SECONDS = "10"
+_RETRY = {"Retry-After": str(outages.RETRY_SECONDS)}
 _CSRF_FAILED = "CSRF Failed: "  # how DRF's SessionAuthentication begins its message
 _UNREADABLE = (BadRequest, MultiPartParserError, SuspiciousOperation, UnreadablePostError)
 
@@ -42,10 +42,10 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         case exceptions.WrongEncryptionKey() | exceptions.DataDirectoryProblem():
             return Response({"detail": str(error), "code": "sealed"}, status=503)
         case exceptions.RecordingUnavailable():
-            return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
+            return Response({"detail": UNAVAILABLE}, status=503, headers=_RETRY)
         case Error() if outages.is_outage(error):
             outages.note(error)
-            return Response({"detail": UNAVAILABLE}, status=503, headers={"Retry-After": _RETRY_SECONDS})
+            return Response({"detail": UNAVAILABLE}, status=503, headers=_RETRY)
         case IntegrityError():
             return Response({"detail": "Somebody else has just changed the same thing. Try again."}, status=409)
         case PermissionDenied() if str(error.detail).startswith(_CSRF_FAILED):

@@ -15,7 +15,7 @@ from rest_framework import serializers
 
 from llmkeys.account_fields import read_whole
 from llmkeys.exceptions import InvalidInput
-from llmkeys.keys.adding import TestResult
+from llmkeys.keys.testing import TestResult
 from llmkeys.models import MOST_ALIASED, KeyEvent, ModelPrice, ProviderName
 from llmkeys.presentation import instant_json
 from llmkeys.tokens.fields import MOST_OVERLAP_SECONDS, read_overlap

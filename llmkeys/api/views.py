@@ -22,7 +22,7 @@ from llmkeys.api.auth import ANY_TOKEN, actor_of
 from llmkeys.api.pages import page
 from llmkeys.exceptions import InvalidInput
 from llmkeys.key_state import STATUSES
-from llmkeys.keys import adding
+from llmkeys.keys import adding, testing
 from llmkeys.lib.money import usd_json
 from llmkeys.models import AccessToken, ApiKey, KeyEvent, UsageRecord
 from llmkeys.presentation import csv_file, key_json, keys_json, token_json, tokens_json, usage_json
@@ -131,7 +131,7 @@ class KeyViewSet(ApiViewSet):
         return Response({"success": True, "active": key.enabled})
 
     def test(self, request: Request, key_id: str) -> Response:
-        result = adding.test_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
+        result = testing.test_key(_key(key_id), at=timezone.now(), actor=actor_of(request))
         return Response(serializers.TestedSerializer(result).data)
 
     def statistics(self, request: Request) -> Response:

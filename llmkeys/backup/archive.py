@@ -68,14 +68,14 @@ class Manifest:
 
 
 @contextmanager
-def workshop(beside: Path) -> Iterator[Path]:
+def private_directory(beside: Path) -> Iterator[Path]:
     """Yield a temporary private directory on the same disk as `beside`."""
     with _locked(beside.parent, fcntl.LOCK_SH):  # so that `remove_abandoned` leaves it alone
-        room = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", dir=beside.parent))  # mkdtemp: 0700
+        directory = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", dir=beside.parent))  # mkdtemp: 0700
         try:
-            yield room
+            yield directory
         finally:
-            shutil.rmtree(room, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def remove_abandoned(directory: Path) -> None:
@@ -102,19 +102,19 @@ def _locked(directory: Path, kind: int) -> Iterator[bool]:
             yield True
 
 
-def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, room: Path) -> Manifest:
-    """Write the archive in `room` and move it to `target` atomically; return the manifest as written.
+def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, directory: Path) -> Manifest:
+    """Write the archive in `directory` and move it to `target` atomically; return the manifest as written.
 
     Raises BackupFailed if the disk is full or `target` cannot be written.
     """
-    draft = room / "archive"
+    draft = directory / "archive"
     described = {name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for name, path in members.items()}
     manifest = Manifest(**(asdict(manifest) | {"members": described}))
     try:
         with draft.open("xb") as file:
             draft.chmod(0o600)
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
-                _add(tar, MANIFEST, _manifest_file(room, manifest))
+                _add(tar, MANIFEST, _manifest_file(directory, manifest))
                 for name, path in members.items():
                     _add(tar, name, path)
             file.flush()
@@ -126,8 +126,8 @@ def write(target: Path, manifest: Manifest, members: Mapping[str, Path], *, room
     return manifest
 
 
-def _manifest_file(room: Path, manifest: Manifest) -> Path:
-    path = room / MANIFEST
+def _manifest_file(directory: Path, manifest: Manifest) -> Path:
+    path = directory / MANIFEST
     path.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return path
 

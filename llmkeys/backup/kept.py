@@ -22,6 +22,15 @@ def backups_directory() -> Path:
     return settings.DATA_DIR / NAME
 
 
+def free_path(directory: Path, stem: str, ending: str = "") -> Path:
+    """Return a path in the directory that does not exist yet: with a number if the plain name is taken."""
+    path, number = directory / f"{stem}{ending}", 1
+    while path.exists():
+        number += 1
+        path = directory / f"{stem}-{number}{ending}"
+    return path
+
+
 def automatic_backups() -> list[Path]:
     """Return the automatic backups, the newest first."""
     return sorted(backups_directory().glob("llmkeys-*.tar.gz"), key=lambda file: file.name, reverse=True)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from django.conf import settings
 from django.db import connection
 
+from llmkeys.backup import archive
 from llmkeys.backup.kept import archives, backups_directory, newest_good_backup
 from llmkeys.database import sql
 
@@ -53,7 +54,7 @@ def how_to_restore() -> str:
 
 def _evidence() -> str:
     """Return what shows that this data directory had a database of the kind that is in use, or ""."""
-    key = settings.DATA_DIR / "encryption.key"
+    key = settings.DATA_DIR / archive.KEY
     backups = backups_directory()
     if sql.is_sqlite():
         log = Path(f"{connection.settings_dict['NAME']}-wal")
@@ -65,7 +66,7 @@ def _evidence() -> str:
     if any(manifest.database == sql.vendor() for manifest in archives().values()):
         return str(backups)
     # A data directory that was used with SQLite until now says nothing about PostgreSQL.
-    file = settings.DATA_DIR / "llmkeys.sqlite3"
+    file = settings.DATA_DIR / archive.DATABASES["sqlite"]
     return str(key) if key.exists() and not (file.exists() and file.stat().st_size) else ""
 
 

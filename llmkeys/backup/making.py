@@ -55,15 +55,15 @@ def make_backup(
         raise BackupFailed(f"{target} already exists; choose another name, or move it away.")
     if not target.parent.is_dir():
         raise BackupFailed(f"The directory {target.parent} does not exist.")
-    with _raising_backup_failed(target), archive.workshop(target) as room:
-        database, report, counts = _copy(room, audit=audit, progress=progress)
+    with _raising_backup_failed(target), archive.private_directory(target) as directory:
+        database, report, counts = _copy(directory, audit=audit, progress=progress)
         members = {archive.DATABASES[sql.vendor()]: database}
         if with_key and keyring.key_file().exists() and not settings.REFACTAI_ENCRYPTION_KEYS:
             members[archive.KEY] = keyring.key_file()
         settings_env = settings.DATA_DIR / settings_file.NAME
         if with_key and settings_env.is_file():  # it may contain the encryption keys and other secrets
             members[archive.SETTINGS] = settings_env
-        manifest = archive.write(target, _manifest(report, counts, at), members, room=room)
+        manifest = archive.write(target, _manifest(report, counts, at), members, directory=directory)
     return Made(target, manifest, target.stat().st_size)
 
 
@@ -77,9 +77,9 @@ def _raising_backup_failed(target: Path) -> Iterator[None]:
         raise BackupFailed(f"No backup was made. {outages.explain(error)}") from None
 
 
-def _copy(room: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None, tuple[int, int]]:
-    """Copy the database into `room` and check the copy; return its file, audit and counts. Raises BackupFailed."""
-    file = room / archive.DATABASES[sql.vendor()]
+def _copy(directory: Path, *, audit: bool, progress: Progress | None) -> tuple[Path, Report | None, tuple[int, int]]:
+    """Copy the database into `directory` and check the copy; return its file, audit and counts. Raises BackupFailed."""
+    file = directory / archive.DATABASES[sql.vendor()]
     if sql.is_sqlite():
         sqlite.copy_out(file, progress=progress)
         problem = sqlite.integrity_problem(file)
@@ -147,9 +147,4 @@ def _automatic_target(kind: str, at: datetime) -> Path:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise BackupFailed(f"The directory {directory} cannot be created: {error.strerror}.") from None
-    stem, number = f"llmkeys-{at:{_STAMP}}-{kind}", 1
-    target = directory / f"{stem}.tar.gz"
-    while target.exists():
-        number += 1
-        target = directory / f"{stem}-{number}.tar.gz"
-    return target
+    return kept.free_path(directory, f"llmkeys-{at:{_STAMP}}-{kind}", ".tar.gz")

@@ -16,6 +16,7 @@ from django.db import DatabaseError, connection
 from django.db.backends.utils import CursorWrapper
 
 from llmkeys.backup.errors import BackupFailed, CannotRestore
+from llmkeys.database.outages import first_line
 from llmkeys.ledger.audit import Report, audit_through
 
 _VARIABLES = {"HOST": "PGHOST", "PORT": "PGPORT", "USER": "PGUSER", "PASSWORD": "PGPASSWORD"}
@@ -160,8 +161,7 @@ def swap_in(new: str, keep: str) -> None:
             cursor.execute(f"ALTER DATABASE {_quoted(new)} RENAME TO {_quoted(name)}")
             cursor.execute("COMMIT")
     except DatabaseError as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise CannotRestore(f"The database could not be replaced: {first.rstrip('.')}. Nothing was changed.") from None
+        raise CannotRestore(f"The database could not be replaced: {first_line(error)}. Nothing was changed.") from None
 
 
 def _quoted(name: str) -> str:

@@ -17,8 +17,10 @@ from django.db.migrations.loader import MigrationLoader
 from llmkeys.backup import archive, postgresql, sqlite
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
-from llmkeys.backup.running import alone
+from llmkeys.backup.kept import free_path
+from llmkeys.backup.running import without_server
 from llmkeys.database import sql
+from llmkeys.database.outages import first_line
 from llmkeys.ledger.audit import Report
 from llmkeys.vault import keyring
 from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey
@@ -52,8 +54,8 @@ def restore(path: Path, *, at: datetime) -> Restored:
     Everything is checked before anything is replaced. Raises CannotRestore if a server is running, if the archive is
     damaged, of another kind of database or of a newer version, or if its secrets could not be decrypted.
     """
-    with alone(settings.DATA_DIR), archive.workshop(settings.DATA_DIR / "restore") as room:
-        manifest, files = archive.unpack(path.absolute(), room)
+    with without_server(settings.DATA_DIR), archive.private_directory(settings.DATA_DIR / "restore") as directory:
+        manifest, files = archive.unpack(path.absolute(), directory)
         _check_kind(path, manifest)
         database = files[archive.DATABASES[manifest.database]]
         brought = _Brought.read(files)
@@ -95,8 +97,7 @@ def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetim
         postgresql.refuse_while_used()
         postgresql.load(file, new)
     except DatabaseError as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise CannotRestore(f"The backup could not be loaded into the database server: {first.rstrip('.')}.") from None
+        raise CannotRestore(f"The backup could not be loaded into the database server: {first_line(error)}.") from None
     reader = _Reader(lambda query: postgresql.rows_of(new, query), lambda: postgresql.audited(new))
     try:
         closed, report = _prove(manifest, reader, brought)
@@ -173,11 +174,7 @@ def _closed(reader: _Reader, ring: Keyring | None) -> list[str]:
 
 
 def _keep_directory(at: datetime) -> Path:
-    stem, number = f"before-restore-{at:%Y%m%d-%H%M%S}", 1
-    keep = settings.DATA_DIR / stem
-    while keep.exists():
-        number += 1
-        keep = settings.DATA_DIR / f"{stem}-{number}"
+    keep = free_path(settings.DATA_DIR, f"before-restore-{at:%Y%m%d-%H%M%S}")
     keep.mkdir(mode=0o700)
     return keep
 

@@ -28,7 +28,7 @@ def announce_serving(data_dir: Path) -> int | None:
 
 
 @contextmanager
-def alone(data_dir: Path) -> Iterator[None]:
+def without_server(data_dir: Path) -> Iterator[None]:
     """Hold the exclusive lock. Raises CannotRestore if a server is running."""
     descriptor = _lock(data_dir, fcntl.LOCK_EX)
     if descriptor is None:

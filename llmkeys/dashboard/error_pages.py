@@ -19,8 +19,6 @@ from django.views.defaults import server_error
 from llmkeys.database import outages
 from refactai_site import origins
 
-RETRY_SECONDS = "10"
-
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +31,7 @@ def failed(request: HttpRequest) -> HttpResponse:
         return server_error(request)
     outages.note(error)
     response = render(request, "503.html", status=503)
-    response["Retry-After"] = RETRY_SECONDS
+    response["Retry-After"] = str(outages.RETRY_SECONDS)
     response._has_been_logged = True  # type: ignore[attr-defined]  # by `outages.note`, which says what to do
     return response
 

@@ -31,7 +31,7 @@ from llmkeys.dashboard.live import Region, answer, digests, for_the_page, region
 from llmkeys.dashboard.overview import Card, cooling_of, coolings_at
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, LLMKeysError
 from llmkeys.key_state import ACTIVE
-from llmkeys.keys import adding
+from llmkeys.keys import adding, testing
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.presentation import Projections
@@ -189,7 +189,7 @@ def _action(permission: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
 @_action("llmkeys.change_apikey")
 def test(request: HttpRequest, key: ApiKey) -> None:
     """Test the key with a free call to its provider, and show the result."""
-    result = adding.test_key(key, at=timezone.now(), actor=request.user.get_username())
+    result = testing.test_key(key, at=timezone.now(), actor=request.user.get_username())
     if result.ok:
         messages.success(request, f"“{key.name}”: {result.message} ({result.latency_ms} ms).")
     else:
@@ -304,22 +304,22 @@ def try_again(request: HtmxRequest, key_id: str) -> HttpResponse:
     if request.POST.get("apiKey", "").strip() and "apiKey" in form.fields:
         return _show_result(request, form, _tried(form, key.provider), key)
     try:
-        result = adding.test_key(key, at=timezone.now(), actor=_who(request))
+        result = testing.test_key(key, at=timezone.now(), actor=_who(request))
     except LLMKeysError as error:
-        result = adding.TestResult(False, str(error), 0)
+        result = testing.TestResult(False, str(error), 0)
     return _show_result(request, form, result, key)
 
 
-def _tried(form: KeyForm, provider: str) -> adding.TestResult:
+def _tried(form: KeyForm, provider: str) -> testing.TestResult:
     names = ("apiKey", "workspaceId")
     values = {"provider": provider, **{name: form.data.get(name, "") for name in names}}
     try:
-        return adding.try_secret(values=values, at=timezone.now())
+        return testing.try_secret(values=values, at=timezone.now())
     except InvalidInput as error:
         words = " ".join(capfirst(sentence) for sentences in error.errors.values() for sentence in sentences)
-        return adding.TestResult(False, words, 0)
+        return testing.TestResult(False, words, 0)
     except LLMKeysError as error:
-        return adding.TestResult(False, str(error), 0)
+        return testing.TestResult(False, str(error), 0)
 
 
 def _saved(form: KeyForm, verb: Callable[[dict[str, Any]], ApiKey]) -> ApiKey | None:
@@ -353,7 +353,7 @@ def _show(request: HtmxRequest, form: KeyForm, key: ApiKey | None = None, **more
 
 
 def _show_result(
-    request: HtmxRequest, form: KeyForm, result: adding.TestResult, key: ApiKey | None = None
+    request: HtmxRequest, form: KeyForm, result: testing.TestResult, key: ApiKey | None = None
 ) -> HttpResponse:
     if request.htmx:
         return render(request, "dashboard/_tried.html", {"result": result})

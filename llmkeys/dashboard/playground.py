@@ -21,6 +21,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 from llmkeys import providers
 from llmkeys.dashboard import playground_run
 from llmkeys.exceptions import InvalidInput, NoKey
+from llmkeys.lib.money import plain_usd
+from llmkeys.models import AUTO
 from llmkeys.prices import catalogue, limits
 from llmkeys.relay import candidates
 from llmkeys.relay.candidates import Candidate
@@ -124,7 +126,6 @@ def _page(request: HttpRequest, form: PlaygroundForm, *, ask: bool = False, **mo
 # --- the models to choose from ----------------------------------------------------------------------------------------
 
 
-AUTO = "auto"
 _MILLION = Decimal(1_000_000)
 
 
@@ -144,11 +145,11 @@ class Choice:
 
     @property
     def input_words(self) -> str:
-        return _usd(self.input)
+        return plain_usd(self.input)
 
     @property
     def output_words(self) -> str:
-        return _usd(self.output)
+        return plain_usd(self.output)
 
     @property
     def prices(self) -> str:
@@ -157,23 +158,13 @@ class Choice:
             return f"no price known: ${per_token} per token is charged, unless the provider reports the cost"
         if not self.input and not self.output:
             return "free"
-        return f"{_usd(self.input)} in, {_usd(self.output)} out per million tokens"
+        return f"{plain_usd(self.input)} in, {plain_usd(self.output)} out per million tokens"
 
     @property
     def words(self) -> str:
         """The line below the field: who serves the model, and at what price."""
         window = f" · {self.context_tokens:,} tokens of context" if self.context_tokens else ""
         return f"{self.provider} · {self.prices}{window}"
-
-
-def _usd(amount: Decimal | None) -> str:
-    """Return a price with all its decimals, at least two."""
-    amount = amount or Decimal(0)
-    return f"${max(amount.normalize(), amount.quantize(Decimal('0.01')), key=_decimals):,f}"
-
-
-def _decimals(amount: Decimal) -> int:
-    return -int(amount.as_tuple().exponent)
 
 
 def choices(*, at: datetime, ask: bool) -> list[Choice]:

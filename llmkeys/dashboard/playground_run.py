@@ -11,18 +11,13 @@ from django.template.loader import render_to_string
 
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey, UsageRecord
+from llmkeys.presentation import KNOWN_BY
 from llmkeys.relay.inside import Conversation
 from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.texts import chat_request, complete_text, deltas
 from llmkeys.tokens.rights import Caller
 
 _LONGEST_NAME = 100  # of a caller, in a usage row
-_KNOWN_BY = {
-    "provider": "as the provider reports it",
-    "computed": "computed from the price",
-    "fallback": "at the fallback price: no price is known",
-    "estimated": "estimated",
-}
 
 
 def request_of(given: dict[str, Any], *, user_name: str, stream: bool) -> RelayRequest:
@@ -126,7 +121,7 @@ class Facts:
 
     @property
     def known_by(self) -> str:
-        return _KNOWN_BY.get(self.last.cost_source, "not tracked" if self.last.state == "SETTLED" else "nothing billed")
+        return KNOWN_BY.get(self.last.cost_source, "not tracked" if self.last.state == "SETTLED" else "nothing billed")
 
     @property
     def skipped(self) -> list[dict[str, str]]:

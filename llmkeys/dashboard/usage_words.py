@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from llmkeys.ledger import GUESSES
+from llmkeys.ledger import GUESSES, REPORTED_LATER
 from llmkeys.lib.money import NANO
 from llmkeys.models import UsageRecord
 from llmkeys.templatetags.llmkeys_format import usd
@@ -74,7 +74,7 @@ class Known:
 
 def known_of(row: UsageRecord, kinds: Mapping[str, str]) -> Known | None:
     """Return how a row's cost is known; `kinds` are the kinds of its corrections and their cost sources."""
-    source = next((kinds[kind] or "provider" for kind in ("late", "reconcile") if kind in kinds), None)
+    source = next((kinds[kind] or "provider" for kind in REPORTED_LATER if kind in kinds), None)
     if source is not None:
         kind = "estimated" if source in GUESSES else "known"
         return Known(source, kind, f"corrected later: {SOURCES.get(source, source)}")

@@ -24,8 +24,10 @@ from refactai_site.data_dir import why_not
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0
+RETRY_SECONDS = 10  # what clients are told to wait
 UNAVAILABLE = (
-    "The database cannot be written now, so nothing can be recorded and nothing is sent. Try again in 10 seconds; "
+    "The database cannot be written now, so nothing can be recorded and nothing is sent. "
+    f"Try again in {RETRY_SECONDS} seconds; "
     "if this persists, check the disk space, and whether another program has locked the database."
 )
 
@@ -49,11 +51,15 @@ def is_damaged(error: BaseException) -> bool:
     return "not a database" in text or "malformed" in text
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a database error, without its full stop."""
+    return (str(error).splitlines() or [""])[0].rstrip(". ")
+
+
 def explain(error: BaseException) -> str:
     """Return what is wrong with the database and what to do, in one or two sentences without the database URL."""
     if not is_sqlite():
-        first_line = (str(error).splitlines() or [""])[0].rstrip(". ")
-        words = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+        words = first_line(error).removeprefix("connection failed: ").removeprefix("connection is bad: ")
         return (
             f"The database that DATABASE_URL names cannot be used: {words}. "
             "Check that it is running and accepts connections."
@@ -129,7 +135,7 @@ def is_over() -> None:
 def recording_errors() -> Iterator[None]:
     """Raise RecordingUnavailable if the database is at fault, for reads that decide whether a request is sent."""
     try:
-        sqlite.require_the_file()
+        sqlite.require_same_file()
         yield
     except Error as error:
         if not is_outage(error):

@@ -32,7 +32,7 @@ def require_writable() -> None:
 
 
 @contextlib.contextmanager
-def alone(on_wait: Callable[[], None]) -> Iterator[None]:
+def one_at_a_time(on_wait: Callable[[], None]) -> Iterator[None]:
     """Let only one `serve` at a time prepare the database, on all machines; the others wait.
 
     `on_wait` is called once if another one holds the lock, which ends with its process. Raises DatabaseError.

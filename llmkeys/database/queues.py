@@ -235,7 +235,7 @@ class OncePerProcess:
             with self._creation:
                 found = self.current
                 if found is None or not found.is_usable:
-                    sqlite.know_the_file()
+                    sqlite.remember_file()
                     found = self.current = self._kind()
         return found
 

@@ -57,7 +57,7 @@ class Reader(DatabaseThread):
                 may_be_stale = False
 
     def _ask(self, job: Job) -> Any:
-        sqlite.require_the_file()
+        sqlite.require_same_file()
         with lean_cursor(self._connection) as cursor:
             return job.work(cursor)
 

@@ -26,7 +26,7 @@ def file() -> Path | None:
     return Path(name) if is_sqlite() and "memory" not in name else None
 
 
-def know_the_file() -> None:
+def remember_file() -> None:
     """Remember the identity of the database file, unless it is known; `serve` does so before it forks."""
     global _known_file
     if _known_file is None:
@@ -34,7 +34,7 @@ def know_the_file() -> None:
             _known_file = _file_now()
 
 
-def require_the_file() -> None:
+def require_same_file() -> None:
     """Raise OperationalError if the SQLite database file is missing or was replaced by another.
 
     Open connections continue to write to the file that has lost its name, so what they commit would be lost; and a

@@ -174,7 +174,7 @@ class Writer(DatabaseThread):
 
     def _transact(self, group: list[Job]) -> None:
         self._begun = self._committing = self._has_written = False
-        sqlite.require_the_file()
+        sqlite.require_same_file()
         with lean_cursor(self._connection) as cursor:
             begin = sqlite.begin if is_sqlite() else postgresql.begin
             begin(cursor, BLOCKED_MILLISECONDS if self._turn.is_blocked() else None)

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
-from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line
+from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line, with_changes
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.media import survey
-from llmkeys.dialects.openai_chat import with_max_price
-from llmkeys.dialects.usage import told_cost, word
+from llmkeys.dialects.usage import reported_cost, word
 from llmkeys.lib.reading import count, items, mapping, text
 from llmkeys.lib.sse import DONE, EventSplitter, documents
 
@@ -121,13 +120,7 @@ class AnthropicMessages(Dialect):
         return ""
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        body = request.body
-        changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None:
-            changes["max_tokens"] = change.output_limit
-        if change.max_price and "provider" not in change.without:
-            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
-        return dump({**body, **changes}) if changes else request.raw
+        return with_changes(request, change, limit_field="max_tokens")
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
@@ -310,7 +303,7 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
         output_tokens=None if is_start else output,
         reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
         searches=count(mapping(usage.get("server_tool_use")).get("web_search_requests")),
-        cost_usd=told_cost(usage),
+        cost_usd=reported_cost(usage),
         service_tier=word(usage.get("service_tier")),
         speed=word(usage.get("speed")),
         region=word(usage.get("inference_geo")),

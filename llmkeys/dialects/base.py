@@ -86,6 +86,21 @@ class Usage:
         return Usage(**found)
 
 
+# Names of fees, other than those of searches.
+FILE_SEARCH_FEE = "file search"
+PAGE_FEE = "page"
+PROMPT_CONTAINER_FEE = "container of a prompt"  # of unknown size
+
+
+def container_fee(size: str) -> str:
+    """Return the name of the fee of a container with this much memory, such as `4g`."""
+    return f"container {size}"
+
+
+def is_container_fee(what: str) -> bool:
+    return what.startswith("container")
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """Upper bounds of one request, whichever model answers.
@@ -219,7 +234,7 @@ class Seen:
     sealed: str = ""  # the last encrypted reasoning block, or the id of the stored answer: see `Dialect.sealed`
 
     @property
-    def has_told_all(self) -> bool:
+    def has_final_usage(self) -> bool:
         """True if the usage is that of the whole answer: not a running total of one that was still going on."""
         if self.usage is None or not self.usage.is_known:
             return False
@@ -340,6 +355,33 @@ class Dialect:
 
     def stream_type(self, request: Request) -> str:
         return "text/event-stream"
+
+
+def with_changes(request: Request, change: Rewrite, *, limit_field: str = "") -> bytes:
+    """Return a request with another model, output limit and highest price: each in one field of its body."""
+    body = request.body
+    changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
+    if limit_field and change.output_limit is not None:
+        changes[limit_field] = change.output_limit
+    if change.max_price and "provider" not in change.without:
+        changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+    return dump({**body, **changes}) if changes else request.raw
+
+
+def with_max_price(given: Any, most: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenRouter's `provider` field with the highest prices that the hold covers; a client's lower ones win."""
+    routing = dict(given) if isinstance(given, dict) else {}
+    own: Any = routing.get("max_price")
+    own = own if isinstance(own, dict) else {}
+    routing["max_price"] = {**own, **{name: _lower(own.get(name), price) for name, price in most.items()}}
+    return routing
+
+
+def _lower(own: Any, most: Any) -> float:
+    try:
+        return min(float(own), float(most))
+    except (TypeError, ValueError):
+        return float(most)
 
 
 def one_line(body: bytes) -> bytes:

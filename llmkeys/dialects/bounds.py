@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from llmkeys.dialects.base import Bound
+from llmkeys.dialects.base import PAGE_FEE, Bound
 from llmkeys.dialects.media import OWN_VENDORS, survey
 from llmkeys.dialects.vocabulary import counted_tokens
 from llmkeys.lib.reading import whole_number
@@ -171,7 +171,7 @@ def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequenc
     if parsers or any("/" in model and not model.startswith(OWN_VENDORS) for model in models):
         free = [plugin for plugin in parsers if mapping_in(plugin, "pdf").get("engine") in _FREE_PARSERS]
         if files and not free:
-            added.fee("page", MOST_PAGES * files)
+            added.fee(PAGE_FEE, MOST_PAGES * files)
     if any(model.endswith(":online") for model in models):
         added.server_tool()
 

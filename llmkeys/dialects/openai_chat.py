@@ -15,6 +15,7 @@ from llmkeys.dialects.base import (
     Rewrite,
     Seen,
     dump,
+    with_max_price,
 )
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.usage import read_openai_usage
@@ -128,22 +129,6 @@ class OpenAIChat(Dialect):
 def wants_usage(body: Mapping[str, Any]) -> bool:
     options = body.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
-
-
-def with_max_price(given: Any, most: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OpenRouter's `provider` field with the highest prices that the hold covers; a client's lower ones win."""
-    routing = dict(given) if isinstance(given, dict) else {}
-    own: Any = routing.get("max_price")
-    own = own if isinstance(own, dict) else {}
-    routing["max_price"] = {**own, **{name: _lower(own.get(name), price) for name, price in most.items()}}
-    return routing
-
-
-def _lower(own: Any, most: Any) -> float:
-    try:
-        return min(float(own), float(most))
-    except (TypeError, ValueError):
-        return float(most)
 
 
 def see_document(seen: Seen, body: Mapping[str, Any], part: str) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
-from llmkeys.dialects.base import Bound, Door, Request, Rewrite, Seen, dump
+from llmkeys.dialects.base import Bound, Door, Request, Rewrite, Seen, with_changes
 from llmkeys.dialects.media import survey
-from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
+from llmkeys.dialects.openai_chat import OpenAIChat
 from llmkeys.dialects.usage import read_openai_usage
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.reading import text
@@ -60,11 +60,7 @@ class OpenAIEmbeddings(OpenAIChat):
         return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        body = request.body
-        changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.max_price and "provider" not in change.without:
-            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
-        return dump({**body, **changes}) if changes else request.raw
+        return with_changes(request, change)
 
     def see_answer(self, body: Any) -> Seen:
         """Return the usage; vectors are content, but have no output tokens."""

@@ -8,10 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
-from llmkeys.dialects.base import Bound, Door, Request, Rewrite, Seen, Usage, dump
+from llmkeys.dialects.base import (
+    FILE_SEARCH_FEE,
+    PROMPT_CONTAINER_FEE,
+    Bound,
+    Door,
+    Request,
+    Rewrite,
+    Seen,
+    Usage,
+    container_fee,
+    dump,
+    is_container_fee,
+    with_changes,
+)
 from llmkeys.dialects.content import PICTURE_BYTES, content_size, text_size
 from llmkeys.dialects.media import survey
-from llmkeys.dialects.openai_chat import OpenAIChat, with_max_price
+from llmkeys.dialects.openai_chat import OpenAIChat
 from llmkeys.dialects.usage import first_count, read_openai_usage
 from llmkeys.exceptions import InvalidInput
 from llmkeys.lib.reading import count, items, mapping, text, whole_number
@@ -21,9 +34,7 @@ _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed
 _CLIENT_TOOLS = frozenset({"local_shell", "apply_patch", "computer", "computer_use_preview"})  # OpenAI describes them
 _CONTAINERS = ("code_interpreter", "shell")  # run in OpenAI's containers
 _WITHOUT_FEE = frozenset({"mcp", "programmatic_tool_calling", "tool_search", *_CONTAINERS})
-_FILE_SEARCH = "file search"  # its fee
 _KEPT = ("previous_response_id", "conversation", "prompt")  # input that is stored at the provider
-_CONTAINER_OF_A_PROMPT = "container of a prompt"  # its fee, of unknown size
 _NO_OUTPUT = frozenset({"message", "reasoning", "compaction"})  # items whose presence alone is not output
 
 
@@ -97,13 +108,7 @@ class OpenAIResponses(OpenAIChat):
         return found or text(request.body.get("previous_response_id"), limit=200)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        body = request.body
-        changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
-        if change.output_limit is not None:
-            changes["max_output_tokens"] = change.output_limit
-        if change.max_price and "provider" not in change.without:
-            changes["provider"] = with_max_price(body.get("provider"), change.max_price)
-        return dump({**body, **changes}) if changes else request.raw
+        return with_changes(request, change, limit_field="max_output_tokens")
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
@@ -190,11 +195,11 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         elif isinstance(kind, str) and kind.endswith("image_generation"):
             added.drawing_tool(tool.get("model", bounds.mapping_in(tool, "parameters").get("model")))
         elif kind == "file_search":
-            added.fee(_FILE_SEARCH, added.server_tool(has_fee=False))
+            added.fee(FILE_SEARCH_FEE, added.server_tool(has_fee=False))
         else:
             added.server_tool(has_fee=not (isinstance(kind, str) and kind in _WITHOUT_FEE))
             if kind in _CONTAINERS:
-                added.fee(f"container {_container(tool)}")
+                added.fee(container_fee(_container(tool)))
     if body.get("prompt") is not None:
         _add_tools_of_a_prompt(added)
     calls = whole_number(body.get("max_tool_calls"))
@@ -203,7 +208,9 @@ def _added(body: Mapping[str, Any]) -> bounds.Added:
         added.round_tokens = calls * bounds.ROUND_TOKENS
         added.searches = calls if added.searches else 0
         added.drawings = calls if added.drawings else 0
-        added.fees = {what: calls if what == _FILE_SEARCH else min(calls, times) for what, times in added.fees.items()}
+        added.fees = {
+            what: calls if what == FILE_SEARCH_FEE else min(calls, times) for what, times in added.fees.items()
+        }
     return added
 
 
@@ -214,11 +221,11 @@ def _add_tools_of_a_prompt(added: bounds.Added) -> None:
     """
     if not added.searches:
         added.server_tool(has_fee=True)
-    if _FILE_SEARCH not in added.fees:
-        added.fee(_FILE_SEARCH, added.server_tool(has_fee=False))
-    if not any(what.startswith("container") for what in added.fees):
+    if FILE_SEARCH_FEE not in added.fees:
+        added.fee(FILE_SEARCH_FEE, added.server_tool(has_fee=False))
+    if not any(is_container_fee(what) for what in added.fees):
         added.server_tool(has_fee=False)
-        added.fee(_CONTAINER_OF_A_PROMPT)
+        added.fee(PROMPT_CONTAINER_FEE)
     if not added.drawings:
         added.drawing_tool(None)
 

@@ -47,7 +47,7 @@ def read_openai_usage(body: Any) -> Usage | None:
         audio_output_tokens=count(made.get("audio_tokens")),
         image_output_tokens=count(made.get("image_tokens")),
         searches=count(mapping(found.get("server_tool_use")).get("web_search_requests")),
-        cost_usd=told_cost(found),
+        cost_usd=reported_cost(found),
         service_tier=_served_tier(body) or _served_tier(found),
         model=text(body.get("model"), limit=200),
     )
@@ -71,7 +71,7 @@ def first_count(found: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def told_cost(usage: Mapping[str, Any]) -> Decimal | None:
+def reported_cost(usage: Mapping[str, Any]) -> Decimal | None:
     """Return what OpenRouter charged, plus the vendor's bill if the account has its own key there (BYOK).
 
     A BYOK charge without the vendor's bill is only OpenRouter's fee, so it counts as not reported.

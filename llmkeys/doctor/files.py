@@ -117,7 +117,7 @@ def backups(about: About) -> Iterable[Finding]:
 
 def _made_elsewhere(about: About) -> datetime | None:
     """Return when the daily backup last succeeded, if that was lately and may have been on another machine."""
-    if sql.vendor() == "sqlite":
+    if sql.is_sqlite():
         return None
     states = scheduling.schedule_states(about.at)
     last = next((state.last_success for state in states if state.name == "backup_database"), None)

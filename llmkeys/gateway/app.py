@@ -27,8 +27,7 @@ from llmkeys.gateway.callers import authenticate
 from llmkeys.gateway.errors import GatewayError, Overloaded, Refused, refused
 from llmkeys.gateway.program import Program
 from llmkeys.ledger import leases
-from llmkeys.lib.bodies import ClientGone as BodyCut
-from llmkeys.lib.bodies import Taken, discard
+from llmkeys.lib.bodies import Disconnected, Taken, discard
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.providers.names import is_valid
 from llmkeys.relay import background, inside, relay
@@ -121,7 +120,7 @@ class Endpoint:
         _in_progress += 1
         try:
             await self._serve(exchange)
-        except (ClientGone, BodyCut):
+        except (ClientGone, Disconnected):
             pass
         except LLMKeysError as error:
             await exchange.refuse(refused(error))

@@ -48,7 +48,7 @@ def taking() -> Iterator[Taken]:
 
 
 async def read(receive: Receive, headers: Headers, taken: Taken) -> bytes:
-    """Return the decoded body. Raises GatewayError 408, 413 or 415, Overloaded, InvalidInput and ClientGone."""
+    """Return the decoded body. Raises GatewayError 408, 413 or 415, Overloaded, InvalidInput and Disconnected."""
     limit, declared = settings.MAX_BODY_MB * 1024 * 1024, headers.get("content-length", "")
     length = int(declared) if declared.isdigit() else None
     try:

@@ -9,6 +9,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from llmkeys import exceptions
+from llmkeys.database import outages
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.upstream.relayed import NotOpen
 
@@ -58,7 +59,7 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.UpstreamTimeout, 504, "upstream_timeout"),
     (exceptions.UpstreamFailed, 502, "upstream_error"),
 ]
-_SECONDS = {"budget_busy": "1", "overloaded": "1", "database_unavailable": "10", "sealed": "10"}
+_SECONDS = {"budget_busy": "1", "overloaded": "1", "database_unavailable": str(outages.RETRY_SECONDS), "sealed": "10"}
 # These last until a person or the next window changes them, so a library should not retry.
 _LASTING = {"all_keys_at_limit", "token_at_limit", "no_key_available", "sealed"}
 

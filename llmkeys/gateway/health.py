@@ -63,7 +63,7 @@ class Health:
 def is_ready() -> bool:
     """Return whether the database answers and the stored secrets decrypt."""
     try:
-        sqlite.require_the_file()
+        sqlite.require_same_file()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM llmkeys_apikey WHERE 1 = 0")
         keyring.verify()

@@ -23,7 +23,7 @@ class Program:
     def __init__(self, receive: Receive, send: Send):
         self._receive, self._send = receive, send
         self.has_begun = self.has_gone = self._is_over = False
-        self._calls: list[Callable[[], None]] = []
+        self._on_gone: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._listener: asyncio.Task[Any] | None = None
@@ -37,7 +37,7 @@ class Program:
 
     def when_gone(self, call: Callable[[], None]) -> None:
         """Call this as soon as the program has gone; only the last callback given is called."""
-        self._calls = [call]
+        self._on_gone = call
         if self.has_gone:
             call()
 
@@ -60,8 +60,8 @@ class Program:
     def _leave(self) -> None:
         if not self.has_gone:
             self.has_gone = True
-            for call in self._calls:
-                call()
+            if self._on_gone is not None:
+                self._on_gone()
 
     # --- a stream ----------------------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Program:
         for awaited in (self._listen_later, self._timer, self._listener):
             if awaited is not None:
                 awaited.cancel()
-        self._calls, self._head = [], _plain_head
+        self._on_gone, self._head = None, _plain_head
 
 
 def _plain_head() -> tuple[int, Headers]:

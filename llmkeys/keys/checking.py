@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from django.db.models import F, Q, QuerySet
 
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.keys import adding
+from llmkeys.keys import testing
 from llmkeys.models import ApiKey
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def _to_test(at: datetime) -> QuerySet[ApiKey]:
 
 def _check(key: ApiKey, at: datetime, done: Checked) -> None:
     try:
-        result = adding.test_key(key, at=at)
+        result = testing.test_key(key, at=at)
     except LLMKeysError as error:  # the secret does not decrypt, but others may
         logger.warning("The key %s could not be tested: %s", key.id, error)
         done.failed += 1

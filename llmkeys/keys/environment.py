@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
@@ -15,7 +14,7 @@ from llmkeys import ledger, providers
 from llmkeys.exceptions import SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys.default import changing_keys, ensure_default, hand_default_on
-from llmkeys.lib.money import usd_to_nano
+from llmkeys.keys.fields import default_limits
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import Provider
 from llmkeys.vault import keyring
@@ -102,9 +101,7 @@ def _create(provider: Provider, variable: str, masked: str, at: datetime) -> Api
         source=ApiKey.Source.ENVIRONMENT,
         environment_variable=variable,
         masked_secret=masked,
-        daily_limit_nano=usd_to_nano(settings.DAILY_LIMIT_USD),
-        monthly_limit_nano=usd_to_nano(settings.MONTHLY_LIMIT_USD),
-        total_limit_nano=usd_to_nano(settings.TOTAL_LIMIT_USD),
+        **default_limits(),
         day=windows.day,
         month=windows.month,
         created_at=at,

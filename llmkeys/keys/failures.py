@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from llmkeys import providers
 from llmkeys.database import writer
@@ -18,9 +18,6 @@ from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.upstream import asked
 from llmkeys.vault.keyring import SecretHolder, is_registered
 
-if TYPE_CHECKING:
-    from llmkeys.relay.candidates import Candidate
-
 LONGEST = timedelta(days=31)
 SHORTEST = timedelta(seconds=1)  # even if a provider says 0, so that not every refusal leaves an event
 BACK_OFF_SECONDS = (10, 30, 60, 120, 300, 600)  # without a hint from the provider, by consecutive coolings
@@ -32,7 +29,16 @@ CONFIRM_SECONDS = 5.0
 TEST_REST = timedelta(seconds=BACK_OFF_SECONDS[0])
 
 
-def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, probe: Probe | None = None) -> bool:
+class TriedKey(SecretHolder, Protocol):
+    """What is needed of a key that failed: a candidate of the relay."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def billing_group(self) -> str: ...
+
+
+def report_failure(candidate: TriedKey, failure: Failure, *, at: datetime, probe: Probe | None = None) -> bool:
     """Store what the failure means for the key and its billing group, in one transaction with the event.
 
     Returns True for a rejection that has to be confirmed: the key is cooling until the caller has run
@@ -60,7 +66,7 @@ def report_failure(candidate: Candidate, failure: Failure, *, at: datetime, prob
     return False
 
 
-def confirm_rejection(candidate: Candidate, failure: Failure, *, at: datetime) -> None:
+def confirm_rejection(candidate: TriedKey, failure: Failure, *, at: datetime) -> None:
     """Confirm a rejection with the free test, because providers have rejected good keys by mistake.
 
     The test takes up to 5 seconds, with no transaction open. Raises RecordingUnavailable.
@@ -91,7 +97,7 @@ def still_has_secret(cursor: Cursor, tried: SecretHolder) -> bool:
     return row is not None and is_registered(tried, row[0])
 
 
-def _cool(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _cool(cursor: Cursor, candidate: TriedKey, failure: Failure, at: datetime) -> None:
     scope = _scope(candidate, Scope.ACCOUNT)
     until, reason = failure.until or at + _back_off(cursor, scope, candidate.model, at), failure.message
     if failure.until_if_repeated is not None:
@@ -111,7 +117,7 @@ def _was_refused_again(cursor: Cursor, scope: str, model: str, day_ends: datetim
     return row is not None and row[0].startswith(DAILY_QUOTA) and day_ends - DAY < as_instant(row[1]) <= at
 
 
-def _exhaust(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _exhaust(cursor: Cursor, candidate: TriedKey, failure: Failure, at: datetime) -> None:
     scope = _scope(candidate, failure.scope)
     until = _store_cooling(cursor, scope, "", "exhausted", failure.until or at + ASK_AGAIN, failure.message, at)
     words = f"Exhausted at its provider until {until:%Y-%m-%d %H:%M:%S} UTC: {failure.message}"
@@ -119,7 +125,7 @@ def _exhaust(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetim
     add_event(cursor, "exhausted", candidate.id, f"“{candidate.name}” has no credit left. {words}", at)
 
 
-def _cool_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Probe | None) -> bool:
+def _cool_for_test(cursor: Cursor, candidate: TriedKey, at: datetime, probe: Probe | None) -> bool:
     """Let the key cool down for the test; return False if there is nothing to test.
 
     Either another request is testing it, so that it is cooling already, or its secret was replaced in the meantime.
@@ -141,7 +147,7 @@ def _cool_for_test(cursor: Cursor, candidate: Candidate, at: datetime, probe: Pr
     return begins
 
 
-def _free_test(candidate: Candidate, at: datetime) -> tuple[bool, str]:
+def _free_test(candidate: TriedKey, at: datetime) -> tuple[bool, str]:
     """Return whether the provider definitely rejects the key, and what it said in the free test."""
     try:
         answer = asked.check_key(candidate, seconds=CONFIRM_SECONDS)
@@ -160,7 +166,7 @@ def _with_words(failure: Failure, words: str) -> Failure:
     return replace(failure, message=f"{failure.message} {words}")
 
 
-def _refuse(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _refuse(cursor: Cursor, candidate: TriedKey, failure: Failure, at: datetime) -> None:
     """Let a key cool down that was refused but is not definitely rejected."""
     scope = f"key:{candidate.id}"
     until = at + _back_off(cursor, scope, "", at)
@@ -170,7 +176,7 @@ def _refuse(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime
     add_event(cursor, "cooled", candidate.id, f"“{candidate.name}”: {words}", at)
 
 
-def _reject(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _reject(cursor: Cursor, candidate: TriedKey, failure: Failure, at: datetime) -> None:
     # Once the key is accepted again, there must be nothing left to wait for.
     cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s AND model = ''", [f"key:{candidate.id}"])
     words = f"Rejected by its provider: {failure.message} Replace the secret, or test the key again."
@@ -184,11 +190,11 @@ def _reject(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime
         hand_default_on(cursor, candidate.id, at)
 
 
-def _note(cursor: Cursor, candidate: Candidate, failure: Failure, at: datetime) -> None:
+def _note(cursor: Cursor, candidate: TriedKey, failure: Failure, at: datetime) -> None:
     _set_error(cursor, candidate.id, failure.message)
 
 
-def _scope(candidate: Candidate, scope: Scope) -> str:
+def _scope(candidate: TriedKey, scope: Scope) -> str:
     scopes = cooling_scopes(candidate.id, candidate.provider, candidate.billing_group)
     return scopes[-1] if scope is Scope.ACCOUNT else scopes[0]
 

@@ -23,6 +23,7 @@ from llmkeys.account_fields import (
     read_whole,
 )
 from llmkeys.key_state import ACTIVE
+from llmkeys.lib.money import usd_to_nano
 from llmkeys.models import ApiKey
 from llmkeys.providers.pasted import read_secret, stripped
 
@@ -49,6 +50,15 @@ _INSTEAD = "Disable the key instead, or give a later date."
 
 def label_of(column: str) -> str:
     return LABELS.get(column, column)
+
+
+def default_limits() -> dict[str, int]:
+    """Return the limits of a new key, from the settings, by column."""
+    return {
+        "daily_limit_nano": usd_to_nano(settings.DAILY_LIMIT_USD),
+        "monthly_limit_nano": usd_to_nano(settings.MONTHLY_LIMIT_USD),
+        "total_limit_nano": usd_to_nano(settings.TOTAL_LIMIT_USD),
+    }
 
 
 def clean_new(values: Mapping[str, Any], *, at: datetime) -> dict[str, Any]:

@@ -69,14 +69,8 @@ def _reset(cursor: Cursor, account: Account, chosen: dict[str, bool], at: dateti
     ledger.adjust(cursor, "reset", account, found.windows, given_back, at, by=actor, reason=f"Reset: {words}.")
     by = f" by {actor}" if actor else ""
     message = f"The costs of “{found.name}” were reset{by}: {words}."
-    key_id, token_id = _ids(account)
-    ledger.add_event(cursor, "cost_reset", key_id, message, at, token_id=token_id, actor=actor)
+    ledger.add_event(cursor, "cost_reset", account.key_id, message, at, token_id=account.token_id, actor=actor)
     return Reset(account, taken[DAY], taken[MONTH], taken[TOTAL])
-
-
-def _ids(account: Account) -> tuple[str | None, int | None]:
-    """Return the key id and the token id with which an event refers to the account."""
-    return (account.id, None) if account.of is KEYS else (None, account.id)
 
 
 # --- the end of a window ----------------------------------------------------------------------------------------------
@@ -137,9 +131,10 @@ def _add_window_event(cursor: Cursor, account: Account, found: Standing, ended: 
         return 0
     when = f"in {ended.first:%Y-%m}" if ended.window == MONTH else f"on {ended.first}"
     message = f"A new {ended.window} began for “{found.name}”: {format_usd(spent)} had been spent {when}."
-    key_id, token_id = _ids(account)
-    once = f"window {key_id or f'token {token_id}'} {ended.window} {ended.began}"
-    return int(ledger.add_event(cursor, "window_reset", key_id, message, at, token_id=token_id, once=once))
+    once = f"window {account.key_id or f'token {account.token_id}'} {ended.window} {ended.began}"
+    return int(
+        ledger.add_event(cursor, "window_reset", account.key_id, message, at, token_id=account.token_id, once=once)
+    )
 
 
 def _recorded(cursor: Cursor, account: Account, ended: _Ended) -> int:

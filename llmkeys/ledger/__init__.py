@@ -17,6 +17,7 @@ from llmkeys.ledger.corrections import (
     COST_OF_ROW,
     ESTIMATED_OF_ROW,
     LOST_OF_ROW,
+    REPORTED_LATER,
     adjust,
     correct_cost,
     payers_of,
@@ -24,7 +25,7 @@ from llmkeys.ledger.corrections import (
 )
 from llmkeys.ledger.events import KEEP_EVENTS, add_alert, add_event, note_serving_keys
 from llmkeys.ledger.holds import LowerHold, PlaceHold, note_token_use, place_hold
-from llmkeys.ledger.records import GUESSES, Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
+from llmkeys.ledger.records import GUESSES, SENT, Attempt, Bid, Finished, Hold, Outcome, Placed, Refusal
 from llmkeys.ledger.settling import LEASE, End, dead_rows, finish, lose, renew_leases
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "KEYS",
     "LEASE",
     "LOST_OF_ROW",
+    "REPORTED_LATER",
+    "SENT",
     "TOKENS",
     "Account",
     "Attempt",

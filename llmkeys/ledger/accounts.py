@@ -6,7 +6,7 @@ SQL. Several accounts of a table are handled by one statement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -59,6 +59,26 @@ class Account(NamedTuple):
     def lock(self) -> tuple[str, Any]:
         """What the writer locks for this account."""
         return self.of.table, self.id
+
+    @property
+    def key_id(self) -> str | None:
+        """The id with which an event refers to a key; None for other accounts."""
+        return self.id if self.of is KEYS else None
+
+    @property
+    def token_id(self) -> int | None:
+        """The id with which an event refers to an access token; None for other accounts."""
+        return self.id if self.of is TOKENS else None
+
+
+def columns() -> tuple[str, ...]:
+    """Return the columns by which a row names the accounts that pay for it."""
+    return tuple(of.column for of in TABLES)
+
+
+def of_row(ids: Iterable[Any]) -> list[Account]:
+    """Return the accounts that a row names, from its values of `columns()`."""
+    return [Account(of, one) for of, one in zip(TABLES, ids, strict=True) if one is not None]
 
 
 @dataclass(frozen=True, slots=True)

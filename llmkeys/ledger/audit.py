@@ -31,6 +31,7 @@ from llmkeys.ledger.corrections import (
     adjust,
 )
 from llmkeys.ledger.events import add_event
+from llmkeys.ledger.records import SENT
 from llmkeys.lib.money import format_usd
 from llmkeys.lib.windows import DAY, MONTH, TOTAL, Windows
 
@@ -172,15 +173,12 @@ class _DaySum(NamedTuple):
 _STORED = """SELECT id, name, day, month, spent_day_nano, spent_month_nano, spent_total_nano, held_nano,
    total_requests, successful_requests, failed_requests FROM {table} {where}"""
 
-# A released attempt that was never sent has no HTTP status and is not counted.
-_SENT = "(state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))"
-
 _ROWS = f"""SELECT {{column}}, day, month, COUNT(*),
    SUM(CASE WHEN state IN ('SETTLED', 'LOST') THEN cost_nano ELSE 0 END),
    SUM(CASE WHEN state = 'HELD' THEN hold_nano ELSE 0 END),
-   SUM(CASE WHEN {_SENT} THEN 1 ELSE 0 END),
-   SUM(CASE WHEN success AND {_SENT} THEN 1 ELSE 0 END),
-   SUM(CASE WHEN NOT success AND {_SENT} THEN 1 ELSE 0 END), SUM({FIRST_ESTIMATED}), SUM({FIRST_LOST})
+   SUM(CASE WHEN {SENT} THEN 1 ELSE 0 END),
+   SUM(CASE WHEN success AND {SENT} THEN 1 ELSE 0 END),
+   SUM(CASE WHEN NOT success AND {SENT} THEN 1 ELSE 0 END), SUM({FIRST_ESTIMATED}), SUM({FIRST_LOST})
    FROM llmkeys_usagerecord u {{where}} GROUP BY {{column}}, day, month"""
 
 _ADJUSTMENTS = """SELECT {column}, day, month, SUM(day_nano), SUM(month_nano), SUM(total_nano), SUM(cost_nano),
@@ -345,8 +343,7 @@ def _fix(cursor: Cursor, account: Account, at: datetime, actor: str) -> list[Dif
             _rebuild_day(cursor, account.id, day)
     if found:
         words = f"The audit corrected “{stored.name}”: " + "; ".join(_short(one) for one in found)
-        key_id, token_id = (account.id, None) if account.of is KEYS else (None, account.id)
-        add_event(cursor, "changed", key_id, words, at, token_id=token_id, actor=actor)
+        add_event(cursor, "changed", account.key_id, words, at, token_id=account.token_id, actor=actor)
     return found
 
 
@@ -387,7 +384,7 @@ _REBUILD = f"""INSERT INTO llmkeys_dailyusage
          SUM(CASE WHEN success THEN 1 ELSE 0 END), SUM(CASE WHEN NOT success THEN 1 ELSE 0 END),
          COALESCE(SUM(input_tokens), 0), COALESCE(SUM(output_tokens), 0),
          SUM({COST_OF_ROW}), SUM({ESTIMATED_OF_ROW}), SUM({LOST_OF_ROW})
-    FROM llmkeys_usagerecord u WHERE key_id = %s AND day = %s AND {_SENT}
+    FROM llmkeys_usagerecord u WHERE key_id = %s AND day = %s AND {SENT}
    GROUP BY day, key_id, model, token_name, token_id"""
 
 

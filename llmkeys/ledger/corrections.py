@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from llmkeys.database.sql import Cursor, as_date, instant
 from llmkeys.ledger import accounts
@@ -15,12 +14,12 @@ from llmkeys.ledger.records import GUESSES, parts_of
 from llmkeys.lib.windows import WINDOWS, Windows
 from llmkeys.models import UsageRecord
 
-_REPORTED_LATER = ("late", "reconcile")  # costs that a provider reports after the attempt has ended
+REPORTED_LATER = ("late", "reconcile")  # costs that a provider reports after the attempt has ended
 
 # The cost of a row `u` with its corrections, and its parts as in `records.parts_of`. A cost that was reported later is
 # known in the way it was reported; a row has at most one such correction.
 _OF_ROW = "FROM llmkeys_adjustment a WHERE a.usage_id = u.id AND a.key_id IS NOT NULL"
-_LATER_SOURCE = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN ('late', 'reconcile'))"  # NULL: no such correction
+_LATER_SOURCE = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN {REPORTED_LATER})"  # NULL: no such correction
 _GUESSED = f"IN {GUESSES}"
 COST_OF_ROW = f"(u.cost_nano + COALESCE((SELECT SUM(a.cost_nano) {_OF_ROW}), 0))"
 _SOURCE = f"COALESCE({_LATER_SOURCE}, CASE u.state WHEN 'LOST' THEN '' ELSE u.cost_source END)"
@@ -65,7 +64,7 @@ def adjust(
     if cursor.rowcount != 1:
         return False
     after = accounts.move(cursor, account, windows, amounts)
-    if after is not None and kind in _REPORTED_LATER and cost_nano > 0:
+    if after is not None and kind in REPORTED_LATER and cost_nano > 0:
         note_limits(cursor, account, after, cost_nano, windows, at)
     return True
 
@@ -139,7 +138,7 @@ def _correct(
         if account.of is KEYS and not done:
             return None
     was = parts_of(row.known_as, row.source, row.cost_nano)
-    known_as, source = ("SETTLED", source) if kind in _REPORTED_LATER else (row.known_as, row.source)
+    known_as, source = ("SETTLED", source) if kind in REPORTED_LATER else (row.known_as, row.source)
     now = parts_of(known_as, source, row.cost_nano + difference)
     moved = [after - before for before, after in zip(was, now, strict=True)]
     _correct_daily(cursor, row.id, difference, *moved)
@@ -170,12 +169,8 @@ def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[
 
 def payers_of(usage_id: int) -> list[Account]:
     """Return the accounts that a row was charged to, which never change; a job that corrects the row declares them."""
-    columns = [of.column for of in accounts.TABLES]
-    return _payers(UsageRecord.objects.filter(pk=usage_id).values_list(*columns).first() or ())
-
-
-def _payers(ids: Iterable[Any]) -> list[Account]:
-    return [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=False) if one is not None]
+    ids = UsageRecord.objects.filter(pk=usage_id).values_list(*accounts.columns()).first()
+    return [] if ids is None else accounts.of_row(ids)
 
 
 def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
@@ -183,7 +178,7 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
 
     The lock is an UPDATE that changes nothing: of two concurrent corrections, the second must see the first.
     """
-    columns = ", ".join(of.column for of in accounts.TABLES)
+    columns = ", ".join(accounts.columns())
     cursor.execute(
         f"""UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
            RETURNING state, day, month, cost_nano, cost_source, charged_after, {columns}""",
@@ -193,7 +188,7 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     if row is None:
         return None
     state, day, month, charged, source, charged_after, *ids = row
-    payers = _payers(ids)
+    payers = accounts.of_row(ids)
     cursor.execute(
         "SELECT kind, cost_nano, cost_source FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
         [usage_id],
@@ -201,7 +196,7 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     cost, known_as = charged, state
     for kind, amount, its_source in cursor.fetchall():
         cost += amount
-        if kind in _REPORTED_LATER:
+        if kind in REPORTED_LATER:
             known_as, source = "SETTLED", its_source
     windows = Windows(as_date(day), as_date(month))
     return _Charged(usage_id, state, payers, windows, charged, cost, source, known_as, charged_after or 0)

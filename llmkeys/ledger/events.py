@@ -153,10 +153,8 @@ def limit_event(
 
 def _add_event_of(cursor: Cursor, kind: str, account: Account, message: str, at: datetime, once: str) -> None:
     """Write an event about a key or a token; accounts of other tables have none yet."""
-    if account.of.column == "key_id":
-        add_event(cursor, kind, account.id, message, at, once=once)
-    elif account.of.column == "token_id":
-        add_event(cursor, kind, None, message, at, token_id=account.id, once=once)
+    if account.key_id or account.token_id:
+        add_event(cursor, kind, account.key_id, message, at, token_id=account.token_id, once=once)
 
 
 def _warning_at(limit: int) -> float:
@@ -168,7 +166,7 @@ def _warning_at(limit: int) -> float:
 def _warning_event(
     cursor: Cursor, account: Account, window: Window, windows: Windows, limit: int, spent: int, at: datetime
 ) -> None:
-    remedy = "or add another key if" if account.of.column == "key_id" else "if"
+    remedy = "or add another key if" if account.key_id else "if"
     message = (
         f"{spent * 100 // limit} % of the {window.adjective} limit of {format_usd(limit)} is spent: "
         f"{format_usd(spent)}. Raise the limit {remedy} the rest is not enough."
@@ -186,5 +184,5 @@ def _once(what: str, cursor: Cursor, account: Account, window: str, windows: Win
         [account.id],
     )
     reset = cursor.fetchone()[0]
-    whose = account.id if account.of.column == "key_id" else f"{account.of.column} {account.id}"
+    whose = account.key_id or f"{account.of.column} {account.id}"
     return f"{what} {whose} {window} {which}" + (f" after {reset}" if reset else "")

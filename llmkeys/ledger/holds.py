@@ -71,16 +71,15 @@ class LowerHold:
         return self.hold.locks
 
     def __call__(self, cursor: Cursor) -> None:
-        columns = ", ".join(of.column for of in accounts.TABLES)
+        columns = ", ".join(accounts.columns())
         cursor.execute(
             f"""UPDATE llmkeys_usagerecord SET hold_nano = %s
                  WHERE id = %s AND request_id = %s AND state = 'HELD' AND hold_nano = %s RETURNING {columns}""",
             [self.nano, self.hold.usage_id, self.hold.request_id, self.hold.amount_nano],
         )
         for ids in cursor.fetchall():
-            for of, one in zip(accounts.TABLES, ids, strict=True):
-                if one is not None:
-                    accounts.give_back(cursor, Account(of, one), self.hold.amount_nano - self.nano)
+            for account in accounts.of_row(ids):
+                accounts.give_back(cursor, account, self.hold.amount_nano - self.nano)
 
 
 def payers(bid: Bid, attempt: Attempt) -> list[Account]:
@@ -221,7 +220,7 @@ _ALWAYS = {
 
 @lru_cache(maxsize=64)
 def _insert_sql(count: int, tables: int) -> str:
-    names = [*_COLUMNS, *(of.column for of in accounts.TABLES), *_ALWAYS]
+    names = [*_COLUMNS, *accounts.columns(), *_ALWAYS]
     row = ", ".join([*["%s"] * (len(_COLUMNS) + tables), *_ALWAYS.values()])
     return f"""INSERT INTO llmkeys_usagerecord ({", ".join(names)}) VALUES {", ".join([f"({row})"] * count)}
       RETURNING id, request_id, attempt"""
@@ -251,7 +250,7 @@ def _values(row: _Row) -> list[Any]:
         bid.model, attempt.token_name, bid.hold_nano, attempt.streamed, json.dumps(skipped[:50]) if skipped else "[]",
         str(row.windows.day), str(row.windows.month), attempt.lease_owner,
         instant((attempt.leased_at or attempt.at) + LEASE), bid.max_tokens,
-        *(ids.get(of.column) for of in accounts.TABLES),
+        *(ids.get(column) for column in accounts.columns()),
     ]  # fmt: skip
 
 

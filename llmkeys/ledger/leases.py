@@ -63,7 +63,7 @@ async def lower(hold: Hold, nano: int) -> None:
     job = LowerHold(hold, nano)
     with contextlib.suppress(RecordingUnavailable):
         await writer.run(job, accounts=job.accounts)
-        _this().room.notify()
+        this_process().room.notify()
 
 
 async def finish(end: End) -> Finished | None:
@@ -71,7 +71,7 @@ async def finish(end: End) -> Finished | None:
 
     If the process dies before that, the lease ends and the attempt is charged at its hold. Raises only CancelledError.
     """
-    process = _this()
+    process = this_process()
     try:
         return await writer.run(end, accounts=end.accounts)
     except asyncio.CancelledError:
@@ -86,28 +86,28 @@ async def finish(end: End) -> Finished | None:
 
 async def wait_for_room(seconds: float) -> None:
     """Wait until an attempt of this process ends, at most `seconds`; other processes are not noticed."""
-    await _this().room.wait(seconds)
+    await this_process().room.wait(seconds)
 
 
 def owner() -> str:
     """Return the name under which this process holds its leases."""
-    return _this().owner
+    return this_process().owner
 
 
 def now() -> datetime:
     """Return the time that leases use: the database's if it is known, else this machine's."""
-    return _this().clock.now()
+    return this_process().clock.now()
 
 
 async def start() -> None:
     """Read the database's clock before a serving process places its first hold. Raises RecordingUnavailable."""
-    process = _this()
+    process = this_process()
     await writer.run(process.clock.read)
 
 
 def settle_dead(at: datetime) -> int:
     """Declare lost the holds that no process renews any more, each separately; return how many. For the scheduler."""
-    clock, count = _this().clock, 0
+    clock, count = this_process().clock, 0
     writer.run_now(clock.read)
     for row in writer.run_now(partial(dead_rows, leased_at=clock.now())):
         try:
@@ -255,7 +255,8 @@ _lock = threading.Lock()
 _process: _Process | None = None
 
 
-def _this() -> _Process:
+def this_process() -> _Process:
+    """Return the leases of this process; one that was forked starts its own."""
     global _process
     if _process is None or _process.id != os.getpid():
         with _lock:

@@ -12,6 +12,8 @@ from llmkeys.ledger.accounts import Account, Pace
 
 GUESSES = ("estimated", "fallback")  # the cost sources that are neither reported nor computed
 PARTS = ("estimated_nano", "lost_nano")  # columns of the daily totals; the rest of the cost is known
+# SQL: a released attempt that was never sent has no HTTP status and is not counted.
+SENT = "(state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))"
 
 
 def parts_of(state: str, source: str, cost_nano: int) -> tuple[int, int]:

@@ -140,9 +140,9 @@ def _end_rows(cursor: Cursor, outcomes: dict[int, Outcome]) -> dict[int, _Ended]
     parameters: list[Any] = []
     for usage_id, outcome in outcomes.items():
         parameters += [usage_id, *_written(outcome)]
-    cursor.execute(_finish_sql(len(outcomes), tuple(of.column for of in accounts.TABLES)), parameters)
+    cursor.execute(_finish_sql(len(outcomes), accounts.columns()), parameters)
     for usage_id, model, token_name, hold, day, month, *ids in cursor.fetchall():
-        payers = [Account(of, one) for of, one in zip(accounts.TABLES, ids, strict=True) if one is not None]
+        payers = accounts.of_row(ids)
         windows = Windows(as_date(day), as_date(month))
         ended[usage_id] = _Ended(usage_id, model, token_name, hold, windows, payers, outcomes[usage_id])
     return ended
@@ -261,20 +261,13 @@ def dead_rows(cursor: Cursor, leased_at: datetime, *, of: Account | None = None)
         "UPDATE llmkeys_usagerecord SET lease_until = %s WHERE state = 'HELD' AND lease_until > %s", [latest, latest]
     )
     mine, params = (f"AND {of.of.column} = %s", [of.id]) if of else ("", [])
-    columns = ", ".join(table.column for table in accounts.TABLES)
+    columns = ", ".join(accounts.columns())
     cursor.execute(
         f"""SELECT id, hold_nano, {columns} FROM llmkeys_usagerecord
              WHERE state = 'HELD' AND lease_until <= %s {mine} ORDER BY id""",
         [instant(leased_at), *params],
     )
-    return [
-        DeadRow(
-            usage_id,
-            hold,
-            tuple(Account(table, one) for table, one in zip(accounts.TABLES, ids, strict=True) if one is not None),
-        )
-        for usage_id, hold, *ids in cursor.fetchall()
-    ]
+    return [DeadRow(usage_id, hold, tuple(accounts.of_row(ids))) for usage_id, hold, *ids in cursor.fetchall()]
 
 
 def lose(cursor: Cursor, row: DeadRow, at: datetime) -> bool:

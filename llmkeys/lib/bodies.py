@@ -24,7 +24,7 @@ class BodyRefused(Exception):
         self.status = status
 
 
-class ClientGone(Exception):
+class Disconnected(Exception):
     """The client disconnected before its body was complete."""
 
 
@@ -63,7 +63,7 @@ class Taken:
 
 
 async def read(receive: Receive, *, limit: int, seconds: float, taken: Taken, declared: int | None = None) -> bytes:
-    """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503) and ClientGone.
+    """Return the whole body as it was sent. Raises BodyRefused (413, 408, 503) and Disconnected.
 
     `declared` is its Content-Length, None if the client sent none (a chunked body).
     """
@@ -81,7 +81,7 @@ async def _all_of(receive: Receive, limit: int, taken: Taken) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise Disconnected
         piece, more = message.get("body", b""), message.get("more_body", False)
         size += len(piece)
         if size > limit:

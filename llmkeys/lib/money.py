@@ -48,6 +48,14 @@ def format_usd(nano: int) -> str:
     return f"{'-' if nano < 0 else ''}${whole:,}.{decimals}"
 
 
+def plain_usd(amount: Decimal | None) -> str:
+    """Return a price with all its decimals, at least two."""
+    if amount is None:
+        return "–"
+    amount = amount.normalize()
+    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount:,f}"
+
+
 def parse_limit_usd(value: object) -> int:
     """Return a limit that a person entered in USD as nano-dollars; 0 means no limit.
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from llmkeys import providers
 from llmkeys.dialects import bounds
-from llmkeys.dialects.base import Usage
+from llmkeys.dialects.base import FILE_SEARCH_FEE, PROMPT_CONTAINER_FEE, Usage, container_fee, is_container_fee
 from llmkeys.lib.money import usd_to_nano
 from llmkeys.prices.data import same_model
 from llmkeys.prices.tariffs import PriceList, in_region, other_fee, to_nano
@@ -126,11 +126,11 @@ def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime)
         is_estimate = len(worst.bound.drawing_models) != 1 or any(tariff.is_fallback for tariff in tariffs)
     if prices.is_free(worst.provider, worst.model, at):
         return amount, is_estimate
-    amount += (usage.file_searches or 0) * other_fee("file search")
+    amount += (usage.file_searches or 0) * other_fee(FILE_SEARCH_FEE)
     if usage.containers:
-        sizes = [what for what, _ in worst.bound.fees if what.startswith("container")]
+        sizes = [what for what, _ in worst.bound.fees if is_container_fee(what)]
         # What a stored prompt declares is not known: OpenAI's own choice is the smallest.
-        prices_of = (other_fee("container 1g" if what == "container of a prompt" else what) for what in sizes)
+        prices_of = (other_fee(container_fee("1g") if what == PROMPT_CONTAINER_FEE else what) for what in sizes)
         amount += usage.containers * max(prices_of, default=0)
         is_estimate = True
     return amount, is_estimate

@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llmkeys import providers
+from llmkeys.providers.names import VARIANTS
 
 if TYPE_CHECKING:  # loading the price data takes 15 MB and 0.1 s, so it is imported only when needed
     from genai_prices.data_snapshot import DataSnapshot
@@ -26,7 +27,7 @@ TIER_CONTEXT: Mapping[str, Mapping[str, str]] = {
     "fast": {"service_tier": "fast", "speed": "fast"},  # Anthropic calls it a speed
     "batch": {"processing": "batch"},
 }
-_VARIANTS = frozenset({"nitro", "floor", "online", "exacto", "thinking", "extended", "beta", "batch"})
+_VARIANTS = VARIANTS - {"free"}  # those that cost what the model itself costs
 _VENDORS = {"mistralai": "mistral", "z-ai": "zai"}  # OpenRouter's name → the price data's, if they differ
 
 _DATA_KEYS = {

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 
 from llmkeys import providers
-from llmkeys.dialects.base import Usage
+from llmkeys.dialects.base import FILE_SEARCH_FEE, PAGE_FEE, PROMPT_CONTAINER_FEE, Usage, container_fee
 from llmkeys.prices import data
 
 if TYPE_CHECKING:  # loading the price data takes 15 MB and 0.1 s, so it is imported only when needed
@@ -66,13 +66,13 @@ _REQUEST_FEES: tuple[tuple[re.Pattern[str], Decimal], ...] = (
 # USD; platform.openai.com/docs/pricing, containers by memory and the file search tool by call; openrouter.ai/docs, the
 # PDF engine `mistral-ocr`.
 OTHER_FEES = {
-    "container 1g": Decimal("0.03"),
-    "container 4g": Decimal("0.12"),
-    "container 16g": Decimal("0.48"),
-    "container 64g": Decimal("1.92"),
-    "container of a prompt": Decimal("1.92"),  # held; `cost.py` charges the usual one if it ran
-    "file search": Decimal("0.0025"),
-    "page": Decimal("0.002"),
+    container_fee("1g"): Decimal("0.03"),
+    container_fee("4g"): Decimal("0.12"),
+    container_fee("16g"): Decimal("0.48"),
+    container_fee("64g"): Decimal("1.92"),
+    PROMPT_CONTAINER_FEE: Decimal("1.92"),  # held; `cost.py` charges the usual one if it ran
+    FILE_SEARCH_FEE: Decimal("0.0025"),
+    PAGE_FEE: Decimal("0.002"),
 }
 # The models that OpenAI's image tool may use if the request names none, most expensive first.
 DRAWING_MODELS = ("gpt-image-1", "gpt-image-1.5")
@@ -340,7 +340,7 @@ class PriceList:
     def _fallback(self, provider: str, model: str) -> Tariff:
         rate = 0 if provider in self.local else _fee(self.fallback_usd_per_token)  # a price per token
         step = Step(*(rate for _ in fields(Step)))
-        fees = _fees(provider, model, (), _EPOCH) if rate else {"search": Decimal(0), "request": Decimal(0)}
+        fees = _fees(provider, model, (), _EPOCH) if rate else _Fees()
         return _tariff(model, (), [step], set(), fees, is_fallback=True, has_tier=False)
 
 
@@ -362,15 +362,11 @@ def _operator_tariff(rows: Sequence[OperatorPrice], provider: str, model: str, q
         step, lacking = _step(known, model)
         steps.append(step)
         guessed |= lacking
-    fees: dict[str, Any] = (
-        {"search": Decimal(0), "request": Decimal(0)} if is_free else _fees(provider, model, entries, at)
-    )
-    if first.search is not None or is_free:
-        fees["search_guessed"] = False
+    fees = _Fees() if is_free else _fees(provider, model, entries, at)
     if first.search is not None:
-        fees |= {"search": first.search, "search_most": first.search}
+        fees = replace(fees, search=first.search, search_most=first.search, search_guessed=False)
     if first.request is not None:
-        fees["request"] = first.request
+        fees = replace(fees, request=first.request)
     starts = tuple(row.above_input_tokens for row in rows[1:])
     return _tariff(model, starts, steps, guessed, fees, has_tier=has_tier)
 
@@ -394,6 +390,18 @@ def _known_to_operator(price: Price) -> dict[str, Decimal]:
 
 
 # --- from rates to a tariff ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fees:
+    """Fees in USD, and how searches are billed; by default nothing costs a fee."""
+
+    search: Decimal = Decimal(0)
+    search_most: Decimal = Decimal(0)  # of the dearer of two tools
+    search_guessed: bool = False
+    searches_always: bool = False
+    search_per_answer: bool = False
+    request: Decimal = Decimal(0)
 
 
 def _step(known: Mapping[str, Decimal], model: str) -> tuple[Step, set[str]]:
@@ -451,20 +459,20 @@ def _tariff(
     starts: tuple[int, ...],
     steps: Sequence[Step],
     guessed: set[str],
-    fees: Mapping[str, Any],
+    fees: _Fees,
     **flags: bool,
 ) -> Tariff:
-    if fees.get("search_guessed"):
+    if fees.search_guessed:
         guessed = guessed | {"search"}
     return Tariff(
         starts,
         tuple(steps),
         frozenset(guessed),
-        search=_fee(fees["search"]),
-        search_most=_fee(max(fees["search"], fees.get("search_most", fees["search"]))),
-        searches_always=fees.get("searches_always", False),
-        search_per_answer=fees.get("search_per_answer", False),
-        request=_fee(fees["request"]),
+        search=_fee(fees.search),
+        search_most=_fee(max(fees.search, fees.search_most)),
+        searches_always=fees.searches_always,
+        search_per_answer=fees.search_per_answer,
+        request=_fee(fees.request),
         writes_unasked=not _is_claude(model),
         **flags,
     )
@@ -477,7 +485,7 @@ def _documented_rates(model: str) -> Mapping[str, int]:
     return {kind: _rate(value) for kind, value in found.items()}
 
 
-def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime) -> dict[str, Any]:
+def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime) -> _Fees:
     """Return the fees per search and per request, in USD, and how searches are billed."""
     seller = providers.get(provider)
     name, _, variant = model.rpartition("/")[2].partition(":")
@@ -492,14 +500,14 @@ def _fees(provider: str, model: str, entries: Sequence[ModelInfo], at: datetime)
         search = max(search or Decimal(0), seller.search_usd)
     thousand_requests = next((found for each in prices if (found := data.at_length(each.requests_kcount, 0))), None)
     request = thousand_requests / 1000 if thousand_requests else Decimal(0)
-    return {
-        "search": seller.search_usd if search is None else search,
-        "search_guessed": search is None or is_own_search,
-        "searches_always": of_model is not None or variant == "online",
-        "search_most": seller.most_search_usd(name),
-        "search_per_answer": thousand is not None and thousand / 1000 == seller.search_usd_per_answer,
-        "request": next((fee for pattern, fee in _REQUEST_FEES if pattern.match(name)), request),
-    }
+    return _Fees(
+        search=seller.search_usd if search is None else search,
+        search_most=seller.most_search_usd(name),
+        search_guessed=search is None or is_own_search,
+        searches_always=of_model is not None or variant == "online",
+        search_per_answer=thousand is not None and thousand / 1000 == seller.search_usd_per_answer,
+        request=next((fee for pattern, fee in _REQUEST_FEES if pattern.match(name)), request),
+    )
 
 
 def _rate(usd_per_million: Decimal) -> int:
@@ -545,7 +553,7 @@ def shown_by_data(provider: str, model: str, at: datetime) -> Price | None:
 def _data_tariff(provider: str, model: str, quarter: int, tier: str) -> Tariff | None:
     if providers.get(provider).is_free(model):
         step, _ = _step({"text": Decimal(0), "text_out": Decimal(0)}, model)
-        return _tariff(model, (), [step], set(), {"search": Decimal(0), "request": Decimal(0)})
+        return _tariff(model, (), [step], set(), _Fees())
     entries, at = data.entries(provider, model), datetime.fromtimestamp(quarter * _PRICE_SECONDS, UTC)
     if not entries or not data.prices_tokens(entries[0], at):
         return None

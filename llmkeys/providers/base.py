@@ -235,6 +235,14 @@ class Provider:
         models = (self._listed(entry) for entry in entries)
         return [model for model in models if is_valid(model.id)]
 
+    def generation_call(self, *, base_url: str, secret: str, generation_id: str) -> Call:
+        """Return the free call that fetches the actual cost of a request, if the provider `reports_costs`."""
+        raise NotImplementedError
+
+    def generation_cost(self, body: bytes) -> Decimal | None:
+        """Return the cost in USD from the response to `generation_call`, or None if it is not (yet) reported."""
+        raise NotImplementedError
+
     def secret_problem(self, secret: str) -> str:
         """Return why a secret of this form cannot serve requests, or an empty string if it may."""
         return self._admin_words() if secret.startswith(self.admin_prefixes) else ""

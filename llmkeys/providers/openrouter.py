@@ -61,11 +61,10 @@ class OpenRouter(Provider):
         return model if "/" in model else f"openai/{model}"
 
     def generation_call(self, *, base_url: str, secret: str, generation_id: str) -> Call:
-        """Return the free call that fetches the actual cost of a request; a 404 means that it is not known yet."""
+        """Return the call; a 404 means that the cost is not known yet."""
         return self._get(f"{base_url}/generation?id={quote(generation_id, safe='')}", secret=secret, workspace_id="")
 
     def generation_cost(self, body: bytes) -> Decimal | None:
-        """Return the cost in USD from the response to `generation_call`, or None if it is not (yet) reported."""
         data = mapping(mapping(load_json(body)).get("data"))
         charge = money(data.get("total_cost"))
         if charge is None or data.get("is_byok") is not True:

@@ -10,8 +10,9 @@ from django.utils import timezone
 
 from llmkeys.alerts import outbox
 from llmkeys.exceptions import AllKeysAtLimit, AllKeysCooling, NoKeyAvailable
-from llmkeys.relay import background, turns
+from llmkeys.relay import background
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
+from llmkeys.relay.turns import Turns
 
 __all__ = ["Answer", "Client", "RelayRequest", "Tracked", "relay"]
 
@@ -23,7 +24,7 @@ async def relay(request: RelayRequest, client: Client, tracked: Tracked | None =
     WrongEncryptionKey, RecordingUnavailable or ClientGone, each with a message for the client.
     """
     try:
-        return await turns.relay(request, client, tracked)
+        return await Turns(request, client, tracked or Tracked()).run()
     except (NoKeyAvailable, AllKeysAtLimit, AllKeysCooling) as error:
         model = request.request.model or "auto"
         background.start(background.in_thread(outbox.no_key_left, error, model=model, at=timezone.now()))

@@ -302,7 +302,7 @@ class Attempt:
             await self._serves_again()
             content_type = self.request.dialect.stream_type(self.request.request)
             return self._answer(200, opened.headers, begun, content_type=content_type)
-        return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_told_all)
+        return await self._failed_inside(opened, failure, begun.usage, begun.error_body, is_whole=begun.has_final_usage)
 
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()
@@ -320,7 +320,7 @@ class Attempt:
                 clean = self._error_body(scrub_body(opened.without_secret(raw)))
                 made = estimate_tokens(seen.content_bytes) if seen.has_content else None
                 return await self._failed_inside(
-                    opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_told_all
+                    opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_final_usage
                 )
         charge, finished = await self.settle(
             seen.usage,
@@ -344,7 +344,7 @@ class Attempt:
             is_json = bool(lines) and all(isinstance(line, dict) for line in lines)
             return _together(map(self.request.dialect.see_answer, lines)) if is_json else None
         whole = _together(seen for _, seen in self._events_in(raw))
-        has_an_end = whole.is_end or whole.is_finished or whole.has_told_all or whole.error is not None
+        has_an_end = whole.is_end or whole.is_finished or whole.has_final_usage or whole.error is not None
         return whole if has_an_end else None
 
     def _events_in(self, raw: bytes) -> Iterator[tuple[bytes, Seen]]:

@@ -16,13 +16,13 @@ from llmkeys.relay.candidates import Candidate
 
 REASON = "another key produced the answer that this conversation continues"
 
-_WRITER = """SELECT k.id, k.provider, k.billing_group
+_AUTHOR = """SELECT k.id, k.provider, k.billing_group
     FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
    WHERE u.sealed_thought = %s ORDER BY u.id DESC LIMIT 1"""
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class Author:
     """The key that produced the answer; it may have been deleted since."""
 
     key_id: str
@@ -42,19 +42,19 @@ def digest(sealed: str) -> str:
     return hashlib.blake2b(sealed.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def find_writer(cursor: Any, sealed: str) -> Writer | None:
+def find_author(cursor: Any, sealed: str) -> Author | None:
     """Return the key that produced an encrypted reasoning block or a stored answer; None if no row has its digest."""
-    cursor.execute(_WRITER, [digest(sealed)])
+    cursor.execute(_AUTHOR, [digest(sealed)])
     row = cursor.fetchone()
-    return Writer(*row) if row is not None else None
+    return Author(*row) if row is not None else None
 
 
-def prefer(found: Sequence[Candidate], writer: Writer) -> list[Candidate]:
-    """Return all candidates, with the writer and the keys of its billing group first."""
+def prefer(found: Sequence[Candidate], author: Author) -> list[Candidate]:
+    """Return all candidates, with the author and the keys of its billing group first."""
     pool = []
     for place, candidate in enumerate(found):
-        closeness = writer.closeness(candidate)
-        others = [other for other in found[:place] if writer.closeness(other) > closeness]
+        closeness = author.closeness(candidate)
+        others = [other for other in found[:place] if author.closeness(other) > closeness]
         reasons = tuple({"keyId": other.id, "reason": other.obstacle or REASON} for other in others)
         pool.append(replace(candidate, preferred_to=reasons))
-    return sorted(pool, key=writer.closeness)
+    return sorted(pool, key=author.closeness)

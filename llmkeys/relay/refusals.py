@@ -13,6 +13,7 @@ from llmkeys.exceptions import (
     AllKeysCooling,
     BudgetBusy,
     ModelNotAllowed,
+    ModelNotAvailable,
     NoKeyAvailable,
     RequestExceedsBudget,
     TokenAtLimit,
@@ -47,6 +48,10 @@ def unusable(model: str, obstacles: Sequence[str]) -> NoKeyAvailable:
         f"No API key available for “{model}”: of {len(obstacles)} stored, {reasons}. Enable, test or replace a key "
         "on the dashboard (/llm-settings), or add another."
     )
+
+
+def model_unavailable(model: str, words: str) -> ModelNotAvailable:
+    return ModelNotAvailable(f"No stored key can serve model “{model}”: {words}")
 
 
 def beyond_balance(words: str) -> AllKeysAtLimit:

@@ -76,17 +76,17 @@ class RelayedStream:
     @property
     def is_empty(self) -> bool:
         """True if the provider ended the stream before it sent anything meaningful."""
-        return self._is_over and not (self._has_begun or self.has_told_all or self._failure is not None)
+        return self._is_over and not (self._has_begun or self.has_final_usage or self._failure is not None)
 
     @property
-    def has_told_all(self) -> bool:
+    def has_final_usage(self) -> bool:
         """True if the usage is that of the whole answer, by all that was told so far."""
         return Seen(
             usage=self.usage,
             is_running_total=self._is_running_total,
             is_end=self._is_end,
             is_finished=self._is_finished,
-        ).has_told_all
+        ).has_final_usage
 
     # --- to the client ------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class RelayedStream:
                 if self._is_over:
                     break
                 await self._read_on()
-            if self._has_told_nothing():
+            if self._has_no_end():
                 await self._break_off("The provider ended the stream without an end marker.")
             await self._settle()
             self._opened.done()
@@ -151,7 +151,7 @@ class RelayedStream:
         if self._client.has_gone:
             error = GONE if asyncio.get_running_loop().time() >= self._drain_until else f"{GONE} {error}"
             await self._end_for_nobody(error)
-        elif self.has_told_all:
+        elif self.has_final_usage:
             await self._settle(success=False, error=error)
         else:
             await self._attempt.lose(f"{error} It may have been billed.", status=200)
@@ -159,10 +159,10 @@ class RelayedStream:
 
     async def _end_for_nobody(self, words: str) -> None:
         """Charge a stream whose client has gone: its usage, else an estimate, or the hold if it may have reasoned."""
-        if not self.has_told_all and self._attempt.may_reason_unseen:
+        if not self.has_final_usage and self._attempt.may_reason_unseen:
             await self._attempt.lose(f"{words} The model may have produced hidden reasoning.", status=200)
         else:
-            await self._settle(success=self.has_told_all, error=words)
+            await self._settle(success=self.has_final_usage, error=words)
 
     # --- looking into it ---------------------------------------------------------------------------------------------
 
@@ -221,22 +221,26 @@ class RelayedStream:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _has_told_nothing(self) -> bool:
+    def _has_no_end(self) -> bool:
         """Return whether the stream stopped without any kind of end."""
         return not (
-            self._attempt.ended or self._is_end or self._is_finished or self.has_told_all or self._failure is not None
+            self._attempt.ended
+            or self._is_end
+            or self._is_finished
+            or self.has_final_usage
+            or self._failure is not None
         )
 
     async def _settle(self, *, success: bool = True, error: str = "") -> None:
         if self._attempt.ended:
             return
         if self._client.has_gone and not error:
-            success, error = self.has_told_all, GONE
+            success, error = self.has_final_usage, GONE
         if self._failure is not None:
             success, error = False, self._failure.message
             with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
                 await self._attempt.report(self._failure)
-            if not self.has_told_all:
+            if not self.has_final_usage:
                 await self._attempt.lose(f"{error} It may have been billed.", status=200)
                 return
         await self._attempt.settle(
@@ -244,7 +248,7 @@ class RelayedStream:
             status=200,
             output_tokens_seen=max(self._count, estimate_tokens(self._content_bytes)),
             saw_content=self._has_content,
-            is_whole=self.has_told_all,
+            is_whole=self.has_final_usage,
             success=success,
             error=error,
         )

@@ -50,6 +50,7 @@ MOST_REFUSALS = 20  # keys that may refuse one request
 
 _NO_MODEL = "its provider does not have the model"
 _WRONG_ADDRESS = "its provider's address is wrong"
+_PROVIDER_FAILED = "its provider failed"
 _HOPELESS = {FailureKind.REJECTED.value, _NO_MODEL, _WRONG_ADDRESS}
 # Of several errors the client gets the most hopeful one: the first in this order.
 _HOPE = (
@@ -58,17 +59,10 @@ _HOPE = (
 )  # fmt: skip
 
 
-async def relay(request: RelayRequest, client: Client, tracked: Tracked | None = None) -> Answer:
-    """Serve a validated request with the first key and model that can.
-
-    `tracked` is kept up to date while the request is in progress. Raises a NoKey, UpstreamFailed, UpstreamTimeout,
-    WrongEncryptionKey, RecordingUnavailable or ClientGone, each with a message for the client.
-    """
-    return await _Turns(request, client, tracked or Tracked()).run()
-
-
 @dataclass
-class _Turns:
+class Turns:
+    """The attempts for one request: model after model."""
+
     request: RelayRequest
     client: Client
     tracked: Tracked
@@ -112,7 +106,7 @@ class _Turns:
 class _ModelTurn:
     """The attempts for one model."""
 
-    turns: _Turns
+    turns: Turns
     model: str
     passed: dict[str, str] = field(default_factory=dict)  # keys that this request no longer tries, and why
     tries: dict[str, int] = field(default_factory=dict)
@@ -240,8 +234,8 @@ class _ModelTurn:
         sealed = request.request.sealed
         if not sealed or len(found) < 2:
             return found
-        writer = await reader.run(lambda cursor: conversations.find_writer(cursor, sealed))
-        return conversations.prefer(found, writer) if writer is not None else found
+        author = await reader.run(lambda cursor: conversations.find_author(cursor, sealed))
+        return conversations.prefer(found, author) if author is not None else found
 
     async def _pool(self) -> list[Candidate]:
         """Return the candidates, with those that failed this request marked. Raises if none can serve."""
@@ -349,8 +343,8 @@ class _ModelTurn:
         if tries < TRIES_ON_ONE_KEY and in_time:
             await pause(seconds)
             return
-        self.passed[candidate.id] = "its provider failed"
-        if list(self.passed.values()).count("its provider failed") > 1:
+        self.passed[candidate.id] = _PROVIDER_FAILED
+        if list(self.passed.values()).count(_PROVIDER_FAILED) > 1:
             raise await self._gave_up(failure)
 
     async def _gave_up(self, failure: Failure) -> LLMKeysError:
@@ -358,7 +352,7 @@ class _ModelTurn:
             pool = self._marked(await self._found())
             return self._nobody([candidate for candidate in pool if candidate.obstacle])
         if failure.kind is FailureKind.MODEL_UNAVAILABLE:
-            return ModelNotAvailable(f"No stored key can serve model “{self.model}”: {failure.message}")
+            return refusals.model_unavailable(self.model, failure.message)
         return self._upstream_error()
 
     def _upstream_error(self) -> UpstreamFailed:
@@ -381,7 +375,7 @@ class _ModelTurn:
         if self.last is not None and self.last.failure.kind is FailureKind.TOO_EXPENSIVE:
             return refusals.beyond_balance(self.last.failure.message)
         if self.last is not None and self.last.failure.kind is FailureKind.MODEL_UNAVAILABLE:
-            return ModelNotAvailable(f"No stored key can serve model “{self.model}”: {self.last.failure.message}")
+            return refusals.model_unavailable(self.model, self.last.failure.message)
         if self.last is not None and not self.last.failure.is_refusal:
             return self._upstream_error()
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])

@@ -65,7 +65,7 @@ def open_database(*, may_be_new: bool = False) -> None:
         preparation.require_writable()
     except DatabaseError as error:
         raise CannotServe(explain(error)) from None
-    sqlite.know_the_file()
+    sqlite.remember_file()
     if file := sqlite.file():
         file.chmod(0o600)  # its -wal and -shm files get the same mode
 

@@ -15,7 +15,7 @@ from django.db.models import Min
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from llmkeys import schedules, scheduling
+from llmkeys import scheduling
 from llmkeys.alerts import outbox
 from llmkeys.exceptions import LLMKeysError
 
@@ -48,7 +48,7 @@ class Watchdog:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return ""
         try:
-            schedules.plan_again(timezone.now())
+            scheduling.plan_again(timezone.now())
             fault = self._overdue(cluster_age_seconds) or self._stuck()
             if not fault and cluster_age_seconds >= OVERDUE_SECONDS and self._late_since is None:
                 self.stall = ""

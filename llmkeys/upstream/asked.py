@@ -6,11 +6,12 @@ No redirect is ever followed (the key would be sent along), and a provider's add
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -28,9 +29,6 @@ from llmkeys.providers.base import Call, Provider
 from llmkeys.providers.scrub import scrub, without_secret
 from llmkeys.vault import keyring
 from llmkeys.vault.keyring import SecretHolder
-
-if TYPE_CHECKING:
-    from llmkeys.models import ApiKey
 
 USER_AGENT = "RefactAI-LLM-key-management"
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
@@ -111,18 +109,17 @@ def base_url(provider: Provider) -> str:
 
 def check_key(key: SecretHolder, *, seconds: float = CHECK_SECONDS) -> Answer:
     """Make the provider's free test call, which may take at most `seconds`."""
-    return _free_call(key, "check_call", seconds)
+    return _free_call(key, providers.get(key.provider).check_call, seconds)
 
 
 def list_models(key: SecretHolder) -> Answer:
     """Fetch the provider's own model list."""
-    return _free_call(key, "models_call")
+    return _free_call(key, providers.get(key.provider).models_call)
 
 
-def fetch_generation(key: ApiKey, generation_id: str) -> Answer:
+def fetch_generation(key: SecretHolder, generation_id: str) -> Answer:
     """Fetch from OpenRouter what one request of this key really cost."""
-    provider: Any = providers.get(key.provider)
-    secret = keyring.open_secret(key)
+    provider, secret = providers.get(key.provider), keyring.open_secret(key)
     call = provider.generation_call(base_url=base_url(provider), secret=secret, generation_id=generation_id)
     return _call(call, secret)
 
@@ -134,20 +131,19 @@ def check_secret(provider: Provider, secret: str, workspace_id: str = "") -> Ans
 
 def reach(provider: Provider, *, seconds: float) -> Answer:
     """Send a request without a key to the provider's address; any answer shows that it is reachable. Reads no body."""
-    stream = _send("GET", base_url(provider), {}, b"", seconds, "")
+    stream = _send(Call("GET", base_url(provider), {}), seconds, "")
     stream.abort()
     return Answer(stream.status, stream.headers, b"")
 
 
-def _free_call(key: SecretHolder, which: str, seconds: float = CHECK_SECONDS) -> Answer:
+def _free_call(key: SecretHolder, make: Callable[..., Call], seconds: float = CHECK_SECONDS) -> Answer:
     provider, secret = providers.get(key.provider), keyring.open_secret(key)
-    make = getattr(provider, which)
     return _call(make(base_url=base_url(provider), secret=secret, workspace_id=key.workspace_id), secret, seconds)
 
 
 def _call(call: Call, secret: str, seconds: float = CHECK_SECONDS) -> Answer:
     deadline = time.monotonic() + seconds
-    stream = _send(call.method, call.url, call.headers, b"", seconds, secret)
+    stream = _send(call, seconds, secret)
     try:
         stream.silence_after(max(1.0, deadline - time.monotonic()))
         headers = {name: without_secret(value.encode(), secret).decode() for name, value in stream.headers.items()}
@@ -156,19 +152,16 @@ def _call(call: Call, secret: str, seconds: float = CHECK_SECONDS) -> Answer:
         stream.abort()
 
 
-def _send(method: str, url: str, headers: Mapping[str, str], body: bytes, answer_seconds: float, secret: str) -> Stream:
+def _send(call: Call, answer_seconds: float, secret: str) -> Stream:
     sql.release()  # the provider may take minutes
     request = PreparedRequest()
-    request.method, request.url, request.hooks = method, url, default_hooks()
+    request.method, request.url, request.hooks = call.method, call.url, default_hooks()
     try:
-        request.headers = CaseInsensitiveDict(_header_bytes(headers))
+        request.headers = CaseInsensitiveDict(_header_bytes(call.headers))
     except UnicodeEncodeError:
         raise TransportError("The key contains characters that no HTTP header can carry.", sent=False) from None
-    if method == "POST":
-        request.body = body
-        request.headers["Content-Length"] = str(len(body))
-    host = urlsplit(url).hostname or "the provider"
-    proxies, verify = _surroundings(url.split("/", 3)[2], url)
+    host = urlsplit(call.url).hostname or "the provider"
+    proxies, verify = _surroundings(call.url.split("/", 3)[2], call.url)
     timeout: Any = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
     with _sending_errors(host, timeout, secret):
         response = _adapter().send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies)
@@ -210,8 +203,6 @@ def _adapter() -> HTTPAdapter:
 @lru_cache(maxsize=64)
 def _surroundings(_host: str, url: str) -> tuple[dict[str, str], str]:
     """Return the proxies and the CA bundle that the environment names, looked up once per address."""
-    import os
-
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
     return get_environ_proxies(url), bundle
 

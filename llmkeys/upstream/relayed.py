@@ -29,6 +29,7 @@ from llmkeys.exceptions import LLMKeysError, SecretMissing
 from llmkeys.providers.scrub import StreamScrubber, scrub, without_secret
 from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
+from llmkeys.vault.keyring import SecretHolder
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 RESTED_SECONDS = 2.0  # no server closes an idle connection sooner
@@ -153,7 +154,12 @@ class Pool:
         await self._session.close()
 
     async def send(
-        self, key: Any, call: Callable[[str], tuple[str, Mapping[str, str]]], body: bytes, *, answer_seconds: float
+        self,
+        key: SecretHolder,
+        call: Callable[[str], tuple[str, Mapping[str, str]]],
+        body: bytes,
+        *,
+        answer_seconds: float,
     ) -> OpenAnswer:
         """Send a request with the key's secret and return the open answer once its headers have arrived.
 
@@ -202,7 +208,7 @@ def _brought_nothing(error: aiohttp.ClientError) -> bool:
     return isinstance(error, aiohttp.ClientOSError) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
-async def _secret_of(key: Any) -> str:
+async def _secret_of(key: SecretHolder) -> str:
     try:
         return keyring.open_secret(key)
     except SynchronousOnlyOperation:  # the key file is missing, so the database has to be asked

@@ -149,7 +149,6 @@ def _has_open_hold(day: date) -> bool:
         return cursor.fetchone() is not None
 
 
-# A released attempt that was never sent has no HTTP status and is not counted.
 _DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(row_requests) FROM (
     SELECT key_id, model, token_name, COALESCE(token_id, 0) AS token, cost_nano AS cost, 0 AS row_cost,
            requests, 0 AS row_requests, successful, failed, input_tokens, output_tokens, estimated_nano AS estimated,
@@ -160,7 +159,7 @@ _DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(r
            CASE WHEN success THEN -1 ELSE 0 END, CASE WHEN NOT success THEN -1 ELSE 0 END,
            -COALESCE(input_tokens, 0), -COALESCE(output_tokens, 0), -{ledger.ESTIMATED_OF_ROW}, -{ledger.LOST_OF_ROW}
       FROM llmkeys_usagerecord u
-     WHERE {_OF_DAY} AND (state IN ('SETTLED', 'LOST') OR (state = 'RELEASED' AND http_status IS NOT NULL))
+     WHERE {_OF_DAY} AND {ledger.SENT}
   ) AS both_sides GROUP BY key_id, model, token_name, token
   HAVING SUM(cost) <> SUM(row_cost) OR SUM(requests) <> SUM(row_requests) OR SUM(successful) <> 0 OR SUM(failed) <> 0
       OR SUM(input_tokens) <> 0 OR SUM(output_tokens) <> 0 OR SUM(estimated) <> 0 OR SUM(lost) <> 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -83,7 +82,7 @@ _ESTIMATED = f"""FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.ke
      AND u.state IN ('SETTLED', 'LOST') AND u.upstream_id LIKE 'gen-%%'
      AND k.deleted_at IS NULL AND NOT k.secret_missing
      AND NOT EXISTS (SELECT 1 FROM llmkeys_adjustment a
-                      WHERE a.usage_id = u.id AND a.kind IN ('reconcile', 'late'))"""  # noqa: S608
+                      WHERE a.usage_id = u.id AND a.kind IN {ledger.REPORTED_LATER})"""  # noqa: S608
 
 
 def _rows_to_ask(at: datetime) -> list[_Row]:
@@ -106,7 +105,7 @@ def _ask(key: ApiKey, row: _Row, at: datetime, done: Reconciled) -> str:
     except (asked.TransportError, LLMKeysError) as error:
         done.failed += 1
         return str(error)
-    provider: Any = providers.get(key.provider)
+    provider = providers.get(key.provider)
     if answer.status == 404:
         done.pending += 1
         return ""

@@ -16,7 +16,7 @@ from django.db.models import Exists, F, Max, Min, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from llmkeys.database import sql
-from llmkeys.ledger import GUESSES
+from llmkeys.ledger import GUESSES, REPORTED_LATER
 from llmkeys.lib import spreadsheet
 from llmkeys.lib.windows import day_end, day_start
 from llmkeys.models import Adjustment, DailyUsage, DayTotal, UsageRecord
@@ -71,8 +71,8 @@ def _with_cost(rows: QuerySet[UsageRecord], known: str) -> QuerySet[UsageRecord]
     too. States and sources are literals in the statement, as in the partial indexes.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"), key__isnull=False)
-    reported = corrected.filter(kind__in=("late", "reconcile"))
-    is_lost = Q(state=RawSQL("'LOST'", ()))
+    reported = corrected.filter(kind__in=REPORTED_LATER)
+    is_lost = Q(state=in_state(State.LOST))
     is_estimated = (
         Q(cost_source__in=[RawSQL(f"'{source}'", ()) for source in GUESSES])  # noqa: S611  (constants)
         & ~Exists(reported.exclude(cost_source__in=GUESSES))
@@ -86,9 +86,14 @@ def _with_cost(rows: QuerySet[UsageRecord], known: str) -> QuerySet[UsageRecord]
     return rows.exclude(cost_source="").exclude(is_lost & ~Exists(corrected)).exclude(is_estimated)
 
 
+def in_state(state: str) -> RawSQL:
+    """Return a state as an SQL literal; with a parameter SQLite would not use the partial index."""
+    return RawSQL(f"'{state}'", ())  # noqa: S611  (constants only)
+
+
 def _held() -> QuerySet[UsageRecord, Any]:
     """Return the open holds, with the state as a literal, so that SQLite uses their index."""
-    return UsageRecord.objects.order_by().filter(state=RawSQL("'HELD'", ()), lease_until__isnull=False).values("pk")
+    return UsageRecord.objects.order_by().filter(state=in_state(State.HELD), lease_until__isnull=False).values("pk")
 
 
 # --- open and lost requests -------------------------------------------------------------------------------------------
@@ -112,7 +117,7 @@ def lost_rows(**account: Any) -> QuerySet[UsageRecord]:
     rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret")
     rows = rows.alias(**{f"plain_{name}": Plain(F(name)) for name in account})
     rows = rows.filter(**{f"plain_{name}": value for name, value in account.items()})
-    return rows.filter(~Exists(corrected), state=RawSQL("'LOST'", ()), cost_nano__gt=0).order_by("id")
+    return rows.filter(~Exists(corrected), state=in_state(State.LOST), cost_nano__gt=0).order_by("id")
 
 
 # --- all of them, as CSV ----------------------------------------------------------------------------------------------
@@ -244,7 +249,7 @@ def _uncounted(lookups: Mapping[str, Any]) -> list[int]:
     numbers: list[int | None] = (
         list(rows.filter(pk__in=_held(), **fitting).values_list("pk", flat=True)) if "success" not in lookups else []
     )
-    unsent = UsageRecord.objects.order_by().filter(state=RawSQL("'RELEASED'", ()), http_status__isnull=True)
+    unsent = UsageRecord.objects.order_by().filter(state=in_state(State.RELEASED), http_status__isnull=True)
     # Found first, by their own index: SQLite would rather walk that of the filters, which may contain every row.
     numbers += rows.filter(pk__in=unsent.values("pk"), **fitting).aggregate(first=Min("pk"), last=Max("pk")).values()
     return sorted({number for number in numbers if number is not None})

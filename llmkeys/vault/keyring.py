@@ -10,20 +10,18 @@ import secrets
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from django.conf import settings
 from django.db.models import QuerySet
 
 from llmkeys import providers
 from llmkeys.exceptions import DataDirectoryProblem, SecretMissing, WrongEncryptionKey
+from llmkeys.models import ApiKey
 from llmkeys.providers.base import Provider
 from llmkeys.providers.pasted import read_secret
 from llmkeys.vault.crypto import DecryptionFailed, Keyring, MasterKey, mask, new_master_key
 from refactai_site.data_dir import create_private_file
-
-if TYPE_CHECKING:
-    from llmkeys.models import ApiKey
 
 SEALED = (
     "The stored secrets cannot be decrypted with the encryption keys given. Put back the file {file} (or "
@@ -125,8 +123,6 @@ def _create_key_file(path: Path) -> None:
 
 
 def _stored_secrets() -> QuerySet[ApiKey]:
-    from llmkeys.models import ApiKey
-
     return ApiKey.objects.stored().exclude(secret=b"")
 
 
@@ -190,8 +186,6 @@ def fingerprint(plain: str, *, provider: str) -> str:
 
 def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None:
     """Return the key, if any, that already has this secret; fingerprints under every master key are compared."""
-    from llmkeys.models import ApiKey
-
     prints = keyring().fingerprints(plain, provider=provider)
     return ApiKey.objects.filter(provider=provider, fingerprint__in=prints).exclude(pk=other_than).first()
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, OperationalError
 
 from llmkeys.exceptions import DataDirectoryProblem, RecordingUnavailable
-from llmkeys.keys import adding
+from llmkeys.keys import adding, testing
 from llmkeys.models import AccessToken
 from tests.api.checks import HIDDEN, SECRET
 from tests.helpers import make_key, make_usage
@@ -86,13 +86,13 @@ def test_a_broken_form_from_a_session_is_no_server_error(administrator):
 
 
 @pytest.mark.parametrize("error", [OperationalError("disk I/O error"), RecordingUnavailable("no")])
-@pytest.mark.parametrize("verb", ["add_key", "test_key"])
-def test_a_database_that_does_not_answer_is_503(api, monkeypatch, verb, error):
+@pytest.mark.parametrize(("room", "verb"), [(adding, "add_key"), (testing, "test_key")])
+def test_a_database_that_does_not_answer_is_503(api, monkeypatch, room, verb, error):
     def fail(*args, **kwargs):
         raise error
 
     key = make_key()
-    monkeypatch.setattr(adding, verb, fail)
+    monkeypatch.setattr(room, verb, fail)
     path = PATH if verb == "add_key" else f"{PATH}/{key.id}/test"
     answer = api.post(path, {"apiKey": SECRET})
     assert answer.status_code == 503

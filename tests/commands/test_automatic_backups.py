@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmkeys.backup.archive import workshop
+from llmkeys.backup.archive import private_directory
 from llmkeys.backup.running import announce_serving
 from tests.commands.backups import Place, archive, made, manifest_of, place
 
@@ -196,10 +196,10 @@ def test_what_a_killed_one_left_goes_when_the_server_starts(place):
 
 def test_one_in_progress_is_left_alone(place):
     left = killed(place)
-    with workshop(place.data / "backups" / daily(0)[0]) as room:
+    with private_directory(place.data / "backups" / daily(0)[0]) as directory:
         take(place, 1, 2)
         os.close(announce_serving(place.data))
-        assert room.is_dir()
+        assert directory.is_dir()
     take(place, 2, 3)
     assert names(place) == daily(1, 2) and not left[0].exists()
 

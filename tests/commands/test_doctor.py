@@ -21,7 +21,7 @@ from llmkeys.doctor import Finding, database
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Alert, ApiKey, DailyUsage
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
 from tests.helpers import NOW, make_account, make_key, make_usage, make_user
@@ -55,10 +55,12 @@ def levels(title: str, **options) -> list[str]:
 def make_archive(path: Path, at=NOW, *, keys: int = 1) -> None:
     """Write a whole archive that says of itself that it was made then; what is in its database does not matter here."""
     path.parent.mkdir(0o700, exist_ok=True)
-    with archive.workshop(path) as room:
-        (room / "database").touch()
+    with archive.private_directory(path) as directory:
+        (directory / "database").touch()
         manifest = archive.Manifest(at.isoformat(), "1", connection.vendor, [], keys, 0, 0)
-        archive.write(path, manifest, {archive.DATABASES[connection.vendor]: room / "database"}, room=room)
+        archive.write(
+            path, manifest, {archive.DATABASES[connection.vendor]: directory / "database"}, directory=directory
+        )
 
 
 def backed_up(at: datetime) -> None:

@@ -150,7 +150,7 @@ def books_balance() -> None:
     """Nothing is held, no row is open, and every counter is the sum of its history."""
     done()
     with connection.cursor() as cursor:
-        report = audit._compare(cursor)
+        report = audit.audit_through(cursor)
     assert not report.differences, "\n".join(map(str, report.differences))
     assert not UsageRecord.objects.filter(state="HELD").exists()
     assert not ApiKey.objects.exclude(held_nano=0).exists()

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Alert, DailyUsage
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_account, make_key, make_usage, make_user
 from tests.pages.browser import BROWSER, SIZES, log_in, said, sideways

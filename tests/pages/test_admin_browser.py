@@ -20,7 +20,7 @@ from llmkeys.models import (
     SealedDay,
     ServingKey,
 )
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from tests.helpers import make_key, make_token, make_usage, make_user
 from tests.pages.browser import BROWSER, fits, log_in, sideways
 

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 from django_q.models import Failure, OrmQ, Schedule, Success
 
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from tests.helpers import make_user
 
 pytestmark = pytest.mark.django_db

@@ -12,7 +12,7 @@ from django_q.models import Failure, Schedule, Success
 
 from llmkeys.doctor import FAIL, PASS, WARN, Finding
 from llmkeys.models import Alert
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from tests.helpers import NOW, make_account, make_key, make_user
 from tests.pages.helpers import messages_of
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, Alert, ApiKey
-from llmkeys.schedules import ensure_schedules
+from llmkeys.scheduling import ensure_schedules
 from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_account, make_key, make_usage, new_secret
 from tests.pages.browser import BROWSER, SIZES, log_in, said, watched

@@ -11,6 +11,7 @@ from llmkeys.management import asking
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
+from llmkeys.presentation import KNOWN_BY
 from llmkeys.relay import inside
 from llmkeys.relay.inside import Conversation
 from llmkeys.relay.requests import Answer, RelayRequest
@@ -18,12 +19,6 @@ from llmkeys.relay.texts import chat_request, complete_text, deltas
 from llmkeys.tokens.rights import Caller
 
 DRAIN_SECONDS = 35.0  # longer than the relay reads on for the usage of an abandoned stream
-_KNOWN_BY = {
-    "provider": "as the provider reports it",
-    "computed": "computed from the price",
-    "fallback": "at the fallback price: no price is known",
-    "estimated": "estimated",
-}
 
 
 class Command(BaseCommand):
@@ -99,7 +94,7 @@ def _row_of(answer: Answer) -> UsageRecord | None:
 
 
 def _summary(answer: Answer, row: UsageRecord) -> str:
-    known = _KNOWN_BY.get(row.cost_source, "not tracked")
+    known = KNOWN_BY.get(row.cost_source, "not tracked")
     attempts = f"{answer.attempts} attempt" + ("s" if answer.attempts != 1 else "")
     return (
         f"{row.model} · key “{row.key.name}” · {_count(row.input_tokens)} input and {_count(row.output_tokens)} output "

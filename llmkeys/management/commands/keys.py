@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from llmkeys.key_state import ACTIVE, STATUSES
 from llmkeys.keys import adding as service
+from llmkeys.keys import testing
 from llmkeys.lib.money import format_usd
 from llmkeys.management import asking, printing
 from llmkeys.management.account_options import add_account_options, budget_mode_words, given_fields
@@ -143,7 +144,7 @@ class Command(BaseCommand):
 
     def _test(self, options: Mapping[str, Any]) -> None:
         key = pick_key(options["key"])
-        result = service.test_key(key, at=timezone.now(), actor=actor())
+        result = testing.test_key(key, at=timezone.now(), actor=actor())
         if options["json"]:
             self.write_json(
                 {

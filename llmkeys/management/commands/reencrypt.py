@@ -58,7 +58,7 @@ class Command(BaseCommand):
             raise CommandError(_verdict(report))
 
     def _discard(self, yes: bool, json: bool) -> None:
-        with running.alone(settings.DATA_DIR):  # a server may have a key that is unknown here
+        with running.without_server(settings.DATA_DIR):  # a server may have a key that is unknown here
             lost = lost_secrets.unreadable_keys()
             if lost and not yes:
                 self.write_error(printing.table(["ID", "NAME"], [[key.id, key.name] for key in lost]))

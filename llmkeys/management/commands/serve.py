@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
-from llmkeys import checks, schedules
+from llmkeys import checks, scheduling
 from llmkeys.database import preparation
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
@@ -82,12 +82,12 @@ class Command(BaseCommand):
         prepare.check_providers(str(where))
         listeners = address.listen(where, workers)
         prepare.keep_restores_out()
-        with preparation.alone(self._wait_for_another):
+        with preparation.one_at_a_time(self._wait_for_another):
             prepare.open_database(may_be_new=new_database)
             prepare.migrate()
             keyring.verify()
             keys_in_use.announce()
-            schedules.ensure_schedules()
+            scheduling.ensure_schedules()
             register_environment_keys()
             self.stdout.write(prepare.offer_import(), ending="")
             self.stdout.write(prepare.ensure_first_administrator(f"{where.url}/llm-settings"), ending="")

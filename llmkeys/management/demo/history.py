@@ -123,7 +123,7 @@ def _one_request(
     names = [(key, providers.get(key.provider).model_name(habit.model)) for key in keys]
     bids = [ledger.Bid(key.id, key.provider, name, cost * 2) for key, name in names if name]
     attempt = ledger.Attempt(
-        request_id, 1, at, "openai_chat", habit.model, chance.choice(PROGRAMS), chance.random() < 0.4, "demo"
+        request_id, 1, at, "openai-chat", habit.model, chance.choice(PROGRAMS), chance.random() < 0.4, "demo"
     )
     placed = ledger.place_hold(cursor, bids, attempt)
     if placed.hold is None:
