@@ -3,7 +3,7 @@
 Only `serve` calls this, and not `post_migrate`: without `serve` there is no cluster to run them, a management command
 or a test database should not fill up with schedules, and `serve` migrates first anyway. An operator's change of
 `next_run` ("run it now") and a pause are kept; a change of the cron text by an upgrade moves `next_run` along.
-Which there are stands in `scheduling.py`: one line there and one function in `tasks.py` make a schedule.
+`scheduling.py` lists them: a schedule is one line there and one function in `tasks.py`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def ensure_schedules() -> None:
 
 
 def plan_again(at: datetime) -> None:
-    """Bring schedules forward that wait for a time which only a clock that has since been set back could reach.
+    """Bring forward schedules whose next run was set by a clock that has since been set back.
 
-    That it was set back shows in runs of the future. Without this, what was planned then would wait until that time.
+    Task runs dated in the future show this; without it, the schedules would wait until that date.
     """
     newest = Task.objects.aggregate(started=Max("started"))["started"]
     if newest is None or newest <= at + _AHEAD:
