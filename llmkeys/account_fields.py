@@ -143,7 +143,7 @@ BUDGET_READERS: dict[str, Callable[[Any], Any]] = {
 def expiry_reader(at: datetime, current: datetime | None, *, instead: str) -> Callable[[Any], datetime | None]:
     """Return the reader of an expiry date: in the future, or the stored one. `instead` says what else to do.
 
-    Milliseconds are the finest that is shown, so that what a GET shows can be put back as it is.
+    A GET shows milliseconds at most, so a time it returned can be sent back unchanged.
     """
 
     def read(value: Any) -> datetime | None:
@@ -198,9 +198,9 @@ def shown_limits(account: Budgeted) -> dict[str, str]:
 
 
 class EditForm(forms.Form):
-    """The form of something stored: it sends back what it showed, and only a field that differs from that was edited.
+    """The form of a stored object. It sends back the values it showed, and only fields that differ count as edited.
 
-    So a form that was open for a while does not undo what others have changed in the meantime.
+    So a form that was left open does not undo other people's changes.
     """
 
     shown = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -210,7 +210,7 @@ class EditForm(forms.Form):
 
     @cached_property
     def changed_data(self) -> list[str]:
-        """The names of the edited fields; what does not say what it showed is compared with what is stored."""
+        """The names of the edited fields; without the shown values, the form is compared with what is stored."""
         if not self.data.get("shown"):
             return [name for name in super().changed_data if name != "shown"]
         shown = parse_qs(self.data["shown"])
@@ -234,7 +234,7 @@ def _rendered(widget: forms.Widget, value: Any) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    """Return what a field holds as texts that can be compared: browsers send other line breaks than they got."""
+    """Return what a field holds as texts to compare; browsers send back different line breaks from those they got."""
     values = value if isinstance(value, list | tuple) else [value]
     texts = (str(one).replace("\r\n", "\n").strip() for one in values if one not in (None, False))
     return sorted(filter(None, texts))
@@ -243,9 +243,10 @@ def _texts(value: Any) -> list[str]:
 def show_refusal(
     form: forms.BaseForm, error: LLMKeysError, *, names: Mapping[str, str] | None = None, otherwise: str | None = None
 ) -> None:
-    """Put a service's sentences next to the form's fields; those without a field stand on top.
+    """Show a service's errors next to the form's fields, or at the top if they have none there.
 
-    `names`: the service's → the form's, where they differ. `otherwise`: the field for what is about no field.
+    `names` maps the service's names to the form's where they differ; `otherwise` is the field for errors that concern
+    no field.
     """
     if not isinstance(error, InvalidInput):
         form.add_error(otherwise, str(error))

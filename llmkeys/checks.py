@@ -29,7 +29,7 @@ def check_environment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
 
 def _example(fault: env.Fault) -> str:
     if not fault.example:
-        return "See who owns it."
+        return "Check who owns it."
     return f"For example {fault.example if '=' in fault.example else f'{fault.variable}={fault.example}'}"
 
 
@@ -85,7 +85,7 @@ def check_database_is_there(
 def check_environment_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """llmkeys.E006: a variable for a provider's key contains something else, which is never sent.
 
-    llmkeys.W007: it holds quotes or invisible characters as well, which are not sent.
+    llmkeys.W007: it also contains quotes or invisible characters, which are not sent.
     """
     found: list[CheckMessage] = []
     for provider in providers.PROVIDERS.values():
@@ -98,7 +98,7 @@ def check_environment_keys(app_configs: Sequence[AppConfig] | None, **kwargs: An
     return found
 
 
-# It asks a process of its own (0.3 s), so that `serve` and `check` run it, and not every command: those run what is
+# It starts a separate process (0.3 s), so only `serve` and `check` run it; other commands run only the checks that are
 # defined in this module.
 register()(outbox.check_targets)
 

@@ -146,7 +146,7 @@ class KeyState:
     """The state of a key at a given time. Mixed into `ApiKey`."""
 
     def status_at(self: KeyRow, at: datetime) -> str:
-        """Return the first of the contract's statuses that applies at the aware datetime `at`."""
+        """Return the first status that applies at the aware datetime `at`."""
         if self.is_off:
             return DISABLED
         if self.is_expired(at):
@@ -167,7 +167,7 @@ class TokenState:
     """The state of an access token at a given time. Mixed into `AccessToken`."""
 
     def status_at(self: TokenRow, at: datetime) -> str:
-        """Return the first of the contract's statuses that applies; a token is revoked while its user is disabled."""
+        """Return the first status that applies; a token is revoked while its user is disabled."""
         if self.revoked_at is not None or not self.user.is_active:
             return REVOKED
         if self.is_expired(at):
@@ -220,14 +220,14 @@ def _share_left_in_sql(at: datetime) -> Least:
 
 
 class ApiKeyQuerySet(models.QuerySet):
-    """The same as SQL."""
+    """The state of keys, in SQL."""
 
     def stored(self) -> ApiKeyQuerySet:
         """Leave out deleted keys, which are kept only for their history."""
         return self.filter(deleted_at__isnull=True)
 
     def in_serving_order(self, at: datetime | None = None) -> ApiKeyQuerySet:
-        """Order as `serving_place` does. `at` is for REFACTAI_KEY_ORDER=spread; left out: now."""
+        """Order as `serving_place` does. `at` matters only with REFACTAI_KEY_ORDER=spread and defaults to now."""
         found = self.alias(from_environment=Case(When(source="environment", then=Value(1)), default=Value(0)))
         if settings.KEY_ORDER == "fill":
             return found.order_by("-is_default", "from_environment", "priority", "created_at", "id")

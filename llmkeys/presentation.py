@@ -1,4 +1,4 @@
-"""Keys, tokens and usage rows as the contract's JSON, the same for REST, `--json` and exports."""
+"""Keys, tokens and usage rows as JSON, the same for REST, `--json` and exports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PACE_DAYS = 7
 class Projections:
     """The projected cost of the month, at the pace of the last seven whole days, read once for a list of accounts.
 
-    An account that is younger is measured by the whole days that it has; before the first there is no pace.
+    A younger account is measured over the whole days it has existed; before the first there is no projection.
     """
 
     def __init__(self, at: datetime, column: str = "key_id", *, only: Sequence[Any] | None = None):
@@ -84,7 +84,7 @@ def keys_json(keys: Iterable[ApiKey], *, at: datetime) -> list[dict[str, Any]]:
 def key_json(
     key: ApiKey, *, at: datetime, coolings: Coolings | None = None, projections: Projections | None = None
 ) -> dict[str, Any]:
-    """Return contract 3's JSON of a key as of `at`."""
+    """Return the JSON of a key as of `at`."""
     status = key.status_at(at)
     return {
         "id": key.id,
@@ -113,7 +113,7 @@ def tokens_json(tokens: Iterable[AccessToken], *, at: datetime) -> list[dict[str
 
 
 def token_json(token: AccessToken, *, at: datetime, projections: Projections | None = None) -> dict[str, Any]:
-    """Return contract 5's JSON of an access token as of `at`, without its secret.
+    """Return the JSON of an access token as of `at`, without its secret.
 
     Its `user` must be selected, and its `keys` prefetched, along.
     """
@@ -185,7 +185,7 @@ USAGE_COLUMNS = (
 
 
 def usage_json(row: UsageRecord) -> dict[str, Any]:
-    """Return contract 5's JSON of a usage row, whose `key` and `token__user` should be selected with it."""
+    """Return the JSON of a usage row, whose `key` and `token__user` should be selected with it."""
     return {
         "id": row.id,
         "requestId": row.request_id,

@@ -46,10 +46,16 @@ class Planned:
 
 
 PLANNED = (
-    Planned("reset_daily_costs", "0 0 * * *", "Closes the day: stored daily costs to zero, an event for each key."),
-    Planned("reset_monthly_costs", "0 0 1 * *", "Closes the month: stored monthly costs to zero."),
     Planned(
-        "check_expired_keys", "0 * * * *", "Warns of keys that have expired or soon will, and passes the default on."
+        "reset_daily_costs",
+        "0 0 * * *",
+        "Closes the day: sets the stored daily costs to zero and writes an event for each key.",
+    ),
+    Planned("reset_monthly_costs", "0 0 1 * *", "Closes the month: sets the stored monthly costs to zero."),
+    Planned(
+        "check_expired_keys",
+        "0 * * * *",
+        "Warns of keys that have expired or are about to, and chooses another default key.",
     ),
     Planned("settle_lost_holds", "* * * * *", "Charges requests whose process died; tests rejected keys again."),
     Planned("send_alerts", "* * * * *", "Sends alerts to the notification targets."),
@@ -106,8 +112,8 @@ def schedule_states(now: datetime) -> list[ScheduleState]:
 def scheduler_last_ran(now: datetime) -> SchedulerRan:
     """Return whether schedules make progress, with one query.
 
-    Stalled: a schedule should have started three minutes ago, or a task that was started waits for five minutes, and
-    not for those that are still within their time. Only where a task seems to wait are there more queries.
+    Stalled means that a schedule is three minutes overdue, or that a task has waited five minutes although no running
+    task may legitimately take that long. More queries are made only if a task seems to be waiting.
     """
     newest = Task.objects.order_by("-stopped").values("stopped")[:1]
     active = Schedule.objects.exclude(repeats=0).filter(next_run__isnull=False).order_by("next_run")
@@ -128,12 +134,12 @@ def _waiting(since: datetime, now: datetime) -> QuerySet[OrmQ]:
 
 
 def first_tasks() -> QuerySet[OrmQ]:
-    """Return the tasks that run, if the cluster works: the first in the queue, one for each of its workers."""
+    """Return the tasks that a healthy cluster is running: the first in the queue, one per worker."""
     return OrmQ.objects.order_by("pk")[: settings.Q_CLUSTER["workers"]]
 
 
 def _first_are_in_time(now: datetime) -> bool:
-    """Return whether each task that the others wait for was queued or claimed lately, or may take longer."""
+    """Return whether each task that the others wait for was queued or claimed recently, or may take longer."""
     return all(_is_in_time(task, now) for task in first_tasks())
 
 
@@ -206,9 +212,9 @@ def ensure_schedules() -> None:
 
 
 def plan_again(at: datetime) -> None:
-    """Bring schedules forward that wait for a time which only a clock that has since been set back could reach.
+    """Bring forward schedules whose next run was set by a clock that has since been set back.
 
-    That it was set back shows in runs of the future. Without this, what was planned then would wait until that time.
+    Task runs dated in the future show this; without it, the schedules would wait until that date.
     """
     newest = Task.objects.aggregate(started=Max("started"))["started"]
     if newest is None or newest <= at + _AHEAD:

@@ -33,7 +33,7 @@ def reset_monthly_costs() -> int:
 
 
 def check_expired_keys() -> int:
-    """Report keys and tokens that expired or soon will, and replace the default key; return the number of events."""
+    """Report keys and tokens that have expired or are about to, and replace the default key; return how many events."""
     at = timezone.now()
     of_keys = resets.expire_keys(at) + resets.warn_of_expiry(at)
     return of_keys + expiry.expire_tokens(at) + expiry.warn_of_expiry(at)
@@ -98,7 +98,8 @@ def backup_database() -> int:
         outbox.backup_failed(words, at=at)
         raise
     if made.manifest.differences:
-        words = f"its books differ in {made.manifest.differences} places; run `./manage.py audit`."
+        found = f"{made.manifest.differences:,} difference{'' if made.manifest.differences == 1 else 's'}"
+        words = f"its audit found {found}: run `./manage.py audit`."
         outbox.backup_failed(words, at=at)
         raise TaskFailed(f"The backup {made.path.name} was taken, but {words}")
     return made.bytes

@@ -248,7 +248,7 @@ Q_CLUSTER: dict[str, Any] = {
     "guard_cycle": 1,
 }
 
-# --- The product (contract, section 2) -------------------------------------------------------------------------------
+# --- The product ------------------------------------------------------------------------------------------------------
 PROVIDER_BASE_URLS = {
     "openrouter": env.url("OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
     "openai": env.url("OPENAI_BASE_URL", "https://api.openai.com/v1"),

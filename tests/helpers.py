@@ -94,7 +94,7 @@ def make_user(name: str, *permissions: str, **fields: Any) -> Any:
 
 
 def make_token(user: Any, *scopes: str, at: datetime | None = None, **fields: Any) -> str:
-    """Return the text of a new access token; without a scope it has `gateway`. Fields are the contract's."""
+    """Return the text of a new access token; without a scope it has `gateway`. Fields are named as in the API."""
     return make_account(user, *scopes, at=at, **fields)[1]
 
 

@@ -1,4 +1,4 @@
-"""Imports point one way, and two doors stay single (design: principles 6 and 7)."""
+"""Imports point one way, and only two doors lead to a provider."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, EXPIRED, LIMIT_REACHED, ApiKeyQuerySet
 from llmkeys.keys import adding, checking, testing
 from llmkeys.models import ApiKey, Cooling, ProviderName
-from llmkeys.presentation import keys_json
+from llmkeys.presentation import error_words, keys_json
 
 EXPIRING = timedelta(days=7)
 _FIELDS = ACCOUNT_FIELDS | {
@@ -146,7 +146,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     search_fields = ("name", "description", "billing_group")
     actions = ("enable", "disable", "test", "make_default", "reset_costs", "as_csv")
     facts = (
-        "provider", "source", "masked_secret", "status_", "last_error", "default_", "today", "this_month", "in_total",
+        "provider", "source", "masked_secret", "status_", "last_error_", "default_", "today", "this_month", "in_total",
         "held", "total_requests", "successful_requests", "failed_requests",
         *map(time_column, ("last_used_at", "created_at", "updated_at")),
     )  # fmt: skip
@@ -199,7 +199,11 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     def status_(self, key: ApiKey) -> str:
         status = key.status_at(timezone.now())
         word = "REJECTED" if key.rejected_at else status
-        return format_html('<span class="key-status {}" title="{}">{}</span>', word.lower(), key.last_error, status)
+        return format_html('<span class="key-status {}" title="{}">{}</span>', word.lower(), error_words(key), status)
+
+    @admin.display(description="last error", empty_value="")
+    def last_error_(self, key: ApiKey) -> str:
+        return error_words(key)
 
     @admin.display(description="default", ordering="is_default", empty_value="")
     def default_(self, key: ApiKey) -> str:

@@ -68,7 +68,7 @@ class AccountForm(StoringForm):
     error_fields = ACCOUNT_FIELDS
 
     def values(self) -> dict[str, Any]:
-        """Return the given values by the contract's names; empty limits are left out."""
+        """Return the given values by the API's names; empty limits are left out."""
         given = {
             name: self.cleaned_data.get(field) for name, field in self.error_fields.items() if field in self.fields
         }

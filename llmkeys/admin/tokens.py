@@ -71,7 +71,7 @@ class TokenForm(AccountForm):
         cast(forms.ModelMultipleChoiceField, self.fields["keys"]).queryset = ApiKey.objects.stored().defer("secret")
 
     def values(self) -> dict[str, Any]:
-        """Return the given values by the contract's names; no models or keys means all."""
+        """Return the given values by the API's names; no models or keys means all."""
         given = super().values()
         given["keyIds"] = [key.pk for key in self.cleaned_data["keys"]] or None
         given["models"] = models_in(self.cleaned_data["models"])
@@ -189,7 +189,7 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the form, or create the token; a form that is sent again leads to the token that it created."""
+        """Show the form, or create the token; a form that is submitted again leads to the token that it created."""
         if (token_id := created_before(request)) is not None:
             return redirect("admin:llmkeys_accesstoken_change", token_id)
         return super().add_view(request, form_url, extra_context)

@@ -284,7 +284,7 @@ def delivery_words(alert: Alert) -> str:
         return f"not delivered: {_in_line(alert)}" if alert.delivery_error else "delivered"
     if given_up(alert):
         return f"given up after {alert.tries} tries: {_in_line(alert)}"
-    return f"tried again: {_in_line(alert)}" if alert.delivery_error else "waiting to be sent"
+    return f"will be retried: {_in_line(alert)}" if alert.delivery_error else "waiting to be sent"
 
 
 def _in_line(alert: Alert) -> str:

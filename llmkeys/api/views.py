@@ -1,4 +1,4 @@
-"""The REST API (contract 5): the views call services and return JSON. Each viewset lists its actions' permissions."""
+"""The REST API: the views call services and return JSON. Each viewset lists its actions' permissions."""
 
 from __future__ import annotations
 

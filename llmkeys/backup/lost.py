@@ -47,7 +47,7 @@ def how_to_restore() -> str:
         )
     file, manifest = newest
     return (
-        f"The newest good backup, of {manifest.created:%Y-%m-%d %H:%M} UTC, comes back with: "
+        f"To restore the newest good backup, of {manifest.created:%Y-%m-%d %H:%M} UTC, run: "
         f"./manage.py restore {shlex.quote(str(file))}"
     )
 

@@ -115,7 +115,7 @@ def _manifest(report: Report | None, counts: tuple[int, int], at: datetime) -> M
     )
 
 
-# --- automatic ones ---------------------------------------------------------------------------------------------------
+# --- automatic backups ------------------------------------------------------------------------------------------------
 
 
 def automatic_backup(*, at: datetime) -> Made:

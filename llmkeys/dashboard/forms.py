@@ -107,7 +107,7 @@ class KeyForm(forms.Form):
         return given
 
     def values(self, *, at: datetime) -> dict[str, Any]:
-        """Return the given values by the contract's names; empty limits and priorities are left out."""
+        """Return the given values by the API's names; empty limits and priorities are left out."""
         given = dict(self.cleaned_data)
         for name in (*LIMITS, "priority"):
             if given[name] == "":
@@ -207,7 +207,7 @@ OVERLAPS = {"0": "At once", "3600": "After an hour", "86400": "After a day", "60
 
 
 class TokenForm(forms.Form):
-    """What a new token and a stored one have in common; names are the contract's, so that errors find their place."""
+    """What a new token and a stored one have in common; names are the API's, so that errors find their place."""
 
     use_required_attribute = False
 
@@ -294,7 +294,7 @@ class TokenForm(forms.Form):
             self.add_error("expiresAt", f"The last day must be before the year {END_YEAR}.")
 
     def values(self, at: datetime) -> dict[str, Any]:
-        """Return the given values by the contract's names; days are counted from `at`, a date means the end of the day.
+        """Return the given values by the API's names; days are counted from `at`, a date means the end of the day.
 
         Empty limits and paces are left out; what is not a number is passed on for the service to refuse.
         """
@@ -339,7 +339,8 @@ class AddTokenForm(CreatingForm, TokenForm):
             "user": maker.get_username(),
         }
         if maker.is_superuser:
-            self.fields["user"].help_text = "It ends when this user is disabled, and has no right that they lack."
+            words = "It stops working when this user is disabled, and can do nothing that this user may not."
+            self.fields["user"].help_text = words
         else:
             del self.fields["user"]
 

@@ -159,7 +159,7 @@ def _list_url(request: HttpRequest) -> str:
 
 
 def _asked_of_list(request: HttpRequest) -> str:
-    """Return the query of the list, without the field to begin with, which a card's remedy adds for the form."""
+    """Return the query of the list, without `field`, which a card's remedy link adds for the form."""
     query = request.GET.copy()
     query.pop("field", None)
     return query.urlencode()

@@ -58,8 +58,8 @@ class LoginForm(AuthenticationForm):
         credentials = {"username": self.cleaned_data.get("username")}
         limit, wait = get_failure_limit(self.request, credentials), span(get_cool_off(self.request))
         left = limit - AxesProxyHandler.get_failures(self.request, credentials)
-        tries = "One try is left" if left == 1 else f"{left} tries are left"
-        return f"{tries}, then this name waits {wait}."
+        attempts = "One attempt is left" if left == 1 else f"{left} attempts are left"
+        return f"{attempts}; after that, this user name is locked for {wait}."
 
 
 class Login(LoginView):

@@ -79,8 +79,8 @@ class Overview:
 
 def overview(*, at: datetime) -> Overview:
     """Read the sums, daily totals, keys, coolings, open holds and serving order as of `at`."""
-    # The totals before the keys' counters: what is charged in between then makes no total look like more than its
-    # counter, which would pass for a reset.
+    # Totals are read before the keys' counters: a charge in between must not make a total exceed its counter, which
+    # would look like a reset.
     wanted = Wanted(since=_first_day(at), until=current_windows(at).day)
     days = {day: sums for (day,), sums in daily_sums(wanted, "day", at=at).items()}
     ever = Sums.over(daily_sums(Wanted(), at=at).values())
@@ -289,7 +289,7 @@ def _cooling(key: ApiKey, cooling: Cooling) -> Note:
         )
         return Note("cool", "i-gauge", f"Exhausted at {label}, {where}.", text)
     rest = " Other models are served." if cooling.model else ""
-    text = format_html("{}Back {} by itself.{}", reason, when(cooling.until), rest)
+    text = format_html("{}Serves again {}, automatically.{}", reason, when(cooling.until), rest)
     return Note("cool", "i-rest", f"Cooling {where}.", text)
 
 

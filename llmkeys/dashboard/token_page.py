@@ -144,8 +144,11 @@ def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
     """Ask how long the old secret stays valid, then create a new one and show it once."""
     chosen, rotates = request.POST.get("overlap", "0"), _mark(token)
     if request.POST.get("rotates", rotates) != rotates:
-        words = f"This form was sent before, or somebody else has rotated “{token.name}” since: nothing was changed."
-        messages.warning(request, f"{words} A secret is shown only once; if it was not copied, rotate the token again.")
+        messages.warning(
+            request,
+            f"This form has already been submitted, or somebody else has rotated “{token.name}” since, so nothing was "
+            "changed. The secret is shown only once; if you did not copy it, rotate the token again.",
+        )
         return redirect("token", token.pk)
     error = "" if chosen in OVERLAPS else f"Choose from: {', '.join(OVERLAPS.values()).lower()}."
     if request.method == "POST" and not error:
@@ -162,7 +165,7 @@ def rotate(request: UserRequest, token: AccessToken) -> HttpResponse:
 
 
 def _mark(token: AccessToken) -> str:
-    """Return what changes with the token's secret but does not tell it: a form that is sent again has an old one."""
+    """Return a value that changes with the secret without revealing it, so that a resubmitted form is recognised."""
     return blake2s(token.digest.encode(), digest_size=8).hexdigest()
 
 

@@ -223,7 +223,7 @@ class Wanted:
 @login_required
 @permission_required("llmkeys.view_accesstoken", raise_exception=True)
 def tokens(request: UserRequest) -> HttpResponse:
-    """Show a page of the matching tokens; the number of queries does not grow with theirs."""
+    """Show a page of the matching tokens; the number of queries does not grow with the number of tokens."""
     at, wanted = timezone.now(), Wanted.of(request.GET)
     visible = cast(AccessTokenQuerySet, visible_tokens(request.user))
     total, holding = visible.count(), visible.with_status(at).filter(status__in=_VALID).count()

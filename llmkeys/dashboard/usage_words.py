@@ -20,6 +20,8 @@ SOURCES = {
 # Reasons in a row's `skipped`, as text; others are sentences already.
 _SKIPPED = {
     "cooling": "was cooling down",
+    "cooling: another request is trying it first": "was being tried by another request after cooling down",
+    "cooling: another request asks it first": "was being tried by another request after cooling down",  # older rows
     "disabled": "was switched off",
     "expired": "had expired",
     "busy": "had no room while other requests were open",
@@ -27,7 +29,7 @@ _SKIPPED = {
     "exhausted": "is exhausted at its provider",
     "rejected": "was rejected by its provider in this request",
     "rejected by its provider": "is rejected by its provider",
-    "not allowed for this token": "may not serve this token",
+    "not allowed for this token": "may not serve this token",  # older rows
     "its provider's address is wrong": "has a wrong provider address",
     "too expensive": "has too little credit left at its provider",
     "forbidden here": "may not be used from here, according to its provider",

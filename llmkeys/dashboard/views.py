@@ -353,7 +353,7 @@ def _window(
 def _reset_since(cost: int, sums: Sums) -> list[str]:
     """Return a line with the sum of the daily totals if that is higher: a reset moves only the budgets' counters.
 
-    The parts of the sum stand behind it.
+    The parts of the sum follow it.
     """
     return [f"{usd(sums.cost_nano)} including what was reset"] if sums.cost_nano > cost else []
 

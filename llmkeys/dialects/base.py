@@ -235,7 +235,7 @@ class Seen:
 
     @property
     def has_final_usage(self) -> bool:
-        """True if the usage is that of the whole answer: not a running total of one that was still going on."""
+        """True if the usage covers the whole answer and is not a running total of one still in progress."""
         if self.usage is None or not self.usage.is_known:
             return False
         return self.is_finished or self.is_end or not self.is_running_total or self.usage.cost_usd is not None

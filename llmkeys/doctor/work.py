@@ -56,8 +56,8 @@ def clock_set_back(about: About) -> Iterable[Finding]:
     newest = UsageRecord.objects.order_by("-created_at").values_list("created_at", flat=True).first()
     if newest is not None and newest > about.at + AHEAD:
         words = (
-            f"The newest request is of {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} h "
-            "ahead of this machine's clock: the clock was set back, or was wrong then."
+            f"The newest request is dated {newest:%Y-%m-%d %H:%M} UTC, {(newest - about.at) / timedelta(hours=1):,.1f} "
+            "h ahead of this machine's clock: the clock was set back, or was wrong then."
         )
         remedy = "Synchronise it with NTP. If it is right now, do nothing: `serve` has planned its schedules again."
         yield Finding(WARN, "Clock", words, remedy)

@@ -1,4 +1,4 @@
-"""The gateway as one ASGI application: the dialects' addresses and the model lists (contract 6)."""
+"""The gateway as one ASGI application: the dialects' addresses and the model lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status, code and headers for each exception (contract 6); each dialect gives them its own form."""
+"""The status, code and headers for each exception; each dialect gives them its own form."""
 
 from __future__ import annotations
 

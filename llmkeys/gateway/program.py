@@ -1,4 +1,7 @@
-"""The program at the other end of a connection: written to as fast as it reads, kept alive, watched for leaving."""
+"""The program at the other end of a connection.
+
+It gets its answer as fast as it reads, is kept alive meanwhile, and is noticed when it disconnects.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +153,7 @@ class Program:
             self._leave()
 
     def close(self) -> None:
-        """Stop listening: the exchange is over. Nothing keeps this object then: the server closes what it has of it."""
+        """Stop listening: the exchange is over. Nothing refers to this object then, so that the server can free it."""
         for awaited in (self._listen_later, self._timer, self._listener):
             if awaited is not None:
                 awaited.cancel()

@@ -24,7 +24,7 @@ from llmkeys.vault.crypto import mask
 
 
 def add_key(*, values: Mapping[str, Any], at: datetime, actor: str = "") -> ApiKey:
-    """Store a new key from fields named as in the contract (`provider`, `name`, `apiKey`, …), and return it.
+    """Store a new key from fields named as in the API (`provider`, `name`, `apiKey`, …), and return it.
 
     Limits are in USD; those left out come from the settings. The first key of the database becomes the default.
     """

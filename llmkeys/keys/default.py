@@ -13,7 +13,7 @@ from llmkeys.database.sql import Cursor, instant
 from llmkeys.ledger import KEYS, Account, add_event
 from llmkeys.models import ApiKey
 
-# Among environment keys, the one that is the default stays it.
+# Among environment keys, the present default keeps the mark.
 _NEXT = """SELECT id, name FROM llmkeys_apikey
  WHERE deleted_at IS NULL AND enabled AND rejected_at IS NULL AND NOT secret_missing
    AND (expires_at IS NULL OR expires_at > %s)

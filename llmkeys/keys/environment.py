@@ -1,4 +1,4 @@
-"""Environment keys: registered at start, read when used, their secrets never written to the database (contract 4)."""
+"""Environment keys: registered at start, read when used, their secrets never written to the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a provider's failure does to a key: it cools down, is exhausted or is rejected (contract 4, point 6)."""
+"""What a provider's failure does to a key: it cools down, is exhausted or is rejected."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def confirm_rejection(candidate: TriedKey, failure: Failure, *, at: datetime) ->
 def still_has_secret(cursor: Cursor, tried: SecretHolder) -> bool:
     """Return whether the key, which is locked, still has the secret that was tried.
 
-    If not, an answer to that secret says nothing about the key. A re-encrypted secret counts as another one: what is
-    not stored for that reason shows again at the next request or test. Nor does an answer to what the shell of a
-    command has in an environment key's variable, if the server has another secret there.
+    If not, an answer to that secret says nothing about the key. A re-encrypted secret counts as another one; whatever
+    is skipped for that reason shows up again at the next request or test. The same goes for an environment key whose
+    variable has another value in a command's shell than on the server.
     """
     cursor.execute(
         "SELECT masked_secret FROM llmkeys_apikey WHERE id = %s AND secret = %s AND deleted_at IS NULL",

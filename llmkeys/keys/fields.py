@@ -1,6 +1,6 @@
 """The fields of a key as people and programs send them, checked and converted to columns.
 
-Names are the contract's (camelCase). Shared by the REST API, the dashboard's forms, the commands and imports.
+Names are the API's (camelCase). Shared by the REST API, the dashboard's forms, the commands and imports.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def forgive(cursor: Cursor, key_id: str, scopes: tuple[str, ...], model: str, at
     )
     if ("exhausted",) in cursor.fetchall():
         cursor.execute("SELECT name FROM llmkeys_apikey WHERE id = %s", [key_id])
-        add_event(cursor, "recovered", key_id, f"“{cursor.fetchone()[0]}” has credit again and serves.", at)
+        add_event(cursor, "recovered", key_id, f"“{cursor.fetchone()[0]}” has credit again and is serving.", at)
     cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s AND rejected_at IS NULL", [key_id])
 
 

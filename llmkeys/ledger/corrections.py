@@ -16,8 +16,8 @@ from llmkeys.models import UsageRecord
 
 REPORTED_LATER = ("late", "reconcile")  # costs that a provider reports after the attempt has ended
 
-# The cost of a row `u` with its corrections, and its parts as in `records.parts_of`. A cost that was reported later is
-# known in the way it was reported; a row has at most one such correction.
+# The cost of a row `u` with its corrections, and its parts as in `records.parts_of`. A late or reconciled
+# cost counts as its own source says; a row has at most one such correction.
 _OF_ROW = "FROM llmkeys_adjustment a WHERE a.usage_id = u.id AND a.key_id IS NOT NULL"
 _LATER_SOURCE = f"(SELECT MAX(a.cost_source) {_OF_ROW} AND a.kind IN {REPORTED_LATER})"  # NULL: no such correction
 _GUESSED = f"IN {GUESSES}"

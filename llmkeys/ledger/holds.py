@@ -114,7 +114,7 @@ def place_hold(cursor: Cursor, bids: list[Bid], attempt: Attempt, *, last_try: b
 def _cooling(bid: Bid, claim: coolings.Claim) -> Refusal | None:
     if claim.cooling_until is None:
         return None
-    reason = "cooling: another request asks it first" if claim.is_asked else "cooling"
+    reason = "cooling: another request is trying it first" if claim.is_asked else "cooling"
     account = Account(KEYS, bid.key_id)
     return Refusal(bid.key_id, reason, account, cooling_until=claim.cooling_until, is_asked=claim.is_asked)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmkeys.models import Budgeted
 
-# option → field of the contract
+# option → field of the API
 _FIELDS = {
     "name": "name",
     "daily_limit": "dailyLimit",
@@ -29,7 +29,7 @@ def add_account_options(verb: argparse.ArgumentParser) -> None:
 
 
 def given_fields(options: Mapping[str, Any], others: Mapping[str, str]) -> dict[str, Any]:
-    """Return the given fields by the contract's names; `others` are the command's own options (option → field)."""
+    """Return the given fields by the API's names; `others` are the command's own options (option → field)."""
     fields = {**_FIELDS, **others}
     values = {field: options[option] for option, field in fields.items() if options.get(option) is not None}
     if str(values.get("expiresAt", "-")).strip().lower() in _NEVER:

@@ -18,7 +18,10 @@ def token_of_history() -> models.ForeignKey:
 
 
 class UsageRecord(models.Model):
-    """One attempt of a request: its key and why, tokens, cost, and the source of the cost. Written by `ledger/`."""
+    """One attempt of a request: which key and why, its tokens, its cost and the source of the cost.
+
+    Written by `ledger/`.
+    """
 
     class State(models.TextChoices):
         HELD = "HELD"

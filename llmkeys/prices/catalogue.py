@@ -105,7 +105,7 @@ def _local_providers() -> frozenset[str]:
 
 
 def is_stale() -> bool:
-    """Return whether a coroutine should have `refresh` called first."""
+    """Return whether a coroutine should call `refresh` (in a thread) before it reads."""
     return _aliases.is_stale() or _prices.is_stale()
 
 

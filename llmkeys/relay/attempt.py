@@ -378,9 +378,9 @@ class Attempt:
         is_whole: bool,
         output_tokens_seen: int | None = None,
     ) -> Answer | Failed:
-        """Handle a failure under status 200: charged if output was seen or is reported, or a cost is.
+        """Handle a failure under status 200. It is charged if output was seen, or if output or a cost was reported.
 
-        Without the whole usage that is an estimate, or the hold if the model may have reasoned unseen.
+        Without final usage, the charge is an estimate, or the hold if the model may have reasoned unseen.
         """
         made_output, lost = output_tokens_seen is not None, False
         if made_output or (usage is not None and (usage.cost_usd or usage.output_tokens)):
@@ -509,7 +509,7 @@ class Attempt:
     ) -> tuple[Charge, Finished | None]:
         """Charge what the usage costs, or without a plausible usage an estimate from what was seen, marked as such.
 
-        A usage that is not that of the whole answer is the least that is estimated.
+        Usage that does not cover the whole answer is a lower bound for the estimate.
         """
         charge = self._charge(usage, output_tokens_seen, saw_content, is_whole)
         finished = await self._end(

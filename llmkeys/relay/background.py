@@ -42,16 +42,16 @@ def start(work: Coroutine[Any, Any, T], *, is_awaited: bool = False) -> asyncio.
 
 def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        logger.error("Work in the background failed", exc_info=task.exception())
+        logger.error("A background task failed", exc_info=task.exception())
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run a call that blocks in a thread. Raises RecordingUnavailable if the database does not answer."""
+    """Run a blocking call in a thread. Raises RecordingUnavailable if the database does not answer."""
     return await _in(_threads, functools.partial(call, *args, **named))
 
 
 async def in_asker(call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Run a call that asks a provider in a thread. Raises what `in_thread` raises."""
+    """Run a call to a provider in a thread. Raises what `in_thread` raises."""
     return await _in(_askers, functools.partial(call, *args, **named))
 
 

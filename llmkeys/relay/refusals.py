@@ -37,7 +37,7 @@ def cooling(until: datetime, count: int) -> AllKeysCooling:
 def busy(refusals: Sequence[Refusal]) -> BudgetBusy:
     need = min(refusal.need_nano for refusal in refusals if refusal.only_holds)
     return BudgetBusy(
-        f"The room in the budgets is held by other requests in progress; this one needs {format_usd(need)} at most. "
+        f"Other requests in progress hold what is left of the budgets; this one needs up to {format_usd(need)}. "
         "Try again in a second."
     )
 
@@ -78,7 +78,7 @@ def at_limit(refusals: Sequence[Refusal], names: Mapping[str, str], at: datetime
     when = min(resets, default=None)
     ending = f"The earliest reset is at {when:%Y-%m-%d %H:%M} UTC." if when else "No limit resets by itself: raise one."
     return AllKeysAtLimit(
-        f"All keys have reached their limits: this request needs {format_usd(need)} at most, and the most that is left "
+        f"All keys have reached their limits: this request needs up to {format_usd(need)}, and the most that is left "
         f"is {format_usd(best.room_nano)} ({_window_words(best)} of “{names.get(best.key_id, '')}”). {ending}",
         retry_at=when,
     )
@@ -97,16 +97,17 @@ def token_at_limit(refusals: Sequence[Refusal], at: datetime) -> TokenAtLimit | 
     when = _resets_at(least, at)
     ending = f"It resets at {when:%Y-%m-%d %H:%M} UTC." if when else "It does not reset by itself."
     return TokenAtLimit(
-        f"This token has reached its limit: this request needs {need} at most, and {format_usd(least.room_nano)} is "
+        f"This token has reached its limit: this request needs up to {need}, and {format_usd(least.room_nano)} is "
         f"left of its {_window_words(least)}. {ending}",
         retry_at=when,
     )
 
 
 def too_many_requests(pace: Pace) -> TooManyRequests:
+    requests = "request" if pace.requests_per_minute == 1 else "requests"
     return TooManyRequests(
-        f"This token's requests per minute are used up: it may send {pace.requests_per_minute}, and has. The next "
-        f"minute begins at {pace.ends_at:%H:%M} UTC.",
+        f"This token has used up its {pace.requests_per_minute:,} {requests} for this minute. The next minute begins "
+        f"at {pace.ends_at:%H:%M} UTC.",
         retry_at=pace.ends_at,
     )
 

@@ -108,7 +108,7 @@ class Answer:
 
 @dataclass
 class Tracked:
-    """What is known about a request in progress, for the headers of a stream that is begun by a keep-alive."""
+    """What is known about a request in progress, for the headers of a stream that starts with a keep-alive."""
 
     key_id: str = ""
     attempts: int = 0

@@ -80,7 +80,7 @@ class RelayedStream:
 
     @property
     def has_final_usage(self) -> bool:
-        """True if the usage is that of the whole answer, by all that was told so far."""
+        """True if the usage reported so far covers the whole answer."""
         return Seen(
             usage=self.usage,
             is_running_total=self._is_running_total,

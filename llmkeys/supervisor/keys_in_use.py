@@ -35,7 +35,7 @@ def announce() -> None:
     global _open_file
     # Servers in two containers that share the directory may have the same process id.
     path = settings.DATA_DIR / f"server-{os.getpid()}-{secrets.token_hex(8)}.keys"
-    draft = path.with_name(f".{path.name}")  # gets its name only when it is locked: others remove what is not
+    draft = path.with_name(f".{path.name}")  # renamed only once it is locked, because others remove unlocked files
     published = {"pid": os.getpid(), "keys": None if _from_file() else _ids(), "settings": settings_in_use.digests()}
     try:
         create_private_file(draft, json.dumps(published))

@@ -1,6 +1,6 @@
 """The fields of an access token as people and programs send them, checked and converted to columns.
 
-Names are the contract's (camelCase). Shared by the REST API, the pages, the admin and the commands.
+Names are the API's (camelCase). Shared by the REST API, the pages, the admin and the commands.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _LABELS = {column: name for name, column in fields.WRITABLE.items()}
 def create_token(
     *, user: User, values: Mapping[str, Any], at: datetime, actor: str = "", maker: AccessToken | None = None
 ) -> tuple[AccessToken, str]:
-    """Store a new token from fields named as in the contract (`name`, `scopes`, …); return it and its secret.
+    """Store a new token from fields named as in the API (`name`, `scopes`, …); return it and its secret.
 
     Limits are in USD; those left out come from the settings. An administrator may name another `user`.
     """

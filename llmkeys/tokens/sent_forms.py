@@ -1,4 +1,4 @@
-"""Forms that create a token: one that is sent again, by reloading the page with the secret, creates no second token."""
+"""Token creation forms: submitting one twice, by reloading the page with the secret, creates no second token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NONCE_LENGTH = 12
 
 
 class CreatingForm(forms.Form):
-    """The form of a new token, which is recognised by its nonce when it is sent again."""
+    """The form of a new token, which is recognised by its nonce when it is submitted again."""
 
     nonce = forms.CharField(required=False, widget=forms.HiddenInput, initial=partial(get_random_string, _NONCE_LENGTH))
 
@@ -26,8 +26,11 @@ def created_before(request: HttpRequest) -> int | None:
     """Return the id of the token that this form has already created, and tell the user; None if it has created none."""
     token_id = request.session.get(_SENT, {}).get(_nonce(request))
     if token_id is not None:
-        words = "This form was sent before and created this token: no second one was created."
-        messages.warning(request, f"{words} A secret is shown only once; if it was not copied, rotate the token.")
+        messages.warning(
+            request,
+            "This form has already been submitted and created this token, so no second one was created. The secret is "
+            "shown only once; if you did not copy it, rotate the token.",
+        )
     return token_id
 
 

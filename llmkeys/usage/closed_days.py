@@ -1,7 +1,8 @@
-"""Closes past days by writing `DayTotal` and `RunningTotal`: a few at a time, when a summary needs them, in no job.
+"""Closes past days by writing `DayTotal` and `RunningTotal`: a few at a time, when a summary needs them.
 
-A day is closed two days later at the earliest; a later change reopens it (by a trigger), and the next summary closes it
-again. Nothing depends on it: days that are not closed are read from the daily totals themselves.
+No scheduled job does this. A day is closed two days later at the earliest; a later change reopens it (by a trigger),
+and the next summary closes it again. Nothing depends on it: days that are not closed are read from the daily totals
+themselves.
 """
 
 from __future__ import annotations

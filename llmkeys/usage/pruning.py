@@ -234,7 +234,8 @@ def _add_event(done: Pruned, at: datetime) -> None:
 # --- events and the like ----------------------------------------------------------------------------------------------
 
 
-# Of how the present default key became it: an environment key keeps the mark if a person gave it (`keys.default`).
+# The event by which the present default key became the default: an environment key keeps the mark only if a person gave
+# it (`keys.default`).
 _WHO_CHOSE_THE_DEFAULT = """SELECT e.id FROM llmkeys_keyevent e JOIN llmkeys_apikey k ON k.id = e.key_id
  WHERE k.is_default AND e.kind = 'default_changed'"""
 

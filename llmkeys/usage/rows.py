@@ -32,7 +32,7 @@ _PAGE = 51  # rows that a page reads
 _CHUNK_ROWS = 500
 _FEW = 20_000  # rows that are quicker to read than to narrow down
 _HIGHEST = 2**63 - 1
-_END = datetime(9999, 12, 30, tzinfo=UTC)  # later times are not added to
+_END = datetime(9999, 12, 30, tzinfo=UTC)  # adding to later times would overflow
 _CLOCKS = ONE_DAY  # how far timestamps may differ from the order of ids: several machines, or a clock that was set back
 
 
@@ -67,8 +67,8 @@ def _filtered(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any]) -> QueryS
 def _with_cost(rows: QuerySet[UsageRecord], known: str) -> QuerySet[UsageRecord]:
     """Keep the rows whose cost is known in this way.
 
-    A cost that came late or was reconciled is known in the way it was reported; a charge that was taken back is known
-    too. States and sources are literals in the statement, as in the partial indexes.
+    A late or reconciled cost counts as its own source says; a voided charge counts as known. States and sources are
+    literals in the statement, as in the partial indexes.
     """
     corrected = Adjustment.objects.filter(usage=OuterRef("pk"), key__isnull=False)
     reported = corrected.filter(kind__in=REPORTED_LATER)
@@ -214,7 +214,7 @@ def _days(lookups: Mapping[str, Any], since: datetime | None, until: datetime | 
     if known is None:
         return None
     first, last = known
-    # Two days around the given times. The calendar may end there, so they are not what is added to.
+    # Two days of margin, added to our own days, because the given times may lie at the end of the calendar.
     if since is not None:
         first = max(first + 2 * ONE_DAY, since.date()) - 2 * ONE_DAY
     if until is not None:

@@ -288,7 +288,7 @@ _COUNTERS = (
 
 
 def statistics(*, at: datetime) -> dict[str, Any]:
-    """Return the statistics of contract 5. Deleted keys still count in the sums of costs and requests."""
+    """Return the statistics that the API shows. Deleted keys still count in the sums of costs and requests."""
     every = list(ApiKey.objects.order_by().only(*_COUNTERS))
     budgets = [key.budgets(at) for key in every]
     stored = [of_key for key, of_key in zip(every, budgets, strict=True) if key.deleted_at is None]

@@ -191,7 +191,7 @@ def twin_of(plain: str, *, provider: str, other_than: str = "") -> ApiKey | None
 
 
 def read_variable(variable: str, provider: Provider) -> str:
-    """Return the key in an environment variable. Raises SecretMissing, naming it, if it holds none that can be sent.
+    """Return the key in an environment variable. Raises SecretMissing, naming the variable, if it cannot be sent.
 
     The value is never written to the database.
     """
@@ -211,8 +211,8 @@ def _lower(sentence: str) -> str:
 def is_registered(key: SecretHolder, masked: str) -> bool:
     """Return whether this process has the secret of an environment key that `serve` registered; True for other keys.
 
-    The shell of a command may set the variable to another one. Only the mask is stored, so that two short secrets,
-    which it hides, count as one.
+    A command's shell may hold another value. Only the mask is stored, so two short secrets, which are masked entirely,
+    count as the same.
     """
     if not key.environment_variable:
         return True

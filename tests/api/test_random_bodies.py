@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is one of the contract's and never a server error."""
+"""Whatever is sent, the answer is one of those documented and never a server error."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_one_in_progress_is_left_alone(place):
 def test_the_task_tells_of_books_that_differ(place):
     place.change("UPDATE llmkeys_apikey SET spent_total_nano = 5, total_requests = 1")
     said, alerts = json.loads(place.done("shell", "-c", RUN_TASK).splitlines()[-1])
-    assert "was taken, but its books differ" in said[0] and len(names(place)) == 2
+    assert "was taken, but its audit found 2 differences" in said[0] and len(names(place)) == 2
     assert [kind for kind, _ in alerts] == ["backup_failed"]
 
 

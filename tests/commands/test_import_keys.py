@@ -221,7 +221,7 @@ class TestDefault:
     def test_it_leaves_the_mark_with_the_key_that_is_stored(self, load):
         make_key(name="Ours")
         ran = load([old_key()])
-        assert self.marks() == ["Ours"] and "“Ours” stays the default key" in ran.out
+        assert self.marks() == ["Ours"] and "“Ours” remains the default key" in ran.out
 
     def test_it_goes_before_a_key_of_the_environment(self, load, monkeypatch):
         from llmkeys.keys.environment import register_environment_keys
@@ -240,7 +240,7 @@ class TestDefault:
         make_key(name="Ours")
         set_default(chosen, at=NOW, actor="anna")
         ran = load([old_key()])
-        assert self.marks() == [chosen.name] and f"“{chosen.name}” stays the default key" in ran.out
+        assert self.marks() == [chosen.name] and f"“{chosen.name}” remains the default key" in ran.out
 
 
 class TestTwice:

@@ -30,7 +30,7 @@ class TestKeysList:
         assert len({line.index("openrouter") for line in lines[:2]}) == 1
         assert lines[2].index("openrouter") == lines[0].index("openrouter") - 2  # two wide characters
 
-    def test_it_prints_the_contracts_json(self, run):
+    def test_it_prints_the_json_of_the_api(self, run):
         make_key(name="Production")
         make_key(provider="openai", name="Other")
         shown = json.loads(run("keys", "list", "--json").out)

@@ -22,7 +22,7 @@ class TestKeysShow:
         assert "Status         ACTIVE, default" in lines
         assert "Today          $0.25 of no limit" in lines
 
-    def test_it_prints_the_contracts_json(self, run):
+    def test_it_prints_the_json_of_the_api(self, run):
         key = make_key()
         assert json.loads(run("keys", "show", key.id, "--json").out) == json.loads(json.dumps(key_json(key, at=NOW)))
 

@@ -29,7 +29,7 @@ class TestStats:
         ]  # fmt: skip
         assert lines[-1].startswith("Open")
 
-    def test_it_prints_the_contracts_statistics(self, run):
+    def test_it_prints_the_statistics_of_the_api(self, run):
         make_key(name="Production", spent_total_nano=NANO)
         shown = json.loads(run("stats", "--json").out)
         assert [key["name"] for key in shown.pop("keys")] == ["Production"]

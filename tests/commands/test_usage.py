@@ -42,7 +42,7 @@ class TestUsage:
         ]
         assert oldest.split()[7:11] == ["LOST", "-", "-", "-"]
 
-    def test_it_prints_the_contracts_json(self, run):
+    def test_it_prints_the_json_of_the_api(self, run):
         row = make_usage(make_key())
         assert json.loads(run("usage", "--json").out) == json.loads(json.dumps([usage_json(row)]))
 

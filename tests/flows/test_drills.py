@@ -362,7 +362,7 @@ def test_a_server_that_crashes_or_is_stopped_and_comes_again(data_dir, simulator
             with closing(product.program()) as browser:
                 page = browser.call("GET", "/login")
             assert (page.status, page.headers["retry-after"]) == (503, "10")
-            assert b"The database does not answer" in page.body
+            assert b"The database is not responding" in page.body
         wait_for(lambda: told(product, "can be written again", since=begin))
         assert product.served.get("/readyz", ANSWER_SECONDS)[0] == 200
 

@@ -92,7 +92,7 @@ class TestBudget:
         answer = send(door, dialect)
         code, message = told(answer, dialect)
         assert (answer.status_code, code) == (429, "token_at_limit"), answer.content
-        assert message.startswith("This token has reached its limit: this request needs $0.00")
+        assert message.startswith("This token has reached its limit: this request needs up to $0.00")
         assert "$0.00 is left of its daily budget. It resets at 2026-11-24 00:00 UTC." in message
         assert answer["Retry-After"] == str(int(timedelta(hours=3.5).total_seconds()))
         assert answer["x-should-retry"] == "false"
@@ -282,8 +282,8 @@ class TestPace:
         frozen.move_to(NOW + timedelta(seconds=20.5))
         assert [ask(door).status_code for _ in range(3)] == [200] * 3
         answer = ask(door)
-        words = is_refused(answer, 429, "too_many_requests", "This token's requests per minute are used up")
-        assert "it may send 3" in words and "begins at 20:31 UTC" in words
+        words = is_refused(answer, 429, "too_many_requests", "This token has used up its 3 requests for this minute.")
+        assert "begins at 20:31 UTC" in words
         assert answer["Retry-After"] == "40" and "x-should-retry" not in answer.headers
         assert len(rows()) == 3, "what is refused is no request of the minute"
         frozen.move_to(NOW + timedelta(seconds=60))

@@ -80,7 +80,7 @@ class TestOneAsksFirst:
         sends(Pieces(lambda: meanwhile.append(ask(client)), *answer()), Pieces(*answer()))
         assert ask(client)["X-LLM-Key-Id"] == key.id
         assert meanwhile[0]["X-LLM-Key-Id"] == other.id
-        assert rows()[1].skipped == [{"keyId": key.id, "reason": "cooling: another request asks it first"}]
+        assert rows()[1].skipped == [{"keyId": key.id, "reason": "cooling: another request is trying it first"}]
 
     def test_it_waits_a_moment_for_the_verdict(self, client, provider, impatient, statements):
         impatient(30)

@@ -270,7 +270,7 @@ class TestNoKey:
         key = make_key(**limits(daily="1"))
         usage_id = self.hold(key, 10**9)
         answer = ask(client)
-        is_refused(answer, 429, "budget_busy", "The room in the budgets is held by other requests")
+        is_refused(answer, 429, "budget_busy", "Other requests in progress hold what is left")
         assert answer["Retry-After"] == "1" and "x-should-retry" not in answer.headers
         assert fresh(key).status_at(NOW) == "ACTIVE"
         self.release(usage_id)

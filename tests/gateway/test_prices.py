@@ -58,21 +58,21 @@ class TestSoundAndPictures:
         ("openrouter", OPENROUTER, "openai/gpt-audio"), ("openai", OPENAI, "gpt-audio"),
     ])  # fmt: skip
     def test_sound_costs_what_sound_costs(self, client, provider, name, url, model):
-        """B1: 20 × 2.5 + 2340 × 32 + 10 × 10 + 40 × 64 = 77,590; it was 9,100."""
+        """20 × 2.5 + 2340 × 32 + 10 × 10 + 40 × 64 = 77,590; it was 9,100."""
         make_key(provider=name)
         provider.post(url, json=answered(usage=SPOKEN))
         assert ask(client, model=model, messages=HEARD).status_code == 200
         assert cost_and_source() == (77_590_000, "computed")
 
     def test_sound_without_a_known_rate_is_flagged(self, client, provider):
-        """B1: the price page's 40 and 80: 20 × 2.5 + 2340 × 40 + 10 × 10 + 40 × 80 = 96,950."""
+        """The price page's 40 and 80: 20 × 2.5 + 2340 × 40 + 10 × 10 + 40 × 80 = 96,950."""
         make_key(provider="openai")
         provider.post(OPENAI, json=answered(usage=SPOKEN))
         ask(client, model="gpt-4o-audio-preview", messages=HEARD, modalities=["text", "audio"])
         assert cost_and_source() == (96_950_000, "estimated")
 
     def test_a_picture_that_was_made_costs_what_pictures_cost(self, client, provider):
-        """B1: 340 × 2.5 + 2000 × 30 + 10 × 0.3 = 60,853; it was 5,853."""
+        """340 × 2.5 + 2000 × 30 + 10 × 0.3 = 60,853; it was 5,853."""
         make_key()
         made = usage(10, 2340, completion_tokens_details={"image_tokens": 2000})
         provider.post(OPENROUTER, json=answered(usage=made))
@@ -114,7 +114,7 @@ class TestSoundAndPictures:
         assert client.post(f"/v1beta/{method}", json.dumps(asked)).status_code == 200
 
     def test_the_hold_of_sound_is_at_the_rate_of_sound(self, client, provider):
-        """B2: 150 kB of sound at 32; it was 10,300."""
+        """150 kB of sound at 32; it was 10,300."""
         make_key()
         provider.post(OPENROUTER, json=answered(usage=SPOKEN))
         ask(client, model="openai/gpt-audio", messages=HEARD)
@@ -138,7 +138,7 @@ class TestTheModelThatAnswered:
         assert cost_and_source() == (nano, "computed")
 
     def test_a_list_is_held_at_the_dearest_of_it(self, client, provider):
-        """B3: Opus 5.5 may give 128,000 tokens at 20: 2,560,000; it was 127,000."""
+        """Opus 5.5 may give 128,000 tokens at 20: 2,560,000; it was 127,000."""
         make_key()
         provider.post(OPENROUTER, json=answered())
         ask(client, model="openai/gpt-4-turbo", models=["anthropic/claude-opus-5.5"], max_tokens=128_000)
@@ -146,7 +146,7 @@ class TestTheModelThatAnswered:
 
 
 class TestWhatIsNotPlainText:
-    """B5: what is held, of gpt-4o-mini (0.15 in, 0.6 out; 50 tokens out: 30) on OpenRouter."""
+    """What is held, of gpt-4o-mini (0.15 in, 0.6 out; 50 tokens out: 30) on OpenRouter."""
 
     @pytest.mark.parametrize(
         ("asked", "most"),
@@ -341,7 +341,7 @@ class TestThinkingBudgets:
 
 
 def test_a_count_may_be_written_with_a_point(client):
-    """D6: 50 searches at 0.01 and 800,000 tokens × 2 are more than 2 USD; 50.0 was taken for five of them."""
+    """50 searches at 0.01 and 800,000 tokens × 2 are more than 2 USD; 50.0 was taken for five of them."""
     make_key(provider="anthropic", **limits(daily="2"))
     tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 50.0}
     asked = {"model": "claude-sonnet-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
@@ -351,42 +351,42 @@ def test_a_count_may_be_written_with_a_point(client):
 
 class TestFeesAndTiers:
     def test_a_search_model_has_a_fee_for_each_answer(self, client, provider):
-        """B6: 20 × 2.5 + 30 × 10 = 350, and 25 USD for 1,000 searches."""
+        """20 × 2.5 + 30 × 10 = 350, and 25 USD for 1,000 searches."""
         make_key(provider="openai")
         provider.post(OPENAI, json=answered(usage=usage(20, 30)))
         ask(client, model="gpt-4o-search-preview", web_search_options={})
         assert cost_and_source() == (25_350_000, "computed")
 
     def test_a_tool_that_was_only_declared_has_none(self, client, provider):
-        """B6: 20 × 1 + 30 × 5 = 170."""
+        """20 × 1 + 30 × 5 = 170."""
         make_key()
         provider.post(OPENROUTER, json=answered(usage=usage(20, 30)))
         ask(client, tools=[{"type": "openrouter:web_search"}])
         assert cost_and_source() == (170_000, "computed")
 
     def test_google_tells_its_tier_in_a_header(self, client, provider):
-        """B7: gemini-3.8-flash-tts costs 0.5 and 9; flex: 10 × 0.25 + 5 × 4.5 = 25."""
+        """gemini-3.8-flash-tts costs 0.5 and 9; flex: 10 × 0.25 + 5 × 4.5 = 25."""
         make_key(provider="google")
         provider.post(GOOGLE, json=answered(), headers={"x-gemini-service-tier": "flex"})
         ask(client, model="google/gemini-3.8-flash-tts", service_tier="flex")
         assert cost_and_source() == (25_000, "computed")
 
     def test_a_tier_without_a_rate_is_flagged(self, client, provider):
-        """B7: the data has no flex for gemini-2.5-flash: 10 × 0.3 + 5 × 2.5 = 15.5."""
+        """The data has no flex for gemini-2.5-flash: 10 × 0.3 + 5 × 2.5 = 15.5."""
         make_key(provider="google")
         provider.post(GOOGLE, json=answered(), headers={"x-gemini-service-tier": "flex"})
         ask(client, model="google/gemini-2.5-flash", service_tier="flex")
         assert cost_and_source() == (15_500, "estimated")
 
     def test_the_tier_asked_for_counts_where_none_is_told(self, client, provider):
-        """B7: gpt-4o-mini, priority: 10 × 0.25 + 5 × 1 = 7.5."""
+        """gpt-4o-mini, priority: 10 × 0.25 + 5 × 1 = 7.5."""
         make_key(provider="openai")
         provider.post(OPENAI, json=answered())
         ask(client, model="gpt-4o-mini", service_tier="priority")
         assert cost_and_source() == (7_500, "computed")
 
     def test_a_tier_in_the_first_chunk_alone_counts(self, client, provider):
-        """A4: the same in a stream."""
+        """The same in a stream."""
         make_key(provider="openai")
         pieces = [chunk(service_tier="priority"), chunk(finish_reason="stop"), event({"choices": [], "usage": usage()})]
         provider.post(OPENAI, Pieces(*pieces, DONE))
@@ -437,7 +437,7 @@ class TestWhatToolsCostBesideTheModel:
 
 class TestWhatIsNotBelieved:
     def test_zeros_beside_content_are_estimated(self, client, provider):
-        """A3: 500 words are 2,500 bytes and at least 833 tokens at 5, flagged; it was 0."""
+        """500 words are 2,500 bytes and at least 833 tokens at 5, flagged; it was 0."""
         make_key()
         words = {"role": "assistant", "content": "word " * 500}
         choice = {"index": 0, "message": words, "finish_reason": "stop"}
@@ -447,7 +447,7 @@ class TestWhatIsNotBelieved:
         assert source == "estimated" and nano >= 833 * 5_000
 
     def test_counts_written_as_texts_are_counts(self, client, provider):
-        """B8: gpt-4o-mini: 10 × 0.15 + 4 × 0.6 = 3.9."""
+        """gpt-4o-mini: 10 × 0.15 + 4 × 0.6 = 3.9."""
         make_key()
         provider.post(OPENROUTER, json=answered(usage={
             "prompt_tokens": "10", "completion_tokens": "4", "total_tokens": "14",
@@ -457,7 +457,7 @@ class TestWhatIsNotBelieved:
 
 
 def test_the_price_is_that_of_admission(client, provider, frozen):
-    """B10: gemini-4-argon doubles on 1 December: 10 × 2 + 5 × 10 = 70, and not 140."""
+    """gemini-4-argon doubles on 1 December: 10 × 2 + 5 × 10 = 70, and not 140."""
     make_key()
     frozen.move_to(datetime(2026, 11, 30, 23, 59, 50, tzinfo=UTC))
 

@@ -78,7 +78,7 @@ class TestByBudget:
         served = [ask(client)["X-LLM-Key-Id"] for _ in range(3)]
         assert served == [first.id, second.id, third.id]
         message = is_refused(ask(client), 429, "all_keys_at_limit", "All keys have reached their limits")
-        assert "needs $0.00062625 at most" in message  # 301 tokens × 1.25, frame included, and 50 × 5
+        assert "needs up to $0.00062625," in message  # 301 tokens × 1.25, frame included, and 50 × 5
         assert "the most that is left is $0.0001 (daily budget of" in message
         assert [fresh(key).status_at(NOW) for key in (first, second, third)] == ["LIMIT_REACHED"] * 3
         assert len(events("limit_reached")) == 3

@@ -316,7 +316,7 @@ class TestClientGone:
         row = only_row()
         assert (row.state, row.success, row.cost_source) == ("LOST", False, "estimated")
         assert row.cost_nano == row.hold_nano == fresh(key).spent_day_nano
-        assert row.hold_nano >= 250_000  # B9: 50 tokens at 5 USD a million, whatever was seen of them
+        assert row.hold_nano >= 250_000  # 50 tokens at 5 USD a million, whatever was seen of them
         assert row.error.startswith("The client went away")
 
     @pytest.mark.parametrize(

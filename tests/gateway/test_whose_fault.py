@@ -48,7 +48,7 @@ OPENAI_MODEL = "gpt-6.1-terra"
 
 
 class TestDeadKeys:
-    """C1: a key that refuses for its own sake uses up no retry."""
+    """A key that refuses for its own sake uses up no retry."""
 
     @pytest.mark.parametrize("retries", [0, 3])
     def test_the_sixth_serves_after_five_that_are_dead(self, client, provider, settings, retries):
@@ -88,7 +88,7 @@ class TestDeadKeys:
 
 
 class TestNotSent:
-    """C8: until the request's first byte has left, the hold is released."""
+    """Until the request's first byte has left, the hold is released."""
 
     @pytest.mark.parametrize(
         "secret", ["sk-one\nsk-two-0123456789", "sk-\x00-0123456789012345", "sk-😀-0123456789012345"]
@@ -121,7 +121,7 @@ def _opened_as(secret: str, key_id: str):
 
 
 class TestFieldsThatWeAdded:
-    """C9: a 400 that blames a field or value of ours is answered by asking once more."""
+    """A 400 that blames a field or value of ours is answered by asking once more."""
 
     NO_MAX_TOKENS = {
         "error": {
@@ -287,7 +287,7 @@ def _output_limit(body):
 
 
 class TestWrongAddress:
-    """C10: what is not of the provider's making is a 502 that names the variable, and the key is flagged."""
+    """What is not of the provider's making is a 502 that names the variable, and the key is flagged."""
 
     @pytest.mark.parametrize(
         ("status", "body"),
@@ -333,7 +333,7 @@ class TestWrongAddress:
 
 
 class TestWaits:
-    """C12: what the provider asks for is passed on; C7: what would be in vain, or cost twice, is not sent again."""
+    """What the provider asks for is passed on; what would be in vain, or cost twice, is not sent again."""
 
     @pytest.mark.parametrize(("status", "told"), [(503, "90"), (529, "90")])
     def test_its_wait_is_passed_on(self, client, provider, pauses, status, told):
@@ -371,7 +371,7 @@ class TestWaits:
 
 
 class TestConnections:
-    """C13, C14: connections that rested, and answers before the answer."""
+    """Connections that rested, and answers before the answer."""
 
     @pytest.fixture
     def twice(self, client, provider, provider_server, rested_at_once, monkeypatch):
@@ -495,7 +495,7 @@ class TestConnections:
 
 
 class TestUnknownNames:
-    """C16: one usable key of each provider is asked for its list, side by side, once, within 5 s, and it is kept."""
+    """One usable key of each provider is asked for its list, side by side, once, within 5 s, and it is kept."""
 
     def test_keys_that_cannot_serve_are_not_asked(self, client, provider):
         make_key(), make_key(enabled=False), make_key(rejected_at=NOW), make_key(expires_at=NOW)
@@ -543,7 +543,7 @@ class TestUnknownNames:
 
 
 class TestTokensLimitedToKeys:
-    """C17: only its own keys exist for such a token."""
+    """Only its own keys exist for such a token."""
 
     def test_a_model_of_others_is_not_available(self, client, user):
         own = make_key(provider="anthropic")

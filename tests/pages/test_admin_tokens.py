@@ -60,7 +60,7 @@ class TestMaking:
         assert "shown only once" in text_of(add(operator, nonce=nonce))
         again = add(operator, nonce=nonce)
         (said,) = messages_of(again)
-        assert said.startswith("This form was sent before") and "rfk_" not in again.content.decode()
+        assert said.startswith("This form has already been submitted") and "rfk_" not in again.content.decode()
         assert again.redirect_chain == [(f"{TOKENS}{AccessToken.objects.get().pk}/change/", 302)]
         assert "shown only once" in text_of(add(operator, nonce="another"))
         assert AccessToken.objects.count() == 2

@@ -42,7 +42,7 @@ def test_a_lost_race_is_a_conflict(admin_client, monkeypatch):
     admin_client.raise_request_exception = False
     answer = admin_client.post(f"/llm-settings/keys/{key.id}/toggle")
     assert answer.status_code == 409
-    assert "Somebody else was faster" in answer.content.decode() and "apikey" not in answer.content.decode()
+    assert "Someone else got there first" in answer.content.decode() and "apikey" not in answer.content.decode()
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_it_shows_events_and_who_did_them(operator):
 
 def test_it_says_where_nothing_is_known_yet(operator):
     text = text_of(page_of(operator, make_key()))
-    assert "Not tested yet." in text and "No request on this key yet." in text
+    assert "Not tested yet." in text and "No requests on this key yet." in text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def log_in(client: Client, password: str = "correct horse", **more: str):
     return client.post("/login", {"username": "anna", "password": password, **more})
 
 
-def test_it_has_the_addresses_of_the_contract():
+def test_it_has_these_addresses():
     assert [reverse(name) for name in ("login", "logout", "dashboard")] == ["/login", "/logout", "/llm-settings"]
 
 
@@ -71,12 +71,13 @@ def test_it_locks_out_after_five_failures_and_says_until_when(client, frozen):
     assert "_auth_user_id" not in client.session
 
 
-def test_it_counts_the_tries_down_alike_for_names_that_do_not_exist(client):
+def test_it_counts_the_attempts_down_alike_for_names_that_do_not_exist(client):
     make_user("anna")
     known = [log_in(client, "wrong").content.decode() for _ in range(4)]
-    assert "4 tries are left, then this name waits 15 min." in known[0] and "One try is left" in known[3]
+    assert "4 attempts are left; after that, this user name is locked for 15 min." in known[0]
+    assert "One attempt is left" in known[3]
     unknown = client.post("/login", {"username": "nobody", "password": "x"}).content.decode()
-    assert "4 tries are left" in unknown
+    assert "4 attempts are left" in unknown
 
 
 def test_it_counts_the_failures_of_each_address_behind_a_proxy(client, settings):

@@ -20,7 +20,7 @@ def test_it_counts_the_tries_down_and_then_makes_the_name_wait(page):
     make_user("anna", "view_apikey")
     page.goto("/login")
     page.get_by_text("First time?").wait_for()
-    for words in ("4 tries are left", "3 tries are left", "2 tries are left", "One try is left"):
+    for words in ("4 attempts are left", "3 attempts are left", "2 attempts are left", "One attempt is left"):
         try_to_log_in(page, "wrong")
         page.get_by_text(words).wait_for()
         assert fits(page) and page.get_by_label("Password").input_value() == ""

@@ -113,7 +113,7 @@ class TestPage:
 
     def test_it_says_where_nothing_is_known_yet(self, operator, administrator):
         text = text_of(page_of(operator, make_account(administrator)[0]))
-        assert "No request with this token yet." in text and "No request yet in the last 30 days." in text
+        assert "No requests with this token yet." in text and "No requests in the last 30 days." in text
 
     def test_it_says_why_it_cannot_serve(self, operator, administrator):
         key = make_key()
@@ -316,7 +316,7 @@ class TestRotate:
         new = re.search(r'value="(rfk_[^"]+)"', first)[1]
         again = operator.post(f"{PATH}/{token.pk}/rotate", form, follow=True)
         (said,) = messages_of(again)
-        assert said.startswith("This form was sent before") and "nothing was changed" in said
+        assert said.startswith("This form has already been submitted") and "nothing was changed" in said
         assert again.redirect_chain == [(f"{PATH}/{token.pk}", 302)] and "rfk_" not in again.content.decode()
         assert JsonClient(new).get("/api/llm/keys").status_code == 200
 

@@ -258,7 +258,7 @@ class TestCreate:
         shown_in(create(operator, nonce=one))
         again = operator.post(f"{PATH}/create", {"name": "shop", "scopes": ["gateway"], "nonce": one}, follow=True)
         (said,) = messages_of(again)
-        assert said.startswith("This form was sent before") and "rfk_" not in said
+        assert said.startswith("This form has already been submitted") and "rfk_" not in said
         token = AccessToken.objects.get()
         assert again.redirect_chain == [(f"{PATH}/{token.pk}", 302)]
         shown_in(create(operator, nonce=other))

@@ -150,8 +150,8 @@ class TestTable:
         assert "1 of 2" in page and "2 of 2" in page
 
     def test_it_says_that_nothing_is_there(self, operator):
-        assert "No request in this period." in page_of(operator)
-        assert "No request matches these filters." in page_of(operator, "?state=LOST")
+        assert "No requests in this period." in page_of(operator)
+        assert "No requests match these filters." in page_of(operator, "?state=LOST")
 
 
 class TestFilters:

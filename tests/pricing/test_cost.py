@@ -304,7 +304,7 @@ class TestPrices:
         ],
     )
     def test_it_takes_the_price_of_the_instant_of_admission(self, at, nano):
-        """B10: the instant is the worst case's; when the answer came plays no part."""
+        """The instant is the worst case's; when the answer came plays no part."""
         usage = Usage(input_tokens=1000, output_tokens=1000)
         assert charged("google", "gemini-4-argon", usage, at=at) == Charge(nano, "computed")
 
@@ -493,7 +493,7 @@ class TestNames:
 
 
 class TestWhatIsNotBelieved:
-    """A3, B8: the caller then estimates, and the estimate is flagged."""
+    """The caller then estimates, and the estimate is flagged."""
 
     @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
     def test_a_usage_that_does_not_tell(self, usage):

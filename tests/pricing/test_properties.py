@@ -1,7 +1,7 @@
 """The hold covers what the provider bills, whatever a request asks for and whatever it gets.
 
 Requests are drawn with everything that a bound can hold, for every model of the price data; then an answer that such a
-request allows, as the contract (section 7) has it. What it is billed comes from the price library's own arithmetic.
+request allows. What it is billed comes from the price library's own arithmetic.
 300 requests in the ordinary run, 20,000 with `--hypothesis-profile=long`.
 """
 

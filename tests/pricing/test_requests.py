@@ -27,7 +27,7 @@ from tests.pricing.test_properties import NAMES, many
 
 FEES = {"openai": 10_000_000, "anthropic": 10_000_000, "google": 14_000_000, "openrouter": 20_000_000}  # nano-dollars
 GROUNDED_PROMPT = 35_000_000  # Gemini 2 is billed by the prompt, however many searches it took
-ROUNDS, ROUND_TOKENS = 5, 16_000  # contract 7: of a tool that the provider runs itself
+ROUNDS, ROUND_TOKENS = 5, 16_000  # of a tool that the provider runs itself
 SOUND = base64.b64encode(b"\0" * 40_000).decode()  # ten seconds of MP3 at 32 kbit/s
 PICTURE = base64.b64encode(b"\x89PNG" + b"\0" * 5_000).decode()
 PDF = base64.b64encode(b"%PDF" + b"\0" * 5_000).decode()

@@ -117,7 +117,7 @@ SERVED = {
 
 
 @pytest.mark.parametrize("dialect", [*SERVED, "never-heard-of"])
-def test_it_serves_the_dialects_of_the_contract(dialect: str) -> None:
+def test_it_serves_these_dialects(dialect: str) -> None:
     assert [name for name, provider in PROVIDERS.items() if provider.serves(dialect)] == SERVED.get(dialect, [])
 
 

@@ -136,7 +136,7 @@ def _free_id(key: FileKey, report: Report) -> str:
         return key.id
     new = new_key_id()
     if key.id:
-        report.warnings.append(f"{key.entry.title}: its id {key.id} is taken by another key; it became {new}.")
+        report.warnings.append(f"{key.entry.title}: its id {key.id} is taken by another key; it was stored as {new}.")
     return new
 
 
@@ -159,11 +159,11 @@ def _hand_default(
     fit = [row for row in marked if not row.is_off and not row.is_expired(at)]
     present = standing_default(cursor)
     if present and marked:
-        report.warnings.append(f"“{present}” stays the default key; the file had “{marked[0].name}” as default.")
+        report.warnings.append(f"“{present}” remains the default key; in the file it was “{marked[0].name}”.")
     elif fit:
         give_default(cursor, fit[0].id, at, actor=actor)
         if len(marked) > 1:
-            report.warnings.append(f"The file has {len(marked)} default keys; “{fit[0].name}” became the one.")
+            report.warnings.append(f"The file has {len(marked)} default keys; “{fit[0].name}” became the default.")
     elif marked:
         report.warnings.append(f"“{marked[0].name}” was the default key, but it is disabled or expired.")
     if stored and not fit:

@@ -25,7 +25,7 @@ from llmkeys.management.picking import pick_key
 from llmkeys.models import ApiKey, ProviderName
 from llmkeys.presentation import Coolings, error_words, key_json, keys_json
 
-# option → field of the contract
+# option → field of the API
 _FIELDS = {
     "description": "description",
     "priority": "priority",

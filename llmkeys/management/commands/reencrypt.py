@@ -100,7 +100,9 @@ def _count(number: int) -> str:
 
 
 def _verdict(report: reencryption.Report) -> str:
-    return f"{_count(len(report.left_alone))} could not be re-encrypted; keep the older encryption keys until then."
+    number = len(report.left_alone)
+    until = "it has" if number == 1 else "they have"
+    return f"{_count(number)} could not be re-encrypted; keep the older encryption keys until {until} been."
 
 
 def _as_json(report: reencryption.Report) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from llmkeys.presentation import token_json, tokens_json
 from llmkeys.tokens import making as service
 from llmkeys.tokens.fields import SCOPES, read_overlap
 
-# option → field of the contract
+# option → field of the API
 _FIELDS = {
     "scope": "scopes",
     "rpm": "requestsPerMinute",
