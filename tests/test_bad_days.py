@@ -30,7 +30,7 @@ PROVOKED_BY = {
         "pages/test_origins.py::test_a_host_that_is_not_allowed_is_named_with_the_setting",
         "pages/test_origins.py::test_another_origin_names_both_addresses_and_the_setting",
     ),
-    "a command works with other settings than the server": (
+    "a command's settings differ from the server's": (
         "commands/test_settings_file.py::test_a_command_says_where_the_running_server_has_other_settings",
     ),
     "the data directory, or a file in it, belongs to another user": (
