@@ -274,7 +274,7 @@ class Attempt:
         """Wait for the first content; until some was sent to the client, another key may still serve."""
         first = b""
         while not first.strip():
-            seconds = _seconds_until(deadline)
+            seconds = deadline - time.monotonic()  # not at least a second: blanks may come for ever
             if first:  # from the first byte on, what counts is how long the provider is silent
                 seconds = min(seconds, settings.STREAM_IDLE_SECONDS)
             async with self._while_awaited():
@@ -328,8 +328,8 @@ class Attempt:
             output_tokens_seen=estimate_tokens(seen.content_bytes or len(raw)),
             saw_content=seen.has_content,
         )
-        content_type = "text/event-stream" if _STREAM.match(raw) else ""
-        return self._answer(200, opened.headers, raw, charge, finished, content_type=content_type)
+        announced = opened.headers.get("content-type", "")
+        return self._answer(200, opened.headers, raw, charge, finished, content_type=_content_type(raw, announced))
 
     def _look(self, raw: bytes) -> Seen | None:
         """Return what a whole answer says: JSON, JSON lines, or an event stream that has an end; None if it is neither.
@@ -582,6 +582,13 @@ def _together(parts: Iterable[Seen]) -> Seen:
         whole.id = whole.id or seen.id
         whole.sealed = seen.sealed or whole.sealed
     return whole
+
+
+def _content_type(raw: bytes, announced: str) -> str:
+    """Return the type by which a client should read a whole answer; some servers announce another than they send."""
+    if _STREAM.match(raw):
+        return "text/event-stream"
+    return announced if "json" in announced or load_json(raw) is None else "application/json"
 
 
 def _seconds_until(deadline: float) -> float:

@@ -302,8 +302,16 @@ class TestTheAnnouncedType:
         make_key()
         sends(Pieces.whole(body=json.dumps(completion(usage=U9)), content_type=announced))
         answer = streamed(client)
-        assert answer.status_code == 200 and json.loads(answer.content)["usage"] == U9
+        assert (answer.status_code, answer["Content-Type"]) == (200, "application/json")
+        assert json.loads(answer.content)["usage"] == U9
         assert costs() == (U9_COST, "computed")
+
+    @pytest.mark.parametrize("announced", ["text/plain", "text/event-stream"])
+    def test_a_document_is_passed_on_as_what_it_is(self, client, provider, announced):
+        make_key()
+        provider.post(OPENROUTER, Pieces.whole(body=json.dumps(completion(usage=U9)), content_type=announced))
+        answer = ask(client, model=PLAIN)
+        assert (answer.status_code, answer["Content-Type"], answer.json()["usage"]) == (200, "application/json", U9)
 
     @pytest.mark.parametrize("announced", ["application/json", "text/event-stream"])
     @pytest.mark.parametrize(
