@@ -353,15 +353,15 @@ class _ModelTurn:
             return self._nobody([candidate for candidate in pool if candidate.obstacle])
         if failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return refusals.model_unavailable(self.model, failure.message)
-        return self._upstream_error()
+        return self._upstream_error(self._marked(await self._found()))
 
-    def _upstream_error(self) -> UpstreamFailed:
+    def _upstream_error(self, pool: list[Candidate]) -> UpstreamFailed:
         assert self.last is not None
         kind = UpstreamTimeout if self.last.timed_out else UpstreamFailed
         error = kind(f"{self.last.failure.message} (after {self.turns.attempts} attempts)")
         error.retry_after_seconds = self.last.failure.retry_after_seconds
-        is_wrong_address = self.last.failure.kind is FailureKind.WRONG_ADDRESS
-        error.is_lasting = is_wrong_address and _HOPELESS.issuperset(self.passed.values())
+        is_hopeless = not self._fresh(pool) and all(candidate.obstacle for candidate in pool)
+        error.is_lasting = is_hopeless and self.last.failure.kind is FailureKind.WRONG_ADDRESS
         # Another model may be tried, but not after two attempts that may both be billed.
         error.final = self.turns.lost > 1
         return error
@@ -377,7 +377,7 @@ class _ModelTurn:
         if self.last is not None and self.last.failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return refusals.model_unavailable(self.model, self.last.failure.message)
         if self.last is not None and not self.last.failure.is_refusal:
-            return self._upstream_error()
+            return self._upstream_error(pool)
         return refusals.unusable(self.model, [candidate.obstacle for candidate in pool])
 
     def _fresh(self, pool: list[Candidate]) -> list[Candidate]:
@@ -396,7 +396,7 @@ class _ModelTurn:
         if cooling:
             return refusals.cooling(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.RETRY:
-            return self._upstream_error()  # the other keys are full, but this failure is why none serves
+            return self._upstream_error(pool)  # the other keys are full, but this failure is why none serves
         lacking = [refusal for refusal in found if refusal.window]
         of_token = [refusal for refusal in lacking if refusal.account.of is accounts.TOKENS]
         if of_token:  # a key may have room, but the token has none

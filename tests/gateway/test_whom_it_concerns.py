@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from llmkeys.models import ApiKey
+from llmkeys.models import ApiKey, Cooling
 from tests.gateway.door import ANTHROPIC, OPENAI, OPENROUTER, ask, completion, error_of, eventually, fresh, rows
 from tests.gateway.door import sent_with as sent
-from tests.helpers import make_key, new_secret
+from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = pytest.mark.django_db
 
@@ -59,6 +61,26 @@ def test_nor_does_it_before_a_fallback_that_may_be_back_soon(client, provider, p
     provider.post(OPENAI, body=b'{"detail":"Not Found"}', status=404)
     provider.post(ANTHROPIC, body=b"", status=503)
     answer = ask(client, model="auto")
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_error")
+    assert "x-should-retry" not in answer.headers
+
+
+def test_nor_does_it_while_another_key_is_only_cooling(client, provider, settings):
+    settings.MAX_RETRIES = 0
+    make_key(provider="openai")
+    resting = make_key()
+    Cooling.objects.create(scope=f"key:{resting.id}", kind="rate", until=NOW + timedelta(seconds=20))
+    provider.post(OPENAI, body=b'{"detail":"Not Found"}', status=404)
+    answer = ask(client, model=MODEL)
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_error")
+    assert "x-should-retry" not in answer.headers
+
+
+def test_nor_does_it_while_another_key_was_not_tried(client, provider, settings):
+    settings.MAX_RETRIES = 0
+    make_key(provider="openai"), make_key()
+    provider.post(OPENAI, body=b'{"detail":"Not Found"}', status=404)
+    answer = ask(client, model=MODEL)
     assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_error")
     assert "x-should-retry" not in answer.headers
 
