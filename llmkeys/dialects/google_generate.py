@@ -49,8 +49,12 @@ _STATUSES = {
 _TYPE = "type.googleapis.com/google.rpc."
 _MODEL = re.compile(r"(?:google/)?[A-Za-z0-9._-]+")
 _SSE = re.compile(r"(?:^|&)(?:\$|%24)?alt=sse(?:&|$)", re.IGNORECASE)
-# Credentials, the project that is billed instead of the key's own, and who the client is: Google's proxies add that.
-_WITHHELD = ("x-goog-api-key", "x-goog-user-project", "x-goog-iam-", "x-goog-iap-", "x-goog-authenticated-user-")
+# Credentials, the project that is billed instead of the key's own, who the client is (Google's proxies add that), and
+# what selects the fields of the answer, which would then lack the usage that it is charged by.
+_WITHHELD = (
+    "x-goog-api-key", "x-goog-user-project", "x-goog-iam-", "x-goog-iap-", "x-goog-authenticated-user-",
+    "x-goog-fieldmask",
+)  # fmt: skip
 _LIMITS = ("maxOutputTokens", "max_output_tokens")
 _FIELDS = {  # the two names of fields
     "generationConfig": "generation_config",

@@ -41,7 +41,8 @@ from llmkeys.upstream import relayed
 logger = logging.getLogger(__name__)
 
 MOST_REQUESTS = 2000  # in progress on this worker
-_SECRET_QUERY = frozenset({"key", "access_token", "api_key", "token"})
+# Credentials, and what selects the fields of Google's answers, which would then lack the usage.
+_NOT_PASSED_ON = frozenset({"key", "access_token", "api_key", "token", "fields", "$fields"})
 _BASE_URLS = "The base URL is {origin}/v1 for OpenAI clients, {origin} for Anthropic and Google clients."
 # What clients may ask for that is not served, and why; `docs/clients.md` has the same table.
 NOT_SERVED = {
@@ -217,7 +218,7 @@ async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Req
 def _query(query: str) -> str:
     if not query:
         return ""
-    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _SECRET_QUERY]
+    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _NOT_PASSED_ON]
     return urlencode(kept)
 
 

@@ -290,11 +290,11 @@ def test_headers_of_google_go_along_but_for_credentials_and_who_the_client_is(cl
     along = {
         "x-goog-api-client": "google-genai-sdk/3.6.1 gl-python/3.11",
         "x-goog-request-params": "model=models/gemini-2.5-flash",
-        "x-goog-fieldmask": "candidates,usageMetadata",
         "x-goog-anything-new": "1",
         "x-server-timeout": "60",
     }
     withheld = {
+        "x-goog-fieldmask": "candidates.content",  # the usage would be missing
         "x-goog-user-project": "another-project",
         "x-goog-iam-authorization-token": "of the client",
         "x-goog-iap-jwt-assertion": "of the client",
@@ -308,11 +308,13 @@ def test_headers_of_google_go_along_but_for_credentials_and_who_the_client_is(cl
     assert sent["x-goog-api-key"] == secret
 
 
-def test_googles_key_in_the_query_is_the_programs_own(client: Any, provider: Any) -> None:
+def test_googles_key_in_the_query_is_the_programs_own_and_fields_without_the_usage_are_not_asked_for(
+    client: Any, provider: Any
+) -> None:
     call = CALLS["generate"]
     make_key(provider="google")
     provider.post(call.url, json=call.answer)
-    post(client, f"{call.path}?key=rfk_mine&prettyPrint=false", call.body)
+    post(client, f"{call.path}?key=rfk_mine&prettyPrint=false&fields=candidates&%24fields=candidates", call.body)
     assert provider.calls[0].query == {"prettyPrint": "false"}
 
 
