@@ -91,10 +91,13 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 @_remembered
 def browser_origins(variable: str) -> list[str]:
-    """Read origins of any scheme, as browsers send them: in lower case, without default port and slash; or `*`."""
+    """Read origins of any scheme, as browsers send them: in lower case, without default port and slash.
+
+    Or `*`, or `null`, which browsers send for a page that was opened from a file.
+    """
     found = [item.strip().lower().rstrip("/") for item in (_raw(variable) or "").split(",") if item.strip()]
     for item in found:
-        if item != "*" and not _ORIGIN.fullmatch(item):
+        if item not in ("*", "null") and not _ORIGIN.fullmatch(item):
             fault(
                 variable, f"“{item}” is not an origin: a scheme and a host, without a path", "https://chat.example.com"
             )

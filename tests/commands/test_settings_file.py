@@ -85,6 +85,7 @@ def browser_origins(monkeypatch):
     [
         ("https://chat.example", "https://chat.example"),
         ("https://chat.example/", "https://chat.example"),
+        ("null", "null"),  # of a page that was opened from a file
         ("HTTPS://Chat.Example", "https://chat.example"),
         ("https://chat.example:443", "https://chat.example"),
         ("http://chat.example:80/", "http://chat.example"),
@@ -101,7 +102,7 @@ def test_an_origin_is_read_as_browsers_send_it(browser_origins, written, sent):
 
 @pytest.mark.parametrize(
     "written",
-    ["chat.example", "localhost:3000", "https://chat.example/app", "https://*.chat.example", "https://", "null",
+    ["chat.example", "localhost:3000", "https://chat.example/app", "https://*.chat.example", "https://",
      "https://chat.example:port", "https://me@chat.example", "https://chat example"],
 )  # fmt: skip
 def test_one_that_no_browser_sends_is_a_fault(browser_origins, written):
