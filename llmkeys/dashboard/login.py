@@ -59,7 +59,7 @@ class LoginForm(AuthenticationForm):
         limit, wait = get_failure_limit(self.request, credentials), span(get_cool_off(self.request))
         left = limit - AxesProxyHandler.get_failures(self.request, credentials)
         attempts = "One attempt is left" if left == 1 else f"{left} attempts are left"
-        return f"{attempts}; after that, this user name is locked for {wait}."
+        return f"{attempts}; after that, this user name is locked for your address for {wait}."
 
 
 class Login(LoginView):

@@ -132,11 +132,11 @@ def request_details(request_id: str) -> RequestDetails | None:
     if not rows:
         return None
     names = dict(ApiKey.objects.filter(pk__in=skipped_ids(rows)).values_list("id", "name"))
-    attempts = [_attempt(row, names) for row in rows]
+    attempts = [_attempt(row, names, before) for before, row in zip([None, *rows], rows, strict=False)]
     return RequestDetails(request_id, attempts, _headers(rows))
 
 
-def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptDetails:
+def _attempt(row: UsageRecord, names: dict[str, str], before: UsageRecord | None) -> AttemptDetails:
     skips = skips_of(row, names)
     corrections = [Correction(_KINDS.get(each.kind, each.kind), each) for each in row.adjustments.all() if each.key_id]
     words = _bar_words(row)
@@ -145,7 +145,7 @@ def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptDetails:
         badge=badge_of(row),
         bar=_bar(row, words),
         bar_words=words,
-        why=_why(row, skips),
+        why=_why(row, skips, before),
         skips=skips,
         facts=_facts(row, known_of(row, {each.row.kind: each.row.cost_source for each in corrections})),
         corrections=corrections,
@@ -153,12 +153,12 @@ def _attempt(row: UsageRecord, names: dict[str, str]) -> AttemptDetails:
     )
 
 
-def _why(row: UsageRecord, skips: list[Skip]) -> str:
+def _why(row: UsageRecord, skips: list[Skip], before: UsageRecord | None) -> str:
     if skips:
         return f"“{row.key.name}” was the first in the serving order that could take it. Passed over before it:"
-    if row.attempt == 1:
-        return f"“{row.key.name}” was first in the serving order and had room."
-    return f"“{row.key.name}” was tried again: what failed before was not the key’s fault."
+    if before is not None and before.key_id == row.key_id:
+        return f"“{row.key.name}” was tried again: what failed before was not the key’s fault."
+    return f"“{row.key.name}” was first in the serving order and had room."
 
 
 def _bar(row: UsageRecord, words: str) -> Bar:

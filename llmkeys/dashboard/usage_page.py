@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -462,6 +462,7 @@ class Line:
     badge: Badge
     skips: list[Skip]
     of: int
+    is_tried_again: bool  # the attempt before it had the same key
     known: Known | None
     corrected_nano: int
 
@@ -568,7 +569,8 @@ def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line
             row=row,
             badge=badge_of(row),
             skips=skips_of(row, names),
-            of=max(row.attempt, attempts.get(row.request_id, 1)),
+            of=max(row.attempt, *attempts[row.request_id]),
+            is_tried_again=attempts[row.request_id].get(row.attempt - 1) == row.key_id,
             known=known_of(row, {kind: source for kind, source, _ in corrections.get(row.pk, ())}),
             corrected_nano=sum(amount for _, _, amount in corrections.get(row.pk, ())),
         )
@@ -576,9 +578,13 @@ def lines_of(rows: Iterable[UsageRecord], names: Mapping[str, str]) -> list[Line
     ]
 
 
-def _attempts(rows: list[UsageRecord]) -> dict[str, int]:
-    found = UsageRecord.objects.filter(request_id__in={row.request_id for row in rows}).order_by()
-    return dict(found.values_list("request_id").annotate(last=Max("attempt")))
+def _attempts(rows: list[UsageRecord]) -> dict[str, dict[int, str]]:
+    """Return the keys of all attempts of these requests."""
+    keys = {row.request_id: {row.attempt: row.key_id} for row in rows}
+    found = UsageRecord.objects.filter(request_id__in=keys).order_by()
+    for request_id, attempt, key_id in found.values_list("request_id", "attempt", "key_id"):
+        keys[request_id][attempt] = key_id
+    return keys
 
 
 def _corrections(rows: list[UsageRecord]) -> dict[int, list[tuple[str, str, int]]]:

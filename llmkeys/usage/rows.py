@@ -42,7 +42,8 @@ def newest_first(lookups: Mapping[str, Any], *, at: datetime, first_page: bool =
     `lookups`, all optional: key_id, provider, model, token_name, token_id, success, state, cost (`filters.COSTS`),
     created_at__gte, created_at__lt.
     """
-    rows = UsageRecord.objects.select_related("key", "token__user").defer("key__secret").order_by("-id")
+    rows = UsageRecord.objects.select_related("key", "token__user").order_by("-id")
+    rows = rows.defer("key__secret", "key__fingerprint", "key__last_test")
     rows = _filtered(rows, lookups)
     numbers = _numbers(rows, lookups, at, first_page=first_page)
     return rows.none() if numbers is None else rows.filter(**numbers)

@@ -127,7 +127,7 @@ def test_it_finds_nothing_grave_on_the_login_and_when_locked_out(page):
     found = {}
     page.goto("/login")
     found["login"] = faults(page)
-    left = ("4 tries are left", "3 tries are left", "2 tries are left", "One try is left")
+    left = ("4 attempts are left", "3 attempts are left", "2 attempts are left", "One attempt is left")
     for words in (*left, "Too many wrong passwords"):
         page.goto("/login")
         page.get_by_label("User name").fill("anna")

@@ -84,7 +84,8 @@ def test_it_says_why_each_request_came_to_this_key(operator):
     assert "Alpha was cooling down" in page_of(operator, key)
     page = page_of(operator, first)
     assert "First in line" in page and "Tried again" not in page
-    make_usage(first, attempt=2)
+    row = make_usage(first)
+    make_usage(first, request_id=row.request_id, attempt=2)
     assert "Tried again attempt 2 of 2" in text_of(page_of(operator, first))
 
 

@@ -74,7 +74,7 @@ def test_it_locks_out_after_five_failures_and_says_until_when(client, frozen):
 def test_it_counts_the_attempts_down_alike_for_names_that_do_not_exist(client):
     make_user("anna")
     known = [log_in(client, "wrong").content.decode() for _ in range(4)]
-    assert "4 attempts are left; after that, this user name is locked for 15 min." in known[0]
+    assert "4 attempts are left; after that, this user name is locked for your address for 15 min." in known[0]
     assert "One attempt is left" in known[3]
     unknown = client.post("/login", {"username": "nobody", "password": "x"}).content.decode()
     assert "4 attempts are left" in unknown

@@ -76,6 +76,14 @@ class TestPage:
         make_usage(key, request_id="req_1", attempt=2)
         assert "“Production” was tried again" in text_of(page_of(operator, "req_1"))
 
+    def test_it_says_that_the_key_of_the_next_model_was_the_first_for_it(self, operator):
+        make_usage(make_key(name="Production"), request_id="req_1", state="RELEASED", success=False, cost_nano=0)
+        make_usage(make_key(name="Other"), request_id="req_1", attempt=2, model="m2")
+        text = text_of(page_of(operator, "req_1"))
+        assert "“Other” was first in the serving order" in text and "tried again" not in text
+        text = text_of(operator.get("/llm-settings/usage").content.decode())
+        assert "First in line attempt 2 of 2" in text and "Tried again" not in text
+
     def test_it_shows_an_open_hold(self, operator):
         make_usage(
             make_key(), request_id="req_1", state="HELD", success=None, cost_nano=0, lease_until=NOW, finished_at=None,
