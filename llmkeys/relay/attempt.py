@@ -272,9 +272,9 @@ class Attempt:
 
     async def _begin_stream(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         """Wait for the first content; until some was sent to the client, another key may still serve."""
-        first = b""
+        first, deadline = b"", time.monotonic() + _seconds_until(deadline)
         while not first.strip():
-            seconds = deadline - time.monotonic()  # not at least a second: blanks may come for ever
+            seconds = deadline - time.monotonic()
             if first:  # from the first byte on, what counts is how long the provider is silent
                 seconds = min(seconds, settings.STREAM_IDLE_SECONDS)
             async with self._while_awaited():
