@@ -20,7 +20,7 @@ COPY llmkeys ./llmkeys
 COPY templates ./templates
 COPY static ./static
 RUN python -m compileall -q . \
- && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin refactai \
+ && useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin refactai \
  && install -d -m 0700 -o refactai -g refactai /data
 
 USER refactai

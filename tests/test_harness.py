@@ -171,7 +171,7 @@ def test_the_port_of_a_name_is_the_scripts(provider, provider_server):
 
 def test_a_process_that_a_test_starts_reaches_loopback_alone(tmp_path):
     code = (
-        "import requests\nfrom llmkeys.upstream.relayed import _proxy\n"
+        "import django, requests\ndjango.setup()\nfrom llmkeys.upstream.relayed import _proxy\n"
         "print(_proxy('https://provider.invalid/v1'), _proxy('http://127.0.0.2:1/v1'), _proxy('http://localhost:1/v1'))\n"
         "try: requests.get('https://provider.invalid', timeout=60)\n"
         "except requests.exceptions.ProxyError: print('no way out')\n"
