@@ -28,8 +28,8 @@ from tests.flows.scale import size
 from tests.postgres import Server, Unavailable, new_database, private_server
 from tests.serving import ROOT, environment, free_port, manage, prepare, wait_for
 
-pytestmark = pytest.mark.proof
-ANSWER_SECONDS = 10 if os.environ.get("PROOF") else 20  # `make test` runs others beside it
+pytestmark = [pytest.mark.proof, pytest.mark.alone]
+ANSWER_SECONDS = 10
 PROGRAMS = size("PROGRAMS", short=8, long=64)
 DISK = f"{32 + PROGRAMS}m"
 NOBODY = 65_534
