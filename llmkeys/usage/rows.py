@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db.models import Exists, F, Max, Min, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
@@ -27,12 +28,15 @@ from llmkeys.usage.closed_days import ONE_DAY, Plain
 State = UsageRecord.State
 Span = tuple[date, date]
 _OF_WHAT = ("key_id", "provider", "model", "token_name", "token_id")
+_INDEXED = ("key_id", "token_id", "token_name", "model")  # each with the ids of its rows; the rarest first
 _RARE_STATES = (State.HELD, State.RELEASED, State.LOST)
 _PAGE = 51  # rows that a page reads
+_NEAR = 200  # the newest rows of a key, token or model, which perhaps fill a page
 _CHUNK_ROWS = 500
 _FEW = 20_000  # rows that are quicker to read than to narrow down
 _HIGHEST = 2**63 - 1
 _END = datetime(9999, 12, 30, tzinfo=UTC)  # adding to later times would overflow
+_UNDER_WAY = timedelta(hours=1)  # far longer than a row takes from its id to its commit
 _CLOCKS = ONE_DAY  # how far timestamps may differ from the order of ids: several machines, or a clock that was set back
 
 
@@ -154,14 +158,14 @@ def _numbers(
     if numbers is None or _has_its_own_index(lookups) or not (is_counted or since):
         return numbers
     newest = numbers.get("pk__lte") or _newest()
-    if newest < _FEW or (first_page and _fills_a_page(rows, newest)):
+    if newest < _FEW or (first_page and _fills_a_page(rows, lookups, newest)):
         return numbers  # a lower bound would cost more than it saves
     after = _at_that_time(since, None, at)
     if after is None:
         return None
     numbers |= after
     is_short = newest - numbers.get("pk__gte", 0) < _FEW
-    if not is_counted or is_short or (not first_page and _fills_a_page(rows, newest)):
+    if not is_counted or is_short or (not first_page and _fills_a_page(rows, lookups, newest)):
         return numbers
     low, high = numbers.get("pk__gte", 0), numbers.get("pk__lte", _HIGHEST)
     uncounted = [number for number in _uncounted(lookups) if low <= number <= high]
@@ -190,10 +194,15 @@ def _is_counted(lookups: Mapping[str, Any]) -> bool:
     return lookups.get("state") not in _RARE_STATES and any(name in lookups for name in (*_OF_WHAT, "success"))
 
 
-def _fills_a_page(rows: QuerySet[UsageRecord], newest: int) -> bool:
-    """Return whether the newest rows fill a page, so that a list need not look far."""
-    fitting = rows.filter(pk__gt=newest - _FEW // 4, pk__lte=newest).values_list("pk", flat=True)
-    return len(fitting[:_PAGE]) == _PAGE
+def _fills_a_page(rows: QuerySet[UsageRecord], lookups: Mapping[str, Any], newest: int) -> bool:
+    """Return whether the newest rows, or the newest of a key, token or model, fill a page: a list need not look far."""
+    of_what = next((name for name in _INDEXED if name in lookups), None)
+    if of_what is None:
+        near = rows.filter(pk__gt=newest - _FEW // 4, pk__lte=newest)
+    else:
+        its_own = UsageRecord.objects.order_by("-id").filter(**{of_what: lookups[of_what]}, pk__lte=newest)
+        near = rows.filter(pk__in=its_own.values("pk")[:_NEAR])
+    return len(near.values_list("pk", flat=True)[:_PAGE]) == _PAGE
 
 
 def _newest() -> int:
@@ -280,7 +289,7 @@ def _lowest_since(since: datetime, at: datetime) -> int | None:
     """Return the lowest id of the rows since that time; None if there are none."""
     rows = UsageRecord.objects.order_by()
     # Those soon after that time, and those that a clock has dated far ahead: separately, which is quicker on SQLite.
-    soon = _lowest(rows.filter(created_at__range=(since, min(since, _END) + _CLOCKS)))
+    soon = _lowest_soon_after(since, at)
     if soon is None:
         earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
         if earliest is None:
@@ -288,6 +297,21 @@ def _lowest_since(since: datetime, at: datetime) -> int | None:
         soon = _lowest(rows.filter(created_at__range=(earliest, earliest + _CLOCKS)))
     ahead = _lowest(rows.filter(created_at__gt=at + _CLOCKS))
     return min(number for number in (soon, ahead) if number is not None)
+
+
+def _lowest_soon_after(since: datetime, at: datetime) -> int | None:
+    """Return the lowest id of the rows of the day after that time, of which it reads the times of all.
+
+    A time that has passed is read once in a process. What was found stays right, for later rows have higher ids; and
+    when the lowest ones are pruned, it only bounds less closely.
+    """
+    name = f"lowest-id-soon-after:{since.timestamp()}"
+    found = cache.get(name)
+    if found is None:
+        found = _lowest(UsageRecord.objects.order_by().filter(created_at__range=(since, min(since, _END) + _CLOCKS)))
+        if found is not None and since < at - _UNDER_WAY:
+            cache.set(name, found, timeout=None)
+    return found
 
 
 def _lowest(rows: QuerySet[UsageRecord]) -> int | None:

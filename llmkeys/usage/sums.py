@@ -5,7 +5,8 @@ Used by summaries, pages and figures. Closed days come from `closed_days.py`, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -73,7 +74,6 @@ class Sums:
 
 
 _NAMES = Sums.__slots__
-_BY_NAME = {f"sum_{name}": Sum(name) for name in _NAMES}
 # The columns of a group and its sums in the order of `Sums`. Plain tuples: a thousand keys are four thousand rows.
 Row = tuple[Any, ...]
 
@@ -112,7 +112,9 @@ def daily_sums(wanted: Wanted, *columns: str, at: datetime) -> dict[Row, Sums]:
 
 def dearest_keys(wanted: Wanted, *, at: datetime) -> list[str]:
     """Return the ids of all keys that cost something, the most expensive first; ties are ordered by id."""
-    costs = {key_id: sums.cost_nano for (key_id,), sums in _added(_by_key(wanted, at), 1).items()}
+    costs: Counter[str] = Counter()
+    for key_id, cost in _by_key(wanted, at, of=("cost_nano",)):
+        costs[key_id] += int(cost)
     return sorted((key_id for key_id, cost in costs.items() if cost > 0), key=lambda key_id: (-costs[key_id], key_id))
 
 
@@ -156,39 +158,41 @@ def _sources(wanted: Wanted, columns: Iterable[str], at: datetime) -> Iterator[Q
     yield replace(wanted, since=None, until=None).rows().filter(day__in=still_open)
 
 
-def _by_key(wanted: Wanted, at: datetime) -> Iterator[Row]:
+def _by_key(wanted: Wanted, at: datetime, *, of: Sequence[str] = _NAMES) -> Iterator[Row]:
     """Yield the sums by key as those until the end of the span minus those before it, both from running totals."""
     known = closed_days.known_days()
     if known is None or wanted.key:
-        yield from _grouped(wanted.rows(), "key_id")
+        yield from _grouped(wanted.rows(), "key_id", of=of)
         return
     beginning, last = known
     since, until = max(beginning, wanted.since or beginning), min(last, wanted.until or last)
     if until - since < _SHORT:
-        yield from _grouped(wanted.rows(), "key_id")
+        yield from _grouped(wanted.rows(), "key_id", of=of)
         return
     end = closed_days.running_until(wanted.until or date.max, first=beginning, at=at)
     before = closed_days.running_until(since - ONE_DAY, first=beginning, at=at)
     if end is None or end < since or (before is None and beginning < since):
-        yield from _grouped(wanted.rows(), "key_id")
+        yield from _grouped(wanted.rows(), "key_id", of=of)
         return
     lookups = wanted.lookups(provider="key__provider")
-    yield from _grouped(RunningTotal.objects.filter(day=end, **lookups), "key_id")
-    yield from _grouped(replace(wanted, since=end + ONE_DAY).rows(), "key_id")
+    yield from _grouped(RunningTotal.objects.filter(day=end, **lookups), "key_id", of=of)
+    yield from _grouped(replace(wanted, since=end + ONE_DAY).rows(), "key_id", of=of)
     if before is not None:
         less = replace(wanted, since=before + ONE_DAY, until=since - ONE_DAY).rows()
         for rows in (RunningTotal.objects.filter(day=before, **lookups), less):
-            yield from ((group, *(-value for value in values)) for group, *values in _grouped(rows, "key_id"))
+            yield from ((group, *(-value for value in values)) for group, *values in _grouped(rows, "key_id", of=of))
 
 
-def _grouped(rows: QuerySet, *columns: str) -> Iterable[Row]:
+def _grouped(rows: QuerySet, *columns: str, of: Sequence[str] = _NAMES) -> Iterable[Row]:
+    """Return the columns of each group and the sums of the columns `of`."""
+    sums = {f"sum_{name}": Sum(name) for name in of}
     if not columns:
-        return [tuple(value or 0 for value in rows.order_by().aggregate(**_BY_NAME).values())]
+        return [tuple(value or 0 for value in rows.order_by().aggregate(**sums).values())]
     of_keys = rows.model is not DayTotal
     names = ["key__provider" if of_keys and name == "provider" else name for name in columns]
     # Plain columns, because grouping in the order of an index would read all days instead of the wanted ones.
     groups = {f"group_{place}": Plain(F(name)) for place, name in enumerate(names)}
-    return rows.order_by().values(**groups).annotate(**_BY_NAME).values_list(*groups, *_BY_NAME)
+    return rows.order_by().values(**groups).annotate(**sums).values_list(*groups, *sums)
 
 
 def _added(rows: Iterable[Row], width: int) -> dict[Row, Sums]:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from llmkeys import ledger
 from llmkeys.ledger import Outcome
@@ -249,6 +250,16 @@ def test_rows_of_a_clock_that_was_days_behind_hide_no_others(many_rows):
         since = filters.instant((NOW - timedelta(days=days)).date().isoformat())
         expected = list(UsageRecord.objects.filter(created_at__gte=since).values_list("pk", flat=True))
         assert list(newest_first({"created_at__gte": since}, at=NOW).values_list("pk", flat=True)) == expected, since
+
+
+def test_it_reads_the_times_of_a_past_day_once(many_rows):
+    since = filters.instant((NOW - timedelta(days=9)).date().isoformat())
+    with CaptureQueriesContext(connection) as first:
+        found = list(newest_first({"created_at__gte": since}, at=NOW))
+    late = make_usage(many_rows[0], at=since, model="late")  # of a machine whose clock is behind
+    with CaptureQueriesContext(connection) as second:
+        assert list(newest_first({"created_at__gte": since}, at=NOW)) == [late, *found]
+    assert len(second) == len(first) - 1
 
 
 @pytest.mark.parametrize(

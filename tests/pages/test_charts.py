@@ -118,4 +118,4 @@ def test_it_draws_nothing_spent_and_no_days_at_all():
 def test_it_is_drawn_without_a_style_and_with_names_as_text():
     page = drawn(chart(Series('<script>alert("x")</script>', {TODAY: NANO, TODAY - timedelta(days=1): 2 * NANO})))
     assert "style=" not in page and "<script" not in page and "&lt;script" in page
-    assert re.search(r'<rect class="series-1" x="97\.20%" y="[\d.]+" width="2\.27%"', page)
+    assert re.search(r'<svg x="97\.20%" width="2\.27%"><rect class="series-1" y="[\d.]+" width="100%"', page)
