@@ -145,6 +145,7 @@ _TONES: dict[str, str] = {
     Alert.Kind.FALLBACK_PRICE: "",
 }
 _PAUSE = re.compile(r"[.:;] ")
+_QUOTED = re.compile("“[^”]*”")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +223,16 @@ def _of(alerts: list[Alert]) -> Banner:
 
 
 def _parted(alert: Alert) -> tuple[str, str]:
-    """Return the first clause of an alert, without a full stop, and the rest as sentences."""
-    title, *rest = _PAUSE.split(alert.message, maxsplit=1)
-    return title.rstrip("."), capfirst("".join(rest))
+    """Return the first clause of an alert, without a full stop, and the rest as sentences.
+
+    The clause does not end inside a quoted name; that of the key or token itself may contain a quotation mark.
+    """
+    message, account = alert.message, alert.key or alert.token
+    shown = message.replace(f"“{account.name}”", f"“{'_' * len(account.name)}”") if account else message
+    pause = _PAUSE.search(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), shown))
+    if pause is None:
+        return message.rstrip("."), ""
+    return message[: pause.start()].rstrip("."), capfirst(message[pause.end() :])
 
 
 def _remedy(alert: Alert) -> tuple[str, str]:

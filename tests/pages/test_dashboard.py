@@ -287,6 +287,19 @@ class TestBanners:
         assert answer.headers["Location"] == "/llm-settings?q=a%26b"
         assert "No price is known" not in page_of(operator)
 
+    @pytest.mark.parametrize("name", ["prod: eu", "v1. prod; eu", "the ”new: one”"])
+    def test_it_keeps_a_name_whole_whatever_is_in_it(self, operator, administrator, name):
+        key, (token, _) = make_key(name=name), make_account(administrator, name=f"{name} token")
+        Alert.objects.create(kind="limit_reached", key=key, message=f"“{name}”: The daily limit is reached: $10.00.")
+        Alert.objects.create(
+            kind="key_expired", token=token, message=f"The access token “{name} token” expired. Change its date."
+        )
+        Alert.objects.create(kind="no_key_left", message="A request for “a: b” found no key: none is stored.")
+        page = page_of(operator)
+        assert f"<strong>“{name}”.</strong> The daily limit is reached: $10.00." in page
+        assert f"<strong>The access token “{name} token” expired.</strong> Change its date." in page
+        assert "<strong>A request for “a: b” found no key.</strong> None is stored." in page
+
     def test_it_says_when_the_scheduler_stands_still(self, operator):
         Schedule.objects.create(name="check_keys", func="llmkeys.tasks.x", next_run=NOW - timedelta(minutes=9))
         assert "The scheduler has stopped." in page_of(operator)
