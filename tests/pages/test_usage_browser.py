@@ -55,6 +55,7 @@ def test_it_filters_pages_and_opens_a_request(page):
     page.get_by_role("link", name="Remove the filter Provider OpenRouter").wait_for()
     shows(page, 1)
     assert "state=LOST" in page.url and fits(page)
+    expect(page.get_by_role("link", name="Why this key: Production was cooling down", exact=True)).to_be_visible()
 
     page.get_by_role("link", name="Remove the filter Status Lost").click()
     page.get_by_role("link", name="Provider OpenRouter").wait_for()
