@@ -165,6 +165,22 @@ class TestChanges:
         assert "Down $5.00 so far against $8.00 by 23 October" in text
         assert "Up 40 in 30 days against 20 in the 30 before" in text
 
+    def test_it_warns_where_the_keys_with_a_monthly_limit_will_exceed_it(self, operator):
+        """Seven days at $2 are $2 a day, and a week is left."""
+        key, unlimited = make_key(monthly_limit_nano=10 * NANO), make_key(monthly_limit_nano=0)
+        ApiKey.objects.update(created_at=NOW - timedelta(days=40))
+        for days_ago in range(1, 8):
+            self.spend(key, days_ago, 2 * NANO), self.spend(unlimited, days_ago, 5 * NANO)
+
+        def monthly() -> str:
+            return page_of(operator).partition("<h2>Monthly Budget</h2>")[2].partition("</article>")[0]
+
+        assert re.search(r'class="pace high">.*\$50.02 by the end of the month, above the limit<', monthly())
+        ApiKey.objects.filter(pk=key.pk).update(monthly_limit_nano=15 * NANO)
+        assert 'class="pace">At this pace $50.02 by the end of the month<' in monthly(), "what the other spends"
+        ApiKey.objects.filter(pk=key.pk).update(monthly_limit_nano=10 * NANO, enabled=False)
+        assert "above the limit" not in monthly(), "it spends nothing more"
+
     def test_it_says_nothing_where_there_was_nothing_before(self, operator):
         self.spend(make_key(), 0, NANO)
         assert " against " not in text_of(page_of(operator))
