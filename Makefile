@@ -47,9 +47,11 @@ migrations-check: .venv/installed-dev
 postgres: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-postgres.txt
 
-# Every page, light and dark, wide and narrow, into test-results/screenshots; those of the README into docs/images.
+# Every page, light and dark, wide and narrow, into test-results/screenshots; those of the README into docs/images. Then
+# every page once more as on a bare Linux, with only DejaVu and an emoji font, into test-results/screenshots/dejavu.
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.screenshots $(ARGS)
+	$(BIN)/python -m tests.screenshots --fonts dejavu $(ARGS)
 
 # The long forms of what `make test` proves shortly: clients at once, killed processes, two machines, the clock. Any
 # size by a variable: PROOF_KILLS, PROOF_BACKUPS, PROOF_PROGRAMS, PROOF_ROOM_FOR, PROOF_REQUESTS, PROOF_SECONDS,

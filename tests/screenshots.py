@@ -1,8 +1,9 @@
 """Pictures of every page, light and dark, wide and narrow, from the demo's data: `python -m tests.screenshots`.
 
 Whole pages go to the directory that is named (`test-results/screenshots`); those that the README and docs/ show, one
-window each, to `docs/images`. Chromium must be on the PATH. A complaint of the browser, or a page with anything that
-has to be pushed sideways, ends it with 1.
+window each, to `docs/images`. With `--fonts dejavu` the browser sees only DejaVu and an emoji font, as on a bare Linux,
+and only the whole pages are taken, into a directory `dejavu` below. Chromium must be on the PATH. A complaint of the
+browser, or a page with anything that has to be pushed sideways, ends it with 1.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +63,36 @@ PAGES = {
 SCHEMES = ("light", "dark")
 TALLER = 320  # pixels by which a document's picture is higher than a window: the chart belongs to it
 _NOT_THERE = "not-found"  # the one page whose status 404 is right
+# What a bare Linux has beside Chromium, and an emoji font, which must draw nothing but emoji.
+DEJAVU = ("DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif", "Noto Color Emoji")
+
+
+def only_dejavu(directory: Path) -> Path:
+    """Write a fontconfig file that lists the installed fonts of `DEJAVU` alone; exit if one of them is missing."""
+    if shutil.which("fc-list") is None:
+        raise SystemExit("fc-list, which lists the fonts, is not on the PATH (Debian: the package fontconfig).")
+    accepted = "".join(f'<pattern><patelt name="family"><string>{name}</string></patelt></pattern>' for name in DEJAVU)
+    file = directory / "fonts.conf"
+    file.write_text(
+        '<?xml version="1.0"?>\n<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">\n<fontconfig>\n'
+        "  <include>/etc/fonts/fonts.conf</include>\n"
+        f"  <selectfont><acceptfont>{accepted}</acceptfont></selectfont>\n"
+        "  <selectfont><rejectfont><pattern/></rejectfont></selectfont>\n</fontconfig>\n"
+    )
+    if missing := [name for name in DEJAVU if name not in families(file)]:
+        raise SystemExit(
+            f"Not installed: {', '.join(missing)} (Debian: the packages fonts-dejavu-core and fonts-noto-color-emoji)."
+        )
+    return file
+
+
+def families(fontconfig: Path) -> set[str]:
+    """Return the families that programs see with this fontconfig file, each by its first name."""
+    listed = subprocess.run(
+        ["fc-list", "--format", "%{family[0]}\n"],
+        env={**os.environ, "FONTCONFIG_FILE": str(fontconfig)}, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return set(listed.stdout.splitlines())
 
 
 class Demo:
@@ -175,21 +207,27 @@ def _ask_in_the_playground(page: Page) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=Path, default=ROOT / "test-results" / "screenshots")
+    parser.add_argument("--fonts", choices=["dejavu"], help="only these and an emoji font, not all that are installed")
     options = parser.parse_args()
     if CHROMIUM is None:
         print("No Chromium is on the PATH (Debian: the package chromium).", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="llmkeys-screenshots-") as name, sync_playwright() as playwright:
+        fonts = {"FONTCONFIG_FILE": str(only_dejavu(Path(name)))} if options.fonts else {}
+        directory = options.directory / (options.fonts or "")
         demo = Demo(Path(name))
         try:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox"], env={**os.environ, **fonts}
+            )
             camera = Camera(browser, demo)
-            camera.take_for_documents(IMAGES)
-            camera.take_all(options.directory)
+            if not options.fonts:
+                camera.take_for_documents(IMAGES)
+            camera.take_all(directory)
             browser.close()
         finally:
             demo.stop()
-    print("\n".join(camera.complaints) or f"{options.directory} and {IMAGES.relative_to(ROOT)}: nothing to complain of")
+    print("\n".join(camera.complaints) or f"{directory}: nothing to complain of")
     return 1 if camera.complaints else 0
 
 

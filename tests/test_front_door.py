@@ -144,6 +144,11 @@ def test_a_probe_may_use_any_host(served, path, method):
     assert body == (b"" if method == "HEAD" else b'{"status":"ok"}')
 
 
+def test_a_program_may_use_any_host(served):
+    status, _, body = ask(served, "GET", "/v1/models", headers={"Host": "10.0.0.5:8080"})
+    assert status == 401 and b"invalid_token" in body
+
+
 def test_a_probe_may_not_post(served):
     status, headers, _ = ask(served, "POST", "/healthz")
     assert (status, headers["Allow"]) == (405, "GET, HEAD")

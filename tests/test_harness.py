@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
 import requests
 
 from llmkeys.models import FailedAuthentication
-from tests import web
+from tests import screenshots, web
 from tests.conftest import NetworkForbidden
 from tests.helpers import NOW, make_token, make_user
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
@@ -179,3 +181,13 @@ def test_a_process_that_a_test_starts_reaches_loopback_alone(tmp_path):
     here = environment(tmp_path, DJANGO_SETTINGS_MODULE="refactai_site.settings")
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=here, capture_output=True, text=True)
     assert ran.stdout.splitlines() == ["http://127.0.0.1:9 None None", "no way out"], ran.stderr
+
+
+@pytest.mark.skipif(shutil.which("fc-list") is None, reason="no fc-list on the PATH (Debian: the package fontconfig)")
+def test_the_browser_of_the_pictures_sees_only_the_fonts_that_it_may(tmp_path, monkeypatch):
+    one = min(screenshots.families(Path("/etc/fonts/fonts.conf")))
+    monkeypatch.setattr(screenshots, "DEJAVU", (one,))
+    assert screenshots.families(screenshots.only_dejavu(tmp_path)) == {one}
+    monkeypatch.setattr(screenshots, "DEJAVU", (one, "No Such Font"))
+    with pytest.raises(SystemExit, match="Not installed: No Such Font"):
+        screenshots.only_dejavu(tmp_path)

@@ -100,8 +100,16 @@ class TestWhatGoes:
         pruning.prune_usage(NOW)
         pruning.prune_usage(NOW)
         assert KeyEvent.objects.get(kind="pruned").message == (
-            "2 usage row(s) of 2 days, 2026-07-14 to 2026-07-15 were older than 90 days and were deleted. Their daily "
+            "2 usage rows of 2 days, 2026-07-14 to 2026-07-15 were older than 90 days and were deleted. Their daily "
             "totals were verified before and stay."
+        )
+
+    def test_it_tells_of_one_row_in_the_singular(self):
+        spend(open_key(), OLD)
+        pruning.prune_usage(NOW)
+        assert KeyEvent.objects.get(kind="pruned").message == (
+            "1 usage row of 2026-07-14 was older than 90 days and was deleted. Its daily totals were verified before "
+            "and stay."
         )
 
     def test_it_works_in_chunks_and_goes_on_where_it_was_stopped(self, monkeypatch):
@@ -161,7 +169,9 @@ class TestWhatStays:
         spend(key, OLD)
         spend(key, OLD + timedelta(days=1), 2)
         DailyUsage.objects.filter(day=OLD.date()).update(cost_nano=5 * NANO)
-        with pytest.raises(tasks.TaskFailed, match=r"rows of 2026-07-14 were kept: .* say \$5.00 .* its rows \$1.00"):
+        with pytest.raises(
+            tasks.TaskFailed, match=r"2026-07-14 were kept: .* say \$5.00 for 1 request, its rows \$1.00"
+        ):
             tasks.prune_usage()
         with pytest.raises(tasks.TaskFailed):
             tasks.prune_usage()

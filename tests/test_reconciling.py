@@ -245,6 +245,15 @@ class TestReconcileCosts:
         done = [reconciling.reconcile_costs(NOW + timedelta(minutes=15 * number)).given_up for number in range(2)]
         assert done == [1, 0]
         assert KeyEvent.objects.get(kind="reconciled").message == (
-            "OpenRouter did not report within 24 hours what 1 estimated request(s) of “Production” on 2026-11-21 "
-            "really cost: the estimates, $0.25, stand."
+            "OpenRouter did not report within 24 hours what 1 estimated request of “Production” on 2026-11-21 "
+            "really cost: the estimate, $0.25, stands."
+        )
+
+    def test_it_counts_the_estimates_that_stand(self):
+        key, long_ago = make_key(name="Production"), NOW - timedelta(days=2)
+        for model in ("one", "another"):
+            estimated(key, model=model, created_at=long_ago, day=long_ago.date())
+        assert reconciling.reconcile_costs(NOW).given_up == 2
+        assert "what 2 estimated requests of “Production” on 2026-11-21 really cost: the estimates, $0.50, stand." in (
+            KeyEvent.objects.get(kind="reconciled").message
         )

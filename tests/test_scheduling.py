@@ -251,3 +251,18 @@ class TestWatchdog:
         for clock.seconds in (360, 690, 720):  # the third task runs from 360 on
             found.append(dog.fault(cluster_age_seconds=0))
         assert found == ["", "", "", "", "a task was not finished within 330 seconds"]
+
+    def test_it_gives_up_what_ends_the_scheduler_every_time(self):
+        def unlock_claimed(number: int) -> str:
+            OrmQ.objects.update(lock=NOW + timedelta(hours=1))
+            assert OrmQ.objects.count() == number
+            return dog.unlock_tasks()
+
+        ensure_schedules()
+        for number, words in ((1, "1 task that ended the scheduler every time was"), (2, "2 tasks that ended")):
+            dog = watchdog.Watchdog()
+            for name in ("send_alerts", "check_keys")[:number]:
+                queue(name, lock=NOW)
+            assert [unlock_claimed(number) for _ in range(watchdog.UNLOCKS_OF_ONE_TASK)] == [""] * 3
+            assert unlock_claimed(number).startswith(words)
+            assert not OrmQ.objects.exists()

@@ -253,22 +253,23 @@ def target_names() -> list[str]:
 
 
 def open_alerts(limit: int = 20) -> list[Alert]:
-    """Return the newest alerts that were not dismissed, with their keys (without secrets)."""
-    return list(_with_keys().filter(seen_at__isnull=True)[:limit])
+    """Return the newest alerts that were not dismissed, with their keys and tokens (without secrets)."""
+    return list(_with_accounts().filter(seen_at__isnull=True)[:limit])
 
 
 def recent_alerts(limit: int = 50) -> list[Alert]:
-    """Return the newest alerts, dismissed or not, with their keys."""
-    return list(_with_keys()[:limit])
+    """Return the newest alerts, dismissed or not, with their keys and tokens."""
+    return list(_with_accounts()[:limit])
 
 
 def undelivered_alerts(limit: int = 20) -> list[Alert]:
     """Return the newest alerts that a target did not receive, whether they will be retried or were given up."""
-    return list(_with_keys().filter(sent_at__isnull=True).exclude(delivery_error="")[:limit])
+    return list(_with_accounts().filter(sent_at__isnull=True).exclude(delivery_error="")[:limit])
 
 
-def _with_keys() -> QuerySet[Alert]:
-    return Alert.objects.select_related("key").defer("key__secret").order_by("-id")
+def _with_accounts() -> QuerySet[Alert]:
+    hidden = ("key__secret", "token__digest", "token__previous_digest")
+    return Alert.objects.select_related("key", "token").defer(*hidden).order_by("-id")
 
 
 def given_up(alert: Alert) -> bool:

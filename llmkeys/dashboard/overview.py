@@ -102,6 +102,12 @@ def _first_day(at: datetime) -> date:
     return min(windows.day - timedelta(days=2 * CHART_DAYS - 1), (windows.month - timedelta(days=1)).replace(day=1))
 
 
+def costs_by_key(since: date, until: date, *, at: datetime) -> dict[str, int]:
+    """Return what each key cost on these days, both included, in nano-dollars."""
+    found = daily_sums(Wanted(since=since, until=until), "key_id", at=at)
+    return {key_id: sums.cost_nano for (key_id,), sums in found.items()}
+
+
 def coolings_at(at: datetime) -> dict[str, Cooling]:
     """Return the most important cooling of each scope: one for every model first, then the one that ends last."""
     rows = Cooling.objects.filter(until__gt=at)

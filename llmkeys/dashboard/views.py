@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -28,7 +28,7 @@ from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, listing, region
 from llmkeys.dashboard.login import first_page
-from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
+from llmkeys.dashboard.overview import Card, Overview, costs_by_key, overview, spend_chart, top_tokens, turns
 from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
@@ -145,6 +145,7 @@ _TONES: dict[str, str] = {
     Alert.Kind.FALLBACK_PRICE: "",
 }
 _PAUSE = re.compile(r"[.:;] ")
+_QUOTED = re.compile("“[^”]*”")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +223,16 @@ def _of(alerts: list[Alert]) -> Banner:
 
 
 def _parted(alert: Alert) -> tuple[str, str]:
-    """Return the first clause of an alert, without a full stop, and the rest as sentences."""
-    title, *rest = _PAUSE.split(alert.message, maxsplit=1)
-    return title.rstrip("."), capfirst("".join(rest))
+    """Return the first clause of an alert, without a full stop, and the rest as sentences.
+
+    The clause does not end inside a quoted name; that of the key or token itself may contain a quotation mark.
+    """
+    message, account = alert.message, alert.key or alert.token
+    shown = message.replace(f"“{account.name}”", f"“{'_' * len(account.name)}”") if account else message
+    pause = _PAUSE.search(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), shown))
+    if pause is None:
+        return message.rstrip("."), ""
+    return message[: pause.start()].rstrip("."), capfirst(message[pause.end() :])
 
 
 def _remedy(alert: Alert) -> tuple[str, str]:
@@ -259,6 +267,8 @@ class Figure:
     lines: list[Any] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     resets_at: datetime | None = None
+    projected: int | None = None  # nano-dollars: the month's cost at this pace, if it is to be shown
+    pace_is_too_high: bool = False
     held: int = 0
     open_requests: int = 0
 
@@ -268,7 +278,7 @@ def figures(view: Overview) -> list[Figure]:
     return [
         _total(view),
         _window(view, "Daily Budget", 0, "today", _against_yesterday(view)),
-        _window(view, "Monthly Budget", 1, "this month", _against_last_month(view), _pace(view)),
+        replace(_window(view, "Monthly Budget", 1, "this month", _against_last_month(view)), **_pace(view)),
         _requests(view),
     ]
 
@@ -312,20 +322,27 @@ def _total(view: Overview) -> Figure:
     )
 
 
-def _pace(view: Overview) -> list[str]:
-    """Return the projected cost of the month, from the mean of the last seven whole days, or fewer for new keys."""
+def _pace(view: Overview) -> dict[str, Any]:
+    """Return the projected cost of the month, and whether the keys with a monthly limit will exceed their limits.
+
+    The pace is the mean of the last seven whole days, or fewer for new keys.
+    """
     first = min((current_windows(card.key.created_at).day for card in view.everyone), default=view.today)
     days = min(PACE_DAYS, (view.today - first).days)
     if days < 1:
-        return []
-    spent = _between(view, view.today - timedelta(days=days), view.today - timedelta(days=1), lambda day: day.cost_nano)
-    left = (_resets_at(view, 1) - view.at).total_seconds() / 86_400
-    return [f"At this pace {usd(_cost(view, 1) + round(spent / days * left))} by the end of the month"]
+        return {}
+    since, until = view.today - timedelta(days=days), view.today - timedelta(days=1)
+    rest = (_resets_at(view, 1) - view.at).total_seconds() / 86_400 / days
+    projected = _cost(view, 1) + round(_between(view, since, until, lambda day: day.cost_nano) * rest)
+    spent, _, limit = _sums(view, 1)
+    if not limit or projected <= limit:  # some of the keys cannot exceed what all do not
+        return {"projected": projected}
+    costs = costs_by_key(since, until, at=view.at)
+    limited = sum(costs.get(card.key.pk, 0) for card in view.cards if card.facts[1].limit and not card.is_dim)
+    return {"projected": projected, "pace_is_too_high": spent + round(limited * rest) > limit}
 
 
-def _window(
-    view: Overview, title: str, index: int, when: str, change: Change | None, lines: Sequence[str] = ()
-) -> Figure:
+def _window(view: Overview, title: str, index: int, when: str, change: Change | None) -> Figure:
     cost, (spent, held, limit) = _cost(view, index), _sums(view, index)
     beside = f"{usd(spent)} of {usd_short(limit)}" if limit else f"{when}, no limit"
     deleted = _deleted_cost(view, index) if limit else 0
@@ -340,7 +357,6 @@ def _window(
         bar=budget_bar(f"{title}: {beside}, {usd(held)} held", spent=spent, held=held, limit=limit),
         change=change,
         lines=[
-            *lines,
             *([f"and {usd(unlimited)} by keys without this limit"] if unlimited > 0 else []),
             *([f"and {usd(deleted)} by deleted keys"] if deleted > 0 else []),
             *_reset_since(cost, sums),

@@ -109,7 +109,10 @@ class Watchdog:
         hopeless = [pk for pk in claimed if self._unlocked[pk] > UNLOCKS_OF_ONE_TASK]
         OrmQ.objects.filter(pk__in=hopeless).delete()
         OrmQ.objects.filter(pk__in=claimed).update(lock=timezone.now())
-        return f"{len(hopeless)} task(s) that ended the scheduler every time were given up" if hopeless else ""
+        if not hopeless:
+            return ""
+        tasks, were = ("task", "was") if len(hopeless) == 1 else ("tasks", "were")
+        return f"{len(hopeless)} {tasks} that ended the scheduler every time {were} given up"
 
 
 def alert(reason: str, stall: str) -> int:

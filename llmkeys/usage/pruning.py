@@ -187,7 +187,8 @@ def _refuse(cursor: CursorWrapper, day: date, differences: list[tuple], at: date
     others = f", and {len(differences) - 1} more differ" if len(differences) > 1 else ""
     words = (
         f"The usage rows of {day} were kept: the day's totals of “{cursor.fetchone()[0]}” say {format_usd(int(cost))} "
-        f"for {int(requests)} request(s), its rows {format_usd(int(row_cost))} for {int(row_requests)}{others}. "
+        f"for {int(requests)} request{'' if requests == 1 else 's'}, its rows {format_usd(int(row_cost))} "
+        f"for {int(row_requests)}{others}. "
         "`./manage.py audit` names what differs, `audit --fix` corrects it."
     )
     ledger.add_event(cursor, "pruned", key_id, words, at, once=f"prune refused {day}")
@@ -224,9 +225,10 @@ def _delete_chunk(cursor: CursorWrapper, day: date) -> int:
 
 def _add_event(done: Pruned, at: datetime) -> None:
     days = done.days[0] if len(done.days) == 1 else f"{len(done.days)} days, {done.days[0]} to {done.days[-1]}"
+    rows, were, their = ("row", "was", "Its") if done.rows == 1 else ("rows", "were", "Their")
     message = (
-        f"{done.rows:,} usage row(s) of {days} were older than {settings.USAGE_RETENTION_DAYS} days and were deleted. "
-        "Their daily totals were verified before and stay."
+        f"{done.rows:,} usage {rows} of {days} {were} older than {settings.USAGE_RETENTION_DAYS} days and {were} "
+        f"deleted. {their} daily totals were verified before and stay."
     )
     writer.run_now(lambda cursor: ledger.add_event(cursor, "pruned", None, message, at))
 

@@ -148,9 +148,12 @@ def _give_up(at: datetime) -> int:
     """Report, once for each key and budget day, the estimates that will stay; return the number of their rows."""
     reported = 0
     for key_id, name, day, count, cost in _never_reported(at):
+        requests, estimates, stand = (
+            ("request", "estimate", "stands") if count == 1 else ("requests", "estimates", "stand")
+        )
         message = (
             f"OpenRouter did not report within {ASK_FOR.total_seconds() / 3600:.0f} hours what {count} estimated "
-            f"request(s) of “{name}” on {day} really cost: the estimates, {format_usd(int(cost))}, stand."
+            f"{requests} of “{name}” on {day} really cost: the {estimates}, {format_usd(int(cost))}, {stand}."
         )
         once = f"unreconciled {key_id} {day}"
         if _add_event(key_id, message, at, once):

@@ -40,6 +40,11 @@ def test_it_shows_the_limits_of_new_keys_and_the_hints_of_the_providers(operator
     assert 'name="apiKey"' in page and 'type="password"' in page
 
 
+def test_it_begins_with_the_page_and_shows_no_comment_of_its_template(operator):
+    page = operator.get(ADDRESS).content.decode()
+    assert page.lstrip().startswith("<!doctype html>") and "{#" not in page
+
+
 @pytest.mark.parametrize(("order", "is_first"), [("fill", True), ("spread", False)])
 def test_it_says_what_the_default_mark_and_the_priority_do(operator, settings, order, is_first):
     settings.KEY_ORDER = order

@@ -165,6 +165,22 @@ class TestChanges:
         assert "Down $5.00 so far against $8.00 by 23 October" in text
         assert "Up 40 in 30 days against 20 in the 30 before" in text
 
+    def test_it_warns_where_the_keys_with_a_monthly_limit_will_exceed_it(self, operator):
+        """Seven days at $2 are $2 a day, and a week is left."""
+        key, unlimited = make_key(monthly_limit_nano=10 * NANO), make_key(monthly_limit_nano=0)
+        ApiKey.objects.update(created_at=NOW - timedelta(days=40))
+        for days_ago in range(1, 8):
+            self.spend(key, days_ago, 2 * NANO), self.spend(unlimited, days_ago, 5 * NANO)
+
+        def monthly() -> str:
+            return page_of(operator).partition("<h2>Monthly Budget</h2>")[2].partition("</article>")[0]
+
+        assert re.search(r'class="pace high">.*\$50.02 by the end of the month, above the limit<', monthly())
+        ApiKey.objects.filter(pk=key.pk).update(monthly_limit_nano=15 * NANO)
+        assert 'class="pace">At this pace $50.02 by the end of the month<' in monthly(), "what the other spends"
+        ApiKey.objects.filter(pk=key.pk).update(monthly_limit_nano=10 * NANO, enabled=False)
+        assert "above the limit" not in monthly(), "it spends nothing more"
+
     def test_it_says_nothing_where_there_was_nothing_before(self, operator):
         self.spend(make_key(), 0, NANO)
         assert " against " not in text_of(page_of(operator))
@@ -286,6 +302,19 @@ class TestBanners:
         answer = operator.post(f"/llm-settings/alerts/{alert.pk}/away?q=a%26b")
         assert answer.headers["Location"] == "/llm-settings?q=a%26b"
         assert "No price is known" not in page_of(operator)
+
+    @pytest.mark.parametrize("name", ["prod: eu", "v1. prod; eu", "the ”new: one”"])
+    def test_it_keeps_a_name_whole_whatever_is_in_it(self, operator, administrator, name):
+        key, (token, _) = make_key(name=name), make_account(administrator, name=f"{name} token")
+        Alert.objects.create(kind="limit_reached", key=key, message=f"“{name}”: The daily limit is reached: $10.00.")
+        Alert.objects.create(
+            kind="key_expired", token=token, message=f"The access token “{name} token” expired. Change its date."
+        )
+        Alert.objects.create(kind="no_key_left", message="A request for “a: b” found no key: none is stored.")
+        page = page_of(operator)
+        assert f"<strong>“{name}”.</strong> The daily limit is reached: $10.00." in page
+        assert f"<strong>The access token “{name} token” expired.</strong> Change its date." in page
+        assert "<strong>A request for “a: b” found no key.</strong> None is stored." in page
 
     def test_it_says_when_the_scheduler_stands_still(self, operator):
         Schedule.objects.create(name="check_keys", func="llmkeys.tasks.x", next_run=NOW - timedelta(minutes=9))

@@ -200,6 +200,10 @@ class TestFilters:
             f"?key={self.second.id}&state=LOST", f"?key={self.second.id}&token=worker", "?token=worker&state=LOST",
         }  # fmt: skip
 
+    def test_it_calls_the_state_so_in_the_table_the_form_and_the_chips(self, operator):
+        text = text_of(page_of(operator, "?state=LOST"))
+        assert text.count("State") == 3 and "Status" not in text, "“status” is the word for keys and tokens"
+
     def test_the_form_keeps_what_is_on(self, operator):
         page = page_of(operator, f"?key={self.second.id}&provider=anthropic&since=2026-11-01")
         assert f'<option value="{self.second.id}" selected>' in page
@@ -330,8 +334,8 @@ class TestNumbersAndChart:
         assert f'href="?by=key&amp;key={key.id}"' in page_of(operator, "?by=key")
         assert "?provider=openrouter" in html.unescape(page_of(operator, "?by=provider")).replace("by=provider&", "")
 
-    def test_it_says_that_status_narrows_the_table_alone(self, operator):
-        assert "apply only to this table" in page_of(operator, "?state=LOST")
+    def test_it_says_that_the_state_narrows_the_table_alone(self, operator):
+        assert "The filters for state, result and cost apply only to this table" in page_of(operator, "?state=LOST")
         assert "apply only to this table" not in page_of(operator, "?model=x")
 
 

@@ -48,15 +48,16 @@ def test_it_filters_pages_and_opens_a_request(page):
     shows(page, 11)
 
     page.get_by_text("Filter", exact=True).click()
-    page.get_by_label("Status").select_option("LOST")
+    page.get_by_label("State").select_option("LOST")
     page.get_by_label("Provider").select_option("openrouter")
     assert fits(page)
     page.get_by_role("button", name="Apply").click()
     page.get_by_role("link", name="Remove the filter Provider OpenRouter").wait_for()
     shows(page, 1)
     assert "state=LOST" in page.url and fits(page)
+    expect(page.get_by_role("link", name="Why this key: Production was cooling down", exact=True)).to_be_visible()
 
-    page.get_by_role("link", name="Remove the filter Status Lost").click()
+    page.get_by_role("link", name="Remove the filter State Lost").click()
     page.get_by_role("link", name="Provider OpenRouter").wait_for()
     shows(page, 50)
     assert "state=" not in page.url
