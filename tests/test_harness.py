@@ -7,17 +7,22 @@ import socket
 import ssl
 import subprocess
 import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import pytest
 import requests
+import time_machine
 
 from llmkeys.models import FailedAuthentication
 from tests import web
 from tests.conftest import NetworkForbidden
+from tests.flows.product import Product
 from tests.helpers import NOW, make_token, make_user
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, environment, far_from_midnight
 from tests.web import Program
 
 CHAT = "https://openrouter.ai/api/v1/chat/completions"
@@ -179,3 +184,16 @@ def test_a_process_that_a_test_starts_reaches_loopback_alone(tmp_path):
     here = environment(tmp_path, DJANGO_SETTINGS_MODULE="refactai_site.settings")
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=here, capture_output=True, text=True)
     assert ran.stdout.splitlines() == ["http://127.0.0.1:9 None None", "no way out"], ran.stderr
+
+
+@pytest.mark.parametrize("month", [6, 11])
+@pytest.mark.parametrize("hour", range(24))
+def test_no_budget_of_a_product_begins_anew_while_it_is_tested(monkeypatch, tmp_path, month, hour):
+    """Whenever the tests are started, also where UTC's midnight or the end of its month is near."""
+    monkeypatch.setattr("tests.flows.product.Served", lambda data_dir, **given: given)
+    far_from_midnight.cache_clear()
+    with time_machine.travel(datetime(2026, month, 30, hour, 59, tzinfo=UTC), tick=False):
+        given = Product(tmp_path, SimpleNamespace(urls={})).environment
+        here = datetime.now(ZoneInfo(given["REFACTAI_TIME_ZONE"]))
+    far_from_midnight.cache_clear()
+    assert 3 <= here.hour < 21

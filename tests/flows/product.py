@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage, prepare
+from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, far_from_midnight, manage, prepare
 
 # A model whose vocabulary is not public: its hold is the bound by bytes and never a tighter one, which makes the
 # number of requests that fit into a budget a plain sum.
@@ -90,7 +90,7 @@ class Product:
     ) -> None:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
         self.data_dir, self.simulator = data_dir, simulator
-        self.environment = urls | more
+        self.environment = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()} | more
         if not (self.is_new or data_dir.exists() or "DATABASE_URL" in more):
             prepare(data_dir)
         self.served = self._serve(*arguments, prelude=prelude)
