@@ -103,12 +103,13 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
 
 
 def manage(
-    data_dir: Path, *arguments: str, preexec_fn: Callable[[], None] | None = None, **more: str
+    data_dir: Path, *arguments: str, stdin: str = "", preexec_fn: Callable[[], None] | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env=environment(data_dir, **more),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=START_SECONDS,

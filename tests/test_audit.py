@@ -24,7 +24,7 @@ from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.models import Adjustment, Alert, ApiKey, DailyUsage, KeyEvent, SealedDay, UsageRecord
 from llmkeys.usage import pruning
 from llmkeys.usage.sums import Sums, Wanted, daily_sums
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, START_SECONDS, environment
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the audit's own connection sees only what is committed
 
@@ -374,7 +374,7 @@ class TestSnapshot:
             env=environment(tmp_path, DJANGO_SETTINGS_MODULE=os.environ["DJANGO_SETTINGS_MODULE"]),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=START_SECONDS,
         )
         assert done.stderr == ""
         clean = "Report(keys=1, rows=1, differences=[], uncounted=[])"

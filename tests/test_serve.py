@@ -21,6 +21,7 @@ from tests.serving import (
     DEADLINE_SECONDS,
     FAST_WATCHDOG,
     ROOT,
+    START_SECONDS,
     WHOLE_TREE,
     Served,
     free_port,
@@ -358,7 +359,7 @@ def test_it_restarts_a_killed_main_process(data_dir, which):
 def test_it_gives_up_when_the_web_server_cannot_start(data_dir):
     prelude = "django.setup()\nimport llmkeys.supervisor.web as web\nweb.run = lambda *a, **k: 3"
     with Served(data_dir, "--no-scheduler", prelude=prelude) as served:
-        assert served.process.wait(30) == 1
+        assert served.process.wait(START_SECONDS) == 1
         assert "could not be started 3 times in a row" in served.log.read_text()
 
 
@@ -493,7 +494,7 @@ from django.conf import settings
 settings.DATABASES["default"]["OPTIONS"]["init_command"] += ";PRAGMA query_only=ON"
 """
     with Served(data_dir, prelude=read_only) as served:
-        assert served.process.wait(30) == 1
+        assert served.process.wait(START_SECONDS) == 1
         (sentence,) = served.log.read_text().splitlines()
         assert str(data_dir / "llmkeys.sqlite3") in sentence and "cannot be opened or written" in sentence
 

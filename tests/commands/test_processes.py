@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from llmkeys.management.base import NO_TABLES
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, manage
 
 SECRET = "sk-or-v1-abcdefgh12345678verysecret9999"
 COMMANDS = {
@@ -25,18 +22,6 @@ COMMANDS = {
     "doctor": (),
     "demo": (),
 }
-
-
-def manage(data_dir, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=environment(data_dir, DJANGO_SETTINGS_MODULE=os.environ["DJANGO_SETTINGS_MODULE"], **more),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 class TestFromAShell:

@@ -6,8 +6,6 @@ import http.client
 import json
 import secrets
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, far_from_midnight, manage, prepare
+from tests.serving import Served, far_from_midnight, manage, prepare
 
 # A model whose vocabulary is not public: its hold is the bound by bytes and never a tighter one, which makes the
 # number of requests that fit into a budget a plain sum.
@@ -107,25 +105,15 @@ class Product:
     def __exit__(self, *failure: object) -> None:
         self.served.__exit__()
 
-    def command(self, *arguments: str) -> str:
+    def command(self, *arguments: str, stdin: str = "") -> str:
         """Run `manage.py …`, which must succeed, and return what it prints."""
-        done = manage(self.data_dir, *arguments, **self.environment)
+        done = manage(self.data_dir, *arguments, stdin=stdin, **self.environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def add_with_command(self, provider: str, secret: str, *options: str) -> str:
         """`manage.py keys add`, the secret on stdin; return the id."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", "keys", "add", "--provider", provider, "--json", *options],
-            cwd=ROOT,
-            env=environment(self.data_dir, **self.environment),
-            input=secret,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)["id"]
+        return json.loads(self.command("keys", "add", "--provider", provider, "--json", *options, stdin=secret))["id"]
 
     def program(self, token: str = "", *, seconds: float = PATIENCE_SECONDS) -> Program:
         return Program(self.served.port, token or self.token, seconds=seconds)

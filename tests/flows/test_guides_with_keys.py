@@ -6,8 +6,6 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from llmkeys.simulator.thread import SimulatorThread
 from tests import guide
 from tests.helpers import new_secret
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, far_from_midnight, manage, prepare
+from tests.serving import ROOT, Served, environment, far_from_midnight, manage, prepare
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 # What belongs to the operator, and the columns that time alone changes.
@@ -43,12 +41,8 @@ class Installation:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
         self.variables = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()}
 
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT, env=environment(self.data, **self.variables), input=stdin, capture_output=True, text=True,
-            timeout=DEADLINE_SECONDS,
-        )  # fmt: skip
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        done = manage(self.data, *arguments, stdin=stdin, **self.variables)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
