@@ -107,7 +107,7 @@ def dashboard(demo: Demo) -> str:
 ROTATED = "SELECT message FROM llmkeys_keyevent WHERE kind = 'rotated' AND message LIKE 'Rotated from “Production%'"
 
 
-@pytest.mark.long_wait
+@pytest.mark.alone
 def test_it_shows_rotation_within_a_minute_and_ctrl_c_leaves_nothing(tmp_path):
     with Demo(tmp_path, "--history", "0").wait_until_up() as demo:
         page = dashboard(demo)

@@ -278,7 +278,7 @@ def start_in_both_workers(product: Product) -> list[SlowRequest]:
     return started
 
 
-@pytest.mark.long_wait
+@pytest.mark.alone
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, capsys):
     """No job runs: a request that lacks room settles them. The other process renews its own, and serves to the end."""
