@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import Served, far_from_midnight, manage, prepare
+from tests.serving import Served, far_from_midnight, manage, prepare, wait_for
 
 # A model whose vocabulary is not public: its hold is the bound by bytes and never a tighter one, which makes the
 # number of requests that fit into a budget a plain sum.
@@ -138,6 +138,17 @@ class Product:
     def books(self) -> Books:
         database = self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3")
         return Books(database.removeprefix("sqlite:///"))
+
+    def check_books(self) -> None:
+        """Every request that the provider billed has its row, and the counters are the sums of the rows."""
+        with self.books as books:
+            held = "SELECT COUNT(*) FROM llmkeys_usagerecord WHERE state = 'HELD'"
+            wait_for(lambda: books.rows(held) == [(0,)], seconds=60, what="all holds have ended")
+            recorded = {request for (request,) in books.rows("SELECT request_id FROM llmkeys_usagerecord")}
+        billed = {entry["requestId"] for entry in self.simulator.journal() if entry["billed"]}
+        unrecorded = billed - recorded - {None}  # which was sent straight to the provider
+        assert not unrecorded, f"no row has {len(unrecorded)} of the {len(billed)} requests that were billed"
+        assert "The books are right" in self.command("audit")
 
     def probe(self, body: dict[str, Any]) -> tuple[int, int]:
         """Send the request once on a key of its own, which is then deleted; return its hold and cost (nano-dollars)."""
