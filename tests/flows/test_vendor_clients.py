@@ -64,7 +64,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("clients") / "data"
-    more = {"REFACTAI_ANSWER_TIMEOUT_SECONDS": "2", "REFACTAI_MAX_RETRIES": "0"}
+    more = {"REFACTAI_ANSWER_TIMEOUT_SECONDS": "10", "REFACTAI_MAX_RETRIES": "0"}
     with SimulatorThread() as simulator, Product(directory, simulator, **more) as product:
         yield World(product, simulator)
         product.check_books()

@@ -457,13 +457,14 @@ class TestFirstEvent:
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_the_wait_for_it_is_one_with_the_wait_for_the_head(self, client, sends, settings, streamed):
-        """Two seconds in all: after the head, which takes one, one is left."""
-        settings.ANSWER_TIMEOUT_SECONDS = 2
+        """Four seconds in all: after the head, which takes one, three are left, or fewer on a busy machine."""
+        settings.ANSWER_TIMEOUT_SECONDS = 4
         make_key()
         wait, head = time.sleep, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
         sends(Pieces(lambda: wait(1), head, SILENCE, framing="raw"))
         answer = ask(client, stream=streamed)
-        is_refused(answer, 504, "upstream_timeout", "openrouter.ai fell silent for 1 s")
+        told = is_refused(answer, 504, "upstream_timeout", "openrouter.ai fell silent for ")
+        assert 1 <= int(re.search(r"for (\d+) s", told)[1]) <= 3
         assert only_row().state == "LOST"
 
     def test_a_stream_without_an_event_is_lost(self, client, sends, pauses):
