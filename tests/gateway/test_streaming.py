@@ -417,6 +417,36 @@ class TestClientGone:
             settled()
 
 
+class TestKeyDeletedMeanwhile:
+    """What is under way on it goes on, and is charged to it."""
+
+    def test_the_stream_goes_on_and_settles(self, client, api, sends):
+        key, gate, sent = make_key(), Gate(), whole(usage_told=openrouter_usage())
+        sends(Pieces(sent[0], gate, *sent[1:]))
+        answer = stream(client)
+        received = next(answer.pieces)
+        assert api.delete(f"/api/llm/keys/{key.id}").status_code == 200
+        assert only_row().state == "HELD"
+        gate.open()
+        assert received + answer.content == b"".join(sent)
+        settled()
+        assert (only_row().state, only_row().cost_nano, only_row().cost_source) == ("SETTLED", 12_300_000, "provider")
+        assert (fresh(key).spent_total_nano, fresh(key).held_nano) == (12_300_000, 0)
+
+    def test_a_client_that_leaves_is_charged_the_hold(self, client, api, sends, fast_drain):
+        key, gate = make_key(), Gate()
+        sends(Pieces(chunk("Hel"), gate, chunk("lo"), SILENCE))
+        answer = stream(client)
+        next(answer.pieces)
+        assert api.delete(f"/api/llm/keys/{key.id}").status_code == 200
+        answer.close()
+        gate.open()
+        settled()
+        row = only_row()
+        assert (row.state, row.cost_nano) == ("LOST", row.hold_nano)
+        assert (fresh(key).spent_total_nano, fresh(key).held_nano) == (row.hold_nano, 0)
+
+
 class TestFirstEvent:
     """Until the first event has gone out, another key may still serve."""
 
