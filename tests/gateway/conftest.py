@@ -1,5 +1,5 @@
 """A program at the front door of a real web server, a stopped clock, and the proof after each test that the books
-balance. Every interval and constant of the product that a test here shortens is patched in this file and nowhere else.
+balance.
 
 What is the product's is imported inside: pytest reads this file before Django is set up.
 """
