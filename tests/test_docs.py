@@ -38,7 +38,9 @@ NOT_RUN = {
     "OPENROUTER_API_KEY=sk-or-v1-… make run": "a real key: tests/test_serve.py",
     "TOKEN=$(./manage.py tokens create my-program)": "docs/api.md runs it",
     "curl http://127.0.0.1:8080/v1/chat/completions": "docs/api.md runs it",
-    "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": "tests/flows/test_three_keys.py",
+    "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": (
+        "tests/flows/test_newcomer.py: test_it_serves_a_client_that_is_set_up_by_the_environment_alone"
+    ),
     "export REFACTAI_DATA_DIR=$(mktemp -d)": "goes with the simulator, which does not end",
     "echo OPENROUTER_": "goes with the simulator, which does not end: tests/commands/test_settings_file.py",
     "./manage.py simulator": "does not end: tests/simulator/test_command.py",

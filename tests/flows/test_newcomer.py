@@ -133,6 +133,15 @@ def test_it_serves_a_request_without_a_model(product, client):
     assert (row["requestedModel"], row["model"], row["cost"]) == ("auto", MODEL, COST)
 
 
+def test_it_serves_a_client_that_is_set_up_by_the_environment_alone(product, monkeypatch):
+    """As the README has it: `export OPENAI_BASE_URL=… OPENAI_API_KEY=…`, and no line of the program is changed."""
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{product.served.port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", product.token)
+    with openai.OpenAI() as client:
+        client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=100)
+    assert newest_row(product)["cost"] == COST
+
+
 def test_it_refuses_a_bad_request_as_the_client_knows_it(client):
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model=MODEL, messages=[])
