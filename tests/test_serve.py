@@ -220,7 +220,7 @@ def test_it_shows_no_secret_in_any_command_line(data_dir):
         assert "battery" not in served.out.read_text() + served.log.read_text()
 
 
-def test_it_keeps_the_files_of_the_nothingectory_private(nothing):
+def test_it_keeps_the_files_of_the_data_directory_private(nothing):
     with Served(nothing) as served:
         served.wait_until_complete()
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in nothing.iterdir() if file.is_file()}
