@@ -155,12 +155,12 @@ def play(sequence: list[tuple]) -> None:
 
 
 class TestWhateverHappens:
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(operations, min_size=8, max_size=25))
     def test_it_adds_up(self, sequence):
         play(sequence)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.one_of(operations, wild_clock), min_size=8, max_size=25))
     def test_it_adds_up_under_a_clock_that_ran_far_ahead(self, sequence):
         play(sequence)
