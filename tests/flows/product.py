@@ -7,6 +7,7 @@ import json
 import secrets
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -139,11 +140,16 @@ class Product:
         database = self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3")
         return Books(database.removeprefix("sqlite:///"))
 
+    def states(self, key: str = "") -> Counter[str]:
+        """Count the usage rows by state; only those of a key, where one is given."""
+        of_key = f"WHERE key_id = '{key}'" if key else ""
+        with self.books as books:
+            return Counter(dict(books.rows(f"SELECT state, COUNT(*) FROM llmkeys_usagerecord {of_key} GROUP BY 1")))
+
     def check_books(self) -> None:
         """Every request that the provider billed has its row, and the counters are the sums of the rows."""
+        wait_for(lambda: not self.states()["HELD"], seconds=60, what="all holds have ended")
         with self.books as books:
-            held = "SELECT COUNT(*) FROM llmkeys_usagerecord WHERE state = 'HELD'"
-            wait_for(lambda: books.rows(held) == [(0,)], seconds=60, what="all holds have ended")
             recorded = {request for (request,) in books.rows("SELECT request_id FROM llmkeys_usagerecord")}
         billed = {entry["requestId"] for entry in self.simulator.journal() if entry["billed"]}
         unrecorded = billed - recorded - {None}  # which was sent straight to the provider
@@ -260,8 +266,3 @@ def run_together(count: int, work: Any) -> None:
     if failures:
         raise failures[0]
     assert not any(thread.is_alive() for thread in threads), "a program hangs"
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -61,16 +61,6 @@ def sends(provider: Any) -> Callable[..., list[Any]]:
 
 
 @pytest.fixture
-def simulator(settings: Any) -> Iterator[Any]:
-    """Four simulated providers behind a real socket."""
-    from llmkeys.simulator.thread import SimulatorThread
-
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
-
-
-@pytest.fixture
 def statements() -> Iterator[list[str]]:
     """Every statement that any thread of this process sends to the database."""
     from tests.gateway.statements import watched

@@ -11,19 +11,11 @@ from django.utils import timezone
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, Alert, ApiKey
 from llmkeys.scheduling import ensure_schedules
-from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_account, make_key, make_usage, new_secret
 from tests.pages.browser import BROWSER, SIZES, log_in, said, watched
 
-pytestmark = BROWSER
+pytestmark = [*BROWSER, pytest.mark.usefixtures("simulator")]
 GOOD_SECRET = "sk-or-v1-12345678-of-the-simulator-ok"
-
-
-@pytest.fixture(autouse=True)
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
 
 
 @pytest.fixture
