@@ -201,6 +201,16 @@ def provider(provider_server: Any) -> Iterator[Any]:
     script.check()
 
 
+@pytest.fixture
+def simulator(settings: Any) -> Iterator[Any]:
+    """Four simulated providers behind a real socket."""
+    from llmkeys.simulator.thread import SimulatorThread
+
+    with SimulatorThread() as running:
+        settings.PROVIDER_BASE_URLS = running.urls
+        yield running
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_beat_between_tests() -> Iterator[None]:
     """The thread that renews leases outlives the test that began it: left alone it would write in another test, or

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import ROOT, Served, environment, prepare
+from tests.serving import ROOT, Served, environment, far_from_midnight, prepare
 
 ADDRESS = "127.0.0.1:8080"  # of the product, as the guides write it
 COMMAND = "./manage.py"
@@ -129,12 +129,13 @@ def outputs(text: str, **more: str) -> Iterator[tuple[Block, str]]:
     scratch = tempfile.TemporaryDirectory(prefix="llmkeys-guide-", ignore_cleanup_errors=True)  # a last file may come
     with scratch as name, SimulatorThread() as simulator:
         directory = Path(name)
-        urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()} | more
-        if "DATABASE_URL" not in urls:
+        urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
+        variables = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()} | more
+        if "DATABASE_URL" not in variables:
             prepare(directory / "data")
-        with Served(directory / "data", **urls) as served:
+        with Served(directory / "data", **variables) as served:
             served.wait_until_up()
-            here = environment(directory / "data", **urls) | {"HOME": str(directory)}
+            here = environment(directory / "data", **variables) | {"HOME": str(directory)}
             here.pop("DJANGO_SETTINGS_MODULE", None)
             with Shell(here, directory) as shell:
                 yield from _run_all(blocks(text), shell, f"127.0.0.1:{served.port}")
@@ -220,9 +221,11 @@ def check(path: Path, **more: str) -> None:
 def write(path: Path) -> int:
     """Put the real answers into a guide; return how many differed."""
     text = path.read_text()
-    real = [(block, printed) for block, printed in outputs(text) if difference(block, printed)]
-    for block, printed in reversed(real):
-        text = text[: block.start] + presentable(block, printed) + text[block.end :]
+    # A reader's product is in UTC.
+    printed = outputs(text, REFACTAI_TIME_ZONE="UTC")
+    real = [(block, output) for block, output in printed if difference(block, output)]
+    for block, output in reversed(real):
+        text = text[: block.start] + presentable(block, output) + text[block.end :]
     path.write_text(text)
     return len(real)
 

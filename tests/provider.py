@@ -269,6 +269,11 @@ class Script:
             assert not never, f"the provider was never asked: {never}"
 
 
+def delta(text: str, **more: str) -> bytes:
+    """Return a chunk of a streamed chat answer without the empty line that ends it."""
+    return b"data: " + json_module.dumps({"choices": [{"index": 0, "delta": {"content": text}, **more}]}).encode()
+
+
 def sent_with(secret: str) -> Match:
     """Match a request that carries this secret."""
     return _SentWith(secret)

@@ -24,7 +24,7 @@ from llmkeys.ledger import KEYS, Account, Attempt, Bid, Outcome, audit
 from llmkeys.models import Adjustment, Alert, ApiKey, DailyUsage, KeyEvent, SealedDay, UsageRecord
 from llmkeys.usage import pruning
 from llmkeys.usage.sums import Sums, Wanted, daily_sums
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, START_SECONDS, environment
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the audit's own connection sees only what is committed
 
@@ -155,12 +155,12 @@ def play(sequence: list[tuple]) -> None:
 
 
 class TestWhateverHappens:
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(operations, min_size=8, max_size=25))
     def test_it_adds_up(self, sequence):
         play(sequence)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.one_of(operations, wild_clock), min_size=8, max_size=25))
     def test_it_adds_up_under_a_clock_that_ran_far_ahead(self, sequence):
         play(sequence)
@@ -374,7 +374,7 @@ class TestSnapshot:
             env=environment(tmp_path, DJANGO_SETTINGS_MODULE=os.environ["DJANGO_SETTINGS_MODULE"]),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=START_SECONDS,
         )
         assert done.stderr == ""
         clean = "Report(keys=1, rows=1, differences=[], uncounted=[])"

@@ -64,7 +64,7 @@ PROVOKED_BY = {
     ),
     "the clock was set back": ("commands/test_doctor.py::TestWork::test_it_names_requests_of_a_time_to_come",),
     "the password is lost": (
-        "pages/test_login_browser.py::test_it_counts_the_tries_down_and_then_makes_the_name_wait",
+        "pages/test_login_browser.py::test_it_counts_the_attempts_down_and_then_makes_the_name_wait",
     ),
     "the packages are missing": (
         "commands/test_terminal.py::test_without_its_packages_it_says_what_to_do",

@@ -96,7 +96,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, database=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEPS, min_size=5, max_size=30))
 def test_no_window_takes_more_than_its_limit_and_no_key_is_stuck(steps):
     with transaction.atomic():

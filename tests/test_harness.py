@@ -9,17 +9,22 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import pytest
 import requests
+import time_machine
 
 from llmkeys.models import FailedAuthentication
 from tests import screenshots, web
 from tests.conftest import NetworkForbidden
+from tests.flows.product import Product
 from tests.helpers import NOW, make_token, make_user
 from tests.provider import CLOSE, RESET, SILENCE, Gate, Pieces, sent_with
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, environment, far_from_midnight
 from tests.web import Program
 
 CHAT = "https://openrouter.ai/api/v1/chat/completions"
@@ -191,3 +196,16 @@ def test_the_browser_of_the_pictures_sees_only_the_fonts_that_it_may(tmp_path, m
     monkeypatch.setattr(screenshots, "DEJAVU", (one, "No Such Font"))
     with pytest.raises(SystemExit, match="Not installed: No Such Font"):
         screenshots.only_dejavu(tmp_path)
+
+
+@pytest.mark.parametrize("month", [6, 11])
+@pytest.mark.parametrize("hour", range(24))
+def test_no_budget_of_a_product_begins_anew_while_it_is_tested(monkeypatch, tmp_path, month, hour):
+    """Whenever the tests are started, also where UTC's midnight or the end of its month is near."""
+    monkeypatch.setattr("tests.flows.product.Served", lambda data_dir, **given: given)
+    far_from_midnight.cache_clear()
+    with time_machine.travel(datetime(2026, month, 30, hour, 59, tzinfo=UTC), tick=False):
+        given = Product(tmp_path, SimpleNamespace(urls={})).environment
+        here = datetime.now(ZoneInfo(given["REFACTAI_TIME_ZONE"]))
+    far_from_midnight.cache_clear()
+    assert 3 <= here.hour < 21

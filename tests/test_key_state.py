@@ -161,9 +161,7 @@ _ROWS = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(
     rows=st.lists(_ROWS, min_size=1, max_size=8),
     at=_INSTANTS,

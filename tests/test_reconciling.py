@@ -14,7 +14,6 @@ from responses import matchers
 from llmkeys import ledger, tasks
 from llmkeys.lib.money import NANO, usd_to_nano
 from llmkeys.models import Adjustment, ApiKey, DailyUsage, KeyEvent, UsageRecord
-from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.usage import reconciling
 from llmkeys.usage.voiding import void_usage
 from tests.gateway import door
@@ -24,13 +23,6 @@ from tests.web import Program
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 
 GENERATION = "https://openrouter.ai/api/v1/generation?id=gen-1"
-
-
-@pytest.fixture
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
 
 
 @pytest.fixture

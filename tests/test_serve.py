@@ -21,6 +21,7 @@ from tests.serving import (
     DEADLINE_SECONDS,
     FAST_WATCHDOG,
     ROOT,
+    START_SECONDS,
     WHOLE_TREE,
     Served,
     free_port,
@@ -219,7 +220,7 @@ def test_it_shows_no_secret_in_any_command_line(data_dir):
         assert "battery" not in served.out.read_text() + served.log.read_text()
 
 
-def test_it_keeps_the_files_of_the_nothingectory_private(nothing):
+def test_it_keeps_the_files_of_the_data_directory_private(nothing):
     with Served(nothing) as served:
         served.wait_until_complete()
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in nothing.iterdir() if file.is_file()}
@@ -358,7 +359,7 @@ def test_it_restarts_a_killed_main_process(data_dir, which):
 def test_it_gives_up_when_the_web_server_cannot_start(data_dir):
     prelude = "django.setup()\nimport llmkeys.supervisor.web as web\nweb.run = lambda *a, **k: 3"
     with Served(data_dir, "--no-scheduler", prelude=prelude) as served:
-        assert served.process.wait(30) == 1
+        assert served.process.wait(START_SECONDS) == 1
         assert "could not be started 3 times in a row" in served.log.read_text()
 
 
@@ -493,7 +494,7 @@ from django.conf import settings
 settings.DATABASES["default"]["OPTIONS"]["init_command"] += ";PRAGMA query_only=ON"
 """
     with Served(data_dir, prelude=read_only) as served:
-        assert served.process.wait(30) == 1
+        assert served.process.wait(START_SECONDS) == 1
         (sentence,) = served.log.read_text().splitlines()
         assert str(data_dir / "llmkeys.sqlite3") in sentence and "cannot be opened or written" in sentence
 

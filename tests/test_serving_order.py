@@ -94,7 +94,7 @@ keys = st.lists(
 def test_python_and_sql_agree(settings, mode):
     settings.KEY_ORDER = mode
 
-    @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(rows=keys)
     def agree(rows):
         ApiKey.objects.all().delete()

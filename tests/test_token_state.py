@@ -43,9 +43,7 @@ def test_its_window_ends_by_itself():
     assert status(NOW + timedelta(days=1), **SPENT) == ACTIVE
 
 
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(
     row=st.fixed_dictionaries(
         {

@@ -34,14 +34,14 @@ def entry_of(values: dict) -> Entry:
 
 
 class TestReading:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.dictionaries(FIELDS, JSON))
     def test_it_finds_faults_and_never_raises(self, values):
         key, faults, warnings = read_key(entry_of(values), at=NOW)
         assert faults or key.from_environment or key.secret
         assert all(words.startswith("Line 1, key 1") for words in (*faults, *warnings))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.text() | JSON.map(json.dumps))
     def test_any_text_is_entries_or_a_broken_file(self, tmp_path_factory, text):
         file = tmp_path_factory.mktemp("any") / "keys.json"

@@ -107,7 +107,6 @@ def instants(draw: st.DrawFn) -> datetime:
 @pytest.mark.proof
 @settings(
     max_examples=size("INSTANTS", short=1_000, long=10_000),
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

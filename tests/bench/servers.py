@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.serving import ROOT, free_port
+from tests.serving import ROOT, START_SECONDS, free_port
 
-START_SECONDS = 60
 STOP_SECONDS = 60
 SECRET = "sk-or-v1-benchmark-0123456789abcdef-ok"
 

@@ -6,26 +6,13 @@ import pytest
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import UsageRecord
-from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_key, new_secret
-from tests.provider import Pieces
+from tests.provider import Pieces, delta
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
 
 MODEL = "openai/gpt-6.1-terra"
 OPENROUTER = "https://openrouter.ai/api/v1/chat/completions"
-
-
-@pytest.fixture
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
-
-
-def delta(text: str, **more: str) -> bytes:
-    """Return a chunk of a streamed answer without the empty line that ends it."""
-    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}, **more}]}).encode()
 
 
 def ask(run, *options: str, prompt: str = "Say hello [[prompt_tokens=10 completion_tokens=5 cost=0.0123]]"):

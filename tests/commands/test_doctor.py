@@ -22,7 +22,6 @@ from llmkeys.keys.environment import register_environment_keys
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Alert, ApiKey, DailyUsage
 from llmkeys.scheduling import ensure_schedules
-from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
 from tests.helpers import NOW, make_account, make_key, make_usage, make_user
 
@@ -453,12 +452,6 @@ class TestSettings:
 
 
 class TestOutside:
-    @pytest.fixture
-    def simulator(self, settings):
-        with SimulatorThread() as running:
-            settings.PROVIDER_BASE_URLS = running.urls
-            yield running
-
     def test_it_asks_the_providers_of_stored_keys_and_spends_nothing(self, simulator):
         make_key(provider="openrouter")
         make_key(provider="google")

@@ -5,17 +5,9 @@ import json
 import pytest
 
 from llmkeys.models import ApiKey
-from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_key, new_secret
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
 
 
 class TestKeysTest:

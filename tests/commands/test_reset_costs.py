@@ -119,8 +119,3 @@ class TestResetCosts:
     def test_it_names_a_key_that_is_unknown(self, run):
         ran = run("reset_costs", "--key", "Nobody", "--daily", "--yes")
         assert ran.code == 1 and ran.err.startswith("There is no key “Nobody”.")
-
-    def test_it_shows_an_example(self, run, capsys):
-        with pytest.raises(SystemExit):
-            run("reset_costs", "--help")
-        assert "./manage.py reset_costs --key Production --daily" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmkeys.dialects.base import Bound
@@ -387,7 +387,7 @@ JUNK = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(["messages", "tools", "prediction", "plugins", "model", "x"]), JUNK))
 def test_it_takes_any_shape(body: dict[str, Any]) -> None:
     assert chat_bound(body, body_size=1000).input_tokens >= OVERHEAD

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmkeys.dialects.anthropic_messages import AnthropicMessages
@@ -62,7 +62,7 @@ anything = st.recursive(
     max_leaves=30,
 )
 bodies = st.dictionaries(st.sampled_from(NAMES), anything, max_size=8)
-relaxed = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=100)
 
 
 def request(dialect: Dialect, door: Door, body: Any, *, query: str = "") -> Request:

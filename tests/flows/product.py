@@ -6,9 +6,8 @@ import http.client
 import json
 import secrets
 import sqlite3
-import subprocess
-import sys
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage, prepare
+from tests.serving import Served, far_from_midnight, manage, prepare, wait_for
 
 # A model whose vocabulary is not public: its hold is the bound by bytes and never a tighter one, which makes the
 # number of requests that fit into a budget a plain sum.
@@ -90,7 +89,7 @@ class Product:
     ) -> None:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
         self.data_dir, self.simulator = data_dir, simulator
-        self.environment = urls | more
+        self.environment = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()} | more
         if not (self.is_new or data_dir.exists() or "DATABASE_URL" in more):
             prepare(data_dir)
         self.served = self._serve(*arguments, prelude=prelude)
@@ -107,25 +106,15 @@ class Product:
     def __exit__(self, *failure: object) -> None:
         self.served.__exit__()
 
-    def command(self, *arguments: str) -> str:
+    def command(self, *arguments: str, stdin: str = "") -> str:
         """Run `manage.py …`, which must succeed, and return what it prints."""
-        done = manage(self.data_dir, *arguments, **self.environment)
+        done = manage(self.data_dir, *arguments, stdin=stdin, **self.environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def add_with_command(self, provider: str, secret: str, *options: str) -> str:
         """`manage.py keys add`, the secret on stdin; return the id."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", "keys", "add", "--provider", provider, "--json", *options],
-            cwd=ROOT,
-            env=environment(self.data_dir, **self.environment),
-            input=secret,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)["id"]
+        return json.loads(self.command("keys", "add", "--provider", provider, "--json", *options, stdin=secret))["id"]
 
     def program(self, token: str = "", *, seconds: float = PATIENCE_SECONDS) -> Program:
         return Program(self.served.port, token or self.token, seconds=seconds)
@@ -150,6 +139,22 @@ class Product:
     def books(self) -> Books:
         database = self.environment.get("DATABASE_URL") or str(self.data_dir / "llmkeys.sqlite3")
         return Books(database.removeprefix("sqlite:///"))
+
+    def states(self, key: str = "") -> Counter[str]:
+        """Count the usage rows by state; only those of a key, where one is given."""
+        of_key = f"WHERE key_id = '{key}'" if key else ""
+        with self.books as books:
+            return Counter(dict(books.rows(f"SELECT state, COUNT(*) FROM llmkeys_usagerecord {of_key} GROUP BY 1")))
+
+    def check_books(self) -> None:
+        """Every request that the provider billed has its row, and the counters are the sums of the rows."""
+        wait_for(lambda: not self.states()["HELD"], seconds=60, what="all holds have ended")
+        with self.books as books:
+            recorded = {request for (request,) in books.rows("SELECT request_id FROM llmkeys_usagerecord")}
+        billed = {entry["requestId"] for entry in self.simulator.journal() if entry["billed"]}
+        unrecorded = billed - recorded - {None}  # which was sent straight to the provider
+        assert not unrecorded, f"no row has {len(unrecorded)} of the {len(billed)} requests that were billed"
+        assert "The books are right" in self.command("audit")
 
     def probe(self, body: dict[str, Any]) -> tuple[int, int]:
         """Send the request once on a key of its own, which is then deleted; return its hold and cost (nano-dollars)."""
@@ -261,8 +266,3 @@ def run_together(count: int, work: Any) -> None:
     if failures:
         raise failures[0]
     assert not any(thread.is_alive() for thread in threads), "a program hangs"
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

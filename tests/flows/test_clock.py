@@ -105,7 +105,8 @@ def test_each_budget_begins_anew_in_its_time_and_late_jobs_run_once(data_dir, si
     clock = Clock(tmp_path / "clock")
     noon = tenth_of_next_month()
     clock.move(noon - clock.now())
-    with Product(data_dir, simulator, "--no-scheduler", **clock.environment()) as product:
+    more = clock.environment() | {"REFACTAI_TIME_ZONE": "UTC"}
+    with Product(data_dir, simulator, "--no-scheduler", **more) as product:
         no_limit = {"dailyLimit": 0, "monthlyLimit": 0, "totalLimit": 0}
         for name, limit in (("Day", "dailyLimit"), ("Month", "monthlyLimit"), ("Total", "totalLimit")):
             product.add_key(name, **no_limit | {limit: 0.0025})
@@ -131,7 +132,7 @@ def test_each_budget_begins_anew_in_its_time_and_late_jobs_run_once(data_dir, si
         before = names_and_figures(product)
         assert product.served.stop() == 0
 
-    with Product(data_dir, simulator, prelude=FAST_TICK, **clock.environment()) as product:
+    with Product(data_dir, simulator, prelude=FAST_TICK, **more) as product:
         wait_for(lambda: late_jobs_are_done(data_dir, clock.now()), what="the late jobs are done")
         runs = task_runs(data_dir)
         assert len(runs) >= 8 and set(runs.values()) == {1}, runs

@@ -16,7 +16,8 @@ import pytest
 
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
-from tests.flows.product import Product, Reply, Sampler, chat, percentile, run_together
+from tests.bench.load import percentile
+from tests.flows.product import Product, Reply, Sampler, chat, run_together
 from tests.flows.scale import size
 
 pytestmark = [pytest.mark.proof, pytest.mark.alone]

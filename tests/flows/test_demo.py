@@ -107,7 +107,7 @@ def dashboard(demo: Demo) -> str:
 ROTATED = "SELECT message FROM llmkeys_keyevent WHERE kind = 'rotated' AND message LIKE 'Rotated from “Production%'"
 
 
-@pytest.mark.long_wait
+@pytest.mark.alone
 def test_it_shows_rotation_within_a_minute_and_ctrl_c_leaves_nothing(tmp_path):
     with Demo(tmp_path, "--history", "0").wait_until_up() as demo:
         page = dashboard(demo)
@@ -142,7 +142,7 @@ def test_it_sends_nothing_through_the_users_proxy(tmp_path):
 
 def test_it_stops_by_itself_after_the_seconds_given(tmp_path):
     with Demo(tmp_path, "--history", "0", "--seconds", "1") as demo:
-        assert demo.process.wait(60) == 0, demo.err.read_text()
+        assert demo.process.wait(START_SECONDS) == 0, demo.err.read_text()
         assert demo.has_left_nothing()
 
 
@@ -156,7 +156,7 @@ def test_a_port_in_use_is_one_sentence_and_leaves_nothing(tmp_path):
             env=environment(tmp_path / "own", TMPDIR=str(tmp_path / "tmp")),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=START_SECONDS,
         )
     assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1), ran.stderr
     assert f"The port 127.0.0.1:{port} is in use" in ran.stderr

@@ -13,7 +13,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -54,7 +53,7 @@ def a_bad_time(product: Product, capsys: pytest.CaptureFixture, *, code: str) ->
     with capsys.disabled():
         longest = max(said.seconds for said in refused)
         print(f"\n{crowd.served()} served, {len(refused)} refused ({code}), the slowest after {longest:.1f} s")
-    wait_for(lambda: states(product)["HELD"] == 0, what="no hold is left open")
+    wait_for(lambda: product.states()["HELD"] == 0, what="no hold is left open")
     sent = len(product.simulator.journal()) - before
     assert sent == crowd.served() == answered(product) - served_before
     assert_the_books_are_complete(product)
@@ -72,12 +71,8 @@ def rows(product: Product, query: str) -> list[tuple]:
         return books.rows(query)
 
 
-def states(product: Product) -> Counter[str]:
-    return Counter(dict(rows(product, "SELECT state, COUNT(*) FROM llmkeys_usagerecord GROUP BY 1")))
-
-
 def answered(product: Product) -> int:
-    return states(product)["SETTLED"]
+    return product.states()["SETTLED"]
 
 
 def assert_the_books_are_complete(product: Product) -> None:
@@ -85,7 +80,7 @@ def assert_the_books_are_complete(product: Product) -> None:
     found = dict(rows(product, "SELECT request_id, state FROM llmkeys_usagerecord"))
     asked = {entry["requestId"] for entry in product.simulator.journal()}
     assert {request for request, state in found.items() if state == "SETTLED"} == asked
-    assert set(found.values()) <= {"SETTLED", "RELEASED"}, states(product)
+    assert set(found.values()) <= {"SETTLED", "RELEASED"}, product.states()
     assert "The books are right" in product.command("audit")
 
 

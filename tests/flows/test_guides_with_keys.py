@@ -6,8 +6,6 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from llmkeys.simulator.thread import SimulatorThread
 from tests import guide
 from tests.helpers import new_secret
-from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, manage, prepare
+from tests.serving import ROOT, Served, environment, far_from_midnight, manage, prepare
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 # What belongs to the operator, and the columns that time alone changes.
@@ -40,14 +38,11 @@ class Installation:
 
     def __init__(self, directory: Path, simulator: SimulatorThread) -> None:
         self.data = prepare(directory / "data")
-        self.urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
+        urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
+        self.variables = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()}
 
-    def run(self, *arguments: str, stdin: str | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT, env=environment(self.data, **self.urls), input=stdin, capture_output=True, text=True,
-            timeout=DEADLINE_SECONDS,
-        )  # fmt: skip
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        done = manage(self.data, *arguments, stdin=stdin, **self.variables)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -58,7 +53,7 @@ class Installation:
             self.run("keys", "add", "--provider", provider, "--name", "Example", stdin=secret)
         self.run("keys", "add", "--provider", "openrouter", "--name", "Broken", stdin=new_secret() + "-cut")
         self.run("keys", "set-default", "Broken")
-        manage(self.data, "chat", "Say hello", "--max-tokens", "50", **self.urls)
+        manage(self.data, "chat", "Say hello", "--max-tokens", "50", **self.variables)
         self.run("keys", "set-default", "Reserve")
 
     def fill(self) -> None:
@@ -87,7 +82,7 @@ class Installation:
 def test_what_was_there_is_the_same_afterwards(path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
         here = Installation(Path(name), simulator)
-        with Served(here.data, **here.urls) as served:
+        with Served(here.data, **here.variables) as served:
             served.wait_until_up()
             here.fill()
             before, secrets = here.rows(), here.secrets()
@@ -105,7 +100,7 @@ def test_what_was_there_is_the_same_afterwards(path: Path) -> None:
 
 def paste(path: Path, here: Installation, served: Served, *, stumbles: bool = False) -> None:
     """Run the examples of a guide one after the other, as somebody who pastes them; what fails is passed over."""
-    surroundings = environment(here.data, **here.urls) | {"HOME": str(here.data.parent)}
+    surroundings = environment(here.data, **here.variables) | {"HOME": str(here.data.parent)}
     surroundings.pop("DJANGO_SETTINGS_MODULE", None)
     with guide.Shell(surroundings, here.data.parent) as shell:
         for block in guide.blocks(path.read_text()):
@@ -128,7 +123,7 @@ def test_nothing_is_lost_where_the_examples_find_their_secrets_taken(path: Path)
     """What an example could not make is not there to be changed; what the operator calls “Example” is not meant."""
     with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
         here = Installation(Path(name), simulator)
-        with Served(here.data, "--no-scheduler", **here.urls) as served:
+        with Served(here.data, "--no-scheduler", **here.variables) as served:
             served.wait_until_up()
             here.fill()
             here.take(path.read_text())
@@ -145,11 +140,11 @@ def test_the_old_encryption_key_stays_where_reencrypt_fails() -> None:
     (block,) = [block for block in guide.blocks(OPERATIONS.read_text()) if "reencrypt" in block.text]
     with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
         here = Installation(Path(name), simulator)
-        with Served(here.data, "--no-scheduler", **here.urls) as served:
+        with Served(here.data, "--no-scheduler", **here.variables) as served:
             served.wait_until_up()
             here.fill()
         secrets, old = here.secrets(), (here.data / "encryption.key").read_text()
-        surroundings = environment(here.data, **here.urls) | {"HOME": name}
+        surroundings = environment(here.data, **here.variables) | {"HOME": name}
         with guide.Shell(surroundings, Path(name)) as shell:
             other = sqlite3.connect(here.data / "llmkeys.sqlite3")
             with closing(other), suppress(guide.GuideFailed):
@@ -162,7 +157,7 @@ def test_the_old_encryption_key_stays_where_reencrypt_fails() -> None:
 def test_it_would_notice_an_example_that_deletes_a_key() -> None:
     with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
         here = Installation(Path(name), simulator)
-        with Served(here.data, "--no-scheduler", **here.urls) as served:
+        with Served(here.data, "--no-scheduler", **here.variables) as served:
             served.wait_until_up()
             here.fill()
             secrets = here.secrets()

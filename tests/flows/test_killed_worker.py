@@ -20,7 +20,8 @@ import pytest
 
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
-from tests.flows.product import Product, chat, percentile
+from tests.bench.load import percentile
+from tests.flows.product import Product, chat
 from tests.flows.scale import SEED, seeded, size
 from tests.serving import Served, wait_for
 
@@ -278,7 +279,7 @@ def start_in_both_workers(product: Product) -> list[SlowRequest]:
     return started
 
 
-@pytest.mark.long_wait
+@pytest.mark.alone
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, capsys):
     """No job runs: a request that lacks room settles them. The other process renews its own, and serves to the end."""
@@ -297,7 +298,7 @@ def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, cap
         first = program.chat(QUICK)
         assert (first.status, first.code, first.headers["retry-after"]) == (429, "budget_busy", "1")
         wait_for(
-            lambda: program.chat(QUICK).status != 0 and rows_by_state(product, key)["LOST"],
+            lambda: program.chat(QUICK).status != 0 and product.states(key)["LOST"],
             seconds=LEASE_SECONDS + 20,
             what="the lease ends",
         )
@@ -305,7 +306,7 @@ def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, cap
         # Leases that began later end later: each process renews all of its own at once, every 15 s.
         broken = sum(one.outcome == "broken" for one in slow)
         wait_for(
-            lambda: program.chat(QUICK).status != 0 and rows_by_state(product, key)["LOST"] == broken,
+            lambda: program.chat(QUICK).status != 0 and product.states(key)["LOST"] == broken,
             seconds=20,
             what="the last lease ends",
         )
@@ -315,7 +316,7 @@ def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, cap
     with capsys.disabled():
         print(f"\n{ended_after:.1f} s after the kill the holds were lost; the slow requests: {dict(outcomes)}")
     assert LEASE_SECONDS - 16 <= ended_after <= LEASE_SECONDS + 15  # renewed every 15 s while it lived
-    states = rows_by_state(product, key)
+    states = product.states(key)
     assert (states["LOST"], states["HELD"]) == (outcomes["broken"], 0)
     assert outcomes["served"] == len(slow) - outcomes["broken"] > 0
     lost = rows(product, "SELECT id, hold_nano, cost_nano FROM llmkeys_usagerecord WHERE state = 'LOST'")
@@ -325,11 +326,6 @@ def test_it_frees_the_holds_of_a_dead_process_when_their_lease_ends(product, cap
     ((held, spent),) = rows(product, f"SELECT held_nano, spent_day_nano FROM llmkeys_apikey WHERE id = '{key}'")
     assert (held, spent) == (0, states["SETTLED"] * COST_NANO)
     assert "The books are right" in product.command("audit")
-
-
-def rows_by_state(product: Product, key: str) -> Counter[str]:
-    query = f"SELECT state, COUNT(*) FROM llmkeys_usagerecord WHERE key_id = '{key}' GROUP BY 1"
-    return Counter(dict(rows(product, query)))
 
 
 # --- workers that cannot live ----------------------------------------------------------------------------------------

@@ -53,16 +53,13 @@ def environment_of(pid: int) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def simulator():
-    with SimulatorThread() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorThread):
+def product(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("newcomer") / "home"
-    with EmptyHome(home, simulator, OPENROUTER_API_KEY=new_secret()) as running:
+    with SimulatorThread() as simulator, EmptyHome(home, simulator, OPENROUTER_API_KEY=new_secret()) as running:
         yield running
+        running.check_books()
+        billed = sum(float(entry["cost"]) for entry in simulator.journal())
+        assert the_key(running)["totalCost"] == round(billed, 9)
 
 
 @pytest.fixture
@@ -136,6 +133,15 @@ def test_it_serves_a_request_without_a_model(product, client):
     assert (row["requestedModel"], row["model"], row["cost"]) == ("auto", MODEL, COST)
 
 
+def test_it_serves_a_client_that_is_set_up_by_the_environment_alone(product, monkeypatch):
+    """As the README has it: `export OPENAI_BASE_URL=… OPENAI_API_KEY=…`, and no line of the program is changed."""
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{product.served.port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", product.token)
+    with openai.OpenAI() as client:
+        client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=100)
+    assert newest_row(product)["cost"] == COST
+
+
 def test_it_refuses_a_bad_request_as_the_client_knows_it(client):
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model=MODEL, messages=[])
@@ -172,12 +178,6 @@ def test_it_tells_that_the_budget_is_spent_and_the_client_does_not_ask_again(pro
     product.api("PATCH", f"/keys/{the_key(product)['id']}", {"dailyLimit": 10})
 
 
-def test_it_has_the_books_right_at_the_end(product):
-    assert "The books are right" in product.command("audit")
-    billed = sum(float(entry["cost"]) for entry in product.simulator.journal())
-    assert the_key(product)["totalCost"] == round(billed, 9)
-
-
 # --- the four providers, each with a key of the database ------------------------------------------------------------
 
 VENDORS = {
@@ -193,10 +193,12 @@ VENDORS = {
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorThread):
+def stored(tmp_path_factory: pytest.TempPathFactory):
     """A product without any environment key; a key of each provider comes in through `manage.py keys add`."""
-    with Product(tmp_path_factory.mktemp("stored") / "data", simulator, "--no-scheduler") as running:
+    data_dir = tmp_path_factory.mktemp("stored") / "data"
+    with SimulatorThread() as simulator, Product(data_dir, simulator, "--no-scheduler") as running:
         yield running
+        running.check_books()
 
 
 @pytest.mark.parametrize("provider", VENDORS)

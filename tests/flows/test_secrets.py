@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ import requests
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.leaks import CommandLines, Search
 from tests.flows.product import Product, chat
-from tests.serving import DEADLINE_SECONDS, ROOT, environment
+from tests.serving import manage
 
 PASSWORD = "correct horse battery staple"
 
@@ -103,15 +101,7 @@ class Door:
 
 def command(product: Product, canaries: Canaries, *arguments: str, stdin: str = "", code: int | None = 0) -> str:
     """Run `manage.py …` and keep what it printed."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=environment(product.data_dir, **product.environment),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-    )
+    done = manage(product.data_dir, *arguments, stdin=stdin, **product.environment)
     assert code is None or done.returncode == code, done.stdout + done.stderr
     canaries.note("manage.py " + " ".join(arguments[:2]), done.stdout + done.stderr)
     return done.stdout
@@ -160,16 +150,25 @@ def look_everywhere(product: Product, canaries: Canaries, browser: Door, program
     keys = program.get("/api/llm/keys").json()
     for key in keys:
         assert program.get(f"/api/llm/keys/{key['id']}").status_code == 200
+        assert browser.get(f"/llm-settings/keys/{key['id']}").status_code == 200
         assert browser.get(f"/admin/llmkeys/apikey/{key['id']}/change/").status_code == 200
         assert browser.get(f"/admin/llmkeys/apikey/{key['id']}/history/").status_code == 200
     for path in ("/keys/statistics", "/keys/active", "/usage", "/usage?format=csv", "/events", "/tokens"):
         assert program.get(f"/api/llm{path}").status_code == 200
-    assert program.get("/v1/models").status_code == 200
-    assert browser.get("/llm-settings").status_code == 200
-    for page in admin_pages(browser):
+    for path in ("/v1/models", "/metrics"):
+        assert program.get(path).status_code == 200
+    pages = {f"/llm-settings{page}" for page in ("", "/usage", "/tokens", "/playground", "/health")}
+    requests_made = {row["requestId"] for row in program.get("/api/llm/usage").json()["results"]}
+    assert len(requests_made) > len(PREFIX)
+    pages |= {f"/llm-settings/usage/{request}" for request in requests_made}
+    for page in pages | admin_pages(browser):
         assert browser.get(page).status_code == 200
     for words in (("keys", "list"), ("keys", "list", "--json"), ("tokens", "list", "--json"), ("stats",), ("audit",)):
         command(product, canaries, *words)
+    for words in (("usage",), ("usage", "--json"), ("export_keys", str(product.data_dir / "exported.json"))):
+        command(product, canaries, *words)
+    for words in (("alert", "--test"), ("doctor",)):  # there is no target, and the doctor finds what was broken
+        command(product, canaries, *words, code=None)
 
 
 def admin_pages(browser: Door) -> set[str]:

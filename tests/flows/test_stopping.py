@@ -7,14 +7,14 @@ import json
 import signal
 import threading
 import time
-from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from llmkeys.simulator.thread import SimulatorThread
-from tests.flows.product import Product, chat, percentile
+from tests.bench.load import percentile
+from tests.flows.product import Product, chat
 from tests.serving import wait_for
 
 STREAMS = 50
@@ -62,11 +62,6 @@ def opened(product: Product, count: int, body: dict) -> list[Stream]:
     return streams
 
 
-def states(product: Product) -> Counter[str]:
-    with product.books as books:
-        return Counter(dict(books.rows("SELECT state, COUNT(*) FROM llmkeys_usagerecord GROUP BY 1")))
-
-
 def test_streams_finish_in_the_grace(data_dir: Path, simulator: SimulatorThread):
     with Product(data_dir, simulator) as product:
         product.add_key("One", dailyLimit=0, monthlyLimit=0, totalLimit=0)
@@ -76,7 +71,7 @@ def test_streams_finish_in_the_grace(data_dir: Path, simulator: SimulatorThread)
             stream.join(30)
         assert f"{STREAMS} requests in progress; waiting up to 30 s." in product.served.log.read_text()
         assert sum(stream.whole for stream in streams) == STREAMS
-        assert states(product) == {"SETTLED": STREAMS}
+        assert product.states() == {"SETTLED": STREAMS}
 
 
 def test_streams_that_outlast_the_grace_are_lost_and_never_left_held(data_dir: Path, simulator: SimulatorThread):
@@ -87,7 +82,7 @@ def test_streams_that_outlast_the_grace_are_lost_and_never_left_held(data_dir: P
         for stream in streams:
             stream.join(30)
         assert not any(stream.whole for stream in streams)
-        assert states(product) == {"LOST": STREAMS}
+        assert product.states() == {"LOST": STREAMS}
 
 
 @pytest.mark.alone
@@ -109,4 +104,4 @@ def test_open_streams_hold_up_no_page(data_dir: Path, simulator: SimulatorThread
             print(f"\n{OPEN_STREAMS} streams: first byte p95 {slowest:.2f} s; page p95 {percentile(waits, 0.95):.3f} s")
         assert all(stream.whole for stream in streams)
         assert percentile(waits, 0.95) < 0.5
-        wait_for(lambda: states(product) == {"SETTLED": OPEN_STREAMS}, what="all rows are settled")
+        wait_for(lambda: product.states() == {"SETTLED": OPEN_STREAMS}, what="all rows are settled")

@@ -15,19 +15,13 @@ import pytest
 from llmkeys.lib.money import nano_to_usd
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, Program, Reply, Sampler, chat, run_together
-from tests.serving import wait_for
+from tests.serving import far_from_midnight, wait_for
 
 # 100 tokens in and 100 out of claude-haiku-4.5: 100 × $1 + 100 × $5 a million.
 BODY = chat("[[prompt_tokens=100 completion_tokens=100]]", max_tokens=200)
 COST_NANO = 600_000
 NAMES = ("First", "Second", "Third")
 LIMITS_NANO = (5_000_000, 6_500_000, 4_000_000)
-
-
-def far_from_midnight() -> str:
-    """A zone where it is neither late nor early now, and none of them is UTC."""
-    zones = ("Asia/Kolkata", "America/St_Johns", "Australia/Adelaide")
-    return next(zone for zone in zones if 3 <= datetime.now(ZoneInfo(zone)).hour < 21)
 
 
 def seconds_to_midnight(zone: str, now: datetime) -> int:

@@ -64,9 +64,10 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("clients") / "data"
-    more = {"REFACTAI_ANSWER_TIMEOUT_SECONDS": "2", "REFACTAI_MAX_RETRIES": "0"}
+    more = {"REFACTAI_ANSWER_TIMEOUT_SECONDS": "10", "REFACTAI_MAX_RETRIES": "0"}
     with SimulatorThread() as simulator, Product(directory, simulator, **more) as product:
         yield World(product, simulator)
+        product.check_books()
 
 
 def plain(result: Any) -> Any:
@@ -490,7 +491,3 @@ def test_the_snippets_of_the_guide_run(world: World, capsys: pytest.CaptureFixtu
     written = code.replace("http://127.0.0.1:8080", world.origin).replace("rfk_…", world.token(provider))
     exec(compile(written, "docs/clients.md", "exec"), {})
     assert capsys.readouterr().out.startswith("simulated word")
-
-
-def test_every_call_left_a_row_and_the_books_are_right(world: World):
-    assert "differ" not in world.product.command("audit")

@@ -1,5 +1,5 @@
 """A program at the front door of a real web server, a stopped clock, and the proof after each test that the books
-balance. Every interval and constant of the product that a test here shortens is patched in this file and nowhere else.
+balance.
 
 What is the product's is imported inside: pytest reads this file before Django is set up.
 """
@@ -58,16 +58,6 @@ def provider(provider: Any) -> Iterator[Any]:
 def sends(provider: Any) -> Callable[..., list[Any]]:
     """Let the provider answer with these, one for each request; return those that are left."""
     return provider.sends
-
-
-@pytest.fixture
-def simulator(settings: Any) -> Iterator[Any]:
-    """Four simulated providers behind a real socket."""
-    from llmkeys.simulator.thread import SimulatorThread
-
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
 
 
 @pytest.fixture

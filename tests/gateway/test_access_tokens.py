@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 
 from llmkeys.lib.money import usd_to_nano
-from llmkeys.models import AccessToken, KeyEvent
+from llmkeys.models import AccessToken, ApiKey, KeyEvent
 from llmkeys.tokens.making import change_token, rotate_token
 from tests.gateway.door import (
     OPENAI,
@@ -134,6 +134,28 @@ class TestBudget:
         limit = int(answer["X-LLM-Max-Tokens"])
         assert 5000 <= limit < 10_000
         assert provider.calls[0].json["max_tokens"] == only_row().max_tokens == limit
+
+    @pytest.mark.parametrize("fits", [True, False])
+    def test_it_is_refused_where_nothing_is_to_be_fitted(self, client, user, provider, settings, fits):
+        """$0.05 of the limit is left, of the token's or of the key's, and the request may cost $0.10."""
+        settings.FIT_OUTPUT = fits
+        token, door = program(user, totalLimit=0.15)
+        key = make_key()
+        AccessToken.objects.filter(pk=token.pk).update(spent_total_nano=usd_to_nano("0.1"))
+        if fits:
+            provider.post(OPENROUTER, json=completion())
+        by_token = ask(door, max_tokens=20_000)
+        AccessToken.objects.filter(pk=token.pk).update(spent_total_nano=sum(row.cost_nano for row in rows()))
+        ApiKey.objects.filter(pk=key.pk).update(**limits(total="0.15"))
+        spend(key, "0.1")
+        by_key = ask(client, max_tokens=20_000)
+        if fits:
+            assert by_token["X-LLM-Max-Tokens"] and by_key["X-LLM-Max-Tokens"]
+            return
+        is_refused(by_token, 429, "token_at_limit", "This token has reached its limit: this request needs up to $0.10")
+        is_refused(by_key, 429, "all_keys_at_limit", "All keys have reached their limits: this request needs up to $0.")
+        assert "X-LLM-Max-Tokens" not in by_token.headers and "X-LLM-Max-Tokens" not in by_key.headers
+        assert not provider.calls and not rows()
 
     def test_both_accounts_pay(self, client, user, provider):
         key = make_key()

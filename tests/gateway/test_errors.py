@@ -474,7 +474,7 @@ class TestAnyBody:
             for kind, row in keys:
                 kind.objects.filter(pk=row["id"]).update(**row)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=_QUIET, derandomize=True)
+    @settings(max_examples=150, suppress_health_check=_QUIET, derandomize=True)
     @given(body=_BODY)
     def test_it_never_gives_a_500(self, client, provider, keys, pauses, body):
         reply = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\ndata: [DONE]\n\n'
@@ -482,7 +482,7 @@ class TestAnyBody:
             reply = json.dumps(completion()).encode()
         self.never_a_500(client, provider, keys, json.dumps(body), reply)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=_QUIET, derandomize=True)
+    @settings(max_examples=60, suppress_health_check=_QUIET, derandomize=True)
     @given(reply=_JSON, streamed=st.booleans(), usage_told=_JSON, error=_JSON)
     def test_no_answer_of_a_provider_gives_one_either(
         self, client, provider, keys, pauses, reply, streamed, usage_told, error

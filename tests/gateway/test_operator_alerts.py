@@ -11,7 +11,7 @@ import pytest
 from llmkeys.models import Alert
 from tests.gateway.door import MODEL, OPENROUTER, ask, completion, done, limits, spend, usage
 from tests.helpers import NOW, make_key
-from tests.serving import ROOT, environment
+from tests.serving import ROOT, START_SECONDS, environment
 
 UNKNOWN = "acme/never-heard-of-it"
 
@@ -102,5 +102,7 @@ def test_a_gateway_request_does_not_load_the_library_that_sends(tmp_path):
     here = environment(
         tmp_path, DJANGO_SETTINGS_MODULE="refactai_site.settings", REFACTAI_ALERT_URLS="json://127.0.0.1:9/x"
     )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=here, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=here, capture_output=True, text=True, timeout=START_SECONDS
+    )
     assert ran.returncode == 0, ran.stderr

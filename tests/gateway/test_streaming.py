@@ -417,6 +417,36 @@ class TestClientGone:
             settled()
 
 
+class TestKeyDeletedMeanwhile:
+    """What is under way on it goes on, and is charged to it."""
+
+    def test_the_stream_goes_on_and_settles(self, client, api, sends):
+        key, gate, sent = make_key(), Gate(), whole(usage_told=openrouter_usage())
+        sends(Pieces(sent[0], gate, *sent[1:]))
+        answer = stream(client)
+        received = next(answer.pieces)
+        assert api.delete(f"/api/llm/keys/{key.id}").status_code == 200
+        assert only_row().state == "HELD"
+        gate.open()
+        assert received + answer.content == b"".join(sent)
+        settled()
+        assert (only_row().state, only_row().cost_nano, only_row().cost_source) == ("SETTLED", 12_300_000, "provider")
+        assert (fresh(key).spent_total_nano, fresh(key).held_nano) == (12_300_000, 0)
+
+    def test_a_client_that_leaves_is_charged_the_hold(self, client, api, sends, fast_drain):
+        key, gate = make_key(), Gate()
+        sends(Pieces(chunk("Hel"), gate, chunk("lo"), SILENCE))
+        answer = stream(client)
+        next(answer.pieces)
+        assert api.delete(f"/api/llm/keys/{key.id}").status_code == 200
+        answer.close()
+        gate.open()
+        settled()
+        row = only_row()
+        assert (row.state, row.cost_nano) == ("LOST", row.hold_nano)
+        assert (fresh(key).spent_total_nano, fresh(key).held_nano) == (row.hold_nano, 0)
+
+
 class TestFirstEvent:
     """Until the first event has gone out, another key may still serve."""
 
@@ -457,13 +487,14 @@ class TestFirstEvent:
 
     @pytest.mark.parametrize("streamed", [False, True])
     def test_the_wait_for_it_is_one_with_the_wait_for_the_head(self, client, sends, settings, streamed):
-        """Two seconds in all: after the head, which takes one, one is left."""
-        settings.ANSWER_TIMEOUT_SECONDS = 2
+        """Four seconds in all: after the head, which takes one, three are left, or fewer on a busy machine."""
+        settings.ANSWER_TIMEOUT_SECONDS = 4
         make_key()
         wait, head = time.sleep, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
         sends(Pieces(lambda: wait(1), head, SILENCE, framing="raw"))
         answer = ask(client, stream=streamed)
-        is_refused(answer, 504, "upstream_timeout", "openrouter.ai fell silent for 1 s")
+        told = is_refused(answer, 504, "upstream_timeout", "openrouter.ai fell silent for ")
+        assert 1 <= int(re.search(r"for (\d+) s", told)[1]) <= 3
         assert only_row().state == "LOST"
 
     def test_a_stream_without_an_event_is_lost(self, client, sends, pauses):

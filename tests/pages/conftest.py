@@ -34,6 +34,21 @@ def provider() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
+@pytest.fixture
+def openrouter(provider_server: Any, settings: Any) -> Iterator[Any]:
+    """OpenRouter as the test has it answer, byte by byte."""
+    from tests.gateway import door
+    from tests.provider import Script
+
+    script = Script()
+    provider_server.play(script)
+    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"{script.local}/api/v1"}
+    yield script
+    door.done()
+    provider_server.end()
+    script.check()
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser for the tests of one file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 
 from django.test import Client
@@ -19,3 +21,8 @@ def logged_in(user: Any, **options: Any) -> Client:
 def messages_of(response: Any) -> list[str]:
     """Return the messages of a page that was reached by following a redirect."""
     return [str(message) for message in response.context["messages"]]
+
+
+def text_of(page: str) -> str:
+    """Return the text of a page without its tags, in one line."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))

@@ -17,20 +17,12 @@ from django.utils import timezone
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Alert, DailyUsage
 from llmkeys.scheduling import ensure_schedules
-from llmkeys.simulator.thread import SimulatorThread
 from tests.helpers import make_account, make_key, make_usage, make_user
 from tests.pages.browser import BROWSER, SIZES, log_in, said, sideways
 
-pytestmark = BROWSER
+pytestmark = [*BROWSER, pytest.mark.usefixtures("simulator")]
 GRAVE = {"serious", "critical"}
 LOOKS = (("light", "desk"), ("dark", "desk"), ("light", "phone"))
-
-
-@pytest.fixture(autouse=True)
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
 
 
 @pytest.fixture(params=LOOKS, ids="-".join)

@@ -196,7 +196,7 @@ class TestVoid:
         assert not Adjustment.objects.exists()
 
 
-def test_it_puts_alerts_away(operator):
+def test_it_dismisses_alerts(operator):
     alert = Alert.objects.create(kind="key_rejected", message="Rejected.")
     address = "/admin/llmkeys/alert/"
     assert shown(operator, address, seen="no") == {alert.pk} and shown(operator, address, seen="yes") == set()

@@ -111,7 +111,7 @@ class TestAlerts:
         page = page_of(operator)
         assert "There are no open alerts" in page and "no target is configured" in page and "favicon-alert" not in page
 
-    def test_it_puts_one_away_and_all_that_were_shown(self, operator):
+    def test_it_dismisses_one_and_all_that_were_shown(self, operator):
         first, second, third = make_alert(), make_alert(), make_alert()
         operator.post(SEEN, {"alert": first.pk})
         assert set(Alert.objects.filter(seen_at=None)) == {second, third}

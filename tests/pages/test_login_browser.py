@@ -16,7 +16,7 @@ def try_to_log_in(page, password: str) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-def test_it_counts_the_tries_down_and_then_makes_the_name_wait(page):
+def test_it_counts_the_attempts_down_and_then_makes_the_name_wait(page):
     make_user("anna", "view_apikey")
     page.goto("/login")
     page.get_by_text("First time?").wait_for()

@@ -10,10 +10,10 @@ from django.db import connection
 
 from llmkeys.lib.money import NANO
 from llmkeys.models import ModelPrice, UsageRecord
-from llmkeys.simulator.thread import SimulatorThread
 from llmkeys.upstream import asked
 from tests.helpers import make_key, make_user, new_secret
-from tests.provider import Pieces, Script
+from tests.provider import Pieces, delta
+from tests.serving import wait_for
 from tests.web import Person
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
@@ -22,24 +22,6 @@ PAGE, RUN = "/llm-settings/playground", "/llm-settings/playground/run"
 LINES = {"Accept": "application/x-ndjson"}
 MODEL = "openai/gpt-6.1-terra"
 PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=5 cost=0.0123]]"
-
-
-@pytest.fixture
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
-
-
-@pytest.fixture
-def script(settings, provider_server):
-    """What OpenRouter sends, byte by byte."""
-    script = Script()
-    provider_server.play(script)
-    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"{script.local}/api/v1"}
-    yield script
-    provider_server.end()
-    script.check()
 
 
 @pytest.fixture
@@ -58,11 +40,6 @@ def lists_asked(monkeypatch):
 
 def given(**fields: str) -> dict[str, str]:
     return {"model": MODEL, "prompt": PROMPT, "max_tokens": "50", **fields}
-
-
-def delta(text: str, **more: str) -> bytes:
-    """Return a chunk of a streamed answer without the empty line that ends it."""
-    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": text}, **more}]}).encode()
 
 
 def told(client: Person, **fields: str) -> dict:
@@ -134,15 +111,15 @@ class TestRun:
             assert words in answer["facts"], words
         assert (row.state, row.cost_nano, row.token_name, row.streamed) == ("SETTLED", 12_300_000, "admin", True)
 
-    def test_it_shows_a_last_event_without_its_empty_line(self, person, script):
+    def test_it_shows_a_last_event_without_its_empty_line(self, person, openrouter):
         make_key()
-        script.sends(Pieces(delta("Hel") + b"\n\n", delta("lo", finish_reason="stop") + b"\n"))
+        openrouter.sends(Pieces(delta("Hel") + b"\n\n", delta("lo", finish_reason="stop") + b"\n"))
         answer = told(person)
         assert (answer["text"], "error" in answer) == ("Hello", False)
 
-    def test_it_shows_an_error_in_a_last_event_without_its_empty_line(self, person, script):
+    def test_it_shows_an_error_in_a_last_event_without_its_empty_line(self, person, openrouter):
         make_key()
-        script.sends(Pieces(delta("Hel") + b"\n\n", b'data: {"error":{"code":503,"message":"Overloaded"}}'))
+        openrouter.sends(Pieces(delta("Hel") + b"\n\n", b'data: {"error":{"code":503,"message":"Overloaded"}}'))
         answer = told(person)
         assert (answer["text"], answer["error"]) == ("Hel", "Overloaded")
 
@@ -234,14 +211,3 @@ class TestRun:
         told(person, prompt="a very private matter")
         assert "private matter" not in caplog.text
         assert "private matter" not in str(list(UsageRecord.objects.values()))
-
-
-def wait_for(condition, *, seconds: float = 20):
-    import time
-
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("not in time")

@@ -9,13 +9,12 @@ from django.contrib.sessions.models import Session
 
 from llmkeys.dashboard.playground_run import StreamedAnswer
 from llmkeys.models import UsageRecord
-from llmkeys.simulator.thread import SimulatorThread
-from tests.gateway.door import DONE, chunk, done, usage_chunk
+from tests.gateway.door import DONE, chunk, usage_chunk
 from tests.helpers import make_key
 from tests.pages.browser import BROWSER, fits, log_in
-from tests.provider import Gate, Pieces, Script
+from tests.provider import Gate, Pieces
 
-pytestmark = BROWSER
+pytestmark = [*BROWSER, pytest.mark.usefixtures("simulator")]
 PROMPT = "Say hello [[prompt_tokens=10 completion_tokens=80 cost=0.0123]]"
 WORDS, USAGE = chunk("A simulated answer. "), usage_chunk(prompt=10, completion=80, cost=0.0123)
 
@@ -23,25 +22,6 @@ WORDS, USAGE = chunk("A simulated answer. "), usage_chunk(prompt=10, completion=
 @pytest.fixture
 def site_url(real_site_url):
     return real_site_url
-
-
-@pytest.fixture(autouse=True)
-def simulator(settings):
-    with SimulatorThread() as running:
-        settings.PROVIDER_BASE_URLS = running.urls
-        yield running
-
-
-@pytest.fixture
-def openrouter(provider_server, settings):
-    """OpenRouter as the test has it answer, instead of the simulator."""
-    script = Script()
-    provider_server.play(script)
-    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"{script.local}/api/v1"}
-    yield script
-    done()
-    provider_server.end()
-    script.check()
 
 
 def test_it_streams_an_answer_and_tells_its_cost(page, openrouter):

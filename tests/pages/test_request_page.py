@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 import pytest
@@ -11,7 +10,7 @@ from django.test import Client
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, ApiKey
 from tests.helpers import NOW, make_account, make_key, make_usage
-from tests.pages.helpers import logged_in, messages_of
+from tests.pages.helpers import logged_in, messages_of, text_of
 
 pytestmark = pytest.mark.django_db
 PATH = "/llm-settings/usage"
@@ -26,10 +25,6 @@ def page_of(client, request_id: str) -> str:
     answer = client.get(f"{PATH}/{request_id}")
     assert answer.status_code == 200
     return answer.content.decode()
-
-
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
 
 
 def make_lost(**columns):

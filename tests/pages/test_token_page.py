@@ -19,7 +19,7 @@ from llmkeys.models import AccessToken, Adjustment, DailyUsage, KeyEvent, UsageR
 from llmkeys.usage.rows import lost_rows
 from llmkeys.usage.statements import COLUMNS
 from tests.helpers import NOW, JsonClient, make_account, make_key, make_usage, make_user
-from tests.pages.helpers import logged_in, messages_of
+from tests.pages.helpers import logged_in, messages_of, text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 PATH = "/llm-settings/tokens"
@@ -35,10 +35,6 @@ def page_of(client, token: AccessToken, more: str = "") -> str:
     answer = client.get(f"{PATH}/{token.pk}{more}")
     assert answer.status_code == 200
     return re.sub(r"\s+", " ", answer.content.decode())
-
-
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
 
 
 def spend(token: AccessToken, model: str, cost: int, *, days_ago: int = 0, requests: int = 1, key=None) -> None:

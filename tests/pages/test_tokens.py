@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import re
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken
 from llmkeys.vault.crypto import token_digest
 from tests.helpers import NOW, JsonClient, make_account, make_key, make_token, make_user
-from tests.pages.helpers import logged_in, messages_of
+from tests.pages.helpers import logged_in, messages_of, text_of
 
 pytestmark = pytest.mark.django_db
 PATH = "/llm-settings/tokens"
@@ -29,10 +28,6 @@ RIGHTS = ("view_accesstoken", "add_accesstoken", "delete_accesstoken")
 @pytest.fixture(autouse=True)
 def _present(frozen):
     """Every page of this file is asked for at `NOW`."""
-
-
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
 
 
 def create(client, **fields):

@@ -16,6 +16,7 @@ from llmkeys.key_state import current_windows
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, Adjustment, ApiKey, DailyUsage
 from tests.helpers import NOW, make_account, make_key, make_token, make_usage, make_user
+from tests.pages.helpers import text_of
 from tests.pages.usage import make_counted
 
 pytestmark = pytest.mark.django_db
@@ -31,10 +32,6 @@ def page_of(client, query: str = "") -> str:
     answer = client.get(f"{PATH}{query}")
     assert answer.status_code == 200
     return re.sub(r"\s+", " ", answer.content.decode())
-
-
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
 
 
 def rows_of(client, query: str = "") -> list[str]:

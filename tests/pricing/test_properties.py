@@ -27,7 +27,6 @@ from tests.pricing.helpers import LONG_AGO, NOBODYS, NOW, listed_models, price_l
 IS_LONG = settings.get_current_profile_name() == "long"
 many = settings(
     max_examples=20_000 if IS_LONG else 300,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -332,7 +331,7 @@ def test_the_hold_covers_the_cost_at_any_prices_of_the_operator(case, rows):
     assert cost is None or 0 <= cost.nano <= worst.nano
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["openrouter", "openai", "anthropic", "google"]), st.text(max_size=300))
 def test_it_takes_any_name_of_a_model(provider, model):
     worst = worst_case(provider, model, Bound(10, 10), at=NOW, strict=True, prices=NOBODYS)

@@ -253,7 +253,7 @@ def assert_in_range(found: float | None) -> None:
     assert found is None or 1 <= found <= DAYS_31
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(value=values, message=texts, headers=headers, error=errors, at=moments)
 def test_it_never_raises_and_never_leaves_its_range(
     value: Any, message: str, headers: dict[str, str], error: dict[str, Any], at: datetime

@@ -77,7 +77,7 @@ def assert_sound(failure: Failure) -> None:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(provider=providers, body=st.one_of(anything, objects, objects.map(lambda usage: {"usage": usage})))
 def test_it_reads_any_usage(provider: Provider, body: Any) -> None:
     usage = read_openai_usage(body)
@@ -88,13 +88,13 @@ def test_it_reads_any_usage(provider: Provider, body: Any) -> None:
         assert usage.cost_usd is None or (usage.cost_usd.is_finite() and usage.cost_usd >= 0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(provider=providers, status=statuses, headers=headers, body=st.one_of(bodies, errors))
 def test_it_classifies_anything(provider: Provider, status: int, headers: dict[str, str], body: bytes) -> None:
     assert_sound(provider.classify(status=status, headers=headers, body=body, at=NOW))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(provider=providers, body=st.one_of(anything, objects, objects.map(lambda error: {"error": error})))
 def test_it_looks_for_failures_anywhere(provider: Provider, body: Any) -> None:
     failure = provider.failure_in_body(body, at=NOW)
@@ -102,7 +102,7 @@ def test_it_looks_for_failures_anywhere(provider: Provider, body: Any) -> None:
         assert_sound(failure)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(provider=providers, status=statuses | st.just(200), headers=headers, body=bodies)
 def test_it_reads_any_check(provider: Provider, status: int, headers: dict[str, str], body: bytes) -> None:
     outcome = provider.check_answer(status=status, headers=headers, body=body, at=NOW)
@@ -113,13 +113,13 @@ def test_it_reads_any_check(provider: Provider, status: int, headers: dict[str, 
         assert_sound(outcome.failure)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(provider=providers, body=bodies)
 def test_it_reads_any_model_list(provider: Provider, body: bytes) -> None:
     assert all(model.id for model in provider.models_answer(body))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(provider=providers, name=st.one_of(st.text(max_size=210), st.sampled_from(WORDS)))
 def test_it_takes_any_name(provider: Provider, name: str) -> None:
     served = provider.model_name(name)

@@ -112,8 +112,8 @@ def serves_its_programs(product: Product, old: dict[str, Any]) -> None:
 
 def lives_on(old: dict[str, Any], data_dir: Path, simulator: SimulatorThread, database: dict[str, str]) -> None:
     """This version starts by itself, shows what was, and serves whom 0.1.0 served."""
-    variable = {"ANTHROPIC_API_KEY": "sk-ant-api03-environment-ok"}
-    with Product(data_dir, simulator, "--no-scheduler", **database, **variable) as product:
+    more = database | {"ANTHROPIC_API_KEY": "sk-ant-api03-environment-ok", "REFACTAI_TIME_ZONE": "UTC"}
+    with Product(data_dir, simulator, "--no-scheduler", **more) as product:
         product.command("shell", "-c", "from llmkeys.tasks import settle_lost_holds; assert settle_lost_holds() <= 1")
         assert "The books are right" in product.command("audit")
         is_what_it_was(product, old)
