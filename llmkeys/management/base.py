@@ -19,8 +19,9 @@ from django.core.management.color import no_style
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from django.db.utils import OperationalError, ProgrammingError
 
-from llmkeys import checks
+from llmkeys import checks, providers
 from llmkeys.exceptions import InvalidInput, LLMKeysError
+from llmkeys.keys import failures
 from llmkeys.management import printing
 from llmkeys.supervisor import keys_in_use, settings_in_use
 from refactai_site import VERSION, settings_file
@@ -55,7 +56,8 @@ class Command(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
             _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
-            self._warn()
+            if self._is_from_command_line and self.needs_database:
+                self._compare_with_server()
             result = super().execute(*args, **options)
             self.stdout.flush()  # a full device or a closed pipe can be reported here, but not at exit
             return result
@@ -83,12 +85,17 @@ class Command(BaseCommand):
                 forget_stdout()
             self._refuse(_file_words(error))
 
-    def _warn(self) -> None:
-        """Report on stderr which settings are ignored, and which differ from those of a running server."""
-        if not self._is_from_command_line or not self.needs_database:
-            return
+    def _compare_with_server(self) -> None:
+        """Report on stderr which settings are ignored, and which differ from those of a running server.
+
+        What a provider says at an address that is not the server's is not stored: the server's key would be disabled
+        for want of a variable in this shell.
+        """
+        different = _different_settings()
+        names = {name for _, names in different for name in names}
+        failures.asked_elsewhere.update(name for name in providers.PROVIDERS if f"{name.upper()}_BASE_URL" in names)
         with suppress(OSError):
-            self.write_error([*checks.warnings(), *_differences()])
+            self.write_error([*checks.warnings(), *_differences(different)])
 
     @property
     def _is_from_command_line(self) -> bool:
@@ -170,13 +177,21 @@ def _run_our_checks(databases: list[str] | None) -> None:
         raise CommandError("\n".join(map(checks.in_one_line, problems)))
 
 
-def _differences() -> list[str]:
-    file = settings.DATA_DIR / settings_file.NAME
+def _different_settings() -> list[tuple[int, list[str]]]:
+    """Return the process id of each running server whose settings differ from those here, and which they are."""
     return [
-        f"The running server (process {server['pid']}) has different values for {', '.join(names)}; this command uses "
-        f"its own. Settings in {file} apply to both."
+        (server["pid"], names)
         for server in keys_in_use.running()
         if (names := settings_in_use.different_from(server.get("settings", {})))
+    ]
+
+
+def _differences(different: list[tuple[int, list[str]]]) -> list[str]:
+    file = settings.DATA_DIR / settings_file.NAME
+    return [
+        f"The running server (process {pid}) has different values for {', '.join(names)}; this command uses "
+        f"its own. Settings in {file} apply to both."
+        for pid, names in different
     ]
 
 

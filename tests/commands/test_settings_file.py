@@ -222,15 +222,38 @@ def test_what_a_provider_refuses_to_a_commands_own_key_leaves_the_servers_alone(
         with Served(place.data, "--no-scheduler", **server) as served:
             served.wait_until_up()
             place.done("keys", "edit", "Default OpenAI Key", "--billing-group", "team", **server)
-            before = place.done("keys", "show", "Default OpenAI Key", "--json", **server)
+            before = standing(place, "Default OpenAI Key", **server)
             tested = place.run("keys", "test", "Default OpenAI Key", **command)
             said = tested.stdout + tested.stderr
             assert "the value of OPENAI_API_KEY here, which is not the server's: nothing was stored" in said
             assert place.run("chat", "hi", **command).returncode == 1
-            after = place.done("keys", "show", "Default OpenAI Key", "--json", **server)
-    kept = ("status", "isDefault", "lastError", "coolingUntil")
-    assert [json.loads(after)[name] for name in kept] == [json.loads(before)[name] for name in kept]
-    assert [json.loads(after)[name] for name in kept] == ["ACTIVE", True, "", None]
+            assert standing(place, "Default OpenAI Key", **server) == before == ["ACTIVE", True, "", None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["401", "402", "429", "html"])
+def test_what_a_command_hears_at_another_address_leaves_the_servers_keys_alone(place, ending):
+    with SimulatorThread() as servers_own, SimulatorThread() as another:
+        server = {"OPENROUTER_BASE_URL": servers_own.urls["openrouter"], "REFACTAI_FALLBACK_MODELS": "none"}
+        command = server | {"OPENROUTER_BASE_URL": another.urls["openrouter"]}
+        place.done("keys", "edit", "Production", "--from-env", "NEW", **server, NEW=f"sk-or-v1-{'e' * 40}-{ending}")
+        with Served(place.data, "--no-scheduler", **server) as served:
+            served.wait_until_up()
+            before = standing(place, "Production", **server)
+            tested = place.run("keys", "test", "Production", **command)
+            assert "OPENROUTER_BASE_URL, which is not the server's: nothing was stored" in tested.stdout + tested.stderr
+            asked = place.run("chat", "hi", **command)
+            assert asked.returncode == 1 and "has different values for OPENROUTER_BASE_URL" in asked.stderr
+            assert standing(place, "Production", **server) == before == ["ACTIVE", True, "", None]
+            assert place.rows("SELECT last_test_at FROM llmkeys_apikey") == [None]
+            place.run("keys", "test", "Production", **server)
+            assert place.rows("SELECT last_test_at FROM llmkeys_apikey") != [None]
+            assert (standing(place, "Production", **server)[0] == "DISABLED") == (ending == "401")
+
+
+def standing(place: Place, key: str, **more: str) -> list[object]:
+    shown = json.loads(place.done("keys", "show", key, "--json", **more))
+    return [shown[name] for name in ("status", "isDefault", "lastError", "coolingUntil")]
 
 
 @pytest.mark.slow
