@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from django.conf import settings
+from django.core.checks import CheckMessage
 from django.core.checks.registry import registry
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.core.management.color import no_style
@@ -55,9 +56,9 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
-            _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
             if self._is_from_command_line and self.needs_database:
-                self._compare_with_server()
+                self._compare_with_server()  # first, because a setting that differs may be why a check fails
+            _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
             result = super().execute(*args, **options)
             self.stdout.flush()  # a full device or a closed pipe can be reported here, but not at exit
             return result
@@ -174,7 +175,23 @@ def _run_our_checks(databases: list[str] | None) -> None:
         if message.is_serious() and not message.is_silenced()
     ]
     if problems:
-        raise CommandError("\n".join(map(checks.in_one_line, problems)))
+        raise CommandError("\n".join(map(_problem_words, problems)))
+
+
+def _problem_words(problem: CheckMessage) -> str:
+    return (problem.id == checks.LOST and _another_database()) or checks.in_one_line(problem)
+
+
+def _another_database() -> str:
+    """Return that a running server has another database, which is why there is none here; or ""."""
+    file = settings.DATA_DIR / settings_file.NAME
+    for pid, names in _different_settings():
+        if "DATABASE_URL" in names:
+            return (
+                f"The database of the running server (process {pid}) is another one, because its DATABASE_URL is not "
+                f"the one here. Set it here as well, or in {file}, which both read."
+            )
+    return ""
 
 
 def _different_settings() -> list[tuple[int, list[str]]]:
@@ -230,7 +247,7 @@ def database_words(error: DatabaseError) -> str:
         return str(problem)
     text = str(error).lower()
     if isinstance(error, OperationalError | ProgrammingError) and ("no such" in text or "does not exist" in text):
-        return NO_TABLES
+        return _another_database() or NO_TABLES
     from llmkeys.supervisor.prepare import explain
 
     return explain(error)
