@@ -257,6 +257,33 @@ def standing(place: Place, key: str, **more: str) -> list[object]:
 
 
 @pytest.mark.slow
+def test_a_command_without_the_servers_encryption_key_stores_no_secret_that_the_server_cannot_read(place, tmp_path):
+    """Nothing is encrypted yet, so nothing shows the command that its own key, a new one, is another."""
+    place.change("UPDATE llmkeys_apikey SET secret = x'', fingerprint = NULL, secret_missing = true")
+    own = place.data / "encryption.key"
+    own.unlink()
+    secret = "sk-or-v1-" + "e" * 40
+    (tmp_path / "keys.json").write_text(json.dumps([{"provider": "openrouter", "name": "Older", "apiKey": secret}]))
+    with Served(place.data, "--no-scheduler", REFACTAI_ENCRYPTION_KEYS="k" * 40) as served:
+        served.wait_until_up()
+        for command in (
+            ["keys", "add", "--provider", "openrouter", "--name", "New", "--from-env", "SECRET"],
+            ["keys", "edit", "Production", "--from-env", "SECRET"],
+            ["import_keys", str(tmp_path / "keys.json")],
+        ):
+            refused = place.run(*command, SECRET=secret)
+            assert refused.returncode == 1 and "does not have the first encryption key" in refused.stderr, command
+            assert not own.exists(), command
+            place.run(*command, SECRET=secret, REFACTAI_ENCRYPTION_KEYS="other key " * 4)
+            assert served.get("/readyz")[0] == 200, command
+        assert place.names() == ["Production"]
+        place.done(
+            "keys", "edit", "Production", "--from-env", "SECRET", SECRET=secret, REFACTAI_ENCRYPTION_KEYS="k" * 40
+        )
+        assert served.get("/readyz")[0] == 200
+
+
+@pytest.mark.slow
 def test_one_file_for_both_leaves_nothing_to_say(place):
     write(place, "REFACTAI_DAILY_LIMIT=5\nOPENAI_API_KEY=sk-proj-" + "e" * 40 + "\n")
     with Served(place.data, "--no-scheduler") as served:
