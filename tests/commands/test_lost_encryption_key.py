@@ -67,6 +67,7 @@ def test_nothing_is_given_up_while_a_server_runs(place):
         served.wait_until_up()
         ran = place.run("reencrypt", "--discard-unreadable", "--yes", REFACTAI_ENCRYPTION_KEYS="another key " * 4)
     assert ran.returncode == 1 and "A server is running on" in ran.stderr
+    assert "run this again" in ran.stderr and "restore" not in ran.stderr
     assert place.rows("SELECT COUNT(*) FROM llmkeys_apikey WHERE length(secret) > 0") == [1]
 
 
