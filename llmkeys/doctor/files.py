@@ -99,7 +99,7 @@ def old_key_file(about: About) -> Iterable[Finding]:
 
 def backups(about: About) -> Iterable[Finding]:
     """Check that there is a recent backup: archives of any name count, but not those of an empty database."""
-    found = [manifest for manifest in archives().values() if not manifest.is_empty]
+    found = [manifest for manifest in archives().values() if manifest.worth]
     newest = max((manifest.created for manifest in found), default=None)
     words = "There is no backup of these keys yet."
     if newest is not None:
