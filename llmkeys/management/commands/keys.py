@@ -95,6 +95,8 @@ class Command(BaseCommand):
         values = given_fields(options, _FIELDS) | {"provider": options["provider"]}
         if options["default"]:
             values["isDefault"] = True
+        if options["disabled"]:
+            values["enabled"] = False
         service.check_new(values, at=timezone.now())  # before the secret is asked for
         keys_in_use.require_first_key_known()
         values["apiKey"] = _read_secret(options["from_env"])
@@ -187,6 +189,7 @@ def _add_add(verbs: Any) -> None:
     verb.add_argument("--name", required=True)
     _add_fields(verb)
     verb.add_argument("--default", action="store_true", help="make it the default key")
+    verb.add_argument("--disabled", action="store_true", help="store it switched off")
     verb.add_argument("--from-env", metavar="VAR", help="read the secret from this environment variable")
 
 
