@@ -47,7 +47,9 @@ def words_for(error: Exception) -> str:
 
 
 def open_streams() -> None:
-    """Have streams that take every character; a closed one is as good as none."""
+    """Have streams that take every character; a closed one is as good as none, and nothing can be read from it."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115  (open to the end of the process)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (open to the end of the process)
