@@ -43,6 +43,13 @@ def words_for(error: Exception) -> str:
             from llmkeys.management.base import database_words
 
             return database_words(error)
+    if "django.core.exceptions" in sys.modules:
+        from django.core.exceptions import ImproperlyConfigured
+
+        if isinstance(error, ImproperlyConfigured):
+            from llmkeys.management.base import settings_words
+
+            return settings_words(error)
     return ""
 
 

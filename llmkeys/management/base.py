@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TextIO, cast
 from django.conf import settings
 from django.core.checks import CheckMessage
 from django.core.checks.registry import registry
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.core.management.color import no_style
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
@@ -70,6 +71,8 @@ class Command(BaseCommand):
             self._refuse(str(error))
         except DatabaseError as error:
             self._refuse(database_words(error))
+        except ImproperlyConfigured as error:
+            self._refuse(settings_words(error))
         except KeyboardInterrupt:
             self._refuse("Stopped.", 130)
         except EOFError:
@@ -237,6 +240,11 @@ def _option(field: str) -> str:
         "requestsPerMinute": "--rpm", "overlapSeconds": "--overlap",
     }  # fmt: skip
     return known.get(field) or "--" + re.sub(r"(?<!^)(?=[A-Z])", "-", field).lower()
+
+
+def settings_words(error: ImproperlyConfigured) -> str:
+    """Return what Django finds wrong with a setting that our own checks let through, such as an option of a URL."""
+    return f"A setting cannot be used: {' '.join(str(error).split()).rstrip('.')}. Correct it, and run this again."
 
 
 def database_words(error: DatabaseError) -> str:

@@ -340,6 +340,10 @@ def test_settings_of_another_database_stay_out(place, tmp_path):
         "nonsense": "it is not a database URL",
         "postgres://h:p4ss@h:99999/d": "it is not a database URL",
         "postgres://u:p4ss@h": "it does not name a database",
+        f"postgres://u:p4ss@h/{'d' * 64}": "the name of the database has 64 bytes, and PostgreSQL allows 63",
+        f"postgres://u:p4ss@h/{'%C3%BC' * 32}": "the name of the database has 64 bytes",
+        "postgres://u:p4ss@h/d?conn_health_checks=maybe&pool=x": "its option “pool” is the product's own",
+        "sqlite:////dir/x.db?timeout=5": "one of SQLite takes no options",
         "sqlite://:memory:": "it does not name a file",
         "sqlite:///": "it does not name a file",
     }.items(),
@@ -349,3 +353,22 @@ def test_a_foreign_database_url_is_told_in_one_line(tmp_path, url, words):
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
     assert ran.stderr.startswith(f"DATABASE_URL: {words}") and "p4ss" not in ran.stderr
     assert sys.executable not in ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("nonsense=1", "nonsense"),
+        ("sslmode=maybe", "sslmode"),
+        ("isolation_level=x", "Invalid transaction isolation level x"),
+    ],
+)
+def test_an_option_of_the_database_url_that_cannot_be_used_is_told_in_one_line(tmp_path, option, words):
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    place, here = Place(tmp_path / "data"), {"DATABASE_URL": f"postgres://u:p4ss@127.0.0.1:1/d?{option}"}
+    for command in (["serve", "--bind", f"127.0.0.1:{free_port()}"], ["keys", "list"], ["changepassword", "admin"]):
+        ran = place.run(*command, **here)
+        assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), (command, ran.stderr)
+        assert words in ran.stderr and "p4ss" not in ran.stderr, command
+        assert "Correct" in ran.stderr and "accepts connections" not in ran.stderr, command
