@@ -52,7 +52,8 @@ def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
     """llmkeys.E002: the data directory cannot be used."""
     if not settings.DATA_DIR_PROBLEM:
         return []
-    return [Error(settings.DATA_DIR_PROBLEM, hint=data_dir.REMEDY, id="llmkeys.E002")]
+    problem = settings.DATA_DIR_PROBLEM
+    return [Error(problem, hint=data_dir.remedy(problem), id="llmkeys.E002")]
 
 
 @register()

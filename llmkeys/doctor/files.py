@@ -24,7 +24,8 @@ OLD_BACKUP = timedelta(hours=50)
 
 def data_directory(about: About) -> Iterable[Finding]:
     if settings.DATA_DIR_PROBLEM:
-        yield Finding(FAIL, "Data directory", settings.DATA_DIR_PROBLEM, data_dir.REMEDY)
+        problem = settings.DATA_DIR_PROBLEM
+        yield Finding(FAIL, "Data directory", problem, data_dir.remedy(problem))
     else:
         yield good("Data directory", f"{settings.DATA_DIR} can be read and written.")
 
