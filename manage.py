@@ -43,11 +43,20 @@ def words_for(error: Exception) -> str:
             from llmkeys.management.base import database_words
 
             return database_words(error)
+    if "django.core.exceptions" in sys.modules:
+        from django.core.exceptions import ImproperlyConfigured
+
+        if isinstance(error, ImproperlyConfigured):
+            from llmkeys.management.base import settings_words
+
+            return settings_words(error)
     return ""
 
 
 def open_streams() -> None:
-    """Have streams that take every character; a closed one is as good as none."""
+    """Have streams that take every character; a closed one is as good as none, and nothing can be read from it."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115  (open to the end of the process)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (open to the end of the process)

@@ -52,7 +52,8 @@ def check_data_directory(app_configs: Sequence[AppConfig] | None, **kwargs: Any)
     """llmkeys.E002: the data directory cannot be used."""
     if not settings.DATA_DIR_PROBLEM:
         return []
-    return [Error(settings.DATA_DIR_PROBLEM, hint=data_dir.REMEDY, id="llmkeys.E002")]
+    problem = settings.DATA_DIR_PROBLEM
+    return [Error(problem, hint=data_dir.remedy(problem), id="llmkeys.E002")]
 
 
 @register()
@@ -72,13 +73,16 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
     ]
 
 
+LOST = "llmkeys.E004"
+
+
 @register(Tags.database)
 def check_database_is_there(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """llmkeys.E004: a database that was here is gone; only `serve --new-database` creates a new one."""
     words = backup.lost_database() if databases else ""
-    return [Error(words, id="llmkeys.E004")] if words else []
+    return [Error(words, id=LOST)] if words else []
 
 
 @register(Tags.security)

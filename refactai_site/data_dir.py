@@ -30,24 +30,32 @@ def ensure_data_dir(path: Path) -> str:
         return f"The data directory {path} cannot be created: {error.strerror}."
     _tighten(path)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return f"The data directory {path} cannot be read and written by this user{why_not(path)}."
+        return f"The data directory {path} {_NOT_ITS_OWNER}{why_not(path)}."
     for name, mode in _NEEDED.items():
         file = path / name
         if file.exists() and not os.access(file, mode):
-            return f"The file {file} cannot be read and written by this user{why_not(file)}."
+            return f"The file {file} {_NOT_ITS_OWNER}{why_not(file)}."
     return ""
 
 
 # Files that a command run as another user may have left. Problems with other files are reported when they are opened.
 _NEEDED = {"secret_key": os.R_OK, "serving.lock": os.R_OK | os.W_OK, "scheduler.lock": os.R_OK | os.W_OK}
-REMEDY = "Make the user that runs `serve` its owner, or set REFACTAI_DATA_DIR to another directory."
+_NOT_ITS_OWNER = "cannot be read and written by this user"
+_READ_ONLY = "it is on a file system that is mounted read-only"
+
+
+def remedy(problem: str) -> str:
+    """Return what to do about what `find_data_dir` found wrong."""
+    if _NOT_ITS_OWNER in problem and _READ_ONLY not in problem:
+        return "Make the user that runs `serve` its owner, or set REFACTAI_DATA_DIR to another directory."
+    return "Set REFACTAI_DATA_DIR to another directory."
 
 
 def why_not(path: Path) -> str:
     """Return why a file cannot be used, to be appended to a sentence: its owner, or that its disk is read-only."""
     try:
         if os.statvfs(path).f_flag & os.ST_RDONLY:
-            return ": it is on a file system that is mounted read-only"
+            return f": {_READ_ONLY}"
         return f": it belongs to {path.owner()}"
     except (OSError, KeyError):  # the owner has no name
         return ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
 from typing import Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 P = ParamSpec("P")
@@ -205,13 +205,11 @@ def database_url(variable: str) -> str:
     value = _raw(variable) or ""
     scheme, _, rest = value.partition("://")
     if scheme in ("postgres", "postgresql"):
-        try:
-            parts = urlsplit(value)
-            problem = "" if parts.path.strip("/") and parts.port != 0 else "it does not name a database"
-        except ValueError:
-            problem = "it is not a database URL"
+        problem = _problem_of_postgresql(value)
     elif scheme == "sqlite":
         problem = "" if len(rest) > 1 and rest[0] == "/" and ":memory:" not in rest else "it does not name a file"
+        if "?" in rest:
+            problem = "one of SQLite takes no options; leave out the question mark and what follows it"
     elif rest:
         problem = f"{scheme} is not supported; the product runs on SQLite and PostgreSQL"
     else:
@@ -220,6 +218,21 @@ def database_url(variable: str) -> str:
         fault(variable, problem, EXAMPLE_URL)
         return ""
     return value
+
+
+def _problem_of_postgresql(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        if not parts.path.strip("/") or parts.port == 0:
+            return "it does not name a database"
+    except ValueError:
+        return "it is not a database URL"
+    length = len(unquote(parts.path[1:]).encode())
+    if length > 63:
+        return f"the name of the database has {length} bytes, and PostgreSQL allows 63"
+    if "pool" in parse_qs(parts.query, keep_blank_values=True):
+        return "its option “pool” is the product's own; leave it out"
+    return ""
 
 
 class Concealed(str):

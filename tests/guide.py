@@ -7,7 +7,8 @@ How to mark a guide: an HTML comment on the line before a fenced block.
     <!-- answer: some -->    the same, and only its first lines are shown; the last shown line is `…`
 
 Each guide with a marked block gets a product of its own: an empty data directory, started by `manage.py serve`, sent
-to the simulator instead of the providers. Its blocks run in one bash, one after the other, in the directory of this
+to the simulator instead of the providers; docs/operations.md, whose `doctor` would miss a key that can serve, finds one
+in the environment. Its blocks run in one bash, one after the other, in the directory of this
 project, so variables and functions stay. A block that ends with another code than 0 is a failure; curl ends with 0
 whatever the status is. What both sides write differently each time is made equal first: ids of keys and requests,
 instants, days, cursors, access tokens, measured times; the address and the Python of the guide stand for the real
@@ -69,6 +70,10 @@ class Block:
     start: int
     end: int
     line: int
+
+
+def _variables(path: Path) -> dict[str, str]:
+    return {"OPENAI_API_KEY": f"sk-proj-{'e' * 40}-ok"} if path.name == "operations.md" else {}
 
 
 class GuideFailed(AssertionError):
@@ -211,7 +216,7 @@ def check(path: Path, **more: str) -> None:
     """Raises GuideFailed with every answer of a guide that is not the real one; `more` are variables."""
     found = [
         f"{path.name}, line {block.line}:\n{differs}"
-        for block, printed in outputs(path.read_text(), **more)
+        for block, printed in outputs(path.read_text(), **_variables(path), **more)
         if (differs := difference(block, printed))
     ]
     if found:
@@ -222,7 +227,7 @@ def write(path: Path) -> int:
     """Put the real answers into a guide; return how many differed."""
     text = path.read_text()
     # A reader's product is in UTC.
-    printed = outputs(text, REFACTAI_TIME_ZONE="UTC")
+    printed = outputs(text, REFACTAI_TIME_ZONE="UTC", **_variables(path))
     real = [(block, output) for block, output in printed if difference(block, output)]
     for block, output in reversed(real):
         text = text[: block.start] + presentable(block, output) + text[block.end :]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
 from django.conf import settings
 
 from refactai_site import settings_file
-from tests.serving import ROOT
+from tests.serving import ROOT, Served, free_port, prepare
 from tests.test_docs import options_of, parser_of
 
 DOCKERFILE = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
@@ -58,6 +61,20 @@ def test_it_starts_serve_with_options_that_exist():
 def test_it_is_healthy_when_readyz_says_so():
     (check,) = lines("HEALTHCHECK")
     assert f"http://127.0.0.1:{lines('EXPOSE')[0]}/readyz" in check
+
+
+@pytest.mark.slow
+def test_its_health_does_not_depend_on_a_proxy(tmp_path):
+    (check,), (exposed,) = lines("HEALTHCHECK"), lines("EXPOSE")
+    _, *words = json.loads(check.partition(" CMD ")[2])
+    proxy = {"http_proxy": f"http://127.0.0.1:{free_port()}", "no_proxy": ""}
+    with Served(prepare(tmp_path / "data"), "--no-scheduler") as served:
+        served.wait_until_up()
+        command = [sys.executable, *(word.replace(f":{exposed}/", f":{served.port}/") for word in words)]
+        done = subprocess.run(command, env=os.environ | proxy, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        served.stop()
+        assert subprocess.run(command, env=os.environ | proxy, capture_output=True, check=False).returncode != 0
     gateway = "\n".join(path.read_text() for path in (ROOT / "llmkeys" / "gateway").glob("*.py"))
     assert '"/readyz"' in gateway
 

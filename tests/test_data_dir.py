@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError
 
 from llmkeys.database import outages
-from refactai_site.data_dir import ensure_data_dir
+from refactai_site.data_dir import ensure_data_dir, remedy
 
 
 def mode(path: Path) -> int:
@@ -50,9 +50,9 @@ def test_a_file_that_another_user_left_is_named(tmp_path, monkeypatch, name):
     (tmp_path / name).touch()
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path).name != name)  # root may read everything
     owner = (tmp_path / name).owner()
-    assert ensure_data_dir(tmp_path) == (
-        f"The file {tmp_path / name} cannot be read and written by this user: it belongs to {owner}."
-    )
+    said = ensure_data_dir(tmp_path)
+    assert said == f"The file {tmp_path / name} cannot be read and written by this user: it belongs to {owner}."
+    assert remedy(said).startswith("Make the user that runs `serve` its owner")
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-prepare"])

@@ -50,9 +50,9 @@ class Manifest:
         return not self.differences
 
     @property
-    def is_empty(self) -> bool:
-        """True if it contains neither a stored secret nor a usage row."""
-        return not self.keys and not self.rows
+    def worth(self) -> int:
+        """2 if it contains stored secrets, 1 if it contains usage alone, 0 if the database was empty."""
+        return 2 if self.keys else int(self.rows > 0)
 
     @property
     def has_key(self) -> bool:

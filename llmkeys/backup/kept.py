@@ -39,7 +39,8 @@ def automatic_backups() -> list[Path]:
 def archives() -> dict[Path, Manifest]:
     """Return every archive in the data directory and its `backups/`, whatever its name, the most useful first.
 
-    Those of a database with keys or usage come before those of an empty one, and newer ones before older ones.
+    Those of a database with keys come first, then those of one with usage alone (environment keys have no secrets in
+    it), then those of an empty one; of each kind newer ones come before older ones.
     """
     found = {}
     for directory in (backups_directory(), settings.DATA_DIR):
@@ -47,7 +48,7 @@ def archives() -> dict[Path, Manifest]:
             manifest = _manifest(file)
             if manifest is not None:
                 found[file] = manifest
-    return dict(sorted(found.items(), key=lambda item: (not item[1].is_empty, item[1].created), reverse=True))
+    return dict(sorted(found.items(), key=lambda item: (item[1].worth, item[1].created), reverse=True))
 
 
 def _manifest(file: Path) -> Manifest | None:
@@ -78,15 +79,17 @@ def prune() -> None:
     """Delete the oldest automatic backups. The newest seven daily ones stay, and always the newest good one.
 
     Those before migrations are counted separately, for each schema, so that restarts during a migration that keeps
-    failing push out neither the daily ones nor the one from before its first step. Backups of an empty database are
-    counted separately too.
+    failing push out neither the daily ones nor the one from before its first step. Backups of a database without keys,
+    and of an empty one, are counted separately too.
     """
     manifests = {file: _manifest(file) for file in automatic_backups()}
-    empty = [file for file, manifest in manifests.items() if manifest and manifest.is_empty]
-    full = [file for file in manifests if file not in empty]
+    kinds: dict[int, list[Path]] = {2: [], 1: [], 0: []}
+    for file, manifest in manifests.items():
+        kinds[manifest.worth if manifest else 2].append(file)
     # Daily ones first, because only they are audited.
-    newest_good = next((file for file in [*_daily(full), *full, *empty] if is_good(file)), None)
-    for files in (full, empty):
+    by_worth = [file for files in kinds.values() for file in [*_daily(files), *files]]
+    newest_good = next((file for file in by_worth if is_good(file)), None)
+    for files in kinds.values():
         before = {file: manifests[file] for file in files if BEFORE_MIGRATION in file.name}
         for file in [*_daily(files)[KEPT:], *_surplus(before)]:
             if file != newest_good:

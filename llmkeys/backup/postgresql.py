@@ -103,19 +103,20 @@ def looking_into(name: str) -> Iterator[CursorWrapper]:
         own.close()
 
 
-def refuse_while_used() -> None:
-    """Raise CannotRestore if anyone else is connected to the database; the server's own vacuuming has no user."""
-    with server() as cursor:
-        cursor.execute(
-            "SELECT COUNT(*) FROM pg_stat_activity "
-            "WHERE datname = %s AND usesysid IS NOT NULL AND pid <> pg_backend_pid()",
-            [connection.settings_dict["NAME"]],
-        )
-        others = cursor.fetchone()[0]
+def refuse_while_used(cursor: CursorWrapper) -> None:
+    """Raise CannotRestore if another process is connected to the database; the server's own vacuuming has no user.
+
+    The cursor's own connection does not count, whatever database it is on.
+    """
+    cursor.execute(
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = %s AND usesysid IS NOT NULL AND pid <> pg_backend_pid()",
+        [connection.settings_dict["NAME"]],
+    )
+    others = cursor.fetchone()[0]
     if others:
         used = "1 connection uses" if others == 1 else f"{others} connections use"
         raise CannotRestore(
-            f"{used} the database. Stop every `serve` and all other programs that use it, then restore again. "
+            f"{used} the database. Stop every `serve` and all other programs that use it, then run this again. "
             "Nothing was changed."
         )
 
@@ -152,8 +153,8 @@ def swap_in(new: str, keep: str) -> None:
     name = connection.settings_dict["NAME"]
     connection.close()
     try:
-        refuse_while_used()  # again, because loading the dump may have taken minutes
         with server() as cursor:
+            refuse_while_used(cursor)  # again, because loading the dump may have taken minutes
             cursor.execute("BEGIN")
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
             if cursor.fetchone():

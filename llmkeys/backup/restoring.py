@@ -94,7 +94,8 @@ def _restore_dump(manifest: Manifest, file: Path, brought: _Brought, at: datetim
     new, kept = f"{name}_restored_{secrets.token_hex(4)}", f"{name}_before_restore_{at:%Y%m%d_%H%M%S}"
     connection.close()
     try:
-        postgresql.refuse_while_used()
+        with postgresql.server() as cursor:
+            postgresql.refuse_while_used(cursor)
         postgresql.load(file, new)
     except DatabaseError as error:
         raise CannotRestore(f"The backup could not be loaded into the database server: {first_line(error)}.") from None

@@ -1,4 +1,4 @@
-"""The lock of the data directory: every `serve` holds it shared, `restore` exclusively."""
+"""The lock of the data directory: every `serve` holds it shared, `restore` and `reencrypt --discard-…` exclusively."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_server(data_dir: Path) -> Iterator[None]:
     descriptor = _lock(data_dir, fcntl.LOCK_EX)
     if descriptor is None:
         raise CannotRestore(
-            f"A server is running on {data_dir}. Stop it first (Ctrl-C, or `systemctl stop`), restore, then start it."
+            f"A server is running on {data_dir}. Stop it (Ctrl-C, or `systemctl stop`), run this again, then start it."
         )
     try:
         _tidy(data_dir)

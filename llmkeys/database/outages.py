@@ -60,10 +60,10 @@ def explain(error: BaseException) -> str:
     """Return what is wrong with the database and what to do, in one or two sentences without the database URL."""
     if not is_sqlite():
         words = first_line(error).removeprefix("connection failed: ").removeprefix("connection is bad: ")
-        return (
-            f"The database that DATABASE_URL names cannot be used: {words}. "
-            "Check that it is running and accepts connections."
-        )
+        remedy = "Check that it is running and accepts connections."
+        if "connection option" in words or " value: " in words:  # libpq's words for an option that it cannot use
+            remedy = "Correct that option in DATABASE_URL, or leave it out."
+        return f"The database that DATABASE_URL names cannot be used: {words}. {remedy}"
     text, file = str(error).lower(), database_name()
     if is_damaged(error):
         return f"The file {file} is not a readable database."

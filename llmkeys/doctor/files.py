@@ -24,7 +24,8 @@ OLD_BACKUP = timedelta(hours=50)
 
 def data_directory(about: About) -> Iterable[Finding]:
     if settings.DATA_DIR_PROBLEM:
-        yield Finding(FAIL, "Data directory", settings.DATA_DIR_PROBLEM, data_dir.REMEDY)
+        problem = settings.DATA_DIR_PROBLEM
+        yield Finding(FAIL, "Data directory", problem, data_dir.remedy(problem))
     else:
         yield good("Data directory", f"{settings.DATA_DIR} can be read and written.")
 
@@ -99,7 +100,7 @@ def old_key_file(about: About) -> Iterable[Finding]:
 
 def backups(about: About) -> Iterable[Finding]:
     """Check that there is a recent backup: archives of any name count, but not those of an empty database."""
-    found = [manifest for manifest in archives().values() if not manifest.is_empty]
+    found = [manifest for manifest in archives().values() if manifest.worth]
     newest = max((manifest.created for manifest in found), default=None)
     words = "There is no backup of these keys yet."
     if newest is not None:

@@ -25,6 +25,10 @@ ASK_AGAIN = timedelta(minutes=30)  # for an exhausted key if the provider does n
 DAILY_QUOTA = "Daily quota: "  # the beginning of the reason of such a cooling
 DAY = timedelta(days=1)
 
+# The providers whose base URL in a command's shell is not the one that the running server has (`management.base`). What
+# is heard there says nothing about the keys that the server sends to its own.
+asked_elsewhere: set[str] = set()
+
 CONFIRM_SECONDS = 5.0
 TEST_REST = timedelta(seconds=BACK_OFF_SECONDS[0])
 
@@ -87,8 +91,10 @@ def still_has_secret(cursor: Cursor, tried: SecretHolder) -> bool:
 
     If not, an answer to that secret says nothing about the key. A re-encrypted secret counts as another one; whatever
     is skipped for that reason shows up again at the next request or test. The same goes for an environment key whose
-    variable has another value in a command's shell than on the server.
+    variable has another value in a command's shell than on the server, and for a provider that was asked elsewhere.
     """
+    if tried.provider in asked_elsewhere:
+        return False
     cursor.execute(
         "SELECT masked_secret FROM llmkeys_apikey WHERE id = %s AND secret = %s AND deleted_at IS NULL",
         [tried.id, bytes(tried.secret)],

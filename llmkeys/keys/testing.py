@@ -14,7 +14,7 @@ from llmkeys.database.sql import Cursor, instant
 from llmkeys.exceptions import SecretMissing
 from llmkeys.keys import fields
 from llmkeys.keys.default import changing_keys, ensure_default, hand_default_on
-from llmkeys.keys.failures import still_has_secret
+from llmkeys.keys.failures import asked_elsewhere, still_has_secret
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import FailureKind, KeyCheck
 from llmkeys.upstream import asked
@@ -36,8 +36,8 @@ class TestResult:
 def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
     """Test a key with a free call to its provider, and set or clear its rejection. Does not count as a request.
 
-    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile, or
-    if it is not the one that the server has in the variable of an environment key.
+    The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile, if it
+    is not the one that the server has in the variable of an environment key, or if the server asks at another address.
     """
     started = time.monotonic()
     try:
@@ -51,14 +51,27 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
             status=answer.status, headers=answer.headers, body=answer.body, at=at
         )
         result = TestResult(check.ok, check.message, _milliseconds(started), check.details)
-    if not keyring.is_registered(key, key.masked_secret):
-        words = f"That was the value of {key.environment_variable} here, which is not the server's: nothing was stored."
-        remedy = "Start every `serve` with the same value, or test it where the server's value is set."
-        return replace(result, message=f"{result.message.rstrip('.')}. {words} {remedy}")
+    if words := _not_the_servers(key):
+        return replace(result, message=f"{result.message.rstrip('.')}. {words}")
     if check is not None and not _store_check(key, check, at, actor):
         words = f"“{key.name}” was deleted or its secret was replaced during the test. Test it again."
         return TestResult(False, words, _milliseconds(started))
     return _remembered(key, result, at)
+
+
+def _not_the_servers(key: ApiKey) -> str:
+    """Return why what was tested here says nothing about the key as the server uses it, or ""."""
+    if key.provider in asked_elsewhere:
+        return (
+            f"That was asked at this shell's {key.provider.upper()}_BASE_URL, which is not the server's: nothing was "
+            "stored. Test it with the server's value, or on the dashboard."
+        )
+    if not keyring.is_registered(key, key.masked_secret):
+        return (
+            f"That was the value of {key.environment_variable} here, which is not the server's: nothing was stored. "
+            "Start every `serve` with the same value, or test it where the server's value is set."
+        )
+    return ""
 
 
 def _remembered(key: ApiKey, result: TestResult, at: datetime) -> TestResult:

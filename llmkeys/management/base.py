@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from django.conf import settings
+from django.core.checks import CheckMessage
 from django.core.checks.registry import registry
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.core.management.color import no_style
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from django.db.utils import OperationalError, ProgrammingError
 
-from llmkeys import checks
+from llmkeys import checks, providers
 from llmkeys.exceptions import InvalidInput, LLMKeysError
+from llmkeys.keys import failures
 from llmkeys.management import printing
 from llmkeys.supervisor import keys_in_use, settings_in_use
 from refactai_site import VERSION, settings_file
@@ -54,8 +57,9 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
+            if self._is_from_command_line and self.needs_database:
+                self._compare_with_server()  # first, because a setting that differs may be why a check fails
             _run_our_checks([DEFAULT_DB_ALIAS] if self.needs_database else None)
-            self._warn()
             result = super().execute(*args, **options)
             self.stdout.flush()  # a full device or a closed pipe can be reported here, but not at exit
             return result
@@ -67,6 +71,8 @@ class Command(BaseCommand):
             self._refuse(str(error))
         except DatabaseError as error:
             self._refuse(database_words(error))
+        except ImproperlyConfigured as error:
+            self._refuse(settings_words(error))
         except KeyboardInterrupt:
             self._refuse("Stopped.", 130)
         except EOFError:
@@ -83,12 +89,17 @@ class Command(BaseCommand):
                 forget_stdout()
             self._refuse(_file_words(error))
 
-    def _warn(self) -> None:
-        """Report on stderr which settings are ignored, and which differ from those of a running server."""
-        if not self._is_from_command_line or not self.needs_database:
-            return
+    def _compare_with_server(self) -> None:
+        """Report on stderr which settings are ignored, and which differ from those of a running server.
+
+        What a provider says at an address that is not the server's is not stored: the server's key would be disabled
+        for want of a variable in this shell.
+        """
+        different = _different_settings()
+        names = {name for _, names in different for name in names}
+        failures.asked_elsewhere.update(name for name in providers.PROVIDERS if f"{name.upper()}_BASE_URL" in names)
         with suppress(OSError):
-            self.write_error([*checks.warnings(), *_differences()])
+            self.write_error([*checks.warnings(), *_differences(different)])
 
     @property
     def _is_from_command_line(self) -> bool:
@@ -167,16 +178,40 @@ def _run_our_checks(databases: list[str] | None) -> None:
         if message.is_serious() and not message.is_silenced()
     ]
     if problems:
-        raise CommandError("\n".join(map(checks.in_one_line, problems)))
+        raise CommandError("\n".join(map(_problem_words, problems)))
 
 
-def _differences() -> list[str]:
+def _problem_words(problem: CheckMessage) -> str:
+    return (problem.id == checks.LOST and _another_database()) or checks.in_one_line(problem)
+
+
+def _another_database() -> str:
+    """Return that a running server has another database, which is why there is none here; or ""."""
     file = settings.DATA_DIR / settings_file.NAME
+    for pid, names in _different_settings():
+        if "DATABASE_URL" in names:
+            return (
+                f"The database of the running server (process {pid}) is another one, because its DATABASE_URL is not "
+                f"the one here. Set it here as well, or in {file}, which both read."
+            )
+    return ""
+
+
+def _different_settings() -> list[tuple[int, list[str]]]:
+    """Return the process id of each running server whose settings differ from those here, and which they are."""
     return [
-        f"The running server (process {server['pid']}) has different values for {', '.join(names)}; this command uses "
-        f"its own. Settings in {file} apply to both."
+        (server["pid"], names)
         for server in keys_in_use.running()
         if (names := settings_in_use.different_from(server.get("settings", {})))
+    ]
+
+
+def _differences(different: list[tuple[int, list[str]]]) -> list[str]:
+    file = settings.DATA_DIR / settings_file.NAME
+    return [
+        f"The running server (process {pid}) has different values for {', '.join(names)}; this command uses "
+        f"its own. Settings in {file} apply to both."
+        for pid, names in different
     ]
 
 
@@ -207,6 +242,11 @@ def _option(field: str) -> str:
     return known.get(field) or "--" + re.sub(r"(?<!^)(?=[A-Z])", "-", field).lower()
 
 
+def settings_words(error: ImproperlyConfigured) -> str:
+    """Return what Django finds wrong with a setting that our own checks let through, such as an option of a URL."""
+    return f"A setting cannot be used: {' '.join(str(error).split()).rstrip('.')}. Correct it, and run this again."
+
+
 def database_words(error: DatabaseError) -> str:
     """Return what is wrong with the database, or with its settings, and what to do."""
     try:
@@ -215,7 +255,7 @@ def database_words(error: DatabaseError) -> str:
         return str(problem)
     text = str(error).lower()
     if isinstance(error, OperationalError | ProgrammingError) and ("no such" in text or "does not exist" in text):
-        return NO_TABLES
+        return _another_database() or NO_TABLES
     from llmkeys.supervisor.prepare import explain
 
     return explain(error)

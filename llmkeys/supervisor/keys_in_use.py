@@ -21,6 +21,7 @@ from django.conf import settings
 from llmkeys.exceptions import DataDirectoryProblem, LLMKeysError
 from llmkeys.supervisor import settings_in_use
 from llmkeys.vault import keyring
+from refactai_site import settings_file
 from refactai_site.data_dir import create_private_file
 
 _open_file: IO[str] | None = None  # kept open and locked while this process or a child of it lives
@@ -49,17 +50,23 @@ def announce() -> None:
 
 
 def require_first_key_known() -> None:
-    """Raise ServerWouldBeLockedOut if a running server could not decrypt what the first key encrypts."""
-    first = keyring.keyring().keys[0].id.hex()
+    """Raise ServerWouldBeLockedOut if a running server could not decrypt what the first key encrypts.
+
+    For a command that is about to encrypt. It does not make a missing `encryption.key`, as `keyring()` would.
+    """
     for server in running():
         known = server["keys"]
         if known is None:
-            known = _ids() if _from_file() else keyring.ids_in_file()
-        if first not in known:
+            if _from_file():
+                continue  # both read the same file
+            known = keyring.ids_in_file()
+        here = keyring.ids_in_file() if _from_file() else _ids()
+        if not here or here[0] not in known:
             raise ServerWouldBeLockedOut(
-                f"The running server (process {server['pid']}) does not have the first encryption key and could "
-                "no longer read the secrets. Restart it with the new key before the old one, in "
-                "REFACTAI_ENCRYPTION_KEYS=NEW,OLD, then run this again. Nothing was changed."
+                f"The running server (process {server['pid']}) does not have the first encryption key of this command, "
+                "and could not read what it encrypts. Use the server's keys here too: REFACTAI_ENCRYPTION_KEYS in "
+                f"{settings.DATA_DIR / settings_file.NAME} applies to both. If you change the key, first restart the "
+                "server with REFACTAI_ENCRYPTION_KEYS=NEW,OLD. Nothing was changed."
             )
 
 

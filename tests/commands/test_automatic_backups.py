@@ -12,7 +12,9 @@ import pytest
 
 from llmkeys.backup.archive import private_directory
 from llmkeys.backup.running import announce_serving
+from llmkeys.simulator.thread import SimulatorThread
 from tests.commands.backups import Place, archive, made, manifest_of, place
+from tests.serving import Served, free_port
 
 __all__ = ["archive", "made", "place"]
 pytestmark = pytest.mark.slow
@@ -152,6 +154,24 @@ def test_those_of_an_empty_database_push_out_no_other(place):
     place.change(f"UPDATE llmkeys_apikey SET deleted_at = '2026-11-08', {wiped}")
     take(place, 7, 16)
     assert names(place) == daily(*range(0, 7), *range(9, 16))
+
+
+def test_those_of_a_database_with_an_environment_key_alone_push_out_none_with_keys(place):
+    take(place, 0, 1)
+    place.database.unlink()
+    with SimulatorThread() as simulator:
+        settings = {"OPENAI_BASE_URL": simulator.urls["openai"], "OPENAI_API_KEY": "sk-proj-" + "e" * 40}
+        with Served(place.data, "--new-database", "--no-scheduler", **settings) as served:
+            served.wait_until_up()
+            place.done("chat", "hi", **settings)
+            served.stop()
+    take(place, 1, 10)
+    assert names(place) == daily(0, *range(3, 10))
+    newest = manifest_of(place.data / "backups" / daily(9)[0])
+    assert (newest["keys"], newest["rows"]) == (0, 1)
+    place.database.unlink()
+    said = place.run("serve", "--bind", f"127.0.0.1:{free_port()}").stderr
+    assert said.strip().endswith(f"./manage.py restore {place.data / 'backups' / daily(0)[0]}")
 
 
 def test_what_a_person_named_is_never_let_go(place, archive):

@@ -52,6 +52,11 @@ class TestKeysAdd:
         assert (key.priority, key.billing_group, key.workspace_id) == (5, "team", "wrk_1")
         assert (key.description, key.is_default) == ("For the team", True)
 
+    def test_it_stores_one_that_is_switched_off(self, run):
+        assert run(*ADD, "--disabled", stdin=SECRET).code == 0
+        key = ApiKey.objects.get()
+        assert (key.enabled, key.is_default) == (False, False)
+
     def test_it_says_who_added_it(self, run):
         run(*ADD, stdin=SECRET)
         assert KeyEvent.objects.get(kind="added").actor.startswith("manage.py")

@@ -118,3 +118,19 @@ def test_a_first_start_that_was_killed_among_the_migrations_goes_on(tmp_path, la
     begun.data.joinpath("encryption.key").write_text("0123456789abcdef0123456789abcdef\n")
     begun.done("migrate")
     assert "No key found" in begun.done("keys", "list")
+
+
+@pytest.mark.parametrize("has_key", [True, False], ids=["with encryption.key", "without"])
+def test_a_shell_that_lacks_the_servers_database_url_is_told_so_and_not_that_the_database_is_lost(place, has_key):
+    elsewhere = place.data.parent / "elsewhere.sqlite3"
+    place.database.rename(elsewhere)
+    if not has_key:
+        place.data.joinpath("encryption.key").rename(elsewhere.with_name("encryption.key"))
+    more = {} if has_key else {"REFACTAI_ENCRYPTION_KEYS": elsewhere.with_name("encryption.key").read_text().strip()}
+    with Served(place.data, "--no-scheduler", DATABASE_URL=f"sqlite:///{elsewhere}", **more) as served:
+        served.wait_until_up()
+        for command in (["keys", "list"], ["doctor", "--offline"], ["changepassword", "admin"]):
+            ran = place.run(*command, **more)
+            assert ran.returncode == 1 and "Traceback" not in ran.stderr, (command, ran.stderr)
+            assert "DATABASE_URL" in ran.stderr, command
+            assert "--new-database" not in ran.stderr and "make run" not in ran.stderr, command

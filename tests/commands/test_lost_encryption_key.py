@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,9 +10,10 @@ import pytest
 
 from tests.commands.backups import Place, archive, made, place
 from tests.helpers import new_secret
+from tests.postgres import postgres_server, postgres_url
 from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, free_port
 
-__all__ = ["archive", "made", "place"]
+__all__ = ["archive", "made", "place", "postgres_server", "postgres_url"]
 pytestmark = pytest.mark.slow
 
 
@@ -65,7 +67,23 @@ def test_nothing_is_given_up_while_a_server_runs(place):
         served.wait_until_up()
         ran = place.run("reencrypt", "--discard-unreadable", "--yes", REFACTAI_ENCRYPTION_KEYS="another key " * 4)
     assert ran.returncode == 1 and "A server is running on" in ran.stderr
+    assert "run this again" in ran.stderr and "restore" not in ran.stderr
     assert place.rows("SELECT COUNT(*) FROM llmkeys_apikey WHERE length(secret) > 0") == [1]
+
+
+def test_nothing_is_given_up_while_another_machine_serves(tmp_path, postgres_url):
+    first, second = Place(tmp_path / "first"), Place(tmp_path / "second")
+    shared = {"DATABASE_URL": postgres_url, "DJANGO_SETTINGS_MODULE": "refactai_site.settings"}
+    own = shared | {"REFACTAI_ENCRYPTION_KEYS": "the servers' key " * 3}
+    with Served(first.data, "--no-scheduler", **own) as served:
+        served.wait_until_up()
+        first.add_key("Production", **own)
+        discard = ("reencrypt", "--discard-unreadable", "--yes")
+        ran = second.run(*discard, **shared, REFACTAI_ENCRYPTION_KEYS="another key " * 4)
+        assert ran.returncode == 1 and re.search(r"connections? uses? the database\. Stop every `serve`", ran.stderr)
+        assert "1 already under the first key" in first.done("reencrypt", **own)
+        served.stop()
+    assert "needs a new secret" in second.done(*discard, **shared, REFACTAI_ENCRYPTION_KEYS="another key " * 4)
 
 
 def test_what_can_be_read_is_never_given_up(place):

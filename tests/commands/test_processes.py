@@ -64,11 +64,18 @@ class TestFromAShell:
         assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
         assert ran.stderr.startswith(f"{variable}: {words}") and "For example" in ran.stderr
 
-    def test_it_names_a_data_directory_in_a_home_that_does_not_exist(self, tmp_path):
-        ran = manage(tmp_path, "stats", REFACTAI_DATA_DIR="~nosuch/data")
-        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
-        assert ran.stderr.startswith("The data directory ~nosuch/data is in a home directory that does not exist.")
-        assert "REFACTAI_DATA_DIR" in ran.stderr
+    @pytest.mark.parametrize(
+        ("named", "words"),
+        [
+            ("~nosuch/data", "is in a home directory that does not exist."),
+            ("/dev/null", "is a file, not a directory."),
+            ("/dev/null/data", "cannot be created: Not a directory."),
+        ],
+    )
+    def test_it_names_a_data_directory_that_cannot_be_one(self, tmp_path, named, words):
+        ran = manage(tmp_path, "stats", REFACTAI_DATA_DIR=named)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr == f"The data directory {named} {words} Set REFACTAI_DATA_DIR to another directory.\n"
         assert not (ROOT / "~nosuch").exists()
 
     def test_it_says_that_an_encryption_key_is_wrong(self, tmp_path):

@@ -222,15 +222,65 @@ def test_what_a_provider_refuses_to_a_commands_own_key_leaves_the_servers_alone(
         with Served(place.data, "--no-scheduler", **server) as served:
             served.wait_until_up()
             place.done("keys", "edit", "Default OpenAI Key", "--billing-group", "team", **server)
-            before = place.done("keys", "show", "Default OpenAI Key", "--json", **server)
+            before = standing(place, "Default OpenAI Key", **server)
             tested = place.run("keys", "test", "Default OpenAI Key", **command)
             said = tested.stdout + tested.stderr
             assert "the value of OPENAI_API_KEY here, which is not the server's: nothing was stored" in said
             assert place.run("chat", "hi", **command).returncode == 1
-            after = place.done("keys", "show", "Default OpenAI Key", "--json", **server)
-    kept = ("status", "isDefault", "lastError", "coolingUntil")
-    assert [json.loads(after)[name] for name in kept] == [json.loads(before)[name] for name in kept]
-    assert [json.loads(after)[name] for name in kept] == ["ACTIVE", True, "", None]
+            assert standing(place, "Default OpenAI Key", **server) == before == ["ACTIVE", True, "", None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["401", "402", "429", "html"])
+def test_what_a_command_hears_at_another_address_leaves_the_servers_keys_alone(place, ending):
+    with SimulatorThread() as servers_own, SimulatorThread() as another:
+        server = {"OPENROUTER_BASE_URL": servers_own.urls["openrouter"], "REFACTAI_FALLBACK_MODELS": "none"}
+        command = server | {"OPENROUTER_BASE_URL": another.urls["openrouter"]}
+        place.done("keys", "edit", "Production", "--from-env", "NEW", **server, NEW=f"sk-or-v1-{'e' * 40}-{ending}")
+        with Served(place.data, "--no-scheduler", **server) as served:
+            served.wait_until_up()
+            before = standing(place, "Production", **server)
+            tested = place.run("keys", "test", "Production", **command)
+            assert "OPENROUTER_BASE_URL, which is not the server's: nothing was stored" in tested.stdout + tested.stderr
+            asked = place.run("chat", "hi", **command)
+            assert asked.returncode == 1 and "has different values for OPENROUTER_BASE_URL" in asked.stderr
+            assert standing(place, "Production", **server) == before == ["ACTIVE", True, "", None]
+            assert place.rows("SELECT last_test_at FROM llmkeys_apikey") == [None]
+            place.run("keys", "test", "Production", **server)
+            assert place.rows("SELECT last_test_at FROM llmkeys_apikey") != [None]
+            assert (standing(place, "Production", **server)[0] == "DISABLED") == (ending == "401")
+
+
+def standing(place: Place, key: str, **more: str) -> list[object]:
+    shown = json.loads(place.done("keys", "show", key, "--json", **more))
+    return [shown[name] for name in ("status", "isDefault", "lastError", "coolingUntil")]
+
+
+@pytest.mark.slow
+def test_a_command_without_the_servers_encryption_key_stores_no_secret_that_the_server_cannot_read(place, tmp_path):
+    """Nothing is encrypted yet, so nothing shows the command that its own key, a new one, is another."""
+    place.change("UPDATE llmkeys_apikey SET secret = x'', fingerprint = NULL, secret_missing = true")
+    own = place.data / "encryption.key"
+    own.unlink()
+    secret = "sk-or-v1-" + "e" * 40
+    (tmp_path / "keys.json").write_text(json.dumps([{"provider": "openrouter", "name": "Older", "apiKey": secret}]))
+    with Served(place.data, "--no-scheduler", REFACTAI_ENCRYPTION_KEYS="k" * 40) as served:
+        served.wait_until_up()
+        for command in (
+            ["keys", "add", "--provider", "openrouter", "--name", "New", "--from-env", "SECRET"],
+            ["keys", "edit", "Production", "--from-env", "SECRET"],
+            ["import_keys", str(tmp_path / "keys.json")],
+        ):
+            refused = place.run(*command, SECRET=secret)
+            assert refused.returncode == 1 and "does not have the first encryption key" in refused.stderr, command
+            assert not own.exists(), command
+            place.run(*command, SECRET=secret, REFACTAI_ENCRYPTION_KEYS="other key " * 4)
+            assert served.get("/readyz")[0] == 200, command
+        assert place.names() == ["Production"]
+        place.done(
+            "keys", "edit", "Production", "--from-env", "SECRET", SECRET=secret, REFACTAI_ENCRYPTION_KEYS="k" * 40
+        )
+        assert served.get("/readyz")[0] == 200
 
 
 @pytest.mark.slow
@@ -290,6 +340,10 @@ def test_settings_of_another_database_stay_out(place, tmp_path):
         "nonsense": "it is not a database URL",
         "postgres://h:p4ss@h:99999/d": "it is not a database URL",
         "postgres://u:p4ss@h": "it does not name a database",
+        f"postgres://u:p4ss@h/{'d' * 64}": "the name of the database has 64 bytes, and PostgreSQL allows 63",
+        f"postgres://u:p4ss@h/{'%C3%BC' * 32}": "the name of the database has 64 bytes",
+        "postgres://u:p4ss@h/d?conn_health_checks=maybe&pool=x": "its option “pool” is the product's own",
+        "sqlite:////dir/x.db?timeout=5": "one of SQLite takes no options",
         "sqlite://:memory:": "it does not name a file",
         "sqlite:///": "it does not name a file",
     }.items(),
@@ -299,3 +353,22 @@ def test_a_foreign_database_url_is_told_in_one_line(tmp_path, url, words):
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), ran.stderr
     assert ran.stderr.startswith(f"DATABASE_URL: {words}") and "p4ss" not in ran.stderr
     assert sys.executable not in ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("nonsense=1", "nonsense"),
+        ("sslmode=maybe", "sslmode"),
+        ("isolation_level=x", "Invalid transaction isolation level x"),
+    ],
+)
+def test_an_option_of_the_database_url_that_cannot_be_used_is_told_in_one_line(tmp_path, option, words):
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    place, here = Place(tmp_path / "data"), {"DATABASE_URL": f"postgres://u:p4ss@127.0.0.1:1/d?{option}"}
+    for command in (["serve", "--bind", f"127.0.0.1:{free_port()}"], ["keys", "list"], ["changepassword", "admin"]):
+        ran = place.run(*command, **here)
+        assert (ran.returncode, ran.stderr.count("\n")) == (1, 1), (command, ran.stderr)
+        assert words in ran.stderr and "p4ss" not in ran.stderr, command
+        assert "Correct" in ran.stderr and "accepts connections" not in ran.stderr, command

@@ -92,6 +92,19 @@ def test_closed_streams_are_no_reason_to_fail(place, words, name):
     assert shell(place, f'"$PY" manage.py {" ".join(words(name))} >&- 2>&-').returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["keys", "add", "--provider", "openrouter", "--name", "New"], "There was no API key on stdin."),
+        (["keys", "edit", "Production", "--new-secret"], "There was no API key on stdin."),
+        (["chat", "-"], "The prompt is empty."),
+    ],
+)
+def test_a_closed_stdin_is_an_empty_one(place, arguments, words):
+    ran = shell(place, f'setsid --wait "$PY" manage.py {" ".join(arguments)} <&-')  # without a terminal to ask on
+    assert sentence(ran).startswith(words)
+
+
 @pytest.mark.parametrize("name", ["keys", "usage", "stats", "doctor"])
 def test_a_terminal_that_knows_ascii_alone_is_no_reason_to_fail(place, words, name):
     place.add_key("Zürich “one”")

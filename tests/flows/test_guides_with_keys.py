@@ -7,7 +7,9 @@ import os
 import re
 import sqlite3
 import tempfile
-from contextlib import closing, nullcontext, suppress
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import pytest
 
 from llmkeys.simulator.thread import SimulatorThread
 from tests import guide
+from tests.flows.product import Program, chat
 from tests.helpers import new_secret
-from tests.serving import ROOT, Served, environment, far_from_midnight, manage, prepare
+from tests.serving import DEADLINE_SECONDS, ROOT, Served, environment, far_from_midnight, manage, prepare
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 # What belongs to the operator, and the columns that time alone changes.
@@ -36,10 +39,10 @@ TABLES = {
 class Installation:
     """A product that somebody uses: two keys of which the later one is the default, a token, a price, history."""
 
-    def __init__(self, directory: Path, simulator: SimulatorThread) -> None:
+    def __init__(self, directory: Path, simulator: SimulatorThread, **more: str) -> None:
         self.data = prepare(directory / "data")
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in simulator.urls.items()}
-        self.variables = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()}
+        self.variables = urls | {"REFACTAI_TIME_ZONE": far_from_midnight()} | more
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         done = manage(self.data, *arguments, stdin=stdin, **self.variables)
@@ -86,7 +89,7 @@ def test_what_was_there_is_the_same_afterwards(path: Path) -> None:
             served.wait_until_up()
             here.fill()
             before, secrets = here.rows(), here.secrets()
-            paste(path, here, served)
+            paste(path.read_text(), here, served)
             after = here.rows()
             assert here.secrets() == secrets, "a key more, or one less"
     assert_the_same(before, after)
@@ -98,12 +101,52 @@ def test_what_was_there_is_the_same_afterwards(path: Path) -> None:
         assert len(after[table]) == len(before[table]), f"{table} has grown"
 
 
-def paste(path: Path, here: Installation, served: Served, *, stumbles: bool = False) -> None:
+@pytest.mark.parametrize("path", guide.guides(), ids=lambda path: path.name)
+def test_no_programs_request_uses_an_examples_key(path: Path) -> None:
+    """A stored key goes before one from the environment, whatever its priority, so an example's must not be on."""
+    text = path.read_text()
+    if path.name == "api.md":  # which says that for one request its key is on
+        before, _, rest = text.partition("## Send a request")
+        text = before + re.sub(r"<!-- run -->(?=\n```sh\nCLIENT=)", "", rest)
+    with tempfile.TemporaryDirectory(prefix="llmkeys-guide-") as name, SimulatorThread() as simulator:
+        here = Installation(Path(name), simulator, OPENROUTER_API_KEY=new_secret() + "-ok")
+        with Served(here.data, "--no-scheduler", **here.variables) as served:
+            served.wait_until_up()
+            (own,) = json.loads(here.run("keys", "list", "--json"))
+            with asking(served.port, here.run("tokens", "create", "program").strip()) as statuses:
+                paste(text, here, served, stumbles=path.name == "api.md")  # without that request it has no row to void
+            rows = here.rows()
+    assert set(statuses) == {200} and len(statuses) > 5
+    assert {row["key_id"] for row in rows["llmkeys_usagerecord"]} == {own["id"]}
+    assert [row["id"] for row in rows["llmkeys_apikey"] if row["is_default"]] == [own["id"]]
+
+
+@contextmanager
+def asking(port: int, token: str) -> Iterator[list[int]]:
+    """A program that asks one thing after the other; yield the statuses of its answers."""
+    statuses: list[int] = []
+    ends = threading.Event()
+
+    def ask() -> None:
+        with closing(Program(port, token)) as program:
+            while not ends.is_set():
+                statuses.append(program.chat(chat(max_tokens=20)).status)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        ends.set()
+        thread.join(DEADLINE_SECONDS)
+
+
+def paste(text: str, here: Installation, served: Served, *, stumbles: bool = False) -> None:
     """Run the examples of a guide one after the other, as somebody who pastes them; what fails is passed over."""
     surroundings = environment(here.data, **here.variables) | {"HOME": str(here.data.parent)}
     surroundings.pop("DJANGO_SETTINGS_MODULE", None)
     with guide.Shell(surroundings, here.data.parent) as shell:
-        for block in guide.blocks(path.read_text()):
+        for block in guide.blocks(text):
             if block.mark == "run":
                 with suppress(guide.GuideFailed) if stumbles else nullcontext():
                     guide.run(block, shell, f"127.0.0.1:{served.port}")
@@ -129,7 +172,7 @@ def test_nothing_is_lost_where_the_examples_find_their_secrets_taken(path: Path)
             here.take(path.read_text())
             before, secrets = here.rows(), here.secrets()
             assert before["llmkeys_usagerecord"][-1]["state"] == "LOST"
-            paste(path, here, served, stumbles=True)
+            paste(path.read_text(), here, served, stumbles=True)
             after = here.rows()
             assert here.secrets() == secrets
     assert_the_same(before, after)

@@ -18,6 +18,7 @@ from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option, in_home
 from llmkeys.models import ApiKey
 from llmkeys.presentation import keys_json
+from llmkeys.supervisor import keys_in_use
 
 
 class Command(BaseCommand):
@@ -37,6 +38,7 @@ class Command(BaseCommand):
     def handle(self, *, file: Path, dry_run: bool, json: bool, **_: Any) -> None:
         if not MigrationRecorder(connection).has_table():  # before the first `serve`
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
+        keys_in_use.require_first_key_known()
         at = timezone.now()
         report = import_file(in_home(file), at=at, actor=actor(), dry_run=dry_run)
         if json:

@@ -24,6 +24,7 @@ from llmkeys.management.base import actor, add_verb
 from llmkeys.management.picking import pick_key
 from llmkeys.models import ApiKey, ProviderName
 from llmkeys.presentation import Coolings, error_words, key_json, keys_json
+from llmkeys.supervisor import keys_in_use
 
 # option → field of the API
 _FIELDS = {
@@ -94,7 +95,10 @@ class Command(BaseCommand):
         values = given_fields(options, _FIELDS) | {"provider": options["provider"]}
         if options["default"]:
             values["isDefault"] = True
+        if options["disabled"]:
+            values["enabled"] = False
         service.check_new(values, at=timezone.now())  # before the secret is asked for
+        keys_in_use.require_first_key_known()
         values["apiKey"] = _read_secret(options["from_env"])
         key = service.add_key(values=values, at=timezone.now(), actor=actor())
         self._print_key(key, options, f"“{key.name}” was added as {key.id} ({key.masked_secret}).")
@@ -103,6 +107,7 @@ class Command(BaseCommand):
         key, values = pick_key(options["key"]), given_fields(options, _FIELDS)
         if options["new_secret"] or options["from_env"]:
             service.check_change(key, values, with_secret=True, at=timezone.now())
+            keys_in_use.require_first_key_known()
             values["apiKey"] = _read_secret(options["from_env"])
         if not values:
             raise CommandError("No change was given. `./manage.py keys edit --help` lists the options.")
@@ -184,6 +189,7 @@ def _add_add(verbs: Any) -> None:
     verb.add_argument("--name", required=True)
     _add_fields(verb)
     verb.add_argument("--default", action="store_true", help="make it the default key")
+    verb.add_argument("--disabled", action="store_true", help="store it switched off")
     verb.add_argument("--from-env", metavar="VAR", help="read the secret from this environment variable")
 
 

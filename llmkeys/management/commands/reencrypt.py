@@ -8,10 +8,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.db import connection
 from django.utils import timezone
 from tqdm import tqdm
 
-from llmkeys.backup import running
+from llmkeys.backup import postgresql, running
+from llmkeys.database import sql
 from llmkeys.keys import lost_secrets
 from llmkeys.management import asking, printing
 from llmkeys.management.base import Command as BaseCommand
@@ -59,6 +61,9 @@ class Command(BaseCommand):
 
     def _discard(self, yes: bool, json: bool) -> None:
         with running.without_server(settings.DATA_DIR):  # a server may have a key that is unknown here
+            if not sql.is_sqlite():  # so may one on another machine
+                with connection.cursor() as cursor:
+                    postgresql.refuse_while_used(cursor)
             lost = lost_secrets.unreadable_keys()
             if lost and not yes:
                 self.write_error(printing.table(["ID", "NAME"], [[key.id, key.name] for key in lost]))

@@ -9,6 +9,7 @@ import sys
 from typing import IO
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
@@ -16,6 +17,7 @@ from llmkeys import checks, scheduling
 from llmkeys.database import preparation
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
+from llmkeys.management.base import settings_words
 from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes, scheduler, web
 from llmkeys.supervisor.shared import Shared
 from llmkeys.supervisor.tree import Service, Tree
@@ -67,6 +69,8 @@ class Command(BaseCommand):
             sys.exit(0)
         except DatabaseError as error:
             self._refuse(prepare.explain(error))
+        except ImproperlyConfigured as error:
+            self._refuse(settings_words(error))
         except LLMKeysError as error:
             self._refuse(str(error))
 
