@@ -34,6 +34,8 @@ from llmkeys.exceptions import (
     UpstreamTimeout,
 )
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
+from llmkeys.prices import catalogue
+from llmkeys.prices.tariffs import PriceList
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.relay import background, candidates, conversations, refusals
@@ -153,7 +155,8 @@ class _ModelTurn:
         pool = await self._pool()
         self.fitted.clear()
         waited_until = time.monotonic() + ROOM_SECONDS
-        bids, tightened = self._bids(pool, lambda _: self.request.request.bound), False
+        prices = catalogue.price_list()  # here: a thread that parses bodies must not ask the database
+        bids, tightened = self._bids(pool, lambda _: self.request.request.bound, prices), False
         while True:
             placed = await self._place(bids, last_try=tightened)
             if placed.hold is None:
@@ -163,7 +166,8 @@ class _ModelTurn:
                     await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
                     continue
                 if not tightened:
-                    bids, tightened = await background.in_parser(self._bids, pool, self._tighter_bound), True
+                    bids = await background.in_parser(self._bids, pool, self._tighter_bound, prices)
+                    tightened = True
                     continue
                 placed = await self._fit(placed)
             if placed.hold is None:
@@ -250,7 +254,7 @@ class _ModelTurn:
             for candidate in found
         ]
 
-    def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
+    def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound], prices: PriceList) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
         cases: dict[tuple[str, str, bool], WorstCase] = {}
         unlimited = self.request.request.bound.unlimited_field  # its value is -1: only for free models
@@ -266,7 +270,9 @@ class _ModelTurn:
             if worst is None:
                 may_choose = candidate.chooses_model or self.request.dialect.names_models_everywhere
                 others = self.request.request.other_models if may_choose else ()
-                worst = worst_case(*where, bound_of(candidate), at=at, other_models=others, strict=is_strict)
+                worst = worst_case(
+                    *where, bound_of(candidate), at=at, other_models=others, strict=is_strict, prices=prices
+                )
                 cases[*where, is_strict] = worst
             self.worst[candidate.id] = worst
             if unlimited and worst.nano:

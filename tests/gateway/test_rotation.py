@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from llmkeys.models import ApiKey, Cooling, KeyEvent
+from llmkeys.prices import catalogue
 from llmkeys.simulator.thread import SimulatorThread
 from tests.gateway.door import (
     MODEL,
@@ -43,6 +46,8 @@ NO_CREDIT = {"error": {"code": 402, "message": "Insufficient credits."}}
 BROKEN = {"error": {"code": 500, "message": "Internal Server Error"}}
 NO_MODEL = {"error": {"code": 404, "message": f"No endpoints found for {MODEL}."}}
 REJECTED = {"error": {"code": 401, "message": "User not found."}}
+
+COUNTED = {"messages": [{"role": "user", "content": "a word or two " * 2000}]}  # fits $0.02 by its tokens alone
 
 
 def make_keys(count: int, **fields) -> list[ApiKey]:
@@ -149,11 +154,33 @@ class TestByBudget:
         """A long prompt bounds by its bytes at more than the limit, by its tokens at less."""
         (key,) = make_keys(1, **limits(daily="0.05"))
         spend(key, "0.03")
-        text = "a word or two " * 2000
-        assert ask(client, messages=[{"role": "user", "content": text}]).status_code == 200
-        assert only_row().hold_nano < 20_000_000 < len(text) * 1_250
+        assert ask(client, **COUNTED).status_code == 200
+        assert only_row().hold_nano < 20_000_000 < len(COUNTED["messages"][0]["content"]) * 1_250
         assert events("limit_reached") == []
         assert fresh(key).status_at(NOW) == "ACTIVE"
+
+    def test_the_threads_that_count_tokens_read_no_prices(self, client, free, monkeypatch):
+        """Nobody looks after their connections to the database."""
+        monkeypatch.setattr(catalogue, "TABLES_SECONDS", 0.0)
+        readers, read = [], catalogue._read_prices
+        monkeypatch.setattr(
+            catalogue._prices, "_make", lambda: readers.append(threading.current_thread().name) or read()
+        )
+        make_keys(1, **limits(daily="0.02"))
+        assert ask(client, **COUNTED).status_code == 200
+        assert readers and not [name for name in readers if name.startswith("llmkeys-bodies")]
+
+    @pytest.mark.only_on("postgresql")
+    def test_tokens_are_counted_after_a_restart_of_the_database(self, client, free, monkeypatch):
+        monkeypatch.setattr(catalogue, "TABLES_SECONDS", 0.0)
+        make_keys(1, **limits(daily="0.02"))
+        assert [ask(client, **COUNTED).status_code for _ in range(2)] == [200, 200], "once for each thread"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s",
+                [connection.settings_dict["NAME"]],
+            )
+        assert {ask(client, **COUNTED).status_code for _ in range(4)} <= {200, 503}
 
     def test_soft_mode_lets_the_last_request_go_above(self, client, provider, settings):
         settings.BUDGET_MODE = "soft"
