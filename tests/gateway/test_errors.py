@@ -148,6 +148,20 @@ class TestBody:
     def test_it_is_json(self, client, raw):
         self.refused(client, raw, "The body is not valid JSON" if raw.strip() else "The body is empty")
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    def test_it_is_utf_8(self, client, provider, encoding):
+        """Sizes and holds count its bytes."""
+        make_key()
+        words = "it is not UTF-8" if encoding in ("utf-16", "utf-32") else ""  # without a mark it is UTF-8 with NULs
+        self.refused(client, json.dumps(chat()).encode(encoding), f"The body is not valid JSON: {words}")
+        assert provider.calls == []
+
+    def test_it_may_begin_with_a_byte_order_mark(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=completion())
+        raw = b"\xef\xbb\xbf" + json.dumps(chat()).encode()
+        assert client.post(PATH, raw).status_code == 200
+
     @pytest.mark.parametrize("raw", ["[]", '"text"', "null", "1", "true"])
     def test_it_is_an_object(self, client, raw):
         self.refused(client, raw, "must be a JSON object")
