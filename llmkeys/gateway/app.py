@@ -128,7 +128,8 @@ class Endpoint:
             await discard(receive)  # a program that is cut off while it sends never reads the refusal
         except Exception:
             logger.exception("A request to the gateway failed")
-            await exchange.refuse(Refused(500, "internal_error", _FAILED))
+            headers = {"x-should-retry": "false"}  # an attempt may have been charged
+            await exchange.refuse(Refused(500, "internal_error", _FAILED, headers=headers))
         finally:
             _in_progress -= 1
             exchange.program.close()

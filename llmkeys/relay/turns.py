@@ -76,6 +76,13 @@ class Turns:
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
+        try:
+            return await self._run()
+        except LLMKeysError as error:
+            error.may_be_billed = self.lost > 0
+            raise
+
+    async def _run(self) -> Answer:
         dead_ends: list[LLMKeysError] = []
         await candidates.refresh_catalogue()
         for model in self.request.models:
@@ -89,9 +96,7 @@ class Turns:
                     error.attempts = self.attempts
                     if error.final:
                         break
-        worst = min(dead_ends, key=lambda error: (_HOPE.index(type(error)), error.is_lasting))
-        worst.may_be_billed = self.lost > 0
-        raise worst
+        raise min(dead_ends, key=lambda error: (_HOPE.index(type(error)), error.is_lasting))
 
     @property
     def is_spent(self) -> bool:
@@ -311,13 +316,13 @@ class _ModelTurn:
         """Store what the failure means for the key and decide what comes next. Raises if nothing more may be tried."""
         self.last = failed
         candidate, failure = attempt.candidate, failed.failure
+        self.turns.lost += failed.lost  # a refusal too: inside a 200 it may come after output
+        self.turns.tracked.may_be_billed = self.turns.lost > 0
         await attempt.report(failure)
         if failure.is_refusal:
             self.turns.refused += 1
         else:
             self.turns.failures += 1
-        self.turns.lost += failed.lost  # a refusal too: inside a 200 it may come after output
-        self.turns.tracked.may_be_billed = self.turns.lost > 0
         if failed.lost and failed.timed_out:
             raise UpstreamTimeout(failure.message)
         if failure.kind in (FailureKind.MODEL_UNAVAILABLE, FailureKind.WRONG_ADDRESS):

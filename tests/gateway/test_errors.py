@@ -20,6 +20,7 @@ from tests.gateway.door import (
     OPENAI,
     OPENROUTER,
     PATH,
+    RESET,
     Pieces,
     Program,
     ask,
@@ -388,6 +389,41 @@ class TestDatabase:
         other.execute("ROLLBACK")
         eventually(lambda: only_row().state != "HELD", "the end is not recorded")
         assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+
+    @pytest.mark.only_on("sqlite")
+    @pytest.mark.parametrize("at_report", [False, True], ids=["at the next hold", "at the report of the failure"])
+    def test_after_a_lost_attempt_no_library_sends_again(self, client, sends, pauses, short_busy, other, at_report):
+        make_key()
+
+        def lock() -> None:
+            short_busy(0.5)
+            other.execute("BEGIN IMMEDIATE")
+
+        late = {"error": {"code": 429, "message": "Rate limit exceeded"}, "usage": ...}  # after some output
+        lost = (
+            Pieces(lock, json.dumps(completion(**late)).encode()) if at_report else Pieces(lock, RESET, framing="raw")
+        )
+        sends(lost)
+        answer = ask(client)
+        is_refused(answer, 503, "database_unavailable", "The database cannot be written now")
+        assert answer["x-should-retry"] == "false"
+        short_busy(8.0)
+        other.execute("ROLLBACK")
+        ended = (["LOST"], ["LOST", "RELEASED"])  # the next hold may have come too late
+        eventually(lambda: [row.state for row in rows()] in ended, "a row is open")
+
+
+class TestFault:
+    """A bug of ours, stood in for by one in a place where nothing fails."""
+
+    def test_no_library_sends_again_what_may_have_been_charged(self, client, sends, monkeypatch, caplog):
+        make_key()
+        sends(Pieces(json.dumps(completion()).encode()))
+        monkeypatch.setattr("llmkeys.relay.attempt.cost.charge", None)
+        answer = ask(client)
+        is_refused(answer, 500, "internal_error", "The gateway failed while this request was in progress.")
+        assert answer["x-should-retry"] == "false"
+        assert (only_row().state, only_row().cost_nano) == ("LOST", only_row().hold_nano)
 
 
 class TestUpstream:
