@@ -21,7 +21,7 @@ async def relay(request: RelayRequest, client: Client, tracked: Tracked | None =
     """Serve a validated request with the first key and model that can; if none can, notify the operator as well.
 
     `tracked` is kept up to date while the request is in progress. Raises a NoKey, UpstreamFailed, UpstreamTimeout,
-    WrongEncryptionKey, RecordingUnavailable or ClientGone, each with a message for the client.
+    WrongEncryptionKey, RecordingUnavailable, ServerStopping or ClientGone, each with a message for the client.
     """
     try:
         return await Turns(request, client, tracked or Tracked()).run()

@@ -24,6 +24,7 @@ from llmkeys.exceptions import (
     InvalidInput,
     RecordingUnavailable,
     SecretMissing,
+    ServerStopping,
     WrongEncryptionKey,
 )
 from llmkeys.keys.failures import confirm_rejection, report_failure
@@ -46,6 +47,7 @@ from llmkeys.upstream.relayed import OpenAnswer
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 # How an event stream begins, whatever its head announces; JSON and web pages begin otherwise.
 _STREAM = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|):")
+STOPPED = "The server was stopped before the answer came; the provider may have billed it."
 _BUG = "The relay failed while this request was in progress; the provider may have billed it."
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
@@ -98,8 +100,8 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
-        Raises WrongEncryptionKey, DataDirectoryProblem, NotOpen if this worker has stopped, and InvalidInput for a body
-        that cannot be written.
+        Raises WrongEncryptionKey, DataDirectoryProblem, ServerStopping if this worker has stopped, and InvalidInput for
+        a body that cannot be written.
         """
         deadline = time.monotonic() + answer_seconds
         try:
@@ -107,6 +109,9 @@ class Attempt:
             return opened if isinstance(opened, Failed) else await self._read(opened, deadline)
         except TransportError as error:
             return await self._broken(error)
+        except asyncio.CancelledError:
+            await self.lose(STOPPED)
+            raise
         except BaseException:
             await self.lose(_BUG)  # does nothing if the attempt has ended
             raise
@@ -119,7 +124,7 @@ class Attempt:
         except SecretMissing as error:
             await self.release(sent=False, error=str(error))
             return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
-        except (WrongEncryptionKey, DataDirectoryProblem, relayed.NotOpen) as error:
+        except (WrongEncryptionKey, DataDirectoryProblem, ServerStopping) as error:
             await self.release(sent=False, error=str(error))
             raise
         except RecursionError:  # shallow enough to be parsed, but too deep to be serialised again

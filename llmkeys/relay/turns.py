@@ -6,6 +6,7 @@ is an attempt in which the provider failed, or which it may have billed.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from asyncio import sleep as pause
@@ -29,6 +30,7 @@ from llmkeys.exceptions import (
     ModelNotAvailable,
     NoKeyAvailable,
     RequestExceedsBudget,
+    ServerStopping,
     TokenAtLimit,
     UpstreamFailed,
     UpstreamTimeout,
@@ -39,7 +41,7 @@ from llmkeys.prices.tariffs import PriceList
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.relay import background, candidates, conversations, refusals
-from llmkeys.relay.attempt import Attempt, Failed
+from llmkeys.relay.attempt import STOPPED, Attempt, Failed
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
 
@@ -81,6 +83,10 @@ class Turns:
         except LLMKeysError as error:
             error.may_be_billed = self.lost > 0
             raise
+        except asyncio.CancelledError:  # the worker stops now: its last act is to say so
+            stopped = ServerStopping(STOPPED if self.attempts else "The server is stopping. Try again in a second.")
+            stopped.may_be_billed = self.attempts > 0
+            raise stopped from None
 
     async def _run(self) -> Answer:
         dead_ends: list[LLMKeysError] = []

@@ -25,7 +25,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from multidict import CIMultiDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from llmkeys.exceptions import LLMKeysError, SecretMissing
+from llmkeys.exceptions import SecretMissing, ServerStopping
 from llmkeys.providers.scrub import StreamScrubber, scrub, without_secret
 from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
@@ -269,18 +269,14 @@ def _proxy_of(_host: str, url: str) -> str | None:
     return select_proxy(url, get_environ_proxies(url)) or None
 
 
-class NotOpen(LLMKeysError):
-    """No pool is open on this event loop: the worker has not started, or has stopped."""
-
-
 _pools: dict[int, Pool] = {}
 
 
 def pool() -> Pool:
-    """Return the pool of the running event loop. Raises NotOpen."""
+    """Return the pool of the running event loop. Raises ServerStopping."""
     found = _pools.get(id(asyncio.get_running_loop()))
     if found is None:
-        raise NotOpen("The server is stopping. Try again in a second.")
+        raise ServerStopping("The server is stopping. Try again in a second.")
     return found
 
 
