@@ -110,7 +110,10 @@ class Attempt:
         except TransportError as error:
             return await self._broken(error)
         except asyncio.CancelledError:
-            await self.lose(STOPPED)
+            if relayed.may_be_sent():
+                await self.lose(STOPPED)
+            else:
+                await self.release(sent=False, error="The server was stopped before the request was sent.")
             raise
         except BaseException:
             await self.lose(_BUG)  # does nothing if the attempt has ended
@@ -185,7 +188,8 @@ class Attempt:
                     self.client.when_gone(leave)
                 yield
         except TimeoutError:
-            raise TransportError("The client went away before the stream began.", sent=True, timed_out=True) from None
+            words = "The client went away before the stream began."
+            raise TransportError(words, sent=relayed.may_be_sent(), timed_out=True) from None
 
     async def _broken(self, error: TransportError) -> Failed:
         """Release a request that never reached the provider; charge the hold for one that it may have billed."""

@@ -16,6 +16,7 @@ from django.db import connection
 from llmkeys.models import ApiKey, Cooling, KeyEvent
 from llmkeys.prices import catalogue
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.upstream import relayed
 from tests.gateway.door import (
     MODEL,
     OPENAI,
@@ -23,14 +24,17 @@ from tests.gateway.door import (
     SILENCE,
     Pieces,
     ask,
+    begin,
     completion,
     done,
+    eventually,
     fresh,
     is_refused,
     limits,
     only_row,
     rows,
     sent_with,
+    settled,
     spend,
     usage,
 )
@@ -68,6 +72,26 @@ def a_full_house() -> Iterator[int]:
             guest.setblocking(False)
             guest.connect_ex(("127.0.0.1", port))
         yield port
+
+
+@contextmanager
+def a_proxy_that_says(words: bytes) -> Iterator[str]:
+    """A proxy that answers with this and hangs up; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    guest, _ = listener.accept()
+                    with guest:
+                        guest.recv(65_536)
+                        guest.sendall(words)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @pytest.fixture
@@ -504,6 +528,40 @@ class TestTransport:
             make_key()
             is_refused(ask(client), 504, "upstream_timeout", "127.0.0.1 could not be reached within 1 s")
         assert {row.state for row in rows()} == {"RELEASED"}
+
+    def test_a_connection_that_takes_all_the_time_there_is_was_not_used(self, client, pauses, settings):
+        settings.ANSWER_TIMEOUT_SECONDS = 6  # beyond 5 s aiohttp's own timeouts end a little later
+        with a_full_house() as port:
+            settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"http://127.0.0.1:{port}/api"}
+            make_key()
+            is_refused(ask(client), 504, "upstream_timeout", "127.0.0.1 could not be reached within 6 s")
+        assert {row.state for row in rows()} == {"RELEASED"}
+
+    @pytest.mark.parametrize(
+        "words", [b"", b"SSH-2.0-OpenSSH_9.9\r\n", b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"]
+    )
+    def test_what_a_proxy_did_not_let_through_is_released(self, client, pauses, settings, monkeypatch, words):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": "https://behind-a-proxy.example/v1"}
+        key = make_key()
+        with a_proxy_that_says(words) as proxy:
+            monkeypatch.setenv("https_proxy", proxy)
+            relayed._proxy_of.cache_clear()  # which keeps the first proxy of a host
+            message = "The proxy on the way to behind-a-proxy.example failed"
+            is_refused(ask(client), 502, "upstream_error", message)
+        assert {row.state for row in rows()} == {"RELEASED"} and len(rows()) == 2
+        assert (fresh(key).total_requests, fresh(key).spent_day_nano) == (0, 0)
+
+    def test_a_client_that_goes_before_there_is_a_connection_is_not_charged(
+        self, client, provider, provider_server, fast_drain
+    ):
+        make_key()
+        provider_server.hang_up()
+        provider.handshake = "stall"
+        wire = begin(client, stream=True)
+        eventually(lambda: provider_server._stalled, "it does not connect")
+        wire.close()
+        settled()
+        assert (only_row().state, only_row().error) == ("RELEASED", "The client went away before the stream began.")
 
     @pytest.mark.parametrize("handshake", ["foreign", "reset"])
     def test_tls_trouble_is_released(self, client, provider, provider_server, pauses, handshake):

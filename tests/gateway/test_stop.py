@@ -106,6 +106,21 @@ def test_a_stream_of_which_only_keep_alives_have_come_is_told_in_it(client, prov
     is_lost_by_the_stop()
 
 
+def test_what_was_still_connecting_is_released(client, provider, provider_server, settings):
+    settings.STOP_SECONDS = 1
+    make_key()
+    provider_server.hang_up()
+    provider.handshake = "stall"
+    asked = begin(client, model=PLAIN)
+    eventually(lambda: provider_server._stalled, "it does not connect")
+    stop = stopping()
+    answer = asked.answer()
+    is_refused(answer, 503, "overloaded", "The server is stopping. Try again in a second.")
+    assert "x-should-retry" not in answer.headers
+    stop.join(20)
+    assert (only_row().state, only_row().http_status) == ("RELEASED", None)
+
+
 def test_what_waits_for_room_was_not_sent_and_may_be_sent_again(client, provider, settings, impatient, statements):
     settings.STOP_SECONDS = 1
     impatient(30)
