@@ -213,6 +213,17 @@ class TestByBudget:
         assert [ask(client).status_code for _ in range(3)] == [200, 200, 429]
         assert fresh(key).spent_day_nano == 19_800_000
 
+    def test_soft_mode_refuses_a_large_request_for_what_is_spent(self, client, provider, settings):
+        """It was never too large: with a nano-dollar left it would go."""
+        settings.BUDGET_MODE = "soft"
+        make_keys(1, **limits(daily="0.01"))
+        provider.post(OPENROUTER, json=completion(usage=usage(cost=0.01)))
+        assert ask(client, max_tokens=40_000).status_code == 200
+        answer = ask(client, max_tokens=40_000)
+        message = is_refused(answer, 429, "all_keys_at_limit", "All keys have reached their limits: this request needs")
+        assert "up to $0.20" in message and "the most that is left is $0.00" in message
+        assert (answer["Retry-After"], answer["x-should-retry"]) == (str(3 * 3600 + 30 * 60), "false")
+
     def test_without_cost_tracking_no_budget_counts(self, client, free, settings):
         settings.COST_TRACKING = False
         (key,) = make_keys(1, **limits(daily="1"))
