@@ -199,7 +199,6 @@ async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Store
 async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
-    passes = exchange.dialect.passes
     request = dialects.Request(
         dialect=exchange.dialect,
         door=door,
@@ -207,13 +206,19 @@ async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Req
         raw=raw,
         path_model=exchange.scope.get("path_params", {}).get("model", ""),
         query=_query(exchange.scope["query_string"].decode("latin-1")),
-        headers={name: value for name, value in exchange.headers.items() if passes(name) and value.isprintable()},
+        headers=_passed_on(exchange.headers, exchange.dialect),
     )
     if len(raw) > background.LARGE_BYTES:
         await background.in_parser(exchange.dialect.validate, request)
     else:
         exchange.dialect.validate(request)
     return request
+
+
+def _passed_on(headers: Headers, dialect: Dialect) -> dict[str, str]:
+    """Return the headers that go along; several lines of one name mean the same as one with commas."""
+    joined = {name: ", ".join(headers.getlist(name)) for name in headers if dialect.passes(name)}
+    return {name: value for name, value in joined.items() if value.isprintable()}
 
 
 def _query(query: str) -> str:
