@@ -233,6 +233,7 @@ class Attempt:
         failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
         if failure.kind is FailureKind.CLIENT_ERROR and self._learns_from(body):
             # under the same hold: nothing was billed
+            self.upstream_id = ""
             return await self.send(answer_seconds=_seconds_until(deadline))
         await self.release(sent=True, status=opened.status, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:

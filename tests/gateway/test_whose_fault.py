@@ -157,6 +157,14 @@ class TestFieldsThatWeAdded:
         assert (now, same) == (names[was], limit)
         assert only_row().state == "SETTLED", "both under one hold: a refusal costs nothing"
 
+    def test_the_id_is_that_of_the_second_answer(self, client, provider, local):
+        """Its cost may be fetched by that id later."""
+        make_key(provider="openai")
+        provider.post(local, json=self.NO_OPTIONS, status=400, headers={"X-Generation-Id": "gen-bad"})
+        provider.post(local, Pieces(chunk("a", id="gen-good"), DONE))
+        assert ask(client, model="gpt-6-luna", stream=True).content.endswith(DONE)
+        assert len(provider.calls) == 2 and only_row().upstream_id == "gen-good"
+
     def test_stream_options_are_left_out(self, client, provider, local):
         make_key(provider="openai")
         provider.post(local, json=self.NO_OPTIONS, status=400)
