@@ -190,9 +190,10 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Stored) -> None:
     """Read, check and relay a request; the work continues to its end even if the program goes or the server stops."""
     with bodies.taking() as taken:
-        request = RelayRequest(await _request(door, exchange, taken), caller, stored)
+        request = RelayRequest(await _request(door, exchange, taken), caller)
         exchange.program.listen_soon()
-        work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
+        work = _stream(exchange, request, taken, stored) if request.streamed else _whole(exchange, request, stored)
+        del stored  # an open stream would keep all of it in memory
         await asyncio.shield(background.start(work))
 
 
@@ -228,10 +229,10 @@ def _query(query: str) -> str:
     return urlencode(kept)
 
 
-async def _whole(exchange: Exchange, request: RelayRequest) -> None:
+async def _whole(exchange: Exchange, request: RelayRequest, stored: Stored) -> None:
     tracked = Tracked()
     try:
-        answer = await relay(request, exchange.program, tracked)
+        answer = await relay(request, exchange.program, tracked, stored)
     except ClientGone:
         return
     except LLMKeysError as error:
@@ -241,7 +242,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
     await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
-async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
+async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken, stored: Stored | None) -> None:
     """Relay a stream. The first keep-alive sends the status; an error after that is sent inside the stream."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
@@ -255,7 +256,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         lambda: (200, (stream_headers | _tracked_headers(request.id, tracked)).items()),
     )
     try:
-        answer = await relay(request, program, tracked)
+        answer = await relay(request, program, tracked, stored)
     except ClientGone:
         return
     except LLMKeysError as error:
@@ -271,6 +272,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
     if isinstance(answer.content, RelayedStream):
         headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
+        stored = None
         request.request.let_go()
         taken.give_back()
         await program.start()

@@ -42,7 +42,7 @@ from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.relay import background, candidates, conversations, refusals
 from llmkeys.relay.attempt import STOPPED, Attempt, Failed
-from llmkeys.relay.candidates import Candidate
+from llmkeys.relay.candidates import Candidate, Stored
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
 from llmkeys.upstream import relayed
 
@@ -71,11 +71,11 @@ class Turns:
     request: RelayRequest
     client: Client
     tracked: Tracked
+    stored: Stored | None = None  # used once: after that the keys are read again, to see changes
     attempts: int = 0
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
     refused: int = 0  # keys that were refused for a reason of their own
     lost: int = 0  # attempts that may have been billed without an answer
-    has_looked: bool = False  # the stored keys were used once: after that they are read again, to see changes
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
@@ -238,8 +238,7 @@ class _ModelTurn:
         return bool(asked) and (tightened or len(asked) == len(found))
 
     async def _found(self) -> list[Candidate]:
-        request, stored = self.request, None if self.turns.has_looked else self.request.stored
-        self.turns.has_looked = True
+        request, stored, self.turns.stored = self.request, self.turns.stored, None
         found = await candidates.find(
             self.model,
             door=request.request.door,
