@@ -94,7 +94,7 @@ class Turns:
         dead_ends: list[LLMKeysError] = []
         await candidates.refresh_catalogue()
         for model in self.request.models:
-            if self.is_spent:
+            if dead_ends and self.is_spent:
                 break
             try:
                 return await _ModelTurn(self, model).run()

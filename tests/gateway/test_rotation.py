@@ -476,6 +476,11 @@ class TestTransport:
         assert (row.state, row.success, row.cost_nano, row.cost_source) == ("LOST", False, row.hold_nano, "estimated")
         assert fresh(keys[0]).spent_day_nano == row.hold_nano
 
+    def test_the_first_model_is_tried_even_if_reading_the_prices_took_all_the_time(self, client, free, settings):
+        settings.ANSWER_TIMEOUT_SECONDS = 0.001
+        make_keys(1)
+        assert ask(client).status_code == 200
+
     def test_a_timeout_is_not_tried_with_another_model_either(self, client, provider, settings):
         settings.PRIMARY_MODEL, settings.FALLBACK_MODELS = MODEL, [LUNA]
         settings.ANSWER_TIMEOUT_SECONDS = 1
