@@ -198,12 +198,19 @@ class TestFieldsThatWeAdded:
 
     @pytest.mark.parametrize(
         ("name", "mode"),
-        [("responses", "strict"), ("messages", "strict"), ("messages", "soft"), ("generate", "strict")],
+        [
+            ("responses", "strict"),
+            ("messages", "strict"),
+            ("messages", "soft"),
+            ("messages", "untracked"),
+            ("generate", "strict"),
+        ],
     )
     def test_the_limit_is_lowered_in_every_dialect(self, client, provider, settings, name, mode):
-        """In soft mode a limit is added for Anthropic alone, which demands one."""
+        """In soft mode, and without cost tracking, a limit is added for Anthropic alone, which demands one."""
         (limit, words), call = self.AT_MOST_4096[name], CALLS[name]
-        settings.BUDGET_MODE = mode
+        settings.BUDGET_MODE = "soft" if mode == "soft" else "strict"
+        settings.COST_TRACKING = mode != "untracked"
         make_key(provider=call.provider)
         provider.post(call.url, json={"error": {"code": 400, "message": words}}, status=400)
         provider.post(call.url, json=call.answer)
