@@ -61,6 +61,10 @@ class RecordingUnavailable(LLMKeysError):
     """The database cannot record a request now, so nothing is sent."""
 
 
+class ServerStopping(LLMKeysError):
+    """The server stops before the request was answered, or sent at all."""
+
+
 class TooManyFailures(LLMKeysError):
     """Too many invalid access tokens came from one address; the next may be tried after `retry_seconds`."""
 

@@ -431,7 +431,17 @@ class TestModes:
         books.end(first, "SETTLED", DOLLAR)
         books.end(second, "SETTLED", DOLLAR)
         assert money(key)[0] == 2 * DOLLAR
-        assert books.place(key).hold is None
+        refused = books.refused(key, 5 * DOLLAR)
+        assert not (refused.only_holds or refused.never_fits), (
+            "the end of the day helps, and a smaller request does not"
+        )
+
+    @pytest.mark.parametrize("mode", ["strict", "soft"])
+    def test_what_is_free_fits_where_all_is_spent(self, books, settings, mode):
+        settings.BUDGET_MODE = mode
+        key = make(daily_limit_nano=DOLLAR)
+        books.end(books.hold(key), "SETTLED", DOLLAR)
+        books.end(books.hold(key, 0), "SETTLED", 0)
 
     def test_without_cost_tracking_everything_fits(self, books, settings):
         settings.COST_TRACKING = False

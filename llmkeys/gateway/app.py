@@ -128,7 +128,8 @@ class Endpoint:
             await discard(receive)  # a program that is cut off while it sends never reads the refusal
         except Exception:
             logger.exception("A request to the gateway failed")
-            await exchange.refuse(Refused(500, "internal_error", _FAILED))
+            headers = {"x-should-retry": "false"}  # an attempt may have been charged
+            await exchange.refuse(Refused(500, "internal_error", _FAILED, headers=headers))
         finally:
             _in_progress -= 1
             exchange.program.close()
@@ -189,16 +190,16 @@ async def _preflight(exchange: Exchange, methods: tuple[str, ...]) -> None:
 async def _relayed(door: Door, exchange: Exchange, caller: Caller, stored: Stored) -> None:
     """Read, check and relay a request; the work continues to its end even if the program goes or the server stops."""
     with bodies.taking() as taken:
-        request = RelayRequest(await _request(door, exchange, taken), caller, stored)
+        request = RelayRequest(await _request(door, exchange, taken), caller)
         exchange.program.listen_soon()
-        work = _stream(exchange, request, taken) if request.streamed else _whole(exchange, request)
+        work = _stream(exchange, request, taken, stored) if request.streamed else _whole(exchange, request, stored)
+        del stored  # an open stream would keep all of it in memory
         await asyncio.shield(background.start(work))
 
 
 async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Request:
     """Return the validated request. Raises GatewayError and InvalidInput."""
     raw = await bodies.read(exchange.receive, exchange.headers, taken)
-    passes = exchange.dialect.passes
     request = dialects.Request(
         dialect=exchange.dialect,
         door=door,
@@ -206,13 +207,19 @@ async def _request(door: Door, exchange: Exchange, taken: Taken) -> dialects.Req
         raw=raw,
         path_model=exchange.scope.get("path_params", {}).get("model", ""),
         query=_query(exchange.scope["query_string"].decode("latin-1")),
-        headers={name: value for name, value in exchange.headers.items() if passes(name) and value.isprintable()},
+        headers=_passed_on(exchange.headers, exchange.dialect),
     )
     if len(raw) > background.LARGE_BYTES:
         await background.in_parser(exchange.dialect.validate, request)
     else:
         exchange.dialect.validate(request)
     return request
+
+
+def _passed_on(headers: Headers, dialect: Dialect) -> dict[str, str]:
+    """Return the headers that go along; several lines of one name mean the same as one with commas."""
+    joined = {name: ", ".join(headers.getlist(name)) for name in headers if dialect.passes(name)}
+    return {name: value for name, value in joined.items() if value.isprintable()}
 
 
 def _query(query: str) -> str:
@@ -222,10 +229,10 @@ def _query(query: str) -> str:
     return urlencode(kept)
 
 
-async def _whole(exchange: Exchange, request: RelayRequest) -> None:
+async def _whole(exchange: Exchange, request: RelayRequest, stored: Stored) -> None:
     tracked = Tracked()
     try:
-        answer = await relay(request, exchange.program, tracked)
+        answer = await relay(request, exchange.program, tracked, stored)
     except ClientGone:
         return
     except LLMKeysError as error:
@@ -235,7 +242,7 @@ async def _whole(exchange: Exchange, request: RelayRequest) -> None:
     await exchange.answer(answer.status, answer.content, _headers(answer, tracked))
 
 
-async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> None:
+async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken, stored: Stored | None) -> None:
     """Relay a stream. The first keep-alive sends the status; an error after that is sent inside the stream."""
     tracked = Tracked()
     program, dialect = exchange.program, request.dialect
@@ -249,7 +256,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
         lambda: (200, (stream_headers | _tracked_headers(request.id, tracked)).items()),
     )
     try:
-        answer = await relay(request, program, tracked)
+        answer = await relay(request, program, tracked, stored)
     except ClientGone:
         return
     except LLMKeysError as error:
@@ -265,6 +272,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken) -> No
     if isinstance(answer.content, RelayedStream):
         headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
+        stored = None
         request.request.let_go()
         taken.give_back()
         await program.start()

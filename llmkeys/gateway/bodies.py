@@ -95,7 +95,11 @@ def parse(raw: bytes) -> dict[str, Any]:
 
     try:
         body = json.loads(
-            raw, object_pairs_hook=collect, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer
+            raw.decode("utf-8-sig"),  # of bytes it would accept UTF-16 too, in which nothing was counted
+            object_pairs_hook=collect,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
         )
     except (ValueError, RecursionError) as error:
         raise InvalidInput({"body": [f"The body is not valid JSON: {_short(error)}."]}) from None

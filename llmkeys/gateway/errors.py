@@ -11,7 +11,6 @@ from django.utils import timezone
 from llmkeys import exceptions
 from llmkeys.database import outages
 from llmkeys.exceptions import LLMKeysError
-from llmkeys.upstream.relayed import NotOpen
 
 LASTING_SECONDS = 60  # a client library should report an error rather than wait longer than this
 
@@ -55,7 +54,7 @@ _TABLE: list[tuple[type[Exception], int, str]] = [
     (exceptions.DataDirectoryProblem, 503, "sealed"),
     (exceptions.RecordingUnavailable, 503, "database_unavailable"),
     (Overloaded, 503, "overloaded"),
-    (NotOpen, 503, "overloaded"),
+    (exceptions.ServerStopping, 503, "overloaded"),
     (exceptions.UpstreamTimeout, 504, "upstream_timeout"),
     (exceptions.UpstreamFailed, 502, "upstream_error"),
 ]

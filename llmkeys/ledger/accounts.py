@@ -87,6 +87,7 @@ class Standing:
 
     id: Any
     name: str
+    is_soft: bool  # whatever is left is enough, and open holds do not count
     windows: Windows
     held: int
     spent: dict[str, int]
@@ -103,16 +104,17 @@ class Standing:
 
 
 _STANDING = ", ".join(
-    ["id", "name", "day", "month", "held_nano", *(w.spent for w in WINDOWS), *(w.limit for w in WINDOWS)]
+    ["id", "name", "budget_mode", "day", "month", "held_nano", *(w.spent for w in WINDOWS), *(w.limit for w in WINDOWS)]
 )
 
 
 def _standing(row: Sequence[Any]) -> Standing:
-    account_id, name, day, month, held, *amounts = row
+    account_id, name, mode, day, month, held, *amounts = row
     count = len(WINDOWS)
     return Standing(
         account_id,
         name,
+        (mode or settings.BUDGET_MODE) == "soft",
         Windows(as_date(day), as_date(month)),
         held,
         {window.name: spent for window, spent in zip(WINDOWS, amounts[:count], strict=True)},
@@ -136,11 +138,9 @@ _COUNTED = "CASE WHEN requests_per_minute = 0 THEN 0 ELSE {} END"  # nothing is 
 
 @lru_cache(maxsize=256)
 def _hold(of: AccountTable, count: int, tracked: bool) -> str:
-    room = "".join(
-        f" AND ({window.limit} = 0 OR {window.spent} + "
-        f"CASE WHEN COALESCE(budget_mode, %s) = 'soft' THEN 1 ELSE held_nano + v.column2 END <= {window.limit})"
-        for window in WINDOWS
-    )
+    asked = """CASE WHEN COALESCE(budget_mode, %s) <> 'soft' THEN held_nano + v.column2
+            WHEN v.column2 > 0 THEN 1 ELSE 0 END"""
+    room = "".join(f" AND ({w.limit} = 0 OR {w.spent} + {asked} <= {w.limit})" for w in WINDOWS)
     pace = f""" AND (requests_per_minute = 0 OR v.column3 = 0
             OR ({_THIS_MINUTE} AND minute_requests + v.column3 <= requests_per_minute))"""
     return f"""UPDATE {of.table} SET held_nano = held_nano + v.column2, refused_window = '', last_used_at = %s

@@ -4,7 +4,7 @@ A claim is `probe_until` of the cooling rows that apply to the key and the model
 after a lease, so that a process that dies leaves nothing stuck. A new cooling stores the time of its writing there: a
 time in the future shows that the clock was wrong, and such a cooling does not count.
 
-Code that locks both a cooling and a key locks the cooling first, to avoid deadlocks on PostgreSQL.
+Code that locks both a key and a cooling locks the key first, as the writer does, to avoid deadlocks on PostgreSQL.
 """
 
 from __future__ import annotations

@@ -29,12 +29,15 @@ def refusal_of(cursor: Cursor, account: Account, bid: Bid, attempt: Attempt) -> 
 
 def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> Refusal:
     """Return the refusal for the full window that ends last."""
-    need, held = bid.hold_nano, found.held
+    # What the statement that holds asks for: in soft mode any room is enough, and open holds do not count.
+    need, held = (min(1, bid.hold_nano), 0) if found.is_soft else (bid.hold_nano, found.held)
     spent = found.spent_in(current_windows(at))
     limited = [window for window in reversed(WINDOWS) if found.limits[window.name]]
     lacking = [window for window in limited if spent[window.name] + held + need > found.limits[window.name]]
     if not lacking:  # a hold was given back a moment ago
-        return Refusal(bid.key_id, "busy", account, need_nano=need, window=DAY, held_nano=held, only_holds=True)
+        return Refusal(
+            bid.key_id, "busy", account, need_nano=bid.hold_nano, window=DAY, held_nano=held, only_holds=True
+        )
     full = [window for window in lacking if spent[window.name] + need > found.limits[window.name]]
     window = (full or lacking)[0]
     limit = found.limits[window.name]
@@ -43,9 +46,9 @@ def _lack_of_room(account: Account, bid: Bid, found: Standing, at: datetime) -> 
     whose = "" if account.of is accounts.KEYS else "the access token's "
     return Refusal(
         bid.key_id,
-        f"{whose}{window.adjective} budget: needs {format_usd(need)}, {format_usd(room)} left",
+        f"{whose}{window.adjective} budget: needs {format_usd(bid.hold_nano)}, {format_usd(room)} left",
         account,
-        need_nano=need,
+        need_nano=bid.hold_nano,
         room_nano=room,
         limit_nano=limit,
         window=window.name,

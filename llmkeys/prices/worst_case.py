@@ -84,17 +84,17 @@ def worst_case(
     Each model is bounded separately, and the most expensive counts. In strict mode (None: as in the settings), a
     request without an output limit gets one, above its thinking budget. `prices` defaults to the current ones.
     """
-    if not settings.COST_TRACKING:
-        return WorstCase(0, None)
-    prices, models = prices or catalogue.price_list(), (model, *other_models)
-    if bound.is_free:
-        return WorstCase(0, None, provider, model, other_models, at, bound, prices)
-    limit = bound.output_tokens
+    models, limit = (model, *other_models), bound.output_tokens
     asked = (
         _default_output_limit(provider, models, bound)
         if limit is None
         else limit - bound.prediction_tokens  # the prediction is added only once, not per choice
     )
+    if not settings.COST_TRACKING:
+        return WorstCase(0, None, bound=bound, asked_output=asked)  # some dialects need a limit all the same
+    prices = prices or catalogue.price_list()
+    if bound.is_free:
+        return WorstCase(0, None, provider, model, other_models, at, bound, prices)
     lines = tuple(
         replace(line, base=line.base + _tool_costs(prices, provider, name, bound, at))
         for name in models

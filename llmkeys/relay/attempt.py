@@ -24,6 +24,7 @@ from llmkeys.exceptions import (
     InvalidInput,
     RecordingUnavailable,
     SecretMissing,
+    ServerStopping,
     WrongEncryptionKey,
 )
 from llmkeys.keys.failures import confirm_rejection, report_failure
@@ -46,6 +47,7 @@ from llmkeys.upstream.relayed import OpenAnswer
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
 # How an event stream begins, whatever its head announces; JSON and web pages begin otherwise.
 _STREAM = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|):")
+STOPPED = "The server was stopped before the answer came; the provider may have billed it."
 _BUG = "The relay failed while this request was in progress; the provider may have billed it."
 # A client's own mistake, or a model that is gone, is not a failure of the key.
 _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
@@ -98,8 +100,8 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
-        Raises WrongEncryptionKey, DataDirectoryProblem, NotOpen if this worker has stopped, and InvalidInput for a body
-        that cannot be written.
+        Raises WrongEncryptionKey, DataDirectoryProblem, ServerStopping if this worker has stopped, and InvalidInput for
+        a body that cannot be written.
         """
         deadline = time.monotonic() + answer_seconds
         try:
@@ -107,6 +109,12 @@ class Attempt:
             return opened if isinstance(opened, Failed) else await self._read(opened, deadline)
         except TransportError as error:
             return await self._broken(error)
+        except asyncio.CancelledError:
+            if relayed.may_be_sent():
+                await self.lose(STOPPED)
+            else:
+                await self.release(sent=False, error="The server was stopped before the request was sent.")
+            raise
         except BaseException:
             await self.lose(_BUG)  # does nothing if the attempt has ended
             raise
@@ -119,7 +127,7 @@ class Attempt:
         except SecretMissing as error:
             await self.release(sent=False, error=str(error))
             return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
-        except (WrongEncryptionKey, DataDirectoryProblem, relayed.NotOpen) as error:
+        except (WrongEncryptionKey, DataDirectoryProblem, ServerStopping) as error:
             await self.release(sent=False, error=str(error))
             raise
         except RecursionError:  # shallow enough to be parsed, but too deep to be serialised again
@@ -180,7 +188,8 @@ class Attempt:
                     self.client.when_gone(leave)
                 yield
         except TimeoutError:
-            raise TransportError("The client went away before the stream began.", sent=True, timed_out=True) from None
+            words = "The client went away before the stream began."
+            raise TransportError(words, sent=relayed.may_be_sent(), timed_out=True) from None
 
     async def _broken(self, error: TransportError) -> Failed:
         """Release a request that never reached the provider; charge the hold for one that it may have billed."""
@@ -224,6 +233,7 @@ class Attempt:
         failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
         if failure.kind is FailureKind.CLIENT_ERROR and self._learns_from(body):
             # under the same hold: nothing was billed
+            self.upstream_id = ""
             return await self.send(answer_seconds=_seconds_until(deadline))
         await self.release(sent=True, status=opened.status, failure=failure)
         if failure.kind is FailureKind.CLIENT_ERROR:

@@ -15,7 +15,6 @@ from llmkeys.models import AUTO
 from llmkeys.prices import catalogue
 from llmkeys.prices.tariffs import DRAWING_MODELS
 from llmkeys.relay import refusals
-from llmkeys.relay.candidates import Stored
 from llmkeys.tokens.rights import Caller
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ class RelayRequest:
 
     request: dialects.Request
     caller: Caller
-    stored: Stored | None = field(default=None, repr=False)  # the keys as read together with the access token
     id: str = field(default_factory=new_request_id)
 
     @property

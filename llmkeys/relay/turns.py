@@ -6,6 +6,7 @@ is an attempt in which the provider failed, or which it may have billed.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from asyncio import sleep as pause
@@ -29,17 +30,21 @@ from llmkeys.exceptions import (
     ModelNotAvailable,
     NoKeyAvailable,
     RequestExceedsBudget,
+    ServerStopping,
     TokenAtLimit,
     UpstreamFailed,
     UpstreamTimeout,
 )
 from llmkeys.ledger import Bid, Placed, Refusal, accounts, leases
+from llmkeys.prices import catalogue
+from llmkeys.prices.tariffs import PriceList
 from llmkeys.prices.worst_case import WorstCase, fitted, worst_case
 from llmkeys.providers.base import Failure, FailureKind, Scope
 from llmkeys.relay import background, candidates, conversations, refusals
-from llmkeys.relay.attempt import Attempt, Failed
-from llmkeys.relay.candidates import Candidate
+from llmkeys.relay.attempt import STOPPED, Attempt, Failed
+from llmkeys.relay.candidates import Candidate, Stored
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
+from llmkeys.upstream import relayed
 
 ROOM_SECONDS = 2.0  # how long a request waits for open holds, or for the probe of a key that was cooling
 LOOK_AGAIN_SECONDS = 0.05  # other processes do not notify us when they give room back
@@ -66,18 +71,30 @@ class Turns:
     request: RelayRequest
     client: Client
     tracked: Tracked
+    stored: Stored | None = None  # used once: after that the keys are read again, to see changes
     attempts: int = 0
     failures: int = 0  # attempts that count against REFACTAI_MAX_RETRIES
     refused: int = 0  # keys that were refused for a reason of their own
     lost: int = 0  # attempts that may have been billed without an answer
-    has_looked: bool = False  # the stored keys were used once: after that they are read again, to see changes
     deadline: float = field(default_factory=lambda: time.monotonic() + settings.ANSWER_TIMEOUT_SECONDS)
 
     async def run(self) -> Answer:
+        try:
+            return await self._run()
+        except LLMKeysError as error:
+            error.may_be_billed = self.lost > 0
+            raise
+        except asyncio.CancelledError:  # the worker stops now: its last act is to say so
+            may_be_billed = self.lost > 0 or relayed.may_be_sent()
+            stopped = ServerStopping(STOPPED if may_be_billed else "The server is stopping. Try again in a second.")
+            stopped.may_be_billed = may_be_billed
+            raise stopped from None
+
+    async def _run(self) -> Answer:
         dead_ends: list[LLMKeysError] = []
         await candidates.refresh_catalogue()
         for model in self.request.models:
-            if self.is_spent:
+            if dead_ends and self.is_spent:
                 break
             try:
                 return await _ModelTurn(self, model).run()
@@ -87,9 +104,7 @@ class Turns:
                     error.attempts = self.attempts
                     if error.final:
                         break
-        worst = min(dead_ends, key=lambda error: (_HOPE.index(type(error)), error.is_lasting))
-        worst.may_be_billed = self.lost > 0
-        raise worst
+        raise min(dead_ends, key=lambda error: (_HOPE.index(type(error)), error.is_lasting))
 
     @property
     def is_spent(self) -> bool:
@@ -153,7 +168,8 @@ class _ModelTurn:
         pool = await self._pool()
         self.fitted.clear()
         waited_until = time.monotonic() + ROOM_SECONDS
-        bids, tightened = self._bids(pool, lambda _: self.request.request.bound), False
+        prices = catalogue.price_list()  # here: a thread that parses bodies must not ask the database
+        bids, tightened = self._bids(pool, lambda _: self.request.request.bound, prices), False
         while True:
             placed = await self._place(bids, last_try=tightened)
             if placed.hold is None:
@@ -163,7 +179,8 @@ class _ModelTurn:
                     await leases.wait_for_room(min(LOOK_AGAIN_SECONDS, left))
                     continue
                 if not tightened:
-                    bids, tightened = await background.in_parser(self._bids, pool, self._tighter_bound), True
+                    bids = await background.in_parser(self._bids, pool, self._tighter_bound, prices)
+                    tightened = True
                     continue
                 placed = await self._fit(placed)
             if placed.hold is None:
@@ -221,8 +238,7 @@ class _ModelTurn:
         return bool(asked) and (tightened or len(asked) == len(found))
 
     async def _found(self) -> list[Candidate]:
-        request, stored = self.request, None if self.turns.has_looked else self.request.stored
-        self.turns.has_looked = True
+        request, stored, self.turns.stored = self.request, self.turns.stored, None
         found = await candidates.find(
             self.model,
             door=request.request.door,
@@ -250,7 +266,7 @@ class _ModelTurn:
             for candidate in found
         ]
 
-    def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound]) -> list[Bid]:
+    def _bids(self, pool: list[Candidate], bound_of: Callable[[Candidate], Bound], prices: PriceList) -> list[Bid]:
         at, passed_over, bids = timezone.now(), [], []
         cases: dict[tuple[str, str, bool], WorstCase] = {}
         unlimited = self.request.request.bound.unlimited_field  # its value is -1: only for free models
@@ -266,7 +282,9 @@ class _ModelTurn:
             if worst is None:
                 may_choose = candidate.chooses_model or self.request.dialect.names_models_everywhere
                 others = self.request.request.other_models if may_choose else ()
-                worst = worst_case(*where, bound_of(candidate), at=at, other_models=others, strict=is_strict)
+                worst = worst_case(
+                    *where, bound_of(candidate), at=at, other_models=others, strict=is_strict, prices=prices
+                )
                 cases[*where, is_strict] = worst
             self.worst[candidate.id] = worst
             if unlimited and worst.nano:
@@ -305,13 +323,13 @@ class _ModelTurn:
         """Store what the failure means for the key and decide what comes next. Raises if nothing more may be tried."""
         self.last = failed
         candidate, failure = attempt.candidate, failed.failure
+        self.turns.lost += failed.lost  # a refusal too: inside a 200 it may come after output
+        self.turns.tracked.may_be_billed = self.turns.lost > 0
         await attempt.report(failure)
         if failure.is_refusal:
             self.turns.refused += 1
         else:
             self.turns.failures += 1
-        self.turns.lost += failed.lost  # a refusal too: inside a 200 it may come after output
-        self.turns.tracked.may_be_billed = self.turns.lost > 0
         if failed.lost and failed.timed_out:
             raise UpstreamTimeout(failure.message)
         if failure.kind in (FailureKind.MODEL_UNAVAILABLE, FailureKind.WRONG_ADDRESS):

@@ -98,10 +98,6 @@ class Stream:
         self._response.raw.close()
         self._response.close()
 
-    def done(self) -> None:
-        """Return the connection to the pool."""
-        self._response.raw.release_conn()
-
 
 def base_url(provider: Provider) -> str:
     return settings.PROVIDER_BASE_URLS[provider.name]

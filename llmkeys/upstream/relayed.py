@@ -25,7 +25,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from multidict import CIMultiDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from llmkeys.exceptions import LLMKeysError, SecretMissing
+from llmkeys.exceptions import SecretMissing, ServerStopping
 from llmkeys.providers.scrub import StreamScrubber, scrub, without_secret
 from llmkeys.upstream.asked import USER_AGENT, TransportError
 from llmkeys.vault import keyring
@@ -110,14 +110,19 @@ def _without_secret(headers: Mapping[str, str], secret: str) -> Mapping[str, str
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes for each request whether its connection was used before, and how long it has rested since.
+    """Notes for each request when it has got a connection, whether that was used before, and how long it has rested.
 
-    aiohttp knows both and reports neither, so this overrides two of its own methods.
+    aiohttp knows this and does not report it, so this overrides three of its own methods.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._rests_since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        _is_connected.set(True)
+        return connection
 
     async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
         found = await super()._get(key, traces)
@@ -133,6 +138,13 @@ class _Connector(aiohttp.TCPConnector):
 
 # For how many seconds the connection of this task's request had rested; None if it is a new one.
 _rest: ContextVar[float | None] = ContextVar("rest", default=None)
+# Whether this task's request has got its connection, through any proxy and after any handshake.
+_is_connected: ContextVar[bool] = ContextVar("is_connected", default=False)
+
+
+def may_be_sent() -> bool:
+    """Return whether the provider may have received something of the last request of this task."""
+    return _is_connected.get()
 
 
 class Pool:
@@ -166,14 +178,14 @@ class Pool:
         `call` makes the address and headers from the plaintext secret. Raises TransportError (its `sent` is False if
         certainly nothing of the request was sent), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
         """
+        _is_connected.set(False)
         secret = await _secret_of(key)
         url, headers = call(secret)
         host = urlsplit(url).hostname or "the provider"
         given = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*", **headers}
         if not all(map(_can_be_sent, given.values())):
             raise SecretMissing("The key contains characters that no HTTP header can carry: replace its secret.")
-        # Shorter than the whole timeout, so that it ends first and shows that nothing was sent.
-        connect = min(settings.TIMEOUT_SECONDS, 0.95 * answer_seconds)
+        connect, proxy = min(settings.TIMEOUT_SECONDS, answer_seconds), _proxy(url)
         began = monotonic()
         _rest.set(None)
         try:
@@ -183,11 +195,11 @@ class Pool:
                     data=body,
                     headers=given,
                     allow_redirects=False,
-                    proxy=_proxy(url),
+                    proxy=proxy,
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect),
                 )
-        except TimeoutError as error:
-            raise _timed_out(error, host, connect, monotonic() - began) from None
+        except TimeoutError:
+            raise _timed_out(host, connect, monotonic() - began) from None
         except aiohttp.ClientError as error:
             ended_at_once = monotonic() - began < AT_ONCE_SECONDS
             rest = _rest.get()
@@ -195,9 +207,9 @@ class Pool:
             if has_rested and ended_at_once and _brought_nothing(error):
                 words = f"{host} closed an idle connection just as a request was to be sent on it."
                 raise TransportError(words, sent=False) from None
-            raise _transport_error(error, host, secret) from None
+            raise _transport_error(error, host, secret, proxy) from None
         except (OSError, ValueError) as error:
-            raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=True) from None
+            raise TransportError(f"The request to {host} failed: {type(error).__name__}.", sent=may_be_sent()) from None
         return OpenAnswer(response, host, secret)
 
 
@@ -215,24 +227,24 @@ async def _secret_of(key: SecretHolder) -> str:
         return await asyncio.to_thread(keyring.open_secret, key)
 
 
-def _timed_out(error: TimeoutError, host: str, connect: float, waited: float) -> TransportError:
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+def _timed_out(host: str, connect: float, waited: float) -> TransportError:
+    if not may_be_sent():
         return TransportError(f"{host} could not be reached within {connect:.0f} s.", sent=False, timed_out=True)
     return TransportError(f"{host} did not answer within {waited:.0f} s.", sent=True, timed_out=True)
 
 
-def _transport_error(error: aiohttp.ClientError, host: str, secret: str) -> TransportError:
+def _transport_error(error: aiohttp.ClientError, host: str, secret: str, proxy: str | None) -> TransportError:
     """Return the error, whose `sent` is False only if the provider cannot have received the request."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return TransportError(scrub(f"TLS with {host} failed: {cause}", secrets=(secret,)), sent=False)
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return TransportError(f"The proxy on the way to {host} failed.", sent=False)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return TransportError(f"{host} refused the connection or could not be found.", sent=False)
     if isinstance(error, aiohttp.InvalidURL):
         return TransportError(f"The address of {host} cannot be used.", sent=False)
-    return TransportError(f"{host} closed the connection without an answer.", sent=True)
+    if may_be_sent():
+        return TransportError(f"{host} closed the connection without an answer.", sent=True)
+    if proxy:
+        return TransportError(f"The proxy on the way to {host} failed.", sent=False)
+    return TransportError(f"{host} refused the connection or could not be found.", sent=False)
 
 
 def _can_be_sent(value: str) -> bool:
@@ -269,18 +281,14 @@ def _proxy_of(_host: str, url: str) -> str | None:
     return select_proxy(url, get_environ_proxies(url)) or None
 
 
-class NotOpen(LLMKeysError):
-    """No pool is open on this event loop: the worker has not started, or has stopped."""
-
-
 _pools: dict[int, Pool] = {}
 
 
 def pool() -> Pool:
-    """Return the pool of the running event loop. Raises NotOpen."""
+    """Return the pool of the running event loop. Raises ServerStopping."""
     found = _pools.get(id(asyncio.get_running_loop()))
     if found is None:
-        raise NotOpen("The server is stopping. Try again in a second.")
+        raise ServerStopping("The server is stopping. Try again in a second.")
     return found
 
 

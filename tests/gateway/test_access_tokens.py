@@ -26,6 +26,7 @@ from tests.gateway.door import (
     only_row,
     rows,
     spend,
+    usage,
 )
 from tests.helpers import NOW, make_account, make_key, make_user
 
@@ -106,6 +107,15 @@ class TestBudget:
         assert (answer.status_code, code) == (400, "request_exceeds_budget")
         assert "more than this token's whole limit ($0.000000001, its total budget)" in message
         assert not provider.calls and not rows()
+
+    def test_in_soft_mode_a_spent_one_is_spent_for_large_requests_too(self, client, user, provider):
+        make_key()
+        _, door = program(user, dailyLimit=0.01, budgetMode="soft")
+        provider.post(OPENROUTER, json=completion(usage=usage(cost=0.01)))
+        assert ask(door, max_tokens=40_000).status_code == 200
+        answer = ask(door, max_tokens=40_000)
+        is_refused(answer, 429, "token_at_limit", "This token has reached its limit: this request needs up to $0.20")
+        assert (answer["Retry-After"], answer["x-should-retry"]) == ("12600", "false")
 
     def test_a_total_one_has_no_end_by_itself(self, user, keys):
         token, door = program(user, totalLimit=1)

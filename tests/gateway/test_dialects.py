@@ -283,6 +283,15 @@ def test_headers_and_query_of_the_dialect_go_along(client: Any, provider: Any) -
     assert "x-stainless-os" not in sent.headers
 
 
+def test_all_lines_of_a_header_go_along(client: Any, provider: Any) -> None:
+    call = CALLS["messages"]
+    make_key(provider="anthropic")
+    provider.post(call.url, json=call.answer)
+    lines = {"anthropic-beta": "context-1m", "Anthropic-Beta": "skills, files-api"}
+    assert post(client, call.path, call.body, **lines).status_code == 200
+    assert provider.calls[0].headers["anthropic-beta"] == "context-1m, skills, files-api"
+
+
 def test_headers_of_google_go_along_but_for_credentials_and_who_the_client_is(client: Any, provider: Any) -> None:
     call = CALLS["generate"]
     make_key(provider="google", secret=(secret := new_secret("google")))

@@ -20,6 +20,7 @@ from tests.gateway.door import (
     OPENAI,
     OPENROUTER,
     PATH,
+    RESET,
     Pieces,
     Program,
     ask,
@@ -147,6 +148,20 @@ class TestBody:
     @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe{}", b"hello", b'{"model": }', b'{"a":1}{"b":2}'])
     def test_it_is_json(self, client, raw):
         self.refused(client, raw, "The body is not valid JSON" if raw.strip() else "The body is empty")
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    def test_it_is_utf_8(self, client, provider, encoding):
+        """Sizes and holds count its bytes."""
+        make_key()
+        words = "it is not UTF-8" if encoding in ("utf-16", "utf-32") else ""  # without a mark it is UTF-8 with NULs
+        self.refused(client, json.dumps(chat()).encode(encoding), f"The body is not valid JSON: {words}")
+        assert provider.calls == []
+
+    def test_it_may_begin_with_a_byte_order_mark(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=completion())
+        raw = b"\xef\xbb\xbf" + json.dumps(chat()).encode()
+        assert client.post(PATH, raw).status_code == 200
 
     @pytest.mark.parametrize("raw", ["[]", '"text"', "null", "1", "true"])
     def test_it_is_an_object(self, client, raw):
@@ -374,6 +389,41 @@ class TestDatabase:
         other.execute("ROLLBACK")
         eventually(lambda: only_row().state != "HELD", "the end is not recorded")
         assert (only_row().state, only_row().cost_nano) == ("SETTLED", 12_300_000)
+
+    @pytest.mark.only_on("sqlite")
+    @pytest.mark.parametrize("at_report", [False, True], ids=["at the next hold", "at the report of the failure"])
+    def test_after_a_lost_attempt_no_library_sends_again(self, client, sends, pauses, short_busy, other, at_report):
+        make_key()
+
+        def lock() -> None:
+            short_busy(0.5)
+            other.execute("BEGIN IMMEDIATE")
+
+        late = {"error": {"code": 429, "message": "Rate limit exceeded"}, "usage": ...}  # after some output
+        lost = (
+            Pieces(lock, json.dumps(completion(**late)).encode()) if at_report else Pieces(lock, RESET, framing="raw")
+        )
+        sends(lost)
+        answer = ask(client)
+        is_refused(answer, 503, "database_unavailable", "The database cannot be written now")
+        assert answer["x-should-retry"] == "false"
+        short_busy(8.0)
+        other.execute("ROLLBACK")
+        ended = (["LOST"], ["LOST", "RELEASED"])  # the next hold may have come too late
+        eventually(lambda: [row.state for row in rows()] in ended, "a row is open")
+
+
+class TestFault:
+    """A bug of ours, stood in for by one in a place where nothing fails."""
+
+    def test_no_library_sends_again_what_may_have_been_charged(self, client, sends, monkeypatch, caplog):
+        make_key()
+        sends(Pieces(json.dumps(completion()).encode()))
+        monkeypatch.setattr("llmkeys.relay.attempt.cost.charge", None)
+        answer = ask(client)
+        is_refused(answer, 500, "internal_error", "The gateway failed while this request was in progress.")
+        assert answer["x-should-retry"] == "false"
+        assert (only_row().state, only_row().cost_nano) == ("LOST", only_row().hold_nano)
 
 
 class TestUpstream:

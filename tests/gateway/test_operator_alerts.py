@@ -53,6 +53,11 @@ class TestNoKeyLeft:
         assert ask(client).json()["error"]["code"] == "request_exceeds_budget"
         assert told("no_key_left") == []
 
+    def test_in_soft_mode_a_spent_key_is_the_operators_however_large_the_request(self, client):
+        spend(make_key(budget_mode="soft", **limits(daily="0.01")), "0.01")
+        assert ask(client, max_tokens=40_000).json()["error"]["code"] == "all_keys_at_limit"
+        assert len(told("no_key_left")) == 1
+
 
 class TestFallbackPrice:
     def test_it_is_told_once_per_model(self, client, provider, as_another_process):

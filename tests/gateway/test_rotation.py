@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from llmkeys.models import ApiKey, Cooling, KeyEvent
+from llmkeys.prices import catalogue
 from llmkeys.simulator.thread import SimulatorThread
+from llmkeys.upstream import relayed
 from tests.gateway.door import (
     MODEL,
     OPENAI,
@@ -20,14 +24,17 @@ from tests.gateway.door import (
     SILENCE,
     Pieces,
     ask,
+    begin,
     completion,
     done,
+    eventually,
     fresh,
     is_refused,
     limits,
     only_row,
     rows,
     sent_with,
+    settled,
     spend,
     usage,
 )
@@ -43,6 +50,8 @@ NO_CREDIT = {"error": {"code": 402, "message": "Insufficient credits."}}
 BROKEN = {"error": {"code": 500, "message": "Internal Server Error"}}
 NO_MODEL = {"error": {"code": 404, "message": f"No endpoints found for {MODEL}."}}
 REJECTED = {"error": {"code": 401, "message": "User not found."}}
+
+COUNTED = {"messages": [{"role": "user", "content": "a word or two " * 2000}]}  # fits $0.02 by its tokens alone
 
 
 def make_keys(count: int, **fields) -> list[ApiKey]:
@@ -63,6 +72,26 @@ def a_full_house() -> Iterator[int]:
             guest.setblocking(False)
             guest.connect_ex(("127.0.0.1", port))
         yield port
+
+
+@contextmanager
+def a_proxy_that_says(words: bytes) -> Iterator[str]:
+    """A proxy that answers with this and hangs up; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    guest, _ = listener.accept()
+                    with guest:
+                        guest.recv(65_536)
+                        guest.sendall(words)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @pytest.fixture
@@ -149,11 +178,33 @@ class TestByBudget:
         """A long prompt bounds by its bytes at more than the limit, by its tokens at less."""
         (key,) = make_keys(1, **limits(daily="0.05"))
         spend(key, "0.03")
-        text = "a word or two " * 2000
-        assert ask(client, messages=[{"role": "user", "content": text}]).status_code == 200
-        assert only_row().hold_nano < 20_000_000 < len(text) * 1_250
+        assert ask(client, **COUNTED).status_code == 200
+        assert only_row().hold_nano < 20_000_000 < len(COUNTED["messages"][0]["content"]) * 1_250
         assert events("limit_reached") == []
         assert fresh(key).status_at(NOW) == "ACTIVE"
+
+    def test_the_threads_that_count_tokens_read_no_prices(self, client, free, monkeypatch):
+        """Nobody looks after their connections to the database."""
+        monkeypatch.setattr(catalogue, "TABLES_SECONDS", 0.0)
+        readers, read = [], catalogue._read_prices
+        monkeypatch.setattr(
+            catalogue._prices, "_make", lambda: readers.append(threading.current_thread().name) or read()
+        )
+        make_keys(1, **limits(daily="0.02"))
+        assert ask(client, **COUNTED).status_code == 200
+        assert readers and not [name for name in readers if name.startswith("llmkeys-bodies")]
+
+    @pytest.mark.only_on("postgresql")
+    def test_tokens_are_counted_after_a_restart_of_the_database(self, client, free, monkeypatch):
+        monkeypatch.setattr(catalogue, "TABLES_SECONDS", 0.0)
+        make_keys(1, **limits(daily="0.02"))
+        assert [ask(client, **COUNTED).status_code for _ in range(2)] == [200, 200], "once for each thread"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = %s",
+                [connection.settings_dict["NAME"]],
+            )
+        assert {ask(client, **COUNTED).status_code for _ in range(4)} <= {200, 503}
 
     def test_soft_mode_lets_the_last_request_go_above(self, client, provider, settings):
         settings.BUDGET_MODE = "soft"
@@ -161,6 +212,17 @@ class TestByBudget:
         provider.post(OPENROUTER, json=completion(usage=usage(cost=0.0099)))
         assert [ask(client).status_code for _ in range(3)] == [200, 200, 429]
         assert fresh(key).spent_day_nano == 19_800_000
+
+    def test_soft_mode_refuses_a_large_request_for_what_is_spent(self, client, provider, settings):
+        """It was never too large: with a nano-dollar left it would go."""
+        settings.BUDGET_MODE = "soft"
+        make_keys(1, **limits(daily="0.01"))
+        provider.post(OPENROUTER, json=completion(usage=usage(cost=0.01)))
+        assert ask(client, max_tokens=40_000).status_code == 200
+        answer = ask(client, max_tokens=40_000)
+        message = is_refused(answer, 429, "all_keys_at_limit", "All keys have reached their limits: this request needs")
+        assert "up to $0.20" in message and "the most that is left is $0.00" in message
+        assert (answer["Retry-After"], answer["x-should-retry"]) == (str(3 * 3600 + 30 * 60), "false")
 
     def test_without_cost_tracking_no_budget_counts(self, client, free, settings):
         settings.COST_TRACKING = False
@@ -414,6 +476,11 @@ class TestTransport:
         assert (row.state, row.success, row.cost_nano, row.cost_source) == ("LOST", False, row.hold_nano, "estimated")
         assert fresh(keys[0]).spent_day_nano == row.hold_nano
 
+    def test_the_first_model_is_tried_even_if_reading_the_prices_took_all_the_time(self, client, free, settings):
+        settings.ANSWER_TIMEOUT_SECONDS = 0.001
+        make_keys(1)
+        assert ask(client).status_code == 200
+
     def test_a_timeout_is_not_tried_with_another_model_either(self, client, provider, settings):
         settings.PRIMARY_MODEL, settings.FALLBACK_MODELS = MODEL, [LUNA]
         settings.ANSWER_TIMEOUT_SECONDS = 1
@@ -477,6 +544,40 @@ class TestTransport:
             make_key()
             is_refused(ask(client), 504, "upstream_timeout", "127.0.0.1 could not be reached within 1 s")
         assert {row.state for row in rows()} == {"RELEASED"}
+
+    def test_a_connection_that_takes_all_the_time_there_is_was_not_used(self, client, pauses, settings):
+        settings.ANSWER_TIMEOUT_SECONDS = 6  # beyond 5 s aiohttp's own timeouts end a little later
+        with a_full_house() as port:
+            settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": f"http://127.0.0.1:{port}/api"}
+            make_key()
+            is_refused(ask(client), 504, "upstream_timeout", "127.0.0.1 could not be reached within 6 s")
+        assert {row.state for row in rows()} == {"RELEASED"}
+
+    @pytest.mark.parametrize(
+        "words", [b"", b"SSH-2.0-OpenSSH_9.9\r\n", b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"]
+    )
+    def test_what_a_proxy_did_not_let_through_is_released(self, client, pauses, settings, monkeypatch, words):
+        settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openrouter": "https://behind-a-proxy.example/v1"}
+        key = make_key()
+        with a_proxy_that_says(words) as proxy:
+            monkeypatch.setenv("https_proxy", proxy)
+            relayed._proxy_of.cache_clear()  # which keeps the first proxy of a host
+            message = "The proxy on the way to behind-a-proxy.example failed"
+            is_refused(ask(client), 502, "upstream_error", message)
+        assert {row.state for row in rows()} == {"RELEASED"} and len(rows()) == 2
+        assert (fresh(key).total_requests, fresh(key).spent_day_nano) == (0, 0)
+
+    def test_a_client_that_goes_before_there_is_a_connection_is_not_charged(
+        self, client, provider, provider_server, fast_drain
+    ):
+        make_key()
+        provider_server.hang_up()
+        provider.handshake = "stall"
+        wire = begin(client, stream=True)
+        eventually(lambda: provider_server._stalled, "it does not connect")
+        wire.close()
+        settled()
+        assert (only_row().state, only_row().error) == ("RELEASED", "The client went away before the stream began.")
 
     @pytest.mark.parametrize("handshake", ["foreign", "reset"])
     def test_tls_trouble_is_released(self, client, provider, provider_server, pauses, handshake):

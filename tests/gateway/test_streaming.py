@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
 
 import pytest
 
+from llmkeys.relay.candidates import Stored
 from tests.gateway.door import (
     CLOSE,
     DONE,
@@ -199,6 +201,23 @@ class TestItsBody:
         row = only_row()
         assert row.cost_source == "estimated"
         assert row.cost_nano >= 150_000 // 5 * 150  # five letters a token at most, $0.15 a million
+
+
+class TestTheKeys:
+    """What is known of every stored key is read with the token, and is not kept for as long as a stream lasts."""
+
+    def test_it_keeps_none_but_its_own(self, client, sends):
+        make_key()
+        gates = [Gate() for _ in range(5)]
+        sends(*(Pieces(chunk("a"), gate, openrouter_usage(), DONE) for gate in gates))
+        streams = [begin(client, stream=True).answer() for _ in gates]
+        for one in streams:
+            next(one.pieces)
+        kept = lambda: [found for found in gc.get_objects() if type(found) is Stored]  # noqa: E731
+        eventually(lambda: gc.collect() >= 0 and len(kept()) <= 1, "they keep the keys")  # one: the last that was read
+        for gate, one in zip(gates, streams, strict=True):
+            gate.open()
+            assert one.content.endswith(DONE)
 
 
 class TestItsId:

@@ -157,6 +157,14 @@ class TestFieldsThatWeAdded:
         assert (now, same) == (names[was], limit)
         assert only_row().state == "SETTLED", "both under one hold: a refusal costs nothing"
 
+    def test_the_id_is_that_of_the_second_answer(self, client, provider, local):
+        """Its cost may be fetched by that id later."""
+        make_key(provider="openai")
+        provider.post(local, json=self.NO_OPTIONS, status=400, headers={"X-Generation-Id": "gen-bad"})
+        provider.post(local, Pieces(chunk("a", id="gen-good"), DONE))
+        assert ask(client, model="gpt-6-luna", stream=True).content.endswith(DONE)
+        assert len(provider.calls) == 2 and only_row().upstream_id == "gen-good"
+
     def test_stream_options_are_left_out(self, client, provider, local):
         make_key(provider="openai")
         provider.post(local, json=self.NO_OPTIONS, status=400)
@@ -190,12 +198,19 @@ class TestFieldsThatWeAdded:
 
     @pytest.mark.parametrize(
         ("name", "mode"),
-        [("responses", "strict"), ("messages", "strict"), ("messages", "soft"), ("generate", "strict")],
+        [
+            ("responses", "strict"),
+            ("messages", "strict"),
+            ("messages", "soft"),
+            ("messages", "untracked"),
+            ("generate", "strict"),
+        ],
     )
     def test_the_limit_is_lowered_in_every_dialect(self, client, provider, settings, name, mode):
-        """In soft mode a limit is added for Anthropic alone, which demands one."""
+        """In soft mode, and without cost tracking, a limit is added for Anthropic alone, which demands one."""
         (limit, words), call = self.AT_MOST_4096[name], CALLS[name]
-        settings.BUDGET_MODE = mode
+        settings.BUDGET_MODE = "soft" if mode == "soft" else "strict"
+        settings.COST_TRACKING = mode != "untracked"
         make_key(provider=call.provider)
         provider.post(call.url, json={"error": {"code": 400, "message": words}}, status=400)
         provider.post(call.url, json=call.answer)
