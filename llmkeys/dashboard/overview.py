@@ -34,8 +34,9 @@ from llmkeys.prices import catalogue
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import when
 from llmkeys.tokens.making import visible_tokens
+from llmkeys.usage.closed_days import ONE_DAY
 from llmkeys.usage.rows import open_requests
-from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day
+from llmkeys.usage.sums import Sums, Wanted, daily_sums, dearest_keys_by_day, running_sums
 
 
 @dataclass(eq=False)
@@ -81,9 +82,12 @@ def overview(*, at: datetime) -> Overview:
     """Read the sums, daily totals, keys, coolings, open holds and serving order as of `at`."""
     # Totals are read before the keys' counters: a charge in between must not make a total exceed its counter, which
     # would look like a reset.
-    wanted = Wanted(since=_first_day(at), until=current_windows(at).day)
-    days = {day: sums for (day,), sums in daily_sums(wanted, "day", at=at).items()}
-    ever = Sums.over(daily_sums(Wanted(), at=at).values())
+    first, today = _first_day(at), current_windows(at).day
+    running, before = running_sums(first - ONE_DAY, at=at)
+    since = running + ONE_DAY if running else None
+    days = {day: sums for (day,), sums in daily_sums(Wanted(since=since), "day", at=at).items()}
+    ever = Sums.over([before, *days.values()])
+    days = {day: sums for day, sums in days.items() if first <= day <= today}
     keys = list(ApiKey.objects.in_serving_order().defer("secret", "fingerprint", "last_test"))
     coolings, holds = coolings_at(at), open_requests()
     cards = [

@@ -110,6 +110,15 @@ def daily_sums(wanted: Wanted, *columns: str, at: datetime) -> dict[Row, Sums]:
     return _added(chain.from_iterable(_grouped(rows, *columns) for rows in _sources(wanted, columns, at)), len(columns))
 
 
+def running_sums(until: date, *, at: datetime) -> tuple[date | None, Sums]:
+    """Return the last day up to `until` with running totals, and the sums up to its end, however many days that is."""
+    beginning = closed_days.first_day()
+    day = closed_days.running_until(until, first=beginning, at=at) if beginning is not None else None
+    if day is None:
+        return None, Sums()
+    return day, Sums.over(_added(_grouped(RunningTotal.objects.filter(day=day)), 0).values())
+
+
 def dearest_keys(wanted: Wanted, *, at: datetime) -> list[str]:
     """Return the ids of all keys that cost something, the most expensive first; ties are ordered by id."""
     costs: Counter[str] = Counter()

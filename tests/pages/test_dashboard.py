@@ -13,7 +13,7 @@ from django_q.models import Schedule
 
 from llmkeys.keys import resets
 from llmkeys.lib.money import NANO
-from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage
+from llmkeys.models import Alert, ApiKey, Cooling, DailyUsage, RunningTotal
 from llmkeys.relay.serving import serving_order
 from llmkeys.usage.sums import statistics
 from llmkeys.vault.crypto import MasterKey
@@ -128,6 +128,16 @@ class TestChanges:
             assert f"?{since}&amp;cost=lost#rows" in card
         DailyUsage.objects.update(estimated_nano=0, lost_nano=0)
         assert "of it" not in text_of(page_of(operator))
+
+    def test_it_counts_every_day_there_ever_was_once(self, operator):
+        """Of the days before the chart, those up to the last running total come from it, and the others one by one."""
+        key = make_key()
+        for days in (0, 1, *range(57, 70), 700):
+            self.spend(key, days, NANO)
+        DailyUsage.objects.update(lost_nano=NANO)
+        for _ in ("before the days are closed", "after"):
+            assert "of which $16.00 lost" in text_of(page_of(operator)).partition("Daily Budget")[0]
+        assert RunningTotal.objects.exists()
 
     def test_it_tells_what_was_reset_from_what_was_never_spent(self, operator):
         make_key()
