@@ -392,7 +392,10 @@ class TestDatabase:
 
     @pytest.mark.only_on("sqlite")
     @pytest.mark.parametrize("at_report", [False, True], ids=["at the next hold", "at the report of the failure"])
-    def test_after_a_lost_attempt_no_library_sends_again(self, client, sends, pauses, short_busy, other, at_report):
+    def test_after_a_lost_attempt_no_library_sends_again(
+        self, client, sends, provider_server, pauses, short_busy, other, at_report
+    ):
+        provider_server.hang_up()  # so that the connection that ends is not one that rested
         make_key()
 
         def lock() -> None:
