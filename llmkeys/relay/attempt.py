@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,7 @@ from django.utils import timezone
 from llmkeys import ledger, providers
 from llmkeys.alerts import outbox
 from llmkeys.database import writer
-from llmkeys.dialects import Request, Rewrite, Seen, Usage
+from llmkeys.dialects import Request, Rewrite, Usage
 from llmkeys.dialects.bounds import estimate_tokens, may_reason_unseen
 from llmkeys.exceptions import (
     DataDirectoryProblem,
@@ -29,14 +28,12 @@ from llmkeys.exceptions import (
 )
 from llmkeys.keys.failures import confirm_rejection, report_failure
 from llmkeys.ledger import Finished, Outcome, coolings, leases
-from llmkeys.lib.reading import load_json
-from llmkeys.lib.sse import data_lines, whole_events
 from llmkeys.prices import catalogue, cost
 from llmkeys.prices.cost import Charge
 from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
-from llmkeys.relay import background, conversations, stream
+from llmkeys.relay import background, conversations, stream, whole
 from llmkeys.relay.candidates import Candidate
 from llmkeys.relay.requests import Answer, Client, RelayRequest
 from llmkeys.relay.stream import RelayedStream
@@ -45,8 +42,6 @@ from llmkeys.upstream.asked import TransportError
 from llmkeys.upstream.relayed import OpenAnswer
 
 _PASSED_ON = ("x-request-id", "request-id", "x-generation-id")
-# How an event stream begins, whatever its head announces; JSON and web pages begin otherwise.
-_STREAM = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|):")
 STOPPED = "The server was stopped before the answer came; the provider may have billed it."
 _BUG = "The relay failed while this request was in progress; the provider may have billed it."
 # A client's own mistake, or a model that is gone, is not a failure of the key.
@@ -317,9 +312,9 @@ class Attempt:
     async def _complete(self, opened: OpenAnswer, raw: bytes) -> Answer | Failed:
         self.first_byte()
         if len(raw) > background.LARGE_BYTES:
-            seen = await background.in_parser(self._look, raw)
+            seen = await background.in_parser(whole.look, self.request.request, raw)
         else:
-            seen = self._look(raw)
+            seen = whole.look(self.request.request, raw)
         if seen is None:
             return await self._unreadable(opened, raw)
         self.note_id(seen.id)
@@ -327,7 +322,7 @@ class Attempt:
         if seen.error is not None:
             failure = self.provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
-                clean = self._error_body(scrub_body(opened.without_secret(raw)))
+                clean = whole.error_body(self.request.request, scrub_body(opened.without_secret(raw)))
                 made = estimate_tokens(seen.content_bytes) if seen.has_content else None
                 return await self._failed_inside(
                     opened, failure, seen.usage, clean, output_tokens_seen=made, is_whole=seen.has_final_usage
@@ -339,36 +334,10 @@ class Attempt:
             saw_content=seen.has_content,
         )
         announced = opened.headers.get("content-type", "")
-        return self._answer(200, opened.headers, raw, charge, finished, content_type=_content_type(raw, announced))
-
-    def _look(self, raw: bytes) -> Seen | None:
-        """Return what a whole answer says: JSON, JSON lines, or an event stream that has an end; None if it is neither.
-
-        Some servers send a stream that nobody asked for.
-        """
-        body = load_json(raw)
-        if body is not None:
-            return self.request.dialect.see_answer(body) if isinstance(body, dict | list) else None
-        if not _STREAM.match(raw):
-            lines = [load_json(line) for line in raw.splitlines() if line.strip()]
-            is_json = bool(lines) and all(isinstance(line, dict) for line in lines)
-            return _together(map(self.request.dialect.see_answer, lines)) if is_json else None
-        whole = _together(seen for _, seen in self._events_in(raw))
-        has_an_end = whole.is_end or whole.is_finished or whole.has_final_usage or whole.error is not None
-        return whole if has_an_end else None
-
-    def _events_in(self, raw: bytes) -> Iterator[tuple[bytes, Seen]]:
-        """Yield each event of a stream that was read to its end, and what it says."""
-        for event in whole_events([raw]):
-            yield event, self.request.dialect.see_event(event, self.request.request)
-
-    def _error_body(self, body: bytes) -> bytes:
-        """Return the document of an answer that has the error: all of it, or that of one event."""
-        events = self._events_in(body) if _STREAM.match(body) else ()
-        return next((b"\n".join(data_lines(event)) for event, seen in events if seen.error is not None), body)
+        return self._answer(200, opened.headers, raw, charge, finished, content_type=whole.content_type(raw, announced))
 
     async def _unreadable(self, opened: OpenAnswer, raw: bytes) -> Failed:
-        what = "an event stream without an end" if _STREAM.match(raw) else "an answer that is not JSON"
+        what = "an event stream without an end" if whole.is_stream(raw) else "an answer that is not JSON"
         what = what if raw.strip() else "an empty answer"
         words = f"{self.provider.label} sent {what}."
         if raw.lstrip()[:1] == b"<":
@@ -575,30 +544,6 @@ class Attempt:
 
     def _milliseconds(self) -> int:
         return int((time.monotonic() - self.started) * 1000)
-
-
-def _together(parts: Iterable[Seen]) -> Seen:
-    """Return what the parts of an answer say together."""
-    whole = Seen()
-    for seen in parts:
-        if seen.usage is not None:
-            whole.usage = whole.usage.merged(seen.usage) if whole.usage else seen.usage
-            whole.is_running_total = seen.is_running_total
-        whole.is_end = whole.is_end or seen.is_end
-        whole.is_finished = whole.is_finished or seen.is_finished
-        whole.error = whole.error or seen.error
-        whole.has_content = whole.has_content or seen.has_content
-        whole.content_bytes += seen.content_bytes
-        whole.id = whole.id or seen.id
-        whole.sealed = seen.sealed or whole.sealed
-    return whole
-
-
-def _content_type(raw: bytes, announced: str) -> str:
-    """Return the type by which a client should read a whole answer; some servers announce another than they send."""
-    if _STREAM.match(raw):
-        return "text/event-stream"
-    return announced if "json" in announced or load_json(raw) is None else "application/json"
 
 
 def _seconds_until(deadline: float) -> float:
