@@ -16,7 +16,7 @@ from django.utils import timezone
 from llmkeys import ledger, providers
 from llmkeys.alerts import outbox
 from llmkeys.database import writer
-from llmkeys.dialects import Request, Rewrite, Usage
+from llmkeys.dialects import Usage
 from llmkeys.dialects.bounds import estimate_tokens, may_reason_unseen
 from llmkeys.exceptions import (
     DataDirectoryProblem,
@@ -28,13 +28,14 @@ from llmkeys.exceptions import (
 )
 from llmkeys.keys.failures import confirm_rejection, report_failure
 from llmkeys.ledger import Finished, Outcome, coolings, leases
-from llmkeys.prices import catalogue, cost
+from llmkeys.prices import cost
 from llmkeys.prices.cost import Charge
-from llmkeys.prices.worst_case import WorstCase, max_price, shrunk_hold
+from llmkeys.prices.worst_case import WorstCase, shrunk_hold
 from llmkeys.providers.base import Failure, FailureKind, Provider
 from llmkeys.providers.scrub import scrub_body
 from llmkeys.relay import background, conversations, stream, whole
 from llmkeys.relay.candidates import Candidate
+from llmkeys.relay.outgoing import Outgoing
 from llmkeys.relay.requests import Answer, Client, RelayRequest
 from llmkeys.relay.stream import RelayedStream
 from llmkeys.upstream import relayed
@@ -73,13 +74,12 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
     first_byte_ms: int | None = None
     ended: bool = False
-    asked_for_usage: bool = False
     upstream_id: str = ""
     sealed: str = ""  # what binds the conversation to the organisation that answered
-    _refused_fields: set[str] = field(default_factory=set)  # fields added by us that the server does not accept
-    _renamed_fields: dict[str, str] = field(default_factory=dict)
-    _has_learned: bool = False  # once is enough
     _service_tier: str = ""
+
+    def __post_init__(self) -> None:
+        self.outgoing = Outgoing(self.request, self.candidate, self.worst)
 
     @property
     def provider(self) -> Provider:
@@ -116,9 +116,11 @@ class Attempt:
 
     async def _open(self, answer_seconds: float) -> OpenAnswer | Failed:
         try:
-            body = await self._body()
+            body = await self.outgoing.body()
             async with self._while_awaited():
-                return await relayed.pool().send(self.candidate, self._call, body, answer_seconds=answer_seconds)
+                return await relayed.pool().send(
+                    self.candidate, self.outgoing.call, body, answer_seconds=answer_seconds
+                )
         except SecretMissing as error:
             await self.release(sent=False, error=str(error))
             return Failed(Failure(FailureKind.FORBIDDEN_HERE, str(error)))
@@ -128,42 +130,6 @@ class Attempt:
         except RecursionError:  # shallow enough to be parsed, but too deep to be serialised again
             await self.release(sent=False, error="The body is nested too deeply.")
             raise InvalidInput({"body": ["The body is nested too deeply."]}) from None
-
-    def _call(self, secret: str) -> tuple[str, dict[str, str]]:
-        """Return the address and the headers of the request."""
-        provider, request = self.provider, self.request.request
-        dialect, base_url = request.dialect.name, settings.PROVIDER_BASE_URLS[provider.name]
-        url = provider.url(dialect, base_url=base_url, model=self.candidate.model, action=request.door.action)
-        headers = provider.headers(
-            dialect, secret=secret, workspace_id=self.candidate.workspace_id, given=request.headers.keys()
-        )
-        if request.query:
-            url = f"{url}?{request.query}"
-        return url, {
-            "Content-Type": "application/json",
-            **request.headers,
-            **headers,
-            "X-Client-Request-Id": self.request.id,
-        }
-
-    async def _body(self) -> bytes:
-        request, change = self.request.request, self._change()
-        self.asked_for_usage = change.asks_usage
-        if request.size > background.LARGE_BYTES:
-            return await background.in_parser(request.dialect.rewritten, request, change)
-        return request.dialect.rewritten(request, change)
-
-    def _change(self) -> Rewrite:
-        request, provider, model = self.request.request, self.provider, self.candidate.model
-        return Rewrite(
-            model=model,
-            output_limit=self._limit_to_put(request),
-            asks_usage=request.streamed and not provider.reports_usage_unasked,
-            max_price=max_price(self.worst) if self._must_bound_prices else None,
-            without=frozenset(self._refused_fields),
-            renamed=self._renamed_fields,
-            limit_field=provider.output_limit_field(model, own_base_url=not catalogue.is_local(provider)),
-        )
 
     @contextlib.asynccontextmanager
     async def _while_awaited(self) -> AsyncIterator[None]:
@@ -226,7 +192,7 @@ class Attempt:
         except TransportError:
             body = b""
         failure = self.provider.classify(status=opened.status, headers=opened.headers, body=body, at=timezone.now())
-        if failure.kind is FailureKind.CLIENT_ERROR and self._learns_from(body):
+        if failure.kind is FailureKind.CLIENT_ERROR and self.outgoing.learns_from(body):
             # under the same hold: nothing was billed
             self.upstream_id = ""
             return await self.send(answer_seconds=_seconds_until(deadline))
@@ -234,46 +200,6 @@ class Attempt:
         if failure.kind is FailureKind.CLIENT_ERROR:
             return self._answer(opened.status, opened.headers, scrub_body(body))
         return Failed(failure)
-
-    def _limit_to_put(self, request: Request) -> int | None:
-        """Return the output limit to put into the request, if any; some dialects require one."""
-        if (
-            self.worst.output_limit is None
-            and request.dialect.needs_output_limit
-            and request.bound.output_tokens is None
-        ):
-            return self.worst.asked_output or None
-        return self.worst.output_limit
-
-    @property
-    def _must_bound_prices(self) -> bool:
-        """True if the provider chooses among hosts with different prices and the hold must cover all of them."""
-        return self.provider.picks_models and self.worst.is_strict
-
-    def _learns_from(self, body: bytes) -> bool:
-        """Remember what a server objects to in the fields that we added; return True if another try is worthwhile.
-
-        The output limit is lowered or renamed, and never dropped, because the hold depends on it; and it stays above
-        the thinking budget, because the provider would refuse it again, for a reason that the client cannot see.
-        """
-        if self._has_learned:
-            return False
-        dialect, change = self.request.dialect, self._change()
-        ours = dialect.added_fields(self.request.request, change)
-        if not catalogue.is_local(self.provider):
-            ours.discard("provider")  # OpenRouter itself knows it, and the hold depends on its highest prices
-        for name, blame in self.provider.blames(body, ours).items():
-            others = [other for other in dialect.limit_names if other != name]
-            if name not in dialect.limit_names:
-                self._refused_fields.add(name)
-            elif blame.at_most is None and others:
-                self._renamed_fields[name] = blame.name if blame.name in others else others[0]
-            elif self.worst.bound.thinking_tokens < (blame.at_most or 0) < (change.output_limit or 0):
-                self.worst = replace(self.worst, output_limit=blame.at_most)
-            else:
-                continue
-            self._has_learned = True
-        return self._has_learned
 
     async def _begin_stream(self, opened: OpenAnswer, deadline: float) -> Answer | Failed:
         """Wait for the first content; until some was sent to the client, another key may still serve."""

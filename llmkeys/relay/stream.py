@@ -217,7 +217,7 @@ class RelayedStream:
                 clean = scrub_body(self._opened.without_secret(event))
                 self.error_body = self.error_body or b"\n".join(data_lines(clean)) or clean.strip(b" ,[]\r\n\t")
                 return clean
-        return b"" if seen.is_usage_only and self._attempt.asked_for_usage else event
+        return b"" if seen.is_usage_only and self._attempt.outgoing.asked_for_usage else event
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
