@@ -34,7 +34,6 @@ from llmkeys.relay import background, inside, relay
 from llmkeys.relay.candidates import Stored, refresh_catalogue
 from llmkeys.relay.models import servable_models
 from llmkeys.relay.requests import Answer, RelayRequest, Tracked, models_for
-from llmkeys.relay.stream import RelayedStream
 from llmkeys.tokens.rights import Caller, spellings
 from llmkeys.upstream import relayed
 
@@ -269,7 +268,7 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken, store
         else:
             await exchange.refuse(refusal)
         return
-    if isinstance(answer.content, RelayedStream):
+    if not isinstance(answer.content, bytes):
         headers = stream_headers | _headers(answer, tracked)
         program.answers_with(lambda: (answer.status, headers.items()))
         stored = None
@@ -281,7 +280,6 @@ async def _stream(exchange: Exchange, request: RelayRequest, taken: Taken, store
         finally:
             await program.end()
     elif program.has_begun:  # a whole answer after a keep-alive: a client's mistake, or a server without streams
-        assert isinstance(answer.content, bytes)
         await program.write(dialect.as_event(answer.content, request.request))
         await program.end()
     else:

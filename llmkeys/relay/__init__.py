@@ -1,7 +1,8 @@
 """One request from start to end: candidates → hold → send → classify → settle, on the event loop.
 
-`turns.py` decides which key and model come next, `attempt.py` makes one attempt and ends its hold, `stream.py` forwards
-a stream. The gateway, the `chat` command and the playground all call `relay`.
+`turns.py` decides which key and model come next, and `attempt.py` makes one attempt: `outgoing.py` knows what is sent,
+`whole.py` and `stream.py` read the answer, `ending.py` ends the hold. The gateway, the `chat` command and the
+playground all call `relay`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ from typing import Any
 
 from llmkeys.database import sql
 from llmkeys.relay import background, relay
-from llmkeys.relay.requests import Answer, RelayRequest
-from llmkeys.relay.stream import RelayedStream
+from llmkeys.relay.requests import Answer, RelayRequest, Stream
 from llmkeys.upstream import relayed
 
 MOST_PIECES = 64  # buffered for a slow reader; while the buffer is full, nothing is read from the provider
@@ -110,12 +109,12 @@ class Conversation:
 
     async def _begin(self) -> Answer:
         answer = await background.start(relay(self._request, self._reader), is_awaited=True)
-        if isinstance(answer.content, RelayedStream):
+        if not isinstance(answer.content, bytes):
             self.is_streaming = True
             background.start(self._run(answer.content))
         return answer
 
-    async def _run(self, stream: RelayedStream) -> None:
+    async def _run(self, stream: Stream) -> None:
         try:
             await stream.run()
         finally:

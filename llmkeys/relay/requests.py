@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from llmkeys import dialects
 from llmkeys.dialects import Dialect
@@ -16,9 +16,6 @@ from llmkeys.prices import catalogue
 from llmkeys.prices.tariffs import DRAWING_MODELS
 from llmkeys.relay import refusals
 from llmkeys.tokens.rights import Caller
-
-if TYPE_CHECKING:
-    from llmkeys.relay.stream import RelayedStream
 
 
 def new_request_id() -> str:
@@ -85,13 +82,20 @@ class Client(Protocol):
         """Send a piece of a stream to the client, as fast as it reads; do nothing if it has gone."""
 
 
+class Stream(Protocol):
+    """A stream whose first content has arrived."""
+
+    async def run(self) -> None:
+        """Forward it to its end."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the client gets: a whole answer, or a stream whose first content has arrived."""
 
     status: int
     content_type: str
-    content: bytes | RelayedStream
+    content: bytes | Stream
     request_id: str
     key_id: str
     attempts: int

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from django.conf import settings
 from django.utils import timezone
 
+from llmkeys import providers
 from llmkeys.dialects import Seen, Usage
 from llmkeys.dialects.bounds import estimate_tokens
 from llmkeys.exceptions import RecordingUnavailable
 from llmkeys.lib.sse import data_lines
 from llmkeys.providers.base import Failure
 from llmkeys.providers.scrub import scrub_body
+from llmkeys.relay.ending import Ending
+from llmkeys.relay.requests import Client
 from llmkeys.upstream.asked import TransportError
 from llmkeys.upstream.relayed import OpenAnswer
-
-if TYPE_CHECKING:
-    from llmkeys.relay.attempt import Attempt
-    from llmkeys.relay.requests import Client
 
 DRAIN_SECONDS = 30.0  # how long to wait for the usage after the client has gone
 LONGEST_STREAM_SECONDS = 3600.0  # a stream without an end is cut here
@@ -33,9 +32,19 @@ GONE = "The client went away in the middle of the stream."
 class RelayedStream:
     """One provider's stream for one client: `begin` reads until content arrives, `run` forwards it to the end."""
 
-    def __init__(self, attempt: Attempt, opened: OpenAnswer, client: Client, first: bytes):
-        self._attempt, self._opened, self._client = attempt, opened, client
-        self._request = attempt.request.request
+    def __init__(
+        self,
+        ending: Ending,
+        opened: OpenAnswer,
+        client: Client,
+        first: bytes,
+        *,
+        asked_for_usage: bool,
+        report: Callable[[Failure], Awaitable[None]],
+    ):
+        self._ending, self._opened, self._client = ending, opened, client
+        self._asked_for_usage, self._report = asked_for_usage, report
+        self._request, self._provider = ending.request.request, providers.get(ending.candidate.provider)
         self._dialect = self._request.dialect
         self._events = self._dialect.events(self._request)
         self._first = first
@@ -47,7 +56,7 @@ class RelayedStream:
         self._failure: Failure | None = None
         self._count = self._content_bytes = self._envelope = self._held_bytes = 0
         self._has_content = self._is_finished = self._is_end = self._is_over = self._is_running_total = False
-        self._may_lower_hold = attempt.provider.reports_input_first
+        self._may_lower_hold = self._provider.reports_input_first
         client.when_gone(self._leave)
 
     # --- before the client has content -------------------------------------------------------------------------------
@@ -106,12 +115,12 @@ class RelayedStream:
             await self._break_off(str(error))
         except BaseException:
             self._opened.abort()
-            await self._attempt.lose(CUT, status=200)
+            await self._ending.lose(CUT, status=200)
             await self._client.write(self._dialect.error_event(502, "upstream_error", CUT, self._request))
             raise
 
     async def _hand_out(self) -> None:
-        if self._is_end and not self._attempt.ended:
+        if self._is_end and not self._ending.ended:
             await self._settle()  # a client that has seen the end finds the cost recorded
         if self._held:
             ready, self._held = b"".join(self._held), []
@@ -154,13 +163,13 @@ class RelayedStream:
         elif self.has_final_usage:
             await self._settle(success=False, error=error)
         else:
-            await self._attempt.lose(f"{error} It may have been billed.", status=200)
+            await self._ending.lose(f"{error} It may have been billed.", status=200)
         await self._client.write(self._dialect.error_event(502, "upstream_error", error, self._request))
 
     async def _end_for_nobody(self, words: str) -> None:
         """Charge a stream whose client has gone: its usage, else an estimate, or the hold if it may have reasoned."""
-        if not self.has_final_usage and self._attempt.may_reason_unseen:
-            await self._attempt.lose(f"{words} The model may have produced hidden reasoning.", status=200)
+        if not self.has_final_usage and self._ending.may_reason_unseen:
+            await self._ending.lose(f"{words} The model may have produced hidden reasoning.", status=200)
         else:
             await self._settle(success=self.has_final_usage, error=words)
 
@@ -175,7 +184,7 @@ class RelayedStream:
                 comments.append(self._held.pop())
         if self._may_lower_hold and self.usage is not None and self.usage.input_tokens and not self._is_finished:
             self._may_lower_hold = False
-            await self._attempt.lower_hold(self.usage)
+            await self._ending.lower_hold(self.usage)
         if comments:  # the status was sent already, so the provider's own keep-alives are forwarded at once
             await self._client.write(b"".join(comments))
 
@@ -198,8 +207,8 @@ class RelayedStream:
     def _note(self, event: bytes, seen: Seen) -> bytes:
         if seen.body is not None:
             self._count += 1
-            self._attempt.note_id(seen.id)
-            self._attempt.sealed = seen.sealed or self._attempt.sealed
+            self._ending.note_id(seen.id)
+            self._ending.sealed = seen.sealed or self._ending.sealed
             self._envelope = (
                 max(self._envelope, len(event) - seen.content_bytes) if seen.has_content else self._envelope
             )
@@ -211,39 +220,35 @@ class RelayedStream:
         self._is_finished = self._is_finished or seen.is_finished
         self._is_end = self._is_end or seen.is_end
         if seen.error is not None:
-            failure = self._attempt.provider.failure_in_body(seen.error, at=timezone.now())
+            failure = self._provider.failure_in_body(seen.error, at=timezone.now())
             if failure is not None:
                 self._failure = self._failure or failure
                 clean = scrub_body(self._opened.without_secret(event))
                 self.error_body = self.error_body or b"\n".join(data_lines(clean)) or clean.strip(b" ,[]\r\n\t")
                 return clean
-        return b"" if seen.is_usage_only and self._attempt.outgoing.asked_for_usage else event
+        return b"" if seen.is_usage_only and self._asked_for_usage else event
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _has_no_end(self) -> bool:
         """Return whether the stream stopped without any kind of end."""
         return not (
-            self._attempt.ended
-            or self._is_end
-            or self._is_finished
-            or self.has_final_usage
-            or self._failure is not None
+            self._ending.ended or self._is_end or self._is_finished or self.has_final_usage or self._failure is not None
         )
 
     async def _settle(self, *, success: bool = True, error: str = "") -> None:
-        if self._attempt.ended:
+        if self._ending.ended:
             return
         if self._client.has_gone and not error:
             success, error = self.has_final_usage, GONE
         if self._failure is not None:
             success, error = False, self._failure.message
             with contextlib.suppress(RecordingUnavailable):  # the next request will meet the same failure
-                await self._attempt.report(self._failure)
+                await self._report(self._failure)
             if not self.has_final_usage:
-                await self._attempt.lose(f"{error} It may have been billed.", status=200)
+                await self._ending.lose(f"{error} It may have been billed.", status=200)
                 return
-        await self._attempt.settle(
+        await self._ending.settle(
             self.usage,
             status=200,
             output_tokens_seen=max(self._count, estimate_tokens(self._content_bytes)),

@@ -150,7 +150,7 @@ class _ModelTurn:
                 model=self.model,
             )
             if self._is_for_nobody():  # while it waited for room or for the database: nothing was sent
-                await attempt.release(sent=False, error="The client went away before the request was sent.")
+                await attempt.ending.release(sent=False, error="The client went away before the request was sent.")
                 break
             answer = await attempt.send(answer_seconds=max(1.0, self.turns.deadline - time.monotonic()))
             if isinstance(answer, Answer):

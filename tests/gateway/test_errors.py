@@ -422,7 +422,7 @@ class TestFault:
     def test_no_library_sends_again_what_may_have_been_charged(self, client, sends, monkeypatch, caplog):
         make_key()
         sends(Pieces(json.dumps(completion()).encode()))
-        monkeypatch.setattr("llmkeys.relay.attempt.cost.charge", None)
+        monkeypatch.setattr("llmkeys.prices.cost.charge", None)
         answer = ask(client)
         is_refused(answer, 500, "internal_error", "The gateway failed while this request was in progress.")
         assert answer["x-should-retry"] == "false"
