@@ -9,7 +9,7 @@ from django.conf import settings
 from llmkeys.backup import archive
 from llmkeys.backup.archive import Manifest
 from llmkeys.backup.errors import CannotRestore
-from llmkeys.database import sql
+from llmkeys.database import sql, sqlite
 
 DAILY, BEFORE_MIGRATION = "daily", "before-migration"  # the kinds of automatic backups, part of their names
 NAME = "backups"
@@ -42,13 +42,23 @@ def archives() -> dict[Path, Manifest]:
     Those of a database with keys come first, then those of one with usage alone (environment keys have no secrets in
     it), then those of an empty one; of each kind newer ones come before older ones.
     """
-    found = {}
+    found, in_use = {}, _files_in_use()
     for directory in (backups_directory(), settings.DATA_DIR):
         for file in sorted(directory.iterdir(), reverse=True) if directory.is_dir() else ():
-            manifest = _manifest(file)
+            manifest = None if file.resolve() in in_use else _manifest(file)
             if manifest is not None:
                 found[file] = manifest
     return dict(sorted(found.items(), key=lambda item: (item[1].worth, item[1].created), reverse=True))
+
+
+def _files_in_use() -> set[Path]:
+    """Return the files of the SQLite database, which only SQLite may open.
+
+    Whoever closes one of them gives up the locks of the whole process on it (POSIX), so that another program may take
+    the database for unused and delete its log, with what is committed to it from then on.
+    """
+    database = sqlite.file()
+    return {Path(f"{database.resolve()}{ending}") for ending in ("", "-wal", "-shm")} if database else set()
 
 
 def _manifest(file: Path) -> Manifest | None:
