@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
 DAY, MONTH, TOTAL = "day", "month", "total"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """A span of time that has a budget, and the names of its columns in an account."""
 
@@ -18,15 +18,15 @@ class Window:
     adjective: str
     ends: bool
 
-    @property
+    @cached_property
     def limit(self) -> str:
         return f"{self.adjective}_limit_nano"
 
-    @property
+    @cached_property
     def spent(self) -> str:
         return f"spent_{self.name}_nano"
 
-    @property
+    @cached_property
     def amount(self) -> str:
         """The column in an adjustment."""
         return f"{self.name}_nano"
@@ -43,6 +43,7 @@ class Windows:
     month: date
 
 
+@lru_cache(maxsize=256)  # for a page asks for each of a thousand keys
 def windows_at(at: datetime, zone: str) -> Windows:
     """Return the budget day and month that the aware datetime `at` belongs to in `zone`.
 
@@ -102,6 +103,7 @@ def month_end(month: date, zone: str) -> datetime:
     return day_start((month.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
 
 
+@lru_cache(maxsize=256)
 def window_end(window: Window, first_day: date, zone: str) -> datetime:
     """Return the time (UTC) at which the window that began on `first_day` ends."""
     return {DAY: day_end, MONTH: month_end}[window.name](first_day, zone)
