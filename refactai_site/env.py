@@ -225,9 +225,9 @@ def _problem_of_postgresql(value: str) -> str:
         parts = urlsplit(value)
         if not parts.path.strip("/") or parts.port == 0:
             return "it does not name a database"
-    except ValueError:
+        length = len(unquote(parts.path[1:]).encode())
+    except ValueError:  # also for bytes that are not UTF-8
         return "it is not a database URL"
-    length = len(unquote(parts.path[1:]).encode())
     if length > 63:
         return f"the name of the database has {length} bytes, and PostgreSQL allows 63"
     if "pool" in parse_qs(parts.query, keep_blank_values=True):

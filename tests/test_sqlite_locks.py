@@ -64,8 +64,11 @@ COMMANDS = "doctor --offline,audit,stats,usage,keys list,tokens list,backup {}"
 
 
 def test_no_page_and_no_command_gives_them_up(tmp_path):
-    data = prepare(tmp_path / "data")
+    data = prepare(tmp_path / "in-memory")  # a name like another
     (data / "beside").symlink_to(data / "llmkeys.sqlite3")
+    (data / "backups").mkdir()
+    (data / "backups" / "linked").hardlink_to(data / "llmkeys.sqlite3")
+    (data / "backups" / "loop.tar.gz").symlink_to("loop.tar.gz")
     done = subprocess.run(
         [sys.executable, "-c", WORK, PAGES, COMMANDS.format(tmp_path / "monday.tar")],
         cwd=ROOT,

@@ -45,20 +45,29 @@ def archives() -> dict[Path, Manifest]:
     found, in_use = {}, _files_in_use()
     for directory in (backups_directory(), settings.DATA_DIR):
         for file in sorted(directory.iterdir(), reverse=True) if directory.is_dir() else ():
-            manifest = None if file.resolve() in in_use else _manifest(file)
+            manifest = None if _identity(file) in in_use else _manifest(file)
             if manifest is not None:
                 found[file] = manifest
     return dict(sorted(found.items(), key=lambda item: (item[1].worth, item[1].created), reverse=True))
 
 
-def _files_in_use() -> set[Path]:
-    """Return the files of the SQLite database, which only SQLite may open.
+def _files_in_use() -> set[tuple[int, int] | None]:
+    """Return the identities of the SQLite database's files, which only SQLite may open, by whatever name.
 
     Whoever closes one of them gives up the locks of the whole process on it (POSIX), so that another program may take
     the database for unused and delete its log, with what is committed to it from then on.
     """
     database = sqlite.file()
-    return {Path(f"{database.resolve()}{ending}") for ending in ("", "-wal", "-shm")} if database else set()
+    return {_identity(Path(f"{database.resolve()}{ending}")) for ending in ("", "-wal", "-shm")} if database else set()
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return which file this is, whether a link or not; None if there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _manifest(file: Path) -> Manifest | None:
@@ -77,10 +86,11 @@ def is_good(path: Path) -> bool:
         return False
 
 
-def newest_good_backup() -> tuple[Path, Manifest] | None:
-    """Return the newest good archive of this kind of database, and its manifest; None if there is none."""
-    for file, manifest in archives().items():
-        if manifest.database == sql.vendor() and manifest.is_good and is_good(file):
+def newest_good_backup(*, worth: int) -> tuple[Path, Manifest] | None:
+    """Return the newest good archive of this kind of database that has at least this worth; None if there is none."""
+    fitting = [(file, found) for file, found in archives().items() if found.worth >= worth and found.is_good]
+    for file, manifest in sorted(fitting, key=lambda item: item[1].created, reverse=True):
+        if manifest.database == sql.vendor() and is_good(file):
             return file, manifest
     return None
 

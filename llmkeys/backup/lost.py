@@ -38,17 +38,29 @@ def lost_database() -> str:
 
 
 def how_to_restore() -> str:
-    """Return the command that restores the newest good backup, or what to do if there is none."""
-    newest = newest_good_backup()
+    """Return the command that restores the newest good backup, or what to do if there is none.
+
+    If it has no stored keys but an older one has, both are named: only the operator knows which was meant to be.
+    """
+    newest = newest_good_backup(worth=1) or newest_good_backup(worth=0)
     if newest is None:
         return (
             "There is no good backup of it in the data directory: put the database back, or restore a backup that "
             "you keep elsewhere with: ./manage.py restore FILE"
         )
     file, manifest = newest
-    return (
+    words = (
         f"To restore the newest good backup, of {manifest.created:%Y-%m-%d %H:%M} UTC, run: "
         f"./manage.py restore {shlex.quote(str(file))}"
+    )
+    with_keys = newest_good_backup(worth=2) if not manifest.keys else None
+    if with_keys is None:
+        return words
+    file, manifest = with_keys
+    keys = "1 stored key" if manifest.keys == 1 else f"{manifest.keys} stored keys"
+    return (
+        f"{words} (it contains no stored keys); or the newest that has some, of {manifest.created:%Y-%m-%d %H:%M} UTC "
+        f"with {keys}: ./manage.py restore {shlex.quote(str(file))}"
     )
 
 

@@ -23,7 +23,11 @@ _known_file: tuple[int, int] | None = None
 def file() -> Path | None:
     """Return the database's file; None on PostgreSQL or for a database in memory."""
     name = database_name()
-    return Path(name) if is_sqlite() and "memory" not in name else None
+    return Path(name) if is_sqlite() and not _is_in_memory(name) else None
+
+
+def _is_in_memory(name: str) -> bool:
+    return name == ":memory:" or name.startswith("file:")
 
 
 def remember_file() -> None:
@@ -54,7 +58,7 @@ def require_same_file() -> None:
 def _file_now() -> tuple[int, int] | None:
     """Return the file's identity; None if there is none. Raises OSError."""
     name = database_name()
-    if not is_sqlite() or "memory" in name:
+    if not is_sqlite() or _is_in_memory(name):
         return None
     found = os.stat(name)  # noqa: PTH116  (called for every request: a Path costs ten times as much)
     return found.st_dev, found.st_ino

@@ -78,21 +78,24 @@ class Attempt:
     async def send(self, *, answer_seconds: float) -> Answer | Failed:
         """Make the attempt; its hold is ended on every way out, or passed to the stream that is returned.
 
-        Raises WrongEncryptionKey, DataDirectoryProblem, ServerStopping if this worker has stopped, and InvalidInput for
-        a body that cannot be written.
+        Raises WrongEncryptionKey, DataDirectoryProblem, ServerStopping if this worker has stopped or its stop cuts the
+        answer off, and InvalidInput for a body that cannot be written.
         """
         deadline = time.monotonic() + answer_seconds
+        relayed.begin()
         try:
             opened = await self._open(answer_seconds)
             return opened if isinstance(opened, Failed) else await self._read(opened, deadline)
         except TransportError as error:
             return await self._broken(error)
         except asyncio.CancelledError:
-            if relayed.may_be_sent():
-                await self.ending.lose(STOPPED)
-            else:
+            if not relayed.may_be_sent():
                 await self.ending.release(sent=False, error="The server was stopped before the request was sent.")
-            raise
+                raise
+            await self.ending.lose(STOPPED)
+            stopped = ServerStopping(STOPPED)
+            stopped.may_be_billed = True
+            raise stopped from None
         except BaseException:
             await self.ending.lose(_BUG)  # does nothing if the attempt has ended
             raise

@@ -44,7 +44,6 @@ from llmkeys.relay import background, candidates, conversations, refusals
 from llmkeys.relay.attempt import STOPPED, Attempt, Failed
 from llmkeys.relay.candidates import Candidate, Stored
 from llmkeys.relay.requests import Answer, Client, RelayRequest, Tracked
-from llmkeys.upstream import relayed
 
 ROOM_SECONDS = 2.0  # how long a request waits for open holds, or for the probe of a key that was cooling
 LOOK_AGAIN_SECONDS = 0.05  # other processes do not notify us when they give room back
@@ -82,12 +81,11 @@ class Turns:
         try:
             return await self._run()
         except LLMKeysError as error:
-            error.may_be_billed = self.lost > 0
+            error.may_be_billed = error.may_be_billed or self.lost > 0
             raise
         except asyncio.CancelledError:  # the worker stops now: its last act is to say so
-            may_be_billed = self.lost > 0 or relayed.may_be_sent()
-            stopped = ServerStopping(STOPPED if may_be_billed else "The server is stopping. Try again in a second.")
-            stopped.may_be_billed = may_be_billed
+            stopped = ServerStopping(STOPPED if self.lost else "The server is stopping. Try again in a second.")
+            stopped.may_be_billed = self.lost > 0
             raise stopped from None
 
     async def _run(self) -> Answer:

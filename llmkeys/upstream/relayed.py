@@ -147,6 +147,11 @@ def may_be_sent() -> bool:
     return _is_connected.get()
 
 
+def begin() -> None:
+    """Forget what an earlier request of this task has sent."""
+    _is_connected.set(False)
+
+
 class Pool:
     """The connections of one event loop; must be opened and closed on it."""
 
@@ -178,7 +183,7 @@ class Pool:
         `call` makes the address and headers from the plaintext secret. Raises TransportError (its `sent` is False if
         certainly nothing of the request was sent), SecretMissing, WrongEncryptionKey and DataDirectoryProblem.
         """
-        _is_connected.set(False)
+        begin()
         secret = await _secret_of(key)
         url, headers = call(secret)
         host = urlsplit(url).hostname or "the provider"

@@ -57,6 +57,11 @@ class TestKeysAdd:
         key = ApiKey.objects.get()
         assert (key.enabled, key.is_default) == (False, False)
 
+    def test_one_that_is_switched_off_is_not_the_default(self, run):
+        ran = run(*ADD, "--disabled", "--default", stdin=SECRET)
+        assert ran.code != 0 and "not allowed with argument" in ran.err
+        assert not ApiKey.objects.exists()
+
     def test_it_says_who_added_it(self, run):
         run(*ADD, stdin=SECRET)
         assert KeyEvent.objects.get(kind="added").actor.startswith("manage.py")

@@ -340,6 +340,7 @@ def test_settings_of_another_database_stay_out(place, tmp_path):
         "nonsense": "it is not a database URL",
         "postgres://h:p4ss@h:99999/d": "it is not a database URL",
         "postgres://u:p4ss@h": "it does not name a database",
+        "postgres://u:p4ss@h/\udcff": "it is not a database URL",  # a byte that is not UTF-8
         f"postgres://u:p4ss@h/{'d' * 64}": "the name of the database has 64 bytes, and PostgreSQL allows 63",
         f"postgres://u:p4ss@h/{'%C3%BC' * 32}": "the name of the database has 64 bytes",
         "postgres://u:p4ss@h/d?conn_health_checks=maybe&pool=x": "its option “pool” is the product's own",

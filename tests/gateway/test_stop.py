@@ -10,6 +10,7 @@ from llmkeys.models import ApiKey
 from tests import web
 from tests.gateway.door import (
     DONE,
+    OPENROUTER,
     SILENCE,
     Gate,
     Pieces,
@@ -119,6 +120,25 @@ def test_what_was_still_connecting_is_released(client, provider, provider_server
     assert "x-should-retry" not in answer.headers
     stop.join(20)
     assert (only_row().state, only_row().http_status) == ("RELEASED", None)
+
+
+def test_what_only_an_earlier_key_got_and_refused_may_be_sent_again(client, provider, settings, impatient, statements):
+    settings.STOP_SECONDS = 1
+    impatient(30)
+    make_key(is_default=True)
+    full = make_key(daily_limit_nano=10**9, held_nano=10**9)
+    provider.post(OPENROUTER, json={"error": {"code": 429, "message": "Slow down"}}, status=429)
+    statements.clear()
+    asked = begin(client, model=PLAIN)
+    eventually(lambda: rows(), "the first key is not tried")
+    eventually(lambda: len([sql for sql in statements if "held_nano = held_nano +" in sql]) > 1, "it does not wait")
+    stop = stopping()
+    answer = asked.answer()
+    ApiKey.objects.filter(pk=full.pk).update(held_nano=0)
+    is_refused(answer, 503, "overloaded", "The server is stopping. Try again in a second.")
+    assert "x-should-retry" not in answer.headers
+    stop.join(20)
+    assert only_row().state == "RELEASED"
 
 
 def test_what_waits_for_room_was_not_sent_and_may_be_sent_again(client, provider, settings, impatient, statements):

@@ -188,8 +188,9 @@ def _add_add(verbs: Any) -> None:
     verb.add_argument("--provider", required=True, help=f"one of: {', '.join(ProviderName.values)}")
     verb.add_argument("--name", required=True)
     _add_fields(verb)
-    verb.add_argument("--default", action="store_true", help="make it the default key")
-    verb.add_argument("--disabled", action="store_true", help="store it switched off")
+    either = verb.add_mutually_exclusive_group()
+    either.add_argument("--default", action="store_true", help="make it the default key")
+    either.add_argument("--disabled", action="store_true", help="store it switched off")
     verb.add_argument("--from-env", metavar="VAR", help="read the secret from this environment variable")
 
 
