@@ -16,6 +16,7 @@ from llmkeys import backup, providers
 from llmkeys.alerts import outbox
 from llmkeys.keys import environment
 from llmkeys.lib.texts import TOKEN_PREFIX
+from llmkeys.supervisor import keys_in_use
 from refactai_site import data_dir, env, settings_file
 
 
@@ -73,16 +74,13 @@ def check_encryption_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any
     ]
 
 
-LOST = "llmkeys.E004"
-
-
 @register(Tags.database)
 def check_database_is_there(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """llmkeys.E004: a database that was here is gone; only `serve --new-database` creates a new one."""
-    words = backup.lost_database() if databases else ""
-    return [Error(words, id=LOST)] if words else []
+    """llmkeys.E004: a database that was here is gone, or is elsewhere: no command creates another one in silence."""
+    lost = backup.lost_database() if databases else ""
+    return [Error(keys_in_use.another_database() or lost, id="llmkeys.E004")] if lost else []
 
 
 @register(Tags.security)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 from django.conf import settings
-from django.core.checks import CheckMessage
 from django.core.checks.registry import registry
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
@@ -25,7 +24,7 @@ from llmkeys import checks, providers
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.keys import failures
 from llmkeys.management import printing
-from llmkeys.supervisor import keys_in_use, settings_in_use
+from llmkeys.supervisor import keys_in_use
 from refactai_site import VERSION, settings_file
 
 OUR_CHECKS = "llmkeys.checks"
@@ -95,7 +94,7 @@ class Command(BaseCommand):
         What a provider says at an address that is not the server's is not stored: the server's key would be disabled
         for want of a variable in this shell.
         """
-        different = _different_settings()
+        different = keys_in_use.different_settings()
         names = {name for _, names in different for name in names}
         failures.asked_elsewhere.update(name for name in providers.PROVIDERS if f"{name.upper()}_BASE_URL" in names)
         with suppress(OSError):
@@ -178,32 +177,7 @@ def _run_our_checks(databases: list[str] | None) -> None:
         if message.is_serious() and not message.is_silenced()
     ]
     if problems:
-        raise CommandError("\n".join(map(_problem_words, problems)))
-
-
-def _problem_words(problem: CheckMessage) -> str:
-    return (problem.id == checks.LOST and _another_database()) or checks.in_one_line(problem)
-
-
-def _another_database() -> str:
-    """Return that a running server has another database, which is why there is none here; or ""."""
-    file = settings.DATA_DIR / settings_file.NAME
-    for pid, names in _different_settings():
-        if "DATABASE_URL" in names:
-            return (
-                f"The database of the running server (process {pid}) is another one, because its DATABASE_URL is not "
-                f"the one here. Set it here as well, or in {file}, which both read."
-            )
-    return ""
-
-
-def _different_settings() -> list[tuple[int, list[str]]]:
-    """Return the process id of each running server whose settings differ from those here, and which they are."""
-    return [
-        (server["pid"], names)
-        for server in keys_in_use.running()
-        if (names := settings_in_use.different_from(server.get("settings", {})))
-    ]
+        raise CommandError("\n".join(map(checks.in_one_line, problems)))
 
 
 def _differences(different: list[tuple[int, list[str]]]) -> list[str]:
@@ -255,7 +229,7 @@ def database_words(error: DatabaseError) -> str:
         return str(problem)
     text = str(error).lower()
     if isinstance(error, OperationalError | ProgrammingError) and ("no such" in text or "does not exist" in text):
-        return _another_database() or NO_TABLES
+        return keys_in_use.another_database() or NO_TABLES
     from llmkeys.supervisor.prepare import explain
 
     return explain(error)

@@ -15,6 +15,7 @@ from llmkeys.database import writer
 from llmkeys.dialects import Usage
 from llmkeys.dialects.bounds import may_reason_unseen
 from llmkeys.exceptions import RecordingUnavailable
+from llmkeys.keys.failures import asked_elsewhere
 from llmkeys.ledger import Finished, Outcome, coolings, leases
 from llmkeys.prices import cost
 from llmkeys.prices.cost import Charge
@@ -51,6 +52,11 @@ class Ending:
         models, bound = (self.candidate.model, *self.worst.other_models), self.request.request.bound
         return any(may_reason_unseen(model, bound) for model in models)
 
+    @property
+    def speaks_for_key(self) -> bool:
+        """False in a command whose shell names another address than the server's for the provider."""
+        return self.candidate.provider not in asked_elsewhere
+
     # --- notes -------------------------------------------------------------------------------------------------------
 
     def note_id(self, found: Any) -> None:
@@ -64,7 +70,7 @@ class Ending:
 
     async def serves_again(self) -> None:
         """End the coolings of a key that is serving: other requests need not wait for the end of a long stream."""
-        if self.hold.probe is not None:
+        if self.hold.probe is not None and self.speaks_for_key:
             at, key = timezone.now(), self.candidate
             with contextlib.suppress(RecordingUnavailable):  # the end of the attempt does it again
                 await writer.run(
@@ -161,10 +167,10 @@ class Ending:
             ledger.End(
                 self.hold,
                 outcome,
-                cooled_scopes=candidate.scopes if candidate.was_cooling else (),
+                cooled_scopes=candidate.scopes if candidate.was_cooling and self.speaks_for_key else (),
                 model=candidate.model,
                 # A conversation that stays with its key says nothing about which key is serving.
-                serves="" if candidate.preferred_to else providers.common_name(self.model),
+                serves=providers.common_name(self.model) if self.speaks_for_key and not candidate.preferred_to else "",
                 keeps_probe=keeps_probe,
             )
         )

@@ -78,6 +78,27 @@ def _ids() -> list[str]:
     return [key.id.hex() for key in keyring.keyring().keys]
 
 
+def different_settings() -> list[tuple[int, list[str]]]:
+    """Return the process id of each running server whose settings differ from those here, and which they are."""
+    return [
+        (server["pid"], names)
+        for server in running()
+        if (names := settings_in_use.different_from(server.get("settings", {})))
+    ]
+
+
+def another_database() -> str:
+    """Return that a running server has another database, which may be why there is none here; or ""."""
+    file = settings.DATA_DIR / settings_file.NAME
+    for pid, names in different_settings():
+        if "DATABASE_URL" in names:
+            return (
+                f"The database of the running server (process {pid}) is another one, because its DATABASE_URL is not "
+                f"the one here. Set it here as well, or in {file}, which both read."
+            )
+    return ""
+
+
 def running() -> Iterator[dict]:
     """Yield what the running servers have published, and remove what others left behind."""
     for path in sorted(settings.DATA_DIR.glob("server-*.keys")):

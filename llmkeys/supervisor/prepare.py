@@ -22,6 +22,7 @@ from llmkeys.checks import in_one_line, leads_back_here
 from llmkeys.database import outages, preparation, sqlite
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
+from llmkeys.supervisor import keys_in_use
 from refactai_site.data_dir import create_private_file
 
 
@@ -61,7 +62,7 @@ def open_database(*, may_be_new: bool = False) -> None:
     try:
         lost = "" if may_be_new else backup.lost_database()
         if lost:
-            raise CannotServe(lost)
+            raise CannotServe(keys_in_use.another_database() or lost)
         preparation.require_writable()
     except DatabaseError as error:
         raise CannotServe(explain(error)) from None

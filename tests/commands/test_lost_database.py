@@ -129,7 +129,10 @@ def test_a_shell_that_lacks_the_servers_database_url_is_told_so_and_not_that_the
     more = {} if has_key else {"REFACTAI_ENCRYPTION_KEYS": elsewhere.with_name("encryption.key").read_text().strip()}
     with Served(place.data, "--no-scheduler", DATABASE_URL=f"sqlite:///{elsewhere}", **more) as served:
         served.wait_until_up()
-        for command in (["keys", "list"], ["doctor", "--offline"], ["changepassword", "admin"]):
+        commands = [["keys", "list"], ["doctor", "--offline"], ["changepassword", "admin"]]
+        if has_key:  # otherwise nothing shows that it is not a new installation
+            commands += [["migrate"], ["serve", "--bind", f"127.0.0.1:{free_port()}", "--no-scheduler"]]
+        for command in commands:
             ran = place.run(*command, **more)
             assert ran.returncode == 1 and "Traceback" not in ran.stderr, (command, ran.stderr)
             assert "DATABASE_URL" in ran.stderr, command

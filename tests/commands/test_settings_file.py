@@ -251,6 +251,24 @@ def test_what_a_command_hears_at_another_address_leaves_the_servers_keys_alone(p
             assert (standing(place, "Production", **server)[0] == "DISABLED") == (ending == "401")
 
 
+@pytest.mark.slow
+def test_an_answer_from_another_address_does_not_say_that_the_servers_key_serves_again(place):
+    cooling = "SELECT kind FROM llmkeys_cooling"
+    with SimulatorThread() as servers_own, SimulatorThread() as another:
+        server = {"OPENROUTER_BASE_URL": servers_own.urls["openrouter"]}
+        with Served(place.data, "--no-scheduler", **server) as served:
+            served.wait_until_up()
+            (key,) = place.rows("SELECT id FROM llmkeys_apikey WHERE name = 'Production'")
+            place.change(
+                "INSERT INTO llmkeys_cooling (scope, model, kind, until, reason, strikes)"
+                f" VALUES ('key:{key}', '', 'rate_limited', '2026-01-01 00:00:00', 'Too many requests', 1)"
+            )
+            place.done("chat", "hi", OPENROUTER_BASE_URL=another.urls["openrouter"])
+            assert place.rows(cooling) == ["rate_limited"]
+            place.done("chat", "hi", **server)
+            assert place.rows(cooling) == []
+
+
 def standing(place: Place, key: str, **more: str) -> list[object]:
     shown = json.loads(place.done("keys", "show", key, "--json", **more))
     return [shown[name] for name in ("status", "isDefault", "lastError", "coolingUntil")]
