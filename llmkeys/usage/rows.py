@@ -7,8 +7,8 @@ daily totals are used to find the days that can have such rows, and the times of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -35,7 +35,6 @@ _NEAR = 200  # the newest rows of a key, token or model, which perhaps fill a pa
 _CHUNK_ROWS = 500
 _FEW = 20_000  # rows that are quicker to read than to narrow down
 _HIGHEST = 2**63 - 1
-_END = datetime(9999, 12, 30, tzinfo=UTC)  # adding to later times would overflow
 _UNDER_WAY = timedelta(hours=1)  # far longer than a row takes from its id to its commit
 _CLOCKS = ONE_DAY  # how far timestamps may differ from the order of ids: several machines, or a clock that was set back
 
@@ -270,46 +269,64 @@ def _at_that_time(since: datetime | None, until: datetime | None, at: datetime) 
 
     Ids follow the clock, apart from the differences of several machines or a clock that was set back (`_CLOCKS`).
     """
-    rows, numbers = UsageRecord.objects.order_by(), {}
+    numbers = {}
     if since is not None:
         lowest = _lowest_since(since, at)
         if lowest is None:
             return None
         numbers["pk__gte"] = lowest
     if until is not None and until <= at:
-        latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
-        if latest is None:
+        highest = _highest_before(until, at)
+        if highest is None:
             return None
-        near = Q(created_at__range=(latest - _CLOCKS, latest))
-        numbers["pk__lte"] = rows.filter(near).aggregate(found=Max(Plain(F("pk"))))["found"]
+        numbers["pk__lte"] = highest
     return numbers
 
 
 def _lowest_since(since: datetime, at: datetime) -> int | None:
     """Return the lowest id of the rows since that time; None if there are none."""
     rows = UsageRecord.objects.order_by()
-    # Those soon after that time, and those that a clock has dated far ahead: separately, which is quicker on SQLite.
-    soon = _lowest_soon_after(since, at)
-    if soon is None:
+
+    def read() -> tuple[int | None, bool]:
         earliest = rows.filter(created_at__gte=since).aggregate(at=Min("created_at"))["at"]
         if earliest is None:
-            return None
-        soon = _lowest(rows.filter(created_at__range=(earliest, earliest + _CLOCKS)))
+            return None, False
+        # Of the rows that are under way, one with a lower id may be committed later.
+        return _lowest(rows.filter(created_at__range=(earliest, earliest + _CLOCKS))), earliest < at - _UNDER_WAY
+
+    # Those soon after that time, and those that a clock has dated far ahead: separately, which is quicker on SQLite.
+    soon = _read_once(f"lowest-id-since:{since.timestamp()}", read)
+    if soon is None:
+        return None
     ahead = _lowest(rows.filter(created_at__gt=at + _CLOCKS))
     return min(number for number in (soon, ahead) if number is not None)
 
 
-def _lowest_soon_after(since: datetime, at: datetime) -> int | None:
-    """Return the lowest id of the rows of the day after that time, of which it reads the times of all.
+def _highest_before(until: datetime, at: datetime) -> int | None:
+    """Return the highest id of the rows before that time; None if there are none."""
+    rows = UsageRecord.objects.order_by()
 
-    A time that has passed is read once in a process. What was found stays right, for later rows have higher ids; and
-    when the lowest ones are pruned, it only bounds less closely.
+    def read() -> tuple[int | None, bool]:
+        latest = rows.filter(created_at__lt=until).aggregate(at=Max("created_at"))["at"]
+        if latest is None:
+            return None, False
+        near = rows.filter(created_at__range=(latest - _CLOCKS, latest))
+        # A machine whose clock is behind still adds rows before a time that has only just passed.
+        return near.aggregate(found=Max(Plain(F("pk"))))["found"], until < at - _CLOCKS - _UNDER_WAY
+
+    return _read_once(f"highest-id-before:{until.timestamp()}", read)
+
+
+def _read_once(name: str, read: Callable[[], tuple[int | None, bool]]) -> int | None:
+    """Return the bound that this process has kept, or read it; `read` also tells whether it is kept.
+
+    What was found for a time that has passed stays right, for later rows have higher ids; and when the rows at the
+    bound are pruned, it only bounds less closely. To find it reads the times of a whole day's rows.
     """
-    name = f"lowest-id-soon-after:{since.timestamp()}"
     found = cache.get(name)
     if found is None:
-        found = _lowest(UsageRecord.objects.order_by().filter(created_at__range=(since, min(since, _END) + _CLOCKS)))
-        if found is not None and since < at - _UNDER_WAY:
+        found, is_kept = read()
+        if is_kept:
             cache.set(name, found, timeout=None)
     return found
 

@@ -259,7 +259,20 @@ def test_it_reads_the_times_of_a_past_day_once(many_rows):
     late = make_usage(many_rows[0], at=since, model="late")  # of a machine whose clock is behind
     with CaptureQueriesContext(connection) as second:
         assert list(newest_first({"created_at__gte": since}, at=NOW)) == [late, *found]
-    assert len(second) == len(first) - 1
+    assert len(second) == len(first) - 2
+
+
+def test_it_reads_which_rows_are_before_a_past_time_once(many_rows):
+    """What has just passed is read again: a machine whose clock is behind may still add rows before it."""
+    for days, fewer in ((9, 2), (1, 0)):
+        until = NOW - timedelta(days=days)
+        with CaptureQueriesContext(connection) as first:
+            found = list(newest_first({"created_at__lt": until}, at=NOW))
+        late = make_usage(many_rows[0], at=NOW - timedelta(days=1, hours=1), model="late")
+        with CaptureQueriesContext(connection) as second:
+            shown = list(newest_first({"created_at__lt": until}, at=NOW))
+        assert shown == ([] if fewer else [late]) + found
+        assert len(second) == len(first) - fewer
 
 
 @pytest.mark.parametrize(
