@@ -455,6 +455,12 @@ class TestWhatIsNotBelieved:
         ask(client, model="openai/gpt-4o-mini")
         assert cost_and_source() == (3_900, "computed")
 
+    def test_a_cost_written_as_a_text_is_a_cost(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=answered(usage=usage(cost="0.00003")))
+        ask(client, model="openai/gpt-4o-mini")
+        assert cost_and_source() == (30_000, "provider")
+
 
 def test_the_price_is_that_of_admission(client, provider, frozen):
     """gemini-4-argon doubles on 1 December: 10 × 2 + 5 × 10 = 70, and not 140."""
