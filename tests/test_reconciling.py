@@ -162,6 +162,12 @@ class TestReconcileCosts:
         reconciling.reconcile_costs(NOW)
         assert charged() == usd_to_nano("0.31")
 
+    def test_it_reads_amounts_written_as_texts(self, openrouter):
+        estimated(make_key())
+        true_cost(openrouter, "0.01", is_byok=True, upstream_inference_cost="0.3")
+        reconciling.reconcile_costs(NOW)
+        assert charged() == usd_to_nano("0.31")
+
     def test_it_puts_a_voided_row_back_to_what_it_truly_cost(self, openrouter):
         row = estimated(make_key(), state="LOST", success=False)
         void_usage(row.id, at=NOW, actor="anna")
@@ -196,7 +202,7 @@ class TestReconcileCosts:
         assert reconciling.reconcile_costs(NOW).failed == 1
 
     @pytest.mark.parametrize(
-        "body", ["", "[]", '{"data": 7}', '{"data": {"total_cost": "1"}}', '{"data": {"total_cost": -1}}']
+        "body", ["", "[]", '{"data": 7}', '{"data": {"total_cost": "one"}}', '{"data": {"total_cost": -1}}']
     )
     def test_it_takes_no_nonsense_for_a_cost(self, openrouter, body):
         estimated(make_key())

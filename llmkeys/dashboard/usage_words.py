@@ -32,6 +32,7 @@ _SKIPPED = {
     "not allowed for this token": "may not serve this token",  # older rows
     "its provider's address is wrong": "has a wrong provider address",
     "too expensive": "has too little credit left at its provider",
+    "too large": "has a limit per minute that is too low for this request",
     "forbidden here": "may not be used from here, according to its provider",
     "its environment variable is not set": "has no secret: its environment variable is not set",
     "its provider failed": "failed at its provider in this request",

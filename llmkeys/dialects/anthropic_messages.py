@@ -49,7 +49,10 @@ class AnthropicMessages(Dialect):
     limit_names = ("max_tokens",)
     needs_output_limit = True
     names_models_everywhere = True
-    telling = re.compile(rb"message_(?:start|delta|stop)|signature_delta|redacted_thinking|error|\\u00")
+    telling = re.compile(
+        rb"message_(?:start|delta|stop)|signature_delta|redacted_thinking|error|\\u00|"
+        rb"_tool_result|citations_delta|encrypted_content"
+    )
 
     # --- the request -------------------------------------------------------------------------------------------------
 

@@ -255,7 +255,8 @@ class Dialect:
     name: ClassVar[str]
     doors: ClassVar[tuple[Door, ...]]
     passed_headers: ClassVar[frozenset[str]] = frozenset()  # the client's headers that are passed on, in lower case
-    # Matches events that may contain more than content. It only saves parsing the others; None: every event is parsed.
+    # Matches events that may contain more than content, or data that counts as less than its bytes. It only saves
+    # parsing the others; None: every event is parsed.
     telling: ClassVar[re.Pattern[bytes] | None] = None
     read_while_streaming: ClassVar[frozenset[str]] = frozenset()  # fields of the body that `see_event` needs
     limit_names: ClassVar[tuple[str, ...]] = ()  # what servers call the output limit when they refuse it

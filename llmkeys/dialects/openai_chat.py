@@ -41,7 +41,10 @@ class OpenAIChat(Dialect):
     )
     read_while_streaming = frozenset({"stream_options"})
     limit_names: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens")
-    telling = re.compile(rb'usage"\s*:\s*[^n\s]|error|finish_reason"\s*:\s*"|service_tier"\s*:\s*"|\[DONE\]|\\u00')
+    telling = re.compile(
+        rb'usage"\s*:\s*[^n\s]|error|finish_reason"\s*:\s*"|s(?:ervice_tier|ignature)"\s*:\s*"|\[DONE\]|\\u00|'
+        rb'data(?:"\s*:\s*"|:image/)'  # sound and pictures
+    )
 
     # --- the request -------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,10 @@ class OpenAIResponses(OpenAIChat):
     name = "openai-responses"
     doors = (Door("/v1/responses", "responses"),)
     limit_names = ("max_output_tokens",)
-    telling = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)|error|\[DONE\]|\\u00")
+    telling = re.compile(
+        rb"response\.(?:completed|incomplete|failed|cancelled|[\w.]{1,60}\.(?:done|added|partial_image))|"
+        rb"error|\[DONE\]|\\u00"
+    )
 
     # --- the request -------------------------------------------------------------------------------------------------
 

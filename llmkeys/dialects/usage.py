@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from llmkeys.dialects.base import Usage
-from llmkeys.lib.reading import count, mapping, money, text
+from llmkeys.lib.reading import count, mapping, price, text
 
 
 def read_openai_usage(body: Any) -> Usage | None:
@@ -76,10 +76,10 @@ def reported_cost(usage: Mapping[str, Any]) -> Decimal | None:
 
     A BYOK charge without the vendor's bill is only OpenRouter's fee, so it counts as not reported.
     """
-    charge = money(usage.get("cost"))
+    charge = price(usage.get("cost"))
     if charge is None or usage.get("is_byok") is not True:
         return charge
-    upstream = money(mapping(usage.get("cost_details")).get("upstream_inference_cost"))
+    upstream = price(mapping(usage.get("cost_details")).get("upstream_inference_cost"))
     return charge + upstream if upstream is not None else None
 
 

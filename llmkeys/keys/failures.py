@@ -56,6 +56,7 @@ def report_failure(candidate: TriedKey, failure: Failure, *, at: datetime, probe
         FailureKind.EXHAUSTED: _exhaust,
         FailureKind.FORBIDDEN_HERE: _note,
         FailureKind.TOO_EXPENSIVE: _note,
+        FailureKind.TOO_LARGE: _note,
         FailureKind.WRONG_ADDRESS: _note,
     }.get(failure.kind)
     if work is None:

@@ -81,7 +81,10 @@ def money(value: Any) -> Decimal | None:
 
 
 def price(value: Any) -> Decimal | None:
-    """Return a price in USD, which OpenRouter writes as a string, or None; there a negative one means "it depends"."""
+    """Return a price or a cost in USD, which may be written as a string, or None.
+
+    OpenRouter writes prices so, and a negative one means "it depends"; some hosts of its API write costs so.
+    """
     if not isinstance(value, str):
         return money(value)
     try:

@@ -28,7 +28,7 @@ PER_NANO = 10**15  # 10⁻²⁴ USD in a nano-dollar
 
 _RATE_DIGITS, _FEE_DIGITS = 18, 24  # USD per million tokens, or USD, to 10⁻²⁴ USD
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_PRICE_SECONDS = 900  # prices change at most every quarter of an hour
+_PRICE_SECONDS = 900  # the prices of the data change at most every quarter of an hour
 _CACHED_TARIFFS = 4096
 
 STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "scale", "unspecified"})
@@ -253,14 +253,17 @@ class PriceList:
     operator: Mapping[tuple[str, str], Sequence[OperatorPrice]]  # (provider, model)
     fallback_usd_per_token: Decimal
     local: frozenset[str] = frozenset()  # providers at someone else's server, where unknown models are free
-    _tariffs: dict[tuple[str, str, str, int], Tariff] = field(default_factory=dict, repr=False, compare=False)
+    _tariffs: dict[tuple[str, str, str, int, int], Tariff] = field(default_factory=dict, repr=False, compare=False)
 
     def tariff(self, provider: str, model: str, at: datetime, tier: str = "") -> Tariff:
         """Return the tariff of a model at `at`, when the request was admitted; `tier` as returned by `tier_name`."""
-        key = (provider, model, tier, int(at.timestamp() // _PRICE_SECONDS))
+        quarter = int(at.timestamp() // _PRICE_SECONDS)
+        # The operator's rows begin at any instant, so the number that have begun is part of the key.
+        begun = sum(row.valid_from <= at for row in self.operator.get((provider, model), ()))
+        key = (provider, model, tier, quarter, begun)
         found = self._tariffs.get(key)
         if found is None:
-            found = self._made(provider, model, at, tier, key[-1])
+            found = self._made(provider, model, at, tier, quarter)
             if len(self._tariffs) >= _CACHED_TARIFFS:  # clients may send any name
                 self._tariffs.clear()
             self._tariffs[key] = found

@@ -26,6 +26,7 @@ class FailureKind(StrEnum):
     RATE_LIMITED = "rate_limited"  # the key cools down, the next one serves
     EXHAUSTED = "exhausted"  # no credit or quota left, perhaps until a given time
     TOO_EXPENSIVE = "too_expensive"  # the provider's own balance does not cover this request's worst case
+    TOO_LARGE = "too_large"  # by itself it exceeds the account's limit per minute, so waiting would not help
     REJECTED = "rejected"  # the provider does not accept the key
     FORBIDDEN_HERE = "forbidden_here"  # location, IP allowlist or scope: the operator must act, the key is kept
     MODEL_UNAVAILABLE = "model_unavailable"
@@ -46,6 +47,7 @@ _REFUSALS = frozenset(
         FailureKind.RATE_LIMITED,
         FailureKind.EXHAUSTED,
         FailureKind.TOO_EXPENSIVE,
+        FailureKind.TOO_LARGE,
         FailureKind.REJECTED,
         FailureKind.FORBIDDEN_HERE,
         FailureKind.MODEL_UNAVAILABLE,

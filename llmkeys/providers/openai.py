@@ -109,6 +109,6 @@ def _too_many(view: ErrorView) -> Failure | None:
         return None
     if view.has(*_BUSY):
         return view.failure(FailureKind.RETRY, scope=Scope.PROVIDER)
-    if view.begins("request too large"):  # it exceeds the limit per minute by itself, so waiting would not help
-        return view.failure(FailureKind.TOO_EXPENSIVE, scope=Scope.ACCOUNT, model_only=True)
+    if view.begins("request too large"):
+        return view.failure(FailureKind.TOO_LARGE, scope=Scope.ACCOUNT, model_only=True)
     return view.failure(FailureKind.RATE_LIMITED, scope=Scope.ACCOUNT, model_only=True, met=view.words)

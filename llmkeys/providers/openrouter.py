@@ -66,10 +66,10 @@ class OpenRouter(Provider):
 
     def generation_cost(self, body: bytes) -> Decimal | None:
         data = mapping(mapping(load_json(body)).get("data"))
-        charge = money(data.get("total_cost"))
+        charge = price(data.get("total_cost"))
         if charge is None or data.get("is_byok") is not True:
             return charge
-        upstream = money(data.get("upstream_inference_cost"))  # billed to the owner's own upstream key
+        upstream = price(data.get("upstream_inference_cost"))  # billed to the owner's own upstream key
         return charge + upstream if upstream is not None else None
 
     def _known(self, view: ErrorView) -> Failure | None:

@@ -61,6 +61,13 @@ def beyond_balance(words: str) -> AllKeysAtLimit:
     )
 
 
+def beyond_rate(words: str) -> AllKeysAtLimit:
+    return AllKeysAtLimit(
+        "All keys have reached their limits: this request is larger than the account's limit per minute "
+        f"({words.rstrip('.')}). Shorten it, lower max_tokens, or add a key of an account with a higher limit."
+    )
+
+
 def too_expensive(refusals: Sequence[Refusal], names: Mapping[str, str]) -> RequestExceedsBudget:
     largest = max(refusals, key=lambda refusal: refusal.limit_nano)
     need = min(refusal.need_nano for refusal in refusals)

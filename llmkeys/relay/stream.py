@@ -195,13 +195,16 @@ class RelayedStream:
             self._held_bytes += len(kept)
 
     def _look(self, event: bytes) -> bytes:
-        """Return the event as the client gets it; after the first content, only events that may matter are parsed."""
+        """Return the event as the client gets it; after the first plain one, only those that may matter are parsed."""
         telling = self._dialect.telling
-        if self._has_content and telling is not None and not telling.search(event):
+        is_plain = telling is not None and not telling.search(event)
+        if is_plain and self._envelope:
             self._content_bytes += max(0, len(event) - self._envelope)
             self._count += 1
             return event
         seen = self._dialect.see_event(event, self._request)
+        if is_plain and seen.content_bytes:
+            self._envelope = max(1, len(event) - seen.content_bytes)
         return self._note(event, seen)
 
     def _note(self, event: bytes, seen: Seen) -> bytes:
@@ -209,9 +212,6 @@ class RelayedStream:
             self._count += 1
             self._ending.note_id(seen.id)
             self._ending.sealed = seen.sealed or self._ending.sealed
-            self._envelope = (
-                max(self._envelope, len(event) - seen.content_bytes) if seen.has_content else self._envelope
-            )
         if seen.usage is not None:
             self.usage = self.usage.merged(seen.usage) if self.usage else seen.usage
             self._is_running_total = seen.is_running_total

@@ -390,6 +390,8 @@ class _ModelTurn:
             return refusals.cooling(min(cooling), len(pool))
         if self.last is not None and self.last.failure.kind is FailureKind.TOO_EXPENSIVE:
             return refusals.beyond_balance(self.last.failure.message)
+        if self.last is not None and self.last.failure.kind is FailureKind.TOO_LARGE:
+            return refusals.beyond_rate(self.last.failure.message)
         if self.last is not None and self.last.failure.kind is FailureKind.MODEL_UNAVAILABLE:
             return refusals.model_unavailable(self.model, self.last.failure.message)
         if self.last is not None and not self.last.failure.is_refusal:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -60,8 +63,7 @@ class Stream:
     """An open answer from a provider, read piece by piece."""
 
     def __init__(self, response: Response, host: str, answer_seconds: float):
-        self._response, self._host = response, host
-        self._patience = answer_seconds
+        self._response, self._host, self._patience = response, host, answer_seconds
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
@@ -84,14 +86,6 @@ class Stream:
             if size > MAX_ANSWER_BYTES:
                 raise TransportError(f"{self._host} sent more than 128 MB.", sent=True)
         return b"".join(collected)
-
-    def silence_after(self, seconds: float) -> None:
-        """Limit the silence before the next piece from now on."""
-        sock = getattr(self._response.raw.connection, "sock", None)
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.settimeout(seconds)
-                self._patience = seconds
 
     def abort(self) -> None:
         """Close the connection, so that the provider can stop working."""
@@ -127,9 +121,11 @@ def check_secret(provider: Provider, secret: str, workspace_id: str = "") -> Ans
 
 def reach(provider: Provider, *, seconds: float) -> Answer:
     """Send a request without a key to the provider's address; any answer shows that it is reachable. Reads no body."""
-    stream = _send(Call("GET", base_url(provider), {}), seconds, "")
-    stream.abort()
-    return Answer(stream.status, stream.headers, b"")
+    call = Call("GET", base_url(provider), {})
+    with _within(seconds, call.url):
+        stream = _send(call, seconds, "")
+        stream.abort()
+        return Answer(stream.status, stream.headers, b"")
 
 
 def _free_call(key: SecretHolder, make: Callable[..., Call], seconds: float = CHECK_SECONDS) -> Answer:
@@ -138,14 +134,63 @@ def _free_call(key: SecretHolder, make: Callable[..., Call], seconds: float = CH
 
 
 def _call(call: Call, secret: str, seconds: float = CHECK_SECONDS) -> Answer:
-    deadline = time.monotonic() + seconds
-    stream = _send(call, seconds, secret)
+    with _within(seconds, call.url):
+        stream = _send(call, seconds, secret)
+        try:
+            headers = {name: without_secret(value.encode(), secret).decode() for name, value in stream.headers.items()}
+            return Answer(stream.status, CaseInsensitiveDict(headers), without_secret(stream.read(), secret))
+        finally:
+            stream.abort()
+
+
+class _Deadline:
+    """The end of a call, however slowly its answer trickles in: a socket's own limit starts anew with every byte."""
+
+    def __init__(self, seconds: float):
+        self._at = time.monotonic() + seconds
+        self._timer: threading.Timer | None = None
+        self.has_passed = False
+
+    def watch(self, sock: socket.socket) -> None:
+        """Hang up when the time is over."""
+        self._timer = threading.Timer(max(0.0, self._at - time.monotonic()), self._hang_up, [sock])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _hang_up(self, sock: socket.socket) -> None:
+        self.has_passed = True
+        # Closing it would not wake the thread that reads; the copy is plain, whatever TLS is around it.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as plain:
+            plain.shutdown(socket.SHUT_RDWR)
+
+
+_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+
+
+@contextlib.contextmanager
+def _within(seconds: float, url: str) -> Iterator[None]:
+    """Let a call take at most `seconds` until its last byte. Raises TransportError."""
+    deadline = _Deadline(seconds)
+    before = _deadline.set(deadline)
     try:
-        stream.silence_after(max(1.0, deadline - time.monotonic()))
-        headers = {name: without_secret(value.encode(), secret).decode() for name, value in stream.headers.items()}
-        return Answer(stream.status, CaseInsensitiveDict(headers), without_secret(stream.read(), secret))
+        yield
+    except TransportError:
+        if not deadline.has_passed:
+            raise
     finally:
-        stream.abort()
+        deadline.end()
+        _deadline.reset(before)
+    if deadline.has_passed:
+        words = f"{_host(url)} did not give its whole answer within {seconds:.0f} s."
+        raise TransportError(words, sent=True, timed_out=True)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or "the provider"
 
 
 def _send(call: Call, answer_seconds: float, secret: str) -> Stream:
@@ -156,7 +201,7 @@ def _send(call: Call, answer_seconds: float, secret: str) -> Stream:
         request.headers = CaseInsensitiveDict(_header_bytes(call.headers))
     except UnicodeEncodeError:
         raise TransportError("The key contains characters that no HTTP header can carry.", sent=False) from None
-    host = urlsplit(call.url).hostname or "the provider"
+    host = _host(call.url)
     proxies, verify = _surroundings(call.url.split("/", 3)[2], call.url)
     timeout: Any = urllib3.Timeout(connect=min(settings.TIMEOUT_SECONDS, answer_seconds), read=answer_seconds)
     with _sending_errors(host, timeout, secret):
@@ -171,15 +216,29 @@ def _header_bytes(headers: Mapping[str, str]) -> dict[str, str]:
     return given
 
 
+class _WatchedConnection:
+    """What every connection has in addition: from the head of an answer on, the deadline of the call is kept."""
+
+    sock: Any
+
+    def getresponse(self) -> Any:
+        deadline = _deadline.get()
+        if deadline is not None:
+            deadline.watch(self.sock)
+        return super().getresponse()  # type: ignore[misc]
+
+
 class _LeanAdapter(HTTPAdapter):
     """`requests`' adapter without cookies and repeated parsing of the address, which saves 0.1 ms per call."""
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         address = request.url.split("/", 3)[:3]
         known = self.__dict__.setdefault("_known", {})
-        pool = known.get((*address, verify))
+        pool: Any = known.get((*address, verify))
         if pool is None:
             pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            if not issubclass(pool.ConnectionCls, _WatchedConnection):
+                pool.ConnectionCls = type("_Watched", (_WatchedConnection, pool.ConnectionCls), {})
             known[(*address, verify)] = pool
         return pool
 

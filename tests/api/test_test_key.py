@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from json import dumps
 
 import pytest
@@ -10,9 +11,11 @@ from responses import matchers
 
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.models import ApiKey, KeyEvent, UsageRecord
+from llmkeys.upstream import asked
 from tests.api import checks
 from tests.api.checks import SECRET
 from tests.helpers import NOW, make_key
+from tests.provider import Pieces, Script
 
 OPENROUTER = "https://openrouter.ai/api/v1/key"
 DETAILS = {"label": "sk-or-v1-au7...890", "limit": 100, "limit_remaining": 74.5, "usage": 25.5, "is_free_tier": False}
@@ -193,6 +196,42 @@ def test_no_connection_is_told_in_words(api, provider):
     answer = api.post(path(make_key()))
     assert answer.status_code == 200
     assert answer.json() == {"success": False, "message": "openrouter.ai could not be reached within 20 s."}
+
+
+def trickle(piece: bytes) -> list:
+    """A piece again and again for six seconds: each comes long before the limit for a silence."""
+    pause = time.sleep
+    return [piece, lambda: pause(0.1)] * 60
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+TRICKLES = {
+    "a head": Pieces(b"HTTP/1.1 200 OK\r\nX-Wait: ", *trickle(b"x"), framing="raw"),
+    "heads before the head": Pieces(*trickle(b"HTTP/1.1 100 Continue\r\n\r\n"), framing="raw"),
+    "a body of a length": Pieces(*trickle(b" "), framing="length", length=10_000),
+    "a body in chunks": Pieces(*trickle(b" "), framing="chunked"),
+    "the size of a chunk": Pieces(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *trickle(b"0"), framing="raw"),
+    "a body without a length": Pieces(*trickle(b" "), framing="close"),
+}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("what", TRICKLES)
+def test_an_answer_that_trickles_in_is_not_waited_for(api, provider_server, settings, monkeypatch, what, scheme):
+    monkeypatch.setitem(asked.check_key.__kwdefaults__, "seconds", 0.7)
+    script = Script()
+    provider_server.play(script)
+    address = f"https://localhost:{provider_server.tls_port}" if scheme == "https" else script.local
+    settings.PROVIDER_BASE_URLS = settings.PROVIDER_BASE_URLS | {"openai": address}
+    script.get(f"{address}/models", TRICKLES[what])
+    started = time.monotonic()
+    answer = api.post(path(make_key(provider="openai")))
+    took = time.monotonic() - started
+    provider_server.end()
+    script.check()
+    assert answer.json()["success"] is False
+    assert answer.json()["message"].endswith(" did not give its whole answer within 1 s.")
+    assert took < 4, "it ends with the deadline, not with the provider"
 
 
 @pytest.mark.parametrize("url", ["http://my host:8000/v1", "http://exa%mple/v1"])

@@ -83,9 +83,17 @@ class TestCost:
     def test_it_reads_floats_by_their_shortest_form(self) -> None:
         assert self.cost(cost=0.0000036) == Decimal("0.0000036")
 
+    def test_it_reads_costs_written_as_texts(self) -> None:
+        assert self.cost(cost="0.003") == Decimal("0.003")
+        details = {"upstream_inference_cost": "2e-6"}
+        assert self.cost(cost="0", is_byok=True, cost_details=details) == Decimal("0.000002")
+
     @pytest.mark.parametrize(
         "cost",
-        [-1, Decimal("-0.1"), float("nan"), float("inf"), Decimal("NaN"), Decimal("Infinity"), "0.1", True, None, []],
+        [
+            *(-1, Decimal("-0.1"), float("nan"), float("inf"), Decimal("NaN"), Decimal("Infinity"), True, None, []),
+            *("", "free", "-0.1", "NaN", "Infinity", "1e9", "9" * 5000),
+        ],
     )
     def test_it_takes_nonsense_for_not_told(self, cost: Any) -> None:
         assert self.cost(cost=cost) is None

@@ -455,6 +455,12 @@ class TestWhatIsNotBelieved:
         ask(client, model="openai/gpt-4o-mini")
         assert cost_and_source() == (3_900, "computed")
 
+    def test_a_cost_written_as_a_text_is_a_cost(self, client, provider):
+        make_key()
+        provider.post(OPENROUTER, json=answered(usage=usage(cost="0.00003")))
+        ask(client, model="openai/gpt-4o-mini")
+        assert cost_and_source() == (30_000, "provider")
+
 
 def test_the_price_is_that_of_admission(client, provider, frozen):
     """gemini-4-argon doubles on 1 December: 10 × 2 + 5 × 10 = 70, and not 140."""
@@ -493,6 +499,20 @@ class TestTheOperator:
         provider.post(OPENROUTER, json=answered(usage=SPOKEN))
         ask(client, model="acme/ear", messages=HEARD, modalities=["text", "audio"])
         assert cost_and_source() == (7_220_000, "computed")
+
+    def test_a_price_counts_from_its_very_instant(self, client, provider, frozen):
+        """10 × 1 + 5 × 2 = 20 until five past twelve, then 10 × 10 + 5 × 20 = 200."""
+        make_key()
+        for valid_from, rate in (("2020-01-01T00:00Z", 1), ("2026-11-24T12:05Z", 10)):
+            ModelPrice.objects.create(
+                provider="openrouter", model="acme/own", valid_from=valid_from, input_usd_per_mtok=rate,
+                output_usd_per_mtok=2 * rate,
+            )  # fmt: skip
+        provider.post(OPENROUTER, json=answered())
+        for minute in (1, 6):
+            frozen.move_to(datetime(2026, 11, 24, 12, minute, tzinfo=UTC))
+            ask(client, model="acme/own")
+        assert [row.cost_nano for row in rows()] == [20_000, 200_000]
 
     def test_an_alias_is_tried_model_by_model(self, client, provider):
         make_key(provider="openai")

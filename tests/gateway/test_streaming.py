@@ -13,6 +13,8 @@ from llmkeys.relay.candidates import Stored
 from tests.gateway.door import (
     CLOSE,
     DONE,
+    OPENAI,
+    PATH,
     RESET,
     SILENCE,
     Gate,
@@ -434,6 +436,77 @@ class TestClientGone:
         finally:
             gate.open()
             settled()
+
+
+def said(kind: str, **more) -> bytes:
+    return event({"type": kind, **more})
+
+
+def delta(parts: dict) -> bytes:
+    return event({"id": "gen-1", "choices": [{"index": 0, "delta": parts}]})
+
+
+def written(text: str) -> bytes:
+    """A piece of a Responses stream."""
+    return said("response.output_text.delta", item_id="msg_1", delta=text)
+
+
+def block(**delta) -> bytes:
+    return said("content_block_delta", index=0, delta=delta)
+
+
+LARGE = "A" * 90_000
+LEFT_OUT = {
+    "sound": ("chat", delta({"audio": {"id": "a", "data": LARGE}})),
+    "a picture": ("chat", delta({"images": [{"image_url": {"url": f"data:image/png;base64,{LARGE}"}}]})),
+    "encrypted reasoning": ("chat", delta({"reasoning_details": [{"data": LARGE}]})),
+    "signed reasoning": ("chat", delta({"reasoning_details": [{"signature": LARGE}]})),
+    "a text again": ("responses", said("response.output_text.done", item_id="msg_1", text=LARGE)),
+    "an item again": ("responses", said("response.output_item.done", item={"type": "message", "text": LARGE})),
+    "a source": ("responses", said("response.output_text.annotation.added", annotation={"title": LARGE})),
+    "a drawing": ("responses", said("response.image_generation_call.partial_image", partial_image_b64=LARGE)),
+    "search results": (
+        "messages", said("content_block_start", content_block={"type": "web_search_tool_result", "content": LARGE})
+    ),
+    "a citation": ("messages", block(type="citations_delta", citation={"cited_text": LARGE})),
+    "a signature": ("messages", block(type="signature_delta", signature=LARGE)),
+    "an encrypted summary": ("messages", block(type="compaction_delta", content=None, encrypted_content=LARGE)),
+}  # fmt: skip
+PATHS = {"chat": PATH, "responses": "/v1/responses", "messages": "/v1/messages"}
+TALK = {
+    "chat": ("openai", OPENAI, chunk, 600, {"model": "gpt-4o-mini", "max_tokens": 16_000}),
+    "responses": (
+        "openai", "https://api.openai.com/v1/responses", written, 600,
+        {"model": "gpt-4o-mini", "input": "hi", "max_output_tokens": 16_000},
+    ),
+    "messages": (
+        "anthropic", "https://api.anthropic.com/v1/messages", lambda text: block(type="text_delta", text=text), 5_000,
+        {"model": "claude-haiku-4-5", "max_tokens": 16_000, "thinking": {"type": "disabled"}},
+    ),
+}  # fmt: skip
+
+
+class TestWhatIsNoText:
+    """What a stream repeats, or carries as base64, is no output to be estimated by its bytes; text after it is."""
+
+    @pytest.mark.parametrize("what", LEFT_OUT)
+    def test_an_estimate_leaves_it_out(self, client, provider, fast_drain, what):
+        name, large = LEFT_OUT[what]
+        provider_name, url, word, nano, body = TALK[name]
+        make_key(provider=provider_name)
+        gate = Gate()
+        text = [word("word " * 12)] * 100  # 6,000 letters, three a token
+        provider.post(url, Pieces(word("word "), gate, large, *text, SILENCE))
+        messages = {} if name == "responses" else {"messages": [{"role": "user", "content": "hi"}]}
+        answer = client.post(PATHS[name], json.dumps({**body, **messages, "stream": True}))
+        next(answer.pieces)
+        answer.close()
+        gate.open()
+        settled()
+        row = only_row()
+        assert (row.state, row.cost_source) == ("SETTLED", "estimated")
+        most_of_a_picture = 4_000 // 3
+        assert 2_000 * nano <= row.cost_nano <= (2_200 + most_of_a_picture * (what == "a picture")) * nano
 
 
 class TestKeyDeletedMeanwhile:

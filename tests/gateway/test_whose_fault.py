@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from llmkeys.models import Cooling
 from llmkeys.relay import model_lists
 from tests.gateway.door import (
     CLOSE,
@@ -375,6 +376,19 @@ class TestWaits:
         answer = ask(client)
         is_refused(answer, 429, "all_keys_at_limit", "All keys have reached their limits")
         assert answer["x-should-retry"] == "false" and "Retry-After" not in answer.headers
+
+    def test_a_request_above_the_limit_per_minute_is_told_as_that(self, client, provider):
+        key = make_key(provider="openai")
+        words = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 52000."
+        error = {"message": words, "type": "tokens", "param": None, "code": "rate_limit_exceeded"}
+        provider.post(OPENAI, json={"error": error}, status=429)
+        answer = ask(client, model="gpt-4o")
+        told = is_refused(answer, 429, "all_keys_at_limit", "All keys have reached their limits: this request is")
+        assert "Limit 30000, Requested 52000). Shorten it, lower max_tokens, or add a key of an account with a" in told
+        assert "credit" not in told
+        assert answer["x-should-retry"] == "false" and "Retry-After" not in answer.headers
+        key.refresh_from_db()
+        assert key.last_error == words and not Cooling.objects.exists(), "a smaller request may go at once"
 
     def test_a_silence_is_told_once(self, client, provider, settings):
         settings.ANSWER_TIMEOUT_SECONDS = settings.STREAM_IDLE_SECONDS = 1

@@ -17,6 +17,7 @@ from llmkeys.providers import PROVIDERS, Failure, FailureKind, Scope, get
 from tests.providers.helpers import NOW, classify
 
 RETRY, RATE_LIMITED, EXHAUSTED = FailureKind.RETRY, FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED
+TOO_LARGE = FailureKind.TOO_LARGE
 TOO_EXPENSIVE, REJECTED, FORBIDDEN = FailureKind.TOO_EXPENSIVE, FailureKind.REJECTED, FailureKind.FORBIDDEN_HERE
 NO_MODEL, CLIENT, ADDRESS = FailureKind.MODEL_UNAVAILABLE, FailureKind.CLIENT_ERROR, FailureKind.WRONG_ADDRESS
 KEY, ACCOUNT, PROVIDER = Scope.KEY, Scope.ACCOUNT, Scope.PROVIDER
@@ -247,7 +248,7 @@ OPENAI = {
         429, "Rate limit reached", RATE_LIMITED, ACCOUNT, **MODEL, headers={"retry-after": "soon"}
     ),
     "429 request too large": o(
-        429, "Request too large for gpt-4o on tokens per min (TPM): Limit 10, Requested 20.", TOO_EXPENSIVE, ACCOUNT,
+        429, "Request too large for gpt-4o on tokens per min (TPM): Limit 10, Requested 20.", TOO_LARGE, ACCOUNT,
         **MODEL, type="tokens",
     ),
     "429 slow down": o(429, "", RETRY, PROVIDER, type="rate_limit_error", code="slow_down"),
