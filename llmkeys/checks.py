@@ -16,7 +16,7 @@ from llmkeys import backup, providers
 from llmkeys.alerts import outbox
 from llmkeys.keys import environment
 from llmkeys.lib.texts import TOKEN_PREFIX
-from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keys_in_use
 from refactai_site import data_dir, env, settings_file
 
 

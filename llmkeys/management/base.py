@@ -24,7 +24,7 @@ from llmkeys import checks, providers
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.keys import failures
 from llmkeys.management import printing
-from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keys_in_use
 from refactai_site import VERSION, settings_file
 
 OUR_CHECKS = "llmkeys.checks"

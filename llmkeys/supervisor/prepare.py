@@ -22,7 +22,7 @@ from llmkeys.checks import in_one_line, leads_back_here
 from llmkeys.database import outages, preparation, sqlite
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.models import ApiKey
-from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keys_in_use
 from refactai_site.data_dir import create_private_file
 
 

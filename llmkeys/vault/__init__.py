@@ -1,3 +1,3 @@
-"""Secrets: how they are encrypted, and with which encryption keys."""
+"""Secrets: how they are encrypted and with which keys, and what keys and settings the running servers have."""
 
 from __future__ import annotations

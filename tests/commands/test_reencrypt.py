@@ -12,8 +12,7 @@ import pytest
 from llmkeys.exceptions import DuplicateSecret, WrongEncryptionKey
 from llmkeys.keys.adding import delete_key, update_key
 from llmkeys.models import ApiKey
-from llmkeys.supervisor import keys_in_use
-from llmkeys.vault import keyring, reencryption
+from llmkeys.vault import keyring, keys_in_use, reencryption
 from tests.helpers import NOW, make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]

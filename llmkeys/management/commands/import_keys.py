@@ -18,7 +18,7 @@ from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option, in_home
 from llmkeys.models import ApiKey
 from llmkeys.presentation import keys_json
-from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keys_in_use
 
 
 class Command(BaseCommand):

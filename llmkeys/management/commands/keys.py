@@ -24,7 +24,7 @@ from llmkeys.management.base import actor, add_verb
 from llmkeys.management.picking import pick_key
 from llmkeys.models import ApiKey, ProviderName
 from llmkeys.presentation import Coolings, error_words, key_json, keys_json
-from llmkeys.supervisor import keys_in_use
+from llmkeys.vault import keys_in_use
 
 # option → field of the API
 _FIELDS = {

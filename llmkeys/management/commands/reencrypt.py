@@ -18,8 +18,7 @@ from llmkeys.keys import lost_secrets
 from llmkeys.management import asking, printing
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import actor, add_json_option
-from llmkeys.supervisor import keys_in_use
-from llmkeys.vault import keyring, reencryption
+from llmkeys.vault import keyring, keys_in_use, reencryption
 
 
 class Command(BaseCommand):

@@ -18,10 +18,10 @@ from llmkeys.database import preparation
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.management.base import settings_words
-from llmkeys.supervisor import address, engines, keys_in_use, prepare, processes, scheduler, web
+from llmkeys.supervisor import address, engines, prepare, processes, scheduler, web
 from llmkeys.supervisor.shared import Shared
 from llmkeys.supervisor.tree import Service, Tree
-from llmkeys.vault import keyring
+from llmkeys.vault import keyring, keys_in_use
 
 EXAMPLE = "Example: ./manage.py serve --bind 127.0.0.1:8080"
 

@@ -19,8 +19,7 @@ from typing import IO
 from django.conf import settings
 
 from llmkeys.exceptions import DataDirectoryProblem, LLMKeysError
-from llmkeys.supervisor import settings_in_use
-from llmkeys.vault import keyring
+from llmkeys.vault import keyring, settings_in_use
 from refactai_site import settings_file
 from refactai_site.data_dir import create_private_file
 
