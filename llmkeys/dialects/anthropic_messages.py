@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line, with_changes
 from llmkeys.dialects.content import content_size
-from llmkeys.dialects.media import survey
+from llmkeys.dialects.media import note_cache, survey
 from llmkeys.dialects.usage import reported_cost, word
 from llmkeys.lib.reading import count, items, mapping, text
 from llmkeys.lib.sse import DONE, EventSplitter, documents
@@ -35,8 +36,9 @@ TOOLSET_TOKENS = 16_000  # for a set of tools that Anthropic describes
 # Tools that the client runs and Anthropic describes; other types, apart from the client's own, are run by Anthropic.
 _TOOLSETS = ("computer_toolset_", "browser_toolset_")
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
-_WITHOUT_FEE = ("web_fetch_", "code_execution_", "tool_search_", "mcp_toolset", "advisor_")
-_BESIDE_THE_TOTALS = frozenset({"compaction", "advisor_message"})  # iterations whose tokens are not in the totals
+_ADVISOR = "advisor_"
+_WITHOUT_FEE = ("web_fetch_", "code_execution_", "tool_search_", "mcp_toolset", _ADVISOR)
+_ADVICE, _SUMMARY = "advisor_message", "compaction"  # iterations whose tokens are not in the totals
 
 
 class AnthropicMessages(Dialect):
@@ -69,8 +71,7 @@ class AnthropicMessages(Dialect):
         """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool uses."""
         body = request.body
         fallbacks = [entry.get("model") for entry in bounds.objects_in(body.get("fallbacks"))]
-        tools = [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith("advisor_")]
-        return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in tools])
+        return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in _advisors(body)])
 
     def bound(self, request: Request) -> Bound:
         body, size = request.body, len(request.raw)
@@ -82,13 +83,19 @@ class AnthropicMessages(Dialect):
         limits = [bounds.output_limit(one, "max_tokens", least=0) for one in (body, *fallbacks)]
         limit = None if limits[0][0] is None else max(most for most, _ in limits if most is not None)
         tries = 1 + (len(fallbacks) or (body.get("fallbacks") is not None))
-        added, beside = _added(body, found.tokens)
+        for tool in _advisors(body):
+            if tool.get("caching") is not None:  # of the prompts that the advisor reads
+                note_cache(found, tool["caching"])
+        whole_window = found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models)
+        added, beside, readings = _added(body, found.tokens)
         bounds.add_openrouter_extras(added, body, models)
         may_reason, thinking = bounds.reasoning(body)
         return Bound(
             input_tokens=found.tokens + added.tokens,
             text_tokens=found.text_bytes,
             output_tokens=None if limit is None else limit + beside,
+            # What cannot be counted is read again by each fallback and advisor, and for a summary.
+            inputs=tries + readings if whole_window else 1,
             choices=tries,
             prediction_tokens=beside,
             audio_input_tokens=found.audio_tokens,
@@ -96,7 +103,7 @@ class AnthropicMessages(Dialect):
             images=found.images,
             file_tokens=found.file_tokens,
             unseen_bytes=found.unseen_bytes,
-            whole_window=found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models),
+            whole_window=whole_window,
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h,
             **added.beside | {"tool_input_tokens": added.round_tokens + (tries - 1) * (found.tokens + added.tokens)},
@@ -202,9 +209,16 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
                 yield from inner
 
 
-def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, int]:
-    """Return what Anthropic adds to a prompt of `prompt_tokens`, and the extra output of its tools and summaries."""
-    added, beside, toolsets = bounds.Added(), 0, 0
+def _advisors(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith(_ADVISOR)]
+
+
+def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, int, int]:
+    """Return what Anthropic adds to a prompt of `prompt_tokens`.
+
+    And the extra output of its tools and summaries, and how often these read the whole prompt again.
+    """
+    added, beside, readings, toolsets = bounds.Added(), 0, 0, 0
     tools = list(bounds.objects_in(body.get("tools")))
     added.tokens += TOOLS_TOKENS if tools else 0
     for tool in tools:
@@ -221,7 +235,8 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
                 uses, tokens_each=tool.get("max_content_tokens"), has_fee=not kind.startswith(_WITHOUT_FEE)
             )
             toolsets += kind == "mcp_toolset"
-            if kind.startswith("advisor_"):  # another model reads the whole conversation in every round
+            if kind.startswith(_ADVISOR):  # another model reads the whole conversation in every round
+                readings += rounds
                 added.round_tokens += rounds * prompt_tokens
                 most = bounds.up_to(bounds.MAX_OUTPUT_LIMIT, tool.get("max_tokens"), 0)
                 beside += rounds * max(bounds.ROUND_TOKENS, most)
@@ -230,7 +245,8 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
     if _compacts(body):
         added.round_tokens += prompt_tokens + added.tokens
         beside += bounds.COMPACTION_TOKENS
-    return added, min(beside, bounds.MAX_OUTPUT_LIMIT)
+        readings += 1
+    return added, min(beside, bounds.MAX_OUTPUT_LIMIT), readings
 
 
 def _compacts(body: Mapping[str, Any]) -> bool:
@@ -292,16 +308,16 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
 
     The output count at the start of a stream is a placeholder, so it is ignored.
     """
-    found = _totals(usage)
-    plain, read, written, written_1h, output = found
-    reported = Usage(
-        input_tokens=None if plain is None else plain + (read or 0) + (written or 0),
-        plain_input_tokens=plain,
-        cached_input_tokens=read,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=written_1h,
-        output_tokens=None if is_start else output,
+    read = _read_counts(usage)
+    iterations = items(usage.get("iterations"))
+    advice = [one for one in iterations if word(one.get("type")) == _ADVICE]
+    summaries = [one for one in iterations if word(one.get("type")) == _SUMMARY]
+    reported = replace(
+        read,
+        output_tokens=None if is_start else read.output_tokens,
         reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        advice=tuple(replace(_read_counts(one), model=text(one.get("model"), limit=200)) for one in advice),
+        summaries=tuple(map(_read_counts, summaries)),
         searches=count(mapping(usage.get("server_tool_use")).get("web_search_requests")),
         cost_usd=reported_cost(usage),
         service_tier=word(usage.get("service_tier")),
@@ -312,21 +328,19 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
     return reported if reported != Usage() else None
 
 
-def _totals(usage: Mapping[str, Any]) -> list[int | None]:
-    """Return plain input, cache reads, cache writes, those for an hour, and output, with what the totals leave out."""
-    totals = _counts(usage)
-    for iteration in items(usage.get("iterations")):
-        if word(iteration.get("type")) in _BESIDE_THE_TOTALS:
-            more = _counts(iteration)
-            totals = [one if extra is None else (one or 0) + extra for one, extra in zip(totals, more, strict=True)]
-    return totals
-
-
-def _counts(usage: Mapping[str, Any]) -> list[int | None]:
+def _read_counts(usage: Mapping[str, Any]) -> Usage:
+    """Return the tokens of an answer or of one of its iterations."""
     creation = mapping(usage.get("cache_creation"))
     kept = [count(creation.get(name)) for name in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")]
-    written = count(usage.get("cache_creation_input_tokens"))
+    plain, written = count(usage.get("input_tokens")), count(usage.get("cache_creation_input_tokens"))
     if any(value is not None for value in kept):
         written = max(written or 0, sum(value or 0 for value in kept))
     read = count(usage.get("cache_read_input_tokens"))
-    return [count(usage.get("input_tokens")), read, written, kept[1], count(usage.get("output_tokens"))]
+    return Usage(
+        input_tokens=None if plain is None else plain + (read or 0) + (written or 0),
+        plain_input_tokens=plain,
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=kept[1],
+        output_tokens=count(usage.get("output_tokens")),
+    )

@@ -22,7 +22,8 @@ class Usage:
     """The usage that an answer reports. None means not reported; a zero is a zero.
 
     `input_tokens` is all input (including cache reads and writes, audio, images and video), `output_tokens` all output
-    (including reasoning, audio and images). The other counts are parts of these; the rest is text.
+    (including reasoning, audio and images). The other counts are parts of these; the rest is text. What other prompts
+    took and made while the model answered is beside them, in `advice` and `summaries`.
     """
 
     input_tokens: int | None = None
@@ -42,6 +43,8 @@ class Usage:
     drawn_input_tokens: int | None = None
     drawn_image_input_tokens: int | None = None
     drawn_output_tokens: int | None = None
+    advice: tuple[Usage, ...] = ()  # Anthropic: of other models that advised, each with its `model`
+    summaries: tuple[Usage, ...] = ()  # Anthropic: of the model itself, when it shortened the conversation
     searches: int | None = None  # calls of server tools that cost a fee each
     file_searches: int | None = None  # calls of OpenAI's tool that searches stored files
     containers: int | None = None  # machines in which the provider ran code
@@ -69,6 +72,11 @@ class Usage:
             image_output_tokens=max(0, (self.image_output_tokens or 0) - made),
         )
 
+    def total(self, kind: str) -> int | None:
+        """Return a count of tokens by the name of its field, with that of the prompts beside the answer."""
+        counts = [getattr(part, kind) for part in (self, *self.advice, *self.summaries)]
+        return None if all(count is None for count in counts) else sum(count or 0 for count in counts)
+
     def merged(self, later: Usage | None) -> Usage:
         """Return the two combined field by field: known values win over unknown ones, larger over smaller counts."""
         if later is None:
@@ -78,6 +86,8 @@ class Usage:
             old, new = getattr(self, one.name), getattr(later, one.name)
             if isinstance(old, str):
                 found[one.name] = new or old
+            elif isinstance(old, tuple):
+                found[one.name] = max(new, old, key=len)  # the longer one, and of two the later
             else:
                 found[one.name] = max((value for value in (old, new) if value is not None), default=None)
         if found["plain_input_tokens"] is not None:  # its parts may arrive in different events
@@ -111,7 +121,7 @@ class Bound:
 
     input_tokens: int  # all input that can be counted; the kinds below are parts of it
     output_tokens: int | None
-    inputs: int = 1  # texts that are embedded separately, each of which may fill the model's context window
+    inputs: int = 1  # prompts, or texts that are embedded, each of which may fill the model's context window
     choices: int = 1
     prediction_tokens: int = 0
     audio_input_tokens: int = 0

@@ -67,7 +67,7 @@ def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models:
         node = stack.pop()
         if isinstance(node, dict):
             if "cache_control" in node:
-                _note_cache(found, node["cache_control"])
+                note_cache(found, node["cache_control"])
             kind = node.get("type")
             reader = _READERS.get(kind) if isinstance(kind, str) else _google_reader(node)
             if reader is not None and (part := reader(node)) is not None:
@@ -78,7 +78,8 @@ def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models:
     return found
 
 
-def _note_cache(found: Survey, control: Any) -> None:
+def note_cache(found: Survey, control: Any) -> None:
+    """Note that the client has a cache written, for as long as `control` says."""
     found.can_write_cache = True
     ttl = control.get("ttl") if isinstance(control, dict) else None
     found.can_write_cache_1h = found.can_write_cache_1h or (ttl is not None and ttl != "5m")

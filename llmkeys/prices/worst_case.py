@@ -173,9 +173,15 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
     if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
         return hold_nano
     known = replace(usage, output_tokens=0, reasoning_tokens=None, audio_output_tokens=None, image_output_tokens=None)
+    # What is still to come: other prompts too, which repeat what could not be counted and is counted now.
     rest = replace(
-        worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
-    )  # what is still to come
+        worst.bound,
+        input_tokens=0,
+        audio_input_tokens=0,
+        image_input_tokens=0,
+        whole_window=False,
+        tool_input_tokens=worst.bound.tool_input_tokens + (worst.bound.inputs - 1) * usage.input_tokens,
+    )
     most = 0
     for model in (worst.model, *worst.other_models):
         tools = _tool_costs(worst.prices, worst.provider, model, worst.bound, worst.at)

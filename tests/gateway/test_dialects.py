@@ -345,6 +345,66 @@ def test_the_hold_covers_the_models_that_anthropic_may_fall_back_to(client: Any,
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_exceeds_budget")
 
 
+class TestAdvisors:
+    """Haiku 5.5 (0.1 in, 0.5 out; 0.5 and 2.5 above 100,000) asks Opus 5.5 (4 and 20) for advice."""
+
+    TOOL = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5-5", "max_uses": 1}
+    ASKED = {"model": "claude-haiku-5-5", "messages": TEXT, "max_tokens": 500, "tools": [TOOL]}
+    OWN = {"input_tokens": 2_000, "output_tokens": 300}
+    ADVICE = {"type": "advisor_message", "model": "claude-opus-5-5", "input_tokens": 30_000, "output_tokens": 2_000}
+
+    def answered(self, client: Any, provider: Any, *iterations: Any, streamed: bool = False, **asked: Any) -> Any:
+        """Return the row of an answer of Haiku's with these iterations beside its own."""
+        make_key(provider="anthropic", **limits())
+        told = self.OWN | {"iterations": [{"type": "message", **self.OWN}, *iterations]}
+        message = MESSAGE | {"model": "claude-haiku-5-5", "usage": told}
+        end = named("message_delta", delta={"stop_reason": "end_turn"}, usage=told)
+        url, start = CALLS["messages"].url, message | {"content": [], "usage": self.OWN | {"output_tokens": 1}}
+        if streamed:
+            pieces = [named("message_start", message=start), *CALLS["messages"].events[1:4], end, named("message_stop")]
+            provider.post(url, Pieces(*pieces))
+        else:
+            provider.post(url, json=message)
+        answer = post(client, "/v1/messages", self.ASKED | {"stream": streamed} | asked)
+        assert (answer.status_code, answer.content[-1:]) == (200, b"\n" if streamed else b"}"), answer.content
+        row = only_row()
+        assert (row.state, row.overrun) == ("SETTLED", False)
+        assert row.cost_nano <= row.hold_nano
+        return row
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_advice_costs_what_the_model_costs_that_gave_it(self, client: Any, provider: Any, streamed: bool) -> None:
+        row = self.answered(client, provider, self.ADVICE, streamed=streamed)
+        # 2,000 × 0.1 + 300 × 0.5 and 30,000 × 4 + 2,000 × 20 millionths
+        assert (row.cost_nano, row.cost_source) == (350_000 + 160_000_000, "computed")
+        assert (row.input_tokens, row.output_tokens) == (32_000, 2_300)
+
+    def test_each_prompt_has_the_rates_of_its_own_length(self, client: Any, provider: Any) -> None:
+        summary = {"type": "compaction", "input_tokens": 99_000, "output_tokens": 1_000}
+        edits = {"edits": [{"type": "compact_20260112"}]}
+        advice = self.ADVICE | {"input_tokens": 99_000}
+        message = [{"role": "user", "content": "word " * 20_000}]
+        row = self.answered(client, provider, advice, summary, context_management=edits, messages=message)
+        # 350 and 99,000 × 0.1 + 1,000 × 0.5 and 99,000 × 4 + 2,000 × 20
+        assert row.cost_nano == 350_000 + 10_400_000 + 436_000_000
+        assert (row.input_tokens, row.output_tokens) == (200_000, 3_300)
+
+    def test_advice_of_an_unknown_name_is_as_dear_as_the_dearest_that_was_named(
+        self, client: Any, provider: Any
+    ) -> None:
+        row = self.answered(client, provider, self.ADVICE | {"model": "claude-of-tomorrow"})
+        assert (row.cost_nano, row.cost_source) == (350_000 + 160_000_000, "computed")
+
+    def test_the_hold_covers_an_advisor_that_reads_a_file_in_every_round(self, client: Any, provider: Any) -> None:
+        source = {"type": "file", "file_id": "file_1"}
+        document = [{"role": "user", "content": [{"type": "document", "source": source}]}]
+        advice = [self.ADVICE | {"input_tokens": 990_000}] * 2
+        tool = self.TOOL | {"max_uses": 2, "caching": {"type": "ephemeral", "ttl": "1h"}}
+        written = {"cache_creation": {"ephemeral_1h_input_tokens": 990_000}, "input_tokens": 0}
+        row = self.answered(client, provider, *(one | written for one in advice), messages=document, tools=[tool])
+        assert row.cost_nano == 350_000 + 2 * (990_000 * 8 + 2_000 * 20) * 1_000
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("name", "where", "expected"),

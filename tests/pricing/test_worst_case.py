@@ -310,6 +310,12 @@ class TestShrinking:
         worst = held("anthropic", "claude-opus-5-5", searches=5, tool_input_tokens=80_000)
         assert shrunk_hold(worst, Usage(input_tokens=100), worst.nano) == 400_000 + 50_000_000 + 320_000_000 + 2_000_000
 
+    def test_it_keeps_what_other_prompts_may_repeat(self):
+        # 100,000 × 4 told; 10 × 4 and 2 × 100,000 × 4 to come; 100 × 20
+        worst = held("anthropic", "claude-opus-5-5", whole_window=True, inputs=3, tool_input_tokens=10)
+        told = Usage(input_tokens=100_000, cached_input_tokens=0)
+        assert shrunk_hold(worst, told, worst.nano) == 400_000_000 + 800_040_000 + 2_000_000
+
     def test_it_reckons_with_a_long_price_that_tools_may_reach(self):
         # Haiku 5.5 costs five times as much above 100,000: 90,000 × 0.5 + 20,000 × 0.5 + 100 × 2.5
         worst = held("anthropic", "claude-haiku-5-5", input_tokens=200_000, tool_input_tokens=20_000)
