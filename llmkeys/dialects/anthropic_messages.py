@@ -12,7 +12,7 @@ from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, 
 from llmkeys.dialects.content import content_size
 from llmkeys.dialects.media import note_cache, survey
 from llmkeys.dialects.usage import reported_cost, word
-from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.reading import count, items, mapping, text, whole_number
 from llmkeys.lib.sse import DONE, EventSplitter, documents
 
 _TYPES = {
@@ -80,8 +80,9 @@ class AnthropicMessages(Dialect):
         models = bounds.names_in(body.get("model"), *self.other_models(request))
         found = survey(body, size=size, places=_parts(body), models=models)
         fallbacks = list(bounds.objects_in(body.get("fallbacks")))
-        limits = [bounds.output_limit(one, "max_tokens", least=0) for one in (body, *fallbacks)]
-        limit = None if limits[0][0] is None else max(most for most, _ in limits if most is not None)
+        own_limit, unlimited = bounds.output_limit(body, "max_tokens", least=0)
+        limits = [bounds.output_limit(one, "max_tokens", least=0)[0] or 0 for one in fallbacks]
+        limit = None if own_limit is None else max(own_limit, *limits, 0)
         tries = 1 + (len(fallbacks) or (body.get("fallbacks") is not None))
         for tool in _advisors(body):
             if tool.get("caching") is not None:  # of the prompts that the advisor reads
@@ -89,11 +90,12 @@ class AnthropicMessages(Dialect):
         whole_window = found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models)
         added, beside, readings = _added(body, found.tokens)
         bounds.add_openrouter_extras(added, body, models)
-        may_reason, thinking = bounds.reasoning(body)
+        thoughts = [bounds.reasoning(one) for one in (body, *fallbacks)]
         return Bound(
             input_tokens=found.tokens + added.tokens,
             text_tokens=found.text_bytes,
             output_tokens=None if limit is None else limit + beside,
+            fallback_output_tokens=max(limits, default=0),
             # What cannot be counted is read again by each fallback and advisor, and for a summary.
             inputs=tries + readings if whole_window else 1,
             choices=tries,
@@ -107,11 +109,11 @@ class AnthropicMessages(Dialect):
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h,
             **added.beside | {"tool_input_tokens": added.round_tokens + (tries - 1) * (found.tokens + added.tokens)},
-            service_tier=_tier(body),
-            may_reason=may_reason,
-            thinking_tokens=thinking,
+            service_tier=_tier(body, fallbacks),
+            may_reason=True if any(may for may, _ in thoughts) else thoughts[0][0],
+            thinking_tokens=max(budget for _, budget in thoughts),
             region=word(body.get("inference_geo")),
-            unlimited_field=limits[0][1],
+            unlimited_field=unlimited,
         )
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
@@ -127,7 +129,13 @@ class AnthropicMessages(Dialect):
         return ""
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        return with_changes(request, change, limit_field="max_tokens")
+        """Return the body with the new limit, also where a fallback's own one is higher."""
+        most, given = change.output_limit, request.body.get("fallbacks")
+        if most is None or not any(_is_above(most, entry) for entry in bounds.objects_in(given)):
+            return with_changes(request, change, limit_field="max_tokens")
+        assert isinstance(given, list)
+        lowered = [{**entry, "max_tokens": most} if _is_above(most, entry) else entry for entry in given]
+        return with_changes(request, change, limit_field="max_tokens", fallbacks=lowered)
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
@@ -254,7 +262,14 @@ def _compacts(body: Mapping[str, Any]) -> bool:
     return body.get("compaction") is not None or any(str(edit.get("type")).startswith("compact_") for edit in edits)
 
 
-def _tier(body: Mapping[str, Any]) -> str | None:
+def _is_above(most: int, fallback: Any) -> bool:
+    own = whole_number(fallback.get("max_tokens")) if isinstance(fallback, dict) else None
+    return own is not None and own > most
+
+
+def _tier(body: Mapping[str, Any], fallbacks: Sequence[Mapping[str, Any]]) -> str | None:
+    if any(bounds.service_tier(one) == "fast" for one in fallbacks):
+        return "fast"
     tier = bounds.service_tier(body)
     return None if tier in ("auto", "standard_only") else tier  # priority capacity is paid for in advance
 

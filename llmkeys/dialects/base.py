@@ -121,6 +121,7 @@ class Bound:
 
     input_tokens: int  # all input that can be counted; the kinds below are parts of it
     output_tokens: int | None
+    fallback_output_tokens: int = 0  # the highest limit of a model that may stand in, where the request sets none
     inputs: int = 1  # prompts, or texts that are embedded, each of which may fill the model's context window
     choices: int = 1
     prediction_tokens: int = 0
@@ -367,14 +368,15 @@ class Dialect:
         return "text/event-stream"
 
 
-def with_changes(request: Request, change: Rewrite, *, limit_field: str = "") -> bytes:
-    """Return a request with another model, output limit and highest price: each in one field of its body."""
+def with_changes(request: Request, change: Rewrite, *, limit_field: str = "", **more: Any) -> bytes:
+    """Return a request with another model, output limit and highest price, each in one field, and `more` fields."""
     body = request.body
     changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
     if limit_field and change.output_limit is not None:
         changes[limit_field] = change.output_limit
     if change.max_price and "provider" not in change.without:
         changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+    changes |= more
     return dump({**body, **changes}) if changes else request.raw
 
 

@@ -124,6 +124,7 @@ def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) 
 
     A prompt has far fewer tokens than bytes, so it is estimated here, without its images and audio: a limit that is
     still too high is refused with the exact figures, and then lowered, but one that is too low would cut answers off.
+    It is also that of fallbacks, none of which is lowered by it.
     """
     thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
     counted = bound.text_tokens + bound.file_tokens + bound.image_input_tokens + bound.audio_input_tokens
@@ -134,7 +135,7 @@ def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) 
         window, own = limits.largest_window(provider, model), limits.max_output_tokens(model)
         limit = min(limit, max(window - prompt, min(LEAST_FITTED_TOKENS, window // 4), thinking))
         limit = limit if own is None else min(limit, own)
-    return limit
+    return max(limit, bound.fallback_output_tokens)  # or it would lower what a fallback may give
 
 
 def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:

@@ -345,6 +345,49 @@ def test_the_hold_covers_the_models_that_anthropic_may_fall_back_to(client: Any,
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_exceeds_budget")
 
 
+class TestLimitsOfFallbacks:
+    """Opus 5.5: 20 for a million tokens out; a fallback may have a limit of its own."""
+
+    ASKED = {"model": "claude-opus-5-5", "messages": TEXT, "max_tokens": 64_000}
+
+    def sent(self, client: Any, provider: Any, **asked: Any) -> Any:
+        provider.post(CALLS["messages"].url, json=CALLS["messages"].answer)
+        answer = post(client, "/v1/messages", self.ASKED | asked)
+        assert answer.status_code == 200, answer.content
+        return provider.calls[0].json
+
+    def test_what_the_room_lowers_is_lowered_for_them_too(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits(daily="1.5"))
+        entries = [{"model": "claude-opus-5-5", "max_tokens": most} for most in (64_000, None, 4_096.0)]
+        sent = self.sent(client, provider, fallbacks=entries)
+        assert 16_000 <= sent["max_tokens"] < 1_500_000 / 20 / 4
+        assert [entry["max_tokens"] for entry in sent["fallbacks"]] == [sent["max_tokens"], None, 4_096]
+
+    def test_they_are_held_where_the_request_has_none(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits())
+        entry = {"model": "claude-opus-5-5", "max_tokens": 100_000}
+        sent = self.sent(client, provider, max_tokens=None, fallbacks=[entry])
+        assert only_row().hold_nano >= 2 * 100_000 * 20_000
+        assert (sent["max_tokens"], sent["fallbacks"]) == (100_000, [entry])
+
+    def test_a_low_one_does_not_limit_the_model_that_was_named(self, client: Any, provider: Any, settings: Any) -> None:
+        make_key(provider="anthropic", **limits())
+        sent = self.sent(client, provider, max_tokens=None, fallbacks=[{"model": "claude-opus-5-5", "max_tokens": 9}])
+        assert sent["max_tokens"] == settings.DEFAULT_MAX_TOKENS
+
+    def test_a_fast_one_is_held_at_the_price_of_fast_ones(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits())
+        self.sent(client, provider, fallbacks=[{"model": "claude-opus-5-5", "speed": "fast"}])
+        assert only_row().hold_nano >= 2 * 64_000 * 40_000
+
+    def test_a_lowered_limit_stays_above_their_thinking(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits(daily="1"))
+        thinking = {"type": "enabled", "budget_tokens": 30_000}
+        body = self.ASKED | {"fallbacks": [{"model": "claude-opus-5-5", "thinking": thinking}]}
+        answer = post(client, "/v1/messages", body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_exceeds_budget")
+
+
 class TestAdvisors:
     """Haiku 5.5 (0.1 in, 0.5 out; 0.5 and 2.5 above 100,000) asks Opus 5.5 (4 and 20) for advice."""
 
