@@ -181,6 +181,7 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
         audio_input_tokens=0,
         image_input_tokens=0,
         whole_window=False,
+        region=usage.region or worst.bound.region,  # where it runs, also if the account chose that
         tool_input_tokens=worst.bound.tool_input_tokens + (worst.bound.inputs - 1) * usage.input_tokens,
     )
     most = 0
@@ -189,9 +190,8 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
         for tariff in _possible_tariffs(worst.prices, worst.provider, model, rest, worst.at):
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
-                input_cost = in_region(
-                    step.cost(known) + _unreported(tariff, step, known, worst.bound), worst.provider, model, rest.region
-                )
+                tokens = step.cost(known) + _unreported(tariff, step, known, worst.bound)
+                input_cost = _in_dearest_region(tokens, worst.provider, model, rest)
                 most = max(most, input_cost + line.at(worst.asked_output) + tools)
     return min(hold_nano, to_nano(most))
 
@@ -305,10 +305,16 @@ def _line(tariff: Tariff, step: Step, bound: Bound, input_tokens: int, provider:
         searches = min(searches, bound.choices)
     tokens = _most_input_cost(tariff, step, bound, input_tokens) + bound.prediction_tokens * output
     return Line(
-        base=in_region(tokens, provider, model, bound.region) + searches * tariff.search_most + tariff.request,
-        per_output_token=in_region(bound.choices * output, provider, model, bound.region),
+        base=_in_dearest_region(tokens, provider, model, bound) + searches * tariff.search_most + tariff.request,
+        per_output_token=_in_dearest_region(bound.choices * output, provider, model, bound),
         most_output_tokens=limits.max_output_tokens(model),
     )
+
+
+def _in_dearest_region(amount: int, provider: str, model: str, bound: Bound) -> int:
+    """Return the cost of tokens in the region that was requested, or in the dearest one that the account may set."""
+    region = bound.region or providers.get(provider).dearest_region(model)
+    return in_region(amount, provider, model, region)
 
 
 def _most_input_cost(tariff: Tariff, step: Step, bound: Bound, tokens: int) -> int:

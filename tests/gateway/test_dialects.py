@@ -65,6 +65,7 @@ MESSAGE = {
         "cache_read_input_tokens": 10_000,
         "cache_creation_input_tokens": 400,
         "output_tokens": 100,
+        "inference_geo": "global",
     },
 }
 GENERATED = {
@@ -545,6 +546,24 @@ class TestErrors:
         key.refresh_from_db()
         assert (row.state, row.cost_nano, row.hold_nano, row.overrun) == ("SETTLED", 5_000_000, 504_000_000, False)
         assert key.held_nano == 0
+
+    def test_the_hold_covers_the_region_that_a_workspace_has_chosen(self, client: Any, provider: Any) -> None:
+        """5 × 4 and 64,000 × 20; a tenth more in one country, which only the first event tells."""
+        make_key(provider="anthropic", **limits())
+        told = {"input_tokens": 5, "cache_read_input_tokens": 0, "inference_geo": "us"}
+        message = MESSAGE | {"model": "claude-opus-5-5", "content": [], "usage": told | {"output_tokens": 1}}
+        end = named("message_delta", delta={"stop_reason": "max_tokens"}, usage={"output_tokens": 64_000})
+        start, gate = [named("message_start", message=message), *CALLS["messages"].events[1:4]], Gate()
+        provider.post(CALLS["messages"].url, Pieces(*start, gate, end))
+        asked = {"model": "claude-opus-5-5", "messages": TEXT, "max_tokens": 64_000, "stream": True}
+        wire = client.begin("POST", "/v1/messages", json.dumps(asked))
+        gate.wait_until_reached()
+        answer = wire.answer()
+        gate.open()
+        assert b"message_delta" in answer.content
+        row = only_row()
+        assert (row.state, row.overrun) == ("SETTLED", False)
+        assert row.cost_nano == row.hold_nano == 1_408_022_000
 
     def test_a_body_for_another_dialect_is_told_where_it_belongs(self, client: Any) -> None:
         answer = post(client, "/v1/chat/completions", CALLS["responses"].body)

@@ -341,12 +341,12 @@ class TestThinkingBudgets:
 
 
 def test_a_count_may_be_written_with_a_point(client):
-    """50 searches at 0.01 and 800,000 tokens × 2 are more than 2 USD; 50.0 was taken for five of them."""
+    """50 searches at 0.01 and 800,000 tokens × 2.2 are more than 2 USD; 50.0 was taken for five of them."""
     make_key(provider="anthropic", **limits(daily="2"))
     tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 50.0}
     asked = {"model": "claude-sonnet-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
     answer = client.post("/v1/messages", json.dumps(asked | {"tools": [tool]}))
-    assert answer.status_code == 400 and "may cost $2.1" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "may cost $2.2" in answer.json()["error"]["message"]
 
 
 class TestFeesAndTiers:
