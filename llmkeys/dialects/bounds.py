@@ -234,23 +234,24 @@ def reasoning(body: Mapping[str, Any]) -> tuple[bool | None, int]:
     """Return whether the client switched reasoning on or off (or neither), and its budget, in OpenAI's dialects."""
     if _REASONING_FIELDS.isdisjoint(body):
         return None, 0
-    google = mapping_in(mapping_in(mapping_in(body, "extra_body") or body, "google"), "thinking_config")
+    google = mapping_in(_google_options(body), "thinking_config", "thinkingConfig")
+    google_budget = google.get("thinking_budget", google.get("thinkingBudget"))
     options = mapping_in(body, "reasoning")
     thinking = mapping_in(body, "thinking")
-    budgets = (options.get("max_tokens"), thinking.get("budget_tokens"), google.get("thinking_budget"))
+    budgets = (options.get("max_tokens"), thinking.get("budget_tokens"), google_budget)
     budget = max(up_to(MAX_OUTPUT_LIMIT, value, 0) for value in budgets)
     efforts = [value for value in (body.get("reasoning_effort"), options.get("effort")) if isinstance(value, str)]
     if budget or any(effort != "none" for effort in efforts) or options.get("enabled") is True:
         return True, budget
-    if thinking.get("type") not in (None, "disabled") or google.get("thinking_budget") == -1:
+    if thinking.get("type") not in (None, "disabled") or google_budget == -1:
         return True, budget
-    off = (
-        efforts
-        or options.get("enabled") is False
-        or thinking.get("type") == "disabled"
-        or google.get("thinking_budget") == 0
-    )
+    off = efforts or options.get("enabled") is False or thinking.get("type") == "disabled" or google_budget == 0
     return (False if off else None), 0
+
+
+def _google_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields that Google's OpenAI layer takes in addition, from either place."""
+    return {**mapping_in(body, "google"), **mapping_in(mapping_in(body, "extra_body"), "google")}
 
 
 _REASONING_FIELDS = frozenset({"reasoning", "reasoning_effort", "thinking", "google", "extra_body"})
@@ -299,7 +300,7 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
         images=found.images,
         file_tokens=found.file_tokens,
         unseen_bytes=found.unseen_bytes,
-        whole_window=found.whole_window or is_kept_elsewhere(body, models) or _has_kept_sound(body),
+        whole_window=found.whole_window or is_kept_elsewhere(body, models) or _is_kept(body),
         output_kinds=output_kinds(body.get("modalities"), models),
         can_write_cache=found.can_write_cache,
         can_write_cache_1h=found.can_write_cache_1h or keeps_cache_long(body),
@@ -363,8 +364,11 @@ def _added_to_chat(body: Mapping[str, Any], models: Sequence[str]) -> Added:
     return added
 
 
-def _has_kept_sound(body: Mapping[str, Any]) -> bool:
-    """Return whether a message refers to an earlier spoken answer by its id."""
+def _is_kept(body: Mapping[str, Any]) -> bool:
+    """Return whether the prompt goes on from a cache of Google's, or refers to an earlier spoken answer by its id."""
+    google = _google_options(body)
+    if any(google.get(name) is not None for name in ("cached_content", "cachedContent")):
+        return True
     return any(isinstance(message.get("audio"), dict) for message in objects_in(body.get("messages")))
 
 

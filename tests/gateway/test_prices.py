@@ -185,6 +185,15 @@ class TestWhatIsNotPlainText:
         assert 0 < most * 20 <= only_row().hold_nano / 10**9
 
 
+def test_a_prompt_that_goes_on_from_a_cache_of_googles_is_held_with_the_whole_window(client, provider):
+    """Gemini 2.5 Flash reads 1,048,576 tokens, at 0.3 each: the cache may be that long."""
+    make_key(provider="google")
+    provider.post(GOOGLE, json=answered())
+    google = {"google": {"cached_content": "cachedContents/1"}}
+    assert ask(client, model="gemini-2.5-flash", extra_body=google).status_code == 200
+    assert only_row().hold_nano >= 1_048_576 * 300
+
+
 class TestEmbeddings:
     """Each text may fill the model's window: OpenAI takes 300,000 tokens over all of them."""
 
