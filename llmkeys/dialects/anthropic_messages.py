@@ -73,11 +73,11 @@ class AnthropicMessages(Dialect):
         fallbacks = [entry.get("model") for entry in bounds.objects_in(body.get("fallbacks"))]
         return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in _advisors(body)])
 
-    def bound(self, request: Request) -> Bound:
+    def bound(self, request: Request, model: str) -> Bound:
         body, size = request.body, len(request.raw)
         if request.door.operation == "count_tokens":
             return Bound(input_tokens=size, output_tokens=0, is_free=True)
-        models = bounds.names_in(body.get("model"), *self.other_models(request))
+        models = bounds.names_in(model, *self.other_models(request))
         found = survey(body, size=size, places=_parts(body), models=models)
         fallbacks = list(bounds.objects_in(body.get("fallbacks")))
         own_limit, unlimited = bounds.output_limit(body, "max_tokens", least=0)
@@ -116,9 +116,12 @@ class AnthropicMessages(Dialect):
             unlimited_field=unlimited,
         )
 
+    def traits(self, model: str) -> Any:
+        return bounds.traits(model)
+
     def tighter_bound(self, request: Request, model: str) -> Bound:
         models = (model, *request.other_models)
-        return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+        return bounds.tighter(request.body, request.bound_for(model), models=models, places=_parts(request.body))
 
     def sealed(self, request: Request) -> str:
         """Return the signature of the last thinking block, or the data of a redacted one."""

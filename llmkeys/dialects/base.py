@@ -171,6 +171,7 @@ class Request:
     path_model: str = ""
     query: str = ""  # without the question mark and without anything secret
     headers: Mapping[str, str] = field(default_factory=dict)  # the dialect's headers, to be passed on
+    _bounds: dict[Any, Bound] = field(default_factory=dict, repr=False)  # by the traits of the model that serves
 
     @cached_property
     def size(self) -> int:
@@ -203,7 +204,22 @@ class Request:
 
     @cached_property
     def bound(self) -> Bound:
-        return self.dialect.bound(self)
+        """The bounds by the name that the client sent, which may be an alias: a hold needs `bound_for`."""
+        return self.dialect.bound(self, self.model)
+
+    def bound_for(self, model: str) -> Bound:
+        """Return the bounds if `model` serves; the body is read again only if its name means more or less."""
+        traits = self.dialect.traits(model)
+        if traits == self.dialect.traits(self.model):
+            return self.bound
+        if traits not in self._bounds:
+            self._bounds[traits] = self.dialect.bound(self, model)
+        return self._bounds[traits]
+
+    def knows_bound_for(self, model: str) -> bool:
+        """Return whether `bound_for` need not read the body."""
+        traits = self.dialect.traits(model)
+        return traits in self._bounds or traits == self.dialect.traits(self.model)
 
     def let_go(self) -> None:
         """Release the memory of a body that will not be sent again, because a stream that has begun may take minutes.
@@ -294,9 +310,16 @@ class Dialect:
     def is_streamed(self, request: Request) -> bool:
         return request.door.always_streams or request.body.get("stream") is True
 
-    def bound(self, request: Request) -> Bound:
-        """Return the upper bounds of the request. Raises ValueError for numbers that no provider would accept."""
+    def bound(self, request: Request, model: str) -> Bound:
+        """Return the upper bounds of the request if `model` serves it, or another one that it names.
+
+        Raises ValueError for numbers that no provider would accept.
+        """
         raise NotImplementedError
+
+    def traits(self, model: str) -> Any:
+        """Return all that the bound takes from a model's name; models with the same traits have the same bound."""
+        return model
 
     def sealed(self, request: Request) -> str:
         """Return what only the organisation that produced it can use, or an empty string.
@@ -307,7 +330,7 @@ class Dialect:
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         """Return a tighter bound if the model's vocabulary is public: slower, and never above `bound`."""
-        return request.bound
+        return request.bound_for(model)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         """Return the bytes of the request to one key."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from llmkeys.dialects.base import PAGE_FEE, Bound
-from llmkeys.dialects.media import OWN_VENDORS, survey
+from llmkeys.dialects.media import OWN_VENDORS, image_tokens, survey
 from llmkeys.dialects.vocabulary import counted_tokens
 from llmkeys.lib.reading import whole_number
 
@@ -168,12 +168,20 @@ def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequenc
             parsers += [plugin] if plugin.get("id") == "file-parser" else []
     files = _count_files(body)
     # Other vendors' models cannot read files, so OpenRouter parses them, for a fee unless a free parser was chosen.
-    if parsers or any("/" in model and not model.startswith(OWN_VENDORS) for model in models):
+    if parsers or any(map(_is_of_another_vendor, models)):
         free = [plugin for plugin in parsers if mapping_in(plugin, "pdf").get("engine") in _FREE_PARSERS]
         if files and not free:
             added.fee(PAGE_FEE, MOST_PAGES * files)
-    if any(model.endswith(":online") for model in models):
+    if any(map(_searches_online, models)):
         added.server_tool()
+
+
+def _is_of_another_vendor(model: str) -> bool:
+    return "/" in model and not model.startswith(OWN_VENDORS)
+
+
+def _searches_online(model: str) -> bool:
+    return model.endswith(":online")
 
 
 def _count_files(body: Mapping[str, Any]) -> int:
@@ -193,7 +201,11 @@ def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = 
 
 def is_kept_elsewhere(body: Mapping[str, Any], models: Sequence[str]) -> bool:
     """Return whether part of the prompt is stored at the provider, as with OpenRouter's presets."""
-    return bool(body.get("preset")) or any("@preset" in model for model in models)
+    return bool(body.get("preset")) or any(map(_is_preset, models))
+
+
+def _is_preset(model: str) -> bool:
+    return "@preset" in model
 
 
 _SEARCHES_ITSELF = re.compile(r"(?:^|/)sonar|-search-(?:preview|api)")
@@ -225,6 +237,13 @@ def _made_by(model: str) -> frozenset[str]:
 
 
 _TEXT = frozenset({"text"})
+
+
+@lru_cache(1024)
+def traits(model: str) -> tuple[Any, ...]:
+    """Return all that a bound takes from a model's name (see `Dialect.traits`)."""
+    asked = (_is_of_another_vendor, _searches_online, _is_preset, searches_itself, _made_by)
+    return image_tokens((model,)), *(ask(model) for ask in asked)
 
 
 # --- reasoning -------------------------------------------------------------------------------------------------------
@@ -280,12 +299,15 @@ def may_reason_unseen(model: str, bound: Bound) -> bool:
 # --- OpenAI chat -----------------------------------------------------------------------------------------------------
 
 
-def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
-    """Return the bounds of a chat body whose JSON has `body_size` bytes, even if it is malformed. Raises BadCount."""
+def chat_bound(body: Mapping[str, Any], *, body_size: int, model: str | None = None) -> Bound:
+    """Return the bounds of a chat body whose JSON has `body_size` bytes, even if it is malformed. Raises BadCount.
+
+    `model` is the one that serves, None if it is the one that the body names.
+    """
     # Some servers generate `best_of` answers and return `n` of them.
     choices = max(whole(body, name, MAX_CHOICES) or 1 for name in ("n", "best_of"))
     limit, unlimited = output_limit(body, "max_tokens", "max_completion_tokens")
-    models = names_in(body.get("model"), body.get("models"))
+    models = names_in(body.get("model") if model is None else model, body.get("models"))
     found = survey(body, size=body_size, places=_chat_parts(body), models=models)
     added, prediction = _added_to_chat(body, models), _prediction_tokens(body)
     may_reason, thinking = reasoning(body)

@@ -61,7 +61,7 @@ def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models:
     text, so it counts as media and its bytes also count as text. `models` are those that may answer.
     """
     found, in_place = Survey(size), {id(part) for part in places}
-    for_image = _image_tokens(models)
+    for_image = image_tokens(models)
     stack: list[Any] = [dict(body)]
     while stack:
         node = stack.pop()
@@ -85,7 +85,7 @@ def note_cache(found: Survey, control: Any) -> None:
     found.can_write_cache_1h = found.can_write_cache_1h or (ttl is not None and ttl != "5m")
 
 
-def _image_tokens(models: Sequence[str]) -> int:
+def image_tokens(models: Sequence[str]) -> int:
     """Return the tokens of an image for the model that counts the most for it."""
     most = IMAGE_TOKENS
     for model in models:

@@ -51,8 +51,8 @@ class Ending:
 
     @property
     def may_reason_unseen(self) -> bool:
-        models, bound = (self.candidate.model, *self.worst.other_models), self.request.request.bound
-        return any(may_reason_unseen(model, bound) for model in models)
+        models = (self.candidate.model, *self.worst.other_models)
+        return any(may_reason_unseen(model, self.worst.bound) for model in models)
 
     @property
     def speaks_for_key(self) -> bool:
