@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmkeys.dialects import bounds, checks
 from llmkeys.dialects.base import Bound, Dialect, Door, Request, Rewrite, Seen, Usage, dump, one_line, with_changes
 from llmkeys.dialects.content import content_size
-from llmkeys.dialects.media import survey
+from llmkeys.dialects.media import note_cache, survey
 from llmkeys.dialects.usage import reported_cost, word
-from llmkeys.lib.reading import count, items, mapping, text
+from llmkeys.lib.reading import count, items, mapping, text, whole_number
 from llmkeys.lib.sse import DONE, EventSplitter, documents
 
 _TYPES = {
@@ -35,8 +36,9 @@ TOOLSET_TOKENS = 16_000  # for a set of tools that Anthropic describes
 # Tools that the client runs and Anthropic describes; other types, apart from the client's own, are run by Anthropic.
 _TOOLSETS = ("computer_toolset_", "browser_toolset_")
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
-_WITHOUT_FEE = ("web_fetch_", "code_execution_", "tool_search_", "mcp_toolset", "advisor_")
-_BESIDE_THE_TOTALS = frozenset({"compaction", "advisor_message"})  # iterations whose tokens are not in the totals
+_ADVISOR = "advisor_"
+_WITHOUT_FEE = ("web_fetch_", "code_execution_", "tool_search_", "mcp_toolset", _ADVISOR)
+_ADVICE, _SUMMARY = "advisor_message", "compaction"  # iterations whose tokens are not in the totals
 
 
 class AnthropicMessages(Dialect):
@@ -72,26 +74,33 @@ class AnthropicMessages(Dialect):
         """Return OpenRouter's list, Anthropic's fallbacks, and the models that its advisor tool uses."""
         body = request.body
         fallbacks = [entry.get("model") for entry in bounds.objects_in(body.get("fallbacks"))]
-        tools = [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith("advisor_")]
-        return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in tools])
+        return bounds.names_in(body.get("models"), fallbacks, [tool.get("model") for tool in _advisors(body)])
 
-    def bound(self, request: Request) -> Bound:
+    def bound(self, request: Request, model: str) -> Bound:
         body, size = request.body, len(request.raw)
         if request.door.operation == "count_tokens":
             return Bound(input_tokens=size, output_tokens=0, is_free=True)
-        models = bounds.names_in(body.get("model"), *self.other_models(request))
+        models = bounds.names_in(model, *self.other_models(request))
         found = survey(body, size=size, places=_parts(body), models=models)
         fallbacks = list(bounds.objects_in(body.get("fallbacks")))
-        limits = [bounds.output_limit(one, "max_tokens", least=0) for one in (body, *fallbacks)]
-        limit = None if limits[0][0] is None else max(most for most, _ in limits if most is not None)
+        own_limit, unlimited = bounds.output_limit(body, "max_tokens", least=0)
+        limits = [bounds.output_limit(one, "max_tokens", least=0)[0] or 0 for one in fallbacks]
+        limit = None if own_limit is None else max(own_limit, *limits, 0)
         tries = 1 + (len(fallbacks) or (body.get("fallbacks") is not None))
-        added, beside = _added(body, found.tokens)
+        for tool in _advisors(body):
+            if tool.get("caching") is not None:  # of the prompts that the advisor reads
+                note_cache(found, tool["caching"])
+        whole_window = found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models)
+        added, beside, readings = _added(body, found.tokens)
         bounds.add_openrouter_extras(added, body, models)
-        may_reason, thinking = bounds.reasoning(body)
+        thoughts = [bounds.reasoning(one) for one in (body, *fallbacks)]
         return Bound(
             input_tokens=found.tokens + added.tokens,
             text_tokens=found.text_bytes,
             output_tokens=None if limit is None else limit + beside,
+            fallback_output_tokens=max(limits, default=0),
+            # What cannot be counted is read again by each fallback and advisor, and for a summary.
+            inputs=tries + readings if whole_window else 1,
             choices=tries,
             prediction_tokens=beside,
             audio_input_tokens=found.audio_tokens,
@@ -99,20 +108,23 @@ class AnthropicMessages(Dialect):
             images=found.images,
             file_tokens=found.file_tokens,
             unseen_bytes=found.unseen_bytes,
-            whole_window=found.whole_window or body.get("thread") is not None or bounds.is_kept_elsewhere(body, models),
+            whole_window=whole_window,
             can_write_cache=found.can_write_cache,
             can_write_cache_1h=found.can_write_cache_1h,
             **added.beside | {"tool_input_tokens": added.round_tokens + (tries - 1) * (found.tokens + added.tokens)},
-            service_tier=_tier(body),
-            may_reason=may_reason,
-            thinking_tokens=thinking,
+            service_tier=_tier(body, fallbacks),
+            may_reason=True if any(may for may, _ in thoughts) else thoughts[0][0],
+            thinking_tokens=max(budget for _, budget in thoughts),
             region=word(body.get("inference_geo")),
-            unlimited_field=limits[0][1],
+            unlimited_field=unlimited,
         )
+
+    def traits(self, model: str) -> Any:
+        return bounds.traits(model)
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         models = (model, *request.other_models)
-        return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+        return bounds.tighter(request.body, request.bound_for(model), models=models, places=_parts(request.body))
 
     def sealed(self, request: Request) -> str:
         """Return the signature of the last thinking block, or the data of a redacted one."""
@@ -123,7 +135,13 @@ class AnthropicMessages(Dialect):
         return ""
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
-        return with_changes(request, change, limit_field="max_tokens")
+        """Return the body with the new limit, also where a fallback's own one is higher."""
+        most, given = change.output_limit, request.body.get("fallbacks")
+        if most is None or not any(_is_above(most, entry) for entry in bounds.objects_in(given)):
+            return with_changes(request, change, limit_field="max_tokens")
+        assert isinstance(given, list)
+        lowered = [{**entry, "max_tokens": most} if _is_above(most, entry) else entry for entry in given]
+        return with_changes(request, change, limit_field="max_tokens", fallbacks=lowered)
 
     # --- the answer --------------------------------------------------------------------------------------------------
 
@@ -205,9 +223,16 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Any]:
                 yield from inner
 
 
-def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, int]:
-    """Return what Anthropic adds to a prompt of `prompt_tokens`, and the extra output of its tools and summaries."""
-    added, beside, toolsets = bounds.Added(), 0, 0
+def _advisors(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [tool for tool in bounds.objects_in(body.get("tools")) if str(tool.get("type")).startswith(_ADVISOR)]
+
+
+def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, int, int]:
+    """Return what Anthropic adds to a prompt of `prompt_tokens`.
+
+    And the extra output of its tools and summaries, and how often these read the whole prompt again.
+    """
+    added, beside, readings, toolsets = bounds.Added(), 0, 0, 0
     tools = list(bounds.objects_in(body.get("tools")))
     added.tokens += TOOLS_TOKENS if tools else 0
     for tool in tools:
@@ -224,7 +249,8 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
                 uses, tokens_each=tool.get("max_content_tokens"), has_fee=not kind.startswith(_WITHOUT_FEE)
             )
             toolsets += kind == "mcp_toolset"
-            if kind.startswith("advisor_"):  # another model reads the whole conversation in every round
+            if kind.startswith(_ADVISOR):  # another model reads the whole conversation in every round
+                readings += rounds
                 added.round_tokens += rounds * prompt_tokens
                 most = bounds.up_to(bounds.MAX_OUTPUT_LIMIT, tool.get("max_tokens"), 0)
                 beside += rounds * max(bounds.ROUND_TOKENS, most)
@@ -233,7 +259,8 @@ def _added(body: Mapping[str, Any], prompt_tokens: int) -> tuple[bounds.Added, i
     if _compacts(body):
         added.round_tokens += prompt_tokens + added.tokens
         beside += bounds.COMPACTION_TOKENS
-    return added, min(beside, bounds.MAX_OUTPUT_LIMIT)
+        readings += 1
+    return added, min(beside, bounds.MAX_OUTPUT_LIMIT), readings
 
 
 def _compacts(body: Mapping[str, Any]) -> bool:
@@ -241,7 +268,14 @@ def _compacts(body: Mapping[str, Any]) -> bool:
     return body.get("compaction") is not None or any(str(edit.get("type")).startswith("compact_") for edit in edits)
 
 
-def _tier(body: Mapping[str, Any]) -> str | None:
+def _is_above(most: int, fallback: Any) -> bool:
+    own = whole_number(fallback.get("max_tokens")) if isinstance(fallback, dict) else None
+    return own is not None and own > most
+
+
+def _tier(body: Mapping[str, Any], fallbacks: Sequence[Mapping[str, Any]]) -> str | None:
+    if any(bounds.service_tier(one) == "fast" for one in fallbacks):
+        return "fast"
     tier = bounds.service_tier(body)
     return None if tier in ("auto", "standard_only") else tier  # priority capacity is paid for in advance
 
@@ -295,16 +329,16 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
 
     The output count at the start of a stream is a placeholder, so it is ignored.
     """
-    found = _totals(usage)
-    plain, read, written, written_1h, output = found
-    reported = Usage(
-        input_tokens=None if plain is None else plain + (read or 0) + (written or 0),
-        plain_input_tokens=plain,
-        cached_input_tokens=read,
-        cache_write_tokens=written,
-        cache_write_1h_tokens=written_1h,
-        output_tokens=None if is_start else output,
+    read = _read_counts(usage)
+    iterations = items(usage.get("iterations"))
+    advice = [one for one in iterations if word(one.get("type")) == _ADVICE]
+    summaries = [one for one in iterations if word(one.get("type")) == _SUMMARY]
+    reported = replace(
+        read,
+        output_tokens=None if is_start else read.output_tokens,
         reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        advice=tuple(replace(_read_counts(one), model=text(one.get("model"), limit=200)) for one in advice),
+        summaries=tuple(map(_read_counts, summaries)),
         searches=count(mapping(usage.get("server_tool_use")).get("web_search_requests")),
         cost_usd=reported_cost(usage),
         service_tier=word(usage.get("service_tier")),
@@ -315,21 +349,19 @@ def read_usage(usage: Mapping[str, Any], message: Mapping[str, Any], *, is_start
     return reported if reported != Usage() else None
 
 
-def _totals(usage: Mapping[str, Any]) -> list[int | None]:
-    """Return plain input, cache reads, cache writes, those for an hour, and output, with what the totals leave out."""
-    totals = _counts(usage)
-    for iteration in items(usage.get("iterations")):
-        if word(iteration.get("type")) in _BESIDE_THE_TOTALS:
-            more = _counts(iteration)
-            totals = [one if extra is None else (one or 0) + extra for one, extra in zip(totals, more, strict=True)]
-    return totals
-
-
-def _counts(usage: Mapping[str, Any]) -> list[int | None]:
+def _read_counts(usage: Mapping[str, Any]) -> Usage:
+    """Return the tokens of an answer or of one of its iterations."""
     creation = mapping(usage.get("cache_creation"))
     kept = [count(creation.get(name)) for name in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")]
-    written = count(usage.get("cache_creation_input_tokens"))
+    plain, written = count(usage.get("input_tokens")), count(usage.get("cache_creation_input_tokens"))
     if any(value is not None for value in kept):
         written = max(written or 0, sum(value or 0 for value in kept))
     read = count(usage.get("cache_read_input_tokens"))
-    return [count(usage.get("input_tokens")), read, written, kept[1], count(usage.get("output_tokens"))]
+    return Usage(
+        input_tokens=None if plain is None else plain + (read or 0) + (written or 0),
+        plain_input_tokens=plain,
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=kept[1],
+        output_tokens=count(usage.get("output_tokens")),
+    )

@@ -22,7 +22,8 @@ class Usage:
     """The usage that an answer reports. None means not reported; a zero is a zero.
 
     `input_tokens` is all input (including cache reads and writes, audio, images and video), `output_tokens` all output
-    (including reasoning, audio and images). The other counts are parts of these; the rest is text.
+    (including reasoning, audio and images). The other counts are parts of these; the rest is text. What other prompts
+    took and made while the model answered is beside them, in `advice` and `summaries`.
     """
 
     input_tokens: int | None = None
@@ -42,6 +43,8 @@ class Usage:
     drawn_input_tokens: int | None = None
     drawn_image_input_tokens: int | None = None
     drawn_output_tokens: int | None = None
+    advice: tuple[Usage, ...] = ()  # Anthropic: of other models that advised, each with its `model`
+    summaries: tuple[Usage, ...] = ()  # Anthropic: of the model itself, when it shortened the conversation
     searches: int | None = None  # calls of server tools that cost a fee each
     file_searches: int | None = None  # calls of OpenAI's tool that searches stored files
     containers: int | None = None  # machines in which the provider ran code
@@ -69,6 +72,11 @@ class Usage:
             image_output_tokens=max(0, (self.image_output_tokens or 0) - made),
         )
 
+    def total(self, kind: str) -> int | None:
+        """Return a count of tokens by the name of its field, with that of the prompts beside the answer."""
+        counts = [getattr(part, kind) for part in (self, *self.advice, *self.summaries)]
+        return None if all(count is None for count in counts) else sum(count or 0 for count in counts)
+
     def merged(self, later: Usage | None) -> Usage:
         """Return the two combined field by field: known values win over unknown ones, larger over smaller counts."""
         if later is None:
@@ -78,6 +86,8 @@ class Usage:
             old, new = getattr(self, one.name), getattr(later, one.name)
             if isinstance(old, str):
                 found[one.name] = new or old
+            elif isinstance(old, tuple):
+                found[one.name] = max(new, old, key=len)  # the longer one, and of two the later
             else:
                 found[one.name] = max((value for value in (old, new) if value is not None), default=None)
         if found["plain_input_tokens"] is not None:  # its parts may arrive in different events
@@ -111,7 +121,8 @@ class Bound:
 
     input_tokens: int  # all input that can be counted; the kinds below are parts of it
     output_tokens: int | None
-    inputs: int = 1  # texts that are embedded separately, each of which may fill the model's context window
+    fallback_output_tokens: int = 0  # the highest limit of a model that may stand in, where the request sets none
+    inputs: int = 1  # prompts, or texts that are embedded, each of which may fill the model's context window
     choices: int = 1
     prediction_tokens: int = 0
     audio_input_tokens: int = 0
@@ -160,6 +171,7 @@ class Request:
     path_model: str = ""
     query: str = ""  # without the question mark and without anything secret
     headers: Mapping[str, str] = field(default_factory=dict)  # the dialect's headers, to be passed on
+    _bounds: dict[Any, Bound] = field(default_factory=dict, repr=False)  # by the traits of the model that serves
 
     @cached_property
     def size(self) -> int:
@@ -192,7 +204,22 @@ class Request:
 
     @cached_property
     def bound(self) -> Bound:
-        return self.dialect.bound(self)
+        """The bounds by the name that the client sent, which may be an alias: a hold needs `bound_for`."""
+        return self.dialect.bound(self, self.model)
+
+    def bound_for(self, model: str) -> Bound:
+        """Return the bounds if `model` serves; the body is read again only if its name means more or less."""
+        traits = self.dialect.traits(model)
+        if traits == self.dialect.traits(self.model):
+            return self.bound
+        if traits not in self._bounds:
+            self._bounds[traits] = self.dialect.bound(self, model)
+        return self._bounds[traits]
+
+    def knows_bound_for(self, model: str) -> bool:
+        """Return whether `bound_for` need not read the body."""
+        traits = self.dialect.traits(model)
+        return traits in self._bounds or traits == self.dialect.traits(self.model)
 
     def let_go(self) -> None:
         """Release the memory of a body that will not be sent again, because a stream that has begun may take minutes.
@@ -284,9 +311,16 @@ class Dialect:
     def is_streamed(self, request: Request) -> bool:
         return request.door.always_streams or request.body.get("stream") is True
 
-    def bound(self, request: Request) -> Bound:
-        """Return the upper bounds of the request. Raises ValueError for numbers that no provider would accept."""
+    def bound(self, request: Request, model: str) -> Bound:
+        """Return the upper bounds of the request if `model` serves it, or another one that it names.
+
+        Raises ValueError for numbers that no provider would accept.
+        """
         raise NotImplementedError
+
+    def traits(self, model: str) -> Any:
+        """Return all that the bound takes from a model's name; models with the same traits have the same bound."""
+        return model
 
     def sealed(self, request: Request) -> str:
         """Return what only the organisation that produced it can use, or an empty string.
@@ -297,7 +331,7 @@ class Dialect:
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         """Return a tighter bound if the model's vocabulary is public: slower, and never above `bound`."""
-        return request.bound
+        return request.bound_for(model)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         """Return the bytes of the request to one key."""
@@ -358,14 +392,15 @@ class Dialect:
         return "text/event-stream"
 
 
-def with_changes(request: Request, change: Rewrite, *, limit_field: str = "") -> bytes:
-    """Return a request with another model, output limit and highest price: each in one field of its body."""
+def with_changes(request: Request, change: Rewrite, *, limit_field: str = "", **more: Any) -> bytes:
+    """Return a request with another model, output limit and highest price, each in one field, and `more` fields."""
     body = request.body
     changes: dict[str, Any] = {} if body.get("model") == change.model else {"model": change.model}
     if limit_field and change.output_limit is not None:
         changes[limit_field] = change.output_limit
     if change.max_price and "provider" not in change.without:
         changes["provider"] = with_max_price(body.get("provider"), change.max_price)
+    changes |= more
     return dump({**body, **changes}) if changes else request.raw
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from llmkeys.dialects.base import PAGE_FEE, Bound
-from llmkeys.dialects.media import OWN_VENDORS, survey
+from llmkeys.dialects.media import OWN_VENDORS, image_tokens, survey
 from llmkeys.dialects.vocabulary import counted_tokens
 from llmkeys.lib.reading import whole_number
 
@@ -168,12 +168,20 @@ def add_openrouter_extras(added: Added, body: Mapping[str, Any], models: Sequenc
             parsers += [plugin] if plugin.get("id") == "file-parser" else []
     files = _count_files(body)
     # Other vendors' models cannot read files, so OpenRouter parses them, for a fee unless a free parser was chosen.
-    if parsers or any("/" in model and not model.startswith(OWN_VENDORS) for model in models):
+    if parsers or any(map(_is_of_another_vendor, models)):
         free = [plugin for plugin in parsers if mapping_in(plugin, "pdf").get("engine") in _FREE_PARSERS]
         if files and not free:
             added.fee(PAGE_FEE, MOST_PAGES * files)
-    if any(model.endswith(":online") for model in models):
+    if any(map(_searches_online, models)):
         added.server_tool()
+
+
+def _is_of_another_vendor(model: str) -> bool:
+    return "/" in model and not model.startswith(OWN_VENDORS)
+
+
+def _searches_online(model: str) -> bool:
+    return model.endswith(":online")
 
 
 def _count_files(body: Mapping[str, Any]) -> int:
@@ -193,7 +201,11 @@ def add_openrouter_search(added: Added, options: Mapping[str, Any], uses: Any = 
 
 def is_kept_elsewhere(body: Mapping[str, Any], models: Sequence[str]) -> bool:
     """Return whether part of the prompt is stored at the provider, as with OpenRouter's presets."""
-    return bool(body.get("preset")) or any("@preset" in model for model in models)
+    return bool(body.get("preset")) or any(map(_is_preset, models))
+
+
+def _is_preset(model: str) -> bool:
+    return "@preset" in model
 
 
 _SEARCHES_ITSELF = re.compile(r"(?:^|/)sonar|-search-(?:preview|api)")
@@ -227,6 +239,13 @@ def _made_by(model: str) -> frozenset[str]:
 _TEXT = frozenset({"text"})
 
 
+@lru_cache(1024)
+def traits(model: str) -> tuple[Any, ...]:
+    """Return all that a bound takes from a model's name (see `Dialect.traits`)."""
+    asked = (_is_of_another_vendor, _searches_online, _is_preset, searches_itself, _made_by)
+    return image_tokens((model,)), *(ask(model) for ask in asked)
+
+
 # --- reasoning -------------------------------------------------------------------------------------------------------
 
 
@@ -234,23 +253,24 @@ def reasoning(body: Mapping[str, Any]) -> tuple[bool | None, int]:
     """Return whether the client switched reasoning on or off (or neither), and its budget, in OpenAI's dialects."""
     if _REASONING_FIELDS.isdisjoint(body):
         return None, 0
-    google = mapping_in(mapping_in(mapping_in(body, "extra_body") or body, "google"), "thinking_config")
+    google = mapping_in(_google_options(body), "thinking_config", "thinkingConfig")
+    google_budget = google.get("thinking_budget", google.get("thinkingBudget"))
     options = mapping_in(body, "reasoning")
     thinking = mapping_in(body, "thinking")
-    budgets = (options.get("max_tokens"), thinking.get("budget_tokens"), google.get("thinking_budget"))
+    budgets = (options.get("max_tokens"), thinking.get("budget_tokens"), google_budget)
     budget = max(up_to(MAX_OUTPUT_LIMIT, value, 0) for value in budgets)
     efforts = [value for value in (body.get("reasoning_effort"), options.get("effort")) if isinstance(value, str)]
     if budget or any(effort != "none" for effort in efforts) or options.get("enabled") is True:
         return True, budget
-    if thinking.get("type") not in (None, "disabled") or google.get("thinking_budget") == -1:
+    if thinking.get("type") not in (None, "disabled") or google_budget == -1:
         return True, budget
-    off = (
-        efforts
-        or options.get("enabled") is False
-        or thinking.get("type") == "disabled"
-        or google.get("thinking_budget") == 0
-    )
+    off = efforts or options.get("enabled") is False or thinking.get("type") == "disabled" or google_budget == 0
     return (False if off else None), 0
+
+
+def _google_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields that Google's OpenAI layer takes in addition, from either place."""
+    return {**mapping_in(body, "google"), **mapping_in(mapping_in(body, "extra_body"), "google")}
 
 
 _REASONING_FIELDS = frozenset({"reasoning", "reasoning_effort", "thinking", "google", "extra_body"})
@@ -279,12 +299,15 @@ def may_reason_unseen(model: str, bound: Bound) -> bool:
 # --- OpenAI chat -----------------------------------------------------------------------------------------------------
 
 
-def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
-    """Return the bounds of a chat body whose JSON has `body_size` bytes, even if it is malformed. Raises BadCount."""
+def chat_bound(body: Mapping[str, Any], *, body_size: int, model: str | None = None) -> Bound:
+    """Return the bounds of a chat body whose JSON has `body_size` bytes, even if it is malformed. Raises BadCount.
+
+    `model` is the one that serves, None if it is the one that the body names.
+    """
     # Some servers generate `best_of` answers and return `n` of them.
     choices = max(whole(body, name, MAX_CHOICES) or 1 for name in ("n", "best_of"))
     limit, unlimited = output_limit(body, "max_tokens", "max_completion_tokens")
-    models = names_in(body.get("model"), body.get("models"))
+    models = names_in(body.get("model") if model is None else model, body.get("models"))
     found = survey(body, size=body_size, places=_chat_parts(body), models=models)
     added, prediction = _added_to_chat(body, models), _prediction_tokens(body)
     may_reason, thinking = reasoning(body)
@@ -299,7 +322,7 @@ def chat_bound(body: Mapping[str, Any], *, body_size: int) -> Bound:
         images=found.images,
         file_tokens=found.file_tokens,
         unseen_bytes=found.unseen_bytes,
-        whole_window=found.whole_window or is_kept_elsewhere(body, models) or _has_kept_sound(body),
+        whole_window=found.whole_window or is_kept_elsewhere(body, models) or _is_kept(body),
         output_kinds=output_kinds(body.get("modalities"), models),
         can_write_cache=found.can_write_cache,
         can_write_cache_1h=found.can_write_cache_1h or keeps_cache_long(body),
@@ -363,8 +386,11 @@ def _added_to_chat(body: Mapping[str, Any], models: Sequence[str]) -> Added:
     return added
 
 
-def _has_kept_sound(body: Mapping[str, Any]) -> bool:
-    """Return whether a message refers to an earlier spoken answer by its id."""
+def _is_kept(body: Mapping[str, Any]) -> bool:
+    """Return whether the prompt goes on from a cache of Google's, or refers to an earlier spoken answer by its id."""
+    google = _google_options(body)
+    if any(google.get(name) is not None for name in ("cached_content", "cachedContent")):
+        return True
     return any(isinstance(message.get("audio"), dict) for message in objects_in(body.get("messages")))
 
 

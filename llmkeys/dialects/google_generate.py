@@ -123,8 +123,8 @@ class GoogleGenerate(Dialect):
     def is_streamed(self, request: Request) -> bool:
         return request.door.always_streams
 
-    def bound(self, request: Request) -> Bound:
-        body, operation, models = request.body, request.door.operation, (request.model,)
+    def bound(self, request: Request, model: str) -> Bound:
+        body, operation, models = request.body, request.door.operation, (model,)
         found = survey(body, size=len(request.raw), places=_parts(body), models=models)
         made = Bound(
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
@@ -160,6 +160,9 @@ class GoogleGenerate(Dialect):
             thinking_tokens=thinking,
             unlimited_field=unlimited,
         )
+
+    def traits(self, model: str) -> Any:
+        return bounds.traits(model)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         """Return the body with the output limit and, wherever it repeats the model of the path, with the new name."""

@@ -61,13 +61,13 @@ def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models:
     text, so it counts as media and its bytes also count as text. `models` are those that may answer.
     """
     found, in_place = Survey(size), {id(part) for part in places}
-    for_image = _image_tokens(models)
+    for_image = image_tokens(models)
     stack: list[Any] = [dict(body)]
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
             if "cache_control" in node:
-                _note_cache(found, node["cache_control"])
+                note_cache(found, node["cache_control"])
             kind = node.get("type")
             reader = _READERS.get(kind) if isinstance(kind, str) else _google_reader(node)
             if reader is not None and (part := reader(node)) is not None:
@@ -78,13 +78,14 @@ def survey(body: Mapping[str, Any], *, size: int, places: Iterable[Any], models:
     return found
 
 
-def _note_cache(found: Survey, control: Any) -> None:
+def note_cache(found: Survey, control: Any) -> None:
+    """Note that the client has a cache written, for as long as `control` says."""
     found.can_write_cache = True
     ttl = control.get("ttl") if isinstance(control, dict) else None
     found.can_write_cache_1h = found.can_write_cache_1h or (ttl is not None and ttl != "5m")
 
 
-def _image_tokens(models: Sequence[str]) -> int:
+def image_tokens(models: Sequence[str]) -> int:
     """Return the tokens of an image for the model that counts the most for it."""
     most = IMAGE_TOKENS
     for model in models:

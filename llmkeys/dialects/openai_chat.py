@@ -60,11 +60,14 @@ class OpenAIChat(Dialect):
         """Return OpenRouter's list of models, any of which may answer and be billed."""
         return bounds.names_in(request.body.get("models"))
 
-    def bound(self, request: Request) -> Bound:
-        return bounds.chat_bound(request.body, body_size=len(request.raw))
+    def bound(self, request: Request, model: str) -> Bound:
+        return bounds.chat_bound(request.body, body_size=len(request.raw), model=model)
+
+    def traits(self, model: str) -> Any:
+        return bounds.traits(model)
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
-        return bounds.tighter_chat_bound(request.body, request.bound, model=model)
+        return bounds.tighter_chat_bound(request.body, request.bound_for(model), model=model)
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         body = request.body

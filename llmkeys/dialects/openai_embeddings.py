@@ -36,9 +36,9 @@ class OpenAIEmbeddings(OpenAIChat):
     def is_streamed(self, request: Request) -> bool:
         return False
 
-    def bound(self, request: Request) -> Bound:
+    def bound(self, request: Request, model: str) -> Bound:
         body = request.body
-        models = bounds.names_in(body.get("model"), body.get("models"))
+        models = bounds.names_in(model, body.get("models"))
         found = survey(body, size=len(request.raw), places=_parts(body), models=models)
         return Bound(
             input_tokens=found.tokens + bounds.OVERHEAD_TOKENS,
@@ -57,7 +57,7 @@ class OpenAIEmbeddings(OpenAIChat):
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         models = (model, *request.other_models)
-        return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+        return bounds.tighter(request.body, request.bound_for(model), models=models, places=_parts(request.body))
 
     def rewritten(self, request: Request, change: Rewrite) -> bytes:
         return with_changes(request, change)

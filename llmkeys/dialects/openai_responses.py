@@ -65,10 +65,10 @@ class OpenAIResponses(OpenAIChat):
             checks.check_object(body, name)
         checks.check_bound(request)
 
-    def bound(self, request: Request) -> Bound:
+    def bound(self, request: Request, model: str) -> Bound:
         body = request.body
         limit, unlimited = bounds.output_limit(body, "max_output_tokens")
-        models = bounds.names_in(body.get("model"), body.get("models"))
+        models = bounds.names_in(model, body.get("models"))
         found = survey(body, size=len(request.raw), places=_parts(body), models=models)
         added, beside = _added(body), 0
         bounds.add_openrouter_extras(added, body, models)
@@ -102,7 +102,7 @@ class OpenAIResponses(OpenAIChat):
 
     def tighter_bound(self, request: Request, model: str) -> Bound:
         models = (model, *request.other_models)
-        return bounds.tighter(request.body, request.bound, models=models, places=_parts(request.body))
+        return bounds.tighter(request.body, request.bound_for(model), models=models, places=_parts(request.body))
 
     def sealed(self, request: Request) -> str:
         """Return the last `encrypted_content` among the items, else the id of the response that this one continues."""

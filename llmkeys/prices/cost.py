@@ -95,16 +95,37 @@ def _computed(usage: Usage, worst: WorstCase, prices: PriceList) -> Charge:
     asked = worst.bound.service_tier
     tariff, is_guessed = prices.served(worst.provider, model, worst.at, served=served, asked=asked)
     own = usage.of_the_model()
-    tokens = in_region(tariff.step(own).cost(own), worst.provider, model, usage.region)
-    tools, is_estimate = _tool_costs(usage, worst, prices, worst.at)
+    # Each prompt has the rates of its own length.
+    parts = (own, *usage.summaries)
+    amount = sum(tariff.step(part).cost(part) for part in parts)
+    tokens = in_region(amount, worst.provider, model, usage.region)
+    is_fallback, is_estimate = tariff.is_fallback, is_guessed or any(map(tariff.is_guessed, parts))
+    for part in usage.advice:
+        names = _advisors(part.model, worst, prices)
+        found = [prices.served(worst.provider, name, worst.at, served=served, asked=asked) for name in names]
+        tokens += max(
+            in_region(each.step(part).cost(part), worst.provider, name, usage.region)
+            for name, (each, _) in zip(names, found, strict=True)
+        )
+        is_fallback = is_fallback or any(each.is_fallback for each, _ in found)
+        is_estimate = is_estimate or len(names) > 1 or any(lacks or each.is_guessed(part) for each, lacks in found)
+    tools, is_tool_guessed = _tool_costs(usage, worst, prices, worst.at)
     fees, preview = tariff.fees(usage), worst.bound.preview_search
     dearer = tariff.fees(usage, dearer_tool=True) if preview is not False else fees
     is_either = preview is None and dearer > fees  # the usage does not say which of two tools searched
     nano = to_nano(tokens + dearer + tools)
-    if tariff.is_fallback:
+    if is_fallback:
         return Charge(nano, FALLBACK)
-    is_estimate = is_estimate or is_guessed or is_either or tariff.is_guessed(own)
-    return Charge(nano, ESTIMATED if is_estimate else COMPUTED)
+    return Charge(nano, ESTIMATED if is_estimate or is_tool_guessed or is_either else COMPUTED)
+
+
+def _advisors(named: str, worst: WorstCase, prices: PriceList) -> tuple[str, ...]:
+    """Return the model that advised; those that the request lets answer or advise if the name is not known."""
+    assert worst.at is not None
+    if named and prices.knows(worst.provider, named, worst.at):
+        return (named,)
+    listed = next((name for name in worst.other_models if same_model(worst.provider, name, named)), "")
+    return (listed,) if listed else worst.other_models or (named or worst.model,)
 
 
 def _tool_costs(usage: Usage, worst: WorstCase, prices: PriceList, at: datetime) -> tuple[int, bool]:

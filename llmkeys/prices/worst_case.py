@@ -124,6 +124,7 @@ def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) 
 
     A prompt has far fewer tokens than bytes, so it is estimated here, without its images and audio: a limit that is
     still too high is refused with the exact figures, and then lowered, but one that is too low would cut answers off.
+    It is also that of fallbacks, none of which is lowered by it.
     """
     thinking = bound.thinking_tokens and bound.thinking_tokens + LEAST_FITTED_TOKENS
     counted = bound.text_tokens + bound.file_tokens + bound.image_input_tokens + bound.audio_input_tokens
@@ -134,7 +135,7 @@ def _default_output_limit(provider: str, models: tuple[str, ...], bound: Bound) 
         window, own = limits.largest_window(provider, model), limits.max_output_tokens(model)
         limit = min(limit, max(window - prompt, min(LEAST_FITTED_TOKENS, window // 4), thinking))
         limit = limit if own is None else min(limit, own)
-    return limit
+    return max(limit, bound.fallback_output_tokens)  # or it would lower what a fallback may give
 
 
 def fitted(worst: WorstCase, room_nano: int) -> WorstCase | None:
@@ -173,18 +174,24 @@ def shrunk_hold(worst: WorstCase, usage: Usage, hold_nano: int) -> int:
     if worst.prices is None or worst.at is None or usage.input_tokens is None or worst.bound.is_free:
         return hold_nano
     known = replace(usage, output_tokens=0, reasoning_tokens=None, audio_output_tokens=None, image_output_tokens=None)
+    # What is still to come: other prompts too, which repeat what could not be counted and is counted now.
     rest = replace(
-        worst.bound, input_tokens=0, audio_input_tokens=0, image_input_tokens=0, whole_window=False
-    )  # what is still to come
+        worst.bound,
+        input_tokens=0,
+        audio_input_tokens=0,
+        image_input_tokens=0,
+        whole_window=False,
+        region=usage.region or worst.bound.region,  # where it runs, also if the account chose that
+        tool_input_tokens=worst.bound.tool_input_tokens + (worst.bound.inputs - 1) * usage.input_tokens,
+    )
     most = 0
     for model in (worst.model, *worst.other_models):
         tools = _tool_costs(worst.prices, worst.provider, model, worst.bound, worst.at)
         for tariff in _possible_tariffs(worst.prices, worst.provider, model, rest, worst.at):
             for step, _ in _reached(tariff, usage.input_tokens + rest.tool_input_tokens, least=usage.input_tokens):
                 line = _line(tariff, step, rest, rest.tool_input_tokens, worst.provider, model)
-                input_cost = in_region(
-                    step.cost(known) + _unreported(tariff, step, known, worst.bound), worst.provider, model, rest.region
-                )
+                tokens = step.cost(known) + _unreported(tariff, step, known, worst.bound)
+                input_cost = _in_dearest_region(tokens, worst.provider, model, rest)
                 most = max(most, input_cost + line.at(worst.asked_output) + tools)
     return min(hold_nano, to_nano(most))
 
@@ -298,10 +305,16 @@ def _line(tariff: Tariff, step: Step, bound: Bound, input_tokens: int, provider:
         searches = min(searches, bound.choices)
     tokens = _most_input_cost(tariff, step, bound, input_tokens) + bound.prediction_tokens * output
     return Line(
-        base=in_region(tokens, provider, model, bound.region) + searches * tariff.search_most + tariff.request,
-        per_output_token=in_region(bound.choices * output, provider, model, bound.region),
+        base=_in_dearest_region(tokens, provider, model, bound) + searches * tariff.search_most + tariff.request,
+        per_output_token=_in_dearest_region(bound.choices * output, provider, model, bound),
         most_output_tokens=limits.max_output_tokens(model),
     )
+
+
+def _in_dearest_region(amount: int, provider: str, model: str, bound: Bound) -> int:
+    """Return the cost of tokens in the region that was requested, or in the dearest one that the account may set."""
+    region = bound.region or providers.get(provider).dearest_region(model)
+    return in_region(amount, provider, model, region)
 
 
 def _most_input_cost(tariff: Tariff, step: Step, bound: Bound, tokens: int) -> int:

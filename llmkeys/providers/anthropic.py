@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -23,6 +24,10 @@ _SPENT = frozenset(
     }
 )
 _OWN_LIMIT = ("you have reached your specified api usage limits", "you have reached your specified workspace api usage")
+# Claude 4.5 and earlier: platform.claude.com, "Data residency", Model availability.
+_WITHOUT_REGION = re.compile(
+    r"claude-(?:instant|(?:[a-z]+-)?(?:[0-3]\b|4(?:[-.][0-5]\b)?(?!\d|[-.](?:[6-9]|\d\d)\b)))", re.IGNORECASE
+)
 _NOT_A_MODEL = ("file", "container", "skill", "message batch", "session")
 
 
@@ -54,6 +59,10 @@ class Anthropic(Provider):
     def costs_more_in_region(self, model: str, *, region: str, base_url: str) -> bool:
         """Return whether `inference_geo` was "us": platform.claude.com, "Data residency", US-only inference."""
         return region.lower() == "us"
+
+    def dearest_region(self, model: str) -> str:
+        """Return "us", which may be the workspace's `default_inference_geo`, except for models before Opus 4.6."""
+        return "" if _WITHOUT_REGION.match(model) else "us"
 
     def _extra(self, workspace_id: str) -> dict[str, str]:
         return {"anthropic-workspace-id": workspace_id} if workspace_id else {}

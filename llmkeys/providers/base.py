@@ -174,6 +174,10 @@ class Provider:
         """Return whether tokens cost more because of regional processing, given by `region` or the base URL."""
         return False
 
+    def dearest_region(self, model: str) -> str:
+        """Return the most expensive region that may serve a request which names none, if the account may set one."""
+        return ""
+
     def drawing_model_name(self, model: str) -> str:
         """Return the name under which an image model that is used as a tool is billed."""
         return model.rpartition("/")[2]

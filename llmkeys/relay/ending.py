@@ -30,6 +30,8 @@ _NOT_THE_KEYS_FAULT = {FailureKind.CLIENT_ERROR, FailureKind.MODEL_UNAVAILABLE}
 # Failures after which the key cools down again: no other request may try it before that is recorded.
 _REPORTED_NEXT = {FailureKind.RATE_LIMITED, FailureKind.EXHAUSTED, FailureKind.REJECTED}
 
+_COUNTS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+
 
 @dataclass
 class Ending:
@@ -49,8 +51,8 @@ class Ending:
 
     @property
     def may_reason_unseen(self) -> bool:
-        models, bound = (self.candidate.model, *self.worst.other_models), self.request.request.bound
-        return any(may_reason_unseen(model, bound) for model in models)
+        models = (self.candidate.model, *self.worst.other_models)
+        return any(may_reason_unseen(model, self.worst.bound) for model in models)
 
     @property
     def speaks_for_key(self) -> bool:
@@ -187,12 +189,4 @@ class Ending:
 
 
 def _tokens(usage: Usage | None) -> dict[str, Any]:
-    if usage is None:
-        return {}
-    return {
-        "input_tokens": usage.input_tokens,
-        "cached_input_tokens": usage.cached_input_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }
+    return {} if usage is None else {kind: usage.total(kind) for kind in _COUNTS}

@@ -167,7 +167,7 @@ class _ModelTurn:
         self.fitted.clear()
         waited_until = time.monotonic() + ROOM_SECONDS
         prices = catalogue.price_list()  # here: a thread that parses bodies must not ask the database
-        bids, tightened = self._bids(pool, lambda _: self.request.request.bound, prices), False
+        bids, tightened = await self._first_bids(pool, prices), False
         while True:
             placed = await self._place(bids, last_try=tightened)
             if placed.hold is None:
@@ -295,6 +295,16 @@ class _ModelTurn:
             raise InvalidInput({unlimited: ["must be at least 1: -1 is for models that cost nothing."]})
         self.bids = bids
         return bids
+
+    async def _first_bids(self, pool: list[Candidate], prices: PriceList) -> list[Bid]:
+        """Return the bids from bounds by bytes; a large body that has to be read again is read in a thread."""
+        request = self.request.request
+        if request.size > background.LARGE_BYTES and not all(request.knows_bound_for(each.model) for each in pool):
+            return await background.in_parser(self._bids, pool, self._bound, prices)
+        return self._bids(pool, self._bound, prices)
+
+    def _bound(self, candidate: Candidate) -> Bound:
+        return self.request.request.bound_for(candidate.model)
 
     def _tighter_bound(self, candidate: Candidate) -> Bound:
         """Return a bound from counted tokens, for when the bound from bytes fits no key."""

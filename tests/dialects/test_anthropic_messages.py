@@ -267,7 +267,9 @@ class TestAnswers:
             self.WHOLE | {"usage": {"input_tokens": 3, "output_tokens": 33, "iterations": [more, same]}}
         ).usage
         assert usage is not None
-        assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (1012, 9, 83)
+        assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (3, None, 33)
+        kinds = ("input_tokens", "cached_input_tokens", "output_tokens")
+        assert tuple(map(usage.total, kinds)) == (1012, 9, 83)
 
     def test_it_reads_a_count(self) -> None:
         usage = MESSAGES.see_answer({"input_tokens": 2095}).usage

@@ -221,6 +221,13 @@ class TestFiles:
     def test_presets_are_kept_by_the_provider(self, body: dict[str, Any]) -> None:
         assert bound_of(body).whole_window
 
+    @pytest.mark.parametrize("name", ["cached_content", "cachedContent"])
+    @pytest.mark.parametrize("place", ["top", "extra_body"])
+    def test_so_is_a_cache_of_googles(self, name: str, place: str) -> None:
+        google = {"google": {name: "cachedContents/1"}}
+        assert bound_of(google if place == "top" else {"extra_body": google}).whole_window
+        assert not bound_of({"google": {name: None, "thinking_config": {}}}).whole_window
+
     def test_a_plain_request_does_not(self) -> None:
         assert not with_part({"type": "text", "text": "file"})[0].whole_window
 
@@ -341,6 +348,7 @@ class TestReasoning:
             ({"thinking": {"type": "disabled"}}, False, 0),
             ({"extra_body": {"google": {"thinking_config": {"thinking_budget": 0}}}}, False, 0),
             ({"google": {"thinking_config": {"thinking_budget": 99}}}, True, 99),
+            ({"google": {"thinkingConfig": {"thinkingBudget": 99}}, "extra_body": {"x": 1}}, True, 99),
         ],
     )
     def test_it_reads_every_name_of_it(self, body: dict[str, Any], may_reason: bool | None, budget: int) -> None:

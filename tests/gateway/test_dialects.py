@@ -65,6 +65,7 @@ MESSAGE = {
         "cache_read_input_tokens": 10_000,
         "cache_creation_input_tokens": 400,
         "output_tokens": 100,
+        "inference_geo": "global",
     },
 }
 GENERATED = {
@@ -345,6 +346,109 @@ def test_the_hold_covers_the_models_that_anthropic_may_fall_back_to(client: Any,
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_exceeds_budget")
 
 
+class TestLimitsOfFallbacks:
+    """Opus 5.5: 20 for a million tokens out; a fallback may have a limit of its own."""
+
+    ASKED = {"model": "claude-opus-5-5", "messages": TEXT, "max_tokens": 64_000}
+
+    def sent(self, client: Any, provider: Any, **asked: Any) -> Any:
+        provider.post(CALLS["messages"].url, json=CALLS["messages"].answer)
+        answer = post(client, "/v1/messages", self.ASKED | asked)
+        assert answer.status_code == 200, answer.content
+        return provider.calls[0].json
+
+    def test_what_the_room_lowers_is_lowered_for_them_too(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits(daily="1.5"))
+        entries = [{"model": "claude-opus-5-5", "max_tokens": most} for most in (64_000, None, 4_096.0)]
+        sent = self.sent(client, provider, fallbacks=entries)
+        assert 16_000 <= sent["max_tokens"] < 1_500_000 / 20 / 4
+        assert [entry["max_tokens"] for entry in sent["fallbacks"]] == [sent["max_tokens"], None, 4_096]
+
+    def test_they_are_held_where_the_request_has_none(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits())
+        entry = {"model": "claude-opus-5-5", "max_tokens": 100_000}
+        sent = self.sent(client, provider, max_tokens=None, fallbacks=[entry])
+        assert only_row().hold_nano >= 2 * 100_000 * 20_000
+        assert (sent["max_tokens"], sent["fallbacks"]) == (100_000, [entry])
+
+    def test_a_low_one_does_not_limit_the_model_that_was_named(self, client: Any, provider: Any, settings: Any) -> None:
+        make_key(provider="anthropic", **limits())
+        sent = self.sent(client, provider, max_tokens=None, fallbacks=[{"model": "claude-opus-5-5", "max_tokens": 9}])
+        assert sent["max_tokens"] == settings.DEFAULT_MAX_TOKENS
+
+    def test_a_fast_one_is_held_at_the_price_of_fast_ones(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits())
+        self.sent(client, provider, fallbacks=[{"model": "claude-opus-5-5", "speed": "fast"}])
+        assert only_row().hold_nano >= 2 * 64_000 * 40_000
+
+    def test_a_lowered_limit_stays_above_their_thinking(self, client: Any, provider: Any) -> None:
+        make_key(provider="anthropic", **limits(daily="1"))
+        thinking = {"type": "enabled", "budget_tokens": 30_000}
+        body = self.ASKED | {"fallbacks": [{"model": "claude-opus-5-5", "thinking": thinking}]}
+        answer = post(client, "/v1/messages", body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_exceeds_budget")
+
+
+class TestAdvisors:
+    """Haiku 5.5 (0.1 in, 0.5 out; 0.5 and 2.5 above 100,000) asks Opus 5.5 (4 and 20) for advice."""
+
+    TOOL = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5-5", "max_uses": 1}
+    ASKED = {"model": "claude-haiku-5-5", "messages": TEXT, "max_tokens": 500, "tools": [TOOL]}
+    OWN = {"input_tokens": 2_000, "output_tokens": 300}
+    ADVICE = {"type": "advisor_message", "model": "claude-opus-5-5", "input_tokens": 30_000, "output_tokens": 2_000}
+
+    def answered(self, client: Any, provider: Any, *iterations: Any, streamed: bool = False, **asked: Any) -> Any:
+        """Return the row of an answer of Haiku's with these iterations beside its own."""
+        make_key(provider="anthropic", **limits())
+        told = self.OWN | {"iterations": [{"type": "message", **self.OWN}, *iterations]}
+        message = MESSAGE | {"model": "claude-haiku-5-5", "usage": told}
+        end = named("message_delta", delta={"stop_reason": "end_turn"}, usage=told)
+        url, start = CALLS["messages"].url, message | {"content": [], "usage": self.OWN | {"output_tokens": 1}}
+        if streamed:
+            pieces = [named("message_start", message=start), *CALLS["messages"].events[1:4], end, named("message_stop")]
+            provider.post(url, Pieces(*pieces))
+        else:
+            provider.post(url, json=message)
+        answer = post(client, "/v1/messages", self.ASKED | {"stream": streamed} | asked)
+        assert (answer.status_code, answer.content[-1:]) == (200, b"\n" if streamed else b"}"), answer.content
+        row = only_row()
+        assert (row.state, row.overrun) == ("SETTLED", False)
+        assert row.cost_nano <= row.hold_nano
+        return row
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_advice_costs_what_the_model_costs_that_gave_it(self, client: Any, provider: Any, streamed: bool) -> None:
+        row = self.answered(client, provider, self.ADVICE, streamed=streamed)
+        # 2,000 × 0.1 + 300 × 0.5 and 30,000 × 4 + 2,000 × 20 millionths
+        assert (row.cost_nano, row.cost_source) == (350_000 + 160_000_000, "computed")
+        assert (row.input_tokens, row.output_tokens) == (32_000, 2_300)
+
+    def test_each_prompt_has_the_rates_of_its_own_length(self, client: Any, provider: Any) -> None:
+        summary = {"type": "compaction", "input_tokens": 99_000, "output_tokens": 1_000}
+        edits = {"edits": [{"type": "compact_20260112"}]}
+        advice = self.ADVICE | {"input_tokens": 99_000}
+        message = [{"role": "user", "content": "word " * 20_000}]
+        row = self.answered(client, provider, advice, summary, context_management=edits, messages=message)
+        # 350 and 99,000 × 0.1 + 1,000 × 0.5 and 99,000 × 4 + 2,000 × 20
+        assert row.cost_nano == 350_000 + 10_400_000 + 436_000_000
+        assert (row.input_tokens, row.output_tokens) == (200_000, 3_300)
+
+    def test_advice_of_an_unknown_name_is_as_dear_as_the_dearest_that_was_named(
+        self, client: Any, provider: Any
+    ) -> None:
+        row = self.answered(client, provider, self.ADVICE | {"model": "claude-of-tomorrow"})
+        assert (row.cost_nano, row.cost_source) == (350_000 + 160_000_000, "computed")
+
+    def test_the_hold_covers_an_advisor_that_reads_a_file_in_every_round(self, client: Any, provider: Any) -> None:
+        source = {"type": "file", "file_id": "file_1"}
+        document = [{"role": "user", "content": [{"type": "document", "source": source}]}]
+        advice = [self.ADVICE | {"input_tokens": 990_000}] * 2
+        tool = self.TOOL | {"max_uses": 2, "caching": {"type": "ephemeral", "ttl": "1h"}}
+        written = {"cache_creation": {"ephemeral_1h_input_tokens": 990_000}, "input_tokens": 0}
+        row = self.answered(client, provider, *(one | written for one in advice), messages=document, tools=[tool])
+        assert row.cost_nano == 350_000 + 2 * (990_000 * 8 + 2_000 * 20) * 1_000
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("name", "where", "expected"),
@@ -442,6 +546,24 @@ class TestErrors:
         key.refresh_from_db()
         assert (row.state, row.cost_nano, row.hold_nano, row.overrun) == ("SETTLED", 5_000_000, 504_000_000, False)
         assert key.held_nano == 0
+
+    def test_the_hold_covers_the_region_that_a_workspace_has_chosen(self, client: Any, provider: Any) -> None:
+        """5 × 4 and 64,000 × 20; a tenth more in one country, which only the first event tells."""
+        make_key(provider="anthropic", **limits())
+        told = {"input_tokens": 5, "cache_read_input_tokens": 0, "inference_geo": "us"}
+        message = MESSAGE | {"model": "claude-opus-5-5", "content": [], "usage": told | {"output_tokens": 1}}
+        end = named("message_delta", delta={"stop_reason": "max_tokens"}, usage={"output_tokens": 64_000})
+        start, gate = [named("message_start", message=message), *CALLS["messages"].events[1:4]], Gate()
+        provider.post(CALLS["messages"].url, Pieces(*start, gate, end))
+        asked = {"model": "claude-opus-5-5", "messages": TEXT, "max_tokens": 64_000, "stream": True}
+        wire = client.begin("POST", "/v1/messages", json.dumps(asked))
+        gate.wait_until_reached()
+        answer = wire.answer()
+        gate.open()
+        assert b"message_delta" in answer.content
+        row = only_row()
+        assert (row.state, row.overrun) == ("SETTLED", False)
+        assert row.cost_nano == row.hold_nano == 1_408_022_000
 
     def test_a_body_for_another_dialect_is_told_where_it_belongs(self, client: Any) -> None:
         answer = post(client, "/v1/chat/completions", CALLS["responses"].body)

@@ -145,6 +145,82 @@ class TestTheModelThatAnswered:
         assert 2_560_000_000 < only_row().hold_nano < 2_570_000_000
 
 
+PICTURE = "https://x.test/a.png"
+SEEN = {
+    "max_tokens": 50,
+    "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}],
+}
+ROUTER = "https://openrouter.ai/api/v1"
+PROMPT = [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": PICTURE}}]}]
+BY_ANY_NAME = {
+    "a picture": (OPENROUTER, "/v1/chat/completions", "openai/gpt-6.1-terra", SEEN),
+    "a model that searches": (OPENROUTER, "/v1/chat/completions", "openai/gpt-4o-search-preview", SEEN),
+    "a search beside the model": (OPENROUTER, "/v1/chat/completions", "openai/gpt-4o-mini:online", SEEN),
+    "a preset": (OPENROUTER, "/v1/chat/completions", "@preset/house", SEEN),
+    "responses": (
+        f"{ROUTER}/responses", "/v1/responses", "openai/gpt-6.1-terra",
+        {"max_output_tokens": 50,
+         "input": [{"role": "user", "content": [{"type": "input_image", "image_url": PICTURE}]}]},
+    ),
+    "messages": (f"{ROUTER}/messages", "/v1/messages", "openai/gpt-6.1-terra", {"max_tokens": 50, "messages": PROMPT}),
+    "embeddings": (
+        f"{ROUTER}/embeddings", "/v1/embeddings", "acme/eye",
+        {"input": [{"content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}]},
+    ),
+}  # fmt: skip
+
+
+class TestTheNameThatWasAskedFor:
+    """A hold is that of the model that serves, by whatever name the client asks for it."""
+
+    def holds(self, client, provider, url, path, model, body, *, size=500):
+        make_key(**limits())
+        ModelAlias.objects.create(alias="auto", model_names=[model])
+        ModelAlias.objects.create(alias="house", model_names=[model])
+        found = {}
+        for name in (model, "auto", "house"):
+            provider.post(url, json=answered())
+            asked = json.dumps({"model": name, **body})
+            assert client.post(path, asked.ljust(size)).status_code == 200  # as many bytes by each name
+            found[name] = UsageRecord.objects.get(requested_model=name).hold_nano
+            assert json.loads(provider.calls[-1].body)["model"] == model
+        return found
+
+    @pytest.mark.parametrize("what", BY_ANY_NAME)
+    def test_it_makes_no_difference(self, client, provider, what):
+        found = self.holds(client, provider, *BY_ANY_NAME[what])
+        assert len(set(found.values())) == 1, found
+
+    def test_it_makes_none_in_a_path(self, client, provider):
+        """A picture has 6,000 tokens at most for Gemini, though an alias is named like a model that counts 15,000."""
+        make_key(provider="google", **limits())
+        ModelAlias.objects.create(alias="gpt-6", model_names=["gemini-2.5-flash"])
+        picture = {"inlineData": {"data": "iVBORw0KGgo=", "mimeType": "image/png"}}
+        asked = {"contents": [{"parts": [picture]}], "generationConfig": {"maxOutputTokens": 40}}
+        holds = set()
+        for name in ("gemini-2.5-flash", "gpt-6"):
+            provider.post(f"{GOOGLES}/models/gemini-2.5-flash:generateContent", json={
+                "candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}],
+                "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 9, "totalTokenCount": 10},
+            })  # fmt: skip
+            assert client.post(f"/v1beta/models/{name}:generateContent", json.dumps(asked)).status_code == 200
+            holds.add(UsageRecord.objects.get(requested_model=name).hold_nano)
+        assert len(holds) == 1 and max(holds) < 10_000 * 300, holds
+
+    def test_nor_in_a_large_body(self, client, provider):
+        found = self.holds(client, provider, *BY_ANY_NAME["a picture"], size=100_000)
+        assert len(set(found.values())) == 1, found
+
+    def test_nor_when_the_words_are_counted(self, client, provider):
+        """Where the bytes do not fit, tokens are counted: the picture of Terra is 15,000 × 1.25 = 18,750."""
+        make_key(**limits(daily="0.03"))
+        ModelAlias.objects.create(alias="house", model_names=["openai/gpt-6.1-terra"])
+        provider.post(OPENROUTER, json=answered())
+        words = [{"role": "user", "content": "word " * 4_000}, *SEEN["messages"]]
+        assert ask(client, model="house", messages=words, max_tokens=50).status_code == 200
+        assert 18_750_000 < only_row().hold_nano < 30_000_000
+
+
 class TestWhatIsNotPlainText:
     """What is held, of gpt-4o-mini (0.15 in, 0.6 out; 50 tokens out: 30) on OpenRouter."""
 
@@ -183,6 +259,15 @@ class TestWhatIsNotPlainText:
         assert ask(client, model="openai/gpt-6.1-sol", messages=messages).status_code == 200
         most = provider.calls[0].json["provider"]["max_price"]["image"]
         assert 0 < most * 20 <= only_row().hold_nano / 10**9
+
+
+def test_a_prompt_that_goes_on_from_a_cache_of_googles_is_held_with_the_whole_window(client, provider):
+    """Gemini 2.5 Flash reads 1,048,576 tokens, at 0.3 each: the cache may be that long."""
+    make_key(provider="google")
+    provider.post(GOOGLE, json=answered())
+    google = {"google": {"cached_content": "cachedContents/1"}}
+    assert ask(client, model="gemini-2.5-flash", extra_body=google).status_code == 200
+    assert only_row().hold_nano >= 1_048_576 * 300
 
 
 class TestEmbeddings:
@@ -341,12 +426,12 @@ class TestThinkingBudgets:
 
 
 def test_a_count_may_be_written_with_a_point(client):
-    """50 searches at 0.01 and 800,000 tokens × 2 are more than 2 USD; 50.0 was taken for five of them."""
+    """50 searches at 0.01 and 800,000 tokens × 2.2 are more than 2 USD; 50.0 was taken for five of them."""
     make_key(provider="anthropic", **limits(daily="2"))
     tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 50.0}
     asked = {"model": "claude-sonnet-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
     answer = client.post("/v1/messages", json.dumps(asked | {"tools": [tool]}))
-    assert answer.status_code == 400 and "may cost $2.1" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "may cost $2.2" in answer.json()["error"]["message"]
 
 
 class TestFeesAndTiers:

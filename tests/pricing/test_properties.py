@@ -7,6 +7,7 @@ request allows. What it is billed comes from the price library's own arithmetic.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -201,9 +202,15 @@ def usages(draw, provider: str, model: str, bound: Bound, at: datetime, told: st
         searches=draw(st.integers(0, bound.searches)),
         service_tier="" if told == "fast" and provider == "anthropic" else told,
         speed="fast" if told == "fast" and provider == "anthropic" else "",
-        region=bound.region if provider == "anthropic" else "",
+        region=bound.region or draw(_regions(model)) if provider == "anthropic" else "",
         model=model,
     )
+
+
+def _regions(model: str) -> st.SearchStrategy[str]:
+    """Return where a workspace may have its requests run that name no region: Claude 4.5 runs anywhere."""
+    is_early = re.search(r"claude-[0-3]\b|-4(-[0-5])?(-2\d{7})?$|instant", model)
+    return st.sampled_from(["", "not_available"] if is_early else ["", "us", "global"])
 
 
 @many

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -32,9 +33,9 @@ class TestStandard:
         [("anthropic", "claude-sonnet-4-6"), ("openrouter", "anthropic/claude-sonnet-4.6")],
     )
     def test_it_holds_claudes_write_price_only_where_the_request_can_write(self, provider, model):
-        assert most(provider, model) == 4_500_000  # 1000 × 3 + 100 × 15
-        assert most(provider, model, can_write_cache=True) == 5_250_000  # 1000 × 3.75 + 100 × 15
-        hour = {"can_write_cache": True, "can_write_cache_1h": True}
+        assert most(provider, model, region="global") == 4_500_000  # 1000 × 3 + 100 × 15
+        assert most(provider, model, region="global", can_write_cache=True) == 5_250_000  # 1000 × 3.75 + 100 × 15
+        hour = {"region": "global", "can_write_cache": True, "can_write_cache_1h": True}
         assert most(provider, model, **hour) == 7_500_000  # for an hour: 1000 × 6 + 100 × 15
 
     def test_it_reaches_a_long_price_only_above_its_threshold(self):
@@ -57,13 +58,23 @@ class TestStandard:
         price = Price(Decimal(2), Decimal(8), cached_input=Decimal(3), cache_write=Decimal(4))
         claude, other = operators("anthropic", "claude-x", price), operators("openai", "x", price)
         # A cached token dearer than a plain one is strange, and still the most that a token can cost.
-        assert most("anthropic", "claude-x", prices=claude) == 3_800_000  # 1000 × 3 + 100 × 8
-        assert most("anthropic", "claude-x", prices=claude, can_write_cache=True) == 4_800_000  # 1000 × 4
+        here = {"prices": claude, "region": "global"}
+        assert most("anthropic", "claude-x", **here) == 3_800_000  # 1000 × 3 + 100 × 8
+        assert most("anthropic", "claude-x", **here, can_write_cache=True) == 4_800_000  # 1000 × 4
         assert most("openai", "x", prices=other) == 4_800_000
 
     def test_it_adds_a_tenth_where_anthropics_own_country_was_asked_for(self):
         # (1000 × 4 + 100 × 20) × 1.1 = 6,600
         assert most("anthropic", "claude-opus-5-5", region="us") == 6_600_000
+
+    @pytest.mark.parametrize("model", ["claude-sonnet-4-6", "claude-4.6-sonnet-20260217", "claude-x-latest"])
+    def test_it_adds_it_where_the_workspace_may_have_chosen_that_country(self, model):
+        assert most("anthropic", model) == most("anthropic", model, region="us")
+        assert most("anthropic", model) * 10 == most("anthropic", model, region="global") * 11
+
+    @pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-opus-4-20250514", "claude-3-5-haiku-20241022"])
+    def test_it_does_not_where_a_model_runs_anywhere_at_one_price(self, model):
+        assert most("anthropic", model) == most("anthropic", model, region="global")
 
 
 class TestKinds:
@@ -119,7 +130,7 @@ class TestKinds:
     def test_it_holds_the_fee_of_every_search_and_what_it_adds_to_the_prompt(self):
         # Opus 5.5: (1000 + 80,000) × 4 + 100 × 20 = 326,000, and 5 × 0.01
         bounds = {"searches": 5, "tool_input_tokens": 80_000}
-        assert most("anthropic", "claude-opus-5-5", **bounds) == 326_000_000 + 50_000_000
+        assert most("anthropic", "claude-opus-5-5", region="global", **bounds) == 326_000_000 + 50_000_000
 
     def test_it_holds_what_other_tools_ask_but_not_for_a_local_model(self):
         fees = (("file search", 5), ("container 1g", 1))  # 5 × 0.0025 and 0.03
@@ -241,7 +252,7 @@ class TestOutputLimits:
 class TestFitting:
     """Opus 5.5 at 20,000 tokens in and 64,000 out: 20,000 × 4 + 64,000 × 20 = 1,360,000, thus 1.36 USD."""
 
-    OPUS = held("anthropic", "claude-opus-5-5", input_tokens=20_000, output_tokens=64_000)
+    OPUS = held("anthropic", "claude-opus-5-5", region="global", input_tokens=20_000, output_tokens=64_000)
 
     def test_it_buys_what_the_room_buys(self):
         assert self.OPUS.nano == 1_360_000_000
@@ -261,15 +272,22 @@ class TestFitting:
         assert fitted_output_limit(once, 399_999_999) is None
 
     def test_nor_below_4096_tokens(self):
-        worst = held("anthropic", "claude-opus-5-5", output_tokens=8_000)  # 1000 × 4 + 4,096 × 20 = 85,920
+        worst = held(
+            "anthropic", "claude-opus-5-5", region="global", output_tokens=8_000
+        )  # 1000 × 4 + 4,096 × 20 = 85,920
         assert fitted_output_limit(worst, 85_920_000) == 4_096
         assert fitted_output_limit(worst, 85_919_999) is None
-        short = held("anthropic", "claude-opus-5-5", output_tokens=1_000)
+        short = held("anthropic", "claude-opus-5-5", region="global", output_tokens=1_000)
         assert fitted_output_limit(short, short.nano - 1) is None
 
     def test_it_stays_above_the_thinking_budget(self):
         worst = held(
-            "anthropic", "claude-opus-5-5", input_tokens=20_000, output_tokens=64_000, thinking_tokens=30_000
+            "anthropic",
+            "claude-opus-5-5",
+            region="global",
+            input_tokens=20_000,
+            output_tokens=64_000,
+            thinking_tokens=30_000,
         )  # 80,000 + 30,001 × 20 = 680,020
         assert fitted_output_limit(worst, 680_020_000) == 30_001
         assert fitted_output_limit(worst, 680_019_999) is None
@@ -278,7 +296,7 @@ class TestFitting:
         assert fitted_output_limit(self.OPUS, self.OPUS.nano) == 64_000
 
     def test_a_request_without_a_limit_is_fitted_below_the_default(self):
-        worst = held("anthropic", "claude-opus-5-5", output_tokens=None)  # 4,000 + 16,384 × 20
+        worst = held("anthropic", "claude-opus-5-5", region="global", output_tokens=None)  # 4,000 + 16,384 × 20
         assert fitted_output_limit(worst, 204_000_000) == 10_000
 
     def test_every_choice_has_the_limit(self):
@@ -301,22 +319,36 @@ class TestShrinking:
     def test_it_keeps_what_the_input_costs_and_all_output(self):
         # 76,000 bytes were held; the stream tells 20,000, 18,000 of them cached:
         # 2,000 × 4 + 18,000 × 0.2 + 64,000 × 20 = 8,000 + 3,600 + 1,280,000
-        worst = held("anthropic", "claude-opus-5-5", input_tokens=76_000, output_tokens=64_000)
+        worst = held("anthropic", "claude-opus-5-5", region="global", input_tokens=76_000, output_tokens=64_000)
         told = Usage(input_tokens=20_000, cached_input_tokens=18_000, output_tokens=1)
         assert shrunk_hold(worst, told, worst.nano) == 1_291_600_000
 
+    def test_it_gives_back_what_another_region_would_have_cost(self):
+        # 1,000 × 4 + 64,000 × 20, and a tenth more if the workspace has it run in one country
+        worst = held("anthropic", "claude-opus-5-5", output_tokens=64_000)
+        told = Usage(input_tokens=1_000, cached_input_tokens=0, output_tokens=1)
+        assert shrunk_hold(worst, replace(told, region="global"), worst.nano) == 1_284_000_000
+        for region in ("us", ""):
+            assert shrunk_hold(worst, replace(told, region=region), worst.nano) == 1_412_400_000
+
     def test_it_keeps_what_tools_may_still_take(self):
         # 100 × 4 told; 5 × 0.01 and 80,000 × 4 to come; 100 × 20
-        worst = held("anthropic", "claude-opus-5-5", searches=5, tool_input_tokens=80_000)
+        worst = held("anthropic", "claude-opus-5-5", region="global", searches=5, tool_input_tokens=80_000)
         assert shrunk_hold(worst, Usage(input_tokens=100), worst.nano) == 400_000 + 50_000_000 + 320_000_000 + 2_000_000
+
+    def test_it_keeps_what_other_prompts_may_repeat(self):
+        # 100,000 × 4 told; 10 × 4 and 2 × 100,000 × 4 to come; 100 × 20
+        worst = held("anthropic", "claude-opus-5-5", region="global", whole_window=True, inputs=3, tool_input_tokens=10)
+        told = Usage(input_tokens=100_000, cached_input_tokens=0)
+        assert shrunk_hold(worst, told, worst.nano) == 400_000_000 + 800_040_000 + 2_000_000
 
     def test_it_reckons_with_a_long_price_that_tools_may_reach(self):
         # Haiku 5.5 costs five times as much above 100,000: 90,000 × 0.5 + 20,000 × 0.5 + 100 × 2.5
-        worst = held("anthropic", "claude-haiku-5-5", input_tokens=200_000, tool_input_tokens=20_000)
+        worst = held("anthropic", "claude-haiku-5-5", region="global", input_tokens=200_000, tool_input_tokens=20_000)
         assert shrunk_hold(worst, Usage(input_tokens=90_000), worst.nano) == 55_250_000
 
     def test_it_never_grows_and_wants_to_be_told(self):
-        worst = held("anthropic", "claude-opus-5-5")
+        worst = held("anthropic", "claude-opus-5-5", region="global")
         assert shrunk_hold(worst, Usage(input_tokens=50_000), worst.nano) == worst.nano
         assert shrunk_hold(worst, Usage(output_tokens=1), worst.nano) == worst.nano
 
