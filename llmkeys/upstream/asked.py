@@ -149,7 +149,7 @@ class _Deadline:
     def __init__(self, seconds: float):
         self._at = time.monotonic() + seconds
         self._timer: threading.Timer | None = None
-        self.has_passed = False
+        self.has_passed = self.has_answer = False
 
     def watch(self, sock: socket.socket) -> None:
         """Hang up when the time is over."""
@@ -185,8 +185,8 @@ def _within(seconds: float, url: str) -> Iterator[None]:
         deadline.end()
         _deadline.reset(before)
     if deadline.has_passed:
-        words = f"{_host(url)} did not give its whole answer within {seconds:.0f} s."
-        raise TransportError(words, sent=True, timed_out=True)
+        what = "give its whole answer" if deadline.has_answer else "answer"
+        raise TransportError(f"{_host(url)} did not {what} within {seconds:.0f} s.", sent=True, timed_out=True)
 
 
 def _host(url: str) -> str:
@@ -225,7 +225,10 @@ class _WatchedConnection:
         deadline = _deadline.get()
         if deadline is not None:
             deadline.watch(self.sock)
-        return super().getresponse()  # type: ignore[misc]
+        response = super().getresponse()  # type: ignore[misc]
+        if deadline is not None:
+            deadline.has_answer = True
+        return response
 
 
 class _LeanAdapter(HTTPAdapter):
