@@ -13,11 +13,12 @@ from typing import Any
 from django.db import connection, transaction
 
 from llmkeys import ledger, providers
-from llmkeys.database.sql import Cursor, instant
+from llmkeys.database.sql import instant
 from llmkeys.exceptions import DuplicateSecret, InvalidInput, KeyConflict
 from llmkeys.key_state import current_windows
 from llmkeys.keys import fields
 from llmkeys.keys.default import changing_keys, ensure_default, give_default, hand_default_on, standing_default
+from llmkeys.ledger import coolings
 from llmkeys.models import ApiKey
 from llmkeys.vault import keyring
 from llmkeys.vault.crypto import mask
@@ -75,8 +76,8 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
         if secret:
             _refuse_environment(key, "its secret comes from the variable")
             _put_secret(key, secret)
-            key.rejected_at, key.last_error, key.secret_missing = None, "", False
-            changed += ["secret", "fingerprint", "masked_secret", "rejected_at", "last_error", "secret_missing"]
+            key.secret_missing = False
+            changed += ["secret", "fingerprint", "masked_secret", "secret_missing", *key.forget_verdicts()]
         if changed:
             _save_change(key, changed, at, actor, moves_default=moves_default)
     key.refresh_from_db()
@@ -84,7 +85,7 @@ def update_key(key: ApiKey, *, values: Mapping[str, Any], at: datetime, actor: s
 
 
 def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str, *, moves_default: bool) -> None:
-    if any(name.endswith("_limit_nano") for name in changed):
+    if any(name.endswith("_limit_nano") or name == "budget_mode" for name in changed):
         key.refused_window = ""
         changed.append("refused_window")
     key.updated_at = at
@@ -92,7 +93,7 @@ def _save_change(key: ApiKey, changed: list[str], at: datetime, actor: str, *, m
     words = ", ".join(sorted(fields.label_of(name) for name in changed if name in fields.LABELS))
     with connection.cursor() as cursor:
         if "secret" in changed:
-            _forget_coolings(cursor, key)
+            coolings.forget(cursor, key.id)
         if moves_default and (key.is_expired(at) or not key.enabled):
             hand_default_on(cursor, key.id, at)
         if moves_default:
@@ -151,7 +152,7 @@ def delete_key(key: ApiKey, *, at: datetime, actor: str = "") -> None:
             [b"", False, False, instant(at), instant(at), key.id],
         )
         cursor.execute("DELETE FROM llmkeys_servingkey WHERE key_id = %s", [key.id])
-        _forget_coolings(cursor, key)
+        coolings.forget(cursor, key.id)
         ledger.add_event(cursor, "deleted", key.id, f"“{key.name}” was deleted.", at, actor=actor)
         ensure_default(cursor, at)
 
@@ -181,7 +182,3 @@ def _put_secret(key: ApiKey, secret: str) -> None:
 def _refuse_environment(key: ApiKey, why: str) -> None:
     if key.environment_variable:
         raise KeyConflict(f"“{key.name}” comes from the environment: {why} {key.environment_variable}.")
-
-
-def _forget_coolings(cursor: Cursor, key: ApiKey) -> None:
-    cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s", [f"key:{key.id}"])

@@ -15,6 +15,7 @@ from llmkeys.exceptions import SecretMissing
 from llmkeys.key_state import current_windows
 from llmkeys.keys.default import changing_keys, ensure_default, hand_default_on
 from llmkeys.keys.fields import default_limits
+from llmkeys.ledger import coolings
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import Provider
 from llmkeys.vault import keyring
@@ -78,14 +79,11 @@ def _present(key: ApiKey | None, provider: Provider, seen: Found, at: datetime) 
         if new_secret or (key.environment_variable, key.secret_missing) != (variable, False):
             key.environment_variable, key.masked_secret, key.secret_missing = variable, masked, False
             key.last_error, key.updated_at = "", at
+            changed = ["environment_variable", "masked_secret", "secret_missing", "last_error", "updated_at"]
+            key.save(update_fields=changed + (key.forget_verdicts() if new_secret else []))
             if new_secret:
-                key.rejected_at = None
-            key.save(
-                update_fields=[
-                    "environment_variable", "masked_secret", "secret_missing", "last_error", "updated_at",
-                    "rejected_at",
-                ]
-            )  # fmt: skip
+                with connection.cursor() as cursor:
+                    coolings.forget(cursor, key.id)
     with connection.cursor() as cursor:
         ensure_default(cursor, at)
     key.refresh_from_db()

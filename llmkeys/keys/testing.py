@@ -12,9 +12,11 @@ from typing import Any
 from llmkeys import ledger, providers
 from llmkeys.database.sql import Cursor, instant
 from llmkeys.exceptions import SecretMissing
+from llmkeys.key_state import cooling_scopes
 from llmkeys.keys import fields
 from llmkeys.keys.default import changing_keys, ensure_default, hand_default_on
 from llmkeys.keys.failures import asked_elsewhere, still_has_secret
+from llmkeys.ledger import coolings
 from llmkeys.models import ApiKey
 from llmkeys.providers.base import FailureKind, KeyCheck
 from llmkeys.upstream import asked
@@ -38,6 +40,7 @@ def test_key(key: ApiKey, *, at: datetime, actor: str = "") -> TestResult:
 
     The result is kept in `last_test`, for the key's page. Nothing is stored if the secret was replaced meanwhile, if it
     is not the one that the server has in the variable of an environment key, or if the server asks at another address.
+    `actor` is the person who tests it: after a success the next request tries a key that had no credit left.
     """
     started = time.monotonic()
     try:
@@ -124,7 +127,11 @@ def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> bool
             if cursor.rowcount:
                 words = f"“{key.name}” is accepted by its provider again."
                 ledger.add_event(cursor, "accepted", key.id, words, at, actor=actor)
-            cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s", [key.id])
+            scopes = cooling_scopes(key.id, key.provider, key.billing_group)
+            if actor:  # a person has a reason to expect that there is credit again, which a free call does not show
+                coolings.try_again(cursor, scopes, at)
+            if not coolings.are_running(cursor, scopes, at):
+                cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s", [key.id])
             ensure_default(cursor, at)
         elif rejected:
             _reject(cursor, key, check.message, at, actor)

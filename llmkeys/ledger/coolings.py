@@ -96,5 +96,26 @@ def forgive(cursor: Cursor, key_id: str, scopes: tuple[str, ...], model: str, at
     cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s AND rejected_at IS NULL", [key_id])
 
 
+def forget(cursor: Cursor, key_id: str) -> None:
+    """Delete the coolings of a key whose secret is another one now; its billing group's stay."""
+    cursor.execute("DELETE FROM llmkeys_cooling WHERE scope = %s", [f"key:{key_id}"])
+
+
+def try_again(cursor: Cursor, scopes: tuple[str, ...], at: datetime) -> None:
+    """Let one request try a key that had no credit left, which a person has topped up; a refusal cools it again."""
+    cursor.execute(
+        "UPDATE llmkeys_cooling SET until = %s WHERE scope IN (%s, %s) AND kind = 'exhausted' AND until > %s",
+        [instant(at), scopes[0], scopes[-1], instant(at)],
+    )
+
+
+def are_running(cursor: Cursor, scopes: tuple[str, ...], at: datetime) -> bool:
+    cursor.execute(
+        "SELECT 1 FROM llmkeys_cooling WHERE scope IN (%s, %s) AND until > %s LIMIT 1",
+        [scopes[0], scopes[-1], instant(at)],
+    )
+    return cursor.fetchone() is not None
+
+
 def _concerned(probe: Probe) -> list[str]:
     return [probe.scopes[0], probe.scopes[-1], probe.model]

@@ -152,6 +152,11 @@ class ApiKey(KeyState, Budgeted):
     def __str__(self) -> str:
         return f"{self.name} ({self.get_provider_display()})"
 
+    def forget_verdicts(self) -> list[str]:
+        """Clear what the provider said about a secret that is being replaced; return the names of these fields."""
+        self.rejected_at, self.last_error, self.last_test_at, self.last_test = None, "", None, {}
+        return ["rejected_at", "last_error", "last_test_at", "last_test"]
+
 
 class Cooling(models.Model):
     """A pause of a key, or of every key in a billing group, for one model or (`model` empty) for all."""

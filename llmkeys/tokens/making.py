@@ -190,7 +190,7 @@ def _new_key_ids(token: AccessToken, given: Mapping[str, Any], changed: list[str
 
 def _save_change(token: AccessToken, changed: list[str], key_ids: list[str] | None, at: datetime, actor: str) -> None:
     columns = {name: getattr(token, name) for name in changed}
-    if any(name.endswith("_limit_nano") for name in changed):
+    if any(name.endswith("_limit_nano") or name == "budget_mode" for name in changed):
         columns["refused_window"] = ""
     if "requests_per_minute" in changed:
         columns["minute"] = 0  # nothing is counted without a limit, so the next request counts the rows

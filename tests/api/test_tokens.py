@@ -281,6 +281,11 @@ class TestChange:
         assert api.get(path(made["id"])).json()["status"] == "LIMIT_REACHED"
         assert api.patch(path(made["id"]), {"dailyLimit": 2}).json()["status"] == "ACTIVE"
 
+    def test_soft_mode_ends_it_too(self, api, frozen):
+        made = api.post(PATH, {"name": "shop", "dailyLimit": 1}).json()
+        AccessToken.objects.filter(pk=made["id"]).update(refused_window="day", refused_day=NOW.date())
+        assert api.patch(path(made["id"]), {"budgetMode": "soft"}).json()["status"] == "ACTIVE"
+
 
 class TestRotate:
     def test_the_account_stays_and_the_secret_is_new(self, api, administrator, frozen):

@@ -113,6 +113,20 @@ def test_it_replaces_the_secret(change):
     checks.shows_no_secret(answer)
 
 
+def test_a_new_secret_has_no_test_result_of_the_old_one(api, change):
+    key = make_key(last_test={"ok": False, "message": "User not found"}, last_test_at=NOW)
+    assert change(key, {"apiKey": SECRET}).status_code == 200
+    key.refresh_from_db()
+    assert (key.last_test, key.last_test_at) == ({}, None)
+
+
+def test_soft_mode_ends_what_the_last_refusal_left(api, change, frozen):
+    key = make_key(refused_window="day", refused_day=NOW.date(), refused_need_nano=9, refused_room_nano=5)
+    assert api.get(path(key)).json()["status"] == "LIMIT_REACHED"
+    assert change(key, {"budgetMode": "soft"}).json()["status"] == "ACTIVE"
+    assert api.get("/api/llm/keys/active").json()["id"] == key.id
+
+
 @pytest.mark.parametrize("empty", ["", None])
 def test_an_empty_secret_leaves_the_old_one(change, empty):
     key = make_key(secret=SECRET)

@@ -133,6 +133,13 @@ class TestWholeKey:
         assert load([old_key(lastUsed=given)]).code == 0
         assert only().last_used_at == read
 
+    def test_limits_that_are_missing_are_those_of_a_new_key(self, load):
+        entry = old_key(dailyLimit=None, totalLimit=0)
+        del entry["monthlyLimit"]
+        assert load([entry]).code == 0
+        key = only()
+        assert (key.daily_limit_nano, key.monthly_limit_nano, key.total_limit_nano) == (10 * NANO, 100 * NANO, 0)
+
     def test_it_takes_a_negative_limit_for_none_as_the_older_product_does(self, load):
         ran = load([old_key(dailyLimit=-1)])
         assert only().daily_limit_nano == 0

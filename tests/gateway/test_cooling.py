@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import socket
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 from django.db import connection, transaction
 
 from llmkeys import ledger
+from llmkeys.keys import checking
 from llmkeys.models import ApiKey, Cooling, KeyEvent
 from llmkeys.vault import keyring
 from tests.gateway.door import (
     DONE,
     MODEL,
+    OPENAI,
     OPENROUTER,
     RESET,
     SILENCE,
@@ -140,6 +143,29 @@ class TestOneAsksFirst:
 
 def answer() -> list[bytes]:
     return [json.dumps(completion()).encode()]
+
+
+class TestTopUp:
+    """OpenAI's free call succeeds without credit as well, so only a request shows whether there is some again."""
+
+    MODELS = "https://api.openai.com/v1/models"
+    SPENT: ClassVar = {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}
+
+    @pytest.mark.parametrize("group", ["", "team"])
+    def test_a_key_without_credit_keeps_its_words_until_a_person_tests_it(self, client, api, provider, group):
+        key = make_key(provider="openai", billing_group=group)
+        provider.post(OPENAI, json=self.SPENT, status=429)
+        is_refused(ask(client), 503, "all_keys_cooling", "")
+        provider.get(self.MODELS, json={"object": "list", "data": []})
+        checking.check_keys(NOW, pause=lambda _: None)
+        shown = api.get(f"/api/llm/keys/{key.id}").json()
+        assert "You exceeded your current quota" in shown["lastError"] and shown["coolingUntil"]
+        assert api.post(f"/api/llm/keys/{key.id}/test").json()["success"] is True
+        shown = api.get(f"/api/llm/keys/{key.id}").json()
+        assert (shown["lastError"], shown["coolingUntil"]) == ("", None)
+        is_refused(ask(client), 503, "all_keys_cooling", "")
+        assert len(rows()) == 2, "it was sent, and refused once more"
+        assert api.get(f"/api/llm/keys/{key.id}").json()["coolingUntil"]
 
 
 class TestTheVerdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -13,7 +14,7 @@ from llmkeys.doctor.finding import About
 from llmkeys.keys.environment import register_environment_keys
 from llmkeys.keys.transfer.importing import import_file
 from llmkeys.keys.transfer.reading import BrokenFile
-from llmkeys.models import ApiKey
+from llmkeys.models import ApiKey, Cooling
 from llmkeys.providers import PROVIDERS, get
 from llmkeys.providers.pasted import read_secret, stripped
 from llmkeys.vault import keyring
@@ -317,6 +318,19 @@ def test_a_rejected_key_whose_variable_is_as_before_stays_rejected(monkeypatch):
     ApiKey.objects.update(rejected_at=NOW, last_error="Rejected by its provider: no.")
     (key,) = register_environment_keys(at=NOW)
     assert (key.rejected_at, key.last_error) == (NOW, "Rejected by its provider: no.")
+
+
+def test_a_new_secret_in_the_variable_does_not_rest_for_the_old_one(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    (key,) = register_environment_keys(at=NOW)
+    Cooling.objects.create(scope=f"key:{key.id}", kind="exhausted", until=NOW + timedelta(days=10))
+    ApiKey.objects.filter(pk=key.pk).update(last_test={"ok": False}, last_test_at=NOW)
+    register_environment_keys(at=NOW)
+    assert Cooling.objects.exists(), "it is the same secret"
+    monkeypatch.setenv("OPENAI_API_KEY", KEY[:-4] + "WXYZ")
+    (key,) = register_environment_keys(at=NOW)
+    assert not Cooling.objects.exists()
+    assert (key.last_test, key.last_test_at) == ({}, None)
 
 
 def test_the_second_variable_serves_where_the_first_holds_no_key(monkeypatch):

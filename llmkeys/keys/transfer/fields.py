@@ -109,7 +109,7 @@ def _read_as_anywhere(reader: _Reader, key: FileKey) -> None:
     values = {name: reader.values[name] for name in _CHECKED_AS_ANYWHERE if name in reader.values}
     if isinstance(values.get("provider"), str):
         values["provider"] = values["provider"].strip().lower()
-    limits = {name: reader.take(name, partial(_limit, reader, name), 0) for name in LIMITS}
+    limits = {name: reader.take(name, partial(_limit, reader, name), 0) for name in LIMITS if name in reader.values}
     values |= {name: nano_to_usd(nano) for name, nano in limits.items()}
     try:
         cleaned = fields.clean_new(values, at=reader.at)

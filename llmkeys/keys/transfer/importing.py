@@ -13,6 +13,7 @@ from llmkeys import ledger, providers
 from llmkeys.database.sql import Cursor
 from llmkeys.key_state import current_windows
 from llmkeys.keys.default import ensure_default, give_default, lock_keys, standing_default
+from llmkeys.keys.fields import default_limits
 from llmkeys.keys.transfer.fields import FileKey, read_key
 from llmkeys.keys.transfer.reading import BrokenFile, read_entries
 from llmkeys.lib.money import format_usd
@@ -99,7 +100,7 @@ def _why_not(key: FileKey, all_keys: list[FileKey]) -> str:
 
 def _store(cursor: Cursor, key: FileKey, at: datetime, actor: str, file: str, report: Report) -> ApiKey:
     windows = current_windows(at)
-    row = ApiKey(**key.columns, id=_free_id(key, report), day=windows.day, month=windows.month)
+    row = ApiKey(**default_limits() | key.columns, id=_free_id(key, report), day=windows.day, month=windows.month)
     row.secret = keyring.seal_one_of_many(key.secret, row_id=row.id)
     row.fingerprint = keyring.fingerprint(key.secret, provider=row.provider)
     row.masked_secret = mask(key.secret, providers.get(row.provider).secret_prefixes)
