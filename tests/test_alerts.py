@@ -23,8 +23,9 @@ from llmkeys.keys import resets
 from llmkeys.ledger import Attempt, Bid, Outcome
 from llmkeys.models import Alert, ApiKey, KeyEvent, UsageRecord
 from llmkeys.supervisor import watchdog
+from llmkeys.tokens import expiry
 from tests.gateway.door import limits
-from tests.helpers import NOW, make_key
+from tests.helpers import NOW, make_key, make_token
 from tests.serving import ROOT, environment
 from tests.targets import SECRET, Target
 
@@ -195,6 +196,14 @@ class TestDelivery:
         )
         assert outbox.send_due_alerts(NOW + timedelta(days=1)) == 0
         assert len(target.heard) == 1
+
+    def test_the_end_of_a_token_is_not_titled_as_that_of_a_key(self, target, administrator):
+        make_token(administrator, name="shop", expiresAt=NOW + timedelta(hours=1))
+        later = NOW + timedelta(hours=2)
+        expiry.expire_tokens(later)
+        outbox.send_due_alerts(later)
+        (message,) = target.heard
+        assert message["title"] == "RefactAI: access token expired" and "shop" in message["message"]
 
     def test_a_flood_is_summed_up(self, target):
         for number in range(60):

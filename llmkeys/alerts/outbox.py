@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
@@ -56,16 +57,22 @@ _reported: dict[str, str] = {}  # what this process has reported, so that reques
 _MOST_REPORTED = 1000
 
 
-def no_key_left(error: NoKey, *, model: str, at: datetime) -> None:
-    """Report, once per hour and reason, that a request found no key. Never raises: the request gets its own answer."""
-    kind = type(error).__name__
+def no_key_left(error: NoKey, *, model: str, at: datetime, token_id: int | None = None) -> None:
+    """Report, once per hour and reason, that a request found no key. Never raises: the request gets its own answer.
+
+    `token_id` is that of a token which may not use every key: what it lacks, others may have, so it is reported by
+    itself.
+    """
+    kind = type(error).__name__ + (f" {token_id}" if token_id else "")
     hour = f"{at:%Y-%m-%dT%H}"
     if _reported.get(kind) == hour:
         return
     message = f"A request for “{model}” found no key: {error}"
     try:
         writer.run_now(
-            lambda cursor: ledger.add_alert(cursor, "no_key_left", None, message, at, once=f"no key {kind} {hour}")
+            lambda cursor: ledger.add_alert(
+                cursor, "no_key_left", None, message, at, token_id=token_id, once=f"no key {kind} {hour}"
+            )
         )
     except RecordingUnavailable:
         return
@@ -119,6 +126,7 @@ class _Claimed:
 
     id: int
     kind: str
+    token_id: int | None
     message: str
     created_at: datetime
     tries: int
@@ -154,13 +162,13 @@ def _claim(cursor: CursorWrapper, at: datetime) -> list[_Claimed]:
     cursor.execute(
         f"""UPDATE llmkeys_alert SET claimed_until = %s, tries = tries + 1
              WHERE id IN (SELECT id FROM llmkeys_alert WHERE {due} ORDER BY id LIMIT {AT_ONCE}) AND {due}
-         RETURNING id, kind, message, created_at, tries, delivery_error""",  # noqa: S608  (constants alone)
+         RETURNING id, kind, token_id, message, created_at, tries, delivery_error""",  # noqa: S608  (constants alone)
         [instant(at + CLAIM), TRIES, now, sane, TRIES, now, sane],
     )
-    rows = sorted(cursor.fetchall())
+    rows = sorted(cursor.fetchall(), key=itemgetter(0))
     return [
-        _Claimed(number, kind, message, as_instant(created_at), tries, _failed_targets(error))
-        for number, kind, message, created_at, tries, error in rows
+        _Claimed(number, kind, token_id, message, as_instant(created_at), tries, _failed_targets(error))
+        for number, kind, token_id, message, created_at, tries, error in rows
     ]
 
 
@@ -204,8 +212,8 @@ def _message(url: str, alerts: Sequence[_Claimed]) -> Message:
     lines = [f"{alert.created_at:%Y-%m-%d %H:%M} UTC  {alert.message[:_LINE_LENGTH]}" for alert in alerts[:LINES]]
     if len(alerts) > LINES:
         lines.append(f"… and {len(alerts) - LINES} more: see the dashboard.")
-    kind = Alert.Kind(alerts[0].kind).label.lower()
-    title = f"RefactAI: {kind}" if len(alerts) == 1 else f"RefactAI: {len(alerts)} alerts"
+    about = Alert(kind=alerts[0].kind, token_id=alerts[0].token_id).title.lower()
+    title = f"RefactAI: {about}" if len(alerts) == 1 else f"RefactAI: {len(alerts)} alerts"
     return Message(url, title, "\n".join(lines))
 
 

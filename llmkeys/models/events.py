@@ -88,6 +88,12 @@ class Alert(models.Model):
         return self.message
 
     @property
+    def title(self) -> str:
+        """What it is about in two words; a token expires as a key does."""
+        words = self.Kind(self.kind).label.capitalize()
+        return words.replace("Key", "Access token") if self.token_id else words
+
+    @property
     def of(self) -> tuple[str | None, int | None] | None:
         """The key or token that it concerns, or None."""
         return (self.key_id, self.token_id) if self.key_id or self.token_id else None

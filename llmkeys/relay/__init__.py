@@ -31,6 +31,8 @@ async def relay(
     try:
         return await Turns(request, client, tracked or Tracked(), stored).run()
     except (NoKeyAvailable, AllKeysAtLimit, AllKeysCooling) as error:
-        model = request.request.model or "auto"
-        background.start(background.in_thread(outbox.no_key_left, error, model=model, at=timezone.now()))
+        model, caller = request.request.model or "auto", request.caller
+        limited = caller.token_id if caller.key_ids is not None else None
+        report = background.in_thread(outbox.no_key_left, error, model=model, at=timezone.now(), token_id=limited)
+        background.start(report)
         raise

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from llmkeys.models import Alert
-from tests.gateway.door import MODEL, OPENROUTER, ask, completion, done, limits, spend, usage
-from tests.helpers import NOW, make_key
+from llmkeys.models import Alert, ApiKey
+from tests.gateway.door import MODEL, OPENROUTER, Program, ask, completion, done, limits, spend, usage
+from tests.helpers import NOW, make_key, make_token
 from tests.serving import ROOT, START_SECONDS, environment
 
 UNKNOWN = "acme/never-heard-of-it"
@@ -57,6 +57,18 @@ class TestNoKeyLeft:
         spend(make_key(budget_mode="soft", **limits(daily="0.01")), "0.01")
         assert ask(client, max_tokens=40_000).json()["error"]["code"] == "all_keys_at_limit"
         assert len(told("no_key_left")) == 1
+
+    def test_what_a_token_with_keys_of_its_own_lacks_is_told_by_itself(self, client, user, as_another_process):
+        """Its lack would otherwise silence, for an hour, that there is no key for anybody."""
+        own = make_key(enabled=False)
+        other = make_key()
+        for name in ("nightly", "shop"):
+            assert ask(Program(make_token(user, name=name, keyIds=[own.id]))).status_code == 503
+        messages = told("no_key_left")
+        assert len(messages) == 2 and ["nightly" in messages[0], "shop" in messages[1]] == [True, True]
+        ApiKey.objects.filter(pk=other.pk).update(enabled=False)
+        assert ask(client).status_code == 503
+        assert len(told("no_key_left")) == 3
 
 
 class TestFallbackPrice:

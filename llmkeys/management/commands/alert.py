@@ -59,10 +59,7 @@ class Command(BaseCommand):
         if not listed:
             self.stdout.write("No alerts yet.")
             return
-        rows = [
-            [when(alert.created_at), alert.get_kind_display(), outbox.delivery_words(alert), alert.message]
-            for alert in listed
-        ]
+        rows = [[when(alert.created_at), alert.title, outbox.delivery_words(alert), alert.message] for alert in listed]
         self.write_lines(table(["When", "Kind", "Delivery", "Message"], rows))
 
 
