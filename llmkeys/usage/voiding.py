@@ -9,6 +9,7 @@ from django.db.backends.utils import CursorWrapper
 from llmkeys import ledger
 from llmkeys.database import writer
 from llmkeys.exceptions import KeyConflict
+from llmkeys.lib.money import format_usd
 
 
 def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> int:
@@ -20,6 +21,8 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
 
     def work(cursor: CursorWrapper) -> tuple[int | None, str]:
         amount = ledger.void_lost(cursor, usage_id, at, by=actor, reason=reason)
+        if amount:
+            _add_event(cursor, usage_id, amount, at, actor)
         return amount, "" if amount is not None else _state(cursor, usage_id)
 
     locks = [account.lock for account in ledger.payers_of(usage_id)]
@@ -29,6 +32,19 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
     if state == "LOST":
         raise KeyConflict("The charge of this usage row has already been taken back.")
     raise KeyConflict(f"Only the charge of a LOST usage row can be taken back; this one is {state or 'missing'}.")
+
+
+def _add_event(cursor: CursorWrapper, usage_id: int, amount: int, at: datetime, actor: str) -> None:
+    cursor.execute(
+        """SELECT k.id, k.name, u.request_id FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
+            WHERE u.id = %s""",
+        [usage_id],
+    )
+    key_id, name, request_id = cursor.fetchone()
+    message = (
+        f"The charge of the lost request {request_id} of “{name}” was taken back by {actor}: {format_usd(amount)}."
+    )
+    ledger.add_event(cursor, "voided", key_id, message, at, actor=actor)
 
 
 def _state(cursor: CursorWrapper, usage_id: int) -> str:

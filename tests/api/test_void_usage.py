@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from llmkeys.lib.money import NANO
-from llmkeys.models import Adjustment
+from llmkeys.models import Adjustment, KeyEvent, UsageRecord
 from tests.api import checks
 from tests.helpers import NOW, make_key, make_usage
 
@@ -51,6 +51,23 @@ def test_it_finds_the_daily_total_without_reading_the_others(api):
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params)
         (step,) = [found[3] for found in cursor.fetchall()]
     assert step.startswith("SEARCH") and "dailyusage_one_per_group" in step
+
+
+def test_it_leaves_one_event_of_the_key_that_says_who_did_it(api):
+    row = lost(name="Production")
+    api.post(path(row)), api.post(path(row))
+    event = KeyEvent.objects.get(kind="voided")
+    assert (event.key_id, event.actor) == (row.key_id, Adjustment.objects.get().created_by)
+    assert event.message == (
+        f"The charge of the lost request {row.request_id} of “Production” was taken back by {event.actor}: $0.50."
+    )
+
+
+def test_it_leaves_no_event_where_nothing_was_charged(api):
+    row = lost()
+    UsageRecord.objects.update(cost_nano=0)
+    assert api.post(path(row)).json()["amount"] == 0
+    assert not KeyEvent.objects.filter(kind="voided").exists()
 
 
 def test_history_stays(api):
