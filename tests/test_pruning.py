@@ -6,6 +6,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django_q.models import Failure, Task
 
@@ -342,6 +343,12 @@ class TestOtherThings:
         pruning.prune_usage(NOW)
         assert FailedAuthentication.objects.get().address == "192.0.2.2"
         assert Failure.objects.get().id == "1"
+
+    def test_it_prunes_expired_sessions(self):
+        for name, hours in (("gone", -1), ("alive", 1)):
+            Session.objects.create(session_key=name, session_data="", expire_date=NOW + timedelta(hours=hours))
+        pruning.prune_usage(NOW)
+        assert Session.objects.get().session_key == "alive"
 
     def test_it_keeps_adjustments_for_good(self):
         key = open_key()

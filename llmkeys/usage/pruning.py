@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import IntegrityError, connection
 from django.db.backends.utils import CursorWrapper
 from django_q.models import Failure
@@ -56,6 +57,7 @@ def prune_usage(at: datetime) -> Pruned:
     done.alerts = _prune_old("llmkeys_alert", "created_at", long_ago)
     _prune_old("llmkeys_failedauthentication", "at", at - KEEP_FAILED_AUTHENTICATION)
     Failure.objects.filter(stopped__lt=at - KEEP_TASK_FAILURES).delete()
+    Session.objects.filter(expire_date__lt=at).delete()
     for day in _days_with_rows(_first_kept(at)):
         if time.monotonic() > deadline:
             done.complete = False
