@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -189,7 +190,7 @@ def _verify_and_seal(day: date, at: datetime) -> list[tuple] | None:
             last = cursor.fetchone()[0]
             cursor.execute(_DIFFERENCES, [str(day), *_span(day)])
             differences = cursor.fetchall()
-        if differences or writer.run_now(lambda cursor, last=last: _seal(cursor, day, at, last)):
+        if differences or writer.run_now(partial(_seal, day=day, at=at, last_correction=last)):
             return differences
     return None
 
