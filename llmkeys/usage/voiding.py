@@ -18,33 +18,22 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
     Raises KeyConflict if the row is not lost, or was voided before.
     """
     reason = reason or "The charge of a lost request was taken back."
+    payers = ledger.payers_of(usage_id)
+    key_id = next((account.key_id for account in payers if account.key_id), None)
 
     def work(cursor: CursorWrapper) -> tuple[int | None, str]:
         amount = ledger.void_lost(cursor, usage_id, at, by=actor, reason=reason)
         if amount:
-            _add_event(cursor, usage_id, amount, at, actor)
+            words = f"The charge of the lost usage row {usage_id} was taken back by {actor}: {format_usd(amount)}."
+            ledger.add_event(cursor, "voided", key_id, words, at, actor=actor)
         return amount, "" if amount is not None else _state(cursor, usage_id)
 
-    locks = [account.lock for account in ledger.payers_of(usage_id)]
-    amount, state = writer.run_now(work, accounts=locks)
+    amount, state = writer.run_now(work, accounts=[account.lock for account in payers])
     if amount is not None:
         return amount
     if state == "LOST":
         raise KeyConflict("The charge of this usage row has already been taken back.")
     raise KeyConflict(f"Only the charge of a LOST usage row can be taken back; this one is {state or 'missing'}.")
-
-
-def _add_event(cursor: CursorWrapper, usage_id: int, amount: int, at: datetime, actor: str) -> None:
-    cursor.execute(
-        """SELECT k.id, k.name, u.request_id FROM llmkeys_usagerecord u JOIN llmkeys_apikey k ON k.id = u.key_id
-            WHERE u.id = %s""",
-        [usage_id],
-    )
-    key_id, name, request_id = cursor.fetchone()
-    message = (
-        f"The charge of the lost request {request_id} of “{name}” was taken back by {actor}: {format_usd(amount)}."
-    )
-    ledger.add_event(cursor, "voided", key_id, message, at, actor=actor)
 
 
 def _state(cursor: CursorWrapper, usage_id: int) -> str:

@@ -54,13 +54,11 @@ def test_it_finds_the_daily_total_without_reading_the_others(api):
 
 
 def test_it_leaves_one_event_of_the_key_that_says_who_did_it(api):
-    row = lost(name="Production")
+    row = lost()
     api.post(path(row)), api.post(path(row))
     event = KeyEvent.objects.get(kind="voided")
     assert (event.key_id, event.actor) == (row.key_id, Adjustment.objects.get().created_by)
-    assert event.message == (
-        f"The charge of the lost request {row.request_id} of “Production” was taken back by {event.actor}: $0.50."
-    )
+    assert event.message == (f"The charge of the lost usage row {row.id} was taken back by {event.actor}: $0.50.")
 
 
 def test_it_leaves_no_event_where_nothing_was_charged(api):
