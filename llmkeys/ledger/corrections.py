@@ -155,17 +155,14 @@ def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[
         if window.ends:
             same, params = f"AND {window.name} = %s", [str(getattr(row.windows, window.name))]
         cursor.execute(
-            f"""SELECT COALESCE(MAX(id), 0) FROM llmkeys_adjustment
-                 WHERE {account.of.column} = %s AND kind = 'reset' AND {window.amount} <> 0 {same}""",
-            [account.id, *params],
+            f"""SELECT reset, (SELECT COALESCE(SUM({window.amount}), 0) FROM llmkeys_adjustment
+                                WHERE usage_id = %s AND {account.of.column} = %s AND id > reset)
+                  FROM (SELECT COALESCE(MAX(id), 0) AS reset FROM llmkeys_adjustment
+                         WHERE {account.of.column} = %s AND kind = 'reset' AND {window.amount} <> 0 {same}) AS last""",
+            [row.id, account.id, account.id, *params],
         )
-        reset = cursor.fetchone()[0]
-        cursor.execute(
-            f"""SELECT COALESCE(SUM({window.amount}), 0) FROM llmkeys_adjustment
-                 WHERE usage_id = %s AND {account.of.column} = %s AND id > %s""",
-            [row.id, account.id, reset],
-        )
-        left[window.name] = int(cursor.fetchone()[0]) + (row.charged_nano if reset <= row.charged_after else 0)
+        reset, corrected = cursor.fetchone()
+        left[window.name] = int(corrected) + (row.charged_nano if reset <= row.charged_after else 0)
     return left
 
 
