@@ -6,6 +6,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django_q.models import Failure, Task
 
@@ -118,8 +119,7 @@ class TestWhatGoes:
         key = open_key()
         for number in range(5):
             spend(key, OLD, number)
-        with transaction.atomic(), connection.cursor() as cursor:
-            assert pruning._seal(cursor, OLD.date(), NOW) == ""
+        assert pruning._verify_and_seal(OLD.date(), NOW) == []
         chunks = pruning._deleted_chunks(OLD.date())
         assert next(chunks) == 2
         assert differences() == []  # killed half way
@@ -161,6 +161,53 @@ class TestWhatStays:
         assert pruning.prune_usage(NOW).waiting == ["2026-07-14"]
         assert UsageRecord.objects.count() == 2
         end(row, NOW, "LOST")
+        assert pruning.prune_usage(NOW).rows == 2
+        assert differences() == []
+
+    def test_others_write_while_it_adds_a_day_up_and_it_looks_again(self):
+        key = open_key()
+        spend(key, OLD)
+        lost, looks = spend(key, OLD, 2, "LOST"), []
+
+        def meanwhile(execute, sql, params, many, context):
+            if "both_sides" in sql:
+                looks.append(sql)
+                if len(looks) == 1:
+                    void_usage(lost, at=NOW, actor="anna")
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(meanwhile):
+            pruned = pruning.prune_usage(NOW)
+        assert (len(looks), pruned.rows, SealedDay.objects.get().cost_nano) == (2, 1, NANO)
+        assert differences() == []
+
+    def test_it_leaves_a_day_for_later_that_is_corrected_again_and_again(self):
+        key = open_key()
+        lost = [spend(key, OLD, number, "LOST") for number in range(4)]
+
+        def meanwhile(execute, sql, params, many, context):
+            if "both_sides" in sql:
+                void_usage(lost.pop(), at=NOW, actor="anna")
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(meanwhile):
+            assert pruning.prune_usage(NOW).waiting == ["2026-07-14"]
+        assert not SealedDay.objects.exists()
+        assert pruning.prune_usage(NOW).rows == 1
+        assert differences() == []
+
+    def test_it_seals_no_day_on_which_a_hold_was_placed_meanwhile(self):
+        key, held = open_key(), []
+        spend(key, OLD)
+
+        def meanwhile(execute, sql, params, many, context):
+            if "both_sides" in sql and not held:
+                held.append(attempt(key, OLD, 2))  # by a clock that is far behind
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(meanwhile):
+            assert pruning.prune_usage(NOW).waiting == ["2026-07-14"]
+        end(held[0], NOW)
         assert pruning.prune_usage(NOW).rows == 2
         assert differences() == []
 
@@ -296,6 +343,12 @@ class TestOtherThings:
         pruning.prune_usage(NOW)
         assert FailedAuthentication.objects.get().address == "192.0.2.2"
         assert Failure.objects.get().id == "1"
+
+    def test_it_prunes_expired_sessions(self):
+        for name, hours in (("gone", -1), ("alive", 1)):
+            Session.objects.create(session_key=name, session_data="", expire_date=NOW + timedelta(hours=hours))
+        pruning.prune_usage(NOW)
+        assert Session.objects.get().session_key == "alive"
 
     def test_it_keeps_adjustments_for_good(self):
         key = open_key()

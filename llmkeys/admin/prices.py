@@ -6,6 +6,7 @@ A price form shows the cost of a typical request, so that a price in the wrong u
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from llmkeys.account_fields import EditForm
+from llmkeys.account_fields import EditForm, in_known_years
 from llmkeys.lib.money import plain_usd
 from llmkeys.models import OPTIONAL_PRICES, PRICES, ModelAlias, ModelPrice
 from llmkeys.prices import catalogue, tariffs
@@ -89,6 +90,12 @@ class PriceForm(RowForm):
 
     def clean_above_input_tokens(self) -> int:
         return self.cleaned_data["above_input_tokens"] or 0
+
+    def clean_valid_from(self) -> datetime:
+        try:
+            return in_known_years(self.cleaned_data["valid_from"])
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
 
 
 @admin.register(ModelPrice)

@@ -7,13 +7,14 @@ list of a thousand keys would take a quarter longer.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from llmkeys.account_fields import read_whole
+from llmkeys.account_fields import in_known_years, parse_instant, read_whole
 from llmkeys.exceptions import InvalidInput
 from llmkeys.keys.testing import TestResult
 from llmkeys.models import MOST_ALIASED, KeyEvent, ModelPrice, ProviderName
@@ -147,6 +148,12 @@ class Overlap(serializers.Field):
 
 
 class Instant(serializers.DateTimeField):
+    def to_internal_value(self, data: Any) -> datetime:
+        try:
+            return in_known_years(parse_instant(data))
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from None
+
     def to_representation(self, value: Any) -> Any:
         return instant_json(value)
 
@@ -226,7 +233,7 @@ class PriceSerializer(StrictSerializer):
     model = Name()
     serviceTier = Choice(source="service_tier", choices=ModelPrice.Tier.choices, required=False)
     aboveInputTokens = Tokens(source="above_input_tokens", required=False)
-    validFrom = serializers.DateTimeField(source="valid_from", required=False)
+    validFrom = Instant(source="valid_from", required=False)
     inputUsdPerMtok = Usd(source="input_usd_per_mtok")
     outputUsdPerMtok = Usd(source="output_usd_per_mtok")
     cachedInputUsdPerMtok = _kind("cached_input_usd_per_mtok")

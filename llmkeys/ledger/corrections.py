@@ -77,6 +77,8 @@ class _Charged:
     state: str
     payers: list[Account]
     windows: Windows
+    model: str
+    token_name: str
     charged_nano: int
     cost_nano: int
     source: str  # how the cost is known
@@ -141,7 +143,7 @@ def _correct(
     known_as, source = ("SETTLED", source) if kind in REPORTED_LATER else (row.known_as, row.source)
     now = parts_of(known_as, source, row.cost_nano + difference)
     moved = [after - before for before, after in zip(was, now, strict=True)]
-    _correct_daily(cursor, row.id, difference, *moved)
+    _correct_daily(cursor, row, difference, *moved)
     return difference
 
 
@@ -153,17 +155,14 @@ def _left_to_give_back(cursor: Cursor, account: Account, row: _Charged) -> dict[
         if window.ends:
             same, params = f"AND {window.name} = %s", [str(getattr(row.windows, window.name))]
         cursor.execute(
-            f"""SELECT COALESCE(MAX(id), 0) FROM llmkeys_adjustment
-                 WHERE {account.of.column} = %s AND kind = 'reset' AND {window.amount} <> 0 {same}""",
-            [account.id, *params],
+            f"""SELECT reset, (SELECT COALESCE(SUM({window.amount}), 0) FROM llmkeys_adjustment
+                                WHERE usage_id = %s AND {account.of.column} = %s AND id > reset)
+                  FROM (SELECT COALESCE(MAX(id), 0) AS reset FROM llmkeys_adjustment
+                         WHERE {account.of.column} = %s AND kind = 'reset' AND {window.amount} <> 0 {same}) AS last""",
+            [row.id, account.id, account.id, *params],
         )
-        reset = cursor.fetchone()[0]
-        cursor.execute(
-            f"""SELECT COALESCE(SUM({window.amount}), 0) FROM llmkeys_adjustment
-                 WHERE usage_id = %s AND {account.of.column} = %s AND id > %s""",
-            [row.id, account.id, reset],
-        )
-        left[window.name] = int(cursor.fetchone()[0]) + (row.charged_nano if reset <= row.charged_after else 0)
+        reset, corrected = cursor.fetchone()
+        left[window.name] = int(corrected) + (row.charged_nano if reset <= row.charged_after else 0)
     return left
 
 
@@ -181,13 +180,13 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
     columns = ", ".join(accounts.columns())
     cursor.execute(
         f"""UPDATE llmkeys_usagerecord SET state = state WHERE id = %s AND state IN ('SETTLED', 'LOST')
-           RETURNING state, day, month, cost_nano, cost_source, charged_after, {columns}""",
+           RETURNING state, day, month, model, token_name, cost_nano, cost_source, charged_after, {columns}""",
         [usage_id],
     )
     row = cursor.fetchone()
     if row is None:
         return None
-    state, day, month, charged, source, charged_after, *ids = row
+    state, day, month, model, token_name, charged, source, charged_after, *ids = row
     payers = accounts.of_row(ids)
     cursor.execute(
         "SELECT kind, cost_nano, cost_source FROM llmkeys_adjustment WHERE usage_id = %s AND key_id IS NOT NULL",
@@ -199,21 +198,23 @@ def _charged(cursor: Cursor, usage_id: int) -> _Charged | None:
         if kind in REPORTED_LATER:
             known_as, source = "SETTLED", its_source
     windows = Windows(as_date(day), as_date(month))
-    return _Charged(usage_id, state, payers, windows, charged, cost, source, known_as, charged_after or 0)
-
-
-def _correct_daily(cursor: Cursor, usage_id: int, cost: int, estimated: int, lost: int) -> None:
-    """Change the daily total of a row's group and its parts, because charts show the corrected spending."""
-    same = " AND ".join(
-        f"COALESCE(u.{of.column}, 0) = COALESCE(llmkeys_dailyusage.{of.column}, 0)"
-        for of in accounts.TABLES
-        if of is not KEYS
+    return _Charged(
+        usage_id, state, payers, windows, model, token_name, charged, cost, source, known_as, charged_after or 0
     )
+
+
+def _correct_daily(cursor: Cursor, row: _Charged, cost: int, estimated: int, lost: int) -> None:
+    """Change the daily total of a row's group and its parts, because charts show the corrected spending."""
+    paid = {account.of: account.id for account in row.payers}
+    others = [of for of in accounts.TABLES if of is not KEYS]
+    # The columns of the unique index and in its form: others wait while this runs, and there are years of totals.
+    same = "".join(f" AND COALESCE({of.column}, 0) = %s" for of in others)
     cursor.execute(
         f"""UPDATE llmkeys_dailyusage SET cost_nano = cost_nano + %s, estimated_nano = estimated_nano + %s,
                   lost_nano = lost_nano + %s
-            WHERE EXISTS (SELECT 1 FROM llmkeys_usagerecord u WHERE u.id = %s AND u.key_id = llmkeys_dailyusage.key_id
-              AND u.day = llmkeys_dailyusage.day AND u.model = llmkeys_dailyusage.model
-              AND u.token_name = llmkeys_dailyusage.token_name AND {same})""",
-        [cost, estimated, lost, usage_id],
-    )
+            WHERE key_id = %s AND day = %s AND model = %s AND token_name = %s{same}""",
+        [
+            cost, estimated, lost, paid.get(KEYS), str(row.windows.day), row.model, row.token_name,
+            *(paid.get(of, 0) for of in others),
+        ],
+    )  # fmt: skip

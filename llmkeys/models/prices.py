@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -85,7 +86,8 @@ class ModelPrice(models.Model):
         if not self.above_input_tokens or not (self.provider and self.model):
             return
         same = ModelPrice.objects.filter(provider=self.provider, model=self.model, service_tier=self.service_tier or "")
-        if not same.filter(above_input_tokens=0, valid_from__lte=self.valid_from).exists():
+        shown = self.valid_from + timedelta(milliseconds=1)  # times are shown, and so given back, without microseconds
+        if not same.filter(above_input_tokens=0, valid_from__lt=shown).exists():
             raise ValidationError(
                 {"above_input_tokens": "Give the price of all prompts (0) first, from the same date or an earlier one."}
             )

@@ -36,7 +36,7 @@ def note_failure(address: str, *, at: datetime) -> None:
 
     A failure that cannot be recorded is ignored: the answer to an invalid token must not depend on a writable database.
     """
-    recent = FailedAuthentication.objects.filter(address=address, at__gt=at - PERIOD)
+    recent = FailedAuthentication.objects.filter(address=address, at__gt=at - PERIOD, at__lte=at + PERIOD)
     _refuse_after(list(recent.order_by("-at").values_list("at", flat=True)[:MOST_FAILURES]), at)
     try:
         before = writer.run_now(lambda cursor: _record(cursor, address, at))
@@ -46,9 +46,12 @@ def note_failure(address: str, *, at: datetime) -> None:
 
 
 def _record(cursor: CursorWrapper, address: str, at: datetime) -> list[datetime]:
-    """Record the failure unless the limit is reached; return the times of the earlier ones, newest first."""
+    """Record the failure unless the limit is reached; return the times of the earlier ones, newest first.
+
+    Those of the future, from before a clock was set back, would otherwise count until their time has come.
+    """
     since = instant(at - PERIOD)
-    cursor.execute("DELETE FROM llmkeys_failedauthentication WHERE at <= %s", [since])
+    cursor.execute("DELETE FROM llmkeys_failedauthentication WHERE at <= %s OR at > %s", [since, instant(at + PERIOD)])
     cursor.execute(
         "SELECT at FROM llmkeys_failedauthentication WHERE address = %s AND at > %s ORDER BY at DESC LIMIT %s",
         [address, since, MOST_FAILURES],

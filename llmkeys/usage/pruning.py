@@ -1,8 +1,8 @@
 """Retention: usage rows are deleted by whole days, after their day's totals were verified and sealed; totals stay.
 
-A day is verified and sealed in one transaction, and from then on the audit trusts its totals: a prune that is killed
-halfway continues the next night. Rows that a correction refers to stay. Rows are deleted a thousand at a time, in short
-transactions, so that requests are served in between.
+A day is sealed if nothing has corrected it since it was verified, and from then on the audit trusts its totals: a prune
+that is killed halfway continues the next night. Rows that a correction refers to stay. Rows are deleted a thousand at a
+time, in short transactions, so that requests are served in between.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import IntegrityError, connection
 from django.db.backends.utils import CursorWrapper
 from django_q.models import Failure
@@ -40,7 +42,7 @@ class Pruned:
     days: list[str] = field(default_factory=list)
     events: int = 0
     alerts: int = 0
-    waiting: list[str] = field(default_factory=list)  # days with an open hold, left for the next night
+    waiting: list[str] = field(default_factory=list)  # days with an open hold or new corrections: the next night
     refused: list[str] = field(default_factory=list)
     complete: bool = True
 
@@ -56,6 +58,7 @@ def prune_usage(at: datetime) -> Pruned:
     done.alerts = _prune_old("llmkeys_alert", "created_at", long_ago)
     _prune_old("llmkeys_failedauthentication", "at", at - KEEP_FAILED_AUTHENTICATION)
     Failure.objects.filter(stopped__lt=at - KEEP_TASK_FAILURES).delete()
+    Session.objects.filter(expire_date__lt=at).delete()
     for day in _days_with_rows(_first_kept(at)):
         if time.monotonic() > deadline:
             done.complete = False
@@ -122,9 +125,12 @@ def _prune_day(day: date, at: datetime, done: Pruned, deadline: float) -> None:
         if _has_open_hold(day):
             done.waiting.append(str(day))
             return
-        words = writer.run_now(lambda cursor: _seal(cursor, day, at))
-        if words:
-            done.refused.append(words)
+        differences = _verify_and_seal(day, at)
+        if differences is None:
+            done.waiting.append(str(day))
+            return
+        if differences:
+            done.refused.append(writer.run_now(lambda cursor: _refuse(cursor, day, differences, at)))
             return
     gone = 0
     for chunk in _deleted_chunks(day):
@@ -143,9 +149,12 @@ def _is_sealed(day: date) -> bool:
         return cursor.fetchone() is not None
 
 
+_OPEN_HOLD = "SELECT 1 FROM llmkeys_usagerecord WHERE state = 'HELD' AND day = %s LIMIT 1"
+
+
 def _has_open_hold(day: date) -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM llmkeys_usagerecord WHERE state = 'HELD' AND day = %s LIMIT 1", [str(day)])
+        cursor.execute(_OPEN_HOLD, [str(day)])
         return cursor.fetchone() is not None
 
 
@@ -166,19 +175,41 @@ _DIFFERENCES = f"""SELECT key_id, SUM(cost), SUM(row_cost), SUM(requests), SUM(r
   ORDER BY key_id"""  # noqa: S608  (constants of this module, here and below)
 
 
-def _seal(cursor: CursorWrapper, day: date, at: datetime) -> str:
-    """Seal a day if its totals equal the sum of its rows and their corrections; otherwise return what differs."""
-    cursor.execute(_DIFFERENCES, [str(day), *_span(day)])
-    differences = cursor.fetchall()
-    if differences:
-        return _refuse(cursor, day, differences, at)
+_LAST_CORRECTION = "SELECT COALESCE(MAX(id), 0) FROM llmkeys_adjustment"
+
+
+def _verify_and_seal(day: date, at: datetime) -> list[tuple] | None:
+    """Seal a day if its totals equal the sum of its rows and their corrections; otherwise return what differs.
+
+    A day may have a hundred thousand rows, so they are added up outside the writer, for which requests wait; in it the
+    day is sealed only if nothing has been corrected since. Returns None if something was, each time.
+    """
+    for _ in range(_MOST_TRIES):
+        with connection.cursor() as cursor:
+            cursor.execute(_LAST_CORRECTION)
+            last = cursor.fetchone()[0]
+            cursor.execute(_DIFFERENCES, [str(day), *_span(day)])
+            differences = cursor.fetchall()
+        if differences or writer.run_now(partial(_seal, day=day, at=at, last_correction=last)):
+            return differences
+    return None
+
+
+def _seal(cursor: CursorWrapper, day: date, at: datetime, last_correction: int) -> bool:
+    """Seal a verified day; return False if there is a later correction, or a hold that is still to be settled."""
+    cursor.execute(_LAST_CORRECTION)
+    if cursor.fetchone()[0] != last_correction:
+        return False
+    cursor.execute(_OPEN_HOLD, [str(day)])
+    if cursor.fetchone():
+        return False
     cursor.execute(
         """INSERT INTO llmkeys_sealedday (day, rows, cost_nano, sealed_at)
            SELECT %s, 0, COALESCE(SUM(cost_nano), 0), %s FROM llmkeys_dailyusage WHERE day = %s
            ON CONFLICT (day) DO NOTHING""",
         [str(day), instant(at), str(day)],
     )
-    return ""
+    return True
 
 
 def _refuse(cursor: CursorWrapper, day: date, differences: list[tuple], at: datetime) -> str:

@@ -9,6 +9,7 @@ from django.db.backends.utils import CursorWrapper
 from llmkeys import ledger
 from llmkeys.database import writer
 from llmkeys.exceptions import KeyConflict
+from llmkeys.lib.money import format_usd
 
 
 def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> int:
@@ -17,13 +18,17 @@ def void_usage(usage_id: int, *, at: datetime, actor: str, reason: str = "") -> 
     Raises KeyConflict if the row is not lost, or was voided before.
     """
     reason = reason or "The charge of a lost request was taken back."
+    payers = ledger.payers_of(usage_id)
+    key_id = next((account.key_id for account in payers if account.key_id), None)
 
     def work(cursor: CursorWrapper) -> tuple[int | None, str]:
         amount = ledger.void_lost(cursor, usage_id, at, by=actor, reason=reason)
+        if amount:
+            words = f"The charge of the lost usage row {usage_id} was taken back by {actor}: {format_usd(amount)}."
+            ledger.add_event(cursor, "voided", key_id, words, at, actor=actor)
         return amount, "" if amount is not None else _state(cursor, usage_id)
 
-    locks = [account.lock for account in ledger.payers_of(usage_id)]
-    amount, state = writer.run_now(work, accounts=locks)
+    amount, state = writer.run_now(work, accounts=[account.lock for account in payers])
     if amount is not None:
         return amount
     if state == "LOST":

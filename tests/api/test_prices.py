@@ -110,6 +110,29 @@ def test_it_names_a_bad_field(api, name, value):
         assert answer.json()[name]
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin"])
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00", "9999-12-31T22:00:00", "1969-12-30T00:00:00Z", "2201-01-01"])
+def test_it_refuses_a_time_at_the_ends_of_the_calendar(api, settings, zone, at):
+    settings.TIME_ZONE = zone
+    good = add(api)
+    for answer in (api.post(PATH, PLAIN | {"validFrom": at}), api.put(path(good), {"validFrom": at})):
+        assert answer.status_code == 400 and list(answer.json()) == ["validFrom"], answer.content
+    assert api.get(PATH).json() == [good]
+
+
+def test_it_shows_times_in_utc_whatever_the_zone(api, settings):
+    settings.TIME_ZONE = "America/New_York"
+    assert add(api, validFrom="2026-01-01T00:00:00")["validFrom"] == "2026-01-01T05:00:00Z"
+    assert add(api, validFrom="2026-01-01T00:00:00.123456+01:00")["validFrom"] == "2025-12-31T23:00:00.123Z"
+
+
+def test_a_price_of_long_prompts_may_begin_when_the_other_does(api, frozen):
+    """A time that was shown is the time that counts, to the last digit."""
+    frozen.move_to(NOW.replace(microsecond=123_456))
+    price = add(api)
+    assert add(api, aboveInputTokens=200_000, validFrom=price["validFrom"])["validFrom"] == price["validFrom"]
+
+
 def test_it_refuses_a_second_price_of_the_same_instant(api):
     at = "2026-01-01T00:00:00Z"
     add(api, validFrom=at)

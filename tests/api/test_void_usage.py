@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from llmkeys.lib.money import NANO
-from llmkeys.models import Adjustment
+from llmkeys.models import Adjustment, KeyEvent, UsageRecord
 from tests.api import checks
 from tests.helpers import NOW, make_key, make_usage
 
@@ -32,6 +33,39 @@ def test_it_works(api, frozen):
     assert (adjustment.kind, adjustment.usage_id, adjustment.total_nano) == ("void", row.id, -NANO // 2)
     assert adjustment.created_by.startswith("admin (token ")
     assert adjustment.reason == "The provider's bill does not have it."
+
+
+@pytest.mark.only_on("sqlite")  # reads its plan
+def test_it_finds_the_daily_total_without_reading_the_others(api):
+    row, changes = lost(), []
+
+    def note(execute, sql, params, many, context):
+        if sql.startswith("UPDATE llmkeys_dailyusage"):
+            changes.append((sql, params))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(note):
+        assert api.post(path(row)).status_code == 200
+    ((sql, params),) = changes
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params)
+        (step,) = [found[3] for found in cursor.fetchall()]
+    assert step.startswith("SEARCH") and "dailyusage_one_per_group" in step
+
+
+def test_it_leaves_one_event_of_the_key_that_says_who_did_it(api):
+    row = lost()
+    api.post(path(row)), api.post(path(row))
+    event = KeyEvent.objects.get(kind="voided")
+    assert (event.key_id, event.actor) == (row.key_id, Adjustment.objects.get().created_by)
+    assert event.message == (f"The charge of the lost usage row {row.id} was taken back by {event.actor}: $0.50.")
+
+
+def test_it_leaves_no_event_where_nothing_was_charged(api):
+    row = lost()
+    UsageRecord.objects.update(cost_nano=0)
+    assert api.post(path(row)).json()["amount"] == 0
+    assert not KeyEvent.objects.filter(kind="voided").exists()
 
 
 def test_history_stays(api):

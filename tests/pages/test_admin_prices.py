@@ -73,6 +73,19 @@ def test_it_refuses_what_is_no_price(operator, amount):
     assert not ModelPrice.objects.exists()
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin"])
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+def test_it_refuses_a_date_at_the_ends_of_the_calendar(operator, settings, zone, day):
+    settings.TIME_ZONE = zone
+    data = {
+        "provider": "openai", "model": "gpt-x", "valid_from_0": day, "valid_from_1": "22:00:00",
+        "input_usd_per_mtok": "1", "output_usd_per_mtok": "10",
+    }  # fmt: skip
+    page = text(operator.post(f"{LIST}add/", data))
+    assert f"Must be in the years 1970 to 2199; it is in the year {int(day[:4])}." in page
+    assert not ModelPrice.objects.exists()
+
+
 def test_it_keeps_what_others_have_changed_since_the_form_was_opened(operator, api):
     price = make_price(model="gpt-x", audio_input_usd_per_mtok="32")
     before = ModelPrice.objects.values().get()
