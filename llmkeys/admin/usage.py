@@ -125,7 +125,7 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
         return newest(queryset).filter(key_id__in=list(keys)), False
 
     def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
-        return map(usage_json, rows)
+        return map(usage_json, rows.select_related("key", "token__user"))
 
     # --- voiding lost charges ----------------------------------------------------------------------------------------
 
