@@ -30,7 +30,7 @@ from llmkeys.dashboard.forms import SCOPE_WORDS, AddTokenForm
 from llmkeys.dialects import DIALECTS
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, LIMIT_REACHED, TOKEN_STATUSES, AccessTokenQuerySet
-from llmkeys.models import AccessToken, ApiKey
+from llmkeys.models import AUTO, AccessToken, ApiKey
 from llmkeys.presentation import Projections
 from llmkeys.providers import PROVIDERS
 from llmkeys.templatetags.llmkeys_format import when
@@ -378,7 +378,7 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
     words = {
         "base": base.rstrip("/"),
         "token": token,
-        "model": settings.PRIMARY_MODEL,
+        "model": AUTO,  # whatever the provider of the keys that are stored
         "anthropic_model": _bare_name("anthropic-messages"),
         "google_model": _bare_name("google-generate"),
     }
