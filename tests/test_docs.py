@@ -31,7 +31,6 @@ UNITS = sorted(DEPLOY.glob("*.service"))
 NOT_RUN = {
     "make run": "every gate starts from it: tests/flows/test_newcomer.py",
     "make test": "what runs this",
-    "make postgres": "installs into the environment of whoever runs this; test_it_locks_the_driver_of_postgresql",
     "./manage.py keys add --provider openrouter --name Production --daily-limit 10": (
         "asks for the secret on a terminal: tests/commands/test_terminal.py"
     ),
@@ -65,6 +64,7 @@ NOT_RUN = {
     "docker compose": "needs Docker: tests/test_container.py",
     "sudo ": "changes the machine",
     "cd /opt/refactai && sudo make .venv/installed": "changes the machine",
+    "cd /opt/refactai && sudo make postgres": "changes the machine; test_it_locks_the_driver_of_postgresql",
 }
 
 
@@ -204,6 +204,15 @@ def test_it_waits_for_the_server_before_it_reads_what_that_writes():
     reading = [at for at, line in enumerate(lines) if line.endswith("/first-login")]
     assert len(reading) == 2
     assert all(" --wait" in lines[at - 1] or "/readyz" in lines[at - 1] for at in reading)
+
+
+def test_it_installs_as_root_what_belongs_to_root():
+    """`git clone` under sudo makes /opt/refactai, and what `make` installs there, root's."""
+    making = [line for line in shell_lines((ROOT / "docs/deployment.md").read_text()) if "make " in line]
+    assert {line.partition(" && ")[2] for line in making if "apt-get" not in line} == {
+        "sudo make .venv/installed",
+        "sudo make postgres",
+    }
 
 
 # --- files to install -------------------------------------------------------------------------------------------------
