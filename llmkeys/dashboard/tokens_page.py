@@ -95,10 +95,6 @@ class TokenCard(AccountCard):
         return "every model" if models is None else ", ".join(models)
 
     @property
-    def mode(self) -> str:
-        return self.token.budget_mode or settings.BUDGET_MODE
-
-    @property
     def pace_words(self) -> str:
         pace = self.token.requests_per_minute
         return f"{pace:,} request{'' if pace == 1 else 's'} per minute" if pace else ""

@@ -64,7 +64,7 @@ def test_it_stores_the_key_and_returns_to_its_card(operator):
         given(
             provider="openai", apiKey=f" {secret} ", dailyLimit="2.50", monthlyLimit="0", totalLimit="",
             expiresAt="2099-01-31T00:00", priority="7", billingGroup="team", workspaceId="wrkspc_1",
-            description="For the nightly run",
+            description="For the nightly run", budgetMode="soft",
         ),
         follow=True,
     )  # fmt: skip
@@ -74,6 +74,7 @@ def test_it_stores_the_key_and_returns_to_its_card(operator):
     assert keyring.open_secret(key) == secret
     assert (key.daily_limit_nano, key.monthly_limit_nano, key.total_limit_nano) == (5 * NANO // 2, 0, 1000 * NANO)
     assert (key.priority, key.billing_group, key.workspace_id) == (7, "team", "wrkspc_1")
+    assert key.budget_mode == "soft"
     assert key.expires_at.isoformat() == "2099-01-31T00:00:00+00:00"
     assert key.is_default and key.events.get(kind="added").actor == "admin"
     assert secret not in answer.content.decode()

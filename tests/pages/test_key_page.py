@@ -115,6 +115,15 @@ def test_it_counts_every_lost_request_and_shows_the_newest(operator, monkeypatch
     assert "More than 5 requests were lost." in text_of(page_of(operator, key))
 
 
+def test_it_shows_its_budget_mode_or_that_of_the_setting(operator, settings):
+    key = make_key()
+    assert "Budget mode strict Priority 100" in text_of(page_of(operator, key))
+    settings.BUDGET_MODE = "soft"
+    assert "Budget mode soft Priority 100" in text_of(page_of(operator, key))
+    ApiKey.objects.update(budget_mode="strict")
+    assert "Budget mode strict Priority 100" in text_of(page_of(operator, key))
+
+
 def test_it_joins_events_that_repeat(operator):
     key = make_key()
     for number in range(12):
