@@ -28,13 +28,12 @@ from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, listing, region
 from llmkeys.dashboard.login import first_page
-from llmkeys.dashboard.overview import Card, Overview, costs_by_key, overview, spend_chart, top_tokens, turns
+from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
 from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
 from llmkeys.lib.windows import day_end, month_end
 from llmkeys.models import Alert, ProviderName
-from llmkeys.presentation import PACE_DAYS, Projections
 from llmkeys.scheduling import scheduler_last_ran
 from llmkeys.templatetags.llmkeys_format import moment, percent, relative, usd, usd_short
 from llmkeys.usage.closed_days import first_day
@@ -85,9 +84,8 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     view = overview(at=timezone.now())
     wanted, notices = Wanted.of(request.GET), banners(view)
     keys = key_list(view.cards, wanted)
-    paces = Projections(view.at, only=[card.key.pk for card in keys.cards])
     for card in keys.cards:
-        card.projected = paces.of(card.key)
+        card.projected = view.paces.of(card.key)
     return {
         "view": view,
         "banners": notices,
@@ -325,21 +323,16 @@ def _total(view: Overview) -> Figure:
 def _pace(view: Overview) -> dict[str, Any]:
     """Return the projected cost of the month, and whether the keys with a monthly limit will exceed their limits.
 
-    The pace is the mean of the last seven whole days, or fewer for new keys.
+    It is the sum of what the keys' cards say. A key that is too young for a projection, or deleted, counts with what it
+    has cost already; without any projection there is no sum.
     """
-    first = min((current_windows(card.key.created_at).day for card in view.everyone), default=view.today)
-    days = min(PACE_DAYS, (view.today - first).days)
-    if days < 1:
+    rests = {card.key.pk: view.paces.rest_of(card.key) for card in view.cards}
+    if all(rest is None for rest in rests.values()):
         return {}
-    since, until = view.today - timedelta(days=days), view.today - timedelta(days=1)
-    rest = (_resets_at(view, 1) - view.at).total_seconds() / 86_400 / days
-    projected = _cost(view, 1) + round(_between(view, since, until, lambda day: day.cost_nano) * rest)
+    projected = _cost(view, 1) + sum(rest or 0 for rest in rests.values())
     spent, _, limit = _sums(view, 1)
-    if not limit or projected <= limit:  # some of the keys cannot exceed what all do not
-        return {"projected": projected}
-    costs = costs_by_key(since, until, at=view.at)
-    limited = sum(costs.get(card.key.pk, 0) for card in view.cards if card.facts[1].limit and not card.is_dim)
-    return {"projected": projected, "pace_is_too_high": spent + round(limited * rest) > limit}
+    limited = sum(rests[card.key.pk] or 0 for card in view.cards if card.facts[1].limit and not card.is_dim)
+    return {"projected": projected, "pace_is_too_high": bool(limit) and spent + limited > limit}
 
 
 def _window(view: Overview, title: str, index: int, when: str, change: Change | None) -> Figure:
