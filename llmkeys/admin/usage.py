@@ -93,7 +93,10 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     actions = ("void", "as_csv")
     fieldsets = (
         (None, {"fields": ("request_id", "attempt", "key", "state", "success", "http_status", "error")}),
-        ("Request", {"fields": ("dialect", "requested_model", "model", "token_name", "streamed", "skipped")}),
+        (
+            "Request",
+            {"fields": ("dialect", "requested_model", "model", "token_name", "max_tokens", "streamed", "skipped")},
+        ),
         ("Cost", {"fields": (cost, "cost_source", held, "overrun", "day", "month")}),
         (
             "Tokens",

@@ -116,6 +116,12 @@ class TestSearch:
         assert shown(operator, EVENTS, q=character) == {event.pk}
 
 
+def test_it_shows_that_the_output_limit_was_lowered(operator):
+    row = make_usage(make_key(), max_tokens=4096)
+    page = operator.get(f"{USAGE}{row.pk}/change/").content.decode()
+    assert ">4096<" in page and "The output limit, lowered to fit a budget." in page
+
+
 class TestCsv:
     def test_it_hands_out_the_selected_keys_without_secrets(self, operator):
         key, other = make_key(name="=cmd()|x"), make_key()
