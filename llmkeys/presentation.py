@@ -12,7 +12,7 @@ from django.db.models import Sum
 from django.http import StreamingHttpResponse
 
 from llmkeys.key_state import ACTIVE, Budget, cooling_scopes, current_windows
-from llmkeys.lib.money import usd_json
+from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.lib.windows import MONTH, month_end
 from llmkeys.models import AccessToken, Adjustment, ApiKey, Cooling, DailyUsage, UsageRecord
 
@@ -23,6 +23,16 @@ KNOWN_BY = {
     "fallback": "at the fallback price: no price is known",
     "estimated": "estimated",
 }
+
+
+def known_words(rows: Iterable[UsageRecord]) -> str:
+    """Return how the cost of a request's attempts is known: of its answer, and of attempts that were lost before it."""
+    rows = list(rows)
+    words = [KNOWN_BY.get(row.cost_source, "not tracked") for row in rows if row.state == "SETTLED"]
+    if lost := sum(row.cost_nano for row in rows if row.state == "LOST"):
+        known = f"{format_usd(lost)} of it " if words else ""
+        words.append(f"{known}charged at the hold, because it is unknown whether the provider billed it")
+    return "; ".join(words) or "nothing billed"
 
 
 def instant_json(at: datetime | None) -> str | None:
