@@ -76,6 +76,10 @@ class TestPage:
         page = operator.get(PAGE, {"model": MODEL}).content.decode()
         assert f'name="model" value="{MODEL}"' in page and "OpenRouter ·" in page
 
+    def test_it_tells_the_output_limit_that_an_empty_field_means(self, operator, settings):
+        settings.DEFAULT_MAX_TOKENS = 5000
+        assert 'placeholder="5,000"' in operator.get(PAGE).content.decode()
+
     def test_it_says_that_no_key_can_serve(self, operator):
         assert "no stored key can serve the primary model" in operator.get(PAGE).content.decode()
 
