@@ -150,6 +150,13 @@ def test_it_names_the_codes_of_the_gateway():
     assert codes and [code for code in codes if f'"{code}"' not in source] == []
 
 
+def test_its_table_of_the_rest_api_has_every_path():
+    table = re.search(r"^\| method and path(.*?)^$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    served = {str(one.pattern) for one in import_string("llmkeys.api.urls.urlpatterns")}
+    first = {path.partition("/")[0] for path in served}
+    assert {name for name in first if f"`/{name}" not in table} == set()
+
+
 def test_it_tells_of_every_schedule():
     text = (ROOT / "docs" / "operations.md").read_text()
     assert [planned.name for planned in PLANNED if f"`{planned.name}`" not in text] == []
