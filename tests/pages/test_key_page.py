@@ -95,6 +95,8 @@ def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_
     page = page_of(operator, key)
     assert "A request was lost" in page and f"/llm-settings/usage/{row.pk}/void" in page
     assert "/void" not in page_of(with_rights("view_apikey"), key)
+    form = re.search(rf'<form method="post" action="/llm-settings/usage/{row.pk}/void">.*?</form>', page)[0]
+    assert re.findall(r'name="(\w+)"', form) == ["csrfmiddlewaretoken"], "nothing else is read"
     operator.post(f"/llm-settings/usage/{row.pk}/void")
     assert Adjustment.objects.get().kind == "void" and "A request was lost" not in page_of(operator, key)
 
