@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from llmkeys.models import ApiKey
 from llmkeys.vault import keyring
 from tests.helpers import make_key, new_secret
 from tests.pages.helpers import messages_of
+from tests.serving import ROOT
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "/llm-settings/keys/add"
@@ -38,6 +40,12 @@ def test_it_shows_the_limits_of_new_keys_and_the_hints_of_the_providers(operator
     assert 'name="dailyLimit" value="10"' in page and 'name="totalLimit" value="1000"' in page
     assert "sk-or-v1-…" in page and "https://openrouter.ai/settings/keys" in page
     assert 'name="apiKey"' in page and 'type="password"' in page
+
+
+def test_the_button_that_shows_the_secret_has_a_label_that_changes_and_no_state(operator):
+    """With both, a screen reader would say “Hide, pressed”."""
+    button = re.search(r"<button[^>]*data-reveal[^>]*>Show<", operator.get(ADDRESS).content.decode())[0]
+    assert "aria-pressed" not in button and "aria-pressed" not in (ROOT / "static/js/key_form.js").read_text()
 
 
 def test_it_begins_with_the_page_and_shows_no_comment_of_its_template(operator):
