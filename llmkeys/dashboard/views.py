@@ -82,7 +82,7 @@ def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
 
 def _context(request: HttpRequest) -> dict[str, Any]:
     view = overview(at=timezone.now())
-    wanted, notices = Wanted.of(request.GET), banners(view)
+    wanted, notices = Wanted.of(request.GET), banners(view, cast(User, request.user))
     keys = key_list(view.cards, wanted)
     for card in keys.cards:
         card.projected = view.paces.of(card.key)
@@ -120,6 +120,7 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
     more: dict[str, Any] = {"figures": figures(view)}
     if view.cards:
         parts |= {"turns": "_turns.html", "spend": "_spend.html", "tokens": "_top_tokens.html", "keys": "_keys.html"}
+        parts["pages"] = "_pages.html"
         more |= {
             "turns": turns(view),
             "chart": spend_chart(view, context["wanted"].by or "key"),
@@ -142,6 +143,7 @@ _TONES: dict[str, str] = {
     Alert.Kind.BACKUP_FAILED: "bad",
     Alert.Kind.FALLBACK_PRICE: "",
 }
+_SEES_TOKENS = "llmkeys.view_accesstoken"
 _PAUSE = re.compile(r"[.:;] ")
 _QUOTED = re.compile("“[^”]*”")
 
@@ -163,9 +165,9 @@ class Banner:
         return self.tone == "bad" and self.alert_id is None
 
 
-def banners(view: Overview) -> list[Banner]:
+def banners(view: Overview, user: User) -> list[Banner]:
     """Return general problems, the worst first, then the newest alerts that were not dismissed."""
-    return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts()]
+    return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts(user)]
 
 
 def _sealed() -> Iterator[Banner]:
@@ -190,21 +192,21 @@ def _stalled(view: Overview) -> Iterator[Banner]:
         yield Banner("full", "The scheduler has stopped.", text, [], reverse("health"), "See what is late")
 
 
-def _alerts() -> Iterator[Banner]:
+def _alerts(user: User) -> Iterator[Banner]:
     found: dict[tuple[Any, ...], list[Alert]] = {}
     for alert in open_alerts(_ALERTS_READ):
         found.setdefault(alert.of or (alert.pk,), []).append(alert)
     for alerts in list(found.values())[:_ALERTS_SHOWN]:
-        yield _of(alerts)
+        yield _of(alerts, user)
     if len(found) > _ALERTS_SHOWN:
         yield Banner("", "There are more alerts.", "", [], reverse("health"), "See them all")
 
 
-def _of(alerts: list[Alert]) -> Banner:
+def _of(alerts: list[Alert], user: User) -> Banner:
     """Return one banner for the alerts of a key or token (newest first), or for one alert of neither."""
     newest = alerts[0]
     title, text = _parted(newest)
-    link, words = _remedy(newest)
+    link, words = _remedy(newest, user)
     earlier = [format_html("{} ({})", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
     if len(alerts) > _EARLIER:
         earlier.append(format_html("And {} more before.", len(alerts) - _EARLIER))
@@ -233,11 +235,15 @@ def _parted(alert: Alert) -> tuple[str, str]:
     return message[: pause.start()].rstrip("."), capfirst(message[pause.end() :])
 
 
-def _remedy(alert: Alert) -> tuple[str, str]:
+def _remedy(alert: Alert, user: User) -> tuple[str, str]:
+    """Return a link and its words; none to the token of somebody else, whose page this user may not see."""
     if alert.kind == Alert.Kind.FALLBACK_PRICE:
         return reverse("admin:llmkeys_modelprice_add"), "Enter its price"
     if alert.key is not None and alert.key.deleted_at is None:
         return reverse("key", args=[alert.key.pk]), f"See “{alert.key.name}”"
+    token = alert.token
+    if token is not None and (user.is_superuser or token.user_id == user.pk) and user.has_perm(_SEES_TOKENS):
+        return reverse("token", args=[token.pk]), f"See “{token.name}”"
     return "", ""
 
 

@@ -317,6 +317,15 @@ class TestBanners:
         assert {name for _, name in left} == {"Production", "Other"} and newer.pk in dict(left)
         assert "81 %" not in text_of(page_of(operator))
 
+    def test_it_leads_to_the_token_that_it_is_about_who_may_see_it(self, operator, administrator):
+        owner, other = (make_user(name, "view_apikey", "view_accesstoken") for name in ("owner", "other"))
+        token, _ = make_account(owner, name="shop")
+        Alert.objects.create(kind="limit_reached", token=token, message="“shop”: The daily limit is reached.")
+        link = f'<a href="/llm-settings/tokens/{token.pk}">See “shop”</a>'
+        assert link in page_of(operator) and link in page_of(logged_in(owner))
+        for client in (logged_in(other), logged_in(make_user("reader", "view_apikey"))):
+            assert "The daily limit is reached." in page_of(client) and "See “shop”" not in page_of(client)
+
     def test_it_shows_alerts_until_they_are_dismissed(self, operator, with_rights):
         alert = Alert.objects.create(kind="fallback_price", message="No price is known for “x”: enter it.")
         page = page_of(operator)
