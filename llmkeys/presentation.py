@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -11,9 +12,9 @@ from django.db.models import Sum
 from django.http import StreamingHttpResponse
 
 from llmkeys.key_state import ACTIVE, Budget, cooling_scopes, current_windows
-from llmkeys.lib.money import usd_json
+from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.lib.windows import MONTH, month_end
-from llmkeys.models import AccessToken, ApiKey, Cooling, DailyUsage, UsageRecord
+from llmkeys.models import AccessToken, Adjustment, ApiKey, Cooling, DailyUsage, UsageRecord
 
 # How the cost of one answer is known, for the person who asked; a row's `costSource` → words.
 KNOWN_BY = {
@@ -22,6 +23,16 @@ KNOWN_BY = {
     "fallback": "at the fallback price: no price is known",
     "estimated": "estimated",
 }
+
+
+def known_words(rows: Iterable[UsageRecord]) -> str:
+    """Return how the cost of a request's attempts is known: of its answer, and of attempts that were lost before it."""
+    rows = list(rows)
+    words = [KNOWN_BY.get(row.cost_source, "not tracked") for row in rows if row.state == "SETTLED"]
+    if lost := sum(row.cost_nano for row in rows if row.state == "LOST"):
+        known = f"{format_usd(lost)} of it " if words else ""
+        words.append(f"{known}charged at the hold, because it is unknown whether the provider billed it")
+    return "; ".join(words) or "nothing billed"
 
 
 def instant_json(at: datetime | None) -> str | None:
@@ -53,13 +64,15 @@ PACE_DAYS = 7
 class Projections:
     """The projected cost of the month, at the pace of the last seven whole days, read once for a list of accounts.
 
-    A younger account is measured over the whole days it has existed; before the first there is no projection.
+    A younger account is measured over the whole days it has existed, and an imported key over those since its import,
+    because what it spent before has no daily totals; before the first there is no projection.
     """
 
     def __init__(self, at: datetime, column: str = "key_id", *, only: Sequence[Any] | None = None):
         """`column` refers to the accounts; `only` are the ids of those that are wanted, if not all."""
-        self._at, self._today = at, current_windows(at).day
-        self._ends = month_end(current_windows(at).month, settings.TIME_ZONE)
+        self._at, self._today, self._column, self._only = at, current_windows(at).day, column, only
+        ends = month_end(current_windows(at).month, settings.TIME_ZONE)
+        self._days_left = (ends - at).total_seconds() / 86_400
         begins = self._today - timedelta(days=PACE_DAYS)
         days = DailyUsage.objects.filter(day__gte=begins, day__lt=self._today)
         sums = (days if only is None else days.filter(**{f"{column}__in": only})).values(column)
@@ -67,13 +80,31 @@ class Projections:
 
     def of(self, account: ApiKey | AccessToken) -> int | None:
         """Return nano-dollars."""
+        rest = self.rest_of(account)
+        if rest is None:
+            return None
+        month = next(budget for budget in account.budgets(self._at) if budget.window == MONTH)
+        return month.spent + rest
+
+    def rest_of(self, account: ApiKey | AccessToken) -> int | None:
+        """Return what the account will cost from now to the end of the month, in nano-dollars."""
         age = (self._today - current_windows(account.created_at).day).days
+        if age >= 1 and account.pk in self._imported:
+            age = min(age, (self._today - self._imported[account.pk]).days)
         if age < 1:
             return None
-        pace = (self._spent.get(account.pk) or 0) / min(PACE_DAYS, age)
-        left = (self._ends - self._at).total_seconds() / 86_400
-        month = next(budget for budget in account.budgets(self._at) if budget.window == MONTH)
-        return month.spent + round(pace * left)
+        return round((self._spent.get(account.pk) or 0) / min(PACE_DAYS, age) * self._days_left)
+
+    @cached_property
+    def _imported(self) -> dict[Any, date]:
+        """The days of the latest imports, by key. Few adjustments concern no usage row, and they have an index."""
+        if self._column != "key_id":
+            return {}
+        openings = Adjustment.objects.filter(
+            kind=Adjustment.Kind.OPENING, usage__isnull=True, day__gt=self._today - timedelta(days=PACE_DAYS)
+        )
+        found = openings if self._only is None else openings.filter(key_id__in=self._only)
+        return dict(found.order_by("id").values_list("key_id", "day"))
 
 
 def keys_json(keys: Iterable[ApiKey], *, at: datetime) -> list[dict[str, Any]]:

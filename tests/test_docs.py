@@ -31,12 +31,12 @@ UNITS = sorted(DEPLOY.glob("*.service"))
 NOT_RUN = {
     "make run": "every gate starts from it: tests/flows/test_newcomer.py",
     "make test": "what runs this",
-    "make postgres": "installs into the environment of whoever runs this; test_it_locks_the_driver_of_postgresql",
     "./manage.py keys add --provider openrouter --name Production --daily-limit 10": (
         "asks for the secret on a terminal: tests/commands/test_terminal.py"
     ),
     "OPENROUTER_API_KEY=sk-or-v1-… make run": "a real key: tests/test_serve.py",
     "TOKEN=$(./manage.py tokens create my-program)": "docs/api.md runs it",
+    "TOKEN=rfk_…": "the token of the page, which the reader has copied: tests/pages/test_tokens.py",
     "curl http://127.0.0.1:8080/v1/chat/completions": "docs/api.md runs it",
     "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": (
         "tests/flows/test_newcomer.py: test_it_serves_a_client_that_is_set_up_by_the_environment_alone"
@@ -60,9 +60,11 @@ NOT_RUN = {
     "gemini -m": "needs Gemini CLI: docs/clients.md says what was tested",
     "export OPENAI_API_BASE=http://127.0.0.1:8080/v1 OPENAI_API_KEY=rfk_…": "goes with aider",
     "aider --model": "needs aider",
+    "until curl -sf http://127.0.0.1:8080/readyz": "waits for the service that the line before it starts",
     "docker compose": "needs Docker: tests/test_container.py",
     "sudo ": "changes the machine",
     "cd /opt/refactai && sudo make .venv/installed": "changes the machine",
+    "cd /opt/refactai && sudo make postgres": "changes the machine; test_it_locks_the_driver_of_postgresql",
 }
 
 
@@ -148,6 +150,13 @@ def test_it_names_the_codes_of_the_gateway():
     assert codes and [code for code in codes if f'"{code}"' not in source] == []
 
 
+def test_its_table_of_the_rest_api_has_every_path():
+    table = re.search(r"^\| method and path(.*?)^$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    served = {str(one.pattern) for one in import_string("llmkeys.api.urls.urlpatterns")}
+    first = {path.partition("/")[0] for path in served}
+    assert {name for name in first if f"`/{name}" not in table} == set()
+
+
 def test_it_tells_of_every_schedule():
     text = (ROOT / "docs" / "operations.md").read_text()
     assert [planned.name for planned in PLANNED if f"`{planned.name}`" not in text] == []
@@ -189,6 +198,28 @@ def test_the_classes_that_templates_name_are_there():
 def test_every_document_is_reached_from_the_readme():
     text = (ROOT / "README.md").read_text()
     assert [path.name for path in DOCUMENTS[1:] if path.name not in text] == []
+
+
+def test_each_way_to_a_token_sets_what_the_first_request_sends():
+    """A reader takes one of the two: the page, or the command."""
+    step = re.search(r"^4\. .*?(?=^5\. )", (ROOT / "docs/quickstart.md").read_text(), re.MULTILINE | re.DOTALL)[0]
+    assert [line.partition("=")[0] for line in shell_lines(step)] == ["TOKEN", "TOKEN"]
+
+
+def test_it_waits_for_the_server_before_it_reads_what_that_writes():
+    lines = shell_lines((ROOT / "docs/deployment.md").read_text())
+    reading = [at for at, line in enumerate(lines) if line.endswith("/first-login")]
+    assert len(reading) == 2
+    assert all(" --wait" in lines[at - 1] or "/readyz" in lines[at - 1] for at in reading)
+
+
+def test_it_installs_as_root_what_belongs_to_root():
+    """`git clone` under sudo makes /opt/refactai, and what `make` installs there, root's."""
+    making = [line for line in shell_lines((ROOT / "docs/deployment.md").read_text()) if "make " in line]
+    assert {line.partition(" && ")[2] for line in making if "apt-get" not in line} == {
+        "sudo make .venv/installed",
+        "sudo make postgres",
+    }
 
 
 # --- files to install -------------------------------------------------------------------------------------------------

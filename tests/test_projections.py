@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 
 import pytest
 
+from llmkeys.keys.transfer.importing import import_file
 from llmkeys.lib.money import NANO
 from llmkeys.models import AccessToken, ApiKey, DailyUsage
-from tests.helpers import NOW, make_account, make_key
+from tests.helpers import NOW, make_account, make_key, new_secret
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("frozen")]
 
@@ -87,3 +89,24 @@ def test_the_days_are_the_operators(account, settings, frozen):
     account.made(40)
     account.spent(0, 70)
     assert account.projected() == pytest.approx(10 * (6 + 18.5 / 24))
+
+
+def test_an_imported_key_is_measured_by_the_days_since_its_import(api, tmp_path, frozen):
+    """What it spent in the older product counts for the month, but no day of it is known here."""
+    frozen.move_to(NOW - timedelta(days=2))
+    older = {"provider": "openrouter", "name": "Old", "apiKey": new_secret(), "currentMonthlyCost": 100,
+             "createdAt": "2025-01-31T12:00:00Z"}  # fmt: skip
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([older]))
+    (key,) = import_file(file, at=NOW - timedelta(days=2)).imported
+
+    def projected():
+        return api.get(f"/api/llm/keys/{key.pk}").json()["projectedMonthlyCost"]
+
+    assert projected() is None
+    frozen.move_to(NOW)
+    DailyUsage.objects.create(day=TODAY - timedelta(days=1), key=key, model="m", cost_nano=6 * NANO)
+    assert projected() == pytest.approx(100 + 3 * LEFT)
+    assert api.get("/api/llm/keys").json()[0]["projectedMonthlyCost"] == projected()
+    ApiKey.objects.update(created_at=NOW - timedelta(days=1))
+    assert projected() == pytest.approx(100 + 6 * LEFT), "the later of both"

@@ -75,6 +75,10 @@ class AccountMixin(admin.ModelAdmin):
     def held(self, account: Account) -> str:
         return usd(account.held_nano)
 
+    @admin.display(description="budget mode")
+    def budget_mode_(self, account: Account) -> str:
+        return account.budget_mode or "default"
+
     @admin.action(description="Reset costs …", permissions=["change"])
     def reset_costs(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
         accounts, confirmed = list(queryset), request.POST.get("post") == "yes"

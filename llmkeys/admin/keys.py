@@ -156,6 +156,7 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
         "daily_limit",
         "monthly_limit",
         "total_limit",
+        "budget_mode",
         "expires_at",
         "priority_",
         "billing_group",
@@ -181,14 +182,13 @@ class ApiKeyAdmin(AccountMixin, CsvMixin, admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         if obj is None:
             return ((None, {"fields": ("provider_", "api_key", *self.settings_)}),)
-        facts = ("Details", {"fields": self.facts})
         if not self.has_change_permission(request, obj):
-            return (facts,)
+            return (("Details", {"fields": (*self.facts, "budget_mode_")}),)
         secret = () if obj.environment_variable else ("api_key",)
-        return ((None, {"fields": (*self.settings_, *secret, "shown")}), facts)
+        return ((None, {"fields": (*self.settings_, *secret, "shown")}), ("Details", {"fields": self.facts}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        return self.facts if obj is not None else ()
+        return (*self.facts, "budget_mode_") if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Do nothing, because the form has already stored the key through the service."""

@@ -13,7 +13,7 @@ from django.db.models import Model
 from llmkeys.account_fields import show_refusal, shown_limits
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.lib.windows import local_time
-from llmkeys.models import AccessToken, ApiKey
+from llmkeys.models import AccessToken, ApiKey, Budgeted
 
 
 class StoringForm(forms.ModelForm):
@@ -51,6 +51,7 @@ ACCOUNT_FIELDS = {
     "dailyLimit": "daily_limit",
     "monthlyLimit": "monthly_limit",
     "totalLimit": "total_limit",
+    "budgetMode": "budget_mode",
     "expiresAt": "expires_at",
 }
 
@@ -62,6 +63,7 @@ class AccountForm(StoringForm):
     daily_limit = forms.DecimalField(label="Daily limit, USD", required=False, help_text=LIMIT_HELP)
     monthly_limit = forms.DecimalField(label="Monthly limit, USD", required=False, help_text=LIMIT_HELP)
     total_limit = forms.DecimalField(label="Total limit, USD", required=False, help_text=LIMIT_HELP)
+    budget_mode = forms.ChoiceField(required=False, choices=[("", "default"), *Budgeted.BudgetMode.choices])
     expires_at = forms.SplitDateTimeField(
         label="Expires", required=False, widget=AdminSplitDateTime, help_text="Empty: never."
     )
@@ -72,7 +74,8 @@ class AccountForm(StoringForm):
         given = {
             name: self.cleaned_data.get(field) for name, field in self.error_fields.items() if field in self.fields
         }
-        return {name: value for name, value in given.items() if value is not None or name == "expiresAt"}
+        given = {name: value for name, value in given.items() if value is not None or name == "expiresAt"}
+        return given | {"budgetMode": given["budgetMode"] or None}
 
     def edited(self) -> dict[str, Any]:
         """Return only edited values, because the form drops the fractional seconds of a stored expiry."""
@@ -89,8 +92,9 @@ class AccountForm(StoringForm):
 
 
 def shown(account: ApiKey | AccessToken) -> dict[str, Any]:
-    """Return the limits and the expiry as shown in the form, by its field names."""
+    """Return the limits, the budget mode and the expiry as shown in the form, by its field names."""
     limits = {ACCOUNT_FIELDS[name]: amount for name, amount in shown_limits(account).items()}
     expires = account.expires_at
     # Without a time zone, because Django would convert it, which fails for what has no local time.
-    return {**limits, "expires_at": expires and local_time(expires, settings.TIME_ZONE).replace(tzinfo=None)}
+    local = expires and local_time(expires, settings.TIME_ZONE).replace(tzinfo=None)
+    return {**limits, "budget_mode": account.budget_mode or "", "expires_at": local}

@@ -23,7 +23,7 @@ from llmkeys.account_fields import EditForm
 from llmkeys.admin.accounts import AccountMixin, time_column
 from llmkeys.admin.storing import ACCOUNT_FIELDS, AccountForm, shown
 from llmkeys.key_state import TOKEN_STATUSES, AccessTokenQuerySet
-from llmkeys.models import AccessToken, ApiKey, Budgeted
+from llmkeys.models import AccessToken, ApiKey
 from llmkeys.tokens import making
 from llmkeys.tokens.fields import models_in
 from llmkeys.tokens.making import visible_tokens
@@ -52,13 +52,11 @@ class TokenForm(AccountForm):
         queryset=ApiKey.objects.none(), required=False, help_text="Only these keys serve it; if none is chosen, all do."
     )
     requests_per_minute = forms.IntegerField(label="Requests per minute", required=False, help_text="0 means no limit.")
-    budget_mode = forms.ChoiceField(required=False, choices=[("", "default"), *Budgeted.BudgetMode.choices])
     error_fields = ACCOUNT_FIELDS | {
         "scopes": "scopes",
         "models": "models",
         "keyIds": "keys",
         "requestsPerMinute": "requests_per_minute",
-        "budgetMode": "budget_mode",
     }
 
     class Meta:
@@ -75,7 +73,6 @@ class TokenForm(AccountForm):
         given = super().values()
         given["keyIds"] = [key.pk for key in self.cleaned_data["keys"]] or None
         given["models"] = models_in(self.cleaned_data["models"])
-        given["budgetMode"] = self.cleaned_data["budget_mode"] or None
         return given
 
 
@@ -106,7 +103,6 @@ class ChangeTokenForm(EditForm, TokenForm):
             "models": "\n".join(token.allowed_models or ()),
             "keys": token.stored_keys,
             "requests_per_minute": token.requests_per_minute,
-            "budget_mode": token.budget_mode or "",
         }
 
     def store(self) -> AccessToken:
@@ -228,10 +224,6 @@ class AccessTokenAdmin(AccountMixin, admin.ModelAdmin):
     @admin.display(description="requests per minute")
     def pace(self, token: AccessToken) -> str:
         return f"{token.requests_per_minute:,}" if token.requests_per_minute else "no limit"
-
-    @admin.display(description="budget mode")
-    def budget_mode_(self, token: AccessToken) -> str:
-        return token.budget_mode or "default"
 
     @admin.display(description="page")
     def page(self, token: AccessToken) -> str:

@@ -93,7 +93,10 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
     actions = ("void", "as_csv")
     fieldsets = (
         (None, {"fields": ("request_id", "attempt", "key", "state", "success", "http_status", "error")}),
-        ("Request", {"fields": ("dialect", "requested_model", "model", "token_name", "streamed", "skipped")}),
+        (
+            "Request",
+            {"fields": ("dialect", "requested_model", "model", "token_name", "max_tokens", "streamed", "skipped")},
+        ),
         ("Cost", {"fields": (cost, "cost_source", held, "overrun", "day", "month")}),
         (
             "Tokens",
@@ -125,7 +128,7 @@ class UsageRecordAdmin(CsvMixin, KeyFactAdmin):
         return newest(queryset).filter(key_id__in=list(keys)), False
 
     def csv_rows(self, rows: QuerySet) -> Iterator[Mapping[str, Any]]:
-        return map(usage_json, rows)
+        return map(usage_json, rows.select_related("key", "token__user"))
 
     # --- voiding lost charges ----------------------------------------------------------------------------------------
 

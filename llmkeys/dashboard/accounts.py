@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -243,6 +244,10 @@ class AccountCard:
     @cached_property
     def budgets(self) -> tuple[BudgetLine, ...]:
         return tuple(_line(budget, idle=self.is_dim) for budget in self.facts)
+
+    @property
+    def mode(self) -> str:
+        return self.account.budget_mode or settings.BUDGET_MODE
 
     @property
     def success_rate(self) -> float | None:

@@ -34,6 +34,15 @@ def _text(label: str | None = None, **attributes: Any) -> forms.CharField:
     return forms.CharField(label=label, required=False, widget=forms.TextInput(_input(**attributes)))
 
 
+def _budget_mode() -> forms.ChoiceField:
+    return forms.ChoiceField(label="Budget mode", required=False, widget=forms.Select({"class": "input"}))
+
+
+def _offer_budget_modes(form: forms.Form) -> None:
+    choices = [("", f"default: {settings.BUDGET_MODE}"), *Budgeted.BudgetMode.choices]
+    cast(forms.ChoiceField, form.fields["budgetMode"]).choices = choices
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     value: str
@@ -63,6 +72,7 @@ class KeyForm(forms.Form):
     totalLimit = _text("In total", inputmode="decimal")
     expires = forms.CharField(required=False)
     expiresAt = _text("Date and time", type="datetime-local")
+    budgetMode = _budget_mode()
     priority = _text(inputmode="numeric")
     billingGroup = _text("Billing group")
     workspaceId = _text("Workspace id")
@@ -70,6 +80,7 @@ class KeyForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        _offer_budget_modes(self)
         self.fields["expiresAt"].help_text = f"In the time zone {settings.TIME_ZONE}."
         self.fields["priority"].help_text = (
             "Keys with a lower number serve earlier; the default key serves before all others."
@@ -86,8 +97,9 @@ class KeyForm(forms.Form):
 
     @property
     def more_is_open(self) -> bool:
-        """True if the rarely used fields are to be expanded, because one of them has an error."""
-        return any(name in self.errors for name in ("priority", "billingGroup", "workspaceId", "description"))
+        """True if the rarely used fields are to be expanded: one of them has an error, or the key a budget mode."""
+        rare = ("priority", "billingGroup", "workspaceId", "description", "budgetMode")
+        return any(name in self.errors for name in rare) or bool(self["budgetMode"].value())
 
     @property
     def needs_secret_again(self) -> bool:
@@ -114,6 +126,7 @@ class KeyForm(forms.Form):
                 del given[name]
         with suppress(KeyError, ValueError):  # the service refuses what is not a whole number
             given["priority"] = int(given["priority"])
+        given["budgetMode"] = given["budgetMode"] or None
         choice = given.pop("expires")
         if choice == "never":
             given["expiresAt"] = ""
@@ -188,6 +201,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         **shown_limits(key),
         "expires": "date" if key.expires_at else "never",
         "expiresAt": expires,
+        "budgetMode": key.budget_mode or "",
         "priority": str(key.priority),
         "billingGroup": key.billing_group,
         "workspaceId": key.workspace_id,
@@ -221,7 +235,7 @@ class TokenForm(forms.Form):
     monthlyLimit = _text("Per month", inputmode="decimal")
     totalLimit = _text("In total", inputmode="decimal")
     requestsPerMinute = _text("Requests per minute", inputmode="numeric")
-    budgetMode = forms.ChoiceField(label="Budget mode", required=False, widget=forms.Select({"class": "input"}))
+    budgetMode = _budget_mode()
     scopes = forms.MultipleChoiceField(choices=[(scope, scope) for scope in SCOPES], required=False)
     models = forms.CharField(
         required=False,
@@ -242,10 +256,7 @@ class TokenForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.stored = list(ApiKey.objects.stored().in_serving_order().values_list("id", "name", "provider"))
         cast(forms.ChoiceField, self.fields["keyIds"]).choices = [(key_id, name) for key_id, name, _ in self.stored]
-        cast(forms.ChoiceField, self.fields["budgetMode"]).choices = [
-            ("", f"default: {settings.BUDGET_MODE}"),
-            *Budgeted.BudgetMode.choices,
-        ]
+        _offer_budget_modes(self)
         self.fields["requestsPerMinute"].help_text = "0 means no limit."
         self.fields["expiresAt"].help_text = f"Expires at the end of this day, in the time zone {settings.TIME_ZONE}."
 

@@ -229,5 +229,5 @@ def _budgets() -> str:
     if not settings.COST_TRACKING:
         return "cost tracking is off: requests are counted, costs and budgets are not"
     if settings.BUDGET_MODE == "strict":
-        return "strict: a request is sent only if the most it can cost fits"
+        return "strict: a request is sent only if the most it can cost fits, unless its key or token is set to soft"
     return "soft: checked before a request, charged after it"

@@ -29,7 +29,7 @@ from llmkeys.dashboard.accounts import (
 from llmkeys.dashboard.charts import MOST_SERIES, Chart, Series, days_until, stacked
 from llmkeys.key_state import ACTIVE, DISABLED, EXPIRED, LIMIT_REACHED, Budget, cooling_scopes, current_windows
 from llmkeys.models import AccessToken, ApiKey, Cooling
-from llmkeys.presentation import error_words
+from llmkeys.presentation import Projections, error_words
 from llmkeys.prices import catalogue
 from llmkeys.relay.serving import serving_order
 from llmkeys.templatetags.llmkeys_format import when
@@ -74,6 +74,10 @@ class Overview:
         return sum(card.key.held_nano for card in self.everyone)
 
     @cached_property
+    def paces(self) -> Projections:
+        return Projections(self.at)
+
+    @cached_property
     def trouble(self) -> str:
         return _trouble(self)
 
@@ -104,12 +108,6 @@ def _first_day(at: datetime) -> date:
     """Return the first day that a figure or its change needs: 60 days ago, or the first of last month."""
     windows = current_windows(at)
     return min(windows.day - timedelta(days=2 * CHART_DAYS - 1), (windows.month - timedelta(days=1)).replace(day=1))
-
-
-def costs_by_key(since: date, until: date, *, at: datetime) -> dict[str, int]:
-    """Return what each key cost on these days, both included, in nano-dollars."""
-    found = daily_sums(Wanted(since=since, until=until), "key_id", at=at)
-    return {key_id: sums.cost_nano for (key_id,), sums in found.items()}
 
 
 def coolings_at(at: datetime) -> dict[str, Cooling]:

@@ -44,10 +44,11 @@ class PlaygroundForm(forms.Form):
     }  # fmt: skip
     system.widget.attrs = {"class": "input", "rows": 2}
     prompt.widget.attrs = {"class": "input", "rows": 8}
-    max_tokens.widget.attrs |= {"class": "input", "inputmode": "numeric", "placeholder": "16,384"}
+    max_tokens.widget.attrs |= {"class": "input", "inputmode": "numeric"}
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.fields["max_tokens"].widget.attrs["placeholder"] = f"{settings.DEFAULT_MAX_TOKENS:,}"
         self.fields["max_tokens"].label = "Longest answer, tokens"
         self.fields["system"].label = "System prompt"
 

@@ -11,7 +11,7 @@ from django.template.loader import render_to_string
 
 from llmkeys.exceptions import InvalidInput, LLMKeysError
 from llmkeys.models import ApiKey, UsageRecord
-from llmkeys.presentation import KNOWN_BY
+from llmkeys.presentation import known_words
 from llmkeys.relay.inside import Conversation
 from llmkeys.relay.requests import Answer, RelayRequest
 from llmkeys.relay.texts import chat_request, complete_text, deltas
@@ -121,7 +121,7 @@ class Facts:
 
     @property
     def known_by(self) -> str:
-        return KNOWN_BY.get(self.last.cost_source, "not tracked" if self.last.state == "SETTLED" else "nothing billed")
+        return known_words(self.rows)
 
     @property
     def skipped(self) -> list[dict[str, str]]:

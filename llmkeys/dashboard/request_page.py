@@ -189,6 +189,7 @@ def _facts(row: UsageRecord, known: Known | None) -> list[tuple[str, str]]:
         ("Tokens in", _joined(whole_words(row.input_tokens), _cached(row), _written(row))),
         ("Tokens out", _joined(whole_words(row.output_tokens), _reasoning(row))),
         ("Latency", _joined(seconds_words(row.latency_ms), _first_byte(row))),
+        *([("Output limit, lowered to fit", f"{row.max_tokens:,} tokens")] if row.max_tokens is not None else []),
         ("Status from the provider", status),
         ("Charged to", f"{row.day:%Y-%m-%d}"),
     ]
@@ -238,6 +239,8 @@ def _headers(rows: Sequence[UsageRecord]) -> list[tuple[str, str]]:
     if reached and last.state != "LOST":
         headers.append(("X-LLM-Key-Id", last.key_id))
     headers.append(("X-LLM-Attempts", f"{last.attempt}"))
+    if reached and last.state != "LOST" and last.max_tokens is not None:
+        headers.append(("X-LLM-Max-Tokens", f"{last.max_tokens}"))
     if reached and last.state == "SETTLED" and not last.streamed:
         headers.append(("X-LLM-Cost-USD", f"{nano_to_usd(last.cost_nano):f}"))
     return headers

@@ -30,7 +30,7 @@ from llmkeys.dashboard.forms import SCOPE_WORDS, AddTokenForm
 from llmkeys.dialects import DIALECTS
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import ACTIVE, LIMIT_REACHED, TOKEN_STATUSES, AccessTokenQuerySet
-from llmkeys.models import AccessToken, ApiKey
+from llmkeys.models import AUTO, AccessToken, ApiKey
 from llmkeys.presentation import Projections
 from llmkeys.providers import PROVIDERS
 from llmkeys.templatetags.llmkeys_format import when
@@ -93,10 +93,6 @@ class TokenCard(AccountCard):
     def model_words(self) -> str:
         models = self.token.allowed_models
         return "every model" if models is None else ", ".join(models)
-
-    @property
-    def mode(self) -> str:
-        return self.token.budget_mode or settings.BUDGET_MODE
 
     @property
     def pace_words(self) -> str:
@@ -378,7 +374,7 @@ def snippets_for(token: str, *, base: str, scopes: list[str]) -> list[Snippet]:
     words = {
         "base": base.rstrip("/"),
         "token": token,
-        "model": settings.PRIMARY_MODEL,
+        "model": AUTO,  # whatever the provider of the keys that are stored
         "anthropic_model": _bare_name("anthropic-messages"),
         "google_model": _bare_name("google-generate"),
     }

@@ -28,13 +28,12 @@ from llmkeys.dashboard.buttons import button_on
 from llmkeys.dashboard.charts import Bar, budget_bar
 from llmkeys.dashboard.live import Region, answer, asked, digests, for_the_page, listing, region
 from llmkeys.dashboard.login import first_page
-from llmkeys.dashboard.overview import Card, Overview, costs_by_key, overview, spend_chart, top_tokens, turns
+from llmkeys.dashboard.overview import Card, Overview, overview, spend_chart, top_tokens, turns
 from llmkeys.dashboard.usage_words import Part, guessed_parts, whole_words
 from llmkeys.exceptions import LLMKeysError
 from llmkeys.key_state import STATUSES, current_windows
 from llmkeys.lib.windows import day_end, month_end
 from llmkeys.models import Alert, ProviderName
-from llmkeys.presentation import PACE_DAYS, Projections
 from llmkeys.scheduling import scheduler_last_ran
 from llmkeys.templatetags.llmkeys_format import moment, percent, relative, usd, usd_short
 from llmkeys.usage.closed_days import first_day
@@ -83,11 +82,10 @@ def alert_away(request: HttpRequest, alert_id: int) -> HttpResponse:
 
 def _context(request: HttpRequest) -> dict[str, Any]:
     view = overview(at=timezone.now())
-    wanted, notices = Wanted.of(request.GET), banners(view)
+    wanted, notices = Wanted.of(request.GET), banners(view, cast(User, request.user))
     keys = key_list(view.cards, wanted)
-    paces = Projections(view.at, only=[card.key.pk for card in keys.cards])
     for card in keys.cards:
-        card.projected = paces.of(card.key)
+        card.projected = view.paces.of(card.key)
     return {
         "view": view,
         "banners": notices,
@@ -122,6 +120,7 @@ def _regions(request: HttpRequest, context: dict[str, Any]) -> list[Region]:
     more: dict[str, Any] = {"figures": figures(view)}
     if view.cards:
         parts |= {"turns": "_turns.html", "spend": "_spend.html", "tokens": "_top_tokens.html", "keys": "_keys.html"}
+        parts["pages"] = "_pages.html"
         more |= {
             "turns": turns(view),
             "chart": spend_chart(view, context["wanted"].by or "key"),
@@ -144,6 +143,7 @@ _TONES: dict[str, str] = {
     Alert.Kind.BACKUP_FAILED: "bad",
     Alert.Kind.FALLBACK_PRICE: "",
 }
+_SEES_TOKENS = "llmkeys.view_accesstoken"
 _PAUSE = re.compile(r"[.:;] ")
 _QUOTED = re.compile("“[^”]*”")
 
@@ -165,9 +165,9 @@ class Banner:
         return self.tone == "bad" and self.alert_id is None
 
 
-def banners(view: Overview) -> list[Banner]:
+def banners(view: Overview, user: User) -> list[Banner]:
     """Return general problems, the worst first, then the newest alerts that were not dismissed."""
-    return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts()]
+    return [*_sealed(), *_no_key(view), *_stalled(view), *_alerts(user)]
 
 
 def _sealed() -> Iterator[Banner]:
@@ -192,21 +192,21 @@ def _stalled(view: Overview) -> Iterator[Banner]:
         yield Banner("full", "The scheduler has stopped.", text, [], reverse("health"), "See what is late")
 
 
-def _alerts() -> Iterator[Banner]:
+def _alerts(user: User) -> Iterator[Banner]:
     found: dict[tuple[Any, ...], list[Alert]] = {}
     for alert in open_alerts(_ALERTS_READ):
         found.setdefault(alert.of or (alert.pk,), []).append(alert)
     for alerts in list(found.values())[:_ALERTS_SHOWN]:
-        yield _of(alerts)
+        yield _of(alerts, user)
     if len(found) > _ALERTS_SHOWN:
         yield Banner("", "There are more alerts.", "", [], reverse("health"), "See them all")
 
 
-def _of(alerts: list[Alert]) -> Banner:
+def _of(alerts: list[Alert], user: User) -> Banner:
     """Return one banner for the alerts of a key or token (newest first), or for one alert of neither."""
     newest = alerts[0]
     title, text = _parted(newest)
-    link, words = _remedy(newest)
+    link, words = _remedy(newest, user)
     earlier = [format_html("{} ({})", _parted(alert)[1], moment(alert.created_at)) for alert in alerts[1:_EARLIER]]
     if len(alerts) > _EARLIER:
         earlier.append(format_html("And {} more before.", len(alerts) - _EARLIER))
@@ -235,11 +235,15 @@ def _parted(alert: Alert) -> tuple[str, str]:
     return message[: pause.start()].rstrip("."), capfirst(message[pause.end() :])
 
 
-def _remedy(alert: Alert) -> tuple[str, str]:
+def _remedy(alert: Alert, user: User) -> tuple[str, str]:
+    """Return a link and its words; none to the token of somebody else, whose page this user may not see."""
     if alert.kind == Alert.Kind.FALLBACK_PRICE:
         return reverse("admin:llmkeys_modelprice_add"), "Enter its price"
     if alert.key is not None and alert.key.deleted_at is None:
         return reverse("key", args=[alert.key.pk]), f"See “{alert.key.name}”"
+    token = alert.token
+    if token is not None and (user.is_superuser or token.user_id == user.pk) and user.has_perm(_SEES_TOKENS):
+        return reverse("token", args=[token.pk]), f"See “{token.name}”"
     return "", ""
 
 
@@ -325,21 +329,16 @@ def _total(view: Overview) -> Figure:
 def _pace(view: Overview) -> dict[str, Any]:
     """Return the projected cost of the month, and whether the keys with a monthly limit will exceed their limits.
 
-    The pace is the mean of the last seven whole days, or fewer for new keys.
+    It is the sum of what the keys' cards say. A key that is too young for a projection, or deleted, counts with what it
+    has cost already; without any projection there is no sum.
     """
-    first = min((current_windows(card.key.created_at).day for card in view.everyone), default=view.today)
-    days = min(PACE_DAYS, (view.today - first).days)
-    if days < 1:
+    rests = {card.key.pk: view.paces.rest_of(card.key) for card in view.cards}
+    if all(rest is None for rest in rests.values()):
         return {}
-    since, until = view.today - timedelta(days=days), view.today - timedelta(days=1)
-    rest = (_resets_at(view, 1) - view.at).total_seconds() / 86_400 / days
-    projected = _cost(view, 1) + round(_between(view, since, until, lambda day: day.cost_nano) * rest)
+    projected = _cost(view, 1) + sum(rest or 0 for rest in rests.values())
     spent, _, limit = _sums(view, 1)
-    if not limit or projected <= limit:  # some of the keys cannot exceed what all do not
-        return {"projected": projected}
-    costs = costs_by_key(since, until, at=view.at)
-    limited = sum(costs.get(card.key.pk, 0) for card in view.cards if card.facts[1].limit and not card.is_dim)
-    return {"projected": projected, "pace_is_too_high": spent + round(limited * rest) > limit}
+    limited = sum(rests[card.key.pk] or 0 for card in view.cards if card.facts[1].limit and not card.is_dim)
+    return {"projected": projected, "pace_is_too_high": bool(limit) and spent + limited > limit}
 
 
 def _window(view: Overview, title: str, index: int, when: str, change: Change | None) -> Figure:

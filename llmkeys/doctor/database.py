@@ -9,9 +9,11 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import CharField, Q, Value
 
 from llmkeys.database.sql import is_sqlite
 from llmkeys.doctor.finding import FAIL, WARN, About, Finding, count, good, listed
+from llmkeys.models import AccessToken, ApiKey, Budgeted
 from llmkeys.supervisor.prepare import explain
 
 OLDEST_SQLITE = (3, 35)  # RETURNING
@@ -134,7 +136,20 @@ def cost_tracking(about: About) -> Iterable[Finding]:
         words = "A budget is checked before a request and charged after it, so it can be exceeded."
         yield Finding(WARN, "Budgets", words, "Unless that is intended, set REFACTAI_BUDGET_MODE=strict.")
     else:
-        yield good("Budgets", "Strict: cost and open holds never exceed a limit.")
+        soft = soft_accounts()
+        but = f" Set to soft, so that theirs can be exceeded: {soft}." if soft else ""
+        yield good("Budgets", f"Strict: cost and open holds never exceed a limit.{but}")
+
+
+def soft_accounts() -> str:
+    """Return the keys and tokens that are soft whatever the setting says, by name; empty if there are none."""
+    is_soft, kind = Q(budget_mode=Budgeted.BudgetMode.SOFT), {"output_field": CharField()}
+    keys = ApiKey.objects.stored().filter(is_soft).order_by().annotate(kind=Value("key", **kind))
+    tokens = AccessToken.objects.filter(is_soft, revoked_at__isnull=True).order_by()
+    both = keys.values_list("kind", "name").union(
+        tokens.annotate(kind=Value("token", **kind)).values_list("kind", "name"), all=True
+    )
+    return listed([f"the {kind} “{name}”" for kind, name in sorted(both)])
 
 
 CHECKS = (database, migrations, integrity, sqlite, write_ahead_log, file_system, cost_tracking)

@@ -41,7 +41,8 @@ def schedules(about: About) -> Iterable[Finding]:
                 WARN, f"Schedule {state.name}", words, "It will run again as scheduled; the log has the traceback."
             )
         if state.is_paused:
-            yield Finding(WARN, f"Schedule {state.name}", "It is paused.", "Set its repeats to -1 in the admin.")
+            remedy = "In the admin under “Scheduled tasks”, select it and choose the action “Resume”."
+            yield Finding(WARN, f"Schedule {state.name}", "It is paused.", remedy)
     bad = is_stalled or missing or any(state.is_late or state.has_failed or state.is_paused for state in states)
     if states and not bad:
         yield good("Schedules", f"All {len(states)} are on time.")

@@ -19,7 +19,6 @@
     const shown = secret.type === "password";
     secret.type = shown ? "text" : "password";
     button.textContent = shown ? "Hide" : "Show";
-    button.setAttribute("aria-pressed", String(shown));
   }
 
   // The longest first letters decide: sk-or-v1- is OpenRouter although sk- is OpenAI.

@@ -88,7 +88,9 @@ class TestList:
         assert run("alert").out == "No alerts yet.\n"
 
     def test_it_wants_a_number(self, run):
-        assert run("alert", "--limit", "0").code == 1
+        for odd in ("0", "99999999999999999999"):
+            ran = run("alert", "--limit", odd)
+            assert (ran.code, ran.err) == (1, "--limit must be between 1 and 999,999,999.")
 
 
 class TestConfiguration:

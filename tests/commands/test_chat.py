@@ -4,14 +4,16 @@ import json
 
 import pytest
 
-from llmkeys.lib.money import NANO
+from llmkeys.lib.money import NANO, format_usd
 from llmkeys.models import UsageRecord
 from tests.helpers import make_key, new_secret
-from tests.provider import Pieces, delta
+from tests.provider import RESET, Pieces, delta
 
 pytestmark = pytest.mark.django_db(transaction=True)  # the ledger's writer has a connection of its own
 
 MODEL = "openai/gpt-6.1-terra"
+JSON = {"Content-Type": "application/json"}
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 OPENROUTER = "https://openrouter.ai/api/v1/chat/completions"
 
 
@@ -70,6 +72,30 @@ class TestChat:
         make_key(name="Good")
         ran = ask(run)
         assert ran.code == 0 and "“Good”" in ran.err and ran.err.endswith("2 attempts\n")
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_it_counts_what_a_lost_attempt_is_charged(self, run, provider, options):
+        make_key()
+        answer = {"choices": [{"message": {"content": "Hi"}}], "usage": USAGE | {"cost": 0.01}}
+        provider.sends(Pieces(b'{"id":', RESET, headers=JSON), Pieces.whole(body=json.dumps(answer).encode()))
+        ran = ask(run, *options)
+        lost, answered = UsageRecord.objects.order_by("attempt")
+        assert (lost.state, answered.cost_nano) == ("LOST", NANO // 100) and lost.cost_nano > 0
+        whole = lost.cost_nano + answered.cost_nano
+        if options:
+            assert json.loads(ran.out)["cost"] == round(whole / NANO, 9)
+        else:
+            of_it = f"as the provider reports it; {format_usd(lost.cost_nano)} of it charged at the hold"
+            assert f"{format_usd(whole)} ({of_it}" in ran.err and ran.err.endswith("2 attempts\n")
+
+    def test_it_tells_what_a_lost_attempt_is_charged_where_there_is_no_answer(self, run, provider):
+        make_key()
+        refusal = Pieces.whole(status=400, body=b'{"error": {"code": 400, "message": "Too odd"}}')
+        provider.sends(Pieces(b'{"id":', RESET, headers=JSON), refusal)
+        ran = ask(run)
+        lost = UsageRecord.objects.get(state="LOST")
+        assert (ran.code, ran.out) == (1, "") and ran.err.startswith("Too odd")
+        assert f"It cost {format_usd(lost.cost_nano)} (charged at the hold, because it is unknown" in ran.err
 
     def test_it_says_that_no_key_is_stored(self, run, simulator):
         ran = ask(run)

@@ -140,6 +140,14 @@ def test_it_sends_nothing_through_the_users_proxy(tmp_path):
         assert demo.stop(signal.SIGTERM) == 0 and demo.has_left_nothing()
 
 
+def test_it_is_reached_on_this_machine_whatever_hosts_the_user_allows(tmp_path):
+    with Demo(tmp_path, "--history", "0", REFACTAI_ALLOWED_HOSTS="keys.example.com").wait_until_up() as demo:
+        assert "Production (simulated)" in dashboard(demo)
+        page = urllib.request.Request(f"http://127.0.0.1:{demo.port}/login", headers={"Host": "keys.example.com"})
+        assert urllib.request.urlopen(page).status == 200
+        assert demo.stop(signal.SIGTERM) == 0 and demo.has_left_nothing()
+
+
 def test_it_stops_by_itself_after_the_seconds_given(tmp_path):
     with Demo(tmp_path, "--history", "0", "--seconds", "1") as demo:
         assert demo.process.wait(START_SECONDS) == 0, demo.err.read_text()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from llmkeys.dashboard.tokens_page import snippets_for
 from llmkeys.simulator.thread import SimulatorThread
 from tests.flows.product import Product, new_secret
 from tests.lazily import lazily
-from tests.serving import Served
+from tests.serving import ROOT, Served
 
 if TYPE_CHECKING:
     import openai
@@ -201,12 +204,40 @@ def stored(tmp_path_factory: pytest.TempPathFactory):
         running.check_books()
 
 
-@pytest.mark.parametrize("provider", VENDORS)
-def test_it_serves_each_provider_with_a_stored_key(stored, provider):
-    secret, asked, sent_as, cost = VENDORS[provider]
+def only_key(stored: Product, provider: str, secret: str) -> str:
+    """Store a key and switch all others off; return its id."""
     key = stored.add_with_command(provider, secret, "--name", f"My {provider}", "--daily-limit", "1")
     for other in stored.api("GET", "/keys"):
         stored.api("POST", f"/keys/{other['id']}/toggle", {"active": other["id"] == key})
+    return key
+
+
+def first_requests() -> dict[str, str]:
+    """Return the models that a newcomer's first requests name: in the documents and on the page of a new token."""
+    documents = {name: (ROOT / name).read_text() for name in ("README.md", "docs/quickstart.md")}
+    asked = {name: json.loads(re.search(r"""-d '({"model".*})'""", text)[1]) for name, text in documents.items()}
+    chats = [each for each in snippets_for("rfk_x", base="http://h/", scopes=["gateway"]) if "chat" in each.needs]
+    named = {each.id: re.search(r"""model"?[=:] ?"([^"]+)""", each.text) for each in chats}
+    found = {name: body["model"] for name, body in asked.items()} | {name: hit[1] for name, hit in named.items() if hit}
+    assert set(found) == {"README.md", "docs/quickstart.md", "curl", "openai", "langchain"}
+    return found
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_newcomers_first_request_is_served_by_a_key_of_any_provider(stored, provider):
+    key = only_key(stored, provider, f"{VENDORS[provider][0][:-3]}-first-ok")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{stored.served.port}/v1", api_key=stored.token) as client:
+        for where, model in first_requests().items():
+            raw = client.chat.completions.with_raw_response.create(
+                model=model, messages=[{"role": "user", "content": "Hello"}]
+            )
+            assert raw.headers["X-LLM-Key-Id"] == key, where
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_it_serves_each_provider_with_a_stored_key(stored, provider):
+    secret, asked, sent_as, cost = VENDORS[provider]
+    key = only_key(stored, provider, secret)
     with openai.OpenAI(base_url=f"http://127.0.0.1:{stored.served.port}/v1", api_key=stored.token) as client:
         client.chat.completions.create(model=asked, messages=MESSAGES, max_tokens=100)
         list(client.chat.completions.create(model=asked, messages=MESSAGES, max_tokens=100, stream=True))

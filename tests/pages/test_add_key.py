@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from llmkeys.models import ApiKey
 from llmkeys.vault import keyring
 from tests.helpers import make_key, new_secret
 from tests.pages.helpers import messages_of
+from tests.serving import ROOT
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "/llm-settings/keys/add"
@@ -40,6 +42,12 @@ def test_it_shows_the_limits_of_new_keys_and_the_hints_of_the_providers(operator
     assert 'name="apiKey"' in page and 'type="password"' in page
 
 
+def test_the_button_that_shows_the_secret_has_a_label_that_changes_and_no_state(operator):
+    """With both, a screen reader would say “Hide, pressed”."""
+    button = re.search(r"<button[^>]*data-reveal[^>]*>Show<", operator.get(ADDRESS).content.decode())[0]
+    assert "aria-pressed" not in button and "aria-pressed" not in (ROOT / "static/js/key_form.js").read_text()
+
+
 def test_it_begins_with_the_page_and_shows_no_comment_of_its_template(operator):
     page = operator.get(ADDRESS).content.decode()
     assert page.lstrip().startswith("<!doctype html>") and "{#" not in page
@@ -64,7 +72,7 @@ def test_it_stores_the_key_and_returns_to_its_card(operator):
         given(
             provider="openai", apiKey=f" {secret} ", dailyLimit="2.50", monthlyLimit="0", totalLimit="",
             expiresAt="2099-01-31T00:00", priority="7", billingGroup="team", workspaceId="wrkspc_1",
-            description="For the nightly run",
+            description="For the nightly run", budgetMode="soft",
         ),
         follow=True,
     )  # fmt: skip
@@ -74,6 +82,7 @@ def test_it_stores_the_key_and_returns_to_its_card(operator):
     assert keyring.open_secret(key) == secret
     assert (key.daily_limit_nano, key.monthly_limit_nano, key.total_limit_nano) == (5 * NANO // 2, 0, 1000 * NANO)
     assert (key.priority, key.billing_group, key.workspace_id) == (7, "team", "wrkspc_1")
+    assert key.budget_mode == "soft"
     assert key.expires_at.isoformat() == "2099-01-31T00:00:00+00:00"
     assert key.is_default and key.events.get(kind="added").actor == "admin"
     assert secret not in answer.content.decode()

@@ -50,6 +50,7 @@ class TestAdd:
             "name": "Fresh",
             "api_key": secret,
             "daily_limit": "2.5",
+            "budget_mode": "soft",
             "priority_": "3",
             **NO_EXPIRY,
         }
@@ -58,6 +59,7 @@ class TestAdd:
         key = ApiKey.objects.get()
         assert keyring.open_secret(key) == secret
         assert (key.daily_limit_nano, key.monthly_limit_nano) == (5 * NANO // 2, 100 * NANO)
+        assert key.budget_mode == "soft"
         assert key.is_default and key.events.get(kind="added").actor == "admin"
         assert secret not in answer.content.decode()
 
@@ -94,6 +96,19 @@ class TestChange:
         key.refresh_from_db()
         assert (key.name, key.daily_limit_nano) == ("Renamed", 1)
         assert keyring.open_secret(key) == secret and key.events.get(kind="changed").actor == "admin"
+
+    def test_it_sets_the_budget_mode_and_leaves_it_to_the_setting_again(self, operator, with_rights):
+        key = make_key()
+        operator.post(f"{LIST}{key.pk}/change/", change_fields(key, budget_mode="soft"))
+        key.refresh_from_db()
+        assert key.budget_mode == "soft"
+        page = operator.get(f"{LIST}{key.pk}/change/").content.decode()
+        assert '<option value="soft" selected>soft: checked before, charged after</option>' in page
+        page = with_rights("view_apikey", is_staff=True).get(f"{LIST}{key.pk}/change/").content.decode()
+        assert re.search(r"Budget mode:.*?>soft<", page, re.DOTALL)
+        operator.post(f"{LIST}{key.pk}/change/", change_fields(key, budget_mode=""))
+        key.refresh_from_db()
+        assert key.budget_mode is None
 
     def test_it_keeps_what_others_have_changed_since_the_form_was_opened(self, operator, api):
         key = make_key(expires_at=NOW.replace(year=2099))

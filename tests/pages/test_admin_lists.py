@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from llmkeys.admin import lists, usage
 from llmkeys.lib.money import NANO
 from llmkeys.models import Adjustment, Alert, KeyEvent, UsageRecord
-from tests.helpers import NOW, make_key, make_usage
+from llmkeys.presentation import USAGE_COLUMNS
+from tests.helpers import NOW, make_account, make_key, make_usage, make_user
 from tests.pages.helpers import messages_of
 
 pytestmark = pytest.mark.django_db
@@ -115,6 +116,12 @@ class TestSearch:
         assert shown(operator, EVENTS, q=character) == {event.pk}
 
 
+def test_it_shows_that_the_output_limit_was_lowered(operator):
+    row = make_usage(make_key(), max_tokens=4096)
+    page = operator.get(f"{USAGE}{row.pk}/change/").content.decode()
+    assert ">4096<" in page and "The output limit, lowered to fit a budget." in page
+
+
 class TestCsv:
     def test_it_hands_out_the_selected_keys_without_secrets(self, operator):
         key, other = make_key(name="=cmd()|x"), make_key()
@@ -128,6 +135,29 @@ class TestCsv:
         assert (line["requestId"], line["cost"], line["keyName"]) == (row.request_id, "0.25", "Production")
         event = KeyEvent.objects.first()
         assert csv_of(act(operator, EVENTS, "as_csv", event))[0]["kind"] == event.kind
+
+    def test_it_hands_out_whole_rows_of_a_token_whose_user_was_deleted(self, operator):
+        user = make_user("anna")
+        token, _ = make_account(user, name="shop")
+        rows = [make_usage(make_key(name="Production"), token=token, token_name="shop") for _ in range(2)]
+        assert [line["user"] for line in csv_of(act(operator, USAGE, "as_csv", *rows))] == ["anna", "anna"]
+        user.delete()
+        lines = csv_of(act(operator, USAGE, "as_csv", *rows))
+        assert [(line["token"], line["tokenId"], line["user"]) for line in lines] == [("shop", str(token.pk), "")] * 2
+        assert all(list(line) == list(USAGE_COLUMNS) for line in lines)
+
+    def test_it_asks_the_database_as_often_for_fifty_rows_as_for_one(self, operator):
+        def asked(rows: int) -> int:
+            for number in range(rows):
+                token, _ = make_account(make_user(f"user {rows} {number}"))
+                make_usage(make_key(), token=token)
+            with CaptureQueriesContext(connection) as queries:
+                answer = operator.post(USAGE, {"action": "as_csv", "_selected_action": [1], "select_across": "1"})
+                assert len(csv_of(answer)) >= rows
+            return len(queries)
+
+        one = asked(1)
+        assert asked(49) == one
 
     def test_it_hands_out_no_more_than_the_list_leads_to(self, operator, monkeypatch):
         monkeypatch.setattr(lists, "LISTED", 2)

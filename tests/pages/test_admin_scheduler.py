@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from django_q.models import Failure, OrmQ, Schedule, Success
 
+from llmkeys import doctor
 from llmkeys.scheduling import ensure_schedules
 from tests.helpers import make_user
 
@@ -56,6 +58,15 @@ class TestSchedules:
         assert "1 schedule due now" in act(operator, SCHEDULES, "run_now", schedule)
         schedule.refresh_from_db()
         assert schedule.repeats == -1 and schedule.next_run <= timezone.now()
+
+    def test_the_doctors_remedy_for_a_paused_one_can_be_followed(self, operator):
+        ensure_schedules()
+        act(operator, SCHEDULES, "pause", Schedule.objects.get(name="check_keys"))
+        findings = doctor.examine(timezone.now(), offline=True)
+        (remedy,) = [one.remedy for one in findings if one.title == "Schedule check_keys"]
+        page, action = re.fullmatch(".* under “(.*)”, .* the action “(.*)”.", remedy).groups()
+        assert re.search(f'<a href="{SCHEDULES}"[^>]*>{page}</a>', text(operator, "/admin/"))
+        assert f">{action}</option>" in text(operator, SCHEDULES)
 
     def test_it_lets_nobody_edit_what_runs(self, operator):
         ensure_schedules()

@@ -191,6 +191,22 @@ class TestChanges:
         ApiKey.objects.filter(pk=key.pk).update(monthly_limit_nano=10 * NANO, enabled=False)
         assert "above the limit" not in monthly(), "it spends nothing more"
 
+    def test_its_projection_is_the_sum_of_those_of_the_keys(self, operator):
+        """A young key is not measured by the age of the oldest; a deleted one counts with what it has cost."""
+        old, young, new, gone = (make_key(spent_month_nano=NANO) for _ in range(4))
+        made = NOW - timedelta(days=40)
+        ApiKey.objects.filter(pk__in=[old.pk, gone.pk]).update(created_at=made)
+        ApiKey.objects.filter(pk=young.pk).update(created_at=NOW - timedelta(days=1))
+        for key in (old, young, gone):
+            self.spend(key, 1, 70 * NANO)
+        operator.post(f"/llm-settings/keys/{gone.pk}/delete")
+        monthly = page_of(operator).partition("<h2>Monthly Budget</h2>")[2].partition("</article>")[0]
+        left = 7 + 3.5 / 24
+        assert f"${4 + (10 + 70) * left:.2f} by the end of the month, above the limit" in text_of(monthly)
+        for key, rest in ((old, 10 * left), (young, 70 * left)):
+            assert f"${1 + rest:.2f} this month" in text_of(card_of(page_of(operator), key))
+        assert "this month" not in text_of(card_of(page_of(operator), new))
+
     def test_it_says_nothing_where_there_was_nothing_before(self, operator):
         self.spend(make_key(), 0, NANO)
         assert " against " not in text_of(page_of(operator))
@@ -300,6 +316,15 @@ class TestBanners:
         left = set(Alert.objects.filter(seen_at=None).values_list("pk", "key__name"))
         assert {name for _, name in left} == {"Production", "Other"} and newer.pk in dict(left)
         assert "81 %" not in text_of(page_of(operator))
+
+    def test_it_leads_to_the_token_that_it_is_about_who_may_see_it(self, operator, administrator):
+        owner, other = (make_user(name, "view_apikey", "view_accesstoken") for name in ("owner", "other"))
+        token, _ = make_account(owner, name="shop")
+        Alert.objects.create(kind="limit_reached", token=token, message="“shop”: The daily limit is reached.")
+        link = f'<a href="/llm-settings/tokens/{token.pk}">See “shop”</a>'
+        assert link in page_of(operator) and link in page_of(logged_in(owner))
+        for client in (logged_in(other), logged_in(make_user("reader", "view_apikey"))):
+            assert "The daily limit is reached." in page_of(client) and "See “shop”" not in page_of(client)
 
     def test_it_shows_alerts_until_they_are_dismissed(self, operator, with_rights):
         alert = Alert.objects.create(kind="fallback_price", message="No price is known for “x”: enter it.")

@@ -68,6 +68,21 @@ def test_it_keeps_what_others_have_changed_since_the_form_was_opened(operator, a
     assert (changed.priority, changed.billing_group, changed.description) == (7, "team", "Two  words")
 
 
+def test_it_sets_the_budget_mode_and_leaves_it_to_the_setting_again(operator, api):
+    key = make_key()
+    assert "default: strict</option>" in operator.get(address(key)).content.decode()
+    operator.post(address(key), shown(operator, key) | {"budgetMode": "soft"})
+    assert ApiKey.objects.get().budget_mode == "soft"
+    page = operator.get(address(key)).content.decode()
+    assert '<option value="soft" selected>soft: checked before, charged after</option>' in page
+    assert '<details class="more" open>' in page, "what differs from the setting is not hidden"
+    operator.post(address(key), shown(operator, key) | {"budgetMode": ""})
+    assert ApiKey.objects.get().budget_mode is None
+    api.patch(f"/api/llm/keys/{key.pk}", {"budgetMode": "soft"})
+    operator.post(address(key), shown(operator, key) | {"budgetMode": "gentle"})
+    assert ApiKey.objects.get().budget_mode == "soft"
+
+
 def test_it_leaves_an_expiry_alone_that_does_not_exist_in_the_time_zone(operator, settings):
     settings.TIME_ZONE = "Asia/Tokyo"
     key = make_key(name="Old", expires_at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))

@@ -180,6 +180,16 @@ def test_it_tells_what_runs_here(operator):
     assert f"{connection.display_name} {version}" in page
 
 
+def test_it_names_the_keys_and_tokens_that_are_not_strict(operator, administrator):
+    make_key(name="Reserve", budget_mode="soft"), make_key(budget_mode="strict")
+    make_account(administrator, name="shop", budgetMode="soft")
+    gone, _ = make_account(administrator, name="gone", budgetMode="soft")
+    operator.post(f"/llm-settings/tokens/{gone.pk}/revoke")
+    page = page_of(operator)
+    assert "the most it can cost fits, unless its key or token is set to soft" in page
+    assert "Set to soft, so that theirs can be exceeded: the key “Reserve”, the token “shop”." in page
+
+
 def test_it_asks_the_database_as_often_for_many_alerts_as_for_one(operator):
     ensure_schedules()
     make_alert(key=make_key())

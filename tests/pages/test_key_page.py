@@ -95,6 +95,8 @@ def test_it_offers_to_take_a_lost_charge_back_until_that_is_done(operator, with_
     page = page_of(operator, key)
     assert "A request was lost" in page and f"/llm-settings/usage/{row.pk}/void" in page
     assert "/void" not in page_of(with_rights("view_apikey"), key)
+    form = re.search(rf'<form method="post" action="/llm-settings/usage/{row.pk}/void">.*?</form>', page)[0]
+    assert re.findall(r'name="(\w+)"', form) == ["csrfmiddlewaretoken"], "nothing else is read"
     operator.post(f"/llm-settings/usage/{row.pk}/void")
     assert Adjustment.objects.get().kind == "void" and "A request was lost" not in page_of(operator, key)
 
@@ -113,6 +115,15 @@ def test_it_counts_every_lost_request_and_shows_the_newest(operator, monkeypatch
     assert operator.get(link).content.decode().count('<a class="model"') == 6
     monkeypatch.setattr(accounts, "_LOST_COUNTED", 5)
     assert "More than 5 requests were lost." in text_of(page_of(operator, key))
+
+
+def test_it_shows_its_budget_mode_or_that_of_the_setting(operator, settings):
+    key = make_key()
+    assert "Budget mode strict Priority 100" in text_of(page_of(operator, key))
+    settings.BUDGET_MODE = "soft"
+    assert "Budget mode soft Priority 100" in text_of(page_of(operator, key))
+    ApiKey.objects.update(budget_mode="strict")
+    assert "Budget mode strict Priority 100" in text_of(page_of(operator, key))
 
 
 def test_it_joins_events_that_repeat(operator):

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect
 
+from llmkeys.dashboard import views
 from llmkeys.lib.money import NANO
 from llmkeys.models import ApiKey, DailyUsage
 from tests.helpers import NOW, make_key, new_secret
@@ -58,6 +59,16 @@ class TestAnswer:
         make_key(name="Newcomer")
         answer = news(operator, seen)
         assert "cards" in regions_of(answer) and "Newcomer" in answer.content.decode()
+
+    def test_it_sends_the_links_to_the_other_pages_when_there_are_more(self, operator, monkeypatch):
+        monkeypatch.setattr(views, "PAGE", 2)
+        make_key(), make_key()
+        page = page_of(operator)
+        assert "1 to 2 of" not in page
+        make_key()
+        answer = news(operator, seen_in(page))
+        assert "pages" in regions_of(answer) and "1 to 2 of 3" in answer.content.decode()
+        assert page_of(operator).count("1 to 2 of 3") == 1
 
     def test_it_loads_the_page_anew_when_the_first_key_came(self, operator):
         seen = seen_in(page_of(operator))

@@ -8,11 +8,12 @@ import logging
 import pytest
 from django.db import connection
 
-from llmkeys.lib.money import NANO
+from llmkeys.lib.money import NANO, format_usd
 from llmkeys.models import ModelPrice, UsageRecord
 from llmkeys.upstream import asked
 from tests.helpers import make_key, make_user, new_secret
-from tests.provider import Pieces, delta
+from tests.pages.helpers import text_of
+from tests.provider import RESET, Pieces, delta
 from tests.serving import wait_for
 from tests.web import Person
 
@@ -74,6 +75,10 @@ class TestPage:
         make_key()
         page = operator.get(PAGE, {"model": MODEL}).content.decode()
         assert f'name="model" value="{MODEL}"' in page and "OpenRouter ·" in page
+
+    def test_it_tells_the_output_limit_that_an_empty_field_means(self, operator, settings):
+        settings.DEFAULT_MAX_TOKENS = 5000
+        assert 'placeholder="5,000"' in operator.get(PAGE).content.decode()
 
     def test_it_says_that_no_key_can_serve(self, operator):
         assert "no stored key can serve the primary model" in operator.get(PAGE).content.decode()
@@ -143,6 +148,24 @@ class TestRun:
         make_key(name="Good")
         facts = told(person)["facts"]
         assert "Spent" in facts and "Good" in facts and "402" in facts and "Attempts" in facts
+
+    @pytest.mark.parametrize("is_answered", [True, False])
+    def test_it_shows_what_a_lost_attempt_is_charged(self, person, openrouter, is_answered):
+        make_key()
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.01}
+        answer = json.dumps({"choices": [{"message": {"content": "Hi"}}], "usage": usage}).encode()
+        refusal = b'{"error": {"code": 400, "message": "Too odd"}}'
+        second = Pieces.whole(body=answer) if is_answered else Pieces.whole(status=400, body=refusal)
+        openrouter.sends(Pieces(b'{"id":', RESET, headers={"Content-Type": "application/json"}), second)
+        page = text_of(person.send_form(RUN, given()).content.decode())
+        lost = UsageRecord.objects.get(state="LOST").cost_nano
+        assert lost > 0 and "nothing billed" not in page
+        at_the_hold = "charged at the hold, because it is unknown whether the provider billed it"
+        if is_answered:
+            of_it = f"as the provider reports it; {format_usd(lost)} of it {at_the_hold}"
+            assert f"{format_usd(lost + NANO // 100)} {of_it}" in page
+        else:
+            assert f"{format_usd(lost)} {at_the_hold}" in page
 
     @pytest.mark.parametrize("headers", [{}, LINES], ids=["plain", "script"])
     def test_it_says_in_words_why_nobody_serves(self, person, simulator, headers):

@@ -107,6 +107,19 @@ class TestPage:
         }  # fmt: skip
         assert "0.000001200" in page_of(operator, "whole")
 
+    def test_it_tells_that_the_output_limit_was_lowered(self, operator):
+        key = make_key()
+        make_usage(key, request_id="fitted", max_tokens=4096)
+        make_usage(key, request_id="failed", max_tokens=4096, state="RELEASED", success=False, cost_nano=0)
+        make_usage(key, request_id="plain")
+        text = text_of(page_of(operator, "fitted"))
+        assert "Output limit, lowered to fit 4,096 tokens" in text
+        assert "X-LLM-Attempts 1 X-LLM-Max-Tokens 4096 X-LLM-Cost-USD" in text
+        text = text_of(page_of(operator, "failed"))
+        assert "lowered to fit 4,096 tokens" in text and "X-LLM-Max-Tokens" not in text
+        text = text_of(page_of(operator, "plain"))
+        assert "lowered to fit" not in text and "X-LLM-Max-Tokens" not in text
+
     def test_it_counts_corrections_into_the_cost(self, operator):
         row = make_lost(request_id="req_1")
         Adjustment.objects.create(

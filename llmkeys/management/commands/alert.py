@@ -17,6 +17,8 @@ from llmkeys.presentation import instant_json
 
 NO_TARGET = f"No notification target is set, so alerts appear only on the dashboard. For example {outbox.EXAMPLE}"
 
+MOST = 999_999_999  # as many as `usage` takes; SQLite cannot take a number above 2⁶³
+
 
 class Command(BaseCommand):
     help = (
@@ -31,8 +33,8 @@ class Command(BaseCommand):
         add_json_option(parser)
 
     def handle(self, *, test: bool, limit: int, json: bool, **_: Any) -> None:
-        if limit < 1:
-            raise CommandError("--limit must be at least 1.")
+        if not 1 <= limit <= MOST:
+            raise CommandError(f"--limit must be between 1 and {MOST:,}.")
         if test:
             self._test(json)
         elif json:

@@ -6,12 +6,13 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from llmkeys.exceptions import LLMKeysError
 from llmkeys.lib.money import format_usd, usd_json
 from llmkeys.management import asking
 from llmkeys.management.base import Command as BaseCommand
 from llmkeys.management.base import add_json_option
 from llmkeys.models import UsageRecord
-from llmkeys.presentation import KNOWN_BY
+from llmkeys.presentation import known_words
 from llmkeys.relay import inside
 from llmkeys.relay.inside import Conversation
 from llmkeys.relay.requests import Answer, RelayRequest
@@ -38,17 +39,23 @@ class Command(BaseCommand):
         question = asking.piped_in() if prompt == "-" else prompt
         if not question.strip():
             raise CommandError("The prompt is empty.")
-        conversation = Conversation(_request(question, model, stream, max_tokens))
+        request = _request(question, model, stream, max_tokens)
+        conversation = Conversation(request)
         try:
-            answer = conversation.answer()
-            text = self._collect(answer, conversation, show=not json)
-        finally:
-            self._leave(conversation)
-        row = _row_of(answer)
+            try:
+                answer = conversation.answer()
+                text = self._collect(answer, conversation, show=not json)
+            finally:
+                self._leave(conversation)
+        except LLMKeysError as error:
+            if _cost_of(rows := _rows_of(request.id)):
+                raise CommandError(f"{error}\nIt cost {_cost_words(rows)}.") from None
+            raise
+        rows = _rows_of(answer.request_id)
         if json:
-            self.write_json(_as_json(answer, text, row))
-        elif row is not None:
-            self.stderr.write(_summary(answer, row), lambda line: line)
+            self.write_json(_as_json(answer, text, rows))
+        elif rows:
+            self.stderr.write(_summary(answer, rows), lambda line: line)
 
     def _collect(self, answer: Answer, conversation: Conversation, *, show: bool) -> str:
         """Print the answer, in pieces if it is streamed, and return it."""
@@ -88,17 +95,25 @@ def _request(prompt: str, model: str, stream: bool, max_tokens: int | None) -> R
     return chat_request(body, Caller())
 
 
-def _row_of(answer: Answer) -> UsageRecord | None:
-    rows = UsageRecord.objects.filter(request_id=answer.request_id).select_related("key").defer("key__secret")
-    return rows.order_by("-attempt").first()
+def _rows_of(request_id: str) -> list[UsageRecord]:
+    """Return the request's attempts in order; each may have cost something."""
+    rows = UsageRecord.objects.filter(request_id=request_id).select_related("key").defer("key__secret")
+    return list(rows.order_by("attempt"))
 
 
-def _summary(answer: Answer, row: UsageRecord) -> str:
-    known = KNOWN_BY.get(row.cost_source, "not tracked")
-    attempts = f"{answer.attempts} attempt" + ("s" if answer.attempts != 1 else "")
+def _cost_of(rows: list[UsageRecord]) -> int:
+    return sum(row.cost_nano for row in rows)
+
+
+def _cost_words(rows: list[UsageRecord]) -> str:
+    return f"{format_usd(_cost_of(rows))} ({known_words(rows)})"
+
+
+def _summary(answer: Answer, rows: list[UsageRecord]) -> str:
+    row, attempts = rows[-1], f"{answer.attempts} attempt" + ("s" if answer.attempts != 1 else "")
     return (
         f"{row.model} · key “{row.key.name}” · {_count(row.input_tokens)} input and {_count(row.output_tokens)} output "
-        f"tokens · {format_usd(row.cost_nano)} ({known}) · {attempts}"
+        f"tokens · {_cost_words(rows)} · {attempts}"
     )
 
 
@@ -106,14 +121,15 @@ def _count(tokens: int | None) -> str:
     return "unknown" if tokens is None else str(tokens)
 
 
-def _as_json(answer: Answer, text: str, row: UsageRecord | None) -> dict[str, Any]:
+def _as_json(answer: Answer, text: str, rows: list[UsageRecord]) -> dict[str, Any]:
+    row = rows[-1] if rows else None
     known = {} if row is None else {
         "model": row.model,
         "keyName": row.key.name,
         "provider": row.provider,
         "inputTokens": row.input_tokens,
         "outputTokens": row.output_tokens,
-        "cost": usd_json(row.cost_nano),
+        "cost": usd_json(_cost_of(rows)),
         "costSource": row.cost_source,
     }  # fmt: skip
     return {

@@ -78,11 +78,18 @@ class Stage:
         urls = {f"{provider.upper()}_BASE_URL": url for provider, url in self.simulator.urls.items()}
         direct = dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")  # not by the user's proxy
         return own | urls | direct | {
+            **self._hosts,
             "REFACTAI_DATA_DIR": str(self.directory),
             "REFACTAI_PRIMARY_MODEL": "openai/gpt-6.1-sol",
             "DJANGO_SUPERUSER_USERNAME": USER,
             "DJANGO_SUPERUSER_PASSWORD": self.password,
         }  # fmt: skip
+
+    @property
+    def _hosts(self) -> dict[str, str]:
+        """The user's host names, and those of this machine, under which the demo asks its server and shows its URL."""
+        given = os.environ.get("REFACTAI_ALLOWED_HOSTS", "").strip()
+        return {"REFACTAI_ALLOWED_HOSTS": f"{given},localhost,127.0.0.1,[::1]"} if given else {}
 
     # --- the product's own commands, in the demo's environment --------------------------------------------------------
 
