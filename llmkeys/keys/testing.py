@@ -124,13 +124,14 @@ def _store_check(key: ApiKey, check: KeyCheck, at: datetime, actor: str) -> bool
                 "WHERE id = %s AND rejected_at IS NOT NULL",
                 [instant(at), key.id],
             )
-            if cursor.rowcount:
+            was_rejected = cursor.rowcount == 1
+            if was_rejected:
                 words = f"“{key.name}” is accepted by its provider again."
                 ledger.add_event(cursor, "accepted", key.id, words, at, actor=actor)
             scopes = cooling_scopes(key.id, key.provider, key.billing_group)
             if actor:  # a person has a reason to expect that there is credit again, which a free call does not show
                 coolings.try_again(cursor, scopes, at)
-            if not coolings.are_running(cursor, scopes, at):
+            if was_rejected or not coolings.are_running(cursor, scopes, at):  # the words of a cooling stay with it
                 cursor.execute("UPDATE llmkeys_apikey SET last_error = '' WHERE id = %s", [key.id])
             ensure_default(cursor, at)
         elif rejected:

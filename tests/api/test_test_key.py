@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from json import dumps
 
 import pytest
@@ -10,7 +11,7 @@ import responses
 from responses import matchers
 
 from llmkeys.keys.environment import register_environment_keys
-from llmkeys.models import ApiKey, KeyEvent, UsageRecord
+from llmkeys.models import ApiKey, Cooling, KeyEvent, UsageRecord
 from llmkeys.upstream import asked
 from tests.api import checks
 from tests.api.checks import SECRET
@@ -122,6 +123,16 @@ def test_success_clears_the_rejected_mark(api, provider):
     shown = api.get(f"/api/llm/keys/{key.id}").json()
     assert (shown["status"], shown["lastError"]) == ("ACTIVE", "")
     assert KeyEvent.objects.filter(kind="accepted", key=key).count() == 1
+
+
+def test_success_clears_the_words_of_the_rejection_also_while_the_billing_group_is_cooling(api, provider, frozen):
+    key = make_key(rejected_at=NOW, last_error="Rejected by its provider: no.", billing_group="team")
+    until = NOW + timedelta(hours=3)
+    Cooling.objects.create(scope="group:openrouter:team", model="gpt-6", kind="rate_limited", until=until)
+    provider.get(OPENROUTER, json={"data": DETAILS})
+    assert api.post(path(key)).json()["success"] is True
+    shown = api.get(f"/api/llm/keys/{key.id}").json()
+    assert (shown["status"], shown["lastError"], shown["coolingUntil"]) == ("ACTIVE", "", f"{until:%Y-%m-%dT%H:%M:%SZ}")
 
 
 REJECTED = {"error": {"message": "User not found.", "code": 401}}
