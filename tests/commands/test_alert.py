@@ -65,7 +65,7 @@ class TestList:
         Alert.objects.create(kind="no_key_left", message="older", created_at=NOW)
         Alert.objects.create(kind="key_rejected", message="newer", created_at=NOW, key=make_key())
         lines = run("alert").out.splitlines()
-        assert lines[1].split("  ") == ["2026-11-23 20:30 UTC", "Key Rejected", "waiting to be sent", "newer"]
+        assert lines[1].split("  ") == ["2026-11-23 20:30 UTC", "Key rejected", "waiting to be sent", "newer"]
         assert lines[2].endswith("older")
         assert len(run("alert", "--limit", "1").out.splitlines()) == 2
 
